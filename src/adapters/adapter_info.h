@@ -1,0 +1,33 @@
+#ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_INFO_H_
+#define HOTLORA_SRC_ADAPTERS_ADAPTER_INFO_H_
+
+// What can be said of an adapter without its tensors.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace hotlora {
+
+enum class AdapterTier { kDisk, kHost, kDevice };
+enum class AdapterState { kAvailable, kLoading, kFailed };
+
+struct AdapterInfo {
+  std::string name;
+  std::string content_sha256;  // empty until the file was read once
+  std::string format;          // "lora", "locon"; empty until read
+  uint32_t rank_max = 0;
+  uint64_t bytes = 0;  // of the file
+  AdapterTier tier = AdapterTier::kDisk;
+  bool pinned = false;
+  uint32_t in_use = 0;  // leases
+  AdapterState state = AdapterState::kAvailable;
+  std::string error;                        // with kFailed: what the last read of the file said
+  std::vector<std::string> targets;         // components it changes: "text_encoder", "text_encoder_2", "unet"
+  uint32_t matched_modules = 0;
+  std::vector<std::string> unmatched_keys;  // with --allow-unmatched-keys
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_ADAPTERS_ADAPTER_INFO_H_

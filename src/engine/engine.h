@@ -1,0 +1,131 @@
+#ifndef HOTLORA_SRC_ENGINE_ENGINE_H_
+#define HOTLORA_SRC_ENGINE_ENGINE_H_
+
+// Start here: the one public entry to everything under src/. The engine owns the queue, the adapter store, the pipeline and
+// their threads; server/ speaks to nothing else. Only plain values cross this header: no tensors, no protobuf.
+//
+//   gRPC threads     call this class; they validate, enqueue and return, and never touch a tensor or an adapter file
+//   adapter thread   reads adapters for queued requests and for LoadAdapter
+//   step thread      applies adapters, encodes, runs every denoising step
+//   decode thread    latents to pixels to PNG, so that the next request's steps do not wait
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "src/adapters/adapter_info.h"
+#include "src/adapters/adapter_store.h"
+#include "src/metrics/metrics.h"
+#include "src/pipeline/pipeline.h"
+#include "src/request/image_request.h"
+#include "src/request/validation.h"
+
+namespace hotlora {
+
+struct EngineOptions {
+  uint32_t max_batch = 4;   // rows per denoising step
+  uint32_t max_queue = 64;  // waiting requests beyond which callers are turned away
+  absl::Duration max_request_time = absl::InfiniteDuration();  // from admission
+};
+
+// One adapter as a request had it.
+struct AppliedAdapter {
+  std::string name;
+  std::string content_sha256;
+  double weight = 1.0;
+  AdapterTier tier_found = AdapterTier::kDisk;
+  uint32_t matched_modules = 0;
+  std::vector<std::string> unmatched_keys;
+};
+
+struct ImageSummary {
+  double queue_seconds = 0, adapter_seconds = 0, encode_seconds = 0, denoise_seconds = 0, decode_seconds = 0,
+         total_seconds = 0;
+  std::vector<AppliedAdapter> adapters;
+  std::string model_sha256, dtype;
+  Sampler sampler = Sampler::kEuler;
+  NoiseScheduleKind schedule = NoiseScheduleKind::kDefault;
+  uint32_t width = 0, height = 0;
+};
+
+struct ImageProgress {
+  uint32_t image_index = 0, step = 0, total_steps = 0;
+  double step_seconds = 0;
+};
+
+enum class WaitStage { kQueued, kLoadingAdapters };
+
+struct FinishedImage {
+  uint32_t index = 0;
+  uint64_t seed = 0;
+  uint32_t width = 0, height = 0;
+  ImageFormat format = ImageFormat::kPng;
+  std::string data;  // encoded
+};
+
+// Hears what becomes of one request. Called by the engine's threads, one call at a time, in order: OnWaiting*, OnProgress*
+// and OnImage* mixed, OnDone once and last, after which the engine drops it. Must not block and must not throw.
+class ImageListener {
+ public:
+  virtual ~ImageListener() = default;
+  virtual void OnWaiting(uint32_t queue_position, WaitStage stage) = 0;
+  virtual void OnProgress(const ImageProgress& progress) = 0;
+  virtual void OnImage(FinishedImage image) = 0;
+  // OK with a summary, or an error and no summary. What the request held is released and counted before this call.
+  virtual void OnDone(const absl::Status& status, const ImageSummary& summary) = 0;
+};
+
+// An admitted request.
+struct Admission {
+  std::string request_id;  // the caller's, or one made up
+  uint64_t seed = 0;       // of image 0
+  uint32_t queue_position = 0;  // 0: runs next
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;  // cancels what runs and joins the threads
+
+  static std::unique_ptr<Engine> Create(EngineOptions options, std::unique_ptr<Pipeline> pipeline,
+                                        std::unique_ptr<AdapterStore> adapters, Metrics* metrics);
+
+  // Runs a short generation of each kind to warm up and to measure the step baselines, then accepts requests. Blocks.
+  virtual absl::Status WarmUp() = 0;
+
+  // Validates and enqueues. On success the listener hears the rest; on error it is never called:
+  //   InvalidArgument      INVALID_REQUEST, each bad field
+  //   AlreadyExists        REQUEST_ID_RUNNING
+  //   ResourceExhausted    QUEUE_FULL, with a retry delay
+  //   Unavailable          DRAINING, with a retry delay
+  // `on_admitted` runs before any call to the listener, and before Submit returns.
+  virtual absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
+                                           std::function<void(const Admission&)> on_admitted) = 0;
+
+  // Ends the request with `status` (Cancelled, DeadlineExceeded): at once where it waits, else within one step. Unknown ids
+  // are ignored: the request may just have finished.
+  virtual void Cancel(absl::string_view request_id, absl::Status status) = 0;
+
+  // Adapters. Load answers later, on the adapter thread; the others at once from what is known.
+  virtual void LoadAdapter(std::string name, bool pin, std::function<void(absl::StatusOr<AdapterInfo>)> done) = 0;
+  virtual absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) = 0;
+  virtual absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const = 0;
+  virtual absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const = 0;
+
+  virtual const ModelInfo& model() const = 0;
+  virtual const EngineOptions& options() const = 0;
+
+  // Refuses new requests; true once nothing runs or waits, false where `timeout` passed first (the rest is then cancelled
+  // with Unavailable, DRAINING). Blocks. Thread-safe; a second call waits too.
+  virtual bool Drain(absl::Duration timeout) = 0;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_ENGINE_ENGINE_H_

@@ -1,0 +1,29 @@
+#ifndef HOTLORA_SRC_NN_WEIGHT_MERGE_H_
+#define HOTLORA_SRC_NN_WEIGHT_MERGE_H_
+
+#include <ATen/core/Tensor.h>
+
+#include "absl/types/span.h"
+#include "src/nn/lora_delta.h"
+
+namespace hotlora {
+
+// One adapter's change of a module with the request's weight on it.
+struct WeightedDelta {
+  const LoraDelta* delta;
+  double weight;
+};
+
+// Rebuilds a module's live weight from its clean base: live = round(clean + sum of weight * dW), summed in float32 in the
+// order given and rounded once to live's dtype. With no deltas it copies the clean bytes. Writes into live's storage, whose
+// address stays; never adds to what is there.
+//
+// Shapes   live, clean alike: [out, in] or [out, in, kh, kw]
+// Dtypes   live: the compute dtype; clean: the checkpoint's stored dtype
+// Threads  the step thread only
+// Errors   throws c10::Error where shapes disagree (a bug: adapters are checked when they are read)
+void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_NN_WEIGHT_MERGE_H_

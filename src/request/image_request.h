@@ -1,0 +1,50 @@
+#ifndef HOTLORA_SRC_REQUEST_IMAGE_REQUEST_H_
+#define HOTLORA_SRC_REQUEST_IMAGE_REQUEST_H_
+
+// A request for images as plain values, as the caller sent it: unset differs from 0. proto/hotlora/v1/images.proto documents
+// each field; request/validation.h turns it into an ImageJob.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace hotlora {
+
+enum class Sampler { kEuler, kEulerAncestral, kHeun, kDdim, kDpmpp2M, kDpmpp2MSde, kUniPc, kLcm };
+enum class NoiseScheduleKind { kDefault, kKarras, kExponential, kTrailing };
+enum class ImageFormat { kPng, kJpeg, kWebp, kRawRgb8 };
+
+struct AdapterRef {
+  std::string name;
+  std::optional<double> weight;               // unset: 1
+  std::optional<double> text_encoder_weight;  // unset: weight
+};
+
+// SDXL's micro-conditioning, in pixels; unset: original and target are the image's size, crop is 0.
+struct SizeConditioning {
+  std::optional<uint32_t> original_width, original_height, crop_left, crop_top, target_width, target_height;
+};
+
+struct ImageRequest {
+  std::string request_id;
+  std::string prompt;
+  std::optional<std::string> negative_prompt, prompt_2, negative_prompt_2;
+  std::optional<uint32_t> width, height, steps;
+  std::optional<double> guidance_scale, guidance_rescale;
+  std::optional<Sampler> sampler;
+  std::optional<NoiseScheduleKind> schedule;
+  std::optional<uint64_t> seed;
+  std::optional<uint32_t> num_images, clip_skip;
+  std::vector<AdapterRef> adapters;
+  std::optional<SizeConditioning> size_conditioning, negative_size_conditioning;
+  std::string init_image, mask_image;
+  std::optional<double> strength;
+  std::optional<ImageFormat> format;
+  std::optional<uint32_t> quality, preview_every;
+  std::optional<int32_t> priority;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_REQUEST_IMAGE_REQUEST_H_

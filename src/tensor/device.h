@@ -1,0 +1,42 @@
+#ifndef HOTLORA_SRC_TENSOR_DEVICE_H_
+#define HOTLORA_SRC_TENSOR_DEVICE_H_
+
+// The one place that decides where tensors live and in which dtype the networks compute. Everything else takes a
+// ComputePlace and has no code path of its own for a kind of device.
+
+#include <string>
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace hotlora {
+
+struct ComputePlace {
+  c10::Device device;
+  c10::ScalarType dtype;  // float32, bfloat16 or float16: text encoders and UNet
+
+  // The VAE's dtype: float16 overflows in SDXL's VAE (facts C8), bfloat16 costs quality, so float32 everywhere.
+  c10::ScalarType vae_dtype() const { return c10::ScalarType::Float; }
+};
+
+// Resolves the flags --device (auto, cpu, cuda, cuda:N) and --dtype (auto, float32, bfloat16, float16) on this machine.
+// auto device: the first CUDA device, else cpu. auto dtype: bfloat16 on CUDA; on CPU float32, unless the CPU has bf16 matrix
+// instructions (AMX), then bfloat16. InvalidArgument names the value and what is allowed; FailedPrecondition where the
+// device asked for is not there.
+absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string_view dtype);
+
+// "cpu" or "cuda:N", as metric label `device` and in ServerInfo.
+std::string DeviceName(c10::Device device);
+
+// "float32", "bfloat16", "float16".
+std::string DtypeName(c10::ScalarType dtype);
+
+// Waits until all work queued on `device` by this thread is done; nothing to do on the CPU.
+void Synchronize(c10::Device device);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_TENSOR_DEVICE_H_

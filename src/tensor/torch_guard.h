@@ -1,0 +1,25 @@
+#ifndef HOTLORA_SRC_TENSOR_TORCH_GUARD_H_
+#define HOTLORA_SRC_TENSOR_TORCH_GUARD_H_
+
+// The one guard between LibTorch, which throws, and the rest, which returns absl::Status. Used in three places:
+// SdxlPipeline's public functions, the adapter tiers' tensor work, and weight loading.
+
+#include <functional>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace hotlora {
+
+// Runs `body` in InferenceMode and turns what it throws into a status, most derived first:
+//   c10::OutOfMemoryError, std::bad_alloc  RESOURCE_EXHAUSTED, reason OUT_OF_MEMORY
+//   c10::AcceleratorError                  INTERNAL, reason DEVICE_FAILED: the context is lost, the process must restart
+//   c10::NotImplementedError               UNIMPLEMENTED
+//   other exceptions                       INTERNAL, reason INTERNAL
+// `what` names the work in the message ("denoise step"); LibTorch's own text goes to the log only.
+absl::Status GuardTorch(absl::string_view what, absl::FunctionRef<absl::Status()> body);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_TENSOR_TORCH_GUARD_H_

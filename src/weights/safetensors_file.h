@@ -1,0 +1,101 @@
+#ifndef HOTLORA_SRC_WEIGHTS_SAFETENSORS_FILE_H_
+#define HOTLORA_SRC_WEIGHTS_SAFETENSORS_FILE_H_
+
+// A strict reader of safetensors files (github.com/huggingface/safetensors, README "Format"). Files are untrusted: every
+// rule is checked before anything is allocated by its word, and the file is read, never mapped. No LibTorch here.
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace hotlora {
+
+enum class StoredDtype { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8, kBool, kU16, kU32, kU64, kF8E4M3, kF8E5M2 };
+
+// Bytes of one element.
+size_t SizeOf(StoredDtype dtype);
+
+// The format's own name, such as "BF16".
+absl::string_view NameOf(StoredDtype dtype);
+
+struct StoredTensor {
+  std::string name;
+  StoredDtype dtype;
+  std::vector<int64_t> shape;  // empty: a scalar
+  uint64_t begin = 0;          // offsets into the file's data part, in bytes
+  uint64_t end = 0;
+
+  uint64_t bytes() const { return end - begin; }
+};
+
+// The parsed header of one file, and with ReadFile its data in memory. Immutable, thread-safe.
+//
+// Refused, each with the rule that was broken in the message (DataLoss: the bytes are no sound safetensors file):
+//   shorter than its header says; header over `max_header_bytes`; header not UTF-8, not JSON, deeper than two levels, not an
+//   object, with a duplicate key, with another field than dtype, shape, data_offsets; metadata that is not string to
+//   string; unknown dtype; negative or fractional numbers; shape product or bytes beyond 64 bits; offsets reversed,
+//   overlapping, with holes, past the end; shape x dtype unlike the length; bytes after the last tensor; more than
+//   kMaxTensors entries or kMaxDimensions dimensions. NotFound or PermissionDenied where the file cannot be opened.
+// What tensors mean (names, finiteness) is the caller's to check.
+class SafetensorsFile {
+ public:
+  static constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own cap
+  static constexpr size_t kMaxTensors = 1'000'000;
+  static constexpr size_t kMaxDimensions = 8;
+
+  // Reads and checks the header alone.
+  static absl::StatusOr<SafetensorsFile> ReadHeader(const std::string& path,
+                                                    uint64_t max_header_bytes = kMaxHeaderBytes);
+
+  // Reads the whole file into memory, computes its SHA-256 and checks the header. ResourceExhausted, before anything is
+  // read, where the file is over `max_bytes`.
+  static absl::StatusOr<SafetensorsFile> ReadFile(const std::string& path, uint64_t max_bytes,
+                                                  uint64_t max_header_bytes = kMaxHeaderBytes);
+
+  // The same for bytes already in memory (uploads, fuzzing).
+  static absl::StatusOr<SafetensorsFile> Parse(std::vector<std::byte> bytes,
+                                               uint64_t max_header_bytes = kMaxHeaderBytes);
+
+  // In the order of their data.
+  const std::vector<StoredTensor>& tensors() const { return tensors_; }
+
+  // nullptr where there is none of that name.
+  const StoredTensor* Find(absl::string_view name) const;
+
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
+  // Bytes of the whole file.
+  uint64_t file_bytes() const { return file_bytes_; }
+
+  // Where the data part begins in the file.
+  uint64_t data_offset() const { return data_offset_; }
+
+  // 64 hex digits; empty after ReadHeader.
+  const std::string& sha256() const { return sha256_; }
+
+  // The tensor's bytes (little-endian, row-major), inside this object. REQUIRES: made by ReadFile or Parse.
+  const std::byte* Data(const StoredTensor& tensor) const { return bytes_->data() + data_offset_ + tensor.begin; }
+
+ private:
+  SafetensorsFile() = default;
+  absl::Status ParseHeader(absl::string_view header);
+
+  std::vector<StoredTensor> tensors_;
+  absl::flat_hash_map<std::string, size_t> index_;
+  std::map<std::string, std::string> metadata_;
+  uint64_t file_bytes_ = 0;
+  uint64_t data_offset_ = 0;
+  std::string sha256_;
+  std::shared_ptr<const std::vector<std::byte>> bytes_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_WEIGHTS_SAFETENSORS_FILE_H_
