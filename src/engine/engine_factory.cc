@@ -1,7 +1,5 @@
 #include "src/engine/engine_factory.h"
 
-#include <torch/version.h>
-
 #include <filesystem>
 #include <utility>
 
@@ -27,7 +25,7 @@ void TellMetrics(const Engine& engine, c10::Device device, Metrics& metrics) {
   sources.queue_depth = [&engine] { return engine.queue_depth(); };
   sources.queue_capacity = engine.options().max_queue;
   metrics.SetSources(std::move(sources));
-  metrics.SetBuildInfo(HOTLORA_VERSION, TORCH_VERSION);
+  metrics.SetBuildInfo(HOTLORA_VERSION, HOTLORA_LIBTORCH_VERSION);
   metrics.SetModelInfo(engine.model().name, engine.model().sha256, engine.model().dtype, engine.model().device);
 }
 

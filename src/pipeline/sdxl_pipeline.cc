@@ -280,4 +280,6 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   return pipeline;
 }
 
+const at::Tensor& RowLatents(const Row& row) { return static_cast<const SdxlRow&>(row).latents; }
+
 }  // namespace hotlora
