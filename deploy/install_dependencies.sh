@@ -6,7 +6,7 @@ set -euo pipefail
 readonly TORCH_VERSION=2.11.0
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
-# cmake/LibTorch.cmake and cmake/TestPython.cmake look in the same place.
+# cmake/Dependencies.cmake looks in the same place.
 readonly cache=${HOTLORA_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/hotlora}
 readonly tree=$cache/libtorch-$TORCH_VERSION
 readonly downloads=$cache/downloads
@@ -35,10 +35,10 @@ and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there alre
   --help   this text
 
                           download   disk
-  Debian packages           130 MB   650 MB
-  LibTorch for the CPU      545 MB   520 MB (and the download, until it is unpacked)
-  LibTorch with --cuda      2.3 GB   4.5 GB (likewise)
-  --test                     60 MB   250 MB
+  Debian packages           180 MB   1.0 GB
+  LibTorch for the CPU      545 MB   0.5 GB, and the download until it is unpacked
+  LibTorch with --cuda      2.6 GB   4.0 GB, likewise
+  Python packages of --test  70 MB   0.2 GB
 
 LibTorch goes to $tree
 Set HOTLORA_CACHE for another place than $cache.
@@ -113,7 +113,7 @@ install_packages() {
       "${missing[*]}. As root, run: apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
     as_root=(sudo)
   fi
-  need_space /usr 900 "installing Debian packages"
+  need_space /usr 1300 "installing Debian packages"
   say "Debian packages: installing ${#missing[@]} of $#: ${missing[*]}"
   "${as_root[@]}" apt-get update -q || fail "'apt-get update' failed: look at the lines above. No network, or a" \
     "package source in /etc/apt that does not answer?"
