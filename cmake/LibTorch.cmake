@@ -31,12 +31,13 @@ target_link_options(hotlora_torch INTERFACE -Wl,--allow-shlib-undefined)
 target_link_libraries(hotlora_torch INTERFACE hotlora_torch_cpu hotlora_torch_c10 Threads::Threads)
 
 if(HOTLORA_CUDA)
-  # The toolkit gives headers. The runtime library is the wheel's own, so that one process never meets two of them.
-  # install_dependencies.sh --cuda puts a compiler into the wheel's tree only on machines without a toolkit.
-  if(EXISTS ${HOTLORA_LIBTORCH}/nvidia/cu13/bin/nvcc AND NOT DEFINED CUDAToolkit_ROOT)
-    set(CUDAToolkit_ROOT ${HOTLORA_LIBTORCH}/nvidia/cu13)
-  endif()
-  find_package(CUDAToolkit 13 REQUIRED)
+  # Headers and runtime library are the wheel's own, so that they match LibTorch and one process never meets two of them.
+  # A tree without CUDA headers may borrow those of a toolkit. find_package(CUDAToolkit) is not used: CMake 3.25's stops
+  # with an error on toolkit 13, which has no nvToolsExt.
+  find_path(HOTLORA_CUDA_INCLUDE_DIR crt/host_config.h REQUIRED NO_DEFAULT_PATH
+    PATHS ${HOTLORA_LIBTORCH}/nvidia/cu13/include $ENV{CUDA_HOME}/include /usr/local/cuda-13.0/include
+          /usr/local/cuda/include)
+  message(STATUS "CUDA headers: ${HOTLORA_CUDA_INCLUDE_DIR}")
   if(NOT EXISTS ${HOTLORA_LIBTORCH}/torch/lib/libtorch_cuda.so)
     message(FATAL_ERROR "${HOTLORA_LIBTORCH} holds the CPU half of LibTorch. "
                         "Run deploy/install_dependencies.sh --cuda.")
@@ -49,6 +50,7 @@ if(HOTLORA_CUDA)
   # Nothing of ours calls libtorch_cuda by name: it registers its kernels when it is loaded.
   target_link_libraries(hotlora_torch INTERFACE
     -Wl,--no-as-needed hotlora_torch_cuda hotlora_torch_c10_cuda -Wl,--as-needed hotlora_torch_cudart)
-  target_include_directories(hotlora_torch SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
+  target_include_directories(hotlora_torch SYSTEM INTERFACE
+    ${HOTLORA_CUDA_INCLUDE_DIR} ${HOTLORA_CUDA_INCLUDE_DIR}/cccl)
   target_compile_definitions(hotlora_torch INTERFACE HOTLORA_CUDA=1)
 endif()

@@ -215,7 +215,7 @@ build_tree() {
     unpack_wheel "$line" "$partial" "$variant"
   done < <(requirements "$@")
   if [ "$variant" = cuda ]; then
-    # CMake and the linker look for these names; the wheels carry only the versioned library.
+    # nvcc and the linker look for these names; the wheels carry only the versioned library.
     ln -s libcudart.so.13 "$partial/nvidia/cu13/lib/libcudart.so"
     ln -s lib "$partial/nvidia/cu13/lib64"
     stamp_of cpu "$here/libtorch-cpu.txt" >>"$partial/stamp"
