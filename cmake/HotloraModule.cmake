@@ -16,7 +16,7 @@
 # The dependency table that includes must keep to is in cmake/check_layers.cmake.
 
 add_library(hotlora_options INTERFACE)
-target_compile_options(hotlora_options INTERFACE -Wall -Wextra -Wno-unused-parameter -Werror=return-type)
+target_compile_options(hotlora_options INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Werror=return-type)
 target_compile_definitions(hotlora_options INTERFACE HOTLORA_VERSION="${PROJECT_VERSION}")
 target_include_directories(hotlora_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
 target_link_libraries(hotlora_options INTERFACE Threads::Threads)
@@ -33,7 +33,8 @@ function(hotlora_use_torch target)
   target_link_libraries(${target} PUBLIC hotlora::torch)
   if(HOTLORA_PCH)
     target_precompile_headers(${target} REUSE_FROM hotlora_aten_pch)
-    target_compile_options(${target} PRIVATE -Winvalid-pch)
+    # Programs are compiled with -fPIE otherwise, and cannot use a header precompiled with -fPIC.
+    target_compile_options(${target} PRIVATE -Winvalid-pch -fPIC)
   endif()
 endfunction()
 

@@ -25,7 +25,8 @@ add_library(hotlora::torch ALIAS hotlora_torch)
 target_compile_options(hotlora_torch INTERFACE
   "SHELL:-idirafter ${HOTLORA_LIBTORCH}/torch/include/torch/csrc/api/include"
   "SHELL:-idirafter ${HOTLORA_LIBTORCH}/torch/include")
-target_compile_definitions(hotlora_torch INTERFACE _GLIBCXX_USE_CXX11_ABI=1)
+target_compile_definitions(hotlora_torch INTERFACE
+  _GLIBCXX_USE_CXX11_ABI=1 HOTLORA_LIBTORCH_VERSION="${HOTLORA_TORCH_VERSION}")
 # The wheel's libraries name what they need by an rpath of their own; the linker need not resolve it again.
 target_link_options(hotlora_torch INTERFACE -Wl,--allow-shlib-undefined)
 target_link_libraries(hotlora_torch INTERFACE hotlora_torch_cpu hotlora_torch_c10 Threads::Threads)

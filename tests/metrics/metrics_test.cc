@@ -1,0 +1,82 @@
+#include "src/metrics/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+
+namespace hotlora {
+namespace {
+
+// Whether the exposition has this line, or one that begins with it and ends in a value.
+bool Has(const Metrics& metrics, const std::string& line) {
+  return ("\n" + metrics.Render()).find("\n" + line) != std::string::npos;
+}
+
+TEST(MetricsTest, KnownLabelSetsStandAtZero) {
+  const Metrics metrics;
+  EXPECT_TRUE(Has(metrics, "hotlora_requests_total{code=\"INVALID_ARGUMENT\",method=\"GenerateImages\"} 0"));
+  EXPECT_TRUE(Has(metrics, "hotlora_denoise_step_duration_seconds_count{cfg=\"on\",size=\"gt_2mp\"} 0"));
+  EXPECT_TRUE(Has(metrics, "hotlora_adapter_swap_duration_seconds_count{phase=\"restore\",source=\"disk\"} 0"));
+  EXPECT_TRUE(Has(metrics, "hotlora_base_restore_mismatch_total 0"));
+  EXPECT_TRUE(Has(metrics, "process_resident_memory_bytes "));
+  EXPECT_TRUE(Has(metrics, "hotlora_nvml_up "));
+}
+
+TEST(MetricsTest, StaysUnderTwoThousandSeries) {
+  const Metrics metrics;
+  const std::string text = metrics.Render();
+  const auto lines = std::count(text.begin(), text.end(), '\n') - 2 * (std::count(text.begin(), text.end(), '#') / 2);
+  EXPECT_LT(lines, 2000);
+}
+
+TEST(MetricsTest, DriftIsAbsentUntilTheBaselineOfThatShapeIsKnown) {
+  Metrics metrics;
+  const StepShape shape{128, 128, 1, true};
+  metrics.ObserveStep(shape, 0.2);
+  EXPECT_FALSE(Has(metrics, "hotlora_step_drift_ratio "));
+  metrics.SetStepBaseline(shape, 0.1);
+  metrics.ObserveStep({64, 64, 1, true}, 9.0);
+  EXPECT_FALSE(Has(metrics, "hotlora_step_drift_ratio "));
+  metrics.ObserveStep(shape, 0.2);
+  EXPECT_TRUE(Has(metrics, "hotlora_step_drift_ratio 2"));
+  EXPECT_TRUE(Has(metrics, "hotlora_step_baseline_seconds{cfg=\"on\",height=\"128\",rows=\"1\",width=\"128\"} 0.1"));
+}
+
+TEST(MetricsTest, SizesFallIntoTheirLabel) {
+  Metrics metrics;
+  metrics.ObserveStep({512, 1024, 1, false}, 0.01);
+  metrics.ObserveStep({1024, 1024, 1, false}, 0.01);
+  metrics.ObserveStep({1032, 1024, 1, false}, 0.01);
+  metrics.ObserveStep({2048, 2048, 1, false}, 0.01);
+  for (const char* size : {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"}) {
+    EXPECT_TRUE(Has(metrics, std::string("hotlora_denoise_step_duration_seconds_count{cfg=\"off\",size=\"") + size + "\"} 1"));
+  }
+}
+
+TEST(MetricsTest, ReadsSourcesAtScrapeAndForgetsThemWhenCleared) {
+  Metrics metrics;
+  uint32_t depth = 3;
+  metrics.SetSources({"cpu", [] { return DeviceMemory{100, 120, 0.25}; }, [&depth] { return depth; }, 64});
+  EXPECT_TRUE(Has(metrics, "hotlora_device_memory_allocated_bytes{device=\"cpu\"} 100"));
+  EXPECT_TRUE(Has(metrics, "hotlora_queue_depth 3"));
+  depth = 4;
+  EXPECT_TRUE(Has(metrics, "hotlora_queue_depth 4"));
+  EXPECT_TRUE(Has(metrics, "hotlora_queue_capacity 64"));
+  metrics.SetSources({});
+  EXPECT_FALSE(Has(metrics, "hotlora_queue_depth 4"));
+}
+
+TEST(MetricsTest, CountsByOutcome) {
+  Metrics metrics;
+  metrics.CountRequest("GenerateImages", "OK", 1.0);
+  metrics.CountRequest("GenerateImages", "CANCELLED", 1.0);
+  metrics.CountRequest("GenerateImages", "NOT_FOUND", 1.0);
+  for (const char* outcome : {"ok", "cancelled", "error"}) {
+    EXPECT_TRUE(Has(metrics, std::string("hotlora_request_duration_seconds_count{method=\"GenerateImages\",outcome=\"") +
+                                outcome + "\"} 1"));
+  }
+}
+
+}  // namespace
+}  // namespace hotlora
