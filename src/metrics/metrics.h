@@ -9,19 +9,26 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 
 namespace prometheus {
-class Registry;
+class Collectable;
 }  // namespace prometheus
 
 namespace hotlora {
 
-// Figures that others hold and a scrape reads.
+struct DeviceMemory {
+  int64_t allocated_bytes = 0;
+  int64_t reserved_bytes = 0;
+  double fragmentation_ratio = 0.0;
+};
+
+// Figures that others hold and a scrape reads. The functions are called on the exposer's threads.
 struct GaugeSources {
   std::string device;  // label of the memory gauges: "cpu" or "cuda:N"
-  std::function<void(int64_t* allocated, int64_t* reserved, double* fragmentation)> device_memory;
+  std::function<DeviceMemory()> device_memory;
   std::function<uint32_t()> queue_depth;
   uint32_t queue_capacity = 0;
 };
@@ -44,9 +51,13 @@ class Metrics {
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
-  const std::shared_ptr<prometheus::Registry>& registry() const;
+  // What an exposer scrapes.
+  std::vector<std::shared_ptr<prometheus::Collectable>> collectables() const;
 
-  // Once, before the first scrape that should show them.
+  // The same as Prometheus text, for tests and logs.
+  std::string Render() const;
+
+  // Once, before the first scrape that should show them. Clear with {} before what the functions read is gone.
   void SetSources(GaugeSources sources);
   void SetBuildInfo(absl::string_view version, absl::string_view libtorch);
   void SetModelInfo(absl::string_view model, absl::string_view sha256, absl::string_view dtype, absl::string_view device);
@@ -72,7 +83,8 @@ class Metrics {
 
  private:
   struct Families;
-  std::unique_ptr<Families> families_;
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace hotlora

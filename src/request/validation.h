@@ -14,7 +14,6 @@ namespace hotlora {
 struct RequestLimits {
   uint32_t native_size = 1024;    // default width and height: UNet sample size x VAE factor
   uint32_t max_clip_skip = 11;    // the smaller encoder's layers - 1
-  uint32_t max_batch_images = 16;
 };
 
 inline constexpr uint32_t kMinSide = 16, kMaxSide = 4096, kSideMultiple = 8;

@@ -1,0 +1,45 @@
+#ifndef HOTLORA_SRC_METRICS_COLLECTORS_H_
+#define HOTLORA_SRC_METRICS_COLLECTORS_H_
+
+// Figures that are read when Prometheus scrapes, not counted as things happen.
+
+#include <prometheus/collectable.h>
+#include <prometheus/metric_family.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "src/metrics/metrics.h"
+
+namespace hotlora {
+
+// process_* with the standard names of Prometheus' client libraries, from /proc/self.
+std::shared_ptr<prometheus::Collectable> MakeProcessCollector();
+
+// hotlora_gpu_memory_{used,free,total,unaccounted}_bytes of every GPU that NVML (libnvidia-ml.so.1, by dlopen) knows, and
+// hotlora_nvml_up: 0 where the library is missing or fails, and then no gpu figures. `reserved_bytes` tells what LibTorch's
+// allocator holds on the GPUs; unaccounted is what this process uses beyond it (context, cuBLAS and cuDNN workspaces).
+std::shared_ptr<prometheus::Collectable> MakeNvmlCollector(std::function<int64_t()> reserved_bytes);
+
+// hotlora_device_memory_* and hotlora_queue_{depth,capacity}, as GaugeSources tell them. Nothing before Set.
+class SourcesCollector : public prometheus::Collectable {
+ public:
+  void Set(GaugeSources sources);
+
+  // What the allocator holds on a GPU; 0 where the device is none.
+  int64_t GpuReservedBytes() const;
+
+  std::vector<prometheus::MetricFamily> Collect() const override;
+
+ private:
+  mutable absl::Mutex mu_;
+  GaugeSources sources_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_METRICS_COLLECTORS_H_

@@ -1,0 +1,315 @@
+#include "src/metrics/metrics.h"
+
+#include <prometheus/collectable.h>
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <map>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "src/metrics/collectors.h"
+
+namespace hotlora {
+namespace {
+
+using Buckets = prometheus::Histogram::BucketBoundaries;
+template <typename T>
+using FamilyRef = prometheus::Family<T>&;
+
+const Buckets kStepBuckets = {.005, .01, .02, .03, .04, .05, .06, .08, .1,  .125,
+                              .15,  .2,  .25, .3,  .4,  .5,  .75, 1,   1.5, 2.5};
+const Buckets kSwapBuckets = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
+const Buckets kPhaseBuckets = {.005, .01, .025, .05, .1, .2, .3, .5, .75, 1, 2, 5, 10, 30};
+const Buckets kRequestBuckets = {.1, .25, .5, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600};
+const Buckets kQueueBuckets = {.001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120};
+const Buckets kBatchBuckets = {1, 2, 4, 8, 16};
+
+constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages", "ListAdapters", "GetAdapter",
+                                    "LoadAdapter",    "UnloadAdapter",        "GetServerInfo"};
+constexpr const char* kCodes[] = {"OK",
+                                  "CANCELLED",
+                                  "UNKNOWN",
+                                  "INVALID_ARGUMENT",
+                                  "DEADLINE_EXCEEDED",
+                                  "NOT_FOUND",
+                                  "ALREADY_EXISTS",
+                                  "PERMISSION_DENIED",
+                                  "RESOURCE_EXHAUSTED",
+                                  "FAILED_PRECONDITION",
+                                  "ABORTED",
+                                  "OUT_OF_RANGE",
+                                  "UNIMPLEMENTED",
+                                  "INTERNAL",
+                                  "UNAVAILABLE",
+                                  "DATA_LOSS",
+                                  "UNAUTHENTICATED"};
+constexpr const char* kOutcomes[] = {"ok", "error", "cancelled"};
+constexpr const char* kSizes[] = {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"};
+constexpr const char* kOnOff[] = {"off", "on"};
+constexpr const char* kFormats[] = {"png", "jpeg", "webp", "raw_rgb8"};
+constexpr const char* kStages[] = {"queue", "adapter", "encode", "denoise", "decode", "image_encode"};
+constexpr const char* kSwapPhases[] = {"lookup", "read", "parse", "upload", "apply", "restore", "total"};
+constexpr const char* kTiers[] = {"disk", "host", "device"};
+constexpr const char* kReasons[] = {"capacity", "explicit", "replaced"};
+
+// Weight of the newest step in the drift ratio's moving average.
+constexpr double kDriftWeight = 0.1;
+
+const char* SizeLabel(const StepShape& shape) {
+  const double pixels = static_cast<double>(shape.width) * shape.height;
+  return pixels <= 0.5 * 1024 * 1024 ? kSizes[0]
+         : pixels <= 1024 * 1024     ? kSizes[1]
+         : pixels <= 2 * 1024 * 1024 ? kSizes[2]
+                                     : kSizes[3];
+}
+
+const char* OutcomeOf(absl::string_view code) {
+  return code == "OK" ? "ok" : code == "CANCELLED" ? "cancelled" : "error";
+}
+
+}  // namespace
+
+struct Metrics::Families {
+  explicit Families(prometheus::Registry& registry);
+
+  FamilyRef<prometheus::Histogram> step;
+  FamilyRef<prometheus::Gauge> step_baseline;
+  FamilyRef<prometheus::Gauge> step_drift;
+  FamilyRef<prometheus::Histogram> batch_size;
+  FamilyRef<prometheus::Counter> requests;
+  FamilyRef<prometheus::Histogram> request_duration;
+  FamilyRef<prometheus::Histogram> stage;
+  FamilyRef<prometheus::Histogram> queue_wait;
+  FamilyRef<prometheus::Counter> images;
+  FamilyRef<prometheus::Histogram> swap;
+  FamilyRef<prometheus::Counter> swaps;
+  FamilyRef<prometheus::Counter> cache_requests;
+  FamilyRef<prometheus::Counter> evictions;
+  FamilyRef<prometheus::Gauge> cache_bytes;
+  FamilyRef<prometheus::Gauge> cache_capacity;
+  FamilyRef<prometheus::Gauge> cache_entries;
+  FamilyRef<prometheus::Gauge> adapter_refs;
+  FamilyRef<prometheus::Counter> restore_mismatch;
+  FamilyRef<prometheus::Gauge> build_info;
+  FamilyRef<prometheus::Gauge> model_info;
+
+  void StandAtZero();
+};
+
+namespace {
+
+FamilyRef<prometheus::Counter> Counter(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
+}
+FamilyRef<prometheus::Gauge> Gauge(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
+}
+FamilyRef<prometheus::Histogram> Histogram(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
+}
+
+}  // namespace
+
+Metrics::Families::Families(prometheus::Registry& r)
+    : step(Histogram(r, "hotlora_denoise_step_duration_seconds",
+                     "Duration of one denoising step, by image size and guidance: the latency per iteration")),
+      step_baseline(Gauge(r, "hotlora_step_baseline_seconds", "Step duration that warm-up measured")),
+      step_drift(Gauge(r, "hotlora_step_drift_ratio",
+                       "Moving average of step duration over the baseline of the same size, rows and guidance")),
+      batch_size(Histogram(r, "hotlora_batch_size", "Rows in a denoising step; a row is one image")),
+      requests(Counter(r, "hotlora_requests_total", "Requests that ended, by method and gRPC code")),
+      request_duration(Histogram(r, "hotlora_request_duration_seconds", "From arrival of a request to its end")),
+      stage(Histogram(r, "hotlora_phase_duration_seconds", "Duration of one phase of a request")),
+      queue_wait(Histogram(r, "hotlora_queue_wait_seconds", "From admission until the first work on a request")),
+      images(Counter(r, "hotlora_images_total", "Images finished, by format")),
+      swap(Histogram(r, "hotlora_adapter_swap_duration_seconds",
+                     "Duration of an adapter swap by phase, and where the coldest adapter of the set was found")),
+      swaps(Counter(r, "hotlora_adapter_swaps_total", "Requests whose adapter set was not in effect already")),
+      cache_requests(Counter(r, "hotlora_adapter_cache_requests_total", "Look-ups of an adapter in a tier")),
+      evictions(Counter(r, "hotlora_adapter_cache_evictions_total", "Adapters that left a tier, and why")),
+      cache_bytes(Gauge(r, "hotlora_adapter_cache_bytes", "Bytes of adapters in a tier")),
+      cache_capacity(Gauge(r, "hotlora_adapter_cache_capacity_bytes", "Byte budget of a tier")),
+      cache_entries(Gauge(r, "hotlora_adapter_cache_entries", "Adapters in a tier")),
+      adapter_refs(Gauge(r, "hotlora_adapter_refs", "Leases on adapters held by running requests")),
+      restore_mismatch(Counter(r, "hotlora_base_restore_mismatch_total",
+                               "Checks that found base weights changed; must stay 0")),
+      build_info(Gauge(r, "hotlora_build_info", "1, with the versions of this build as labels")),
+      model_info(Gauge(r, "hotlora_model_info", "1, with the resident model as labels")) {
+  StandAtZero();
+}
+
+void Metrics::Families::StandAtZero() {
+  for (const char* cfg : kOnOff) {
+    for (const char* size : kSizes) {
+      step.Add({{"size", size}, {"cfg", cfg}}, kStepBuckets);
+    }
+  }
+  batch_size.Add({}, kBatchBuckets);
+  for (const char* method : kMethods) {
+    for (const char* code : kCodes) {
+      requests.Add({{"method", method}, {"code", code}});
+    }
+    for (const char* outcome : kOutcomes) {
+      request_duration.Add({{"method", method}, {"outcome", outcome}}, kRequestBuckets);
+    }
+  }
+  for (const char* name : kStages) {
+    stage.Add({{"phase", name}}, kPhaseBuckets);
+  }
+  queue_wait.Add({}, kQueueBuckets);
+  for (const char* format : kFormats) {
+    images.Add({{"format", format}});
+  }
+  for (const char* tier : kTiers) {
+    for (const char* phase : kSwapPhases) {
+      swap.Add({{"phase", phase}, {"source", tier}}, kSwapBuckets);
+    }
+    for (const char* result : {"hit", "miss"}) {
+      cache_requests.Add({{"tier", tier}, {"result", result}});
+    }
+  }
+  for (const char* outcome : {"ok", "error"}) {
+    swaps.Add({{"outcome", outcome}});
+  }
+  // A file is never evicted from the disk.
+  for (const char* tier : {"host", "device"}) {
+    for (const char* reason : kReasons) {
+      evictions.Add({{"tier", tier}, {"reason", reason}});
+    }
+    cache_bytes.Add({{"tier", tier}});
+    cache_capacity.Add({{"tier", tier}});
+    cache_entries.Add({{"tier", tier}});
+  }
+  adapter_refs.Add({});
+  restore_mismatch.Add({});
+}
+
+struct Metrics::State {
+  std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+  Families families{*registry};
+  std::shared_ptr<prometheus::Collectable> process = MakeProcessCollector();
+  std::shared_ptr<SourcesCollector> sources = std::make_shared<SourcesCollector>();
+  std::shared_ptr<prometheus::Collectable> nvml = MakeNvmlCollector([this] { return sources->GpuReservedBytes(); });
+
+  absl::Mutex mu;
+  std::map<std::tuple<uint32_t, uint32_t, uint32_t, bool>, double> baselines ABSL_GUARDED_BY(mu);
+  double drift ABSL_GUARDED_BY(mu) = 0.0;  // 0: not known yet
+};
+
+Metrics::Metrics() : state_(std::make_unique<State>()) {}
+Metrics::~Metrics() = default;
+
+std::vector<std::shared_ptr<prometheus::Collectable>> Metrics::collectables() const {
+  return {state_->registry, state_->sources, state_->nvml, state_->process};
+}
+
+std::string Metrics::Render() const {
+  std::vector<prometheus::MetricFamily> families;
+  for (const auto& collectable : collectables()) {
+    auto collected = collectable->Collect();
+    std::move(collected.begin(), collected.end(), std::back_inserter(families));
+  }
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+void Metrics::SetSources(GaugeSources sources) { state_->sources->Set(std::move(sources)); }
+
+void Metrics::SetBuildInfo(absl::string_view version, absl::string_view libtorch) {
+  state_->families.build_info.Add({{"version", std::string(version)}, {"libtorch", std::string(libtorch)}}).Set(1);
+}
+
+void Metrics::SetModelInfo(absl::string_view model, absl::string_view sha256, absl::string_view dtype,
+                           absl::string_view device) {
+  state_->families.model_info
+      .Add({{"model", std::string(model)},
+            {"sha256_12", std::string(sha256.substr(0, 12))},
+            {"dtype", std::string(dtype)},
+            {"device", std::string(device)}})
+      .Set(1);
+}
+
+void Metrics::ObserveStep(const StepShape& shape, double seconds) {
+  Families& families = state_->families;
+  families.step.Add({{"size", SizeLabel(shape)}, {"cfg", kOnOff[shape.cfg]}}, kStepBuckets).Observe(seconds);
+  families.batch_size.Add({}, kBatchBuckets).Observe(shape.rows);
+  absl::MutexLock lock(&state_->mu);
+  const auto baseline = state_->baselines.find({shape.width, shape.height, shape.rows, shape.cfg});
+  if (baseline == state_->baselines.end() || baseline->second <= 0.0) {
+    return;
+  }
+  const double ratio = seconds / baseline->second;
+  state_->drift = state_->drift == 0.0 ? ratio : state_->drift + kDriftWeight * (ratio - state_->drift);
+  families.step_drift.Add({}).Set(state_->drift);
+}
+
+void Metrics::SetStepBaseline(const StepShape& shape, double seconds) {
+  absl::MutexLock lock(&state_->mu);
+  state_->baselines[{shape.width, shape.height, shape.rows, shape.cfg}] = seconds;
+  state_->families.step_baseline
+      .Add({{"width", absl::StrCat(shape.width)},
+            {"height", absl::StrCat(shape.height)},
+            {"rows", absl::StrCat(shape.rows)},
+            {"cfg", kOnOff[shape.cfg]}})
+      .Set(seconds);
+}
+
+void Metrics::CountRequest(absl::string_view method, absl::string_view code, double seconds) {
+  const std::string name(method);
+  state_->families.requests.Add({{"method", name}, {"code", std::string(code)}}).Increment();
+  state_->families.request_duration.Add({{"method", name}, {"outcome", OutcomeOf(code)}}, kRequestBuckets)
+      .Observe(seconds);
+}
+
+void Metrics::ObserveStage(StageLabel stage, double seconds) {
+  state_->families.stage.Add({{"phase", kStages[static_cast<int>(stage)]}}, kPhaseBuckets).Observe(seconds);
+}
+
+void Metrics::ObserveQueueWait(double seconds) {
+  state_->families.queue_wait.Add({}, kQueueBuckets).Observe(seconds);
+}
+
+void Metrics::CountImage(absl::string_view format) {
+  state_->families.images.Add({{"format", std::string(format)}}).Increment();
+}
+
+void Metrics::ObserveSwapPhase(SwapPhase phase, TierLabel source, double seconds) {
+  state_->families.swap
+      .Add({{"phase", kSwapPhases[static_cast<int>(phase)]}, {"source", kTiers[static_cast<int>(source)]}},
+           kSwapBuckets)
+      .Observe(seconds);
+}
+
+void Metrics::CountSwap(bool ok) { state_->families.swaps.Add({{"outcome", ok ? "ok" : "error"}}).Increment(); }
+
+void Metrics::CountCacheRequest(TierLabel tier, bool hit) {
+  state_->families.cache_requests.Add({{"tier", kTiers[static_cast<int>(tier)]}, {"result", hit ? "hit" : "miss"}})
+      .Increment();
+}
+
+void Metrics::CountEviction(TierLabel tier, EvictionReason reason) {
+  state_->families.evictions
+      .Add({{"tier", kTiers[static_cast<int>(tier)]}, {"reason", kReasons[static_cast<int>(reason)]}})
+      .Increment();
+}
+
+void Metrics::SetCache(TierLabel tier, uint64_t bytes, uint64_t capacity_bytes, uint64_t entries) {
+  const prometheus::Labels labels = {{"tier", kTiers[static_cast<int>(tier)]}};
+  state_->families.cache_bytes.Add(labels).Set(static_cast<double>(bytes));
+  state_->families.cache_capacity.Add(labels).Set(static_cast<double>(capacity_bytes));
+  state_->families.cache_entries.Add(labels).Set(static_cast<double>(entries));
+}
+
+void Metrics::AddAdapterRefs(int change) { state_->families.adapter_refs.Add({}).Increment(change); }
+
+void Metrics::CountBaseRestoreMismatch() { state_->families.restore_mismatch.Add({}).Increment(); }
+
+}  // namespace hotlora

@@ -1,0 +1,236 @@
+#include "src/request/validation.h"
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/random/random.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "src/base/error_details.h"
+
+namespace hotlora {
+namespace {
+
+constexpr uint32_t kMaxImages = 16;
+constexpr uint32_t kMaxQuality = 100;
+constexpr uint64_t kRandomSeedEnd = uint64_t{1} << 32;
+constexpr size_t kMaxAdapterNameBytes = 200;
+
+// Gathers what is wrong with a request, field by field.
+class Violations {
+ public:
+  template <typename... Parts>
+  void Add(absl::string_view field, const Parts&... parts) {
+    violations_.push_back({std::string(field), absl::StrCat(parts...)});
+  }
+
+  uint32_t UintInRange(absl::string_view field, const std::optional<uint32_t>& value, uint32_t low, uint32_t high,
+                       uint32_t fallback) {
+    const uint32_t given = value.value_or(fallback);
+    if (given < low || given > high) {
+      Add(field, "is ", given, "; allowed are ", low, " to ", high);
+    }
+    return given;
+  }
+
+  double RealInRange(absl::string_view field, const std::optional<double>& value, double low, double high,
+                     double fallback) {
+    const double given = value.value_or(fallback);
+    if (!(given >= low && given <= high)) {  // so that NaN is refused too
+      Add(field, "is ", given, "; allowed are ", low, " to ", high);
+    }
+    return given;
+  }
+
+  void Text(absl::string_view field, absl::string_view text) {
+    if (text.size() > kMaxPromptBytes) {
+      Add(field, "has ", text.size(), " bytes; allowed are at most ", kMaxPromptBytes);
+    }
+  }
+
+  absl::Status ToStatus() && {
+    if (violations_.empty()) {
+      return absl::OkStatus();
+    }
+    std::string message = absl::StrCat(violations_.size(), " bad field", violations_.size() == 1 ? "" : "s", ": ");
+    for (size_t i = 0; i < violations_.size(); ++i) {
+      absl::StrAppend(&message, i == 0 ? "" : "; ", violations_[i].field, " ", violations_[i].description);
+    }
+    return MakeError(absl::StatusCode::kInvalidArgument, message, {"INVALID_REQUEST", std::move(violations_), {}});
+  }
+
+ private:
+  std::vector<FieldViolation> violations_;
+};
+
+void CheckRequestId(const std::string& id, Violations& violations) {
+  if (id.size() > kMaxRequestIdBytes) {
+    violations.Add("request_id", "has ", id.size(), " bytes; allowed are at most ", kMaxRequestIdBytes);
+  }
+  for (const char c : id) {
+    if (!absl::ascii_isprint(static_cast<unsigned char>(c))) {
+      violations.Add("request_id", "has a character that is not printable ASCII");
+      return;
+    }
+  }
+}
+
+Prompts CheckPrompts(const ImageRequest& request, const RequestLimits& limits, Violations& violations) {
+  violations.Text("prompt", request.prompt);
+  violations.Text("prompt_2", request.prompt_2.value_or(""));
+  violations.Text("negative_prompt", request.negative_prompt.value_or(""));
+  violations.Text("negative_prompt_2", request.negative_prompt_2.value_or(""));
+  Prompts prompts;
+  prompts.prompt = request.prompt;
+  prompts.prompt_2 = request.prompt_2.value_or("");
+  if (prompts.prompt_2.empty()) {
+    prompts.prompt_2 = request.prompt;
+  }
+  prompts.negative_prompt = request.negative_prompt;
+  prompts.negative_prompt_2 = request.negative_prompt_2.value_or("");
+  if (prompts.negative_prompt_2.empty()) {
+    prompts.negative_prompt_2 = request.negative_prompt.value_or("");
+  }
+  prompts.clip_skip = violations.UintInRange("clip_skip", request.clip_skip, 0, limits.max_clip_skip, 0);
+  return prompts;
+}
+
+uint32_t CheckSide(absl::string_view field, const std::optional<uint32_t>& side, uint32_t fallback,
+                   Violations& violations) {
+  const uint32_t given = side.value_or(fallback);
+  if (given < kMinSide || given > kMaxSide || given % kSideMultiple != 0) {
+    violations.Add(field, "is ", given, "; allowed are multiples of ", kSideMultiple, " from ", kMinSide, " to ",
+                   kMaxSide);
+  }
+  return given;
+}
+
+SizeIds MakeSizeIds(const SizeConditioning& size, uint32_t width, uint32_t height) {
+  return {static_cast<float>(size.original_height.value_or(height)),
+          static_cast<float>(size.original_width.value_or(width)),
+          static_cast<float>(size.crop_top.value_or(0)),
+          static_cast<float>(size.crop_left.value_or(0)),
+          static_cast<float>(size.target_height.value_or(height)),
+          static_cast<float>(size.target_width.value_or(width))};
+}
+
+DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& limits, Violations& violations) {
+  DenoiseOptions options;
+  options.width = CheckSide("width", request.width, limits.native_size, violations);
+  options.height = CheckSide("height", request.height, limits.native_size, violations);
+  const uint64_t pixels = uint64_t{options.width} * options.height;
+  if (options.width <= kMaxSide && options.height <= kMaxSide && pixels > kMaxPixels) {
+    violations.Add("width", "times height is ", pixels, " pixels; allowed are at most ", kMaxPixels);
+  }
+  options.steps = violations.UintInRange("steps", request.steps, 1, kMaxSteps, 30);
+  options.guidance_scale =
+      violations.RealInRange("guidance_scale", request.guidance_scale, 0, kMaxGuidanceScale, 5.0);
+  options.guidance_rescale = violations.RealInRange("guidance_rescale", request.guidance_rescale, 0, 1, 0);
+  options.sampler = request.sampler.value_or(Sampler::kEuler);
+  if (options.sampler != Sampler::kEuler) {
+    violations.Add("sampler", "is one that this version does not have; allowed is SAMPLER_EULER");
+  }
+  options.schedule = request.schedule.value_or(NoiseScheduleKind::kDefault);
+  options.size_ids =
+      MakeSizeIds(request.size_conditioning.value_or(SizeConditioning{}), options.width, options.height);
+  options.negative_size_ids = request.negative_size_conditioning.has_value()
+                                  ? MakeSizeIds(*request.negative_size_conditioning, options.width, options.height)
+                                  : options.size_ids;
+  return options;
+}
+
+std::vector<AdapterUse> CheckAdapters(const std::vector<AdapterRef>& refs, Violations& violations) {
+  if (refs.size() > kMaxAdapters) {
+    violations.Add("adapters", "has ", refs.size(), " entries; allowed are at most ", kMaxAdapters);
+    return {};
+  }
+  std::vector<AdapterUse> uses;
+  absl::flat_hash_set<std::string> names;
+  for (size_t i = 0; i < refs.size(); ++i) {
+    const std::string field = absl::StrCat("adapters[", i, "]");
+    if (const absl::Status name = ValidateAdapterName(refs[i].name); !name.ok()) {
+      violations.Add(absl::StrCat(field, ".name"), name.message());
+    } else if (!names.insert(refs[i].name).second) {
+      violations.Add(absl::StrCat(field, ".name"), "names an adapter that is in the list already");
+    }
+    AdapterUse use;
+    use.name = refs[i].name;
+    use.weight = violations.RealInRange(absl::StrCat(field, ".weight"), refs[i].weight, -kMaxAdapterWeight,
+                                        kMaxAdapterWeight, 1.0);
+    use.text_encoder_weight =
+        refs[i].text_encoder_weight.has_value()
+            ? violations.RealInRange(absl::StrCat(field, ".text_encoder_weight"), refs[i].text_encoder_weight,
+                                     -kMaxAdapterWeight, kMaxAdapterWeight, 1.0)
+            : use.weight;
+    if (use.weight != 0.0 || use.text_encoder_weight != 0.0) {
+      uses.push_back(std::move(use));
+    }
+  }
+  return uses;
+}
+
+void RefuseWhatIsMissing(const ImageRequest& request, Violations& violations) {
+  if (!request.init_image.empty()) {
+    violations.Add("init_image", "is set; this version generates from text alone");
+  }
+  if (!request.mask_image.empty()) {
+    violations.Add("mask_image", "is set; this version generates from text alone");
+  }
+  if (request.strength.has_value()) {
+    violations.Add("strength", "is set; it goes with init_image, which this version does not take");
+  }
+  if (request.preview_every.value_or(0) != 0) {
+    violations.Add("preview_every", "is ", *request.preview_every, "; this version has no previews, allowed is 0");
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const RequestLimits& limits) {
+  Violations violations;
+  ImageJob job;
+  CheckRequestId(request.request_id, violations);
+  job.prompts = CheckPrompts(request, limits, violations);
+  job.denoise = CheckDenoise(request, limits, violations);
+  job.num_images = violations.UintInRange("num_images", request.num_images, 1, kMaxImages, 1);
+  job.adapters = CheckAdapters(request.adapters, violations);
+  job.format = request.format.value_or(ImageFormat::kPng);
+  job.quality = violations.UintInRange("quality", request.quality, 1, kMaxQuality, 90);
+  job.priority = request.priority.value_or(0);
+  RefuseWhatIsMissing(request, violations);
+  if (absl::Status status = std::move(violations).ToStatus(); !status.ok()) {
+    return status;
+  }
+  thread_local absl::BitGen random;
+  job.seed = request.seed.has_value() ? *request.seed : absl::Uniform<uint64_t>(random, 0, kRandomSeedEnd);
+  job.request_id = request.request_id.empty()
+                       ? absl::StrFormat("%016x%016x", absl::Uniform<uint64_t>(random), absl::Uniform<uint64_t>(random))
+                       : request.request_id;
+  return job;
+}
+
+absl::Status ValidateAdapterName(absl::string_view name) {
+  if (name.empty() || name.size() > kMaxAdapterNameBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("has ", name.size(), " bytes; allowed are 1 to ", kMaxAdapterNameBytes));
+  }
+  for (const absl::string_view part : absl::StrSplit(name, '/')) {
+    bool good = !part.empty() && absl::ascii_isalnum(static_cast<unsigned char>(part.front())) && part.back() != '.';
+    for (const char c : part) {
+      good = good && (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-');
+    }
+    if (!good) {
+      return absl::InvalidArgumentError(
+          "is no adapter name: allowed are letters, digits, '.', '_', '-' in parts joined by '/', each beginning with a "
+          "letter or digit and not ending in '.'");
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace hotlora
