@@ -26,7 +26,8 @@ function(hotlora_use_torch target)
   target_link_libraries(${target} PUBLIC hotlora::torch)
   if(HOTLORA_PCH)
     target_precompile_headers(${target} REUSE_FROM hotlora_aten_pch)
-    target_compile_options(${target} PRIVATE -Winvalid-pch)
+    # Programs are compiled with -fPIE otherwise, and cannot use a header precompiled with -fPIC.
+    target_compile_options(${target} PRIVATE -Winvalid-pch -fPIC)
   endif()
 endfunction()
 

@@ -7,9 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "src/request/adapter_tier.h"
+
 namespace hotlora {
 
-enum class AdapterTier { kDisk, kHost, kDevice };
 enum class AdapterState { kAvailable, kLoading, kFailed };
 
 struct AdapterInfo {

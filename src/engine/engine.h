@@ -24,6 +24,7 @@
 #include "src/adapters/adapter_store.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/request/image_events.h"
 #include "src/request/image_request.h"
 #include "src/request/validation.h"
 
@@ -33,53 +34,8 @@ struct EngineOptions {
   uint32_t max_batch = 4;   // rows per denoising step
   uint32_t max_queue = 64;  // waiting requests beyond which callers are turned away
   absl::Duration max_request_time = absl::InfiniteDuration();  // from admission
-};
-
-// One adapter as a request had it.
-struct AppliedAdapter {
-  std::string name;
-  std::string content_sha256;
-  double weight = 1.0;
-  AdapterTier tier_found = AdapterTier::kDisk;
-  uint32_t matched_modules = 0;
-  std::vector<std::string> unmatched_keys;
-};
-
-struct ImageSummary {
-  double queue_seconds = 0, adapter_seconds = 0, encode_seconds = 0, denoise_seconds = 0, decode_seconds = 0,
-         total_seconds = 0;
-  std::vector<AppliedAdapter> adapters;
-  std::string model_sha256, dtype;
-  Sampler sampler = Sampler::kEuler;
-  NoiseScheduleKind schedule = NoiseScheduleKind::kDefault;
-  uint32_t width = 0, height = 0;
-};
-
-struct ImageProgress {
-  uint32_t image_index = 0, step = 0, total_steps = 0;
-  double step_seconds = 0;
-};
-
-enum class WaitStage { kQueued, kLoadingAdapters };
-
-struct FinishedImage {
-  uint32_t index = 0;
-  uint64_t seed = 0;
-  uint32_t width = 0, height = 0;
-  ImageFormat format = ImageFormat::kPng;
-  std::string data;  // encoded
-};
-
-// Hears what becomes of one request. Called by the engine's threads, one call at a time, in order: OnWaiting*, OnProgress*
-// and OnImage* mixed, OnDone once and last, after which the engine drops it. Must not block and must not throw.
-class ImageListener {
- public:
-  virtual ~ImageListener() = default;
-  virtual void OnWaiting(uint32_t queue_position, WaitStage stage) = 0;
-  virtual void OnProgress(const ImageProgress& progress) = 0;
-  virtual void OnImage(FinishedImage image) = 0;
-  // OK with a summary, or an error and no summary. What the request held is released and counted before this call.
-  virtual void OnDone(const absl::Status& status, const ImageSummary& summary) = 0;
+  // Runs once, on an engine thread, when the device is lost: nothing will work until the process is restarted.
+  std::function<void()> on_device_failure;
 };
 
 // An admitted request.
@@ -103,7 +59,7 @@ class Engine {
   //   InvalidArgument      INVALID_REQUEST, each bad field
   //   AlreadyExists        REQUEST_ID_RUNNING
   //   ResourceExhausted    QUEUE_FULL, with a retry delay
-  //   Unavailable          DRAINING, with a retry delay
+  //   Unavailable          STARTING or DRAINING, with a retry delay
   // `on_admitted` runs before any call to the listener, and before Submit returns.
   virtual absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
                                            std::function<void(const Admission&)> on_admitted) = 0;
@@ -112,7 +68,8 @@ class Engine {
   // are ignored: the request may just have finished.
   virtual void Cancel(absl::string_view request_id, absl::Status status) = 0;
 
-  // Adapters. Load answers later, on the adapter thread; the others at once from what is known.
+  // Adapters, with the errors of AdapterStore; InvalidArgument (INVALID_REQUEST) for a name that no adapter can have. Load
+  // answers later, on the adapter thread; the others at once from what is known.
   virtual void LoadAdapter(std::string name, bool pin, std::function<void(absl::StatusOr<AdapterInfo>)> done) = 0;
   virtual absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) = 0;
   virtual absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const = 0;
@@ -120,6 +77,8 @@ class Engine {
 
   virtual const ModelInfo& model() const = 0;
   virtual const EngineOptions& options() const = 0;
+  virtual const RequestLimits& limits() const = 0;
+  virtual uint32_t queue_depth() const = 0;  // requests that wait
 
   // Refuses new requests; true once nothing runs or waits, false where `timeout` passed first (the rest is then cancelled
   // with Unavailable, DRAINING). Blocks. Thread-safe; a second call waits too.

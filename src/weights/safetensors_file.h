@@ -1,8 +1,9 @@
 #ifndef HOTLORA_SRC_WEIGHTS_SAFETENSORS_FILE_H_
 #define HOTLORA_SRC_WEIGHTS_SAFETENSORS_FILE_H_
 
-// A strict reader of safetensors files (github.com/huggingface/safetensors, README "Format"). Files are untrusted: every
-// rule is checked before anything is allocated by its word, and the file is read, never mapped. No LibTorch here.
+// A strict reader of safetensors files (github.com/huggingface/safetensors, README "Format"). Files
+// are untrusted: every rule is checked before anything is allocated by its word, and the file is
+// read, never mapped. No LibTorch here.
 
 #include <cstddef>
 #include <cstdint>
@@ -12,12 +13,29 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
 namespace hotlora {
 
-enum class StoredDtype { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8, kBool, kU16, kU32, kU64, kF8E4M3, kF8E5M2 };
+enum class StoredDtype {
+  kF64,
+  kF32,
+  kF16,
+  kBF16,
+  kI64,
+  kI32,
+  kI16,
+  kI8,
+  kU8,
+  kBool,
+  kU16,
+  kU32,
+  kU64,
+  kF8E4M3,
+  kF8E5M2
+};
 
 // Bytes of one element.
 size_t SizeOf(StoredDtype dtype);
@@ -37,12 +55,16 @@ struct StoredTensor {
 
 // The parsed header of one file, and with ReadFile its data in memory. Immutable, thread-safe.
 //
-// Refused, each with the rule that was broken in the message (DataLoss: the bytes are no sound safetensors file):
-//   shorter than its header says; header over `max_header_bytes`; header not UTF-8, not JSON, deeper than two levels, not an
-//   object, with a duplicate key, with another field than dtype, shape, data_offsets; metadata that is not string to
-//   string; unknown dtype; negative or fractional numbers; shape product or bytes beyond 64 bits; offsets reversed,
-//   overlapping, with holes, past the end; shape x dtype unlike the length; bytes after the last tensor; more than
-//   kMaxTensors entries or kMaxDimensions dimensions. NotFound or PermissionDenied where the file cannot be opened.
+// Refused, each with the rule that was broken in the message (DataLoss: the bytes are no sound
+// safetensors file):
+//   shorter than its header says; header over `max_header_bytes`; header not UTF-8, not JSON,
+//   deeper than two levels, not an object, with a duplicate key, with another field than dtype,
+//   shape, data_offsets; metadata that is not string to string; unknown dtype; negative or
+//   fractional numbers; shape product or bytes beyond 64 bits; offsets reversed, overlapping, with
+//   holes, past the end; shape x dtype unlike the length; bytes after the last tensor; more than
+//   kMaxTensors entries or kMaxDimensions dimensions; a file that gets shorter while it is read.
+//   NotFound or PermissionDenied where the file cannot be opened, FailedPrecondition where it is no
+//   regular file (a FIFO never blocks).
 // What tensors mean (names, finiteness) is the caller's to check.
 class SafetensorsFile {
  public:
@@ -54,12 +76,19 @@ class SafetensorsFile {
   static absl::StatusOr<SafetensorsFile> ReadHeader(const std::string& path,
                                                     uint64_t max_header_bytes = kMaxHeaderBytes);
 
-  // Reads the whole file into memory, computes its SHA-256 and checks the header. ResourceExhausted, before anything is
-  // read, where the file is over `max_bytes`.
+  // Reads the whole file into memory, computes its SHA-256 and checks the header.
+  // ResourceExhausted, before anything is read, where the file is over `max_bytes`.
   static absl::StatusOr<SafetensorsFile> ReadFile(const std::string& path, uint64_t max_bytes,
                                                   uint64_t max_header_bytes = kMaxHeaderBytes);
 
-  // The same for bytes already in memory (uploads, fuzzing).
+  // Reads the whole file in the order of its data without holding it: `destination` says where each
+  // tensor's bytes go (room for tensor.bytes(), not asked where that is 0), or ends the reading
+  // with an error. Computes the SHA-256. The header is checked before the first call.
+  using Destination = absl::FunctionRef<absl::StatusOr<void*>(const StoredTensor&)>;
+  static absl::StatusOr<SafetensorsFile> ReadInto(const std::string& path, Destination destination,
+                                                  uint64_t max_header_bytes = kMaxHeaderBytes);
+
+  // ReadFile for bytes already in memory (uploads, fuzzing).
   static absl::StatusOr<SafetensorsFile> Parse(std::vector<std::byte> bytes,
                                                uint64_t max_header_bytes = kMaxHeaderBytes);
 
@@ -77,15 +106,19 @@ class SafetensorsFile {
   // Where the data part begins in the file.
   uint64_t data_offset() const { return data_offset_; }
 
-  // 64 hex digits; empty after ReadHeader.
+  // Of the whole file, 64 hex digits; empty after ReadHeader.
   const std::string& sha256() const { return sha256_; }
 
-  // The tensor's bytes (little-endian, row-major), inside this object. REQUIRES: made by ReadFile or Parse.
-  const std::byte* Data(const StoredTensor& tensor) const { return bytes_->data() + data_offset_ + tensor.begin; }
+  // The tensor's bytes (little-endian, row-major), inside this object. REQUIRES: made by ReadFile
+  // or Parse.
+  const std::byte* Data(const StoredTensor& tensor) const {
+    return bytes_->data() + data_offset_ + tensor.begin;
+  }
 
  private:
   SafetensorsFile() = default;
   absl::Status ParseHeader(absl::string_view header);
+  absl::Status CheckLayout();
 
   std::vector<StoredTensor> tensors_;
   absl::flat_hash_map<std::string, size_t> index_;

@@ -1,0 +1,222 @@
+#include "src/engine/engine.h"
+
+#include <atomic>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "src/admission/request_queue.h"
+#include "src/base/error_details.h"
+#include "src/base/logging.h"
+#include "src/base/named_thread.h"
+#include "src/base/serial_executor.h"
+#include "src/base/status_macros.h"
+#include "src/scheduler/image_task.h"
+#include "src/scheduler/step_scheduler.h"
+
+namespace hotlora {
+namespace {
+
+// The API promises a Waiting event at least every 5 s.
+constexpr absl::Duration kWaitingEvery = absl::Seconds(4);
+constexpr absl::Duration kWatchEvery = absl::Milliseconds(500);
+
+absl::Status CheckName(absl::string_view name) {
+  const absl::Status status = ValidateAdapterName(name);
+  if (status.ok()) {
+    return status;
+  }
+  return MakeError(absl::StatusCode::kInvalidArgument, absl::StrCat("name ", status.message()),
+                   {"INVALID_REQUEST", {{"name", std::string(status.message())}}, {}});
+}
+
+class ThreadedEngine final : public Engine {
+ public:
+  ThreadedEngine(EngineOptions options, std::unique_ptr<Pipeline> pipeline, std::unique_ptr<AdapterStore> adapters,
+                 Metrics* metrics)
+      : options_(std::move(options)),
+        limits_{pipeline->info().native_size, pipeline->info().max_clip_skip},
+        metrics_(metrics),
+        pipeline_(std::move(pipeline)),
+        adapters_(std::move(adapters)),
+        queue_(options_.max_queue),
+        scheduler_({options_.max_batch, options_.on_device_failure}, &queue_, pipeline_.get(),
+                   metrics),
+        adapter_thread_(std::make_unique<SerialExecutor>("adapter")),
+        watch_thread_(StartNamedThread("watch", [this] { Watch(); })) {}
+
+  ~ThreadedEngine() override {
+    queue_.Close();
+    CancelAll(MakeError(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down"));
+    queue_.AwaitEmpty(absl::InfiniteDuration());
+    {
+      absl::MutexLock lock(&mu_);
+      stopping_ = true;
+    }
+    watch_thread_.join();
+    adapter_thread_ = nullptr;
+    queue_.Stop();
+  }
+
+  absl::Status WarmUp() override {
+    ABSL_RETURN_IF_ERROR(scheduler_.AwaitWarmUp());
+    accepting_ = true;
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
+                                   std::function<void(const Admission&)> on_admitted) override {
+    ABSL_ASSIGN_OR_RETURN(ImageJob job, ValidateImageRequest(request, limits_));
+    if (!accepting_) {
+      return MakeError(absl::StatusCode::kUnavailable, "the server is starting", {"STARTING", {}, absl::Seconds(1)});
+    }
+    Admission admission{job.request_id, job.seed, 0};
+    const absl::Time now = absl::Now();
+    auto task = std::make_shared<ImageTask>(std::move(job), std::move(listener), now, now + options_.max_request_time);
+    ABSL_ASSIGN_OR_RETURN(admission.queue_position, queue_.Admit(task));
+    on_admitted(admission);
+    queue_.Enqueue(task);
+    if (task->job().adapters.empty()) {
+      queue_.MarkReady(task);
+    } else {
+      adapter_thread_->Post([this, task] { LoadFor(task); });
+    }
+    EndIfUnwanted(task);  // cancelled between Admit and Enqueue
+    return admission;
+  }
+
+  void Cancel(absl::string_view request_id, absl::Status status) override {
+    if (auto task = std::static_pointer_cast<ImageTask>(queue_.Find(request_id)); task != nullptr) {
+      task->Cancel(std::move(status));
+      EndIfUnwanted(task);
+    }
+  }
+
+  void LoadAdapter(std::string name, bool pin, std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
+    if (absl::Status status = CheckName(name); !status.ok()) {
+      done(std::move(status));
+      return;
+    }
+    adapter_thread_->Post([this, name = std::move(name), pin, done = std::move(done)] { done(adapters_->Load(name, pin)); });
+  }
+
+  absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) override {
+    ABSL_RETURN_IF_ERROR(CheckName(name));
+    return adapters_->Unload(name);
+  }
+
+  absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const override {
+    ABSL_RETURN_IF_ERROR(CheckName(name));
+    return adapters_->Get(name);
+  }
+
+  absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const override {
+    return adapters_->List(after, limit);
+  }
+
+  const ModelInfo& model() const override { return pipeline_->info(); }
+  const EngineOptions& options() const override { return options_; }
+  const RequestLimits& limits() const override { return limits_; }
+  uint32_t queue_depth() const override { return queue_.depth(); }
+
+  bool Drain(absl::Duration timeout) override {
+    queue_.Close();
+    if (queue_.AwaitEmpty(timeout)) {
+      return true;
+    }
+    CancelAll(MakeError(absl::StatusCode::kUnavailable, "the server is shutting down", {"DRAINING", {}, absl::Seconds(1)}));
+    queue_.AwaitEmpty(absl::InfiniteDuration());
+    return false;
+  }
+
+ private:
+  // Adapter thread: lends the request its adapters. Until it is marked ready the step thread cannot take it, so where there is
+  // nothing to run for, it ends here.
+  void LoadFor(const std::shared_ptr<ImageTask>& task) {
+    if (!task->BeginLoading()) {
+      return;
+    }
+    const absl::Time start = absl::Now();
+    absl::StatusOr<std::vector<LeasedAdapter>> leased = Lease(*task);
+    const absl::Status wanted = task->Wanted();
+    const absl::Status status = wanted.ok() ? leased.status() : wanted;
+    task->EndLoading(leased.ok() ? *std::move(leased) : std::vector<LeasedAdapter>(),
+                     absl::ToDoubleSeconds(absl::Now() - start));
+    if (!status.ok()) {
+      metrics_->CountSwap(false);
+      queue_.Remove(task);
+      scheduler_.End(task, status);
+      return;
+    }
+    queue_.MarkReady(task);
+    EndIfUnwanted(task);
+  }
+
+  absl::StatusOr<std::vector<LeasedAdapter>> Lease(const ImageTask& task) {
+    std::vector<LeasedAdapter> leased;
+    for (const AdapterUse& use : task.job().adapters) {
+      ABSL_RETURN_IF_ERROR(task.Wanted());
+      ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterLease> lease, adapters_->Acquire(use.name));
+      leased.push_back({use, std::move(lease)});
+    }
+    return leased;
+  }
+
+  // Ends a task that nobody wants any more where it still waits. One that runs ends itself at its next step, one whose adapters
+  // are being read when that is over.
+  void EndIfUnwanted(const std::shared_ptr<ImageTask>& task) {
+    const absl::Status wanted = task->Wanted();
+    if (!wanted.ok() && queue_.Remove(task)) {
+      scheduler_.End(task, wanted);
+    }
+  }
+
+  void CancelAll(const absl::Status& status) {
+    for (const auto& request : queue_.All()) {
+      Cancel(request->job().request_id, status);
+    }
+  }
+
+  // Watch thread: tells those who wait that they do, and ends those whose time is up.
+  void Watch() {
+    while (true) {
+      {
+        absl::MutexLock lock(&mu_);
+        if (mu_.AwaitWithTimeout(absl::Condition(&stopping_), kWatchEvery)) {
+          return;
+        }
+      }
+      for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
+        const auto task = std::static_pointer_cast<ImageTask>(waiting.request);
+        EndIfUnwanted(task);
+        const WaitStage stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
+        task->TellWaiting({waiting.position, stage, waiting.estimated_seconds}, kWaitingEvery);
+      }
+    }
+  }
+
+  const EngineOptions options_;
+  const RequestLimits limits_;
+  Metrics* const metrics_;
+  const std::unique_ptr<Pipeline> pipeline_;
+  const std::unique_ptr<AdapterStore> adapters_;
+  std::atomic<bool> accepting_ = false;
+
+  RequestQueue queue_;
+  StepScheduler scheduler_;
+  std::unique_ptr<SerialExecutor> adapter_thread_;
+
+  absl::Mutex mu_;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::thread watch_thread_;  // last: it uses all the others
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> Engine::Create(EngineOptions options, std::unique_ptr<Pipeline> pipeline,
+                                       std::unique_ptr<AdapterStore> adapters, Metrics* metrics) {
+  return std::make_unique<ThreadedEngine>(std::move(options), std::move(pipeline), std::move(adapters), metrics);
+}
+
+}  // namespace hotlora

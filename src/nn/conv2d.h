@@ -1,0 +1,38 @@
+#ifndef HOTLORA_SRC_NN_CONV2D_H_
+#define HOTLORA_SRC_NN_CONV2D_H_
+
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+
+#include "src/nn/parameter_source.h"
+
+namespace hotlora {
+
+struct Conv2dOptions {
+  int64_t in = 0;
+  int64_t out = 0;
+  int64_t kernel = 3;  // square
+  int64_t stride = 1;
+  int64_t padding = 1;  // zeros on all four sides
+};
+
+// A two-dimensional convolution with bias.
+//
+// Shapes   x [rows, in, height, width]; weight [out, in, kernel, kernel]; y [rows, out, height', width']
+// Layout   x, weight and y are channels_last: [rows, height, width, channels] in memory
+// Dtypes   alike
+// Threads  const
+struct Conv2d {
+  Conv2d() = default;
+  Conv2d(const ParameterScope& scope, const Conv2dOptions& options);
+  at::Tensor forward(const at::Tensor& x) const;
+
+  at::Tensor weight;  // its storage is the module's live weight: adapters rebuild it in place
+  at::Tensor bias;
+  Conv2dOptions options;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_NN_CONV2D_H_

@@ -1,0 +1,30 @@
+#include "src/nn/resnet_block.h"
+
+namespace hotlora {
+
+ResnetBlock::ResnetBlock(const ParameterScope& scope, const ResnetBlockOptions& options)
+    : norm1(scope.In("norm1"), options.in, options.groups, options.epsilon),
+      norm2(scope.In("norm2"), options.out, options.groups, options.epsilon),
+      conv1(scope.In("conv1"), {options.in, options.out}) {
+  if (options.time_width > 0) {
+    time_emb_proj.emplace(scope.In("time_emb_proj"), options.time_width, options.out);
+  }
+  conv2 = Conv2d(scope.In("conv2"), {options.out, options.out});
+  if (options.in != options.out) {
+    Conv2dOptions shortcut{options.in, options.out};
+    shortcut.kernel = 1;
+    shortcut.padding = 0;
+    conv_shortcut.emplace(scope.In("conv_shortcut"), shortcut);
+  }
+}
+
+at::Tensor ResnetBlock::forward(const at::Tensor& x, const at::Tensor& time_silu) const {
+  at::Tensor h = conv1.forward(norm1.forward_silu(x));  // [rows, out, height, width]
+  if (time_emb_proj) {
+    h.add_(time_emb_proj->forward(time_silu).unsqueeze(-1).unsqueeze(-1));
+  }
+  h = conv2.forward(norm2.forward_silu(h));
+  return h.add_(conv_shortcut ? conv_shortcut->forward(x) : x);
+}
+
+}  // namespace hotlora

@@ -1,0 +1,56 @@
+#include "src/nn/transformer_2d.h"
+
+namespace hotlora {
+namespace {
+
+constexpr double kLayerNormEpsilon = 1e-5;  // BasicTransformerBlock's; no config key
+constexpr double kEntryNormEpsilon = 1e-6;  // Transformer2DModel's; no config key
+
+}  // namespace
+
+TransformerBlock::TransformerBlock(const ParameterScope& scope, const AttentionOptions& options)
+    : norm1(scope.In("norm1"), options.width, kLayerNormEpsilon),
+      norm2(scope.In("norm2"), options.width, kLayerNormEpsilon),
+      norm3(scope.In("norm3"), options.width, kLayerNormEpsilon),
+      ff(scope.In("ff"), options.width) {
+  AttentionOptions self_options = options;
+  self_options.context_width = options.width;
+  attn1 = Attention(scope.In("attn1"), self_options);
+  attn2 = Attention(scope.In("attn2"), options);
+}
+
+at::Tensor TransformerBlock::forward(at::Tensor x, const at::Tensor& context) const {
+  at::Tensor h = norm1.forward(x);
+  x.add_(attn1.forward(h, h));
+  x.add_(attn2.forward(norm2.forward(x), context));
+  x.add_(ff.forward(norm3.forward(x)));
+  return x;  // [rows, tokens, width]
+}
+
+Transformer2d::Transformer2d(const ParameterScope& scope, const Transformer2dOptions& options)
+    : norm(scope.In("norm"), options.channels, options.groups, kEntryNormEpsilon),
+      proj_in(scope.In("proj_in"), options.channels, options.channels) {
+  AttentionOptions attention;
+  attention.width = options.channels;
+  attention.context_width = options.context_width;
+  attention.heads = options.heads;
+  for (int64_t i = 0; i < options.depth; ++i) {
+    blocks.emplace_back(scope.In("transformer_blocks", i), attention);
+  }
+  proj_out = Linear(scope.In("proj_out"), options.channels, options.channels);
+}
+
+at::Tensor Transformer2d::forward(const at::Tensor& x, const at::Tensor& context) const {
+  const int64_t rows = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
+  at::Tensor h = norm.forward(x);
+  h = h.permute({0, 2, 3, 1}).reshape({rows, height * width, channels});  // a view: channels_last
+  h = proj_in.forward(h);
+  for (const TransformerBlock& block : blocks) {
+    h = block.forward(std::move(h), context);  // [rows, height * width, channels]
+  }
+  h = proj_out.forward(h);
+  h = h.view({rows, height, width, channels}).permute({0, 3, 1, 2});  // [rows, channels, height, width]
+  return h.add_(x);
+}
+
+}  // namespace hotlora

@@ -1,0 +1,19 @@
+#ifndef HOTLORA_SRC_PIPELINE_IMAGE_CODEC_H_
+#define HOTLORA_SRC_PIPELINE_IMAGE_CODEC_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "src/pipeline/pipeline.h"
+#include "src/request/image_request.h"
+
+namespace hotlora {
+
+// The image as a file: PNG by libpng, JPEG by libjpeg-turbo, WebP by libwebp (`quality` 1 to 100 for these two), or the bare
+// pixels. Deterministic. Thread-safe; no LibTorch. ResourceExhausted where memory runs out.
+absl::StatusOr<std::string> EncodeImage(const RgbImage& image, ImageFormat format, uint32_t quality);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_PIPELINE_IMAGE_CODEC_H_

@@ -1,0 +1,78 @@
+#ifndef HOTLORA_SRC_REQUEST_IMAGE_EVENTS_H_
+#define HOTLORA_SRC_REQUEST_IMAGE_EVENTS_H_
+
+// What a request for images hears while it runs and when it ends, as plain values.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "src/request/adapter_tier.h"
+#include "src/request/image_request.h"
+
+namespace hotlora {
+
+enum class WaitStage { kQueue, kAdapter };
+
+struct ImageWaiting {
+  uint32_t queue_position = 0;  // 0: next
+  WaitStage stage = WaitStage::kQueue;
+  double estimated_seconds = 0;  // 0: unknown
+};
+
+struct ImageProgress {
+  uint32_t image_index = 0;
+  uint32_t step = 0;  // from 1
+  uint32_t total_steps = 0;
+  double step_seconds = 0;
+};
+
+struct FinishedImage {
+  uint32_t index = 0;
+  uint64_t seed = 0;
+  uint32_t width = 0, height = 0;
+  ImageFormat format = ImageFormat::kPng;
+  std::string data;  // encoded
+};
+
+// One adapter as a request had it.
+struct AppliedAdapter {
+  std::string name;
+  std::string content_sha256;
+  double weight = 1.0;
+  AdapterTier tier_found = AdapterTier::kDisk;
+  uint32_t matched_modules = 0;
+  std::vector<std::string> unmatched_keys;
+};
+
+struct ImageSummary {
+  double queue_seconds = 0;
+  double adapter_seconds = 0;  // loading and applying
+  double encode_seconds = 0;
+  double denoise_seconds = 0;
+  double decode_seconds = 0;  // with image encoding
+  double total_seconds = 0;
+  std::vector<AppliedAdapter> adapters;
+  std::string model_sha256;
+  std::string dtype;
+  Sampler sampler = Sampler::kEuler;
+  NoiseScheduleKind schedule = NoiseScheduleKind::kDefault;
+  uint32_t width = 0, height = 0;
+};
+
+// Hears what becomes of one request. Called by the engine's threads, one call at a time, in this order: OnWaiting*, then
+// OnProgress* and OnImage* mixed, then OnDone once, after which the engine drops the listener. Must neither block nor throw.
+class ImageListener {
+ public:
+  virtual ~ImageListener() = default;
+  virtual void OnWaiting(const ImageWaiting& waiting) = 0;
+  virtual void OnProgress(const ImageProgress& progress) = 0;
+  virtual void OnImage(FinishedImage image) = 0;
+  // OK, or why the request ended without all its images. What it held is released and counted before this call.
+  virtual void OnDone(const absl::Status& status, const ImageSummary& summary) = 0;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_REQUEST_IMAGE_EVENTS_H_

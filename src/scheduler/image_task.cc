@@ -1,0 +1,90 @@
+#include "src/scheduler/image_task.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "src/base/error_details.h"
+
+namespace hotlora {
+
+ImageTask::ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Time admitted, absl::Time deadline)
+    : QueuedRequest(std::move(job)),
+      admitted_(admitted),
+      deadline_(deadline),
+      listener_(std::move(listener)),
+      last_told_(admitted) {}
+
+void ImageTask::Cancel(absl::Status status) {
+  absl::MutexLock lock(&mu_);
+  if (cancel_status_.ok()) {
+    cancel_status_ = std::move(status);
+  }
+}
+
+absl::Status ImageTask::Wanted() const {
+  absl::MutexLock lock(&mu_);
+  if (cancel_status_.ok() && absl::Now() >= deadline_) {
+    return MakeError(absl::StatusCode::kDeadlineExceeded, "REQUEST_TIME_LIMIT",
+                     "the request took longer than the server allows");
+  }
+  return cancel_status_;
+}
+
+bool ImageTask::BeginLoading() {
+  absl::MutexLock lock(&mu_);
+  loading_ = !end_claimed_;
+  return loading_;
+}
+
+void ImageTask::EndLoading(std::vector<LeasedAdapter> adapters, double seconds) {
+  absl::MutexLock lock(&mu_);
+  loading_ = false;
+  adapters_ = std::move(adapters);
+  load_seconds_ = seconds;
+}
+
+bool ImageTask::loading() const {
+  absl::MutexLock lock(&mu_);
+  return loading_;
+}
+
+bool ImageTask::ClaimEnd() {
+  absl::MutexLock lock(&mu_);
+  if (end_claimed_ || loading_) {
+    return false;
+  }
+  end_claimed_ = true;
+  return true;
+}
+
+void ImageTask::ReleaseAdapters() {
+  std::vector<LeasedAdapter> released;  // destroyed after the lock is let go
+  absl::MutexLock lock(&mu_);
+  released.swap(adapters_);
+}
+
+void ImageTask::Tell(absl::FunctionRef<void(ImageListener&)> call) {
+  absl::MutexLock lock(&listener_mu_);
+  if (listener_ != nullptr) {
+    call(*listener_);
+    last_told_ = absl::Now();
+  }
+}
+
+void ImageTask::TellWaiting(const ImageWaiting& waiting, absl::Duration every) {
+  absl::MutexLock lock(&listener_mu_);
+  if (listener_ != nullptr && absl::Now() - last_told_ >= every) {
+    listener_->OnWaiting(waiting);
+    last_told_ = absl::Now();
+  }
+}
+
+void ImageTask::TellDone(const absl::Status& status) {
+  std::shared_ptr<ImageListener> listener;
+  absl::MutexLock lock(&listener_mu_);
+  listener = std::move(listener_);
+  listener_ = nullptr;
+  listener->OnDone(status, summary);
+}
+
+}  // namespace hotlora

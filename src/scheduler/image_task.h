@@ -1,0 +1,84 @@
+#ifndef HOTLORA_SRC_SCHEDULER_IMAGE_TASK_H_
+#define HOTLORA_SRC_SCHEDULER_IMAGE_TASK_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "src/adapters/adapter_store.h"
+#include "src/admission/request_queue.h"
+#include "src/request/image_events.h"
+
+namespace hotlora {
+
+// An adapter lent to a request, with the weights the request put on it.
+struct LeasedAdapter {
+  AdapterUse use;
+  std::unique_ptr<AdapterLease> lease;
+};
+
+// One request from admission to its end: who listens, whether it is still wanted, and the adapters it holds. Thread-safe; the
+// summary is written by the step thread, then the decode thread.
+class ImageTask : public QueuedRequest {
+ public:
+  ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Time admitted, absl::Time deadline);
+
+  absl::Time admitted() const { return admitted_; }
+
+  // The first status that is given stays. The task ends with it within one step.
+  void Cancel(absl::Status status);
+
+  // OK while the request is wanted; else why not (cancelled, or past its deadline).
+  absl::Status Wanted() const;
+
+  // The adapter thread acquires the adapters from here to EndLoading, and nobody else can end the task. False where it has
+  // ended already.
+  bool BeginLoading();
+  void EndLoading(std::vector<LeasedAdapter> adapters, double seconds);
+
+  // Of EndLoading. REQUIRES: the task was taken from the queue.
+  const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return adapters_; }
+  double load_seconds() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return load_seconds_; }
+
+  // Calls the listener, unless the task has ended; calls never overlap.
+  void Tell(absl::FunctionRef<void(ImageListener&)> call);
+
+  // OnWaiting, where the last one (or admission) is at least `every` ago.
+  void TellWaiting(const ImageWaiting& waiting, absl::Duration every);
+
+  bool loading() const;
+
+  // True for the first caller, who must go on to ReleaseAdapters and TellDone; false for all others and while loading.
+  bool ClaimEnd();
+
+  // Gives back the adapters. REQUIRES: ClaimEnd was true; nothing of the pipeline holds their weights any more.
+  void ReleaseAdapters();
+
+  // The last call to the listener. REQUIRES: ClaimEnd was true, and what was to be released and counted is.
+  void TellDone(const absl::Status& status);
+
+  ImageSummary summary;
+
+ private:
+  const absl::Time admitted_;
+  const absl::Time deadline_;
+
+  mutable absl::Mutex mu_;
+  absl::Status cancel_status_ ABSL_GUARDED_BY(mu_);
+  bool loading_ ABSL_GUARDED_BY(mu_) = false;
+  bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
+  std::vector<LeasedAdapter> adapters_ ABSL_GUARDED_BY(mu_);
+  double load_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;
+
+  absl::Mutex listener_mu_;  // held while the listener is called; taken before mu_ where both are
+  std::shared_ptr<ImageListener> listener_ ABSL_GUARDED_BY(listener_mu_);  // nullptr after TellDone
+  absl::Time last_told_ ABSL_GUARDED_BY(listener_mu_);
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_IMAGE_TASK_H_

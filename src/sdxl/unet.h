@@ -1,0 +1,85 @@
+#ifndef HOTLORA_SRC_SDXL_UNET_H_
+#define HOTLORA_SRC_SDXL_UNET_H_
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "src/nn/conv2d.h"
+#include "src/nn/norm.h"
+#include "src/nn/parameter_source.h"
+#include "src/nn/resample.h"
+#include "src/nn/resnet_block.h"
+#include "src/nn/timestep_embedding.h"
+#include "src/nn/transformer_2d.h"
+#include "src/sdxl/sdxl_config.h"
+
+namespace hotlora {
+
+// One denoising step's input. Rows are independent: each may be at its own timestep, for its own prompt and size.
+struct UnetInput {
+  at::Tensor sample;                 // [rows, in_channels, height, width], the network's dtype
+  at::Tensor timesteps;              // [rows], float32, fractions allowed
+  at::Tensor encoder_hidden_states;  // [rows, tokens, cross-attention width], the network's dtype
+  at::Tensor pooled;                 // [rows, pooled width], the network's dtype
+  at::Tensor time_ids;               // [rows, 6], float32: sizes above 2048 do not fit half types
+};
+
+// SDXL's UNet: predicts the noise (or velocity) in a latent.
+//
+// Layout   channels_last inside, so that pixels become tokens without a copy
+// Threads  const
+// Source   Podell et al. 2023, arXiv 2307.01952; diffusers models/unets/unet_2d_condition.py
+class Unet {
+ public:
+  // Called with the name of each stage and what it put out ("down_blocks.1"): for tests that look inside.
+  using Tap = std::function<void(const std::string& stage, const at::Tensor& output)>;
+
+  Unet(const ParameterScope& scope, const UnetConfig& config);
+
+  // The prediction, [rows, out_channels, height, width], contiguous, in the network's dtype. Any height and width.
+  // Errors: throws c10::Error where shapes disagree (a caller's bug).
+  at::Tensor forward(const UnetInput& input, const Tap& tap = {}) const;
+
+  const UnetConfig& config() const { return config_; }
+
+ private:
+  struct DownBlock {
+    std::vector<ResnetBlock> resnets;
+    std::vector<Transformer2d> attentions;  // empty, or one after each resnet
+    std::optional<Downsample2d> downsampler;
+  };
+  struct MidBlock {
+    ResnetBlock first, second;
+    Transformer2d attention;
+  };
+  struct UpBlock {
+    std::vector<ResnetBlock> resnets;
+    std::vector<Transformer2d> attentions;
+    std::optional<Upsample2d> upsampler;
+  };
+
+  DownBlock MakeDownBlock(const ParameterScope& scope, size_t level) const;
+  MidBlock MakeMidBlock(const ParameterScope& scope) const;
+  UpBlock MakeUpBlock(const ParameterScope& scope, size_t level) const;
+  ResnetBlock MakeResnet(const ParameterScope& scope, int64_t in, int64_t out) const;
+  Transformer2d MakeTransformer(const ParameterScope& scope, const UnetLevel& level) const;
+
+  at::Tensor EmbedTime(const UnetInput& input, const Tap& tap) const;
+
+  UnetConfig config_;
+  Conv2d conv_in_;
+  TimestepEmbedding time_embedding_, add_embedding_;
+  std::vector<DownBlock> down_blocks_;
+  MidBlock mid_block_;
+  std::vector<UpBlock> up_blocks_;
+  GroupNorm conv_norm_out_;
+  Conv2d conv_out_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SDXL_UNET_H_

@@ -1,0 +1,67 @@
+#ifndef HOTLORA_SRC_SDXL_VAE_DECODER_H_
+#define HOTLORA_SRC_SDXL_VAE_DECODER_H_
+
+#include <optional>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "src/nn/attention.h"
+#include "src/nn/conv2d.h"
+#include "src/nn/norm.h"
+#include "src/nn/parameter_source.h"
+#include "src/nn/resample.h"
+#include "src/nn/resnet_block.h"
+#include "src/sdxl/sdxl_config.h"
+
+namespace hotlora {
+
+// The decoder half of SDXL's autoencoder.
+//
+// Dtype    whatever its parameters have; SdxlModel builds it in float32, since float16 overflows in SDXL's VAE (facts C8)
+// Layout   channels_last inside
+// Threads  const: one thread may decode while another runs the UNet
+// Source   Rombach et al. 2021, arXiv 2112.10752; diffusers models/autoencoders/vae.py, Decoder
+class VaeDecoder {
+ public:
+  // Takes "post_quant_conv" and "decoder" of the VAE's parameters.
+  VaeDecoder(const ParameterScope& scope, const VaeConfig& config);
+
+  // A finished latent as an image.
+  //
+  // Shapes   latents [rows, latent channels, height, width]; image [rows, 3, height * factor, width * factor], contiguous
+  // Dtypes   latents any floating type; image the decoder's
+  // Range    about -1 to 1, not clamped
+  // Errors   throws c10::Error where the image is not finite
+  at::Tensor forward(const at::Tensor& latents) const;
+
+  const VaeConfig& config() const { return config_; }
+
+ private:
+  struct UpBlock {
+    std::vector<ResnetBlock> resnets;
+    std::optional<Upsample2d> upsampler;
+  };
+  struct MidBlock {
+    ResnetBlock first, second;
+    GroupNorm group_norm;
+    Attention attention;
+  };
+
+  ResnetBlock MakeResnet(const ParameterScope& scope, int64_t in, int64_t out) const;
+  at::Tensor RunMidBlock(at::Tensor h) const;
+  at::Tensor Unscale(const at::Tensor& latents) const;
+
+  VaeConfig config_;
+  at::Tensor latents_mean_, latents_std_;  // [latent channels, 1, 1]; undefined where the config has none
+  std::optional<Conv2d> post_quant_conv_;
+  Conv2d conv_in_;
+  MidBlock mid_block_;
+  std::vector<UpBlock> up_blocks_;
+  GroupNorm conv_norm_out_;
+  Conv2d conv_out_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SDXL_VAE_DECODER_H_

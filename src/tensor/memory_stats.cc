@@ -1,0 +1,99 @@
+#include "src/tensor/memory_stats.h"
+
+#include <ATen/Context.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/alignment.h>
+#include <c10/core/impl/alloc_cpu.h>
+
+#include <atomic>
+#include <cstddef>
+#include <limits>
+
+namespace hotlora {
+namespace {
+
+std::atomic<int64_t> live_bytes{0};
+
+// Each block begins with its own size, so that freeing one needs no table. As much room as the
+// alignment keeps the data aligned, and data pointer = context pointer keeps raw_allocate possible.
+constexpr size_t kSizeRoom = c10::gAlignment;
+
+void Free(void* data) {
+  if (data == nullptr) {
+    return;
+  }
+  char* const block = static_cast<char*>(data) - kSizeRoom;
+  live_bytes.fetch_sub(static_cast<int64_t>(*reinterpret_cast<size_t*>(block)),
+                       std::memory_order_relaxed);
+  c10::free_cpu(block);
+}
+
+class CountingAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    void* data = nullptr;
+    if (bytes > 0) {
+      char* const block = Allocate(bytes);
+      *reinterpret_cast<size_t*>(block) = bytes;
+      data = block + kSizeRoom;
+      live_bytes.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+    }
+    return {data, data, &Free, c10::Device(c10::kCPU)};
+  }
+
+  c10::DeleterFnPtr raw_deleter() const override { return &Free; }
+
+  void copy_data(void* destination, const void* source, size_t bytes) const override {
+    default_copy_data(destination, source, bytes);
+  }
+
+ private:
+  // LibTorch's own CPU allocator throws a plain c10::Error for want of memory, which no one can
+  // tell from a bug.
+  static char* Allocate(size_t bytes) {
+    constexpr size_t kMost = static_cast<size_t>(std::numeric_limits<ptrdiff_t>::max()) - kSizeRoom;
+    try {
+      if (bytes <= kMost) {
+        return static_cast<char*>(c10::alloc_cpu(bytes + kSizeRoom));
+      }
+    } catch (const c10::Error&) {
+    }
+    TORCH_CHECK_WITH(OutOfMemoryError, false, "cannot allocate ", bytes, " bytes on the CPU");
+  }
+};
+
+}  // namespace
+
+void InstallCountingCpuAllocator() {
+  constexpr uint8_t kAboveLibTorchsOwn = 200;
+  // Never destroyed: tensors with static life may outlive everything.
+  static CountingAllocator* const allocator = new CountingAllocator;
+  c10::SetCPUAllocator(allocator, kAboveLibTorchsOwn);
+}
+
+MemoryStats GetMemoryStats(c10::Device device) {
+  MemoryStats stats;
+  if (device.is_cpu()) {
+    stats.allocated = live_bytes.load(std::memory_order_relaxed);
+    stats.reserved = stats.allocated;
+    return stats;
+  }
+  if (!at::hasCUDA()) {
+    return stats;
+  }
+  auto* const allocator = c10::getDeviceAllocator(device.type());
+  if (!allocator->initialized()) {
+    return stats;  // nothing was ever allocated there
+  }
+  constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  const auto figures =
+      allocator->getDeviceStats(device.has_index() ? device.index() : c10::DeviceIndex{0});
+  stats.allocated = figures.allocated_bytes[kAll].current;
+  stats.reserved = figures.reserved_bytes[kAll].current;
+  stats.inactive_split = figures.inactive_split_bytes[kAll].current;
+  return stats;
+}
+
+}  // namespace hotlora

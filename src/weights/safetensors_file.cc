@@ -1,0 +1,450 @@
+#include "src/weights/safetensors_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include <nlohmann/json.hpp>
+
+#include "src/base/sha256.h"
+#include "src/base/status_macros.h"
+
+namespace hotlora {
+namespace {
+
+constexpr uint64_t kLengthBytes = 8;
+constexpr uint64_t kReadChunk = uint64_t{4} << 20;  // hashed while it is still in the CPU's cache
+
+struct DtypeEntry {
+  absl::string_view name;
+  size_t size;
+};
+
+// In the order of StoredDtype.
+constexpr DtypeEntry kDtypes[] = {{"F64", 8}, {"F32", 4},     {"F16", 2},    {"BF16", 2},
+                                  {"I64", 8}, {"I32", 4},     {"I16", 2},    {"I8", 1},
+                                  {"U8", 1},  {"BOOL", 1},    {"U16", 2},    {"U32", 4},
+                                  {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+
+std::optional<StoredDtype> DtypeOf(absl::string_view name) {
+  for (size_t i = 0; i < std::size(kDtypes); ++i) {
+    if (kDtypes[i].name == name) {
+      return static_cast<StoredDtype>(i);
+    }
+  }
+  return std::nullopt;
+}
+
+// Names come from the file: short and printable in messages, whatever they are.
+std::string Quoted(absl::string_view name) {
+  constexpr size_t kLongest = 120;
+  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kLongest)),
+                      name.size() > kLongest ? "..." : "", "\"");
+}
+
+// Receives the header's JSON as nlohmann's parser meets it, and keeps only what the format allows.
+class HeaderReader {
+ public:
+  HeaderReader(std::vector<StoredTensor>& tensors, std::map<std::string, std::string>& metadata)
+      : tensors_(tensors), metadata_(metadata) {}
+
+  const std::string& error() const { return error_; }
+
+  bool null() { return Refuse("has null"); }
+  bool boolean(bool) { return Refuse("has a boolean"); }
+  bool number_integer(int64_t) { return Refuse("has a negative number"); }
+  bool number_float(double, const std::string&) {
+    return Refuse("has a number that is not a 64-bit integer");
+  }
+  bool binary(std::vector<uint8_t>&) { return Refuse("has binary data"); }
+
+  bool number_unsigned(uint64_t value) {
+    if (place_ == Place::kShape) {
+      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+        return Refuse("has a dimension beyond 64 bits");
+      }
+      if (tensors_.back().shape.size() == SafetensorsFile::kMaxDimensions) {
+        return Refuse(
+            absl::StrCat("has more than ", SafetensorsFile::kMaxDimensions, " dimensions"));
+      }
+      tensors_.back().shape.push_back(static_cast<int64_t>(value));
+      return true;
+    }
+    if (place_ == Place::kOffsets) {
+      if (offsets_ == 2) {
+        return Refuse("has more than two data_offsets");
+      }
+      (offsets_++ == 0 ? tensors_.back().begin : tensors_.back().end) = value;
+      return true;
+    }
+    return Refuse("has a number where none belongs");
+  }
+
+  bool string(std::string& value) {
+    if (place_ == Place::kMetadata) {
+      metadata_[key_] = std::move(value);
+      return true;
+    }
+    if (place_ == Place::kTensor && key_ == "dtype") {
+      const std::optional<StoredDtype> dtype = DtypeOf(value);
+      if (!dtype.has_value()) {
+        return Refuse(absl::StrCat("has unknown dtype ", Quoted(value)));
+      }
+      tensors_.back().dtype = *dtype;
+      return true;
+    }
+    return Refuse("has a string where none belongs");
+  }
+
+  bool start_object(size_t) {
+    if (place_ == Place::kOutside) {
+      place_ = Place::kTop;
+      return true;
+    }
+    if (place_ != Place::kTop) {
+      return Refuse("has an object where none belongs");
+    }
+    if (entry_ == "__metadata__") {
+      place_ = Place::kMetadata;
+    } else {
+      place_ = Place::kTensor;
+      fields_ = 0;
+      offsets_ = 0;
+      tensors_.emplace_back();
+      tensors_.back().name = entry_;
+    }
+    return true;
+  }
+
+  bool key(std::string& key) {
+    if (place_ == Place::kTop) {
+      entry_ = key;
+      if (key == "__metadata__") {
+        return std::exchange(has_metadata_, true) ? Refuse("is there twice") : true;
+      }
+      // Duplicate names show when the index is made.
+      return ++entries_ > SafetensorsFile::kMaxTensors ? Refuse("is one entry too many") : true;
+    }
+    key_ = key;
+    if (place_ == Place::kMetadata) {
+      if (++entries_ > SafetensorsFile::kMaxTensors) {
+        return Refuse("has too many entries");
+      }
+      return metadata_.count(key) > 0 ? Refuse(absl::StrCat("has the key ", Quoted(key), " twice"))
+                                      : true;
+    }
+    const int field = key == "dtype" ? 1 : key == "shape" ? 2 : key == "data_offsets" ? 4 : 0;
+    if (field == 0) {
+      return Refuse(absl::StrCat("has unknown field ", Quoted(key)));
+    }
+    if ((fields_ & field) != 0) {
+      return Refuse(absl::StrCat("has the key ", Quoted(key), " twice"));
+    }
+    fields_ |= field;
+    return true;
+  }
+
+  bool end_object() {
+    if (place_ == Place::kTensor && (fields_ != 7 || offsets_ != 2)) {
+      return Refuse("lacks dtype, shape or one of two data_offsets");
+    }
+    place_ = place_ == Place::kTop ? Place::kOutside : Place::kTop;
+    return true;
+  }
+
+  bool start_array(size_t) {
+    if (place_ == Place::kTensor && (key_ == "shape" || key_ == "data_offsets")) {
+      place_ = key_ == "shape" ? Place::kShape : Place::kOffsets;
+      return true;
+    }
+    return Refuse("has an array where none belongs");
+  }
+
+  bool end_array() {
+    place_ = Place::kTensor;
+    return true;
+  }
+
+  // nlohmann's own text quotes raw bytes of the file, so only the place is kept.
+  bool parse_error(size_t position, const std::string&, const nlohmann::json::exception&) {
+    error_ = absl::StrCat("header is not JSON in UTF-8: fault at byte ", position);
+    return false;
+  }
+
+ private:
+  enum class Place { kOutside, kTop, kMetadata, kTensor, kShape, kOffsets };
+
+  bool Refuse(absl::string_view what) {
+    error_ = place_ == Place::kOutside ? "header is not a JSON object"
+                                       : absl::StrCat("header: entry ", Quoted(entry_), " ", what);
+    return false;
+  }
+
+  std::vector<StoredTensor>& tensors_;
+  std::map<std::string, std::string>& metadata_;
+  Place place_ = Place::kOutside;
+  std::string entry_;  // key of the top-level object
+  std::string key_;    // key inside that entry
+  bool has_metadata_ = false;
+  size_t entries_ = 0;
+  int fields_ = 0;  // bits: dtype 1, shape 2, data_offsets 4
+  int offsets_ = 0;
+  std::string error_;
+};
+
+// An open regular file and its size at that moment.
+struct OpenFile {
+  int descriptor = -1;
+  uint64_t bytes = 0;
+
+  OpenFile() = default;
+  OpenFile(OpenFile&& other) noexcept
+      : descriptor(std::exchange(other.descriptor, -1)), bytes(other.bytes) {}
+  ~OpenFile() {
+    if (descriptor >= 0) {
+      close(descriptor);
+    }
+  }
+};
+
+absl::StatusOr<OpenFile> OpenRegular(const std::string& path) {
+  OpenFile file;
+  // O_NONBLOCK: opening a FIFO must not wait for a writer. It means nothing for regular files.
+  file.descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (file.descriptor < 0) {
+    return absl::ErrnoToStatus(errno, "cannot open the file");
+  }
+  struct stat info;
+  if (fstat(file.descriptor, &info) != 0) {
+    return absl::ErrnoToStatus(errno, "cannot inspect the file");
+  }
+  if (!S_ISREG(info.st_mode)) {
+    return absl::FailedPreconditionError("not a regular file");
+  }
+  file.bytes = static_cast<uint64_t>(info.st_size);
+  return file;
+}
+
+// Reads exactly `bytes` from where the file stands, and adds them to `hash` where there is one.
+absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes, Sha256* hash) {
+  char* to = static_cast<char*>(destination);
+  while (bytes > 0) {
+    const ssize_t got = read(file.descriptor, to, std::min(bytes, kReadChunk));
+    if (got < 0) {
+      if (errno == EINTR) {
+        continue;
+      }
+      return absl::ErrnoToStatus(errno, "cannot read the file");
+    }
+    if (got == 0) {
+      return absl::DataLossError("the file became shorter while it was read");
+    }
+    if (hash != nullptr) {
+      hash->Update(to, static_cast<size_t>(got));
+    }
+    to += got;
+    bytes -= static_cast<uint64_t>(got);
+  }
+  return absl::OkStatus();
+}
+
+// The header's length as the first eight bytes say, checked against the file's size and the cap.
+absl::StatusOr<uint64_t> HeaderLength(const unsigned char (&length)[kLengthBytes],
+                                      uint64_t file_bytes, uint64_t max_header_bytes) {
+  uint64_t header_bytes = 0;
+  for (int i = kLengthBytes - 1; i >= 0; --i) {
+    header_bytes = header_bytes << 8 | length[i];
+  }
+  if (header_bytes > max_header_bytes) {
+    return absl::DataLossError(
+        absl::StrCat("header of ", header_bytes, " bytes; allowed are ", max_header_bytes));
+  }
+  if (header_bytes > file_bytes - kLengthBytes) {
+    return absl::DataLossError(
+        absl::StrCat("header of ", header_bytes, " bytes in a file of ", file_bytes));
+  }
+  return header_bytes;
+}
+
+absl::Status TooShort(uint64_t bytes) {
+  return absl::DataLossError(
+      absl::StrCat("file of ", bytes, " bytes is too short for a safetensors header"));
+}
+
+}  // namespace
+
+size_t SizeOf(StoredDtype dtype) { return kDtypes[static_cast<size_t>(dtype)].size; }
+
+absl::string_view NameOf(StoredDtype dtype) { return kDtypes[static_cast<size_t>(dtype)].name; }
+
+absl::Status SafetensorsFile::ParseHeader(absl::string_view header) {
+  if (header.empty() || header[0] != '{') {
+    return absl::DataLossError("header does not begin with '{'");
+  }
+  // nlohmann's lexer takes a NUL byte for the end of its input.
+  if (header.find('\0') != absl::string_view::npos) {
+    return absl::DataLossError("header has a NUL byte");
+  }
+  HeaderReader reader(tensors_, metadata_);
+  if (!nlohmann::json::sax_parse(header.begin(), header.end(), &reader)) {
+    return absl::DataLossError(reader.error());
+  }
+  return CheckLayout();
+}
+
+absl::Status SafetensorsFile::CheckLayout() {
+  std::sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+  });
+  const uint64_t data_bytes = file_bytes_ - data_offset_;
+  uint64_t reached = 0;
+  index_.reserve(tensors_.size());
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const StoredTensor& tensor = tensors_[i];
+    const auto refuse = [&](absl::string_view what) {
+      return absl::DataLossError(absl::StrCat("tensor ", Quoted(tensor.name), " ", what));
+    };
+    if (!index_.emplace(tensor.name, i).second) {
+      return refuse("is there twice");
+    }
+    if (tensor.begin > tensor.end) {
+      return refuse("has reversed data_offsets");
+    }
+    if (tensor.end > data_bytes) {
+      return refuse("reaches past the end of the file");
+    }
+    if (tensor.begin != reached) {
+      return refuse(tensor.begin < reached ? "overlaps the tensor before it" : "follows a hole");
+    }
+    reached = tensor.end;
+    // Zeros are left out of the product, so that it overflows for [2^62, 2^62, 0] too: no such
+    // tensor can be made.
+    int64_t elements = 1;
+    bool empty = false;
+    for (const int64_t dimension : tensor.shape) {
+      empty |= dimension == 0;
+      if (dimension != 0 && __builtin_mul_overflow(elements, dimension, &elements)) {
+        return refuse("has a shape whose product is beyond 64 bits");
+      }
+    }
+    uint64_t bytes = 0;
+    if (__builtin_mul_overflow(static_cast<uint64_t>(elements), uint64_t{SizeOf(tensor.dtype)},
+                               &bytes)) {
+      return refuse("has a size beyond 64 bits");
+    }
+    if ((empty ? 0 : bytes) != tensor.bytes()) {
+      return refuse(
+          absl::StrCat("has ", tensor.bytes(), " bytes, its shape needs ", empty ? 0 : bytes));
+    }
+  }
+  if (reached != data_bytes) {
+    return absl::DataLossError(absl::StrCat(data_bytes - reached, " bytes after the last tensor"));
+  }
+  return absl::OkStatus();
+}
+
+namespace {
+
+// The first part of every way to read a file: opens it and reads length and header.
+struct Opened {
+  OpenFile file;
+  std::string header;
+};
+
+absl::StatusOr<Opened> OpenAndReadHeader(OpenFile file, uint64_t max_header_bytes, Sha256* hash) {
+  if (file.bytes < kLengthBytes) {
+    return TooShort(file.bytes);
+  }
+  unsigned char length[kLengthBytes];
+  ABSL_RETURN_IF_ERROR(ReadExactly(file, length, kLengthBytes, hash));
+  ABSL_ASSIGN_OR_RETURN(const uint64_t header_bytes,
+                        HeaderLength(length, file.bytes, max_header_bytes));
+  std::string header(header_bytes, '\0');
+  ABSL_RETURN_IF_ERROR(ReadExactly(file, header.data(), header_bytes, hash));
+  return Opened{std::move(file), std::move(header)};
+}
+
+}  // namespace
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadHeader(const std::string& path,
+                                                            uint64_t max_header_bytes) {
+  ABSL_ASSIGN_OR_RETURN(OpenFile file, OpenRegular(path));
+  ABSL_ASSIGN_OR_RETURN(const Opened opened,
+                        OpenAndReadHeader(std::move(file), max_header_bytes, nullptr));
+  SafetensorsFile result;
+  result.file_bytes_ = opened.file.bytes;
+  result.data_offset_ = kLengthBytes + opened.header.size();
+  ABSL_RETURN_IF_ERROR(result.ParseHeader(opened.header));
+  return result;
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadInto(const std::string& path,
+                                                          Destination destination,
+                                                          uint64_t max_header_bytes) {
+  ABSL_ASSIGN_OR_RETURN(OpenFile file, OpenRegular(path));
+  Sha256 hash;
+  ABSL_ASSIGN_OR_RETURN(const Opened opened,
+                        OpenAndReadHeader(std::move(file), max_header_bytes, &hash));
+  SafetensorsFile result;
+  result.file_bytes_ = opened.file.bytes;
+  result.data_offset_ = kLengthBytes + opened.header.size();
+  ABSL_RETURN_IF_ERROR(result.ParseHeader(opened.header));
+  for (const StoredTensor& tensor : result.tensors_) {
+    if (tensor.bytes() > 0) {
+      ABSL_ASSIGN_OR_RETURN(void* const to, destination(tensor));
+      ABSL_RETURN_IF_ERROR(ReadExactly(opened.file, to, tensor.bytes(), &hash));
+    }
+  }
+  result.sha256_ = hash.HexDigest();
+  return result;
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadFile(const std::string& path,
+                                                          uint64_t max_bytes,
+                                                          uint64_t max_header_bytes) {
+  ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
+  if (file.bytes > max_bytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("file of ", file.bytes, " bytes; allowed are ", max_bytes));
+  }
+  std::vector<std::byte> bytes(file.bytes);
+  ABSL_RETURN_IF_ERROR(ReadExactly(file, bytes.data(), file.bytes, nullptr));
+  return Parse(std::move(bytes), max_header_bytes);
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(std::vector<std::byte> bytes,
+                                                       uint64_t max_header_bytes) {
+  if (bytes.size() < kLengthBytes) {
+    return TooShort(bytes.size());
+  }
+  unsigned char length[kLengthBytes];
+  std::copy_n(reinterpret_cast<const unsigned char*>(bytes.data()), kLengthBytes, length);
+  ABSL_ASSIGN_OR_RETURN(const uint64_t header_bytes,
+                        HeaderLength(length, bytes.size(), max_header_bytes));
+  SafetensorsFile result;
+  result.file_bytes_ = bytes.size();
+  result.data_offset_ = kLengthBytes + header_bytes;
+  ABSL_RETURN_IF_ERROR(result.ParseHeader(
+      absl::string_view(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes)));
+  Sha256 hash;
+  hash.Update(bytes.data(), bytes.size());
+  result.sha256_ = hash.HexDigest();
+  result.bytes_ = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+  return result;
+}
+
+const StoredTensor* SafetensorsFile::Find(absl::string_view name) const {
+  const auto found = index_.find(name);
+  return found == index_.end() ? nullptr : &tensors_[found->second];
+}
+
+}  // namespace hotlora

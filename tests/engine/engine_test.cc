@@ -1,0 +1,385 @@
+#include "src/engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "src/base/error_details.h"
+#include "tests/fakes/fake_adapter_store.h"
+#include "tests/fakes/fake_pipeline.h"
+#include "tests/fakes/recording_listener.h"
+
+namespace hotlora {
+namespace {
+
+class EngineTest : public ::testing::Test {
+ protected:
+  void Start(EngineOptions options) {
+    for (const char* name : {"a", "b"}) {
+      store_->Add(name);
+    }
+    engine_ = Engine::Create(std::move(options), std::make_unique<FakePipeline>(pipeline_),
+                             std::make_unique<FakeAdapterStore>(store_), &metrics_);
+    ASSERT_TRUE(engine_->WarmUp().ok());
+  }
+  void SetUp() override { Start({}); }
+
+  static ImageRequest Request(const std::string& id, std::vector<AdapterRef> adapters = {}, uint32_t images = 1) {
+    ImageRequest request;
+    request.request_id = id;
+    request.prompt = id;
+    request.steps = 3;
+    request.seed = 7;
+    request.num_images = images;
+    request.adapters = std::move(adapters);
+    return request;
+  }
+
+  absl::StatusOr<Admission> Submit(const ImageRequest& request, const std::shared_ptr<RecordingListener>& listener) {
+    return engine_->Submit(request, listener, [](const Admission&) {});
+  }
+
+  // Submits, waits for the end and expects success.
+  std::shared_ptr<RecordingListener> Run(const ImageRequest& request) {
+    auto listener = std::make_shared<RecordingListener>();
+    const auto admission = Submit(request, listener);
+    EXPECT_TRUE(admission.ok()) << admission.status();
+    if (admission.ok()) {
+      EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
+    }
+    return listener;
+  }
+
+  void ExpectNothingHeld() {
+    EXPECT_EQ(pipeline_->live_rows, 0);
+    EXPECT_EQ(pipeline_->live_conditionings, 0);
+    EXPECT_EQ(store_->Leases(), 0);
+    EXPECT_EQ(engine_->queue_depth(), 0u);
+  }
+
+  bool HasMetric(const std::string& line) { return metrics_.Render().find("\n" + line + "\n") != std::string::npos; }
+
+  std::shared_ptr<FakePipeline::Levers> pipeline_ = std::make_shared<FakePipeline::Levers>();
+  std::shared_ptr<FakeAdapterStore::Levers> store_ = std::make_shared<FakeAdapterStore::Levers>();
+  Metrics metrics_;
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(EngineTest, GivesProgressThenImagesThenSummary) {
+  const auto listener = Run(Request("one", {{"a", 0.5, {}}}, 2));
+  ASSERT_EQ(listener->progresses().size(), 6u);
+  EXPECT_EQ(listener->progresses()[5].step, 3u);
+  EXPECT_EQ(listener->progresses()[5].image_index, 1u);
+  EXPECT_EQ(listener->progresses()[5].total_steps, 3u);
+  ASSERT_EQ(listener->images().size(), 2u);
+  EXPECT_EQ(listener->images()[1].seed, 8u);
+  EXPECT_EQ(listener->images()[1].data.substr(1, 3), "PNG");
+  const ImageSummary summary = listener->summary();
+  ASSERT_EQ(summary.adapters.size(), 1u);
+  EXPECT_EQ(summary.adapters[0].name, "a");
+  EXPECT_EQ(summary.adapters[0].weight, 0.5);
+  EXPECT_EQ(summary.model_sha256, std::string(64, 'f'));
+  EXPECT_GT(summary.total_seconds, 0);
+  ExpectNothingHeld();
+}
+
+TEST_F(EngineTest, WhatARequestHeldIsFreeBeforeOnDone) {
+  struct Checking : RecordingListener {
+    explicit Checking(EngineTest* t) : test(t) {}
+    void OnDone(const absl::Status& status, const ImageSummary& summary) override {
+      test->ExpectNothingHeld();
+      RecordingListener::OnDone(status, summary);
+    }
+    EngineTest* test;
+  };
+  auto listener = std::make_shared<Checking>(this);
+  ASSERT_TRUE(Submit(Request("one", {{"a", 1.0, {}}}, 3), listener).ok());
+  EXPECT_TRUE(listener->AwaitDone().ok());
+}
+
+TEST_F(EngineTest, MoreImagesThanABatchRunInSeveralBatches) {
+  const auto listener = Run(Request("ten", {}, 10));
+  EXPECT_EQ(listener->images().size(), 10u);
+  absl::MutexLock lock(&pipeline_->mu);
+  EXPECT_EQ(pipeline_->largest_plan, 4u);
+}
+
+TEST_F(EngineTest, EqualAdapterSetIsNoSwap) {
+  Run(Request("one", {{"a", 1.0, {}}}));
+  Run(Request("two", {{"a", 1.0, {}}}));
+  Run(Request("three", {{"a", 0.5, {}}}));
+  Run(Request("four"));
+  Run(Request("five", {{"b", 0.0, {}}}));
+  absl::MutexLock lock(&pipeline_->mu);
+  EXPECT_EQ(pipeline_->applied.size(), 3u);
+  EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"ok\"} 3"));
+  EXPECT_TRUE(HasMetric("hotlora_adapter_swap_duration_seconds_count{phase=\"total\",source=\"disk\"} 2"));
+}
+
+TEST_F(EngineTest, UnknownAdapterFailsThatRequestAlone) {
+  auto listener = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("bad", {{"a", 1.0, {}}, {"nowhere", 1.0, {}}}), listener).ok());
+  const absl::Status status = listener->AwaitDone();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(GetErrorDetails(status).reason, "ADAPTER_NOT_FOUND");
+  EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"error\"} 1"));
+  ExpectNothingHeld();
+  Run(Request("good"));
+}
+
+TEST_F(EngineTest, UnknownAdapterIsToldWhileAnotherRequestRuns) {
+  pipeline_->Hold();
+  auto running = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("running"), running).ok());
+  pipeline_->AwaitHeld();
+  auto bad = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("bad", {{"nowhere", 1.0, {}}}), bad).ok());
+  EXPECT_EQ(bad->AwaitDone().code(), absl::StatusCode::kNotFound);
+  pipeline_->LetGo();
+  EXPECT_TRUE(running->AwaitDone().ok());
+}
+
+TEST_F(EngineTest, ARequestThatLoadsDoesNotHoldUpOneThatIsReady) {
+  store_->Hold();
+  auto loading = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("loading", {{"a", 1.0, {}}}), loading).ok());
+  store_->AwaitHeld();
+  Run(Request("ready"));
+  store_->LetGo();
+  EXPECT_TRUE(loading->AwaitDone().ok());
+}
+
+TEST_F(EngineTest, StepErrorFailsThatRequestAlone) {
+  {
+    absl::MutexLock lock(&pipeline_->mu);
+    pipeline_->next_step_error = MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "no memory");
+  }
+  auto listener = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("bad", {{"a", 1.0, {}}}, 2), listener).ok());
+  EXPECT_EQ(listener->AwaitDone().code(), absl::StatusCode::kResourceExhausted);
+  ExpectNothingHeld();
+  Run(Request("good"));
+}
+
+TEST_F(EngineTest, DecodeErrorFailsThatRequestAlone) {
+  {
+    absl::MutexLock lock(&pipeline_->mu);
+    pipeline_->next_decode_error = absl::InternalError("not finite");
+  }
+  auto listener = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("bad", {}, 2), listener).ok());
+  EXPECT_EQ(listener->AwaitDone().code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(listener->images().empty());
+  ExpectNothingHeld();
+  Run(Request("good"));
+}
+
+TEST_F(EngineTest, CancelTakesEffectWithinOneStep) {
+  pipeline_->Hold();
+  auto listener = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("one", {{"a", 1.0, {}}}), listener).ok());
+  pipeline_->AwaitHeld();
+  engine_->Cancel("one", absl::CancelledError("caller left"));
+  pipeline_->LetGo();
+  EXPECT_EQ(listener->AwaitDone().code(), absl::StatusCode::kCancelled);
+  EXPECT_LE(listener->progresses().size(), 1u);
+  ExpectNothingHeld();
+}
+
+TEST_F(EngineTest, CancelWhileWaitingIsImmediate) {
+  pipeline_->Hold();
+  auto running = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("running"), running).ok());
+  pipeline_->AwaitHeld();
+  auto waiting = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("waiting", {{"a", 1.0, {}}}), waiting).ok());
+  engine_->Cancel("waiting", absl::DeadlineExceededError("too late"));
+  EXPECT_EQ(waiting->AwaitDone().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(running->dones(), 0);
+  pipeline_->LetGo();
+  EXPECT_TRUE(running->AwaitDone().ok());
+  ExpectNothingHeld();
+}
+
+TEST_F(EngineTest, CancelWhileAdaptersLoadGivesThemBack) {
+  store_->Hold();
+  auto listener = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("one", {{"a", 1.0, {}}, {"b", 1.0, {}}}), listener).ok());
+  store_->AwaitHeld();
+  engine_->Cancel("one", absl::CancelledError("caller left"));
+  EXPECT_EQ(listener->dones(), 0);
+  store_->LetGo();
+  EXPECT_EQ(listener->AwaitDone().code(), absl::StatusCode::kCancelled);
+  ExpectNothingHeld();
+}
+
+TEST_F(EngineTest, SameRequestIdWhileItRunsAlreadyExists) {
+  pipeline_->Hold();
+  auto first = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("same"), first).ok());
+  auto second = std::make_shared<RecordingListener>();
+  EXPECT_EQ(Submit(Request("same"), second).status().code(), absl::StatusCode::kAlreadyExists);
+  pipeline_->LetGo();
+  EXPECT_TRUE(first->AwaitDone().ok());
+  EXPECT_EQ(second->dones(), 0);
+  Run(Request("same"));
+}
+
+TEST_F(EngineTest, BadRequestNeverReachesTheListener) {
+  ImageRequest request = Request("bad");
+  request.steps = 0;
+  auto listener = std::make_shared<RecordingListener>();
+  EXPECT_EQ(Submit(request, listener).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(listener->dones(), 0);
+}
+
+TEST_F(EngineTest, DrainFinishesWhatRunsAndRefusesTheRest) {
+  pipeline_->Hold();
+  auto running = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("running"), running).ok());
+  pipeline_->AwaitHeld();
+  std::thread drain([this] { EXPECT_TRUE(engine_->Drain(absl::InfiniteDuration())); });
+  absl::Status refused;
+  while (refused.ok()) {  // until Drain has begun
+    refused = Submit(Request(absl::StrCat("late", rand())), std::make_shared<RecordingListener>()).status();
+  }
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(GetErrorDetails(refused).reason, "DRAINING");
+  EXPECT_TRUE(GetErrorDetails(refused).retry_delay.has_value());
+  pipeline_->LetGo();
+  drain.join();
+  EXPECT_TRUE(running->AwaitDone().ok());
+}
+
+TEST_F(EngineTest, DrainCancelsWhatOutlastsItsTime) {
+  pipeline_->Hold();
+  auto running = std::make_shared<RecordingListener>();
+  auto waiting = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("running"), running).ok());
+  pipeline_->AwaitHeld();
+  ASSERT_TRUE(Submit(Request("waiting"), waiting).ok());
+  std::thread drain([this] { EXPECT_FALSE(engine_->Drain(absl::ZeroDuration())); });
+  EXPECT_EQ(waiting->AwaitDone().code(), absl::StatusCode::kUnavailable);
+  pipeline_->LetGo();
+  drain.join();
+  EXPECT_EQ(running->AwaitDone().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(EngineTest, PriorityComesBeforeArrival) {
+  pipeline_->Hold();
+  auto running = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("running"), running).ok());
+  pipeline_->AwaitHeld();
+  std::vector<std::shared_ptr<RecordingListener>> listeners;
+  for (const auto& [id, priority] : {std::pair{"low", -1}, {"first", 0}, {"second", 0}, {"high", 5}}) {
+    ImageRequest request = Request(id);
+    request.priority = priority;
+    listeners.push_back(std::make_shared<RecordingListener>());
+    ASSERT_TRUE(Submit(request, listeners.back()).ok());
+  }
+  pipeline_->LetGo();
+  for (const auto& listener : listeners) {
+    EXPECT_TRUE(listener->AwaitDone().ok());
+  }
+  absl::MutexLock lock(&pipeline_->mu);
+  const std::vector<std::string> order(pipeline_->prompts.end() - 4, pipeline_->prompts.end());
+  EXPECT_EQ(order, (std::vector<std::string>{"high", "first", "second", "low"}));
+}
+
+TEST_F(EngineTest, LosingTheDeviceIsToldOnce) {
+  engine_ = nullptr;
+  EngineOptions options;
+  std::atomic<int> told = 0;
+  options.on_device_failure = [&told] { ++told; };
+  Start(options);
+  for (int i = 0; i < 2; ++i) {
+    {
+      absl::MutexLock lock(&pipeline_->mu);
+      pipeline_->next_step_error = MakeError(absl::StatusCode::kInternal, "DEVICE_FAILED", "lost");
+    }
+    auto listener = std::make_shared<RecordingListener>();
+    ASSERT_TRUE(Submit(Request("one"), listener).ok());
+    EXPECT_EQ(listener->AwaitDone().code(), absl::StatusCode::kInternal);
+  }
+  EXPECT_EQ(told, 1);
+}
+
+TEST_F(EngineTest, FullQueueTurnsCallersAwayWithARetryDelay) {
+  engine_ = nullptr;
+  EngineOptions options;
+  options.max_queue = 2;
+  Start(options);
+  pipeline_->Hold();
+  std::vector<std::shared_ptr<RecordingListener>> admitted;
+  const auto submit = [&](const std::string& id) {
+    auto listener = std::make_shared<RecordingListener>();
+    const auto admission = Submit(Request(id), listener);
+    if (admission.ok()) {
+      admitted.push_back(listener);
+    }
+    return admission;
+  };
+  ASSERT_TRUE(submit("running").ok());
+  pipeline_->AwaitHeld();
+  EXPECT_EQ(submit("first")->queue_position, 1u);
+  EXPECT_EQ(submit("second")->queue_position, 2u);
+  const absl::Status refused = submit("third").status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(GetErrorDetails(refused).reason, "QUEUE_FULL");
+  EXPECT_GE(GetErrorDetails(refused).retry_delay.value(), absl::Seconds(1));
+  pipeline_->LetGo();
+  for (const auto& listener : admitted) {
+    EXPECT_TRUE(listener->AwaitDone().ok());
+  }
+  Run(Request("third"));
+}
+
+TEST_F(EngineTest, TimeLimitEndsARequestThatWaits) {
+  engine_ = nullptr;
+  EngineOptions options;
+  options.max_request_time = absl::Milliseconds(50);
+  Start(options);
+  store_->Hold();
+  auto loading = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("loading", {{"a", 1.0, {}}}), loading).ok());
+  store_->AwaitHeld();
+  auto waiting = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("waiting", {{"b", 1.0, {}}}), waiting).ok());
+  EXPECT_EQ(waiting->AwaitDone().code(), absl::StatusCode::kDeadlineExceeded);
+  store_->LetGo();
+  EXPECT_EQ(loading->AwaitDone().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(EngineTest, StormOfCancelsLeavesNothingHeld) {
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([this, caller] {
+      for (int i = 0; i < 50; ++i) {
+        const std::string id = absl::StrCat(caller, "-", i);
+        auto listener = std::make_shared<RecordingListener>();
+        const std::vector<AdapterRef> adapters =
+            i % 3 == 0 ? std::vector<AdapterRef>{} : std::vector<AdapterRef>{{i % 2 == 0 ? "a" : "b", 1.0, {}}};
+        if (Submit(Request(id, adapters, 1 + i % 2), listener).ok()) {
+          if (i % 4 != 0) {
+            engine_->Cancel(id, absl::CancelledError("storm"));
+          }
+          listener->AwaitDone();
+          EXPECT_EQ(listener->dones(), 1);
+        }
+      }
+    });
+  }
+  for (std::thread& caller : callers) {
+    caller.join();
+  }
+  ExpectNothingHeld();
+  Run(Request("after"));
+}
+
+}  // namespace
+}  // namespace hotlora

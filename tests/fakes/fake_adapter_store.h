@@ -1,0 +1,130 @@
+#ifndef HOTLORA_TESTS_FAKES_FAKE_ADAPTER_STORE_H_
+#define HOTLORA_TESTS_FAKES_FAKE_ADAPTER_STORE_H_
+
+// An adapter store without files: it has the adapters it is told of, counts leases, and can be held while it loads.
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "src/adapters/adapter_store.h"
+#include "src/base/error_details.h"
+
+namespace hotlora {
+
+class FakeAdapterStore : public AdapterStore {
+ public:
+  // What outlives the store, which the engine owns.
+  struct Levers {
+    absl::Mutex mu;
+    std::map<std::string, AdapterInfo> adapters ABSL_GUARDED_BY(mu);
+    bool hold_loads ABSL_GUARDED_BY(mu) = false;
+    uint32_t loads_held ABSL_GUARDED_BY(mu) = 0;
+    int leases ABSL_GUARDED_BY(mu) = 0;
+
+    void Add(const std::string& name) {
+      absl::MutexLock lock(&mu);
+      AdapterInfo info;
+      info.name = name;
+      info.bytes = 100;
+      info.content_sha256 = std::string(64, name[0]);
+      adapters[name] = info;
+    }
+    int Leases() {
+      absl::MutexLock lock(&mu);
+      return leases;
+    }
+    void Hold() {
+      absl::MutexLock lock(&mu);
+      hold_loads = true;
+    }
+    void AwaitHeld() {
+      absl::MutexLock lock(&mu);
+      mu.Await(absl::Condition(+[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return l->loads_held > 0; }, this));
+    }
+    void LetGo() {
+      absl::MutexLock lock(&mu);
+      hold_loads = false;
+    }
+  };
+
+  explicit FakeAdapterStore(std::shared_ptr<Levers> levers) : levers_(std::move(levers)) {}
+
+  absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) override {
+    absl::MutexLock lock(&levers_->mu);
+    ++levers_->loads_held;
+    levers_->mu.Await(
+        absl::Condition(+[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_loads; }, levers_.get()));
+    --levers_->loads_held;
+    const auto found = levers_->adapters.find(std::string(name));
+    if (found == levers_->adapters.end()) {
+      return Missing(name);
+    }
+    found->second.tier = AdapterTier::kHost;
+    ++levers_->leases;
+    return std::make_unique<FakeLease>(levers_, found->second);
+  }
+
+  absl::StatusOr<AdapterInfo> Load(absl::string_view name, bool pin) override { return Change(name, AdapterTier::kHost, pin); }
+  absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override { return Change(name, AdapterTier::kDisk, false); }
+
+  absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
+    absl::MutexLock lock(&levers_->mu);
+    const auto found = levers_->adapters.find(std::string(name));
+    return found == levers_->adapters.end() ? absl::StatusOr<AdapterInfo>(Missing(name)) : found->second;
+  }
+
+  absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
+    absl::MutexLock lock(&levers_->mu);
+    std::vector<AdapterInfo> infos;
+    for (auto it = levers_->adapters.upper_bound(std::string(after)); it != levers_->adapters.end(); ++it) {
+      if (infos.size() == limit) {
+        break;
+      }
+      infos.push_back(it->second);
+    }
+    return infos;
+  }
+
+ private:
+  struct FakeLease : AdapterLease {
+    FakeLease(std::shared_ptr<Levers> l, AdapterInfo i) : levers(std::move(l)), adapter(std::move(i)) {}
+    ~FakeLease() override {
+      absl::MutexLock lock(&levers->mu);
+      --levers->leases;
+    }
+    const AdapterInfo& info() const override { return adapter; }
+    std::shared_ptr<const AdapterWeights> weights() const override { return nullptr; }
+    const AcquireReport& report() const override { return acquired; }
+
+    std::shared_ptr<Levers> levers;
+    AdapterInfo adapter;
+    AcquireReport acquired;
+  };
+
+  static absl::Status Missing(absl::string_view name) {
+    return MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", absl::StrCat("no adapter \"", name, "\""));
+  }
+
+  absl::StatusOr<AdapterInfo> Change(absl::string_view name, AdapterTier tier, bool pin) {
+    absl::MutexLock lock(&levers_->mu);
+    const auto found = levers_->adapters.find(std::string(name));
+    if (found == levers_->adapters.end()) {
+      return Missing(name);
+    }
+    found->second.tier = tier;
+    found->second.pinned = pin;
+    return found->second;
+  }
+
+  std::shared_ptr<Levers> levers_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_TESTS_FAKES_FAKE_ADAPTER_STORE_H_

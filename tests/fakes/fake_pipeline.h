@@ -1,0 +1,147 @@
+#ifndef HOTLORA_TESTS_FAKES_FAKE_PIPELINE_H_
+#define HOTLORA_TESTS_FAKES_FAKE_PIPELINE_H_
+
+// A pipeline without networks: each image is filled with the low byte of its seed. It records what it was asked, can be held
+// at a step until the test lets it go on, and counts what is alive.
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "src/pipeline/pipeline.h"
+
+namespace hotlora {
+
+class FakePipeline : public Pipeline {
+ public:
+  // What outlives the pipeline, which the engine owns.
+  struct Levers {
+    absl::Mutex mu;
+    bool hold_steps ABSL_GUARDED_BY(mu) = false;   // steps wait while this is true
+    uint32_t steps_held ABSL_GUARDED_BY(mu) = 0;   // steps that wait now
+    uint32_t steps_run ABSL_GUARDED_BY(mu) = 0;
+    uint32_t largest_plan ABSL_GUARDED_BY(mu) = 0;
+    absl::Status next_step_error ABSL_GUARDED_BY(mu);
+    absl::Status next_decode_error ABSL_GUARDED_BY(mu);
+    std::vector<std::string> applied ABSL_GUARDED_BY(mu);  // fingerprints, as they changed
+    std::vector<std::string> prompts ABSL_GUARDED_BY(mu);
+    std::atomic<int> live_rows = 0;
+    std::atomic<int> live_conditionings = 0;
+
+    void Hold() {
+      absl::MutexLock lock(&mu);
+      hold_steps = true;
+    }
+    void AwaitHeld() {
+      absl::MutexLock lock(&mu);
+      mu.Await(absl::Condition(+[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return l->steps_held > 0; }, this));
+    }
+    void LetGo() {
+      absl::MutexLock lock(&mu);
+      hold_steps = false;
+    }
+  };
+
+  explicit FakePipeline(std::shared_ptr<Levers> levers) : levers_(std::move(levers)) {
+    info_.name = "fake";
+    info_.sha256 = std::string(64, 'f');
+    info_.dtype = "float32";
+    info_.device = "cpu";
+    info_.native_size = 16;
+    info_.max_clip_skip = 2;
+  }
+
+  const ModelInfo& info() const override { return info_; }
+
+  absl::StatusOr<SwapReport> Apply(const AdapterSet& set) override {
+    SwapReport report;
+    if (set.Fingerprint() == applied_) {
+      return report;
+    }
+    applied_ = set.Fingerprint();
+    report.changed = true;
+    report.modules_merged = static_cast<uint32_t>(set.adapters.size());
+    report.modules_restored = 1;
+    absl::MutexLock lock(&levers_->mu);
+    levers_->applied.push_back(applied_);
+    return report;
+  }
+
+  absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
+                                                             const AdapterSet& set) override {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->prompts.push_back(prompts.prompt);
+    return std::make_shared<const FakeConditioning>(levers_);
+  }
+
+  absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
+                                                std::shared_ptr<const Conditioning> conditioning,
+                                                AdapterSet set) override {
+    return std::make_unique<FakeRow>(levers_, options, seed, std::move(conditioning));
+  }
+
+  absl::Status Step(const BatchPlan& plan) override {
+    absl::MutexLock lock(&levers_->mu);
+    ++levers_->steps_held;
+    levers_->mu.Await(
+        absl::Condition(+[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_steps; }, levers_.get()));
+    --levers_->steps_held;
+    if (absl::Status error = std::exchange(levers_->next_step_error, absl::OkStatus()); !error.ok()) {
+      return error;
+    }
+    ++levers_->steps_run;
+    levers_->largest_plan = std::max(levers_->largest_plan, static_cast<uint32_t>(plan.rows.size()));
+    for (Row* row : plan.rows) {
+      ++static_cast<FakeRow*>(row)->steps;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<RgbImage> Decode(const Row& row) override {
+    absl::MutexLock lock(&levers_->mu);
+    if (absl::Status error = std::exchange(levers_->next_decode_error, absl::OkStatus()); !error.ok()) {
+      return error;
+    }
+    const auto& fake = static_cast<const FakeRow&>(row);
+    const size_t bytes = size_t{fake.options.width} * fake.options.height * 3;
+    return RgbImage{fake.options.width, fake.options.height,
+                    std::vector<uint8_t>(bytes, static_cast<uint8_t>(fake.seed))};
+  }
+
+  absl::StatusOr<bool> VerifyBase() override { return true; }
+
+ private:
+  struct FakeConditioning : Conditioning {
+    explicit FakeConditioning(std::shared_ptr<Levers> l) : levers(std::move(l)) { ++levers->live_conditionings; }
+    ~FakeConditioning() override { --levers->live_conditionings; }
+    std::shared_ptr<Levers> levers;
+  };
+
+  struct FakeRow : Row {
+    FakeRow(std::shared_ptr<Levers> l, const DenoiseOptions& o, uint64_t s, std::shared_ptr<const Conditioning> c)
+        : levers(std::move(l)), options(o), seed(s), conditioning(std::move(c)) {
+      ++levers->live_rows;
+    }
+    ~FakeRow() override { --levers->live_rows; }
+    uint32_t steps_done() const override { return steps; }
+    uint32_t total_steps() const override { return options.steps; }
+
+    std::shared_ptr<Levers> levers;
+    DenoiseOptions options;
+    uint64_t seed;
+    std::shared_ptr<const Conditioning> conditioning;
+    uint32_t steps = 0;
+  };
+
+  std::shared_ptr<Levers> levers_;
+  ModelInfo info_;
+  std::string applied_;  // step thread only; "" is the base
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_TESTS_FAKES_FAKE_PIPELINE_H_

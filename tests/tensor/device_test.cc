@@ -1,0 +1,65 @@
+#include "src/tensor/device.h"
+
+#include <ATen/Context.h>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace hotlora {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(DeviceTest, ResolvesWhatIsNamed) {
+  const auto place = ResolvePlace("cpu", "float16");
+  ASSERT_TRUE(place.ok()) << place.status();
+  EXPECT_TRUE(place->device.is_cpu());
+  EXPECT_EQ(place->dtype, c10::kHalf);
+  EXPECT_EQ(place->vae_dtype(), c10::kFloat);
+  EXPECT_EQ(ResolvePlace("cpu", "float32")->dtype, c10::kFloat);
+  EXPECT_EQ(ResolvePlace("cpu", "bfloat16")->dtype, c10::kBFloat16);
+}
+
+TEST(DeviceTest, AutoTakesCudaWhereThereIsOne) {
+  const auto place = ResolvePlace("auto", "auto");
+  ASSERT_TRUE(place.ok()) << place.status();
+  EXPECT_EQ(place->device.is_cuda(), at::hasCUDA());
+  if (at::hasCUDA()) {
+    EXPECT_EQ(place->dtype, c10::kBFloat16);
+    EXPECT_EQ(place->device.index(), 0);
+  } else {
+    EXPECT_NE(place->dtype, c10::kHalf);
+  }
+}
+
+TEST(DeviceTest, RefusesUnknownNamesAndSaysWhatIsAllowed) {
+  for (const char* name : {"", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda: 1", "cuda:+1",
+                           "cuda:1 ", "cuda:128", "cuda:99999999999999999999", "cpu:0", "cuda0"}) {
+    const auto place = ResolvePlace(name, "float32");
+    EXPECT_EQ(place.status().code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_THAT(place.status().message(), HasSubstr("allowed are auto, cpu, cuda, cuda:N")) << name;
+  }
+  for (const char* name : {"", "fp16", "float64", "Float32"}) {
+    const auto place = ResolvePlace("cpu", name);
+    EXPECT_EQ(place.status().code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_THAT(place.status().message(), HasSubstr("bfloat16")) << name;
+  }
+}
+
+TEST(DeviceTest, ADeviceThatIsNotThereIsAFailedPrecondition) {
+  EXPECT_EQ(ResolvePlace("cuda:127", "auto").status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(DeviceTest, NamesDevicesAndDtypes) {
+  EXPECT_EQ(DeviceName(c10::Device(c10::kCPU)), "cpu");
+  EXPECT_EQ(DeviceName(c10::Device(c10::kCUDA, 3)), "cuda:3");
+  EXPECT_EQ(DeviceName(c10::Device(c10::kCUDA)), "cuda:0");
+  EXPECT_EQ(DtypeName(c10::kFloat), "float32");
+  EXPECT_EQ(DtypeName(c10::kBFloat16), "bfloat16");
+  EXPECT_EQ(DtypeName(c10::kHalf), "float16");
+  Synchronize(c10::Device(c10::kCPU));
+}
+
+}  // namespace
+}  // namespace hotlora
