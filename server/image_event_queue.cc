@@ -13,9 +13,9 @@ void ImageEventQueue::PushAccepted(const Admission& admission) {
   *entry.event.mutable_accepted() = ToProto(admission);
 }
 
-void ImageEventQueue::PushWaiting(uint32_t queue_position, WaitStage stage) {
+void ImageEventQueue::PushWaiting(const ImageWaiting& waiting) {
   v1::GenerateImagesEvent event;
-  *event.mutable_waiting() = ToProto(queue_position, stage);
+  *event.mutable_waiting() = ToProto(waiting);
   PushUpdate(std::move(event));
 }
 

@@ -22,7 +22,7 @@ class ImageEventQueue {
   static constexpr size_t kPartBytes = size_t{1} << 20;
 
   void PushAccepted(const Admission& admission);
-  void PushWaiting(uint32_t queue_position, WaitStage stage);
+  void PushWaiting(const ImageWaiting& waiting);
   void PushProgress(const ImageProgress& progress);
   void PushImage(FinishedImage image);
   void PushSummary(const ImageSummary& summary);

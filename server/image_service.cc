@@ -19,10 +19,8 @@ namespace hotlora {
 namespace {
 
 // Refuses a request for `violations`, together with whatever else is wrong with it.
-absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> violations, const ModelInfo& model) {
-  RequestLimits limits;
-  limits.native_size = model.native_size;
-  limits.max_clip_skip = model.max_clip_skip;
+absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> violations,
+                    const RequestLimits& limits) {
   const absl::Status rest = ValidateImageRequest(request, limits).status();
   for (FieldViolation& violation : GetErrorDetails(rest).violations) {
     violations.push_back(std::move(violation));
@@ -61,7 +59,7 @@ class Generation : public ImageListener {
       ABSL_ASSIGN_OR_RETURN(engine_, call_.Open(Scope::kGenerate));
       MappedImageRequest mapped = FromProto(message);
       if (!mapped.violations.empty()) {
-        return Refuse(mapped.request, std::move(mapped.violations), engine_->model());
+        return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
       }
       return engine_
           ->Submit(mapped.request, std::move(self),
@@ -152,8 +150,8 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
   void OnDone() override { LetGo(&held_by_grpc_); }
 
   // --- the engine's side
-  void OnWaiting(uint32_t queue_position, WaitStage stage) override {
-    Push([&] { queue_.PushWaiting(queue_position, stage); });
+  void OnWaiting(const ImageWaiting& waiting) override {
+    Push([&] { queue_.PushWaiting(waiting); });
   }
   void OnProgress(const ImageProgress& progress) override {
     Push([&] { queue_.PushProgress(progress); });
@@ -260,7 +258,7 @@ class WholeImages final : public grpc::ServerUnaryReactor,
 
   void OnDone() override { LetGo(&held_by_grpc_); }
 
-  void OnWaiting(uint32_t, WaitStage) override {}
+  void OnWaiting(const ImageWaiting&) override {}
   void OnProgress(const ImageProgress&) override {}
 
   void OnImage(FinishedImage image) override {

@@ -158,10 +158,11 @@ v1::Accepted ToProto(const Admission& admission) {
   return message;
 }
 
-v1::Waiting ToProto(uint32_t queue_position, WaitStage stage) {
+v1::Waiting ToProto(const ImageWaiting& waiting) {
   v1::Waiting message;
-  message.set_queue_position(queue_position);
-  message.set_stage(stage == WaitStage::kQueued ? "queue" : "adapter");
+  message.set_queue_position(waiting.queue_position);
+  message.set_stage(waiting.stage == WaitStage::kQueue ? "queue" : "adapter");
+  if (waiting.estimated_seconds > 0) message.set_estimated_seconds(waiting.estimated_seconds);
   return message;
 }
 

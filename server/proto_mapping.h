@@ -11,6 +11,7 @@
 #include "src/adapters/adapter_info.h"
 #include "src/base/error_details.h"
 #include "src/engine/engine.h"
+#include "src/request/image_events.h"
 #include "src/request/image_request.h"
 
 namespace hotlora {
@@ -23,7 +24,7 @@ struct MappedImageRequest {
 MappedImageRequest FromProto(const v1::GenerateImagesRequest& message);
 
 v1::Accepted ToProto(const Admission& admission);
-v1::Waiting ToProto(uint32_t queue_position, WaitStage stage);
+v1::Waiting ToProto(const ImageWaiting& waiting);
 v1::Progress ToProto(const ImageProgress& progress);
 v1::Summary ToProto(const ImageSummary& summary);
 v1::Adapter ToProto(const AdapterInfo& info);
