@@ -24,6 +24,8 @@ target_link_libraries(hotlora_options INTERFACE Threads::Threads)
 if(HOTLORA_TORCH AND HOTLORA_PCH)
   file(WRITE ${CMAKE_BINARY_DIR}/generated/aten_pch.cc "// Carries the precompiled ATen header that all LibTorch targets share.\n")
   add_library(hotlora_aten_pch STATIC ${CMAKE_BINARY_DIR}/generated/aten_pch.cc)
+  # Used only by what is compiled with the very same flags. So CMAKE_POSITION_INDEPENDENT_CODE stays unset: it would give
+  # libraries -fPIC and programs -fPIE, where the compiler's default is one flag for both.
   target_precompile_headers(hotlora_aten_pch PRIVATE <ATen/ATen.h>)
   target_compile_options(hotlora_aten_pch PRIVATE -Winvalid-pch)
   target_link_libraries(hotlora_aten_pch PRIVATE hotlora_options hotlora::torch)
@@ -33,8 +35,7 @@ function(hotlora_use_torch target)
   target_link_libraries(${target} PUBLIC hotlora::torch)
   if(HOTLORA_PCH)
     target_precompile_headers(${target} REUSE_FROM hotlora_aten_pch)
-    # Programs are compiled with -fPIE otherwise, and cannot use a header precompiled with -fPIC.
-    target_compile_options(${target} PRIVATE -Winvalid-pch -fPIC)
+    target_compile_options(${target} PRIVATE -Winvalid-pch)
   endif()
 endfunction()
 

@@ -16,7 +16,7 @@ readonly BUILD_PACKAGES=(
   ca-certificates ccache cmake g++ git ninja-build pkg-config
   python3 python3-pip unzip
   libabsl-dev libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc libssl-dev libpng-dev
-  libjpeg62-turbo-dev libspdlog-dev libfmt-dev prometheus-cpp-dev nlohmann-json3-dev libcli11-dev libutf8proc-dev
+  libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev nlohmann-json3-dev libcli11-dev libutf8proc-dev
   libwebp-dev libtomlplusplus-dev libgtest-dev libgmock-dev)
 readonly TEST_PACKAGES=(clang-format-14 prometheus python3-venv)
 
@@ -127,6 +127,13 @@ install_packages() {
 # Debian's own Python, whatever else is on the PATH: its version chooses the wheel.
 run_pip() { TMPDIR=$downloads /usr/bin/python3 -m pip --disable-pip-version-check "$@"; }
 
+# logged FILE COMMAND...: what the command writes to stderr goes there and into FILE.
+logged() {
+  local log=$1
+  shift
+  { "$@" 2>&1 >&3 | tee "$log" >&2; } 3>&1
+}
+
 # Requirement lines ("name==version --hash=sha256:...") of the files named.
 requirements() { grep -hv -e '^#' -e '^$' "$@"; }
 
@@ -170,9 +177,8 @@ download_wheels() {
       continue
     fi
     printf '%s\n' "$line" >"$downloads/requirement.txt"
-    run_pip download --no-deps --only-binary=:all: --no-cache-dir "${progress[@]}" --require-hashes \
-      --dest "$downloads" --requirement "$downloads/requirement.txt" 2> >(tee "$log" >&2) ||
-      explain_pip_failure "$what" "$log"
+    logged "$log" run_pip download --no-deps --only-binary=:all: --no-cache-dir "${progress[@]}" --require-hashes \
+      --dest "$downloads" --requirement "$downloads/requirement.txt" || explain_pip_failure "$what" "$log"
   done < <(requirements "$@")
 }
 
@@ -295,8 +301,9 @@ install_test_python() {
   rm -rf "$cache"/venv-test-*
   /usr/bin/python3 -m venv "$venv"
   log=$venv/pip.log
-  "$venv/bin/python" -m pip --disable-pip-version-check install -q --no-cache-dir --no-deps --prefer-binary --use-pep517 \
-    -r "$requirements" 2> >(tee "$log" >&2) || explain_pip_failure "the packages of tests/requirements.txt" "$log"
+  logged "$log" "$venv/bin/python" -m pip --disable-pip-version-check install -q --no-cache-dir --no-deps \
+    --prefer-binary --use-pep517 -r "$requirements" ||
+    explain_pip_failure "the packages of tests/requirements.txt" "$log"
   "$venv/bin/python" -m pip --disable-pip-version-check check >"$log" ||
     fail "tests/requirements.txt is not a closed list: $(tr '\n' ' ' <"$log")"
   touch "$venv/complete"
