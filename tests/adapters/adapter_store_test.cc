@@ -14,7 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include <prometheus/registry.h>
+#include <prometheus/collectable.h>
 #include "src/adapters/adapter_file.h"
 #include "src/base/error_details.h"
 #include "tests/adapters/safetensors_writer.h"
@@ -112,14 +112,16 @@ class AdapterStoreTest : public testing::Test {
 
   // What a scrape would show.
   double Figure(const std::string& name, const std::map<std::string, std::string>& labels) {
-    for (const prometheus::MetricFamily& family : metrics_.registry()->Collect()) {
-      for (const prometheus::ClientMetric& metric : family.metric) {
-        std::map<std::string, std::string> have;
-        for (const auto& label : metric.label) {
-          have[label.name] = label.value;
-        }
-        if (family.name == name && have == labels) {
-          return metric.gauge.value + metric.counter.value;
+    for (const auto& source : metrics_.collectables()) {
+      for (const prometheus::MetricFamily& family : source->Collect()) {
+        for (const prometheus::ClientMetric& metric : family.metric) {
+          std::map<std::string, std::string> have;
+          for (const auto& label : metric.label) {
+            have[label.name] = label.value;
+          }
+          if (family.name == name && have == labels) {
+            return metric.gauge.value + metric.counter.value;
+          }
         }
       }
     }
