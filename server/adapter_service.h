@@ -1,0 +1,34 @@
+#ifndef HOTLORA_SERVER_ADAPTER_SERVICE_H_
+#define HOTLORA_SERVER_ADAPTER_SERVICE_H_
+
+#include "hotlora/v1/adapters.grpc.pb.h"
+#include "server/rpc_call.h"
+
+namespace hotlora {
+
+// hotlora.v1.AdapterService over the engine's adapter calls. LoadAdapter answers when the engine's adapter thread has the file;
+// the others at once.
+class AdapterService final : public v1::AdapterService::CallbackService {
+ public:
+  static constexpr uint32_t kDefaultPageSize = 50;
+  static constexpr uint32_t kMaxPageSize = 1000;
+
+  explicit AdapterService(ServiceContext* service) : service_(service) {}
+
+  grpc::ServerUnaryReactor* ListAdapters(grpc::CallbackServerContext* context,
+                                         const v1::ListAdaptersRequest* request,
+                                         v1::ListAdaptersResponse* response) override;
+  grpc::ServerUnaryReactor* GetAdapter(grpc::CallbackServerContext* context,
+                                       const v1::GetAdapterRequest* request, v1::Adapter* response) override;
+  grpc::ServerUnaryReactor* LoadAdapter(grpc::CallbackServerContext* context,
+                                        const v1::LoadAdapterRequest* request, v1::Adapter* response) override;
+  grpc::ServerUnaryReactor* UnloadAdapter(grpc::CallbackServerContext* context,
+                                          const v1::UnloadAdapterRequest* request, v1::Adapter* response) override;
+
+ private:
+  ServiceContext* const service_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SERVER_ADAPTER_SERVICE_H_

@@ -1,0 +1,73 @@
+#ifndef HOTLORA_SERVER_FLAGS_H_
+#define HOTLORA_SERVER_FLAGS_H_
+
+// hotlora-server's settings. Each has one name and four sources, the first of which wins:
+//
+//   flag          --max-batch 8
+//   environment   HOTLORA_MAX_BATCH=8          (repeatable flags: values with commas between them)
+//   file          max_batch = 8                (TOML, named by --config; repeatable flags: an array)
+//   default
+//
+// Names that nobody knows are errors in all three. Nothing here loads anything: a bad setting ends the program before the
+// model is touched.
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace hotlora {
+
+// Paths of PEM files; empty: not given.
+struct TlsFiles {
+  std::string cert;       // chain, leaf first; empty: no TLS
+  std::string key;        // of the leaf
+  std::string client_ca;  // callers must show a certificate that this signs
+};
+
+struct Flags {
+  std::string model;
+  std::string adapters;  // folder; empty: there are no adapters
+  bool adapters_follow_links = false;
+  std::string apply = "auto";
+  std::string listen = "127.0.0.1:50051";
+  std::string metrics_listen = "127.0.0.1:9464";
+  std::string device = "auto";
+  std::string dtype = "auto";
+  uint32_t max_batch = 4;
+  uint32_t max_queue = 64;
+  uint64_t adapter_host_bytes = uint64_t{4} << 30;
+  std::vector<std::string> pin;
+  bool allow_unmatched_keys = false;
+  std::optional<double> max_request_seconds;  // 0: none; unset: 300 on CUDA, none on the CPU
+  uint32_t max_message_bytes = uint32_t{32} << 20;
+  TlsFiles tls;
+  std::string tokens_file;
+  bool reflection = false;
+  std::string ready_file;
+  bool check = false;
+  double drain_timeout = 30;
+  std::string log_level = "info";
+
+  // Set where there is a text to print instead of a server to run (--help, --version).
+  std::optional<std::string> answer;
+};
+
+// Reads the settings from `arguments` (without the program's name), `environment` (all variables; those without the prefix
+// HOTLORA_ are ignored) and the file that --config names. InvalidArgument names the flag, variable or key and what it may be.
+absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
+                                 const std::map<std::string, std::string>& environment);
+
+// Whether the files and folders that `flags` names are there and can be read. InvalidArgument names the flag.
+absl::Status CheckPaths(const Flags& flags);
+
+// This process's environment.
+std::map<std::string, std::string> ReadEnvironment();
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SERVER_FLAGS_H_

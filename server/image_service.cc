@@ -1,0 +1,311 @@
+#include "server/image_service.h"
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/image_event_queue.h"
+#include "server/proto_mapping.h"
+#include "src/base/error_details.h"
+#include "src/base/logging.h"
+#include "src/base/status_macros.h"
+#include "src/request/validation.h"
+
+namespace hotlora {
+namespace {
+
+// Refuses a request for `violations`, together with whatever else is wrong with it.
+absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> violations,
+                    const RequestLimits& limits) {
+  const absl::Status rest = ValidateImageRequest(request, limits).status();
+  for (FieldViolation& violation : GetErrorDetails(rest).violations) {
+    violations.push_back(std::move(violation));
+  }
+  std::string message = absl::StrCat(violations.size(), " bad field", violations.size() == 1 ? ": " : "s: ");
+  for (size_t i = 0; i < violations.size(); ++i) {
+    absl::StrAppend(&message, i == 0 ? "" : "; ", violations[i].field, " ", violations[i].description);
+  }
+  return MakeError(absl::StatusCode::kInvalidArgument, message,
+                   ErrorDetails{"INVALID_REQUEST", std::move(violations), {}});
+}
+
+// The half that both RPCs share: one generation, from Submit to the engine's last word.
+class Generation : public ImageListener {
+ public:
+  Generation(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
+      : call_(service, method, context), active_calls_(&service->active_calls) {
+    active_calls_->Add();
+  }
+
+ protected:
+  // gRPC's last reaction: drops its hold. The object goes here, or later on the engine's thread; by then what the server owns
+  // may be gone, so the call is checked out here.
+  template <typename Call>
+  void LetGo(std::shared_ptr<Call>* held_by_grpc) {
+    std::shared_ptr<Call> self;
+    std::lock_guard<std::mutex> lock(mu_);
+    self = std::move(*held_by_grpc);
+    active_calls_->Remove();
+  }
+
+  // Hands the request to the engine. `self` is this object; on error the engine will never call it.
+  absl::Status Submit(const v1::GenerateImagesRequest& message, std::shared_ptr<ImageListener> self) {
+    return CatchExceptions([&]() -> absl::Status {
+      call_.set_request_id(message.request_id());
+      ABSL_ASSIGN_OR_RETURN(engine_, call_.Open(Scope::kGenerate));
+      MappedImageRequest mapped = FromProto(message);
+      if (!mapped.violations.empty()) {
+        return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
+      }
+      return engine_
+          ->Submit(mapped.request, std::move(self),
+                   [this](const Admission& admission) { Admit(admission); })
+          .status();
+    });
+  }
+
+  // Asks the engine to end the request, for `why`; OnDone follows. Without mu_: the engine may call back at once.
+  void CancelGeneration(const absl::Status& why) {
+    std::string id;
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      if (result_.has_value()) {
+        return;  // it has ended, and another request may have its id by now
+      }
+      id = admitted_id_;
+    }
+    engine_->Cancel(id, why);
+  }
+
+  // After admission, before any event; with mu_ held.
+  virtual void OnAdmittedLocked(const Admission& admission) = 0;
+
+  std::mutex mu_;
+  RpcCall call_;                        // guarded by mu_
+  std::optional<absl::Status> result_;  // guarded by mu_; once the engine has ended the request
+
+ private:
+  void Admit(const Admission& admission) {
+    std::lock_guard<std::mutex> lock(mu_);
+    admitted_id_ = admission.request_id;
+    call_.set_request_id(admission.request_id);
+    OnAdmittedLocked(admission);
+  }
+
+  ActiveCalls* const active_calls_;
+  Engine* engine_ = nullptr;  // constant after Submit
+  std::string admitted_id_;   // guarded by mu_
+};
+
+// StreamGenerateImages. gRPC's reactions and the engine's calls come from different threads; mu_ orders them. gRPC is only ever
+// handed one write at a time, and runs no reaction inside StartWrite or Finish, so calling these with mu_ held is safe.
+class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEvent>,
+                          public Generation,
+                          public std::enable_shared_from_this<ImageStream> {
+ public:
+  ImageStream(ServiceContext* service, grpc::CallbackServerContext* context)
+      : Generation(service, "StreamGenerateImages", context) {}
+
+  void Start(const v1::GenerateImagesRequest& request) {
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      held_by_grpc_ = shared_from_this();
+    }
+    const absl::Status submitted = Submit(request, shared_from_this());
+    if (!submitted.ok()) {
+      std::lock_guard<std::mutex> lock(mu_);
+      queue_.clear();
+      result_ = submitted;
+      WriteNextLocked();
+    }
+  }
+
+  // --- gRPC's side
+  void OnWriteDone(bool ok) override {
+    bool gone = false;
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      writing_ = false;
+      gone = !ok && !gone_;
+      gone_ = gone_ || !ok;
+      WriteNextLocked();
+    }
+    if (gone) {
+      CancelGeneration(call_.WhyCancelled());
+    }
+  }
+
+  void OnCancel() override {
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      gone_ = true;
+    }
+    CancelGeneration(call_.WhyCancelled());
+  }
+
+  void OnDone() override { LetGo(&held_by_grpc_); }
+
+  // --- the engine's side
+  void OnWaiting(const ImageWaiting& waiting) override {
+    Push([&] { queue_.PushWaiting(waiting); });
+  }
+  void OnProgress(const ImageProgress& progress) override {
+    Push([&] { queue_.PushProgress(progress); });
+  }
+  void OnImage(FinishedImage image) override {
+    Push([&] { queue_.PushImage(std::move(image)); });
+  }
+  void OnDone(const absl::Status& status, const ImageSummary& summary) override {
+    std::lock_guard<std::mutex> lock(mu_);
+    const absl::Status pushed = CatchExceptions([&] {
+      if (status.ok()) {
+        queue_.PushSummary(summary);
+      }
+      return absl::OkStatus();
+    });
+    result_ = !status.ok() ? status : !failure_.ok() ? failure_ : pushed;
+    WriteNextLocked();
+  }
+
+ private:
+  void OnAdmittedLocked(const Admission& admission) override {
+    queue_.PushAccepted(admission);
+    WriteNextLocked();
+  }
+
+  template <typename Change>
+  void Push(Change change) {
+    std::lock_guard<std::mutex> lock(mu_);
+    const absl::Status pushed = CatchExceptions([&] {
+      change();
+      return absl::OkStatus();
+    });
+    if (!pushed.ok()) {
+      failure_ = pushed;  // told at the end: a stream with an event missing is no success
+    }
+    WriteNextLocked();
+  }
+
+  // Hands gRPC the next event, or the status once the engine is done and everything is sent.
+  void WriteNextLocked() {
+    if (writing_ || finished_) {
+      return;
+    }
+    absl::Status status = result_.value_or(absl::OkStatus());
+    bool has_event = false;
+    if (!gone_) {
+      const absl::Status taken = CatchExceptions([&] {
+        has_event = queue_.Next(&event_);
+        return absl::OkStatus();
+      });
+      if (!taken.ok()) {
+        failure_ = taken;
+        queue_.clear();
+        status = taken;
+      }
+    } else {
+      queue_.clear();
+      status = status.ok() ? call_.WhyCancelled() : status;
+    }
+    if (has_event && result_.has_value() && result_->ok() && queue_.empty()) {
+      finished_ = true;
+      StartWriteAndFinish(&event_, grpc::WriteOptions(), call_.Close(*result_));
+    } else if (has_event) {
+      writing_ = true;
+      StartWrite(&event_);
+    } else if (result_.has_value()) {
+      finished_ = true;
+      Finish(call_.Close(status));
+    }
+  }
+
+  // Guarded by mu_.
+  std::shared_ptr<ImageStream> held_by_grpc_;  // until gRPC's last call
+  ImageEventQueue queue_;
+  v1::GenerateImagesEvent event_;  // what gRPC is sending; it lives until OnWriteDone, or to the end
+  bool writing_ = false;
+  bool finished_ = false;  // gRPC has the final status
+  bool gone_ = false;      // the caller hears nothing any more
+  absl::Status failure_;   // a failure of ours that the engine does not know of
+};
+
+// GenerateImages: the same, with everything in one answer.
+class WholeImages final : public grpc::ServerUnaryReactor,
+                          public Generation,
+                          public std::enable_shared_from_this<WholeImages> {
+ public:
+  WholeImages(ServiceContext* service, grpc::CallbackServerContext* context, v1::GenerateImagesResponse* response)
+      : Generation(service, "GenerateImages", context), response_(response) {}
+
+  void Start(const v1::GenerateImagesRequest& request) {
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      held_by_grpc_ = shared_from_this();
+    }
+    const absl::Status submitted = Submit(request, shared_from_this());
+    if (!submitted.ok()) {
+      std::lock_guard<std::mutex> lock(mu_);
+      result_ = submitted;
+      Finish(call_.Close(submitted));
+    }
+  }
+
+  void OnCancel() override { CancelGeneration(call_.WhyCancelled()); }
+
+  void OnDone() override { LetGo(&held_by_grpc_); }
+
+  void OnWaiting(const ImageWaiting&) override {}
+  void OnProgress(const ImageProgress&) override {}
+
+  void OnImage(FinishedImage image) override {
+    std::lock_guard<std::mutex> lock(mu_);
+    const absl::Status added = CatchExceptions([&] {
+      v1::Image* message = response_->add_images();
+      *message = ToProtoWithoutData(image);
+      message->set_data(std::move(image.data));
+      return absl::OkStatus();
+    });
+    failure_ = failure_.ok() ? added : failure_;
+  }
+
+  void OnDone(const absl::Status& status, const ImageSummary& summary) override {
+    std::lock_guard<std::mutex> lock(mu_);
+    result_ = !status.ok() ? status : !failure_.ok() ? failure_ : CatchExceptions([&] {
+      response_->set_request_id(call_.request_id());
+      *response_->mutable_summary() = ToProto(summary);
+      return absl::OkStatus();
+    });
+    Finish(call_.Close(*result_));
+  }
+
+ private:
+  void OnAdmittedLocked(const Admission&) override {}
+
+  v1::GenerateImagesResponse* const response_;  // gRPC's, until OnDone
+  // Guarded by mu_.
+  std::shared_ptr<WholeImages> held_by_grpc_;  // until gRPC's last call
+  absl::Status failure_;
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* ImageService::GenerateImages(grpc::CallbackServerContext* context,
+                                                       const v1::GenerateImagesRequest* request,
+                                                       v1::GenerateImagesResponse* response) {
+  const auto call = std::make_shared<WholeImages>(service_, context, response);
+  call->Start(*request);
+  return call.get();
+}
+
+grpc::ServerWriteReactor<v1::GenerateImagesEvent>* ImageService::StreamGenerateImages(
+    grpc::CallbackServerContext* context, const v1::GenerateImagesRequest* request) {
+  const auto call = std::make_shared<ImageStream>(service_, context);
+  call->Start(*request);
+  return call.get();
+}
+
+}  // namespace hotlora

@@ -1,0 +1,178 @@
+// hotlora-server: flags -> listener -> engine -> requests, until a signal.
+//
+// Exit codes: 0 after a signal or a good --check, 1 where something fails, 2 for a bad setting.
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/flags.h"
+#include "server/metrics_endpoint.h"
+#include "server/ready_file.h"
+#include "server/server.h"
+#include "server/startup.h"
+#include "server/stop_signal.h"
+#include "server/tokens.h"
+#include "src/base/logging.h"
+#include "src/base/status_macros.h"
+#include "src/engine/engine_factory.h"
+
+namespace hotlora {
+namespace {
+
+constexpr int kExitFailure = 1;
+constexpr int kExitBadSetting = 2;
+
+int Fail(const absl::Status& status, int code = kExitFailure) {
+  std::fprintf(stderr, "hotlora-server: %s\n", std::string(status.message()).c_str());
+  return code;
+}
+
+absl::StatusOr<ServerOptions> MakeServerOptions(const Flags& flags) {
+  ServerOptions options;
+  options.listen = flags.listen;
+  options.max_message_bytes = flags.max_message_bytes;
+  options.tls = flags.tls;
+  options.reflection = flags.reflection;
+  if (flags.max_request_seconds.value_or(0) > 0) {
+    options.longest_request = absl::Seconds(*flags.max_request_seconds);
+  }
+  if (!flags.tokens_file.empty()) {
+    auto tokens = Tokens::ReadFile(flags.tokens_file);
+    if (!tokens.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--tokens-file ", flags.tokens_file, ": ", tokens.status().message()));
+    }
+    options.tokens = *std::move(tokens);
+    if (flags.tls.cert.empty() && !absl::StartsWith(flags.listen, "127.0.0.1:")) {
+      LogWarning("tokens are read without TLS: whoever sees the traffic has them");
+    }
+  }
+  return options;
+}
+
+EngineConfig MakeEngineConfig(const Flags& flags) {
+  EngineConfig config;
+  config.model_folder = flags.model;
+  config.device = flags.device;
+  config.dtype = flags.dtype;
+  config.adapters.directory = flags.adapters;
+  config.adapters.follow_links = flags.adapters_follow_links;
+  config.adapters.allow_unmatched_keys = flags.allow_unmatched_keys;
+  config.adapters.host_bytes = flags.adapter_host_bytes;
+  config.engine.max_batch = flags.max_batch;
+  config.engine.max_queue = flags.max_queue;
+  if (flags.max_request_seconds.has_value()) {
+    config.max_request_time = *flags.max_request_seconds > 0 ? absl::Seconds(*flags.max_request_seconds)
+                                                             : absl::InfiniteDuration();
+  }
+  return config;
+}
+
+int Check(const Flags& flags) {
+  Metrics metrics;
+  auto engine = MakeEngine(MakeEngineConfig(flags), &metrics);
+  if (!engine.ok()) {
+    return Fail(engine.status());
+  }
+  const CheckReport report = CheckModelAndAdapters(**engine, metrics, flags.adapter_host_bytes);
+  std::fputs(report.text.c_str(), stdout);
+  return report.ok ? 0 : kExitFailure;
+}
+
+int Serve(const Flags& flags, StopSignal& stop) {
+  auto options = MakeServerOptions(flags);
+  if (!options.ok()) {
+    return Fail(options.status(), kExitBadSetting);
+  }
+  // In the order of their lives: calls end before the engine, the engine before the figures it writes. The listener stands
+  // before the model is loaded, so that a taken port shows at once and early callers hear that the server is starting.
+  Metrics metrics;
+  std::atomic<bool> device_failed = false;
+  absl::StatusOr<std::unique_ptr<Engine>> engine;
+  const auto server = Server::Start(*std::move(options), &metrics);
+  if (!server.ok()) {
+    return Fail(server.status(), kExitBadSetting);
+  }
+  const auto endpoint = MetricsEndpoint::Start(flags.metrics_listen, metrics);
+  if (!endpoint.ok()) {
+    return Fail(endpoint.status(), kExitBadSetting);
+  }
+  unlink(flags.ready_file.c_str());  // a former process's
+
+  EngineConfig config = MakeEngineConfig(flags);
+  config.engine.on_device_failure = [&device_failed, &stop] {
+    device_failed = true;
+    stop.Request();
+  };
+  engine = MakeEngine(std::move(config), &metrics);
+  absl::Status status = engine.status();
+  if (status.ok()) {
+    status = (*engine)->WarmUp();
+  }
+  if (status.ok()) {
+    status = LoadPinnedAdapters(**engine, flags.pin);
+  }
+  if (!status.ok()) {
+    return Fail(status);
+  }
+
+  stop.BeginService();
+  (*server)->Serve(engine->get());
+  if (!flags.ready_file.empty()) {
+    if (const absl::Status written = WriteReadyFile(flags.ready_file, (*server)->port(), (*endpoint)->port());
+        !written.ok()) {
+      return Fail(written);
+    }
+  }
+  LogInfo("serving ", (*engine)->model().name, " on port ", (*server)->port(), ", metrics on port ",
+          (*endpoint)->port());
+  stop.Wait();
+  (*server)->StopServing();
+  unlink(flags.ready_file.c_str());
+  if (!(*server)->Stop(absl::Seconds(flags.drain_timeout))) {
+    LogWarning("--drain-timeout has passed: what still ran was cancelled");
+  }
+  LogInfo("stopped");
+  return device_failed ? kExitFailure : 0;
+}
+
+int Main(int argc, char** argv) {
+  const auto flags = ParseFlags(std::vector<std::string>(argv + 1, argv + argc), ReadEnvironment());
+  if (!flags.ok()) {
+    return Fail(flags.status(), kExitBadSetting);
+  }
+  if (flags->answer.has_value()) {
+    std::fputs(flags->answer->c_str(), stdout);
+    return 0;
+  }
+  if (absl::Status status = CheckPaths(*flags); !status.ok()) {
+    return Fail(status, kExitBadSetting);
+  }
+  SetLogLevel(flags->log_level).IgnoreError();  // the flags were checked
+  if (flags->check) {
+    return Check(*flags);
+  }
+  StopSignal stop;
+  return Serve(*flags, stop);
+}
+
+}  // namespace
+}  // namespace hotlora
+
+int main(int argc, char** argv) {
+  try {
+    return hotlora::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "hotlora-server: %s\n", error.what());
+    return hotlora::kExitFailure;
+  }
+}

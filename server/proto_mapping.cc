@@ -1,0 +1,255 @@
+#include "server/proto_mapping.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/status_mapping.h"
+#include "src/request/validation.h"
+
+namespace hotlora {
+namespace {
+
+constexpr uint32_t kMaxImages = 16;
+
+// Pairs of one enum on both sides, searched in either direction.
+template <typename Proto, typename Plain>
+struct EnumPair {
+  Proto proto;
+  Plain plain;
+};
+
+constexpr EnumPair<v1::Sampler, Sampler> kSamplers[] = {
+    {v1::SAMPLER_EULER, Sampler::kEuler},       {v1::SAMPLER_EULER_ANCESTRAL, Sampler::kEulerAncestral},
+    {v1::SAMPLER_HEUN, Sampler::kHeun},         {v1::SAMPLER_DDIM, Sampler::kDdim},
+    {v1::SAMPLER_DPMPP_2M, Sampler::kDpmpp2M},  {v1::SAMPLER_DPMPP_2M_SDE, Sampler::kDpmpp2MSde},
+    {v1::SAMPLER_UNIPC, Sampler::kUniPc},       {v1::SAMPLER_LCM, Sampler::kLcm},
+};
+constexpr EnumPair<v1::NoiseSchedule, NoiseScheduleKind> kSchedules[] = {
+    {v1::NOISE_SCHEDULE_DEFAULT, NoiseScheduleKind::kDefault},
+    {v1::NOISE_SCHEDULE_KARRAS, NoiseScheduleKind::kKarras},
+    {v1::NOISE_SCHEDULE_EXPONENTIAL, NoiseScheduleKind::kExponential},
+    {v1::NOISE_SCHEDULE_TRAILING, NoiseScheduleKind::kTrailing},
+};
+constexpr EnumPair<v1::ImageFormat, ImageFormat> kFormats[] = {
+    {v1::IMAGE_FORMAT_PNG, ImageFormat::kPng},
+    {v1::IMAGE_FORMAT_JPEG, ImageFormat::kJpeg},
+    {v1::IMAGE_FORMAT_WEBP, ImageFormat::kWebp},
+    {v1::IMAGE_FORMAT_RAW_RGB8, ImageFormat::kRawRgb8},
+};
+constexpr EnumPair<v1::AdapterTier, AdapterTier> kTiers[] = {
+    {v1::ADAPTER_TIER_DISK, AdapterTier::kDisk},
+    {v1::ADAPTER_TIER_HOST, AdapterTier::kHost},
+    {v1::ADAPTER_TIER_DEVICE, AdapterTier::kDevice},
+};
+constexpr EnumPair<v1::AdapterState, AdapterState> kStates[] = {
+    {v1::ADAPTER_STATE_AVAILABLE, AdapterState::kAvailable},
+    {v1::ADAPTER_STATE_LOADING, AdapterState::kLoading},
+    {v1::ADAPTER_STATE_FAILED, AdapterState::kFailed},
+};
+
+template <typename Proto, typename Plain, size_t n>
+Proto EnumToProto(const EnumPair<Proto, Plain> (&pairs)[n], Plain plain) {
+  for (const auto& pair : pairs) {
+    if (pair.plain == plain) {
+      return pair.proto;
+    }
+  }
+  return Proto{};
+}
+
+// Unset for *_UNSPECIFIED; a violation of `field` for numbers that are not in `pairs`.
+template <typename Proto, typename Plain, size_t n>
+std::optional<Plain> EnumFromProto(const EnumPair<Proto, Plain> (&pairs)[n], Proto proto, const char* field,
+                                   std::vector<FieldViolation>* violations) {
+  if (proto == Proto{}) {
+    return std::nullopt;
+  }
+  for (const auto& pair : pairs) {
+    if (pair.proto == proto) {
+      return pair.plain;
+    }
+  }
+  violations->push_back({field, absl::StrCat("is ", static_cast<int>(proto), ", which this server does not know")});
+  return std::nullopt;
+}
+
+SizeConditioning FromProto(const v1::SizeConditioning& message) {
+  SizeConditioning size;
+  if (message.has_original_width()) size.original_width = message.original_width();
+  if (message.has_original_height()) size.original_height = message.original_height();
+  if (message.has_crop_left()) size.crop_left = message.crop_left();
+  if (message.has_crop_top()) size.crop_top = message.crop_top();
+  if (message.has_target_width()) size.target_width = message.target_width();
+  if (message.has_target_height()) size.target_height = message.target_height();
+  return size;
+}
+
+AdapterRef FromProto(const v1::AdapterRef& message) {
+  AdapterRef adapter;
+  adapter.name = message.name();
+  if (message.has_weight()) adapter.weight = message.weight();
+  if (message.has_text_encoder_weight()) adapter.text_encoder_weight = message.text_encoder_weight();
+  return adapter;
+}
+
+v1::AppliedAdapter ToProto(const AppliedAdapter& adapter) {
+  v1::AppliedAdapter message;
+  message.set_name(adapter.name);
+  message.set_content_sha256(adapter.content_sha256);
+  message.set_weight(adapter.weight);
+  message.set_tier_found(EnumToProto(kTiers, adapter.tier_found));
+  message.set_matched_modules(adapter.matched_modules);
+  for (const std::string& key : adapter.unmatched_keys) {
+    message.add_unmatched_keys(CleanText(key));
+  }
+  return message;
+}
+
+}  // namespace
+
+MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
+  MappedImageRequest mapped;
+  ImageRequest& request = mapped.request;
+  request.request_id = message.request_id();
+  request.prompt = message.prompt();
+  if (message.has_negative_prompt()) request.negative_prompt = message.negative_prompt();
+  if (message.has_prompt_2()) request.prompt_2 = message.prompt_2();
+  if (message.has_negative_prompt_2()) request.negative_prompt_2 = message.negative_prompt_2();
+  if (message.has_width()) request.width = message.width();
+  if (message.has_height()) request.height = message.height();
+  if (message.has_steps()) request.steps = message.steps();
+  if (message.has_guidance_scale()) request.guidance_scale = message.guidance_scale();
+  if (message.has_guidance_rescale()) request.guidance_rescale = message.guidance_rescale();
+  request.sampler = EnumFromProto(kSamplers, message.sampler(), "sampler", &mapped.violations);
+  request.schedule = EnumFromProto(kSchedules, message.schedule(), "schedule", &mapped.violations);
+  if (message.has_seed()) request.seed = message.seed();
+  if (message.has_num_images()) request.num_images = message.num_images();
+  if (message.has_clip_skip()) request.clip_skip = message.clip_skip();
+  if (message.adapters_size() > static_cast<int>(kMaxAdapters)) {
+    // Refused here: a hostile list of millions is not worth copying.
+    mapped.violations.push_back({"adapters", absl::StrCat("has ", message.adapters_size(),
+                                                          " entries; allowed are at most ", kMaxAdapters)});
+  } else {
+    for (const v1::AdapterRef& adapter : message.adapters()) {
+      request.adapters.push_back(FromProto(adapter));
+    }
+  }
+  if (message.has_size_conditioning()) request.size_conditioning = FromProto(message.size_conditioning());
+  if (message.has_negative_size_conditioning()) {
+    request.negative_size_conditioning = FromProto(message.negative_size_conditioning());
+  }
+  request.init_image = message.init_image();
+  request.mask_image = message.mask_image();
+  if (message.has_strength()) request.strength = message.strength();
+  request.format = EnumFromProto(kFormats, message.format(), "format", &mapped.violations);
+  if (message.has_quality()) request.quality = message.quality();
+  if (message.has_preview_every()) request.preview_every = message.preview_every();
+  if (message.has_priority()) request.priority = message.priority();
+  return mapped;
+}
+
+v1::Accepted ToProto(const Admission& admission) {
+  v1::Accepted message;
+  message.set_request_id(admission.request_id);
+  message.set_queue_position(admission.queue_position);
+  message.set_seed(admission.seed);
+  return message;
+}
+
+v1::Waiting ToProto(const ImageWaiting& waiting) {
+  v1::Waiting message;
+  message.set_queue_position(waiting.queue_position);
+  message.set_stage(waiting.stage == WaitStage::kQueue ? "queue" : "adapter");
+  if (waiting.estimated_seconds > 0) message.set_estimated_seconds(waiting.estimated_seconds);
+  return message;
+}
+
+v1::Progress ToProto(const ImageProgress& progress) {
+  v1::Progress message;
+  message.set_image_index(progress.image_index);
+  message.set_step(progress.step);
+  message.set_total_steps(progress.total_steps);
+  message.set_step_seconds(progress.step_seconds);
+  return message;
+}
+
+v1::Image ToProtoWithoutData(const FinishedImage& image) {
+  v1::Image message;
+  message.set_index(image.index);
+  message.set_seed(image.seed);
+  message.set_width(image.width);
+  message.set_height(image.height);
+  message.set_format(EnumToProto(kFormats, image.format));
+  message.set_total_bytes(image.data.size());
+  return message;
+}
+
+v1::Summary ToProto(const ImageSummary& summary) {
+  v1::Summary message;
+  message.set_queue_seconds(summary.queue_seconds);
+  message.set_adapter_seconds(summary.adapter_seconds);
+  message.set_encode_seconds(summary.encode_seconds);
+  message.set_denoise_seconds(summary.denoise_seconds);
+  message.set_decode_seconds(summary.decode_seconds);
+  message.set_total_seconds(summary.total_seconds);
+  for (const AppliedAdapter& adapter : summary.adapters) {
+    *message.add_adapters() = ToProto(adapter);
+  }
+  message.set_model_sha256(summary.model_sha256);
+  message.set_dtype(summary.dtype);
+  message.set_sampler(EnumToProto(kSamplers, summary.sampler));
+  message.set_schedule(EnumToProto(kSchedules, summary.schedule));
+  message.set_width(summary.width);
+  message.set_height(summary.height);
+  message.set_server_version(HOTLORA_VERSION);
+  return message;
+}
+
+v1::Adapter ToProto(const AdapterInfo& info) {
+  v1::Adapter message;
+  message.set_name(CleanText(info.name));
+  message.set_bytes(info.bytes);
+  message.set_tier(EnumToProto(kTiers, info.tier));
+  message.set_pinned(info.pinned);
+  message.set_state(EnumToProto(kStates, info.state));
+  message.set_error(CleanText(info.error));
+  if (!info.content_sha256.empty()) {
+    message.set_content_sha256(info.content_sha256);
+    message.set_format(CleanText(info.format));
+    message.set_rank_max(info.rank_max);
+    message.set_in_use(info.in_use);
+  }
+  for (const std::string& target : info.targets) {
+    message.add_targets(CleanText(target));
+  }
+  return message;
+}
+
+v1::ServerInfo ToProto(const ModelInfo& model, const EngineOptions& options, uint64_t max_message_bytes) {
+  v1::ServerInfo message;
+  message.set_version(HOTLORA_VERSION);
+  message.set_model(CleanText(model.name));
+  message.set_model_sha256(model.sha256);
+  message.set_dtype(model.dtype);
+  message.set_device(model.device);
+  message.set_native_width(model.native_size);
+  message.set_native_height(model.native_size);
+  v1::ServerLimits* limits = message.mutable_limits();
+  limits->set_max_batch(options.max_batch);
+  limits->set_max_queue(options.max_queue);
+  limits->set_max_images(kMaxImages);
+  limits->set_max_steps(kMaxSteps);
+  limits->set_max_pixels(static_cast<uint32_t>(kMaxPixels));
+  limits->set_max_side(kMaxSide);
+  limits->set_max_adapters(static_cast<uint32_t>(kMaxAdapters));
+  limits->set_max_prompt_bytes(static_cast<uint32_t>(kMaxPromptBytes));
+  limits->set_max_clip_skip(model.max_clip_skip);
+  const bool limited = options.max_request_time != absl::InfiniteDuration();
+  limits->set_max_request_seconds(limited ? absl::ToDoubleSeconds(options.max_request_time) : 0);
+  limits->set_max_message_bytes(max_message_bytes);
+  return message;
+}
+
+}  // namespace hotlora

@@ -1,0 +1,101 @@
+#ifndef HOTLORA_SERVER_RPC_CALL_H_
+#define HOTLORA_SERVER_RPC_CALL_H_
+
+// What every RPC has in common: who may call, its request id, and the one way to end it.
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/status.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "server/tokens.h"
+#include "src/engine/engine.h"
+#include "src/metrics/metrics.h"
+
+namespace hotlora {
+
+// How many calls have a reactor that gRPC still holds. Thread-safe.
+class ActiveCalls {
+ public:
+  void Add();
+  void Remove();
+  // False where `timeout` passed first.
+  bool WaitUntilNone(absl::Duration timeout);
+
+ private:
+  // std::mutex here and in all of server/: ThreadSanitizer does not see into Debian's absl::Mutex.
+  std::mutex mu_;
+  std::condition_variable none_;
+  int count_ = 0;  // guarded by mu_
+};
+
+// What the services share. Outlives every call.
+struct ServiceContext {
+  std::atomic<Engine*> engine{nullptr};  // null until it has warmed up; outlives every call
+  Metrics* metrics = nullptr;
+  const Tokens* tokens = nullptr;  // null: everybody may call
+  uint64_t max_message_bytes = 0;
+  ActiveCalls active_calls;
+};
+
+// One RPC under way. Not thread-safe; belongs to the handler or its reactor.
+class RpcCall {
+ public:
+  // `method`: the bare RPC name, a string literal. `context` outlives this.
+  RpcCall(ServiceContext* service, const char* method, grpc::CallbackServerContext* context);
+
+  // The engine where the caller's token has `scope`: Unauthenticated, PermissionDenied, or Unavailable (STARTING) else.
+  absl::StatusOr<Engine*> Open(Scope scope);
+
+  // What goes into the trailer x-request-id: the caller's metadata of that name or a made-up one until this is called. Ids
+  // that no trailer could carry are ignored.
+  void set_request_id(absl::string_view id);
+  const std::string& request_id() const { return request_id_; }
+
+  // Why the call was cancelled, for one that gRPC says is: DeadlineExceeded where its deadline has passed, else Cancelled.
+  absl::Status WhyCancelled() const;
+
+  // Ends the call: sets the trailers, counts it and logs a line. Once, before the last message or status is handed to gRPC,
+  // so that a caller who has the answer finds it counted.
+  grpc::Status Close(const absl::Status& status);
+
+  ServiceContext& service() { return *service_; }
+
+ private:
+  ServiceContext* const service_;
+  const char* const method_;
+  grpc::CallbackServerContext* const context_;
+  const std::chrono::steady_clock::time_point start_;
+  std::string request_id_;
+};
+
+// Runs `body`, which returns absl::Status, and turns what it throws into Internal or ResourceExhausted: nothing may be thrown
+// into gRPC or the engine.
+template <typename Body>
+absl::Status CatchExceptions(Body&& body);
+
+// The status of the exception being handled.
+absl::Status CurrentExceptionStatus();
+
+// --- implementation
+
+template <typename Body>
+absl::Status CatchExceptions(Body&& body) {
+  try {
+    return body();
+  } catch (...) {
+    return CurrentExceptionStatus();
+  }
+}
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SERVER_RPC_CALL_H_

@@ -1,0 +1,136 @@
+#include "server/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+
+#include <algorithm>
+#include <climits>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/credentials.h"
+#include "src/base/logging.h"
+#include "src/base/status_macros.h"
+
+namespace hotlora {
+namespace {
+
+// What the health service never stops saying; see the class comment.
+constexpr char kLiveService[] = "live";
+
+// Milliseconds for a channel argument; INT_MAX means never there.
+int Milliseconds(absl::Duration duration) {
+  return static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(duration), INT_MAX));
+}
+
+// Reflection for one server only: InitProtoReflectionServerBuilderPlugin would turn it on for the whole process.
+class ReflectionOption : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+  }
+};
+
+void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
+  builder->SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
+  // Images do not compress, and a small compressed message may unpack to a huge one.
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  const std::pair<const char*, int> arguments[] = {
+      // Two servers on one port would share its connections silently.
+      {GRPC_ARG_ALLOW_REUSEPORT, 0},
+      {GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(absl::Seconds(60))},
+      {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(absl::Seconds(20))},
+      {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
+      {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, Milliseconds(absl::Seconds(30))},
+      {GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2},
+      {GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(absl::Minutes(15))},
+      {GRPC_ARG_MAX_CONNECTION_AGE_MS, Milliseconds(absl::Minutes(30))},
+      {GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, Milliseconds(options.longest_request)},
+      {GRPC_ARG_MAX_CONCURRENT_STREAMS, 100},
+      {GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, Milliseconds(absl::Seconds(10))},
+      {GRPC_ARG_MAX_METADATA_SIZE, 16 * 1024},
+  };
+  for (const auto& [name, value] : arguments) {
+    builder->AddChannelArgument(name, value);
+  }
+  grpc::ResourceQuota quota("hotlora");
+  quota.Resize(size_t{512} << 20);
+  builder->SetResourceQuota(quota);
+}
+
+}  // namespace
+
+Server::Server(ServerOptions options)
+    : options_(std::move(options)), images_(&context_), adapters_(&context_), info_(&context_) {
+  context_.tokens = options_.tokens.has_value() ? &*options_.tokens : nullptr;
+  context_.max_message_bytes = options_.max_message_bytes;
+}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, Metrics* metrics) {
+  std::unique_ptr<Server> server(new Server(std::move(options)));
+  server->context_.metrics = metrics;
+  ABSL_RETURN_IF_ERROR(server->Listen());
+  return server;
+}
+
+Server::~Server() {
+  if (server_ != nullptr) {
+    Stop(absl::ZeroDuration());
+  }
+}
+
+absl::Status Server::Listen() {
+  ABSL_ASSIGN_OR_RETURN(const auto credentials, MakeServerCredentials(options_.tls));
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::ServerBuilder builder;
+  SetArguments(options_, &builder);
+  if (options_.reflection) {
+    builder.SetOption(std::make_unique<ReflectionOption>());
+  }
+  builder.RegisterService(&images_);
+  builder.RegisterService(&adapters_);
+  builder.RegisterService(&info_);
+  builder.AddListeningPort(options_.listen, credentials, &port_);
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || port_ == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen ", options_.listen, ": cannot listen there (is the port taken?)"));
+  }
+  SetHealth(false);
+  server_->GetHealthCheckService()->SetServingStatus(kLiveService, true);
+  return absl::OkStatus();
+}
+
+void Server::SetHealth(bool serving) {
+  for (const char* service : {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
+                              v1::ServerService::service_full_name()}) {
+    server_->GetHealthCheckService()->SetServingStatus(service, serving);
+  }
+}
+
+void Server::Serve(Engine* engine) {
+  context_.engine.store(engine);
+  SetHealth(true);
+}
+
+void Server::StopServing() { SetHealth(false); }
+
+bool Server::Stop(absl::Duration timeout) {
+  // What finished calls still have to send, and what callers of Health.Watch, who never end by themselves, may delay the exit.
+  constexpr absl::Duration kFlush = absl::Seconds(1);
+  const absl::Time deadline = absl::Now() + timeout;
+  StopServing();
+  Engine* const engine = context_.engine.load();
+  bool finished = engine == nullptr || engine->Drain(timeout);
+  finished = context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - absl::Now())) && finished;
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + kFlush));
+  server_.reset();
+  return finished;
+}
+
+}  // namespace hotlora

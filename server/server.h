@@ -1,0 +1,69 @@
+#ifndef HOTLORA_SERVER_SERVER_H_
+#define HOTLORA_SERVER_SERVER_H_
+
+// The gRPC listener with its services, from the first connection to the last.
+
+#include <grpcpp/server.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/adapter_service.h"
+#include "server/flags.h"
+#include "server/image_service.h"
+#include "server/rpc_call.h"
+#include "server/server_info_service.h"
+#include "server/tokens.h"
+
+namespace hotlora {
+
+struct ServerOptions {
+  std::string listen = "127.0.0.1:0";  // HOST:PORT; port 0 picks a free one
+  uint32_t max_message_bytes = uint32_t{32} << 20;
+  TlsFiles tls;
+  std::optional<Tokens> tokens;  // nullopt: everybody may call
+  bool reflection = false;
+  // What an old connection's calls may still take, when connections are renewed every 30 minutes.
+  absl::Duration longest_request = absl::InfiniteDuration();
+};
+
+// Health (grpc.health.v1, which needs no token) says of "" and of each service: NOT_SERVING until Serve, SERVING then,
+// NOT_SERVING from StopServing on; "live" is SERVING as long as the process answers. Thread-safe.
+class Server {
+ public:
+  // Listens. Calls are answered with UNAVAILABLE (STARTING) until Serve. `metrics` outlives the server.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(ServerOptions options, Metrics* metrics);
+  ~Server();  // stops at once, if Stop was not called
+
+  int port() const { return port_; }
+
+  // From now on calls reach `engine`, which has warmed up and outlives the server.
+  void Serve(Engine* engine);
+
+  // Health says NOT_SERVING from now on; calls are still answered.
+  void StopServing();
+
+  // StopServing, then gives what runs up to `timeout` to finish, ends the rest (UNAVAILABLE, DRAINING), and closes the
+  // listener. True where everything could finish. Blocks; call it once.
+  bool Stop(absl::Duration timeout);
+
+ private:
+  explicit Server(ServerOptions options);
+  absl::Status Listen();
+  void SetHealth(bool serving);
+
+  const ServerOptions options_;
+  ServiceContext context_;
+  ImageService images_;
+  AdapterService adapters_;
+  ServerInfoService info_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SERVER_SERVER_H_

@@ -1,0 +1,24 @@
+#ifndef HOTLORA_SERVER_SERVER_INFO_SERVICE_H_
+#define HOTLORA_SERVER_SERVER_INFO_SERVICE_H_
+
+#include "hotlora/v1/server.grpc.pb.h"
+#include "server/rpc_call.h"
+
+namespace hotlora {
+
+// hotlora.v1.ServerService: what runs here and what it allows. Any known token may ask.
+class ServerInfoService final : public v1::ServerService::CallbackService {
+ public:
+  explicit ServerInfoService(ServiceContext* service) : service_(service) {}
+
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
+                                          const v1::GetServerInfoRequest* request,
+                                          v1::ServerInfo* response) override;
+
+ private:
+  ServiceContext* const service_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SERVER_SERVER_INFO_SERVICE_H_

@@ -1,0 +1,104 @@
+#include "server/startup.h"
+
+#include <algorithm>
+#include <future>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "server/status_mapping.h"
+
+namespace hotlora {
+namespace {
+
+constexpr size_t kPage = 1000;
+
+absl::StatusOr<AdapterInfo> Load(Engine& engine, const std::string& name, bool pin) {
+  auto answer = std::make_shared<std::promise<absl::StatusOr<AdapterInfo>>>();
+  engine.LoadAdapter(name, pin, [answer](absl::StatusOr<AdapterInfo> info) { answer->set_value(std::move(info)); });
+  return answer->get_future().get();
+}
+
+absl::StatusOr<std::vector<AdapterInfo>> ListAll(const Engine& engine) {
+  std::vector<AdapterInfo> all;
+  while (true) {
+    const auto page = engine.ListAdapters(all.empty() ? "" : all.back().name, kPage);
+    if (!page.ok()) {
+      return page.status();
+    }
+    all.insert(all.end(), page->begin(), page->end());
+    if (page->size() < kPage) {
+      return all;
+    }
+  }
+}
+
+std::string MiB(double bytes) { return absl::StrFormat("%.1f MiB", bytes / (1 << 20)); }
+
+// What the allocator holds, as /metrics would say; "unknown" where nobody measures it.
+std::string DeviceBytes(const Metrics& metrics) {
+  const std::string text = metrics.Render();
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    double bytes;
+    if (absl::StartsWith(line, "hotlora_device_memory_allocated_bytes{") &&
+        absl::SimpleAtod(line.substr(line.rfind(' ') + 1), &bytes)) {
+      return MiB(bytes);
+    }
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+absl::Status LoadPinnedAdapters(Engine& engine, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (const auto loaded = Load(engine, name, /*pin=*/true); !loaded.ok()) {
+      return absl::Status(loaded.status().code(), absl::StrCat("--pin ", name, ": ", loaded.status().message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+CheckReport CheckModelAndAdapters(Engine& engine, const Metrics& metrics, uint64_t host_bytes) {
+  const ModelInfo& model = engine.model();
+  CheckReport report{true, {}};
+  absl::StrAppend(&report.text, "model     ", model.name, ", ", model.dtype, " on ", model.device, ", ",
+                  model.native_size, "x", model.native_size, ", sha256 ", model.sha256, "\n");
+  absl::StrAppend(&report.text, "memory    ", DeviceBytes(metrics), " allocated on ", model.device,
+                  " before the first request\n");
+  const auto adapters = ListAll(engine);
+  if (!adapters.ok()) {
+    absl::StrAppend(&report.text, "adapters  FAILED: ", adapters.status().message(), "\n");
+    report.ok = false;
+    return report;
+  }
+  uint64_t total = 0;
+  uint64_t largest = 0;
+  size_t failed = 0;
+  std::string failures;
+  for (const AdapterInfo& info : *adapters) {
+    total += info.bytes;
+    largest = std::max(largest, info.bytes);
+    const auto loaded = Load(engine, info.name, /*pin=*/false);
+    if (!loaded.ok()) {
+      ++failed;
+      absl::StrAppend(&failures, "  FAILED  ", info.name, ": ", CodeName(loaded.status().code()), ": ",
+                      loaded.status().message(), "\n");
+    } else if (!loaded->pinned) {
+      // So that each is checked against the whole budget.
+      engine.UnloadAdapter(info.name).status().IgnoreError();
+    }
+  }
+  absl::StrAppend(&report.text, "adapters  host memory up to ", MiB(static_cast<double>(host_bytes)),
+                  "; the folder's files are ", MiB(static_cast<double>(total)), ", the largest ",
+                  MiB(static_cast<double>(largest)), "\n");
+  absl::StrAppend(&report.text, "adapters  ", adapters->size(), " found, ", failed, " failed\n", failures);
+  report.ok = failed == 0;
+  return report;
+}
+
+}  // namespace hotlora

@@ -1,0 +1,30 @@
+#ifndef HOTLORA_SERVER_STARTUP_H_
+#define HOTLORA_SERVER_STARTUP_H_
+
+// What is done with an engine before the first call reaches it: pins for serving, or --check instead of serving.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "src/engine/engine.h"
+#include "src/metrics/metrics.h"
+
+namespace hotlora {
+
+// Loads and pins the adapters of these names; the error names the first that fails. Blocks.
+absl::Status LoadPinnedAdapters(Engine& engine, const std::vector<std::string>& names);
+
+// The answer to --check.
+struct CheckReport {
+  bool ok = false;   // every adapter can be loaded
+  std::string text;  // model, memory plan, and a line for each adapter that cannot
+};
+
+// Loads each adapter of the folder, one after the other. `host_bytes`: the budget of the host tier. Blocks.
+CheckReport CheckModelAndAdapters(Engine& engine, const Metrics& metrics, uint64_t host_bytes);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SERVER_STARTUP_H_
