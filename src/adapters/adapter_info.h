@@ -15,7 +15,9 @@ enum class AdapterState { kAvailable, kLoading, kFailed };
 
 struct AdapterInfo {
   std::string name;
-  std::string content_sha256;  // empty until the file was read once
+  // Of the file; of a PEFT folder SHA-256(hex SHA-256 of the tensors' file, then the text of the configuration), because
+  // the configuration shapes the weights too. Empty until it was read once.
+  std::string content_sha256;
   std::string format;          // "lora", "locon"; empty until read
   uint32_t rank_max = 0;
   uint64_t bytes = 0;  // of the file
@@ -23,7 +25,8 @@ struct AdapterInfo {
   bool pinned = false;
   uint32_t in_use = 0;  // leases
   AdapterState state = AdapterState::kAvailable;
-  std::string error;                        // with kFailed: what the last read of the file said
+  // With kFailed: what the last read of the file said. An earlier version may be resident and serve all the same.
+  std::string error;
   std::vector<std::string> targets;         // components it changes: "text_encoder", "text_encoder_2", "unet"
   uint32_t matched_modules = 0;
   std::vector<std::string> unmatched_keys;  // with --allow-unmatched-keys

@@ -55,14 +55,13 @@ std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::InOrder() const {
   return ordered;
 }
 
-std::shared_ptr<QueuedRequest> RequestQueue::TakeReady() {
+std::shared_ptr<QueuedRequest> RequestQueue::TakeReady(absl::Duration patience) {
   absl::MutexLock lock(&mu_);
   running_ = nullptr;
   const auto some_ready = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return stopped_ || std::any_of(waiting_.begin(), waiting_.end(), [](const auto& r) { return r->ready_; });
   };
-  mu_.Await(absl::Condition(&some_ready));
-  if (stopped_) {
+  if (!mu_.AwaitWithTimeout(absl::Condition(&some_ready), patience) || stopped_) {
     return nullptr;
   }
   for (const std::shared_ptr<QueuedRequest>& request : InOrder()) {
@@ -138,6 +137,11 @@ bool RequestQueue::AwaitEmpty(absl::Duration timeout) {
 void RequestQueue::Stop() {
   absl::MutexLock lock(&mu_);
   stopped_ = true;
+}
+
+bool RequestQueue::stopped() const {
+  absl::MutexLock lock(&mu_);
+  return stopped_;
 }
 
 absl::Duration RequestQueue::RetryDelay() const {

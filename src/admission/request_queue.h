@@ -53,8 +53,9 @@ class RequestQueue {
   // Its adapters are there, or failed to come: there is nothing to wait for. Before or after Enqueue.
   void MarkReady(const std::shared_ptr<QueuedRequest>& request);
 
-  // The ready request of highest priority, the earliest of those. Waits for one; nullptr once Stop was called.
-  std::shared_ptr<QueuedRequest> TakeReady();
+  // The ready request of highest priority, the earliest of those. Waits for one; nullptr after `patience`, or once Stop was
+  // called.
+  std::shared_ptr<QueuedRequest> TakeReady(absl::Duration patience);
 
   // Takes the request out where it waits; false where it does not (it runs, or has ended).
   bool Remove(const std::shared_ptr<QueuedRequest>& request);
@@ -81,7 +82,8 @@ class RequestQueue {
 
   void Close();                             // admits nobody from now on
   bool AwaitEmpty(absl::Duration timeout);  // true once every request has ended
-  void Stop();                              // TakeReady returns nullptr
+  void Stop();                              // TakeReady returns nullptr from now on
+  bool stopped() const;
 
  private:
   absl::Duration RetryDelay() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -85,14 +85,15 @@ class Pipeline {
                                                         AdapterSet set) = 0;
 
   // One denoising step of every row in the plan, each under its own adapter set. Returns when the step's work is done, not
-  // merely queued. On error no row has advanced. REQUIRES: no row done; sizes alike.
+  // merely queued. After an error the rows of the plan are of no further use. REQUIRES: no row done; sizes alike.
   virtual absl::Status Step(const BatchPlan& plan) = 0;
 
   // The finished row as an image.
   virtual absl::StatusOr<RgbImage> Decode(const Row& row) = 0;
 
-  // True where every clean base weight still has the checksum it had at start. Step thread only.
-  virtual absl::StatusOr<bool> VerifyBase() = 0;
+  // Checks the next module in turn: its clean weight still has the bytes it had at start, and where no adapter is in effect the
+  // live weight equals it. False where one does not. For idle moments of the step thread; a module takes milliseconds.
+  virtual absl::StatusOr<bool> VerifyNextModule() = 0;
 };
 
 }  // namespace hotlora

@@ -18,6 +18,8 @@ namespace {
 
 // Requests whose images may wait for the decode thread before the step thread pauses: bounds the memory they hold.
 constexpr uint32_t kMaxDecoding = 2;
+// A step thread that has had nothing to do for so long checks the base weights, a module at a time.
+constexpr absl::Duration kIdleAfter = absl::Milliseconds(100);
 constexpr uint32_t kWarmUpSteps = 4;
 // A machine this slow measures its baseline with the first step alone.
 constexpr double kSlowStepSeconds = 2.0;
@@ -67,11 +69,25 @@ absl::Status StepScheduler::AwaitWarmUp() {
 void StepScheduler::StepThread() {
   warm_up_status_ = WarmUp();
   warmed_up_.Notify();
-  while (std::shared_ptr<QueuedRequest> request = queue_->TakeReady()) {
+  while (!queue_->stopped()) {
+    const std::shared_ptr<QueuedRequest> request = queue_->TakeReady(kIdleAfter);
+    if (request == nullptr) {
+      VerifyWhileIdle();
+      continue;
+    }
     RunTask(std::static_pointer_cast<ImageTask>(request));
     absl::MutexLock lock(&mu_);
     const auto room = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return decoding_ < kMaxDecoding; };
     mu_.Await(absl::Condition(&room));
+  }
+}
+
+void StepScheduler::VerifyWhileIdle() {
+  const absl::StatusOr<bool> intact = pipeline_->VerifyNextModule();
+  if (!intact.ok()) {
+    NoticeDeviceFailure(intact.status());
+  } else if (!*intact) {
+    metrics_->CountBaseRestoreMismatch();
   }
 }
 

@@ -45,6 +45,7 @@ class StepScheduler {
   struct Run;  // a task on the step thread and, later, on the decode thread
 
   void StepThread();
+  void VerifyWhileIdle();
   absl::Status WarmUp();
   absl::Status MeasureBaseline(bool cfg);
 

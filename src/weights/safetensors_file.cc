@@ -216,13 +216,9 @@ struct OpenFile {
   }
 };
 
-absl::StatusOr<OpenFile> OpenRegular(const std::string& path) {
+absl::StatusOr<OpenFile> Adopt(int descriptor) {
   OpenFile file;
-  // O_NONBLOCK: opening a FIFO must not wait for a writer. It means nothing for regular files.
-  file.descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (file.descriptor < 0) {
-    return absl::ErrnoToStatus(errno, "cannot open the file");
-  }
+  file.descriptor = descriptor;
   struct stat info;
   if (fstat(file.descriptor, &info) != 0) {
     return absl::ErrnoToStatus(errno, "cannot inspect the file");
@@ -232,6 +228,15 @@ absl::StatusOr<OpenFile> OpenRegular(const std::string& path) {
   }
   file.bytes = static_cast<uint64_t>(info.st_size);
   return file;
+}
+
+absl::StatusOr<OpenFile> OpenRegular(const std::string& path) {
+  // O_NONBLOCK: opening a FIFO must not wait for a writer. It means nothing for regular files.
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (descriptor < 0) {
+    return absl::ErrnoToStatus(errno, "cannot open the file");
+  }
+  return Adopt(descriptor);
 }
 
 // Reads exactly `bytes` from where the file stands, and adds them to `hash` where there is one.
@@ -408,16 +413,36 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadInto(const std::string& pat
   return result;
 }
 
-absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadFile(const std::string& path,
-                                                          uint64_t max_bytes,
-                                                          uint64_t max_header_bytes) {
-  ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
+namespace {
+
+absl::StatusOr<std::vector<std::byte>> ReadWhole(const OpenFile& file, uint64_t max_bytes) {
   if (file.bytes > max_bytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat("file of ", file.bytes, " bytes; allowed are ", max_bytes));
   }
   std::vector<std::byte> bytes(file.bytes);
   ABSL_RETURN_IF_ERROR(ReadExactly(file, bytes.data(), file.bytes, nullptr));
+  return bytes;
+}
+
+}  // namespace
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadFile(const std::string& path,
+                                                          uint64_t max_bytes,
+                                                          uint64_t max_header_bytes) {
+  ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
+  ABSL_ASSIGN_OR_RETURN(std::vector<std::byte> bytes, ReadWhole(file, max_bytes));
+  return Parse(std::move(bytes), max_header_bytes);
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadDescriptor(int descriptor, uint64_t max_bytes,
+                                                                uint64_t max_header_bytes) {
+  const int own = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+  if (own < 0) {
+    return absl::ErrnoToStatus(errno, "cannot read the file");
+  }
+  ABSL_ASSIGN_OR_RETURN(const OpenFile file, Adopt(own));
+  ABSL_ASSIGN_OR_RETURN(std::vector<std::byte> bytes, ReadWhole(file, max_bytes));
   return Parse(std::move(bytes), max_header_bytes);
 }
 

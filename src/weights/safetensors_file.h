@@ -88,6 +88,11 @@ class SafetensorsFile {
   static absl::StatusOr<SafetensorsFile> ReadInto(const std::string& path, Destination destination,
                                                   uint64_t max_header_bytes = kMaxHeaderBytes);
 
+  // ReadFile for a file that the caller opened and keeps, from where it stands (for files opened
+  // relative to a folder).
+  static absl::StatusOr<SafetensorsFile> ReadDescriptor(
+      int descriptor, uint64_t max_bytes, uint64_t max_header_bytes = kMaxHeaderBytes);
+
   // ReadFile for bytes already in memory (uploads, fuzzing).
   static absl::StatusOr<SafetensorsFile> Parse(std::vector<std::byte> bytes,
                                                uint64_t max_header_bytes = kMaxHeaderBytes);

@@ -354,6 +354,16 @@ TEST_F(EngineTest, TimeLimitEndsARequestThatWaits) {
   EXPECT_EQ(loading->AwaitDone().code(), absl::StatusCode::kDeadlineExceeded);
 }
 
+TEST_F(EngineTest, ChecksTheBaseWhileIdleAndCountsAMismatch) {
+  EXPECT_TRUE(HasMetric("hotlora_base_restore_mismatch_total 0"));
+  absl::MutexLock lock(&pipeline_->mu);
+  pipeline_->corrupt = true;
+  const uint32_t before = pipeline_->modules_verified;
+  const auto verified = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return pipeline_->modules_verified > before + 1; };
+  pipeline_->mu.Await(absl::Condition(&verified));
+  EXPECT_TRUE(HasMetric("hotlora_base_restore_mismatch_total 1"));
+}
+
 TEST_F(EngineTest, StormOfCancelsLeavesNothingHeld) {
   std::vector<std::thread> callers;
   for (int caller = 0; caller < 4; ++caller) {

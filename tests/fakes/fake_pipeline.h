@@ -29,6 +29,8 @@ class FakePipeline : public Pipeline {
     absl::Status next_decode_error ABSL_GUARDED_BY(mu);
     std::vector<std::string> applied ABSL_GUARDED_BY(mu);  // fingerprints, as they changed
     std::vector<std::string> prompts ABSL_GUARDED_BY(mu);
+    bool corrupt ABSL_GUARDED_BY(mu) = false;  // the next module that is verified
+    uint32_t modules_verified ABSL_GUARDED_BY(mu) = 0;
     std::atomic<int> live_rows = 0;
     std::atomic<int> live_conditionings = 0;
 
@@ -112,7 +114,11 @@ class FakePipeline : public Pipeline {
                     std::vector<uint8_t>(bytes, static_cast<uint8_t>(fake.seed))};
   }
 
-  absl::StatusOr<bool> VerifyBase() override { return true; }
+  absl::StatusOr<bool> VerifyNextModule() override {
+    absl::MutexLock lock(&levers_->mu);
+    ++levers_->modules_verified;
+    return !std::exchange(levers_->corrupt, false);
+  }
 
  private:
   struct FakeConditioning : Conditioning {

@@ -1,0 +1,488 @@
+#include "src/adapters/adapter_store.h"
+
+#include <chrono>
+#include <exception>
+#include <optional>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "src/adapters/adapter_directory.h"
+#include "src/adapters/adapter_file.h"
+#include "src/adapters/host_tier.h"
+#include "src/adapters/key_map.h"
+#include "src/adapters/key_suffix.h"
+#include "src/base/error_details.h"
+#include "src/base/logging.h"
+#include "src/base/sha256.h"
+#include "src/base/status_macros.h"
+#include "src/weights/safetensors_file.h"
+
+namespace hotlora {
+namespace {
+
+// kohya writes its training tags into the header; a few MiB are common, this is ample.
+constexpr uint64_t kMaxHeaderBytes = uint64_t{32} << 20;
+// How often a file may change under the reader before the request gives up.
+constexpr int kMaxAttempts = 4;
+
+using Hosted = std::shared_ptr<const HostedAdapter>;
+
+// Adds the seconds since it was made, or since the last call, to a figure.
+class Stopwatch {
+ public:
+  void AddTo(double& seconds) {
+    const Clock::time_point now = Clock::now();
+    seconds += std::chrono::duration<double>(now - since_).count();
+    since_ = now;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point since_ = Clock::now();
+};
+
+// Who holds how many leases. Thread-safe; outlives the store with the leases.
+class LeaseBook {
+ public:
+  explicit LeaseBook(Metrics* metrics) : metrics_(metrics) {}
+
+  uint32_t Take(const std::string& name) {
+    absl::MutexLock lock(&mutex_);
+    AddRefs(1);
+    return ++counts_[name];
+  }
+
+  void Return(const std::string& name) {
+    absl::MutexLock lock(&mutex_);
+    AddRefs(-1);
+    if (const auto count = counts_.find(name); --count->second == 0) {
+      counts_.erase(count);
+    }
+  }
+
+  uint32_t Count(absl::string_view name) const {
+    absl::MutexLock lock(&mutex_);
+    const auto count = counts_.find(name);
+    return count == counts_.end() ? 0 : count->second;
+  }
+
+ private:
+  void AddRefs(int change) {
+    if (metrics_ != nullptr) {
+      metrics_->AddAdapterRefs(change);
+    }
+  }
+
+  Metrics* const metrics_;
+  mutable absl::Mutex mutex_;  // held alone or last
+  absl::flat_hash_map<std::string, uint32_t> counts_ ABSL_GUARDED_BY(mutex_);
+};
+
+class Lease : public AdapterLease {
+ public:
+  Lease(std::shared_ptr<LeaseBook> book, Hosted hosted, const AcquireReport& report)
+      : book_(std::move(book)), hosted_(std::move(hosted)), info_(hosted_->info), report_(report) {
+    info_.in_use = book_->Take(info_.name);
+  }
+  ~Lease() override {
+    hosted_.reset();
+    book_->Return(info_.name);
+  }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+
+  const AdapterInfo& info() const override { return info_; }
+
+  // Shares ownership of the hosted version, not of the tensors alone: its bytes count as long as anybody holds them.
+  std::shared_ptr<const AdapterWeights> weights() const override {
+    return std::shared_ptr<const AdapterWeights>(hosted_, hosted_->weights.get());
+  }
+
+  const AcquireReport& report() const override { return report_; }
+
+ private:
+  const std::shared_ptr<LeaseBook> book_;
+  Hosted hosted_;
+  AdapterInfo info_;
+  const AcquireReport report_;
+};
+
+// What the file reader says, in the words of the adapter store.
+absl::Status FileError(absl::string_view name, const absl::Status& status) {
+  const bool too_large = absl::IsResourceExhausted(status);
+  return MakeError(
+      too_large ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
+      too_large ? "ADAPTER_BUDGET" : "ADAPTER_INVALID",
+      absl::StrCat("adapter ", PrintableName(name), ": ", status.message()));
+}
+
+// The same status with the adapter's name before its message.
+absl::Status Named(absl::string_view name, const absl::Status& status) {
+  return MakeError(status.code(),
+                   absl::StrCat("adapter ", PrintableName(name), ": ", status.message()),
+                   GetErrorDetails(status));
+}
+
+std::string ContentHash(const SafetensorsFile& file, const std::optional<std::string>& config) {
+  if (!config.has_value()) {
+    return file.sha256();
+  }
+  Sha256 hash;
+  hash.Update(file.sha256().data(), file.sha256().size());
+  hash.Update(config->data(), config->size());
+  return hash.HexDigest();
+}
+
+class TieredAdapterStore : public AdapterStore {
+ public:
+  TieredAdapterStore(AdapterStoreOptions options, AdapterDirectory directory, KeyMap keys,
+                     ModuleTable modules, Metrics* metrics, AdapterWeightsMaker make_weights)
+      : options_(std::move(options)),
+        directory_(std::move(directory)),
+        keys_(std::move(keys)),
+        modules_(std::move(modules)),
+        metrics_(metrics),
+        make_weights_(std::move(make_weights)),
+        book_(std::make_shared<LeaseBook>(metrics)),
+        tier_(options_.host_bytes, metrics) {}
+
+  absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) override {
+    AcquireReport report;
+    ABSL_ASSIGN_OR_RETURN(Hosted hosted, Bring(name, /*old_will_do=*/true, report));
+    return std::make_unique<Lease>(book_, std::move(hosted), report);
+  }
+
+  absl::StatusOr<AdapterInfo> Load(absl::string_view name, bool pin) override {
+    AcquireReport report;
+    ABSL_ASSIGN_OR_RETURN(const Hosted hosted, Bring(name, /*old_will_do=*/false, report));
+    if (pin) {
+      tier_.Pin(name);
+    }
+    absl::MutexLock lock(&mutex_);
+    return Describe(name, hosted->version);
+  }
+
+  absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override {
+    const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+    absl::MutexLock lock(&mutex_);
+    const std::optional<AdapterInfo> resident = tier_.Describe(name);
+    if (!version.ok() && !resident.has_value()) {
+      return version.status();
+    }
+    if (const auto flight = flights_.find(name); flight != flights_.end()) {
+      flight->second->unloaded = true;
+    }
+    tier_.Remove(name, EvictionReason::kExplicit);
+    if (version.ok()) {
+      return Describe(name, *version);
+    }
+    AdapterInfo info = *resident;
+    info.tier = AdapterTier::kDisk;
+    info.pinned = false;
+    info.in_use = book_->Count(name);
+    return info;
+  }
+
+  absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
+    ABSL_ASSIGN_OR_RETURN(const AdapterVersion version, directory_.Find(name));
+    absl::MutexLock lock(&mutex_);
+    return Describe(name, version);
+  }
+
+  absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after,
+                                                size_t limit) const override {
+    const std::vector<ListedAdapter> listed = directory_.List();
+    std::vector<AdapterInfo> infos;
+    absl::MutexLock lock(&mutex_);
+    for (const ListedAdapter& adapter : listed) {
+      if (adapter.name > after && infos.size() < limit) {
+        infos.push_back(Describe(adapter.name, adapter.version));
+      }
+    }
+    ForgetVanished(listed);
+    return infos;
+  }
+
+ private:
+  // One read of one adapter, and everybody who waits for it.
+  struct Flight {
+    bool unloaded = false;  // guarded by mutex_: asked to leave the tier before it came in
+    // Written by the reader before `done`, read after it.
+    AdapterVersion version;
+    absl::StatusOr<Hosted> result = absl::InternalError("not read");
+    absl::Notification done;
+  };
+
+  struct Failure {
+    AdapterVersion version;
+    absl::Status status;
+  };
+
+  // The adapter in the version that its file has now. With `old_will_do` an earlier version where the file is broken.
+  absl::StatusOr<Hosted> Bring(absl::string_view name, bool old_will_do, AcquireReport& report) {
+    Stopwatch watch;
+    for (int attempt = 1;; ++attempt) {
+      const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+      if (!version.ok()) {
+        CountRequest(attempt, TierLabel::kHost, false);
+        CountRequest(attempt, TierLabel::kDisk, false);
+        Forget(name, version.status());
+        return version.status();
+      }
+      Hosted hosted = UseHosted(name, *version, old_will_do);
+      CountRequest(attempt, TierLabel::kHost, hosted != nullptr);
+      if (hosted != nullptr) {
+        if (attempt == 1) {
+          report.tier_found = AdapterTier::kHost;
+        }
+        watch.AddTo(report.lookup_seconds);
+        return hosted;
+      }
+      CountRequest(attempt, TierLabel::kDisk, true);
+      bool leads = false;
+      const std::shared_ptr<Flight> flight = JoinFlight(name, *version, leads);
+      watch.AddTo(report.lookup_seconds);
+      if (flight == nullptr) {
+        continue;  // it came in between
+      }
+      if (leads) {
+        Fly(std::string(name), *flight, report);
+      } else {
+        flight->done.WaitForNotification();
+      }
+      watch = Stopwatch();
+      // A read that began before the file was replaced is not what this caller asked for.
+      if (!leads && flight->version != *version && attempt < kMaxAttempts) {
+        continue;
+      }
+      if (!flight->result.ok() && old_will_do && absl::IsFailedPrecondition(flight->result.status())) {
+        if (Hosted old = tier_.Use(name, nullptr); old != nullptr) {
+          return old;
+        }
+      }
+      return flight->result;
+    }
+  }
+
+  // From the host tier: this version, or the one that serves because this version is known to be broken.
+  Hosted UseHosted(absl::string_view name, const AdapterVersion& version, bool old_will_do)
+      ABSL_LOCKS_EXCLUDED(mutex_) {
+    if (Hosted hosted = tier_.Use(name, &version); hosted != nullptr || !old_will_do) {
+      return hosted;
+    }
+    absl::MutexLock lock(&mutex_);
+    const auto failure = failures_.find(name);
+    const bool broken = failure != failures_.end() && failure->second.version == version &&
+                        absl::IsFailedPrecondition(failure->second.status);
+    return broken ? tier_.Use(name, nullptr) : nullptr;
+  }
+
+  // The flight under way, or a new one that the caller leads; nullptr where one has just landed.
+  std::shared_ptr<Flight> JoinFlight(absl::string_view name, const AdapterVersion& version,
+                                     bool& leads) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    const auto under_way = flights_.find(name);
+    if (under_way != flights_.end()) {
+      return under_way->second;
+    }
+    if (tier_.Use(name, &version) != nullptr) {
+      return nullptr;
+    }
+    leads = true;
+    return flights_.emplace(std::string(name), std::make_shared<Flight>()).first->second;
+  }
+
+  // Reads the adapter and tells everybody; nothing keeps it from landing.
+  void Fly(const std::string& name, Flight& flight, AcquireReport& report)
+      ABSL_LOCKS_EXCLUDED(mutex_) {
+    try {
+      flight.result = Read(name, flight.version, report);
+    } catch (const std::bad_alloc&) {
+      flight.result =
+          MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                    absl::StrCat("no memory to read adapter ", PrintableName(name)));
+    } catch (const std::exception& error) {
+      LogError("reading adapter ", name, ": ", error.what());
+      flight.result = MakeError(absl::StatusCode::kInternal, "INTERNAL",
+                                absl::StrCat("adapter ", PrintableName(name), " cannot be read"));
+    }
+    {
+      absl::MutexLock lock(&mutex_);
+      if (flight.result.ok()) {
+        const Hosted& hosted = *flight.result;
+        if (!flight.unloaded) {
+          tier_.Insert(hosted);
+        }
+        failures_.erase(name);
+        known_[name] = {hosted->info, hosted->version};
+        LogInfo("adapter ", name, " read: ", hosted->info.format, ", rank ", hosted->info.rank_max,
+                ", ", hosted->info.matched_modules, " modules, ", hosted->room.bytes(), " bytes");
+      } else if (!absl::IsNotFound(flight.result.status())) {
+        failures_[name] = {flight.version, flight.result.status()};
+        LogWarning(flight.result.status().message());
+      }
+      flights_.erase(name);
+    }
+    flight.done.Notify();
+  }
+
+  absl::StatusOr<Hosted> Read(const std::string& name, AdapterVersion& version,
+                              AcquireReport& report) {
+    Stopwatch watch;
+    ABSL_ASSIGN_OR_RETURN(Contents contents, ReadContents(name, version));
+    watch.AddTo(report.read_seconds);
+
+    AdapterFileOptions options;
+    options.allow_unmatched_keys = options_.allow_unmatched_keys;
+    options.peft_config = std::move(contents.peft_config);
+    const std::string hash = ContentHash(contents.file, options.peft_config);
+    absl::StatusOr<ParsedAdapter> parsed =
+        ParseAdapter(std::move(contents.file), keys_, modules_, options);
+    if (!parsed.ok()) {
+      return Named(name, parsed.status());
+    }
+    // All that can be wrong with the file is known by now: from here on others make room.
+    absl::StatusOr<HostReservation> room = tier_.Reserve(name, parsed->tensor_bytes);
+    if (!room.ok()) {
+      return Named(name, room.status());
+    }
+    ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, make_weights_(*parsed));
+    watch.AddTo(report.parse_seconds);
+
+    AdapterInfo info;
+    info.name = name;
+    info.content_sha256 = hash;
+    info.format = parsed->format;
+    info.rank_max = parsed->rank_max;
+    info.bytes = parsed->file.file_bytes();
+    info.tier = AdapterTier::kHost;
+    info.targets = std::move(parsed->targets);
+    info.matched_modules = static_cast<uint32_t>(parsed->deltas.size());
+    info.unmatched_keys = std::move(parsed->unmatched_keys);
+    return std::make_shared<const HostedAdapter>(std::move(info), version, *std::move(room),
+                                                 std::move(weights));
+  }
+
+  struct Contents {
+    SafetensorsFile file;
+    std::optional<std::string> peft_config;
+  };
+
+  // The bytes of one version, untorn: what the name means after the reading is what was read.
+  absl::StatusOr<Contents> ReadContents(const std::string& name, AdapterVersion& version) {
+    for (int attempt = 1;; ++attempt) {
+      ABSL_ASSIGN_OR_RETURN(OpenedAdapter opened, directory_.OpenAdapter(name));
+      version = opened.version;
+      absl::StatusOr<SafetensorsFile> file = SafetensorsFile::ReadDescriptor(
+          opened.weights.number(), options_.host_bytes + kMaxHeaderBytes, kMaxHeaderBytes);
+      ABSL_ASSIGN_OR_RETURN(const AdapterVersion now, directory_.Find(name));
+      if (now == version) {
+        if (!file.ok()) {
+          return FileError(name, file.status());
+        }
+        return Contents{*std::move(file), std::move(opened.peft_config)};
+      }
+      if (attempt == kMaxAttempts) {
+        return MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
+                         absl::StrCat("adapter ", PrintableName(name), " changes while it is read"));
+      }
+    }
+  }
+
+  // Only the first look of a request counts.
+  void CountRequest(int attempt, TierLabel tier, bool hit) {
+    if (attempt == 1 && metrics_ != nullptr) {
+      metrics_->CountCacheRequest(tier, hit);
+    }
+  }
+
+  // The file is gone: so is what was kept of it, but for what requests hold.
+  void Forget(absl::string_view name, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_) {
+    if (absl::IsNotFound(status)) {
+      absl::MutexLock lock(&mutex_);
+      known_.erase(name);
+      failures_.erase(name);
+      tier_.Remove(name, EvictionReason::kExplicit);
+    }
+  }
+
+  void ForgetVanished(const std::vector<ListedAdapter>& listed) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (known_.size() + failures_.size() <= listed.size()) {
+      return;
+    }
+    absl::flat_hash_set<absl::string_view> names;
+    for (const ListedAdapter& adapter : listed) {
+      names.insert(adapter.name);
+    }
+    absl::erase_if(known_, [&](const auto& entry) { return !names.contains(entry.first); });
+    absl::erase_if(failures_, [&](const auto& entry) { return !names.contains(entry.first); });
+  }
+
+  AdapterInfo Describe(absl::string_view name, const AdapterVersion& version) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    AdapterInfo info;
+    if (std::optional<AdapterInfo> resident = tier_.Describe(name); resident.has_value()) {
+      info = *std::move(resident);
+    } else if (const auto known = known_.find(name);
+               known != known_.end() && known->second.version == version) {
+      info = known->second.info;
+      info.tier = AdapterTier::kDisk;
+    } else {
+      info.name = std::string(name);
+      info.bytes = version.weights.size;
+    }
+    info.in_use = book_->Count(name);
+    const auto failure = failures_.find(name);
+    if (flights_.contains(name)) {
+      info.state = AdapterState::kLoading;
+    } else if (failure != failures_.end() && failure->second.version == version) {
+      info.state = AdapterState::kFailed;
+      info.error = std::string(failure->second.status.message());
+    }
+    return info;
+  }
+
+  struct Known {
+    AdapterInfo info;
+    AdapterVersion version;
+  };
+
+  // Constant after construction.
+  const AdapterStoreOptions options_;
+  const AdapterDirectory directory_;
+  const KeyMap keys_;
+  const ModuleTable modules_;
+  Metrics* const metrics_;
+  const AdapterWeightsMaker make_weights_;
+
+  // Their own synchronisation; taken after mutex_ where both are needed.
+  const std::shared_ptr<LeaseBook> book_;
+  HostTier tier_;
+
+  mutable absl::Mutex mutex_;  // never held while a file is read
+  absl::flat_hash_map<std::string, std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mutex_);
+  // What the last sound read and the last failed read of a file said; for messages and listings.
+  mutable absl::flat_hash_map<std::string, Known> known_ ABSL_GUARDED_BY(mutex_);
+  mutable absl::flat_hash_map<std::string, Failure> failures_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(
+    AdapterStoreOptions options, ModuleTable modules, Metrics* metrics,
+    AdapterWeightsMaker make_weights) {
+  ABSL_ASSIGN_OR_RETURN(AdapterDirectory directory,
+                        AdapterDirectory::Open(options.directory, options.follow_links));
+  ABSL_ASSIGN_OR_RETURN(KeyMap keys, KeyMap::Build(modules));
+  return std::make_unique<TieredAdapterStore>(std::move(options), std::move(directory),
+                                              std::move(keys), std::move(modules), metrics,
+                                              std::move(make_weights));
+}
+
+}  // namespace hotlora

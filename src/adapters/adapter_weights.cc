@@ -1,0 +1,69 @@
+#include "src/adapters/adapter_weights.h"
+
+#include <ATen/ATen.h>
+
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "src/adapters/adapter_store.h"
+#include "src/nn/lora_delta.h"
+#include "src/tensor/torch_guard.h"
+
+namespace hotlora {
+namespace {
+
+at::ScalarType TorchDtype(StoredDtype dtype) {
+  switch (dtype) {
+    case StoredDtype::kF16:
+      return at::kHalf;
+    case StoredDtype::kBF16:
+      return at::kBFloat16;
+    case StoredDtype::kF64:
+      return at::kDouble;
+    default:
+      return at::kFloat;
+  }
+}
+
+// The tensor in its stored shape.
+at::Tensor Load(const ParsedAdapter& parsed, size_t index) {
+  const StoredTensor& stored = parsed.file.tensors()[index];
+  at::Tensor tensor = at::empty(stored.shape, TorchDtype(stored.dtype));
+  std::memcpy(tensor.mutable_data_ptr(), parsed.file.Data(stored), stored.bytes());
+  return stored.dtype == StoredDtype::kF64 ? tensor.to(at::kFloat) : tensor;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const AdapterWeights>> MakeAdapterWeights(
+    const ParsedAdapter& parsed) {
+  auto weights = std::make_shared<AdapterWeights>();
+  const absl::Status made = GuardTorch("adapter load", [&] {
+    weights->deltas.reserve(parsed.deltas.size());
+    for (const ParsedDelta& from : parsed.deltas) {
+      LoraDelta delta;
+      delta.module = from.module;
+      delta.scale = from.scale;
+      delta.down = Load(parsed, from.down).view({from.rank, -1});
+      delta.up = Load(parsed, from.up).view({-1, from.rank});
+      if (from.mid.has_value()) {
+        delta.mid = Load(parsed, *from.mid);
+      }
+      weights->deltas.push_back(std::move(delta));
+    }
+    return absl::OkStatus();
+  });
+  if (!made.ok()) {
+    return made;
+  }
+  return std::shared_ptr<const AdapterWeights>(std::move(weights));
+}
+
+absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(AdapterStoreOptions options,
+                                                                   ModuleTable modules,
+                                                                   Metrics* metrics) {
+  return Create(std::move(options), std::move(modules), metrics, MakeAdapterWeights);
+}
+
+}  // namespace hotlora

@@ -1,0 +1,209 @@
+#include "src/adapters/key_map.h"
+
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "src/base/error_details.h"
+#include "src/base/status_macros.h"
+
+namespace hotlora {
+namespace {
+
+constexpr std::pair<absl::string_view, absl::string_view> kOutsideBlocks[] = {
+    {"conv_in", "input_blocks.0.0"},
+    {"conv_out", "out.2"},
+    {"time_embedding.linear_1", "time_embed.0"},
+    {"time_embedding.linear_2", "time_embed.2"},
+    {"add_embedding.linear_1", "label_emb.0.0"},
+    {"add_embedding.linear_2", "label_emb.0.2"},
+};
+
+constexpr std::pair<absl::string_view, absl::string_view> kInsideResnet[] = {
+    {"conv1", "in_layers.2"},
+    {"time_emb_proj", "emb_layers.1"},
+    {"conv2", "out_layers.3"},
+    {"conv_shortcut", "skip_connection"},
+};
+
+constexpr std::pair<absl::string_view, absl::string_view> kOldTextNames[] = {
+    {"q_proj", "to_q"}, {"k_proj", "to_k"}, {"v_proj", "to_v"}, {"out_proj", "to_out"}};
+
+template <size_t n>
+absl::string_view Translate(const std::pair<absl::string_view, absl::string_view> (&table)[n],
+                            absl::string_view name) {
+  for (const auto& [from, to] : table) {
+    if (from == name) {
+      return to;
+    }
+  }
+  return "";
+}
+
+// Writes UNet names the way single-file checkpoints do.
+class SgmSpelling {
+ public:
+  explicit SgmSpelling(const ModuleTable& table) : group_(table.unet_layers_per_block + 1) {
+    for (const AdaptableModule& module : table.modules) {
+      const std::vector<absl::string_view> part = absl::StrSplit(module.path, '.');
+      if (module.component == Component::kUnet && part.size() > 3 && part[0] == "up_blocks" &&
+          part[2] == "attentions") {
+        up_blocks_with_attention_.insert(std::string(part[1]));
+      }
+    }
+  }
+
+  // "" where the module has no such name.
+  std::string Of(absl::string_view path) const {
+    if (const absl::string_view outside = Translate(kOutsideBlocks, path); !outside.empty()) {
+      return std::string(outside);
+    }
+    const std::vector<std::string> part = absl::StrSplit(path, '.');
+    if (part[0] == "mid_block" && part.size() >= 4) {
+      int index = 0;
+      if (!absl::SimpleAtoi(part[2], &index)) {
+        return "";
+      }
+      // resnet 0, attention 0, resnet 1
+      const int place = part[1] == "resnets" ? 2 * index : 2 * index + 1;
+      return WithInside(absl::StrCat("middle_block.", place), part[1], part, 3);
+    }
+    int block = 0, slot = 0;
+    if (part.size() < 5 || !absl::SimpleAtoi(part[1], &block) ||
+        !absl::SimpleAtoi(part[3], &slot)) {
+      return "";
+    }
+    if (part[0] == "down_blocks") {
+      if (part[2] == "downsamplers") {
+        return absl::StrCat("input_blocks.", group_ * (block + 1), ".0.op");
+      }
+      return WithInside(absl::StrCat("input_blocks.", group_ * block + slot + 1,
+                                     part[2] == "attentions" ? ".1" : ".0"),
+                        part[2], part, 4);
+    }
+    if (part[0] == "up_blocks") {
+      if (part[2] == "upsamplers") {
+        return absl::StrCat("output_blocks.", group_ * (block + 1) - 1,
+                            up_blocks_with_attention_.count(part[1]) > 0 ? ".2.conv" : ".1.conv");
+      }
+      return WithInside(absl::StrCat("output_blocks.", group_ * block + slot,
+                                     part[2] == "attentions" ? ".1" : ".0"),
+                        part[2], part, 4);
+    }
+    return "";
+  }
+
+ private:
+  static std::string WithInside(absl::string_view place, absl::string_view kind,
+                                const std::vector<std::string>& part, size_t first) {
+    const std::string rest = absl::StrJoin(part.begin() + first, part.end(), ".");
+    if (kind == "attentions") {
+      return absl::StrCat(place, ".", rest);
+    }
+    const absl::string_view inside =
+        kind == "resnets" ? Translate(kInsideResnet, rest) : absl::string_view();
+    return inside.empty() ? "" : absl::StrCat(place, ".", inside);
+  }
+
+  int group_;
+  std::set<std::string> up_blocks_with_attention_;
+};
+
+std::string Under(absl::string_view path) { return absl::StrReplaceAll(path, {{".", "_"}}); }
+
+void AddPeftPrefixes(absl::string_view component, absl::string_view path,
+                     std::vector<std::string>& spellings) {
+  spellings.push_back(absl::StrCat(component, path));
+  spellings.push_back(absl::StrCat("base_model.model.", component, path));
+  spellings.push_back(absl::StrCat(component, "base_model.model.", path));
+}
+
+std::vector<std::string> UnetSpellings(const std::string& path, const SgmSpelling& sgm) {
+  std::vector<std::string> dotted = {path};
+  const size_t attention = path.find(".attn");
+  const size_t leaf = attention == std::string::npos ? attention : path.find(".to_", attention);
+  if (leaf != std::string::npos) {
+    const absl::string_view head = absl::string_view(path).substr(0, leaf);
+    const absl::string_view tail = absl::StripSuffix(absl::string_view(path).substr(leaf), ".0");
+    dotted.push_back(absl::StrCat(head, ".processor", tail));
+    if (const std::string short_name = absl::StrCat(head, tail); short_name != path) {
+      dotted.push_back(short_name);
+    }
+  }
+  std::vector<std::string> spellings;
+  for (const std::string& name : dotted) {
+    spellings.push_back(name);
+    spellings.push_back(absl::StrCat("base_model.model.", name));
+    AddPeftPrefixes("unet.", name, spellings);
+  }
+  std::set<std::string> underscored = {Under(path)};
+  if (const std::string name = sgm.Of(path); !name.empty()) {
+    spellings.push_back(absl::StrCat("diffusion_model.", name));
+    spellings.push_back(absl::StrCat("model.diffusion_model.", name));
+    underscored.insert(Under(name));
+  }
+  for (const std::string& name : underscored) {
+    spellings.push_back(absl::StrCat("lora_unet_", name));
+    spellings.push_back(absl::StrCat("lycoris_", name));
+  }
+  return spellings;
+}
+
+std::vector<std::string> TextSpellings(const std::string& path, Component component) {
+  const bool first = component == Component::kTextEncoder;
+  std::set<std::string> names = {path, std::string(absl::StripPrefix(path, "text_model."))};
+  std::vector<std::string> spellings;
+  for (const std::string& name : names) {
+    const std::string under = Under(name);
+    if (first) {
+      spellings.push_back(absl::StrCat("lora_te_", under));
+    }
+    spellings.push_back(absl::StrCat(first ? "lora_te1_" : "lora_te2_", under));
+
+    const absl::string_view prefix = first ? "text_encoder." : "text_encoder_2.";
+    AddPeftPrefixes(prefix, name, spellings);
+    const size_t leaf = name.rfind('.') + 1;
+    const absl::string_view old =
+        Translate(kOldTextNames, absl::string_view(name).substr(leaf));
+    if (!old.empty() && absl::StrContains(name, "self_attn.")) {
+      AddPeftPrefixes(prefix, absl::StrCat(name.substr(0, leaf), old), spellings);
+    }
+  }
+  return spellings;
+}
+
+}  // namespace
+
+absl::StatusOr<KeyMap> KeyMap::Build(const ModuleTable& table) {
+  KeyMap map;
+  const SgmSpelling sgm(table);
+  for (size_t index = 0; index < table.modules.size(); ++index) {
+    const AdaptableModule& module = table.modules[index];
+    for (std::string& spelling : module.component == Component::kUnet
+                                     ? UnetSpellings(module.path, sgm)
+                                     : TextSpellings(module.path, module.component)) {
+      const auto [entry, inserted] = map.modules_.try_emplace(std::move(spelling), index);
+      if (!inserted && entry->second != index) {
+        return MakeError(
+            absl::StatusCode::kFailedPrecondition, "MODEL_INVALID",
+            absl::StrCat("adapter key \"", entry->first, "\" would mean two modules: \"",
+                         table.modules[entry->second].path, "\" and \"", module.path, "\""));
+      }
+    }
+  }
+  return map;
+}
+
+std::optional<size_t> KeyMap::Find(absl::string_view spelling) const {
+  const auto entry = modules_.find(spelling);
+  return entry == modules_.end() ? std::nullopt : std::optional<size_t>(entry->second);
+}
+
+}  // namespace hotlora

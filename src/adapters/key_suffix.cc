@@ -1,0 +1,136 @@
+#include "src/adapters/key_suffix.h"
+
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace hotlora {
+namespace {
+
+constexpr size_t kMaxNamed = 8;
+constexpr size_t kMaxNameLength = 160;
+
+constexpr std::pair<absl::string_view, KeyPart> kSuffixes[] = {
+    {".lora_down.weight", KeyPart::kDown},
+    {".lora_up.weight", KeyPart::kUp},
+    {".lora_mid.weight", KeyPart::kMid},
+    {".alpha", KeyPart::kAlpha},
+    {".scale", KeyPart::kScale},
+    {".lora_A.weight", KeyPart::kDown},
+    {".lora_B.weight", KeyPart::kUp},
+    {".lora_A.default.weight", KeyPart::kDown},
+    {".lora_B.default.weight", KeyPart::kUp},
+    {".lora.down.weight", KeyPart::kDown},
+    {".lora.up.weight", KeyPart::kUp},
+    {"_lora.down.weight", KeyPart::kDown},
+    {"_lora.up.weight", KeyPart::kUp},
+    {".lora_linear_layer.down.weight", KeyPart::kDown},
+    {".lora_linear_layer.up.weight", KeyPart::kUp},
+};
+
+constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedSuffixes[] = {
+    {".dora_scale", "DoRA"},
+    {".diff", "full difference"},
+    {".diff_b", "full difference"},
+    {".w_norm", "norm difference"},
+    {".b_norm", "norm difference"},
+    {".a1.weight", "GLoRA"},
+    {".a2.weight", "GLoRA"},
+    {".b1.weight", "GLoRA"},
+    {".b2.weight", "GLoRA"},
+    {".on_input", "IA3"},
+    {".lora_A.bias", "bias deltas"},
+    {".lora_B.bias", "bias deltas"},
+    {".lora_B.default.bias", "bias deltas"},
+    {".lora_down.bias", "bias deltas"},
+    {".lora_up.bias", "bias deltas"},
+};
+
+constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedParts[] = {
+    {".hada_w", "LoHa"},
+    {".hada_t", "LoHa"},
+    {".lokr_w", "LoKr"},
+    {".lokr_t", "LoKr"},
+    {".lora_magnitude_vector", "DoRA"},
+    {".oft_", "OFT"},
+    {".boft_", "BOFT"},
+    {".ia3_l", "IA3"},
+    {".vera_lambda_", "VeRA"},
+    {".lora_embedding_", "embedding LoRA"},
+    {"bundle_emb.", "bundled embeddings"},
+};
+
+// Parts of names that no SDXL module has.
+constexpr std::pair<absl::string_view, absl::string_view> kForeignParts[] = {
+    {"single_transformer_blocks", "Flux"},
+    {"double_blocks", "Flux"},
+    {"single_blocks", "Flux"},
+    {"joint_blocks", "Stable Diffusion 3"},
+    {"transformer.transformer_blocks", "Stable Diffusion 3 or another transformer model"},
+    {"down_blocks_0_attentions", "Stable Diffusion 1 or 2"},
+    {"down_blocks.0.attentions", "Stable Diffusion 1 or 2"},
+    {"up_blocks_3_attentions", "Stable Diffusion 1 or 2"},
+    {"up_blocks.3.attentions", "Stable Diffusion 1 or 2"},
+    {"input_blocks_1_1_", "Stable Diffusion 1 or 2"},
+    {"output_blocks_11_1_", "Stable Diffusion 1 or 2"},
+    {"lora_te3_", "Stable Diffusion 3"},
+};
+
+}  // namespace
+
+std::optional<SplitKey> SplitAdapterKey(absl::string_view key) {
+  for (const auto& [suffix, part] : kSuffixes) {
+    if (absl::EndsWith(key, suffix) && key.size() > suffix.size()) {
+      return SplitKey{key.substr(0, key.size() - suffix.size()), part};
+    }
+  }
+  return std::nullopt;
+}
+
+absl::string_view UnsupportedFormatOf(absl::string_view key) {
+  for (const auto& [suffix, format] : kUnsupportedSuffixes) {
+    if (absl::EndsWith(key, suffix)) {
+      return format;
+    }
+  }
+  for (const auto& [part, format] : kUnsupportedParts) {
+    if (absl::StrContains(key, part)) {
+      return format;
+    }
+  }
+  return "";
+}
+
+absl::string_view ForeignModelOf(absl::string_view key) {
+  for (const auto& [part, model] : kForeignParts) {
+    if (absl::StrContains(key, part)) {
+      return model;
+    }
+  }
+  return "";
+}
+
+std::string PrintableName(absl::string_view name) {
+  const bool cut = name.size() > kMaxNameLength;
+  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kMaxNameLength)), cut ? "..." : "",
+                      "\"");
+}
+
+void NameSample::Add(absl::string_view name) { AddPrintable(PrintableName(name)); }
+
+void NameSample::AddPrintable(std::string text) {
+  if (++count_ <= kMaxNamed) {
+    first_.push_back(std::move(text));
+  }
+}
+
+std::string NameSample::ToString() const {
+  return absl::StrCat(
+      absl::StrJoin(first_, ", "),
+      count_ > first_.size() ? absl::StrCat(" and ", count_ - first_.size(), " more") : "");
+}
+
+}  // namespace hotlora

@@ -1,0 +1,69 @@
+#ifndef HOTLORA_SRC_ADAPTERS_PEFT_SCALING_H_
+#define HOTLORA_SRC_ADAPTERS_PEFT_SCALING_H_
+
+// The scale of a PEFT adapter's modules, which PEFT keeps outside the tensors. No LibTorch here.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "src/weights/module_table.h"
+
+namespace re2 {
+class RE2;
+}  // namespace re2
+
+namespace hotlora {
+
+// What one PEFT configuration, or several in one file, say of ranks and alphas:
+//
+//   scale = lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora
+//
+// rank_pattern and alpha_pattern override r and lora_alpha: the first key that matches the end of the module's path, as a
+// regular expression, at a "." or its beginning.
+// Source   PEFT tuners/lora/layer.py (update_layer), utils/other.py (get_pattern_key); facts C2
+// Threads  immutable, thread-safe
+class PeftScaling {
+ public:
+  PeftScaling() = default;
+
+  // `lora_adapter_metadata` of a safetensors header, as diffusers writes it: one JSON object whose keys begin with
+  // "unet.", "text_encoder." or "text_encoder_2.". A component without keys has no scale here.
+  //   FailedPrecondition   ADAPTER_INVALID: not such JSON, numbers out of range, too many or unsound patterns;
+  //                        ADAPTER_UNSUPPORTED: a configuration that is more than plain LoRA (use_dora, PiSSA, ...)
+  static absl::StatusOr<PeftScaling> FromMetadata(absl::string_view json);
+
+  // `adapter_config.json` of a PEFT folder, for all components. The same errors.
+  static absl::StatusOr<PeftScaling> FromConfig(absl::string_view json);
+
+  // The scale of one module whose tensors have `rank`; nothing where no configuration speaks of its component.
+  // FailedPrecondition (ADAPTER_INVALID) where the configuration says another rank.
+  absl::StatusOr<std::optional<double>> ScaleOf(const AdaptableModule& module, int64_t rank) const;
+
+ private:
+  struct Pattern {
+    std::shared_ptr<const re2::RE2> path;
+    double value;
+  };
+  struct Config {
+    std::optional<double> rank;
+    double alpha = 8.0;  // PEFT's default where the key is missing
+    bool rslora = false;
+    std::vector<Pattern> ranks, alphas;
+  };
+
+  template <typename Json>
+  static absl::StatusOr<Config> ReadConfig(const Json& json);
+  template <typename Json>
+  static absl::StatusOr<std::vector<Pattern>> ReadPatterns(const Json& json);
+
+  std::optional<Config> configs_[3];  // by Component
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_ADAPTERS_PEFT_SCALING_H_

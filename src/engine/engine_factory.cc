@@ -1,0 +1,53 @@
+#include "src/engine/engine_factory.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "src/base/logging.h"
+#include "src/base/status_macros.h"
+#include "src/pipeline/sdxl_pipeline.h"
+#include "src/sdxl/sdxl_model.h"
+#include "src/tensor/device.h"
+#include "src/tensor/memory_stats.h"
+
+namespace hotlora {
+namespace {
+
+constexpr absl::Duration kLongestOnCuda = absl::Seconds(300);
+
+void TellMetrics(const Engine& engine, c10::Device device, Metrics& metrics) {
+  GaugeSources sources;
+  sources.device = engine.model().device;
+  sources.device_memory = [device] {
+    const MemoryStats stats = GetMemoryStats(device);
+    return DeviceMemory{stats.allocated, stats.reserved, stats.fragmentation()};
+  };
+  sources.queue_depth = [&engine] { return engine.queue_depth(); };
+  sources.queue_capacity = engine.options().max_queue;
+  metrics.SetSources(std::move(sources));
+  metrics.SetBuildInfo(HOTLORA_VERSION, HOTLORA_LIBTORCH_VERSION);
+  metrics.SetModelInfo(engine.model().name, engine.model().sha256, engine.model().dtype, engine.model().device);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics* metrics) {
+  InstallCountingCpuAllocator();
+  ABSL_ASSIGN_OR_RETURN(const ComputePlace place, ResolvePlace(config.device, config.dtype));
+  LogInfo("loading the model on ", DeviceName(place.device), " in ", DtypeName(place.dtype));
+  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<SdxlModel> model, SdxlModel::Load(config.model_folder, place));
+  ModuleTable modules = model->modules();
+  std::filesystem::path path(config.model_folder);
+  const std::string name = path.has_filename() ? path.filename() : path.parent_path().filename();
+  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, MakeSdxlPipeline(std::move(model), name));
+  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterStore> adapters,
+                        AdapterStore::Create(std::move(config.adapters), std::move(modules), metrics));
+  config.engine.max_request_time =
+      config.max_request_time.value_or(place.device.is_cuda() ? kLongestOnCuda : absl::InfiniteDuration());
+  std::unique_ptr<Engine> engine =
+      Engine::Create(std::move(config.engine), std::move(pipeline), std::move(adapters), metrics);
+  TellMetrics(*engine, place.device, *metrics);
+  return engine;
+}
+
+}  // namespace hotlora

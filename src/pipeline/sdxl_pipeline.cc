@@ -1,0 +1,285 @@
+#include "src/pipeline/sdxl_pipeline.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "src/base/error_details.h"
+#include "src/base/status_macros.h"
+#include "src/pipeline/applied_adapters.h"
+#include "src/sampling/euler_sampler.h"
+#include "src/sampling/guidance.h"
+#include "src/sampling/noise_schedule.h"
+#include "src/sdxl/weight_checksum.h"
+#include "src/tensor/device.h"
+#include "src/tensor/seeded_noise.h"
+#include "src/tensor/torch_guard.h"
+
+namespace hotlora {
+namespace {
+
+// One side (positive or negative) of a prompt as the UNet takes it, in the network's dtype on its device.
+struct TextSide {
+  at::Tensor hidden;  // [1, tokens, cross-attention width]
+  at::Tensor pooled;  // [1, pooled width]
+};
+
+struct SdxlConditioning final : Conditioning {
+  TextSide positive;
+  TextSide negative;  // undefined tensors where no guidance is wanted
+};
+
+struct SdxlRow final : Row {
+  SdxlRow(const DenoiseOptions& row_options, std::unique_ptr<SamplerState> row_sampler)
+      : options(row_options), sampler(std::move(row_sampler)) {}
+
+  uint32_t steps_done() const override { return sampler->steps_done(); }
+  uint32_t total_steps() const override { return sampler->total_steps(); }
+
+  const DenoiseOptions options;
+  std::shared_ptr<const SdxlConditioning> conditioning;
+  AdapterSet adapters;
+  std::unique_ptr<SamplerState> sampler;
+  at::Tensor latents;  // [1, latent channels, height / factor, width / factor], float32 on the device
+};
+
+ScheduleKind KindOf(NoiseScheduleKind kind) {
+  switch (kind) {
+    case NoiseScheduleKind::kDefault:
+      return ScheduleKind::kCheckpoint;
+    case NoiseScheduleKind::kKarras:
+      return ScheduleKind::kKarras;
+    case NoiseScheduleKind::kExponential:
+      return ScheduleKind::kExponential;
+    case NoiseScheduleKind::kTrailing:
+      return ScheduleKind::kTrailing;
+  }
+  return ScheduleKind::kCheckpoint;
+}
+
+// Collects what the UNet takes, one network row after the other. An image with guidance has two: negative, then positive.
+class UnetBatch {
+ public:
+  void Add(const SdxlRow& row) {
+    const at::Tensor sample = row.sampler->ScaleInput(row.latents);
+    if (row.options.cfg()) {
+      AddSide(row, sample, row.conditioning->negative, row.options.negative_size_ids);
+    }
+    AddSide(row, sample, row.conditioning->positive, row.options.size_ids);
+  }
+
+  UnetInput Input(const ComputePlace& place) const {
+    const auto float32 = at::TensorOptions().dtype(at::kFloat);
+    const auto rows = static_cast<int64_t>(timesteps_.size());
+    return {at::cat(samples_).to(place.dtype),
+            at::tensor(timesteps_, float32).to(place.device),
+            at::cat(hidden_),
+            at::cat(pooled_),
+            at::tensor(size_ids_, float32).view({rows, 6}).to(place.device)};
+  }
+
+ private:
+  void AddSide(const SdxlRow& row, const at::Tensor& sample, const TextSide& side, const SizeIds& size_ids) {
+    samples_.push_back(sample);
+    timesteps_.push_back(row.sampler->timestep());
+    hidden_.push_back(side.hidden);
+    pooled_.push_back(side.pooled);
+    size_ids_.insert(size_ids_.end(), size_ids.begin(), size_ids.end());
+  }
+
+  std::vector<at::Tensor> samples_, hidden_, pooled_;
+  std::vector<float> timesteps_, size_ids_;
+};
+
+class SdxlPipeline final : public Pipeline {
+ public:
+  SdxlPipeline(std::unique_ptr<SdxlModel> model, ModelInfo info, NoiseSchedule schedule)
+      : model_(std::move(model)),
+        info_(std::move(info)),
+        schedule_(std::move(schedule)),
+        applied_(model_->modules(), model_->adaptable_weights()) {}
+
+  // Remembers the bytes that VerifyNextModule compares with.
+  absl::Status RecordChecksums() {
+    return GuardTorch("checksum of the base weights", [this] {
+      for (const AdaptableWeight& weight : model_->adaptable_weights()) {
+        clean_checksums_.push_back(CleanWeightsChecksum({&weight, 1}));
+      }
+      return absl::OkStatus();
+    });
+  }
+
+  const ModelInfo& info() const override { return info_; }
+
+  absl::StatusOr<SwapReport> Apply(const AdapterSet& set) override {
+    SwapReport report;
+    ABSL_RETURN_IF_ERROR(GuardTorch("adapter swap", [&] {
+      report = applied_.Apply(set);
+      return absl::OkStatus();
+    }));
+    return report;
+  }
+
+  absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
+                                                             const AdapterSet& set) override {
+    auto conditioning = std::make_shared<SdxlConditioning>();
+    ABSL_RETURN_IF_ERROR(GuardTorch("text encoding", [&]() -> absl::Status {
+      applied_.Apply(set);
+      ABSL_ASSIGN_OR_RETURN(conditioning->positive, EncodeSide(prompts.prompt, prompts.prompt_2, prompts.clip_skip));
+      if (!negative) {
+        return absl::OkStatus();
+      }
+      if (!prompts.negative_prompt.has_value() && model_->config().force_zeros_for_empty_prompt) {
+        conditioning->negative = {at::zeros_like(conditioning->positive.hidden),
+                                  at::zeros_like(conditioning->positive.pooled)};
+        return absl::OkStatus();
+      }
+      ABSL_ASSIGN_OR_RETURN(conditioning->negative,
+                            EncodeSide(prompts.negative_prompt.value_or(""), prompts.negative_prompt_2, 0));
+      return absl::OkStatus();
+    }));
+    return conditioning;
+  }
+
+  absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
+                                                std::shared_ptr<const Conditioning> conditioning,
+                                                AdapterSet set) override {
+    auto row = std::make_unique<SdxlRow>(
+        options, std::make_unique<EulerSampler>(schedule_.Plan(options.steps, KindOf(options.schedule))));
+    row->conditioning = std::static_pointer_cast<const SdxlConditioning>(std::move(conditioning));
+    row->adapters = std::move(set);
+    ABSL_RETURN_IF_ERROR(GuardTorch("noise", [&] {
+      const VaeConfig& vae = model_->config().vae;
+      const int64_t height = options.height / vae.factor(), width = options.width / vae.factor();
+      const at::Tensor noise = SeededNoise(seed).Draw({1, vae.latent_channels, height, width});
+      row->latents = (noise * row->sampler->init_noise_sigma()).to(model_->place().device);
+      return absl::OkStatus();
+    }));
+    return row;
+  }
+
+  absl::Status Step(const BatchPlan& plan) override {
+    return GuardTorch("denoising step", [&] {
+      std::vector<SdxlRow*> left;
+      for (Row* row : plan.rows) {
+        left.push_back(static_cast<SdxlRow*>(row));
+      }
+      // Merged weights serve one adapter set at a time: the rows of each set go through the UNet together.
+      while (!left.empty()) {
+        const AdapterSet& set = left.front()->adapters;
+        const std::string fingerprint = set.Fingerprint();
+        const auto others = std::stable_partition(left.begin(), left.end(), [&fingerprint](const SdxlRow* row) {
+          return row->adapters.Fingerprint() == fingerprint;
+        });
+        applied_.Apply(set);
+        StepRows({left.begin(), others});
+        left.erase(left.begin(), others);
+      }
+      Synchronize(model_->place().device);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::StatusOr<RgbImage> Decode(const Row& row) override {
+    RgbImage image;
+    ABSL_RETURN_IF_ERROR(GuardTorch("decoding", [&]() -> absl::Status {
+      const auto& sdxl_row = static_cast<const SdxlRow&>(row);
+      if (!at::isfinite(sdxl_row.latents).all().item<bool>()) {
+        return MakeError(absl::StatusCode::kInternal, "NONFINITE_OUTPUT", "the image came out with NaN or infinity in it");
+      }
+      const at::Tensor decoded = model_->vae_decoder().forward(sdxl_row.latents);  // [1, 3, height, width]
+      const at::Tensor bytes = decoded.to(at::kFloat)
+                                   .div(2)
+                                   .add(0.5)
+                                   .clamp(0, 1)
+                                   .mul(255)
+                                   .round()
+                                   .to(at::kByte)
+                                   .squeeze(0)
+                                   .permute({1, 2, 0})
+                                   .contiguous()
+                                   .cpu();  // [height, width, 3]
+      image.height = static_cast<uint32_t>(bytes.size(0));
+      image.width = static_cast<uint32_t>(bytes.size(1));
+      const auto* data = bytes.const_data_ptr<uint8_t>();
+      image.pixels.assign(data, data + bytes.numel());
+      return absl::OkStatus();
+    }));
+    return image;
+  }
+
+  absl::StatusOr<bool> VerifyNextModule() override {
+    bool intact = true;
+    ABSL_RETURN_IF_ERROR(GuardTorch("base weight check", [&] {
+      const AdaptableWeight& weight = model_->adaptable_weights()[next_to_verify_];
+      intact = CleanWeightsChecksum({&weight, 1}) == clean_checksums_[next_to_verify_];
+      if (intact && applied_.IsClean(next_to_verify_)) {
+        intact = at::equal(weight.live, weight.clean.to(weight.live.dtype()));
+      }
+      next_to_verify_ = (next_to_verify_ + 1) % clean_checksums_.size();
+      return absl::OkStatus();
+    }));
+    return intact;
+  }
+
+ private:
+  absl::StatusOr<TextSide> EncodeSide(const std::string& text, const std::string& text_2, uint32_t clip_skip) const {
+    ABSL_ASSIGN_OR_RETURN(const std::vector<int64_t> ids, model_->tokenizer().EncodePadded(text));
+    ABSL_ASSIGN_OR_RETURN(const std::vector<int64_t> ids_2, model_->tokenizer_2().EncodePadded(text_2));
+    const TextEncoding first = model_->text_encoder().forward(at::tensor(ids).unsqueeze(0), clip_skip);
+    const TextEncoding second = model_->text_encoder_2().forward(at::tensor(ids_2).unsqueeze(0), clip_skip);
+    return TextSide{at::cat({first.hidden, second.hidden}, -1), second.pooled};
+  }
+
+  void StepRows(const std::vector<SdxlRow*>& rows) const {
+    UnetBatch batch;
+    for (const SdxlRow* row : rows) {
+      batch.Add(*row);
+    }
+    const at::Tensor predictions = model_->unet().forward(batch.Input(model_->place())).to(at::kFloat);
+    int64_t next = 0;
+    for (SdxlRow* row : rows) {
+      at::Tensor prediction = predictions.narrow(0, next, 1);  // [1, latent channels, height, width]
+      ++next;
+      if (row->options.cfg()) {
+        prediction = Guide(prediction, predictions.narrow(0, next, 1), row->options.guidance_scale,
+                           row->options.guidance_rescale);
+        ++next;
+      }
+      row->latents = row->sampler->Step(row->latents, prediction);
+    }
+  }
+
+  const std::unique_ptr<SdxlModel> model_;
+  const ModelInfo info_;
+  const NoiseSchedule schedule_;
+  AppliedAdapters applied_;                   // step thread only, like the rest
+  std::vector<std::string> clean_checksums_;  // of each adaptable module, taken at start
+  size_t next_to_verify_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name) {
+  ABSL_ASSIGN_OR_RETURN(SchedulerConfig scheduler, ParseSchedulerConfig(model->scheduler_config()));
+  const SdxlConfig& config = model->config();
+  ModelInfo info;
+  info.name = std::move(name);
+  info.sha256 = model->sha256();
+  info.dtype = DtypeName(model->place().dtype);
+  info.device = DeviceName(model->place().device);
+  info.native_size = static_cast<uint32_t>(config.native_size());
+  // A skip of all layers but one still leaves the first layer's output.
+  info.max_clip_skip = static_cast<uint32_t>(std::min(config.text_encoder.layers, config.text_encoder_2.layers) - 1);
+  auto pipeline =
+      std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)));
+  ABSL_RETURN_IF_ERROR(pipeline->RecordChecksums());
+  return pipeline;
+}
+
+const at::Tensor& RowLatents(const Row& row) { return static_cast<const SdxlRow&>(row).latents; }
+
+}  // namespace hotlora

@@ -1,0 +1,66 @@
+#include "src/sdxl/sdxl_model.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "src/base/error_details.h"
+#include "src/base/status_macros.h"
+#include "src/tensor/torch_guard.h"
+#include "src/weights/checkpoint.h"
+
+namespace hotlora {
+namespace {
+
+// Every fault of every component in one status.
+absl::Status CheckComplete(const Checkpoint& checkpoint) {
+  std::vector<std::string> faults;
+  for (const ComponentWeights* weights :
+       {&checkpoint.text_encoder, &checkpoint.text_encoder_2, &checkpoint.unet, &checkpoint.vae}) {
+    absl::Status status = weights->CheckComplete();
+    if (!status.ok()) {
+      faults.emplace_back(status.message());
+    }
+  }
+  if (faults.empty()) {
+    return absl::OkStatus();
+  }
+  return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED", absl::StrJoin(faults, "; "));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SdxlModel>> SdxlModel::Load(const std::string& folder, ComputePlace place) {
+  ABSL_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(folder));
+  ABSL_ASSIGN_OR_RETURN(SdxlConfig config, ParseSdxlConfig(checkpoint));
+  std::unique_ptr<SdxlModel> model(new SdxlModel(place, std::move(config)));
+  ABSL_ASSIGN_OR_RETURN(model->tokenizer_, ClipTokenizer::Load(checkpoint.tokenizer_folder));
+  ABSL_ASSIGN_OR_RETURN(model->tokenizer_2_, ClipTokenizer::Load(checkpoint.tokenizer_2_folder));
+  ABSL_RETURN_IF_ERROR(GuardTorch("model load", [&] { return model->BuildNetworks(checkpoint); }));
+  model->scheduler_config_ = std::move(checkpoint.scheduler_config);
+  model->sha256_ = std::move(checkpoint.sha256);
+  return model;
+}
+
+absl::Status SdxlModel::BuildNetworks(Checkpoint& checkpoint) {
+  auto parameters = [this](ComponentWeights& weights, Component component) {
+    return CheckpointParameters(weights, place_.device, place_.dtype, component, adaptable_);
+  };
+  CheckpointParameters text = parameters(checkpoint.text_encoder, Component::kTextEncoder);
+  text_encoder_ = std::make_unique<TextEncoder>(ParameterScope(text), config_.text_encoder);
+  CheckpointParameters text_2 = parameters(checkpoint.text_encoder_2, Component::kTextEncoder2);
+  text_encoder_2_ = std::make_unique<TextEncoder>(ParameterScope(text_2), config_.text_encoder_2);
+  CheckpointParameters unet = parameters(checkpoint.unet, Component::kUnet);
+  unet_ = std::make_unique<Unet>(ParameterScope(unet), config_.unet);
+  CheckpointParameters vae(checkpoint.vae, place_.device, place_.vae_dtype());
+  vae_decoder_ = std::make_unique<VaeDecoder>(ParameterScope(vae), config_.vae);
+  adaptable_.table.unet_layers_per_block = static_cast<int>(config_.unet.layers_per_block);
+  // Part of every checkpoint, but nothing here encodes images yet.
+  checkpoint.vae.Ignore("encoder.");
+  checkpoint.vae.Ignore("quant_conv.");
+  return CheckComplete(checkpoint);
+}
+
+}  // namespace hotlora

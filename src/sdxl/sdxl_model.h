@@ -1,0 +1,77 @@
+#ifndef HOTLORA_SRC_SDXL_SDXL_MODEL_H_
+#define HOTLORA_SRC_SDXL_SDXL_MODEL_H_
+
+#include <memory>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "src/sdxl/checkpoint_parameters.h"
+#include "src/sdxl/clip_tokenizer.h"
+#include "src/sdxl/sdxl_config.h"
+#include "src/sdxl/text_encoder.h"
+#include "src/sdxl/unet.h"
+#include "src/sdxl/vae_decoder.h"
+#include "src/tensor/device.h"
+#include "src/weights/module_table.h"
+
+namespace hotlora {
+
+// One SDXL checkpoint, resident: tokenizers, text encoders, UNet and VAE decoder on one device, and beside the adaptable
+// weights their clean copies. All its memory is allocated by Load and stays until it is destroyed.
+//
+// Threads  the networks are const. Whoever rewrites live weights (the step thread, through nn/weight_merge) must be the only
+//          one that runs text encoders and UNet meanwhile; tokenizers and VAE decoder may be used at any time.
+class SdxlModel {
+ public:
+  // Reads the diffusers-layout `folder`; text encoders and UNet compute in place.dtype, the VAE in place.vae_dtype().
+  // FailedPrecondition lists at once every config value that is not supported, or every tensor of all components that is
+  // missing, surplus or wrongly shaped; other errors are ReadCheckpoint's, the tokenizers' and GuardTorch's.
+  static absl::StatusOr<std::unique_ptr<SdxlModel>> Load(const std::string& folder, ComputePlace place);
+
+  SdxlModel(const SdxlModel&) = delete;
+  SdxlModel& operator=(const SdxlModel&) = delete;
+
+  const SdxlConfig& config() const { return config_; }
+  const ComputePlace& place() const { return place_; }
+
+  // As in scheduler/scheduler_config.json.
+  const nlohmann::json& scheduler_config() const { return scheduler_config_; }
+
+  // Of the weight files, see Checkpoint::sha256.
+  const std::string& sha256() const { return sha256_; }
+
+  const ClipTokenizer& tokenizer() const { return *tokenizer_; }
+  const ClipTokenizer& tokenizer_2() const { return *tokenizer_2_; }
+  const TextEncoder& text_encoder() const { return *text_encoder_; }
+  const TextEncoder& text_encoder_2() const { return *text_encoder_2_; }
+  const Unet& unet() const { return *unet_; }
+  const VaeDecoder& vae_decoder() const { return *vae_decoder_; }
+
+  // What adapters may change: every linear layer of both text encoders, every linear layer and convolution of the UNet; by
+  // component (text_encoder, text_encoder_2, unet), inside it in the order in which the network is built.
+  const ModuleTable& modules() const { return adaptable_.table; }
+
+  // The weights of modules(), index for index. Tensors are handles: their values may be written through a const model.
+  absl::Span<const AdaptableWeight> adaptable_weights() const { return adaptable_.weights; }
+
+ private:
+  SdxlModel(ComputePlace place, SdxlConfig config) : place_(place), config_(std::move(config)) {}
+  absl::Status BuildNetworks(Checkpoint& checkpoint);
+
+  const ComputePlace place_;
+  const SdxlConfig config_;
+  nlohmann::json scheduler_config_;
+  std::string sha256_;
+  AdaptableModules adaptable_;
+  std::unique_ptr<const ClipTokenizer> tokenizer_, tokenizer_2_;
+  std::unique_ptr<const TextEncoder> text_encoder_, text_encoder_2_;
+  std::unique_ptr<const Unet> unet_;
+  std::unique_ptr<const VaeDecoder> vae_decoder_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SDXL_SDXL_MODEL_H_

@@ -1,0 +1,90 @@
+// One step takes rows that differ in everything but size; each must come out as it does alone.
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/pipeline/pipeline_fixture.h"
+
+namespace hotlora {
+namespace {
+
+// Rows of different batches meet different kernels, so sums round differently.
+constexpr double kRounding = 2e-4;
+
+class BatchPlanTest : public PipelineFixture {
+ protected:
+  struct Case {
+    ImageRequest request;
+    AdapterSet set;
+    uint64_t seed;
+  };
+
+  std::vector<Case> MixedCases() {
+    std::vector<Case> cases(4);
+    const char* prompts[] = {"a photo of a cat", "a red square on a blue background", "", "an astronaut riding a horse"};
+    for (size_t i = 0; i < cases.size(); ++i) {
+      cases[i].request.prompt = prompts[i];
+      cases[i].request.width = cases[i].request.height = 64;
+      cases[i].request.steps = 3 + static_cast<uint32_t>(i);
+      cases[i].seed = 100 * i;
+    }
+    cases[0].request.negative_prompt = "blurry";
+    cases[1].request.guidance_scale = 1.0;  // no guidance: one network row
+    cases[2].request.guidance_scale = 9.0;
+    cases[3].request.guidance_rescale = 0.5;
+    cases[3].request.schedule = NoiseScheduleKind::kTrailing;
+    cases[1].set = Set({{"peft_attention", 0.7}});
+    cases[2].set = Set({{"kohya_text_encoders_and_unet", 0.8}});
+    cases[3].set = cases[1].set;
+    return cases;
+  }
+};
+
+TEST_F(BatchPlanTest, MixedRowsEqualTheirRunsAlone) {
+  const std::vector<Case> cases = MixedCases();
+  std::vector<at::Tensor> alone;
+  for (const Case& one : cases) {
+    alone.push_back(RowLatents(*Finish(Start(Job(one.request), one.set, one.seed))).clone());
+  }
+  std::vector<std::unique_ptr<Row>> rows;
+  for (const Case& one : cases) {
+    rows.push_back(Start(Job(one.request), one.set, one.seed));
+  }
+  // Rows join at different steps, so that they are at different timesteps, and leave when they are done.
+  std::vector<uint32_t> plan_sizes;
+  for (uint32_t step = 0;; ++step) {
+    BatchPlan plan;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (step >= i && !rows[i]->done()) {
+        plan.rows.push_back(rows[i].get());
+      }
+    }
+    if (plan.rows.empty()) {
+      break;
+    }
+    plan_sizes.push_back(static_cast<uint32_t>(plan.rows.size()));
+    ASSERT_TRUE(pipeline_->Step(plan).ok());
+  }
+  EXPECT_EQ(*std::max_element(plan_sizes.begin(), plan_sizes.end()), 2u + 1u);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    ExpectWithin(RowLatents(*rows[i]), alone[i], kRounding, "row " + std::to_string(i));
+  }
+}
+
+TEST_F(BatchPlanTest, RowsOfOneTimestepButDifferentAdaptersDiffer) {
+  ImageRequest request;
+  request.prompt = "a photo of a cat";
+  request.width = request.height = 64;
+  request.steps = 2;
+  const ImageJob job = Job(request);
+  const auto base = Start(job, {}, 1);
+  const auto adapted = Start(job, Set({{"peft_attention", 1.0}}), 1);
+  ASSERT_TRUE(pipeline_->Step(BatchPlan{{base.get(), adapted.get()}}).ok());
+  EXPECT_GT(RelativeError(RowLatents(*adapted), RowLatents(*base)), 1e-4);
+}
+
+}  // namespace
+}  // namespace hotlora

@@ -1,0 +1,64 @@
+#include "src/pipeline/image_codec.h"
+
+#include <gtest/gtest.h>
+#include <png.h>
+
+#include <cstring>
+#include <string>
+
+namespace hotlora {
+namespace {
+
+RgbImage Gradient(uint32_t width, uint32_t height) {
+  RgbImage image{width, height, {}};
+  for (uint32_t y = 0; y < height; ++y) {
+    for (uint32_t x = 0; x < width; ++x) {
+      image.pixels.insert(image.pixels.end(), {static_cast<uint8_t>(x * 7), static_cast<uint8_t>(y * 5), 200});
+    }
+  }
+  return image;
+}
+
+TEST(EncodeImageTest, PngComesBackPixelForPixel) {
+  const RgbImage image = Gradient(40, 24);
+  const auto data = EncodeImage(image, ImageFormat::kPng, 90);
+  ASSERT_TRUE(data.ok());
+  png_image png{};
+  png.version = PNG_IMAGE_VERSION;
+  ASSERT_TRUE(png_image_begin_read_from_memory(&png, data->data(), data->size()));
+  png.format = PNG_FORMAT_RGB;
+  EXPECT_EQ(png.width, 40u);
+  EXPECT_EQ(png.height, 24u);
+  std::vector<uint8_t> pixels(PNG_IMAGE_SIZE(png));
+  ASSERT_TRUE(png_image_finish_read(&png, nullptr, pixels.data(), 0, nullptr));
+  EXPECT_EQ(pixels, image.pixels);
+}
+
+TEST(EncodeImageTest, JpegAndWebpCarryTheirMarksAndGrowWithQuality) {
+  const RgbImage image = Gradient(64, 64);
+  for (const auto& [format, mark, offset] :
+       {std::tuple{ImageFormat::kJpeg, "JFIF", 6}, {ImageFormat::kWebp, "WEBP", 8}}) {
+    const auto low = EncodeImage(image, format, 10), high = EncodeImage(image, format, 95);
+    ASSERT_TRUE(low.ok() && high.ok());
+    EXPECT_EQ(high->substr(offset, 4), mark);
+    EXPECT_LT(low->size(), high->size());
+  }
+}
+
+TEST(EncodeImageTest, RawIsThePixels) {
+  const RgbImage image = Gradient(8, 16);
+  const auto data = EncodeImage(image, ImageFormat::kRawRgb8, 90);
+  ASSERT_TRUE(data.ok());
+  EXPECT_EQ(data->size(), image.pixels.size());
+  EXPECT_EQ(std::memcmp(data->data(), image.pixels.data(), data->size()), 0);
+}
+
+TEST(EncodeImageTest, SamePixelsSameBytes) {
+  const RgbImage image = Gradient(32, 32);
+  for (const ImageFormat format : {ImageFormat::kPng, ImageFormat::kJpeg, ImageFormat::kWebp}) {
+    EXPECT_EQ(*EncodeImage(image, format, 90), *EncodeImage(image, format, 90));
+  }
+}
+
+}  // namespace
+}  // namespace hotlora

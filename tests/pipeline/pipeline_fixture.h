@@ -1,0 +1,82 @@
+#ifndef HOTLORA_TESTS_PIPELINE_PIPELINE_FIXTURE_H_
+#define HOTLORA_TESTS_PIPELINE_PIPELINE_FIXTURE_H_
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "src/adapters/adapter_store.h"
+#include "src/pipeline/sdxl_pipeline.h"
+#include "src/request/validation.h"
+#include "tests/golden_support.h"
+
+namespace hotlora {
+
+// The tiny golden checkpoint with its pipeline, and the golden adapters by name.
+class PipelineFixture : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto model = SdxlModel::Load(GoldenPath("pipeline"), TestPlace());
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = model->get();
+    AdapterStoreOptions options;
+    options.directory = GoldenPath("adapters/files");
+    auto store = AdapterStore::Create(options, model_->modules(), nullptr);
+    ASSERT_TRUE(store.ok()) << store.status();
+    store_ = *std::move(store);
+    auto pipeline = MakeSdxlPipeline(*std::move(model), "golden");
+    ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+    pipeline_ = *std::move(pipeline);
+  }
+
+  // The set of these adapters, each with its weight on everything it changes. The leases live as long as the fixture.
+  AdapterSet Set(const std::vector<std::pair<std::string, double>>& adapters) {
+    AdapterSet set;
+    for (const auto& [name, weight] : adapters) {
+      auto lease = store_->Acquire(name);
+      EXPECT_TRUE(lease.ok()) << name << ": " << lease.status();
+      set.adapters.push_back({(*lease)->weights(), (*lease)->info().content_sha256, weight, weight});
+      leases_.push_back(*std::move(lease));
+    }
+    return set;
+  }
+
+  // A validated job; fails the test where the request is bad.
+  static ImageJob Job(const ImageRequest& request) {
+    auto job = ValidateImageRequest(request, RequestLimits{.native_size = 128, .max_clip_skip = 2});
+    EXPECT_TRUE(job.ok()) << job.status();
+    return *std::move(job);
+  }
+
+  std::unique_ptr<Row> Start(const ImageJob& job, const AdapterSet& set, uint64_t seed) {
+    auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), set);
+    EXPECT_TRUE(conditioning.ok()) << conditioning.status();
+    auto row = pipeline_->StartRow(job.denoise, seed, *std::move(conditioning), set);
+    EXPECT_TRUE(row.ok()) << row.status();
+    return *std::move(row);
+  }
+
+  // The row after all its steps, run alone.
+  std::unique_ptr<Row> Finish(std::unique_ptr<Row> row) {
+    while (!row->done()) {
+      const absl::Status status = pipeline_->Step(BatchPlan{{row.get()}});
+      EXPECT_TRUE(status.ok()) << status;
+      if (!status.ok()) {
+        break;
+      }
+    }
+    return row;
+  }
+
+  SdxlModel* model_ = nullptr;  // pipeline_'s
+  std::unique_ptr<AdapterStore> store_;
+  std::vector<std::unique_ptr<AdapterLease>> leases_;
+  std::unique_ptr<Pipeline> pipeline_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_TESTS_PIPELINE_PIPELINE_FIXTURE_H_

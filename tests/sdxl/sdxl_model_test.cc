@@ -1,0 +1,160 @@
+#include "src/sdxl/sdxl_model.h"
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "src/sdxl/weight_checksum.h"
+#include "tests/golden_support.h"
+#include "tests/sdxl/model_fixture.h"
+
+namespace hotlora {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+const char* Folder(Component component) {
+  switch (component) {
+    case Component::kTextEncoder:
+      return "text_encoder/model";
+    case Component::kTextEncoder2:
+      return "text_encoder_2/model";
+    case Component::kUnet:
+      return "unet/diffusion_pytorch_model";
+  }
+  return "";
+}
+
+// A copy of the tiny checkpoint that a test may damage; removed when the test ends.
+class CheckpointCopy {
+ public:
+  CheckpointCopy() : folder_(testing::TempDir() + "sdxl_model_test_checkpoint") {
+    std::filesystem::remove_all(folder_);
+    std::filesystem::copy(TinyCheckpoint(), folder_, std::filesystem::copy_options::recursive);
+    std::filesystem::permissions(folder_, std::filesystem::perms::owner_all);
+  }
+  ~CheckpointCopy() { std::filesystem::remove_all(folder_); }
+
+  const std::string& folder() const { return folder_; }
+
+  void EditConfig(const std::string& file, const nlohmann::json& changes) {
+    const std::string path = folder_ + "/" + file;
+    nlohmann::json config = nlohmann::json::parse(std::ifstream(path));
+    config.update(changes);
+    std::filesystem::remove(path);
+    std::ofstream(path) << config;
+  }
+
+ private:
+  std::string folder_;
+};
+
+TEST(SdxlModelTest, EveryLinearAndConvolutionIsAdaptable) {
+  // The files are the independent source: weights of two or more dimensions, embeddings apart.
+  std::set<std::string> expected, actual;
+  std::map<std::string, at::Tensor> stored;
+  for (const Component component : {Component::kTextEncoder, Component::kTextEncoder2, Component::kUnet}) {
+    const std::string file = Folder(component);
+    for (const auto& [name, tensor] : LoadTensors(TinyCheckpoint() + "/" + file + ".safetensors")) {
+      if (tensor.dim() >= 2 && name.find("embeddings.") == std::string::npos) {
+        expected.insert(file + ":" + name);
+      }
+      stored[file + ":" + name] = tensor;
+    }
+  }
+  const SdxlModel& model = TinyModel();
+  ASSERT_EQ(model.modules().modules.size(), model.adaptable_weights().size());
+  for (size_t i = 0; i < model.modules().modules.size(); ++i) {
+    const AdaptableModule& module = model.modules().modules[i];
+    const AdaptableWeight& weight = model.adaptable_weights()[i];
+    const std::string name = std::string(Folder(module.component)) + ":" + module.path;
+    EXPECT_TRUE(actual.insert(name + ".weight").second) << name << " is listed twice";
+    ASSERT_EQ(stored.count(name + ".weight"), 1u) << name;
+    EXPECT_EQ(module.weight_shape, stored.at(name + ".weight").sizes().vec()) << name;
+    EXPECT_EQ(module.has_bias, stored.count(name + ".bias") == 1) << name;
+    EXPECT_EQ(weight.live.sizes(), weight.clean.sizes()) << name;
+    EXPECT_EQ(weight.clean.scalar_type(), at::kHalf) << name;
+    EXPECT_TRUE(at::equal(weight.clean.cpu(), stored.at(name + ".weight"))) << name;
+    EXPECT_TRUE(at::equal(weight.live, weight.clean.to(at::kFloat))) << name;
+  }
+  EXPECT_EQ(actual, expected);
+}
+
+TEST(SdxlModelTest, TableGoesByComponentThenNetworkOrder) {
+  const std::vector<AdaptableModule>& modules = TinyModel().modules().modules;
+  EXPECT_TRUE(std::is_sorted(modules.begin(), modules.end(), [](const AdaptableModule& a, const AdaptableModule& b) {
+    return static_cast<int>(a.component) < static_cast<int>(b.component);
+  }));
+  EXPECT_EQ(modules.front().path, "text_model.encoder.layers.0.self_attn.k_proj");
+  EXPECT_EQ(modules.back().path, "conv_out");
+  EXPECT_EQ(TinyModel().modules().unet_layers_per_block, 2);
+}
+
+TEST(SdxlModelTest, LiveWeightsAreWhatTheNetworksUse) {
+  c10::InferenceMode guard;
+  absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(TinyCheckpoint(), TestPlace());
+  ASSERT_TRUE(model.ok()) << model.status();
+  const GoldenFolder golden("unet");
+  TensorMap t = golden.Load("unet_0");
+  const c10::Device device = TestPlace().device;
+  const UnetInput input{t.at("sample").to(device), t.at("timestep").expand({1}).to(device),
+                        t.at("encoder_hidden_states").to(device), t.at("text_embeds").to(device),
+                        t.at("time_ids").to(device)};
+  const at::Tensor before = (*model)->unet().forward(input);
+  at::Tensor last = (*model)->adaptable_weights().back().live;  // conv_out
+  last.mul_(2.0);
+  EXPECT_FALSE(at::equal((*model)->unet().forward(input), before));
+  last.copy_((*model)->adaptable_weights().back().clean);
+  EXPECT_TRUE(at::equal((*model)->unet().forward(input), before));
+}
+
+TEST(SdxlModelTest, ChecksumsSeeASingleBit) {
+  c10::InferenceMode guard;
+  absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(TinyCheckpoint(), TestPlace());
+  ASSERT_TRUE(model.ok()) << model.status();
+  const absl::Span<const AdaptableWeight> weights = (*model)->adaptable_weights();
+  const std::string clean = CleanWeightsChecksum(weights), live = LiveWeightsChecksum(weights);
+  EXPECT_EQ(clean, CleanWeightsChecksum(TinyModel().adaptable_weights()));
+  EXPECT_EQ(live, LiveWeightsChecksum(TinyModel().adaptable_weights()));
+  at::Tensor bits = weights[weights.size() / 2].live.view(at::kInt);
+  bits.select(0, 0).bitwise_xor_(1);
+  EXPECT_EQ(CleanWeightsChecksum(weights), clean);
+  EXPECT_NE(LiveWeightsChecksum(weights), live);
+  weights[weights.size() / 2].live.copy_(weights[weights.size() / 2].clean);
+  EXPECT_EQ(LiveWeightsChecksum(weights), live);
+}
+
+TEST(SdxlModelTest, KnowsItsCheckpoint) {
+  const SdxlModel& model = TinyModel();
+  EXPECT_EQ(model.sha256().size(), 64u);
+  EXPECT_EQ(model.config().native_size(), 128);
+  EXPECT_EQ(model.scheduler_config().at("num_train_timesteps"), 1000);
+}
+
+TEST(SdxlModelTest, ListsFaultsOfAllComponentsAtOnce) {
+  CheckpointCopy copy;
+  copy.EditConfig("text_encoder/config.json", {{"num_hidden_layers", 4}});
+  copy.EditConfig("unet/config.json", {{"transformer_layers_per_block", {1, 1, 1}}});
+  copy.EditConfig("vae/config.json", {{"layers_per_block", 3}});
+  absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(copy.folder(), TestPlace());
+  ASSERT_EQ(model.status().code(), absl::StatusCode::kFailedPrecondition) << model.status();
+  EXPECT_THAT(std::string(model.status().message()),
+              AllOf(HasSubstr("text_model.encoder.layers.3."), HasSubstr("transformer_blocks.1."),
+                    HasSubstr("decoder.up_blocks.0.resnets.3.")));
+}
+
+TEST(SdxlModelTest, NamesTensorsOfAnotherShape) {
+  CheckpointCopy copy;
+  copy.EditConfig("text_encoder/config.json", {{"intermediate_size", 64}});
+  absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(copy.folder(), TestPlace());
+  ASSERT_EQ(model.status().code(), absl::StatusCode::kFailedPrecondition) << model.status();
+  EXPECT_THAT(std::string(model.status().message()), HasSubstr("mlp.fc1.weight"));
+}
+
+}  // namespace
+}  // namespace hotlora
