@@ -12,7 +12,7 @@ CheckpointParameters::CheckpointParameters(ComponentWeights& weights, c10::Devic
     : weights_(weights), device_(device), dtype_(dtype), component_(component), modules_(&modules) {}
 
 at::Tensor CheckpointParameters::Take(const std::string& name, at::IntArrayRef shape) {
-  return weights_.Take(name, shape).to(device_, dtype_, /*non_blocking=*/false, /*copy=*/true);
+  return weights_.Take(name, shape).to(device_, dtype_);
 }
 
 at::Tensor CheckpointParameters::TakeModuleWeight(const std::string& module, at::IntArrayRef shape, bool has_bias) {
@@ -22,8 +22,7 @@ at::Tensor CheckpointParameters::TakeModuleWeight(const std::string& module, at:
   live.copy_(stored);
   if (modules_ != nullptr) {
     modules_->table.modules.push_back({component_, module, shape.vec(), has_bias});
-    at::Tensor clean = stored.to(device_, stored.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
-    modules_->weights.push_back({live, clean.contiguous()});
+    modules_->weights.push_back({live, stored.to(device_)});
   }
   return live;
 }

@@ -302,12 +302,19 @@ at::Tensor ComponentWeights::Take(const std::string& name, at::IntArrayRef shape
   }
   at::Tensor tensor = std::move(found->second);
   tensors_.erase(found);
+  if (shape.size() == 2 && tensor.sizes() == at::IntArrayRef({shape[0], shape[1], 1, 1})) {
+    return tensor.view(shape);
+  }
   if (tensor.sizes() != shape) {
     misshapen_.push_back(absl::StrCat(name, " is [", absl::StrJoin(tensor.sizes(), ", "),
                                       "], expected [", absl::StrJoin(shape, ", "), "]"));
     return at::zeros(shape);
   }
   return tensor;
+}
+
+void ComponentWeights::Ignore(absl::string_view prefix) {
+  absl::erase_if(tensors_, [prefix](const auto& entry) { return absl::StartsWith(entry.first, prefix); });
 }
 
 bool ComponentWeights::Has(const std::string& name) const { return tensors_.contains(name); }

@@ -1,0 +1,294 @@
+#include "src/adapters/adapter_file.h"
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "src/base/error_details.h"
+#include "tests/adapters/safetensors_writer.h"
+#include "tests/adapters/sdxl_modules.h"
+
+namespace hotlora {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// Linear [32, 32]; convolution [32, 32, 3, 3]; 1x1 convolution [64, 32, 1, 1] of the tiny model.
+constexpr char kLinear[] = "lora_unet_input_blocks_4_1_proj_in";
+constexpr char kConv[] = "lora_unet_input_blocks_1_0_in_layers_2";
+constexpr char kShortcut[] = "lora_unet_input_blocks_7_0_skip_connection";
+
+class AdapterFileTest : public testing::Test {
+ protected:
+  absl::StatusOr<ParsedAdapter> Parse(const SafetensorsWriter& writer,
+                                      const AdapterFileOptions& options = {}) {
+    return ParseAdapter(writer.Parse(), keys_, table_, options);
+  }
+
+  // kLinear with rank 2.
+  static SafetensorsWriter Good() {
+    SafetensorsWriter writer;
+    writer.Add(absl::StrCat(kLinear, ".lora_down.weight"), {2, 32});
+    writer.Add(absl::StrCat(kLinear, ".lora_up.weight"), {32, 2});
+    return writer;
+  }
+
+  double ScaleOf(const SafetensorsWriter& writer, const AdapterFileOptions& options = {}) {
+    const absl::StatusOr<ParsedAdapter> parsed = Parse(writer, options);
+    EXPECT_TRUE(parsed.ok()) << parsed.status();
+    return parsed.ok() ? parsed->deltas.at(0).scale : std::nan("");
+  }
+
+  void ExpectRefused(const SafetensorsWriter& writer, const std::string& reason,
+                     const std::string& text, const AdapterFileOptions& options = {}) {
+    const absl::Status status = Parse(writer, options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    EXPECT_EQ(GetErrorDetails(status).reason, reason) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(text));
+  }
+
+  const ModuleTable table_ = MakeModules(TinySdxl());
+  const KeyMap keys_ = KeyMap::Build(table_).value();
+};
+
+TEST_F(AdapterFileTest, AcceptsEveryGoldenLoraAndRefusesOtherFormatsByName) {
+  const std::pair<const char*, const char*> files[] = {
+      {"diffusers_old_lora_down_up", "lora"},
+      {"diffusers_old_processor", "lora"},
+      {"kohya_diffusers_named", "lora"},
+      {"kohya_locon_convolutions", "locon"},
+      {"kohya_sgm_edge_layers", "locon"},
+      {"kohya_sgm_locon_convolutions", "locon"},
+      {"kohya_sgm_mixed_ranks_alpha_1", "lora"},
+      {"kohya_sgm_mixed_ranks_and_alphas", "lora"},
+      {"kohya_sgm_named", "lora"},
+      {"kohya_text_encoders_and_unet", "lora"},
+      {"kohya_without_alpha", "lora"},
+      {"lycoris_locon_tucker", "locon"},
+      {"peft_attention", "lora"},
+      {"peft_convolutions", "locon"},
+      {"peft_rank_and_alpha_patterns_metadata", "lora"},
+      {"peft_rslora_metadata", "lora"},
+      {"peft_text_encoders_and_unet", "lora"},
+      {"peft_transformer_mixed_ranks", "lora"},
+      {"kohya_dora_scale_over_output", "DoRA"},
+      {"peft_dora", "DoRA"},
+      {"lycoris_loha", "LoHa"},
+      {"lycoris_lokr_full_factors", "LoKr"},
+  };
+  for (const auto& [name, expected] : files) {
+    SCOPED_TRACE(name);
+    absl::StatusOr<SafetensorsFile> file = SafetensorsFile::ReadFile(
+        absl::StrCat(HOTLORA_GOLDEN_DIR, "/adapters/files/", name, ".safetensors"), 1 << 20);
+    ASSERT_TRUE(file.ok()) << file.status();
+    const size_t tensors = file->tensors().size();
+    const absl::StatusOr<ParsedAdapter> parsed =
+        ParseAdapter(*std::move(file), keys_, table_, AdapterFileOptions());
+    if (expected[0] == 'l') {
+      ASSERT_TRUE(parsed.ok()) << parsed.status();
+      EXPECT_EQ(parsed->format, expected);
+      EXPECT_GE(tensors, parsed->deltas.size() * 2);
+      EXPECT_LE(tensors, parsed->deltas.size() * 4);
+    } else {
+      EXPECT_EQ(GetErrorDetails(parsed.status()).reason, "ADAPTER_UNSUPPORTED");
+      EXPECT_THAT(std::string(parsed.status().message()), HasSubstr(expected));
+    }
+  }
+}
+
+TEST_F(AdapterFileTest, RefusesEveryBrokenAdapter) {
+  const std::string folder = absl::StrCat(HOTLORA_GOLDEN_DIR, "/broken_adapters/");
+  std::ifstream stream(folder + "manifest.json");
+  const nlohmann::json manifest = nlohmann::json::parse(stream);
+  ASSERT_GT(manifest["cases"].size(), 30u);
+  for (const auto& entry : manifest["cases"]) {
+    SCOPED_TRACE(entry["name"].get<std::string>());
+    absl::StatusOr<SafetensorsFile> file =
+        SafetensorsFile::ReadFile(folder + entry["file"].get<std::string>(), 1 << 20);
+    for (const bool allow : {false, true}) {
+      AdapterFileOptions options;
+      options.allow_unmatched_keys = allow;
+      const absl::StatusOr<ParsedAdapter> parsed =
+          file.ok() ? ParseAdapter(*file, keys_, table_, options)
+                    : absl::StatusOr<ParsedAdapter>(file.status());
+      if (entry["expect"] == "accept") {
+        EXPECT_TRUE(parsed.ok()) << parsed.status();
+        EXPECT_EQ(parsed->deltas.size(), 8u);
+      } else if (entry["expect"] == "refuse_or_report" && allow) {
+        ASSERT_TRUE(parsed.ok()) << parsed.status();
+        EXPECT_EQ(parsed->unmatched_keys.size(), 2u);
+      } else {
+        EXPECT_FALSE(parsed.ok());
+      }
+    }
+  }
+}
+
+TEST_F(AdapterFileTest, NamesAForeignModel) {
+  SafetensorsWriter flux;
+  flux.Add("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", {4, 4});
+  ExpectRefused(flux, "ADAPTER_MISMATCH", "Flux");
+  SafetensorsWriter old = Good();
+  old.Add("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", {4, 4});
+  ExpectRefused(old, "ADAPTER_MISMATCH", "Stable Diffusion 1 or 2");
+  SafetensorsWriter context;
+  const std::string to_k = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k";
+  context.Add(to_k + ".lora_A.weight", {2, 768}).Add(to_k + ".lora_B.weight", {64, 2});
+  ExpectRefused(context, "ADAPTER_MISMATCH", "Stable Diffusion 1");
+  ExpectRefused(context, "ADAPTER_MISMATCH", "has shape [2, 768]");
+}
+
+TEST_F(AdapterFileTest, ListsUnmatchedKeysOnlyWhereAllowed) {
+  SafetensorsWriter writer = Good();
+  writer.Add("lora_unet_nothing.alpha", {}).Add("stray.weight", {1});
+  ExpectRefused(writer, "ADAPTER_MISMATCH", "\"stray.weight\"");
+  AdapterFileOptions options;
+  options.allow_unmatched_keys = true;
+  const absl::StatusOr<ParsedAdapter> parsed = Parse(writer, options);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_THAT(parsed->unmatched_keys, ElementsAre("lora_unet_nothing.alpha", "stray.weight"));
+  SafetensorsWriter alien;
+  alien.Add("stray.weight", {1});
+  ExpectRefused(alien, "ADAPTER_MISMATCH", "no key that names a module", options);
+}
+
+TEST_F(AdapterFileTest, ScaleIsAlphaOverRankOfTheModule) {
+  EXPECT_EQ(ScaleOf(Good()), 1.0);
+  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f)), 0.5);
+  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {1}, -3.0f)), -1.5);
+  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "I64", {}, std::vector<int64_t>{8})), 4.0);
+  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "F16", {}, std::vector<uint16_t>{0x3E00})), 0.75);
+  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "BF16", {}, std::vector<uint16_t>{0x3FC0})), 0.75);
+  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 0.0f)), 1.0);
+  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f).Add(absl::StrCat(kLinear, ".scale"), {}, 3.0f)), 3.0);
+}
+
+TEST_F(AdapterFileTest, ScaleFollowsThePeftConfiguration) {
+  AdapterFileOptions options;
+  options.peft_config = R"({"peft_type": "LORA", "r": 2, "lora_alpha": 6, "use_dora": false})";
+  EXPECT_EQ(ScaleOf(Good(), options), 3.0);
+  options.peft_config = R"({"r": 2, "lora_alpha": 6, "use_rslora": true})";
+  EXPECT_DOUBLE_EQ(ScaleOf(Good(), options), 6 / std::sqrt(2.0));
+  options.peft_config = R"({"r": 16, "lora_alpha": 6, "rank_pattern": {"nothing": 3, "proj_in": 2},
+                            "alpha_pattern": {"attentions.0.proj_in": 1, "proj_in": 5}})";
+  EXPECT_EQ(ScaleOf(Good(), options), 0.5);
+  // A pattern matches whole names: "roj_in" is the end of no name.
+  options.peft_config = R"({"r": 2, "lora_alpha": 6, "alpha_pattern": {"roj_in": 1, "^proj_in": 2}})";
+  EXPECT_EQ(ScaleOf(Good(), options), 3.0);
+  EXPECT_EQ(ScaleOf(Good().AddMetadata("lora_adapter_metadata",
+                                       R"({"unet.r": 2, "unet.lora_alpha": 4, "text_encoder.r": 9})")),
+            2.0);
+  // A component that the metadata leaves out has scale 1.
+  EXPECT_EQ(ScaleOf(Good().AddMetadata("lora_adapter_metadata", R"({"text_encoder.r": 9})")), 1.0);
+}
+
+TEST_F(AdapterFileTest, RefusesPeftConfigurationsThatLie) {
+  const std::tuple<const char*, const char*, const char*> cases[] = {
+      {R"({"r": 3})", "ADAPTER_INVALID", "rank 3 by the configuration and 2"},
+      {R"({"r": 0})", "ADAPTER_INVALID", "r is 0"},
+      {R"({"r": 2.5})", "ADAPTER_INVALID", "r is 2.5"},
+      {R"({"r": 2, "lora_alpha": "many"})", "ADAPTER_INVALID", "lora_alpha"},
+      {R"({"r": 2, "lora_alpha": 1e300})", "ADAPTER_INVALID", "scale"},
+      {R"({"r": 2, "use_rslora": 1})", "ADAPTER_INVALID", "use_rslora"},
+      {R"({"r": 2, "alpha_pattern": {"(": 1}})", "ADAPTER_INVALID", "regular expression"},
+      {R"({"r": 2, "alpha_pattern": [1]})", "ADAPTER_INVALID", "pattern"},
+      {R"([])", "ADAPTER_INVALID", "JSON"},
+      {R"({"r": 2)", "ADAPTER_INVALID", "JSON"},
+      {R"({"r": 2, "use_dora": true})", "ADAPTER_UNSUPPORTED", "use_dora"},
+      {R"({"r": 2, "peft_type": "LOHA"})", "ADAPTER_UNSUPPORTED", "LOHA"},
+      {R"({"r": 2, "peft_type": 7})", "ADAPTER_UNSUPPORTED", "peft_type"},
+      {R"({"r": 2, "init_lora_weights": "pissa_niter_16"})", "ADAPTER_UNSUPPORTED", "pissa"},
+  };
+  for (const auto& [config, reason, text] : cases) {
+    SCOPED_TRACE(config);
+    AdapterFileOptions options;
+    options.peft_config = config;
+    ExpectRefused(Good(), reason, text, options);
+  }
+  AdapterFileOptions options;
+  options.peft_config = R"({"r": 2, "lora_alpha": 6})";
+  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f), "ADAPTER_INVALID",
+                "by its PEFT configuration", options);
+}
+
+TEST_F(AdapterFileTest, AcceptsEveryFormOfAShape) {
+  const auto accepts = [&](const char* module, std::vector<int64_t> down, std::vector<int64_t> up,
+                           std::vector<int64_t> mid = {}) {
+    SafetensorsWriter writer;
+    writer.Add(absl::StrCat(module, ".lora_down.weight"), down);
+    writer.Add(absl::StrCat(module, ".lora_up.weight"), up);
+    if (!mid.empty()) {
+      writer.Add(absl::StrCat(module, ".lora_mid.weight"), mid);
+    }
+    return Parse(writer).ok();
+  };
+  EXPECT_TRUE(accepts(kLinear, {2, 32, 1, 1}, {32, 2, 1, 1}));
+  EXPECT_TRUE(accepts(kLinear, {2, 32, 1, 1}, {32, 2}));
+  EXPECT_TRUE(accepts(kShortcut, {2, 32}, {64, 2}));
+  EXPECT_TRUE(accepts(kShortcut, {2, 32, 1, 1}, {64, 2, 1, 1}));
+  EXPECT_TRUE(accepts(kConv, {2, 32, 3, 3}, {32, 2, 1, 1}));
+  EXPECT_TRUE(accepts(kConv, {2, 32, 1, 1}, {32, 2, 1, 1}, {2, 2, 3, 3}));
+  EXPECT_TRUE(accepts(kLinear, {100, 32}, {32, 100}));
+  EXPECT_FALSE(accepts(kConv, {2, 32, 1, 1}, {32, 2, 1, 1}));
+  EXPECT_FALSE(accepts(kConv, {2, 32, 3, 3}, {32, 2, 3, 3}));
+  EXPECT_FALSE(accepts(kConv, {2, 32, 3, 3}, {32, 2, 1, 1}, {2, 2, 3, 3}));
+  EXPECT_FALSE(accepts(kConv, {2, 32, 1, 1}, {32, 2, 1, 1}, {2, 3, 3, 3}));
+  EXPECT_FALSE(accepts(kConv, {2, 32, 1, 1}, {32, 2, 1, 1}, {2, 2, 1, 1}));
+  EXPECT_FALSE(accepts(kLinear, {2, 32, 1}, {32, 2}));
+  EXPECT_FALSE(accepts(kLinear, {32, 2}, {2, 32}));
+}
+
+TEST_F(AdapterFileTest, RefusesUnsoundModules) {
+  const std::string down = absl::StrCat(kLinear, ".lora_down.weight");
+  const std::string up = absl::StrCat(kLinear, ".lora_up.weight");
+  SafetensorsWriter orphan = Good();
+  orphan.Add("lora_unet_input_blocks_4_1_proj_out.alpha", {});
+  ExpectRefused(orphan, "ADAPTER_INVALID", "lacks its down and up");
+  SafetensorsWriter twice = Good();
+  twice.Add("unet.down_blocks.1.attentions.0.proj_in.lora_A.weight", {2, 32});
+  ExpectRefused(twice, "ADAPTER_INVALID", "mean the same");
+  ExpectRefused(SafetensorsWriter().Add(down, {2, 32}).Add(up, {32, 3}), "ADAPTER_INVALID", "rank 2");
+  const float huge = std::numeric_limits<float>::infinity();
+  ExpectRefused(SafetensorsWriter().Add(down, {2, 32}, huge).Add(up, {32, 2}), "ADAPTER_INVALID", "not finite");
+  ExpectRefused(SafetensorsWriter()
+                    .Add(down, "F16", {1, 32}, std::vector<uint16_t>(32, 0xFC00))
+                    .Add(up, {32, 1}),
+                "ADAPTER_INVALID", "not finite");
+  ExpectRefused(SafetensorsWriter()
+                    .Add(down, "BF16", {1, 32}, std::vector<uint16_t>(32, 0x7FC1))
+                    .Add(up, {32, 1}),
+                "ADAPTER_INVALID", "not finite");
+  ExpectRefused(SafetensorsWriter()
+                    .Add(down, "F64", {1, 32}, std::vector<double>(32, 1e39))
+                    .Add(up, {32, 1}),
+                "ADAPTER_INVALID", "not finite");
+  ExpectRefused(SafetensorsWriter()
+                    .Add(down, "F8_E4M3", {1, 32}, std::vector<uint8_t>(32, 1))
+                    .Add(up, {32, 1}),
+                "ADAPTER_INVALID", "floating-point");
+  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".alpha"), {2}), "ADAPTER_INVALID", "one finite number");
+  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".lora_up.bias"), {32}), "ADAPTER_UNSUPPORTED", "bias");
+}
+
+TEST_F(AdapterFileTest, SaysWhatItChanges) {
+  SafetensorsWriter writer = Good();
+  const std::string text = "lora_te2_text_model_encoder_layers_0_mlp_fc1";
+  writer.Add(text + ".lora_down.weight", "F64", {3, 16}, std::vector<double>(48, 0.25));
+  writer.Add(text + ".lora_up.weight", {64, 3});
+  const absl::StatusOr<ParsedAdapter> parsed = Parse(writer);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_THAT(parsed->targets, ElementsAre("text_encoder_2", "unet"));
+  EXPECT_EQ(parsed->rank_max, 3u);
+  EXPECT_EQ(parsed->deltas.size(), 2u);
+  EXPECT_EQ(parsed->tensor_bytes, 4u * (2 * 32 + 32 * 2 + 3 * 16 + 64 * 3));
+  EXPECT_LT(parsed->deltas[0].module, parsed->deltas[1].module);
+}
+
+}  // namespace
+}  // namespace hotlora

@@ -1,0 +1,416 @@
+#include "src/adapters/adapter_store.h"
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include <prometheus/collectable.h>
+#include "src/adapters/adapter_file.h"
+#include "src/base/error_details.h"
+#include "tests/adapters/safetensors_writer.h"
+#include "tests/adapters/sdxl_modules.h"
+#include "tests/adapters/temporary_folder.h"
+
+namespace hotlora {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr char kModule[] = "lora_unet_input_blocks_4_1_proj_in";  // [32, 32]
+constexpr uint64_t kBytesPerRank = 2 * 32 * 4;
+
+SafetensorsWriter Adapter(int64_t rank, float value = 0.5f) {
+  SafetensorsWriter writer;
+  writer.Add(absl::StrCat(kModule, ".lora_down.weight"), {rank, 32}, value);
+  writer.Add(absl::StrCat(kModule, ".lora_up.weight"), {32, rank}, value);
+  return writer;
+}
+
+// Stands for the tensors: counts those that live, and can keep a read from ending.
+class FakeWeights {
+ public:
+  AdapterWeightsMaker Maker() {
+    return [this](const ParsedAdapter& parsed) -> absl::StatusOr<std::shared_ptr<const AdapterWeights>> {
+      made_.fetch_add(1);
+      {
+        absl::MutexLock lock(&mutex_);
+        mutex_.Await(absl::Condition(+[](bool* held) { return !*held; }, &held_));
+        if (!failure_.ok()) {
+          return failure_;
+        }
+      }
+      live_bytes_.fetch_add(static_cast<int64_t>(parsed.tensor_bytes));
+      std::shared_ptr<void> owner(nullptr, [this, bytes = parsed.tensor_bytes](void*) {
+        live_bytes_.fetch_sub(static_cast<int64_t>(bytes));
+      });
+      return std::shared_ptr<const AdapterWeights>(std::move(owner), nullptr);
+    };
+  }
+
+  void Hold(bool held) {
+    absl::MutexLock lock(&mutex_);
+    held_ = held;
+  }
+  void FailWith(absl::Status failure) {
+    absl::MutexLock lock(&mutex_);
+    failure_ = std::move(failure);
+  }
+  int made() const { return made_.load(); }
+  int64_t live_bytes() const { return live_bytes_.load(); }
+
+ private:
+  absl::Mutex mutex_;
+  bool held_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<int> made_{0};
+  std::atomic<int64_t> live_bytes_{0};
+};
+
+class AdapterStoreTest : public testing::Test {
+ protected:
+  void SetUp() override { Open(1 << 20); }
+
+  void Open(uint64_t host_bytes) {
+    store_.reset();
+    AdapterStoreOptions options;
+    options.directory = folder_.path();
+    options.host_bytes = host_bytes;
+    store_ = AdapterStore::Create(options, MakeModules(TinySdxl()), &metrics_, weights_.Maker()).value();
+  }
+
+  void Save(const std::string& name, const SafetensorsWriter& writer) {
+    writer.Save(folder_.Under(name + ".safetensors"));
+  }
+  void Remove(const std::string& name) {
+    std::filesystem::remove(folder_.Under(name + ".safetensors"));
+  }
+
+  std::unique_ptr<AdapterLease> Acquire(const std::string& name) {
+    absl::StatusOr<std::unique_ptr<AdapterLease>> lease = store_->Acquire(name);
+    EXPECT_TRUE(lease.ok()) << lease.status();
+    return lease.ok() ? *std::move(lease) : nullptr;
+  }
+  void ExpectRefused(const std::string& name, absl::StatusCode code, const std::string& reason) {
+    const absl::Status status = store_->Acquire(name).status();
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_EQ(GetErrorDetails(status).reason, reason);
+    EXPECT_THAT(std::string(status.message()), Not(HasSubstr(folder_.path())));
+  }
+  AdapterInfo Info(const std::string& name) { return store_->Get(name).value(); }
+
+  // What a scrape would show.
+  double Figure(const std::string& name, const std::map<std::string, std::string>& labels) {
+    for (const auto& source : metrics_.collectables()) {
+      for (const prometheus::MetricFamily& family : source->Collect()) {
+        for (const prometheus::ClientMetric& metric : family.metric) {
+          std::map<std::string, std::string> have;
+          for (const auto& label : metric.label) {
+            have[label.name] = label.value;
+          }
+          if (family.name == name && have == labels) {
+            return metric.gauge.value + metric.counter.value;
+          }
+        }
+      }
+    }
+    ADD_FAILURE() << "no metric " << name;
+    return -1;
+  }
+
+  const TemporaryFolder folder_;
+  Metrics metrics_;
+  FakeWeights weights_;
+  std::unique_ptr<AdapterStore> store_;
+};
+
+TEST_F(AdapterStoreTest, ReadsOnceAndServesFromTheHostTier) {
+  Save("neon", Adapter(2));
+  const auto first = Acquire("neon");
+  EXPECT_EQ(first->report().tier_found, AdapterTier::kDisk);
+  EXPECT_GT(first->report().read_seconds, 0.0);
+  EXPECT_EQ(first->info().content_sha256.size(), 64u);
+  EXPECT_EQ(first->info().format, "lora");
+  EXPECT_EQ(first->info().rank_max, 2u);
+  EXPECT_EQ(first->info().matched_modules, 1u);
+  EXPECT_THAT(first->info().targets, ElementsAre("unet"));
+  EXPECT_EQ(first->info().tier, AdapterTier::kHost);
+  EXPECT_EQ(first->info().bytes, std::filesystem::file_size(folder_.Under("neon.safetensors")));
+  const auto second = Acquire("neon");
+  EXPECT_EQ(second->report().tier_found, AdapterTier::kHost);
+  EXPECT_EQ(second->report().read_seconds, 0.0);
+  EXPECT_EQ(weights_.made(), 1);
+  EXPECT_EQ(Info("neon").in_use, 2u);
+}
+
+TEST_F(AdapterStoreTest, UnknownNamesAreNotFound) {
+  ExpectRefused("nothing", absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND");
+  ExpectRefused("../etc/passwd", absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND");
+  EXPECT_EQ(store_->Get("nothing").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->Unload("nothing").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(AdapterStoreTest, ReplacedFileIsANewVersionAndTheOldOneLivesWithItsLease) {
+  Save("neon", Adapter(2));
+  auto old = Acquire("neon");
+  const auto old_weights = old->weights();
+  Save("neon", Adapter(3));
+  const auto now = Acquire("neon");
+  EXPECT_NE(now->info().content_sha256, old->info().content_sha256);
+  EXPECT_EQ(old->info().rank_max, 2u);
+  EXPECT_EQ(now->info().rank_max, 3u);
+  EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(5 * kBytesPerRank));
+  old.reset();
+  EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(5 * kBytesPerRank)) << "still held by its weights";
+}
+
+TEST_F(AdapterStoreTest, BrokenReplacementLeavesTheOldVersionServing) {
+  Save("neon", Adapter(2));
+  const std::string sha = Acquire("neon")->info().content_sha256;
+  std::ofstream(folder_.Under("neon.safetensors")) << "a web page";
+  const auto lease = Acquire("neon");
+  EXPECT_EQ(lease->info().content_sha256, sha);
+  EXPECT_EQ(Info("neon").state, AdapterState::kFailed);
+  EXPECT_THAT(Info("neon").error, HasSubstr("header"));
+  EXPECT_EQ(Info("neon").tier, AdapterTier::kHost);
+  EXPECT_EQ(store_->Load("neon", false).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(Acquire("neon")->info().content_sha256, sha);
+  Save("neon", Adapter(3));
+  EXPECT_EQ(Acquire("neon")->info().rank_max, 3u);
+  EXPECT_EQ(Info("neon").state, AdapterState::kAvailable);
+  EXPECT_EQ(Info("neon").error, "");
+}
+
+TEST_F(AdapterStoreTest, FailuresAreNotRemembered) {
+  Save("neon", Adapter(2));
+  weights_.FailWith(MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "no memory"));
+  ExpectRefused("neon", absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY");
+  EXPECT_EQ(Info("neon").state, AdapterState::kFailed);
+  weights_.FailWith(absl::OkStatus());
+  EXPECT_NE(Acquire("neon"), nullptr);
+  std::ofstream(folder_.Under("broken.safetensors")) << "x";
+  ExpectRefused("broken", absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID");
+  ExpectRefused("broken", absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID");
+}
+
+TEST_F(AdapterStoreTest, RemovedFileIsNotFoundWhileItsLeaseLives) {
+  Save("neon", Adapter(2));
+  auto lease = Acquire("neon");
+  Remove("neon");
+  ExpectRefused("neon", absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND");
+  EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(2 * kBytesPerRank));
+  lease.reset();
+  EXPECT_EQ(weights_.live_bytes(), 0);
+}
+
+TEST_F(AdapterStoreTest, HostTierNeverHoldsMoreThanItsBudget) {
+  Open(4 * kBytesPerRank);
+  for (const char* const name : {"a", "b", "c"}) {
+    Save(name, Adapter(2));
+  }
+  Save("large", Adapter(5));
+  auto a = Acquire("a");
+  Acquire("b");
+  EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(4 * kBytesPerRank));
+  Acquire("c");
+  EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(4 * kBytesPerRank));
+  EXPECT_EQ(Info("a").tier, AdapterTier::kHost) << "leased";
+  EXPECT_EQ(Info("b").tier, AdapterTier::kDisk);
+  EXPECT_EQ(Info("b").format, "lora") << "what was read once is still known";
+  ExpectRefused("large", absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET");
+  EXPECT_EQ(Info("c").tier, AdapterTier::kHost) << "nothing moved for the one that cannot fit";
+  auto c = Acquire("c");
+  ExpectRefused("b", absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET");
+  c.reset();
+  EXPECT_NE(Acquire("b"), nullptr);
+}
+
+TEST_F(AdapterStoreTest, PinnedStaysUntilItIsUnloaded) {
+  Open(4 * kBytesPerRank);
+  for (const char* const name : {"a", "b", "c"}) {
+    Save(name, Adapter(2));
+  }
+  EXPECT_TRUE(store_->Load("a", /*pin=*/true)->pinned);
+  EXPECT_TRUE(store_->Load("a", /*pin=*/false)->pinned);
+  Acquire("b");
+  Acquire("c");
+  EXPECT_EQ(Info("a").tier, AdapterTier::kHost);
+  const AdapterInfo unloaded = store_->Unload("a").value();
+  EXPECT_EQ(unloaded.tier, AdapterTier::kDisk);
+  EXPECT_FALSE(unloaded.pinned);
+  EXPECT_FALSE(store_->Load("a", false)->pinned);
+}
+
+TEST_F(AdapterStoreTest, PeftFolderIsIdentifiedByItsConfigurationToo) {
+  std::filesystem::create_directories(folder_.Under("peft"));
+  SafetensorsWriter writer;
+  writer.Add("base_model.model.conv_in.lora_A.weight", {2, 4, 3, 3});
+  writer.Add("base_model.model.conv_in.lora_B.weight", {32, 2, 1, 1});
+  writer.Save(folder_.Under("peft/adapter_model.safetensors"));
+  std::ofstream(folder_.Under("peft/adapter_config.json")) << R"({"r": 2, "lora_alpha": 2})";
+  const std::string sha = Acquire("peft")->info().content_sha256;
+  std::ofstream(folder_.Under("peft/adapter_config.json")) << R"({"r": 2, "lora_alpha": 16})";
+  EXPECT_NE(Acquire("peft")->info().content_sha256, sha);
+}
+
+TEST_F(AdapterStoreTest, ListMergesTheFolderWithWhatIsKnown) {
+  Save("b", Adapter(2));
+  Save("a", Adapter(1));
+  Save("c", Adapter(1));
+  const auto lease = Acquire("b");
+  const std::vector<AdapterInfo> all = store_->List("", 10).value();
+  ASSERT_EQ(all.size(), 3u);
+  EXPECT_EQ(all[0].name, "a");
+  EXPECT_EQ(all[0].content_sha256, "");
+  EXPECT_GT(all[0].bytes, 0u);
+  EXPECT_EQ(all[0].tier, AdapterTier::kDisk);
+  EXPECT_EQ(all[1].tier, AdapterTier::kHost);
+  EXPECT_EQ(all[1].in_use, 1u);
+  const std::vector<AdapterInfo> page = store_->List("a", 1).value();
+  ASSERT_EQ(page.size(), 1u);
+  EXPECT_EQ(page[0].name, "b");
+}
+
+TEST_F(AdapterStoreTest, FiftyFirstRequestsAreOneRead) {
+  Save("neon", Adapter(2));
+  weights_.Hold(true);
+  std::vector<std::thread> threads;
+  std::atomic<int> got{0};
+  for (int i = 0; i < 50; ++i) {
+    threads.emplace_back([&] { got += Acquire("neon") != nullptr; });
+  }
+  // The control plane does not wait for the read that is held.
+  while (weights_.made() == 0) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(Info("neon").state, AdapterState::kLoading);
+  EXPECT_EQ(store_->List("", 10)->at(0).state, AdapterState::kLoading);
+  weights_.Hold(false);
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(got, 50);
+  EXPECT_EQ(weights_.made(), 1);
+  EXPECT_EQ(Info("neon").in_use, 0u);
+}
+
+TEST_F(AdapterStoreTest, CountsWhatHappens) {
+  Open(4 * kBytesPerRank);
+  Save("a", Adapter(3));
+  Save("b", Adapter(2));
+  Acquire("a");
+  const auto lease = Acquire("a");
+  EXPECT_EQ(Figure("hotlora_adapter_refs", {}), 1);
+  EXPECT_EQ(Figure("hotlora_adapter_cache_bytes", {{"tier", "host"}}), 3 * kBytesPerRank);
+  store_->Unload("a").IgnoreError();
+  EXPECT_EQ(Figure("hotlora_adapter_cache_bytes", {{"tier", "host"}}), 3 * kBytesPerRank);
+  EXPECT_EQ(Figure("hotlora_adapter_cache_entries", {{"tier", "host"}}), 0);
+  ExpectRefused("b", absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET");
+  ExpectRefused("c", absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND");
+  const auto requests = [&](const char* tier, const char* result) {
+    return Figure("hotlora_adapter_cache_requests_total", {{"result", result}, {"tier", tier}});
+  };
+  EXPECT_EQ(requests("host", "hit"), 1);
+  EXPECT_EQ(requests("host", "miss"), 3);
+  EXPECT_EQ(requests("disk", "hit"), 2);
+  EXPECT_EQ(requests("disk", "miss"), 1);
+  EXPECT_EQ(Figure("hotlora_adapter_cache_evictions_total", {{"reason", "explicit"}, {"tier", "host"}}), 1);
+}
+
+TEST_F(AdapterStoreTest, UnloadedWhileLoadingDoesNotStay) {
+  Save("neon", Adapter(2));
+  weights_.Hold(true);
+  std::unique_ptr<AdapterLease> lease;
+  std::thread reader([&] { lease = Acquire("neon"); });
+  while (weights_.made() == 0) {
+    std::this_thread::yield();
+  }
+  EXPECT_TRUE(store_->Unload("neon").ok());
+  weights_.Hold(false);
+  reader.join();
+  ASSERT_NE(lease, nullptr);
+  EXPECT_EQ(Info("neon").tier, AdapterTier::kDisk);
+  lease.reset();
+  EXPECT_EQ(weights_.live_bytes(), 0);
+}
+
+TEST_F(AdapterStoreTest, LeasesOutliveTheStore) {
+  Save("neon", Adapter(2));
+  auto lease = Acquire("neon");
+  store_.reset();
+  EXPECT_EQ(lease->info().name, "neon");
+  lease.reset();
+  EXPECT_EQ(weights_.live_bytes(), 0);
+}
+
+// Requests, control plane and a writer that replaces files, all at once, under a budget that holds a third of them.
+TEST_F(AdapterStoreTest, SixteenThreadsAndAWriterLoseNothing) {
+  constexpr int kNames = 6;
+  Open(6 * kBytesPerRank);
+  const auto name = [](int i) { return absl::StrCat("adapter", i % kNames); };
+  for (int i = 0; i < kNames; ++i) {
+    Save(name(i), Adapter(2));
+  }
+  std::atomic<bool> over{false};
+  std::atomic<int> served{0}, refused{0}, wrong{0};
+  std::thread writer([&] {
+    for (int i = 0; !over.load(); ++i) {
+      if (i % 5 == 4) {
+        SafetensorsWriter broken = Adapter(2);
+        broken.Add("stray", {1}).Save(folder_.Under(name(i) + ".safetensors"));
+      } else {
+        Save(name(i), Adapter(1 + i % 3, static_cast<float>(i)));
+      }
+    }
+  });
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 16; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 60; ++i) {
+        const auto lease = store_->Acquire(name(t + i));
+        if (lease.ok()) {
+          ++served;
+          wrong += (*lease)->info().name != name(t + i) || (*lease)->info().rank_max == 0;
+        } else {
+          ++refused;
+          wrong += !absl::IsResourceExhausted(lease.status()) &&
+                   !absl::IsFailedPrecondition(lease.status());
+        }
+        if (i % 7 == t % 7) {
+          wrong += !store_->Unload(name(i)).ok();
+        }
+        if (i % 11 == t % 11) {
+          wrong += !store_->List("", 100).ok();
+          wrong += !store_->Get(name(i)).ok();
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  over = true;
+  writer.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_GT(served, 0);
+  EXPECT_LE(weights_.live_bytes(), static_cast<int64_t>(6 * kBytesPerRank));
+  for (int i = 0; i < kNames; ++i) {
+    EXPECT_EQ(Info(name(i)).in_use, 0u);
+    EXPECT_TRUE(store_->Unload(name(i)).ok());
+  }
+  EXPECT_EQ(weights_.live_bytes(), 0) << "no version is left behind";
+}
+
+}  // namespace
+}  // namespace hotlora

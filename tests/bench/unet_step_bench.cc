@@ -1,0 +1,89 @@
+// Times UNet calls of a checkpoint, by command over standard input, so that another program can interleave its own:
+//
+//   unet_step_bench --model DIR --inputs FILE.safetensors [--threads N] [--dtype float32]
+//     step K      runs K calls, prints their wall-clock and CPU seconds
+//     output F    runs one call and writes its result to F as raw float32
+//
+// The inputs file holds sample, timesteps, encoder_hidden_states, pooled and time_ids (unet.h, UnetInput).
+
+#include <chrono>
+#include <ctime>
+#include <fstream>
+#include <iomanip>
+#include <iostream>
+#include <sstream>
+#include <string>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <CLI/CLI.hpp>
+
+#include "src/sdxl/sdxl_model.h"
+#include "src/tensor/device.h"
+#include "tests/golden_support.h"
+
+namespace hotlora {
+namespace {
+
+void Step(const Unet& unet, const UnetInput& input, const ComputePlace& place, int steps) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start_cpu = std::clock();
+  for (int i = 0; i < steps; ++i) {
+    unet.forward(input);
+  }
+  Synchronize(place.device);
+  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
+  std::cout << std::setprecision(9) << wall.count() << " "
+            << static_cast<double>(std::clock() - start_cpu) / CLOCKS_PER_SEC << std::endl;
+}
+
+int Run(const std::string& folder, const std::string& inputs, const ComputePlace& place) {
+  c10::InferenceMode guard;
+  absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(folder, place);
+  if (!model.ok()) {
+    std::cerr << model.status() << "\n";
+    return 1;
+  }
+  TensorMap t = LoadTensors(inputs);
+  auto compute = [&](const char* name) { return t.at(name).to(place.device, place.dtype); };
+  const UnetInput input{compute("sample"), t.at("timesteps").to(place.device), compute("encoder_hidden_states"),
+                        compute("pooled"), t.at("time_ids").to(place.device)};
+  std::cout << "ready" << std::endl;
+  std::string line;
+  while (std::getline(std::cin, line)) {
+    std::istringstream words(line);
+    std::string command, argument;
+    words >> command >> argument;
+    if (command == "step") {
+      Step((*model)->unet(), input, place, std::stoi(argument));
+    } else if (command == "output") {
+      const at::Tensor output = (*model)->unet().forward(input).to(at::kFloat).cpu().contiguous();
+      std::ofstream(argument, std::ios::binary)
+          .write(static_cast<const char*>(output.const_data_ptr()), static_cast<std::streamsize>(output.nbytes()));
+      std::cout << "written" << std::endl;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace hotlora
+
+int main(int argc, char** argv) {
+  std::string model, inputs, device = "cpu", dtype = "float32";
+  int threads = 1;
+  CLI::App app("Times UNet calls of a checkpoint");
+  app.add_option("--model", model)->required();
+  app.add_option("--inputs", inputs)->required();
+  app.add_option("--device", device);
+  app.add_option("--dtype", dtype);
+  app.add_option("--threads", threads);
+  CLI11_PARSE(app, argc, argv);
+  at::set_num_threads(threads);
+  absl::StatusOr<hotlora::ComputePlace> place = hotlora::ResolvePlace(device, dtype);
+  if (!place.ok()) {
+    std::cerr << place.status() << "\n";
+    return 1;
+  }
+  return hotlora::Run(model, inputs, *place);
+}
