@@ -14,6 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+
 #include "server/flags.h"
 #include "server/metrics_endpoint.h"
 #include "server/ready_file.h"
@@ -71,8 +72,9 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.engine.max_batch = flags.max_batch;
   config.engine.max_queue = flags.max_queue;
   if (flags.max_request_seconds.has_value()) {
-    config.max_request_time = *flags.max_request_seconds > 0 ? absl::Seconds(*flags.max_request_seconds)
-                                                             : absl::InfiniteDuration();
+    config.max_request_time = *flags.max_request_seconds > 0
+                                  ? absl::Seconds(*flags.max_request_seconds)
+                                  : absl::InfiniteDuration();
   }
   return config;
 }
@@ -93,8 +95,9 @@ int Serve(const Flags& flags, StopSignal& stop) {
   if (!options.ok()) {
     return Fail(options.status(), kExitBadSetting);
   }
-  // In the order of their lives: calls end before the engine, the engine before the figures it writes. The listener stands
-  // before the model is loaded, so that a taken port shows at once and early callers hear that the server is starting.
+  // In the order of their lives: calls end before the engine, the engine before the figures it
+  // writes. The listener stands before the model is loaded, so that a taken port shows at once and
+  // early callers hear that the server is starting.
   Metrics metrics;
   std::atomic<bool> device_failed = false;
   absl::StatusOr<std::unique_ptr<Engine>> engine;
@@ -128,7 +131,8 @@ int Serve(const Flags& flags, StopSignal& stop) {
   stop.BeginService();
   (*server)->Serve(engine->get());
   if (!flags.ready_file.empty()) {
-    if (const absl::Status written = WriteReadyFile(flags.ready_file, (*server)->port(), (*endpoint)->port());
+    if (const absl::Status written =
+            WriteReadyFile(flags.ready_file, (*server)->port(), (*endpoint)->port());
         !written.ok()) {
       return Fail(written);
     }
