@@ -9,7 +9,7 @@
 #     a program in bin/
 #   hotlora_python_test(e2e.generate SCRIPT generate_test.py [ARGS ...] [LABELS e2e] [TIMEOUT 300])
 #     one test known to CTest as e2e.generate, run by the Python of install_dependencies.sh --test. Exit status 77 means
-#     "skipped". It finds what was built in $HOTLORA_BIN_DIR and the repository in $HOTLORA_SOURCE_DIR.
+#     "skipped". It finds what was built in $HOTLORA_TEST_BIN and the repository in $HOTLORA_TEST_SOURCE.
 #
 # With HOTLORA_TORCH off, what is marked TORCH is left out, and so is all that depends on it.
 #
@@ -137,6 +137,6 @@ function(hotlora_python_test name)
   add_test(NAME ${name} COMMAND sh -c "test -x \"$0\" || { echo \"${missing}\"; exit 77; }; exec \"$0\" \"$@\""
     ${python} ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT} ${ARG_ARGS})
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77
-    ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE;PYTHONDONTWRITEBYTECODE=1;HOTLORA_BIN_DIR=${CMAKE_BINARY_DIR}/bin;\
-HOTLORA_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
+    ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE;PYTHONDONTWRITEBYTECODE=1;HOTLORA_TEST_BIN=${CMAKE_BINARY_DIR}/bin;\
+HOTLORA_TEST_SOURCE=${CMAKE_SOURCE_DIR}")
 endfunction()

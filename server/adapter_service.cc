@@ -78,7 +78,7 @@ grpc::ServerUnaryReactor* Answer(ServiceContext* service, const char* method, Sc
 class Loading final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<Loading> {
  public:
   Loading(ServiceContext* service, grpc::CallbackServerContext* context, v1::Adapter* response)
-      : active_calls_(&service->active_calls), call_(service, "LoadAdapter", context), response_(response) {
+      : active_calls_(&service->active_calls), rpc_(service, "LoadAdapter", context), response_(response) {
     active_calls_->Add();
   }
 
@@ -88,7 +88,7 @@ class Loading final : public grpc::ServerUnaryReactor, public std::enable_shared
       held_by_grpc_ = shared_from_this();
     }
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
-      ABSL_ASSIGN_OR_RETURN(Engine* const engine, call_.Open(Scope::kAdaptersWrite));
+      ABSL_ASSIGN_OR_RETURN(Engine* const engine, rpc_.Open(Scope::kAdaptersWrite));
       if (request.tier() == v1::ADAPTER_TIER_DISK || !v1::AdapterTier_IsValid(request.tier())) {
         return BadField("tier", absl::StrCat("is ", static_cast<int>(request.tier()),
                                              "; allowed are ADAPTER_TIER_HOST and ADAPTER_TIER_DEVICE"));
@@ -114,7 +114,7 @@ class Loading final : public grpc::ServerUnaryReactor, public std::enable_shared
  private:
   void End(absl::StatusOr<AdapterInfo> loaded) {
     std::lock_guard<std::mutex> lock(mu_);
-    Finish(call_.Close(CatchExceptions([&]() -> absl::Status {
+    Finish(rpc_.Close(CatchExceptions([&]() -> absl::Status {
       ABSL_RETURN_IF_ERROR(loaded.status());
       *response_ = ToProto(*loaded);
       return absl::OkStatus();
@@ -123,7 +123,7 @@ class Loading final : public grpc::ServerUnaryReactor, public std::enable_shared
 
   ActiveCalls* const active_calls_;
   std::mutex mu_;
-  RpcCall call_;                           // guarded by mu_ once the engine knows of the call
+  RpcCall rpc_;                           // guarded by mu_ once the engine knows of the call
   v1::Adapter* const response_;            // gRPC's, until OnDone
   std::shared_ptr<Loading> held_by_grpc_;  // guarded by mu_
 };

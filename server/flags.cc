@@ -342,7 +342,7 @@ absl::StatusOr<Settings> ReadFile(const std::string& path) {
   try {
     table = toml::parse_file(path);
   } catch (const toml::parse_error& error) {
-    return Bad("--config ", path, " line ", error.source().begin.line, ": ", error.description());
+    return Bad("--config ", path, " line ", error.source().begin.line, ": ", std::string(error.description()));
   }
   std::map<std::string, const FlagSpec*> known;
   for (const FlagSpec& spec : Specs()) {

@@ -37,7 +37,7 @@ absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> vio
 class Generation : public ImageListener {
  public:
   Generation(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
-      : call_(service, method, context), active_calls_(&service->active_calls) {
+      : rpc_(service, method, context), active_calls_(&service->active_calls) {
     active_calls_->Add();
   }
 
@@ -55,8 +55,8 @@ class Generation : public ImageListener {
   // Hands the request to the engine. `self` is this object; on error the engine will never call it.
   absl::Status Submit(const v1::GenerateImagesRequest& message, std::shared_ptr<ImageListener> self) {
     return CatchExceptions([&]() -> absl::Status {
-      call_.set_request_id(message.request_id());
-      ABSL_ASSIGN_OR_RETURN(engine_, call_.Open(Scope::kGenerate));
+      rpc_.set_request_id(message.request_id());
+      ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kGenerate));
       MappedImageRequest mapped = FromProto(message);
       if (!mapped.violations.empty()) {
         return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
@@ -85,14 +85,14 @@ class Generation : public ImageListener {
   virtual void OnAdmittedLocked(const Admission& admission) = 0;
 
   std::mutex mu_;
-  RpcCall call_;                        // guarded by mu_
+  RpcCall rpc_;                        // guarded by mu_
   std::optional<absl::Status> result_;  // guarded by mu_; once the engine has ended the request
 
  private:
   void Admit(const Admission& admission) {
     std::lock_guard<std::mutex> lock(mu_);
     admitted_id_ = admission.request_id;
-    call_.set_request_id(admission.request_id);
+    rpc_.set_request_id(admission.request_id);
     OnAdmittedLocked(admission);
   }
 
@@ -135,7 +135,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       WriteNextLocked();
     }
     if (gone) {
-      CancelGeneration(call_.WhyCancelled());
+      CancelGeneration(rpc_.WhyCancelled());
     }
   }
 
@@ -144,7 +144,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       std::lock_guard<std::mutex> lock(mu_);
       gone_ = true;
     }
-    CancelGeneration(call_.WhyCancelled());
+    CancelGeneration(rpc_.WhyCancelled());
   }
 
   void OnDone() override { LetGo(&held_by_grpc_); }
@@ -209,17 +209,17 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       }
     } else {
       queue_.clear();
-      status = status.ok() ? call_.WhyCancelled() : status;
+      status = status.ok() ? rpc_.WhyCancelled() : status;
     }
     if (has_event && result_.has_value() && result_->ok() && queue_.empty()) {
       finished_ = true;
-      StartWriteAndFinish(&event_, grpc::WriteOptions(), call_.Close(*result_));
+      StartWriteAndFinish(&event_, grpc::WriteOptions(), rpc_.Close(*result_));
     } else if (has_event) {
       writing_ = true;
       StartWrite(&event_);
     } else if (result_.has_value()) {
       finished_ = true;
-      Finish(call_.Close(status));
+      Finish(rpc_.Close(status));
     }
   }
 
@@ -250,11 +250,11 @@ class WholeImages final : public grpc::ServerUnaryReactor,
     if (!submitted.ok()) {
       std::lock_guard<std::mutex> lock(mu_);
       result_ = submitted;
-      Finish(call_.Close(submitted));
+      Finish(rpc_.Close(submitted));
     }
   }
 
-  void OnCancel() override { CancelGeneration(call_.WhyCancelled()); }
+  void OnCancel() override { CancelGeneration(rpc_.WhyCancelled()); }
 
   void OnDone() override { LetGo(&held_by_grpc_); }
 
@@ -275,11 +275,11 @@ class WholeImages final : public grpc::ServerUnaryReactor,
   void OnDone(const absl::Status& status, const ImageSummary& summary) override {
     std::lock_guard<std::mutex> lock(mu_);
     result_ = !status.ok() ? status : !failure_.ok() ? failure_ : CatchExceptions([&] {
-      response_->set_request_id(call_.request_id());
+      response_->set_request_id(rpc_.request_id());
       *response_->mutable_summary() = ToProto(summary);
       return absl::OkStatus();
     });
-    Finish(call_.Close(*result_));
+    Finish(rpc_.Close(*result_));
   }
 
  private:

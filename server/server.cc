@@ -26,13 +26,24 @@ int Milliseconds(absl::Duration duration) {
   return static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(duration), INT_MAX));
 }
 
-// Reflection for one server only: InitProtoReflectionServerBuilderPlugin would turn it on for the whole process.
+// Reflection for one server: linking gRPC's library turns it on for every server in the process.
 class ReflectionOption : public grpc::ServerBuilderOption {
  public:
+  explicit ReflectionOption(bool on) : on_(on) {}
+
   void UpdateArguments(grpc::ChannelArguments*) override {}
   void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
-    plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+    auto ours = std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>();
+    plugins->erase(std::remove_if(plugins->begin(), plugins->end(),
+                                  [&](const auto& plugin) { return plugin->name() == ours->name(); }),
+                   plugins->end());
+    if (on_) {
+      plugins->push_back(std::move(ours));
+    }
   }
+
+ private:
+  const bool on_;
 };
 
 void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
@@ -89,9 +100,7 @@ absl::Status Server::Listen() {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   SetArguments(options_, &builder);
-  if (options_.reflection) {
-    builder.SetOption(std::make_unique<ReflectionOption>());
-  }
+  builder.SetOption(std::make_unique<ReflectionOption>(options_.reflection));
   builder.RegisterService(&images_);
   builder.RegisterService(&adapters_);
   builder.RegisterService(&info_);

@@ -1,0 +1,54 @@
+#ifndef HOTLORA_CLIENT_ARGUMENTS_H_
+#define HOTLORA_CLIENT_ARGUMENTS_H_
+
+// The command line of `hotlora` as values. Nothing here talks to a server.
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "hotlora/v1/images.pb.h"
+
+namespace hotlora {
+
+// How to reach the server.
+struct ConnectionOptions {
+  std::string server = "127.0.0.1:50051";
+  bool tls = false;                 // set by each of the tls_* as well
+  std::string tls_ca;               // PEM file; empty: the system's authorities
+  std::string tls_cert, tls_key;    // PEM files of our own identity
+  std::string tls_server_name;      // the name to expect in the server's certificate, where it is not the host's
+  std::string token;                // bearer token; empty: none
+  double timeout_seconds = 0;       // 0: none
+};
+
+enum class Command { kGenerate, kListAdapters, kGetAdapter, kLoadAdapter, kUnloadAdapter, kHealth, kInfo };
+
+struct Arguments {
+  Command command = Command::kInfo;
+  ConnectionOptions connection;
+  bool json = false;
+
+  v1::GenerateImagesRequest request;  // kGenerate
+  std::string out;                    // kGenerate: a file, or "-" for standard output
+  std::string adapter;                // kGetAdapter, kLoadAdapter, kUnloadAdapter
+  bool pin = false;                   // kLoadAdapter
+
+  // Set where there is a text to print instead of a command to run (--help, --version).
+  std::optional<std::string> answer;
+};
+
+// Reads `arguments` (without the program's name); `environment` looks up a variable, nullopt where it is not set
+// (HOTLORA_SERVER and HOTLORA_TOKEN are read). Reads the file of --token-file. InvalidArgument says what is wrong.
+absl::StatusOr<Arguments> ParseArguments(
+    const std::vector<std::string>& arguments,
+    const std::function<std::optional<std::string>(const char*)>& environment);
+
+// NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]] as an adapter.
+absl::StatusOr<v1::AdapterRef> ParseAdapter(const std::string& text);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_CLIENT_ARGUMENTS_H_

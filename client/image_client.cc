@@ -1,0 +1,200 @@
+#include "client/image_client.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+
+#include <chrono>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "src/base/status_macros.h"
+
+namespace hotlora {
+namespace {
+
+constexpr int kMaxAnswerBytes = 256 << 20;  // images arrive in parts, other answers are small
+constexpr uint32_t kPageSize = 1000;
+
+absl::StatusOr<std::string> ReadPem(absl::string_view flag, const std::string& path) {
+  if (path.empty()) {
+    return std::string();
+  }
+  std::ifstream file(path);
+  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (!file || text.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(flag, " ", path, ": cannot be read"));
+  }
+  return text;
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const ConnectionOptions& options) {
+  if (!options.tls) {
+    return grpc::InsecureChannelCredentials();
+  }
+  grpc::SslCredentialsOptions ssl;
+  ABSL_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadPem("--tls-ca", options.tls_ca));
+  ABSL_ASSIGN_OR_RETURN(ssl.pem_cert_chain, ReadPem("--tls-cert", options.tls_cert));
+  ABSL_ASSIGN_OR_RETURN(ssl.pem_private_key, ReadPem("--tls-key", options.tls_key));
+  return grpc::SslCredentials(ssl);
+}
+
+std::string RequestId(const grpc::ClientContext& context) {
+  const auto found = context.GetServerTrailingMetadata().find("x-request-id");
+  return found == context.GetServerTrailingMetadata().end()
+             ? std::string()
+             : std::string(found->second.data(), found->second.size());
+}
+
+// Puts a part of an image with the parts before it.
+grpc::Status AddPart(v1::Image&& part, std::vector<v1::Image>* images) {
+  if (part.index() >= 1000) {
+    return grpc::Status(grpc::StatusCode::DATA_LOSS, absl::StrCat("an image of index ", part.index(), " came"));
+  }
+  if (part.index() >= images->size()) {
+    images->resize(part.index() + 1);
+  }
+  v1::Image& image = (*images)[part.index()];
+  if (image.has_index()) {
+    image.mutable_data()->append(part.data());
+  } else {
+    image = std::move(part);
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status CheckWhole(const GeneratedImages& answer) {
+  if (answer.summary.server_version().empty()) {
+    return grpc::Status(grpc::StatusCode::DATA_LOSS, "the stream ended without a summary");
+  }
+  for (size_t i = 0; i < answer.images.size(); ++i) {
+    const v1::Image& image = answer.images[i];
+    if (!image.has_index() || image.data().size() != image.total_bytes()) {
+      return grpc::Status(grpc::StatusCode::DATA_LOSS,
+                          absl::StrCat("image ", i, " came with ", image.data().size(), " of ",
+                                       image.total_bytes(), " bytes"));
+    }
+  }
+  return grpc::Status::OK;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ImageClient>> ImageClient::Create(const ConnectionOptions& options) {
+  ABSL_ASSIGN_OR_RETURN(const auto credentials, MakeCredentials(options));
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxAnswerBytes);
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  if (!options.tls_server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls_server_name);
+  }
+  return std::unique_ptr<ImageClient>(
+      new ImageClient(options, grpc::CreateCustomChannel(options.server, credentials, arguments)));
+}
+
+ImageClient::ImageClient(ConnectionOptions options, std::shared_ptr<grpc::Channel> channel)
+    : options_(std::move(options)), channel_(std::move(channel)) {}
+
+void ImageClient::Prepare(grpc::ClientContext* context) const {
+  if (options_.timeout_seconds > 0) {
+    context->set_deadline(std::chrono::system_clock::now() +
+                          std::chrono::microseconds(static_cast<int64_t>(options_.timeout_seconds * 1e6)));
+  }
+  if (!options_.token.empty()) {
+    context->AddMetadata("authorization", "Bearer " + options_.token);
+  }
+}
+
+CallResult ImageClient::Generate(const v1::GenerateImagesRequest& request,
+                                 const std::function<void(const v1::GenerateImagesEvent&)>& on_event,
+                                 GeneratedImages* images) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  const auto reader = v1::ImageService::NewStub(channel_)->StreamGenerateImages(&context, request);
+  v1::GenerateImagesEvent event;
+  grpc::Status parts = grpc::Status::OK;
+  while (reader->Read(&event)) {
+    if (event.has_image()) {
+      parts = parts.ok() ? AddPart(std::move(*event.mutable_image()), &images->images) : parts;
+      continue;
+    }
+    if (event.has_accepted()) {
+      images->accepted = event.accepted();
+    } else if (event.has_summary()) {
+      images->summary = event.summary();
+    }
+    if (on_event != nullptr) {
+      on_event(event);
+    }
+  }
+  CallResult result{reader->Finish(), RequestId(context)};
+  if (result.status.ok()) {
+    result.status = parts.ok() ? CheckWhole(*images) : parts;
+  }
+  return result;
+}
+
+CallResult ImageClient::ListAdapters(std::vector<v1::Adapter>* adapters) {
+  const auto stub = v1::AdapterService::NewStub(channel_);
+  v1::ListAdaptersRequest request;
+  request.set_page_size(kPageSize);
+  while (true) {
+    grpc::ClientContext context;
+    Prepare(&context);
+    v1::ListAdaptersResponse response;
+    const grpc::Status status = stub->ListAdapters(&context, request, &response);
+    adapters->insert(adapters->end(), response.adapters().begin(), response.adapters().end());
+    if (!status.ok() || response.next_page_token().empty()) {
+      return {status, RequestId(context)};
+    }
+    request.set_page_token(response.next_page_token());
+  }
+}
+
+CallResult ImageClient::GetAdapter(const std::string& name, v1::Adapter* adapter) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  v1::GetAdapterRequest request;
+  request.set_name(name);
+  const grpc::Status status = v1::AdapterService::NewStub(channel_)->GetAdapter(&context, request, adapter);
+  return {status, RequestId(context)};
+}
+
+CallResult ImageClient::LoadAdapter(const std::string& name, bool pin, v1::Adapter* adapter) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  v1::LoadAdapterRequest request;
+  request.set_name(name);
+  request.set_pin(pin);
+  const grpc::Status status = v1::AdapterService::NewStub(channel_)->LoadAdapter(&context, request, adapter);
+  return {status, RequestId(context)};
+}
+
+CallResult ImageClient::UnloadAdapter(const std::string& name, v1::Adapter* adapter) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  v1::UnloadAdapterRequest request;
+  request.set_name(name);
+  const grpc::Status status = v1::AdapterService::NewStub(channel_)->UnloadAdapter(&context, request, adapter);
+  return {status, RequestId(context)};
+}
+
+CallResult ImageClient::GetServerInfo(v1::ServerInfo* info) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  const grpc::Status status = v1::ServerService::NewStub(channel_)->GetServerInfo(&context, {}, info);
+  return {status, RequestId(context)};
+}
+
+CallResult ImageClient::IsServing(bool* serving) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  grpc::health::v1::HealthCheckResponse response;
+  const grpc::Status status = grpc::health::v1::Health::NewStub(channel_)->Check(&context, {}, &response);
+  *serving = response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
+  return {status, RequestId(context)};
+}
+
+}  // namespace hotlora

@@ -1,0 +1,64 @@
+#ifndef HOTLORA_CLIENT_IMAGE_CLIENT_H_
+#define HOTLORA_CLIENT_IMAGE_CLIENT_H_
+
+// Calls to a hotlora-server. Retries nothing by itself: the caller sees each answer.
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/status.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "client/arguments.h"
+#include "hotlora/v1/adapters.grpc.pb.h"
+#include "hotlora/v1/images.grpc.pb.h"
+#include "hotlora/v1/server.grpc.pb.h"
+
+namespace hotlora {
+
+// How a call ended.
+struct CallResult {
+  grpc::Status status;
+  std::string request_id;  // the server's x-request-id; empty where it never answered
+};
+
+// A finished generation.
+struct GeneratedImages {
+  v1::Accepted accepted;
+  std::vector<v1::Image> images;  // whole, by index
+  v1::Summary summary;
+};
+
+// Not thread-safe. Every call blocks.
+class ImageClient {
+ public:
+  // InvalidArgument where a TLS file cannot be read. Does not connect yet.
+  static absl::StatusOr<std::unique_ptr<ImageClient>> Create(const ConnectionOptions& options);
+
+  // `on_event` hears each event but images, as it comes; may be null. An answer that ends well with parts missing is DATA_LOSS.
+  CallResult Generate(const v1::GenerateImagesRequest& request,
+                      const std::function<void(const v1::GenerateImagesEvent&)>& on_event, GeneratedImages* images);
+
+  CallResult ListAdapters(std::vector<v1::Adapter>* adapters);  // all pages
+  CallResult GetAdapter(const std::string& name, v1::Adapter* adapter);
+  CallResult LoadAdapter(const std::string& name, bool pin, v1::Adapter* adapter);
+  CallResult UnloadAdapter(const std::string& name, v1::Adapter* adapter);
+  CallResult GetServerInfo(v1::ServerInfo* info);
+  CallResult IsServing(bool* serving);
+
+ private:
+  ImageClient(ConnectionOptions options, std::shared_ptr<grpc::Channel> channel);
+
+  void Prepare(grpc::ClientContext* context) const;
+
+  const ConnectionOptions options_;
+  const std::shared_ptr<grpc::Channel> channel_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_CLIENT_IMAGE_CLIENT_H_

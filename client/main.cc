@@ -1,0 +1,192 @@
+// hotlora: the command-line client.
+//
+// Exit codes: 0 done, 1 the call failed (or `health`: not serving), 2 the command line is wrong.
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/arguments.h"
+#include "client/error_report.h"
+#include "client/image_client.h"
+#include "client/output_files.h"
+#include "client/progress_display.h"
+#include "client/report.h"
+
+namespace hotlora {
+namespace {
+
+constexpr int kExitFailed = 1;
+constexpr int kExitUsage = 2;
+
+void PrintJson(const nlohmann::json& json) {
+  std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+}
+
+int Fail(const Arguments& arguments, const CallResult& result) {
+  const ErrorReport report = MakeErrorReport(result.status, result.request_id);
+  if (arguments.json) {
+    PrintJson(ToJson(report));
+  } else {
+    std::fputs(ToText(report).c_str(), stderr);
+  }
+  return kExitFailed;
+}
+
+// An error of ours, not of a call.
+int Fail(bool json, const absl::Status& status, int code) {
+  const std::string message(status.message());
+  if (json) {
+    PrintJson({{"error", {{"code", code == kExitUsage ? "USAGE" : "LOCAL"}, {"message", message}}}});
+  } else {
+    std::fprintf(stderr, "hotlora: %s\n", message.c_str());
+  }
+  return code;
+}
+
+int Generate(ImageClient& client, const Arguments& arguments) {
+  const bool to_stdout = arguments.out == "-";
+  if (!to_stdout) {
+    if (absl::Status status = CheckWritable(arguments.out); !status.ok()) {
+      return Fail(arguments.json, status, kExitUsage);
+    }
+  }
+  GeneratedImages images;
+  CallResult result;
+  {
+    const auto style = arguments.json            ? ProgressDisplay::Style::kQuiet
+                       : isatty(STDERR_FILENO) ? ProgressDisplay::Style::kBar
+                                                 : ProgressDisplay::Style::kLines;
+    ProgressDisplay display(style, stderr);
+    result = client.Generate(
+        arguments.request, [&](const v1::GenerateImagesEvent& event) { display.Show(event); }, &images);
+  }
+  if (!result.status.ok()) {
+    return Fail(arguments, result);
+  }
+  const std::vector<std::string> files = OutputNames(arguments.out, images.images.size());
+  for (size_t i = 0; i < files.size(); ++i) {
+    const std::string& data = images.images[i].data();
+    if (to_stdout) {
+      std::fwrite(data.data(), 1, data.size(), stdout);
+      if (std::fflush(stdout) != 0) {
+        return Fail(arguments.json, absl::InternalError("standard output cannot be written"), kExitFailed);
+      }
+    } else if (absl::Status status = WriteFile(files[i], data); !status.ok()) {
+      return Fail(arguments.json, status, kExitFailed);
+    }
+  }
+  if (arguments.json) {
+    PrintJson(GenerationJson(images, files));
+  } else {
+    // Beside an image on standard output the words go to standard error.
+    std::fputs(GenerationText(images, files).c_str(), to_stdout ? stderr : stdout);
+  }
+  return 0;
+}
+
+int ListAdapters(ImageClient& client, const Arguments& arguments) {
+  std::vector<v1::Adapter> adapters;
+  if (const CallResult result = client.ListAdapters(&adapters); !result.status.ok()) {
+    return Fail(arguments, result);
+  }
+  if (arguments.json) {
+    nlohmann::json json = {{"adapters", nlohmann::json::array()}};
+    for (const v1::Adapter& adapter : adapters) {
+      json["adapters"].push_back(AdapterJson(adapter));
+    }
+    PrintJson(json);
+  } else {
+    std::fputs(AdaptersText(adapters).c_str(), stdout);
+  }
+  return 0;
+}
+
+int OneAdapter(ImageClient& client, const Arguments& arguments) {
+  v1::Adapter adapter;
+  const CallResult result =
+      arguments.command == Command::kGetAdapter    ? client.GetAdapter(arguments.adapter, &adapter)
+      : arguments.command == Command::kLoadAdapter ? client.LoadAdapter(arguments.adapter, arguments.pin, &adapter)
+                                                   : client.UnloadAdapter(arguments.adapter, &adapter);
+  if (!result.status.ok()) {
+    return Fail(arguments, result);
+  }
+  if (arguments.json) {
+    PrintJson(AdapterJson(adapter));
+  } else {
+    std::fputs(AdapterText(adapter).c_str(), stdout);
+  }
+  return 0;
+}
+
+int Health(ImageClient& client, const Arguments& arguments) {
+  bool serving = false;
+  if (const CallResult result = client.IsServing(&serving); !result.status.ok()) {
+    return Fail(arguments, result);
+  }
+  if (arguments.json) {
+    PrintJson({{"serving", serving}});
+  } else {
+    std::puts(serving ? "serving" : "not serving");
+  }
+  return serving ? 0 : kExitFailed;
+}
+
+int Info(ImageClient& client, const Arguments& arguments) {
+  v1::ServerInfo info;
+  if (const CallResult result = client.GetServerInfo(&info); !result.status.ok()) {
+    return Fail(arguments, result);
+  }
+  if (arguments.json) {
+    PrintJson(ServerInfoJson(info));
+  } else {
+    std::fputs(ServerInfoText(info).c_str(), stdout);
+  }
+  return 0;
+}
+
+int Main(const std::vector<std::string>& words) {
+  const auto arguments = ParseArguments(words, [](const char* name) -> std::optional<std::string> {
+    const char* const value = std::getenv(name);
+    return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+  });
+  if (!arguments.ok()) {
+    const bool json = std::find(words.begin(), words.end(), "--json") != words.end();
+    return Fail(json, arguments.status(), kExitUsage);
+  }
+  if (arguments->answer.has_value()) {
+    std::fputs(arguments->answer->c_str(), stdout);
+    return 0;
+  }
+  const auto client = ImageClient::Create(arguments->connection);
+  if (!client.ok()) {
+    return Fail(arguments->json, client.status(), kExitUsage);
+  }
+  switch (arguments->command) {
+    case Command::kGenerate:
+      return Generate(**client, *arguments);
+    case Command::kListAdapters:
+      return ListAdapters(**client, *arguments);
+    case Command::kGetAdapter:
+    case Command::kLoadAdapter:
+    case Command::kUnloadAdapter:
+      return OneAdapter(**client, *arguments);
+    case Command::kHealth:
+      return Health(**client, *arguments);
+    case Command::kInfo:
+      return Info(**client, *arguments);
+  }
+  return kExitUsage;
+}
+
+}  // namespace
+}  // namespace hotlora
+
+int main(int argc, char** argv) { return hotlora::Main(std::vector<std::string>(argv + 1, argv + argc)); }

@@ -1,0 +1,24 @@
+#ifndef HOTLORA_CLIENT_OUTPUT_FILES_H_
+#define HOTLORA_CLIENT_OUTPUT_FILES_H_
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace hotlora {
+
+// Names of `count` images: `out` itself for one, else a number before the ending: "cat-0.png", "cat-1.png".
+std::vector<std::string> OutputNames(const std::string& out, size_t count);
+
+// OK where the folder of `path` is there and can be written: asked before minutes of work go into what cannot be kept.
+absl::Status CheckWritable(const std::string& path);
+
+// Replaces `path` in one piece; on error what was there stays.
+absl::Status WriteFile(const std::string& path, absl::string_view bytes);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_CLIENT_OUTPUT_FILES_H_

@@ -1,0 +1,226 @@
+#include "server/flags.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+
+namespace hotlora {
+namespace {
+
+using Arguments = std::vector<std::string>;
+using Environment = std::map<std::string, std::string>;
+
+// A file of the test's own, gone with it.
+class FlagsTest : public ::testing::Test {
+ protected:
+  FlagsTest() : path_(absl::StrCat(::testing::TempDir(), "/flags_test.", getpid(), ".toml")) {}
+  ~FlagsTest() override { std::filesystem::remove(path_); }
+
+  std::string ConfigOf(const std::string& text) {
+    std::ofstream(path_) << text;
+    return path_;
+  }
+
+  static std::string Error(const Arguments& arguments, const Environment& environment = {}) {
+    const auto flags = ParseFlags(arguments, environment);
+    return flags.ok() ? "no error" : std::string(flags.status().message());
+  }
+
+  const std::string path_;
+};
+
+TEST_F(FlagsTest, DefaultsAreTheContracts) {
+  const auto flags = ParseFlags({"--model", "m"}, {});
+  ASSERT_TRUE(flags.ok()) << flags.status();
+  EXPECT_EQ(flags->model, "m");
+  EXPECT_EQ(flags->adapters, "");
+  EXPECT_EQ(flags->listen, "127.0.0.1:50051");
+  EXPECT_EQ(flags->metrics_listen, "127.0.0.1:9464");
+  EXPECT_EQ(flags->device, "auto");
+  EXPECT_EQ(flags->dtype, "auto");
+  EXPECT_EQ(flags->apply, "auto");
+  EXPECT_EQ(flags->max_batch, 4u);
+  EXPECT_EQ(flags->max_queue, 64u);
+  EXPECT_EQ(flags->adapter_host_bytes, uint64_t{4} << 30);
+  EXPECT_EQ(flags->max_message_bytes, 32u << 20);
+  EXPECT_EQ(flags->drain_timeout, 30);
+  EXPECT_FALSE(flags->max_request_seconds.has_value());
+  EXPECT_FALSE(flags->reflection);
+  EXPECT_FALSE(flags->check);
+  EXPECT_FALSE(flags->answer.has_value());
+}
+
+TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
+  const Arguments arguments = {"--model=m", "--adapters=a", "--adapters-follow-links", "--apply=merged",
+                               "--listen=[::1]:0", "--metrics-listen=0.0.0.0:1", "--device=cuda:1", "--dtype=bfloat16",
+                               "--max-batch=8", "--max-queue=9", "--adapter-host-bytes=512MiB", "--pin=x", "--pin=y/z",
+                               "--allow-unmatched-keys", "--max-request-seconds=1.5", "--max-message-bytes=1MiB",
+                               "--tls-cert=c", "--tls-key=k", "--tls-client-ca=ca", "--tokens-file=t", "--reflection",
+                               "--ready-file=r", "--check", "--drain-timeout=5", "--log-level=debug"};
+  Environment environment = {{"PATH", "/bin"}};
+  std::string config;
+  for (const std::string& argument : arguments) {
+    std::string name = argument.substr(2, argument.find('=') - 2);
+    const std::string value =
+        argument.find('=') == std::string::npos ? "true" : argument.substr(argument.find('=') + 1);
+    std::replace(name.begin(), name.end(), '-', '_');
+    std::string variable = "HOTLORA_" + name;
+    std::transform(variable.begin(), variable.end(), variable.begin(), ::toupper);
+    const bool number = name == "max_batch" || name == "max_queue" || name == "max_request_seconds" || value == "true";
+    if (name == "pin") {
+      environment[variable] = "x,y/z";
+      config += value == "x" ? "pin = ['x', 'y/z']\n" : "";
+    } else {
+      environment[variable] = value;
+      config += absl::StrCat(name, " = ", number ? "" : "'", value, number ? "" : "'", "\n");
+    }
+  }
+  const auto check = [](const absl::StatusOr<Flags>& flags) {
+    ASSERT_TRUE(flags.ok()) << flags.status();
+    EXPECT_EQ(flags->adapters, "a");
+    EXPECT_TRUE(flags->adapters_follow_links);
+    EXPECT_EQ(flags->apply, "merged");
+    EXPECT_EQ(flags->listen, "[::1]:0");
+    EXPECT_EQ(flags->metrics_listen, "0.0.0.0:1");
+    EXPECT_EQ(flags->device, "cuda:1");
+    EXPECT_EQ(flags->dtype, "bfloat16");
+    EXPECT_EQ(flags->max_batch, 8u);
+    EXPECT_EQ(flags->max_queue, 9u);
+    EXPECT_EQ(flags->adapter_host_bytes, uint64_t{512} << 20);
+    EXPECT_EQ(flags->pin, (std::vector<std::string>{"x", "y/z"}));
+    EXPECT_TRUE(flags->allow_unmatched_keys);
+    EXPECT_EQ(flags->max_request_seconds, 1.5);
+    EXPECT_EQ(flags->max_message_bytes, 1u << 20);
+    EXPECT_EQ(flags->tls.cert + flags->tls.key + flags->tls.client_ca, "ckca");
+    EXPECT_EQ(flags->tokens_file, "t");
+    EXPECT_TRUE(flags->reflection);
+    EXPECT_EQ(flags->ready_file, "r");
+    EXPECT_TRUE(flags->check);
+    EXPECT_EQ(flags->drain_timeout, 5);
+    EXPECT_EQ(flags->log_level, "debug");
+  };
+  check(ParseFlags(arguments, {}));
+  check(ParseFlags({}, environment));
+  check(ParseFlags({"--config", ConfigOf(config)}, {}));
+}
+
+TEST_F(FlagsTest, FlagWinsOverVariableOverFile) {
+  const std::string config = ConfigOf("model = 'file'\nmax_batch = 2\nmax_queue = 2\npin = ['file']\nadapters = 'a'\n");
+  const Environment environment = {
+      {"HOTLORA_CONFIG", config}, {"HOTLORA_MAX_BATCH", "3"}, {"HOTLORA_MAX_QUEUE", "3"}, {"HOTLORA_PIN", "v"}};
+  const auto flags = ParseFlags({"--max-queue", "4", "--pin", "flag"}, environment);
+  ASSERT_TRUE(flags.ok()) << flags.status();
+  EXPECT_EQ(flags->model, "file");
+  EXPECT_EQ(flags->max_batch, 3u);
+  EXPECT_EQ(flags->max_queue, 4u);
+  EXPECT_EQ(flags->pin, std::vector<std::string>{"flag"});
+  EXPECT_FALSE(ParseFlags({"--config", "/nowhere.toml"}, environment).ok());
+}
+
+TEST_F(FlagsTest, SizesTakeUnits) {
+  struct Case {
+    const char* text;
+    uint64_t bytes;
+  };
+  for (const Case& c : {Case{"0", 0}, Case{"4096", 4096}, Case{"7B", 7}, Case{"3KiB", 3072}, Case{"4GiB", uint64_t{4} << 30},
+                        Case{"2 TiB", uint64_t{2} << 40}}) {
+    const auto flags = ParseFlags({"--model=m", std::string("--adapter-host-bytes=") + c.text}, {});
+    ASSERT_TRUE(flags.ok()) << flags.status();
+    EXPECT_EQ(flags->adapter_host_bytes, c.bytes) << c.text;
+  }
+}
+
+TEST_F(FlagsTest, BadValuesNameTheFlag) {
+  struct Case {
+    const char* flag;
+    const char* value;
+  };
+  const Case cases[] = {
+      {"--max-batch", "0"},        {"--max-batch", "-1"},
+      {"--max-batch", "four"},     {"--max-batch", "4.5"},
+      {"--max-queue", "0"},        {"--adapter-host-bytes", "4GB"},
+      {"--adapter-host-bytes", "-1"}, {"--adapter-host-bytes", "99999999999TiB"},
+      {"--adapter-host-bytes", "GiB"}, {"--max-message-bytes", "1"},
+      {"--max-message-bytes", "2GiB"}, {"--listen", "50051"},
+      {"--listen", "host:70000"},  {"--listen", ":50051"},
+      {"--listen", "::1:50051"},   {"--metrics-listen", "x:y"},
+      {"--device", "gpu"},         {"--device", "cuda:x"},
+      {"--device", "cuda:-1"},     {"--dtype", "half"},
+      {"--apply", "both"},         {"--max-request-seconds", "-1"},
+      {"--max-request-seconds", "nan"}, {"--drain-timeout", "soon"},
+      {"--log-level", "loud"},     {"--tokens-file", ""},
+  };
+  for (const Case& c : cases) {
+    const std::string error = Error({"--model=m", std::string(c.flag) + "=" + c.value});
+    EXPECT_EQ(error.rfind(c.flag, 0), 0u) << c.flag << " " << c.value << ": " << error;
+    EXPECT_EQ(error.find('\n'), std::string::npos);
+  }
+  EXPECT_NE(Error({"--model=m", "--apply=side"}).find("this release cannot"), std::string::npos);
+}
+
+TEST_F(FlagsTest, UnknownNamesAreErrorsThatNameThem) {
+  EXPECT_NE(Error({"--model=m", "--sampler=x"}).find("--sampler"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "stray"}).find("stray"), std::string::npos);
+  EXPECT_NE(Error({"--model=m"}, {{"HOTLORA_MAXBATCH", "4"}}).find("HOTLORA_MAXBATCH"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--config", ConfigOf("maxbatch = 4")}).find("maxbatch"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--config", ConfigOf("[server]\nmax_batch = 4")}).find("server"), std::string::npos);
+}
+
+TEST_F(FlagsTest, VariablesThatAreNotSettingsAreLeftAlone) {
+  EXPECT_EQ(Error({"--model=m"}, {{"HOTLORA_CACHE", "x"},
+                                  {"HOTLORA_TEST_ANYTHING", "x"},
+                                  {"HOTLORA_SERVER", "client:1"},
+                                  {"HOTLORA_SERVICE_HOST", "10.0.0.1"},
+                                  {"HOTLORA_PORT_50051_TCP_PORT", "50051"},
+                                  {"OTHER_MAX_BATCH", "x"}}),
+            "no error");
+}
+
+TEST_F(FlagsTest, ConfigFileMistakesNameTheFile) {
+  for (const char* text : {"max_batch = ", "max_batch = [1]", "listen = 2024-01-01", "max_batch = 'x'"}) {
+    EXPECT_NE(Error({"--model=m", "--config", ConfigOf(text)}).find(path_), std::string::npos) << text;
+  }
+}
+
+TEST_F(FlagsTest, WhatGoesTogetherIsChecked) {
+  EXPECT_NE(Error({}).find("--model"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--tls-cert=c"}).find("--tls-key"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--tls-client-ca=c"}).find("--tls-cert"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--pin=x"}).find("--adapters"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--max-batch=1", "--max-batch=2"}).find("more than once"), std::string::npos);
+}
+
+TEST_F(FlagsTest, HelpAndVersionNeedNothingElse) {
+  const auto help = ParseFlags({"--help"}, {});
+  ASSERT_TRUE(help.ok());
+  ASSERT_TRUE(help->answer.has_value());
+  for (const char* name : {"--model", "--adapter-host-bytes", "--drain-timeout", "--config", "--version"}) {
+    EXPECT_NE(help->answer->find(name), std::string::npos) << name;
+  }
+  const auto version = ParseFlags({"--version"}, {});
+  ASSERT_TRUE(version.ok());
+  EXPECT_EQ(version->answer, std::string("hotlora-server ") + HOTLORA_VERSION + "\n");
+}
+
+TEST_F(FlagsTest, PathsThatAreNotThereAreNamed) {
+  Flags flags;
+  flags.model = "/nowhere/model";
+  EXPECT_EQ(CheckPaths(flags).message(), "--model /nowhere/model: no such file or folder");
+  flags.model = ConfigOf("");
+  EXPECT_TRUE(CheckPaths(flags).ok());
+  flags.adapters = path_;  // a file
+  EXPECT_FALSE(CheckPaths(flags).ok());
+  flags.adapters = ::testing::TempDir();
+  flags.tokens_file = "/nowhere/tokens";
+  EXPECT_FALSE(CheckPaths(flags).ok());
+  flags.tokens_file = "";
+  flags.ready_file = "/nowhere/ready";
+  EXPECT_FALSE(CheckPaths(flags).ok());
+}
+
+}  // namespace
+}  // namespace hotlora

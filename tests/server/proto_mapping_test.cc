@@ -1,0 +1,156 @@
+#include "server/proto_mapping.h"
+
+#include <gtest/gtest.h>
+
+namespace hotlora {
+namespace {
+
+TEST(ProtoMappingTest, UnsetDiffersFromZero) {
+  const ImageRequest unset = FromProto(v1::GenerateImagesRequest()).request;
+  EXPECT_FALSE(unset.negative_prompt.has_value());
+  EXPECT_FALSE(unset.width.has_value());
+  EXPECT_FALSE(unset.guidance_scale.has_value());
+  EXPECT_FALSE(unset.seed.has_value());
+  EXPECT_FALSE(unset.sampler.has_value());
+  EXPECT_FALSE(unset.size_conditioning.has_value());
+  EXPECT_FALSE(unset.priority.has_value());
+
+  v1::GenerateImagesRequest message;
+  message.set_negative_prompt("");
+  message.set_width(0);
+  message.set_guidance_scale(0);
+  message.set_seed(0);
+  message.set_priority(0);
+  message.mutable_size_conditioning()->set_crop_left(0);
+  const ImageRequest zero = FromProto(message).request;
+  EXPECT_EQ(zero.negative_prompt, "");
+  EXPECT_EQ(zero.width, 0u);
+  EXPECT_EQ(zero.guidance_scale, 0.0);
+  EXPECT_EQ(zero.seed, 0u);
+  EXPECT_EQ(zero.priority, 0);
+  ASSERT_TRUE(zero.size_conditioning.has_value());
+  EXPECT_EQ(zero.size_conditioning->crop_left, 0u);
+  EXPECT_FALSE(zero.size_conditioning->crop_top.has_value());
+}
+
+TEST(ProtoMappingTest, CarriesEveryField) {
+  v1::GenerateImagesRequest message;
+  message.set_request_id("id");
+  message.set_prompt("p");
+  message.set_negative_prompt("n");
+  message.set_prompt_2("p2");
+  message.set_negative_prompt_2("n2");
+  message.set_width(640);
+  message.set_height(512);
+  message.set_steps(12);
+  message.set_guidance_scale(6.5);
+  message.set_guidance_rescale(0.7);
+  message.set_sampler(v1::SAMPLER_UNIPC);
+  message.set_schedule(v1::NOISE_SCHEDULE_TRAILING);
+  message.set_seed(UINT64_MAX);
+  message.set_num_images(3);
+  message.set_clip_skip(2);
+  auto* adapter = message.add_adapters();
+  adapter->set_name("a");
+  adapter->set_weight(-0.5);
+  adapter->set_text_encoder_weight(0);
+  message.add_adapters()->set_name("b");
+  message.mutable_size_conditioning()->set_original_width(1);
+  message.mutable_size_conditioning()->set_original_height(2);
+  message.mutable_size_conditioning()->set_crop_left(3);
+  message.mutable_size_conditioning()->set_crop_top(4);
+  message.mutable_size_conditioning()->set_target_width(5);
+  message.mutable_size_conditioning()->set_target_height(6);
+  message.mutable_negative_size_conditioning()->set_target_height(7);
+  message.set_init_image("i");
+  message.set_mask_image("m");
+  message.set_strength(0.4);
+  message.set_format(v1::IMAGE_FORMAT_WEBP);
+  message.set_quality(80);
+  message.set_preview_every(4);
+  message.set_priority(-3);
+  const MappedImageRequest mapped = FromProto(message);
+  const ImageRequest& request = mapped.request;
+  EXPECT_TRUE(mapped.violations.empty());
+  EXPECT_EQ(request.request_id, "id");
+  EXPECT_EQ(request.prompt, "p");
+  EXPECT_EQ(request.negative_prompt, "n");
+  EXPECT_EQ(request.prompt_2, "p2");
+  EXPECT_EQ(request.negative_prompt_2, "n2");
+  EXPECT_EQ(request.width, 640u);
+  EXPECT_EQ(request.height, 512u);
+  EXPECT_EQ(request.steps, 12u);
+  EXPECT_EQ(request.guidance_scale, 6.5);
+  EXPECT_EQ(request.guidance_rescale, 0.7);
+  EXPECT_EQ(request.sampler, Sampler::kUniPc);
+  EXPECT_EQ(request.schedule, NoiseScheduleKind::kTrailing);
+  EXPECT_EQ(request.seed, UINT64_MAX);
+  EXPECT_EQ(request.num_images, 3u);
+  EXPECT_EQ(request.clip_skip, 2u);
+  ASSERT_EQ(request.adapters.size(), 2u);
+  EXPECT_EQ(request.adapters[0].name, "a");
+  EXPECT_EQ(request.adapters[0].weight, -0.5);
+  EXPECT_EQ(request.adapters[0].text_encoder_weight, 0.0);
+  EXPECT_FALSE(request.adapters[1].weight.has_value());
+  EXPECT_EQ(request.size_conditioning->original_width, 1u);
+  EXPECT_EQ(request.size_conditioning->original_height, 2u);
+  EXPECT_EQ(request.size_conditioning->crop_left, 3u);
+  EXPECT_EQ(request.size_conditioning->crop_top, 4u);
+  EXPECT_EQ(request.size_conditioning->target_width, 5u);
+  EXPECT_EQ(request.size_conditioning->target_height, 6u);
+  EXPECT_EQ(request.negative_size_conditioning->target_height, 7u);
+  EXPECT_EQ(request.init_image, "i");
+  EXPECT_EQ(request.mask_image, "m");
+  EXPECT_EQ(request.strength, 0.4);
+  EXPECT_EQ(request.format, ImageFormat::kWebp);
+  EXPECT_EQ(request.quality, 80u);
+  EXPECT_EQ(request.preview_every, 4u);
+  EXPECT_EQ(request.priority, -3);
+}
+
+TEST(ProtoMappingTest, EveryEnumNumberMapsThereAndBack) {
+  for (int number = v1::Sampler_MIN + 1; number <= v1::Sampler_MAX; ++number) {
+    v1::GenerateImagesRequest message;
+    message.set_sampler(static_cast<v1::Sampler>(number));
+    ImageSummary summary;
+    summary.sampler = FromProto(message).request.sampler.value();
+    EXPECT_EQ(ToProto(summary).sampler(), number);
+  }
+  for (int number = v1::NoiseSchedule_MIN + 1; number <= v1::NoiseSchedule_MAX; ++number) {
+    v1::GenerateImagesRequest message;
+    message.set_schedule(static_cast<v1::NoiseSchedule>(number));
+    ImageSummary summary;
+    summary.schedule = FromProto(message).request.schedule.value();
+    EXPECT_EQ(ToProto(summary).schedule(), number);
+  }
+  for (int number = v1::ImageFormat_MIN + 1; number <= v1::ImageFormat_MAX; ++number) {
+    v1::GenerateImagesRequest message;
+    message.set_format(static_cast<v1::ImageFormat>(number));
+    FinishedImage image;
+    image.format = FromProto(message).request.format.value();
+    EXPECT_EQ(ToProtoWithoutData(image).format(), number);
+  }
+}
+
+TEST(ProtoMappingTest, NamesFromFilesBecomeUtf8) {
+  AdapterInfo info;
+  info.name = "a";
+  info.content_sha256 = "ff";
+  info.error = "key \xFF";
+  info.targets = {"unet"};
+  info.rank_max = 8;
+  const v1::Adapter message = ToProto(info);
+  EXPECT_EQ(message.error(), "key ?");
+  EXPECT_EQ(message.rank_max(), 8u);
+  EXPECT_EQ(message.targets(0), "unet");
+}
+
+TEST(ProtoMappingTest, InfiniteRequestTimeIsZero) {
+  EngineOptions options;
+  EXPECT_EQ(ToProto(ModelInfo{}, options, 1).limits().max_request_seconds(), 0);
+  options.max_request_time = absl::Seconds(300);
+  EXPECT_EQ(ToProto(ModelInfo{}, options, 1).limits().max_request_seconds(), 300);
+}
+
+}  // namespace
+}  // namespace hotlora
