@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_NN_ATTENTION_H_
 #define HOTLORA_SRC_NN_ATTENTION_H_
 
-#include <cstdint>
-
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
 
 #include "src/nn/linear.h"
 #include "src/nn/parameter_source.h"
@@ -15,7 +15,8 @@ namespace hotlora {
 // Shapes   q [rows, tokens, heads * size]; k, v [rows, context tokens, heads * size]; result as q
 // Masking  causal: token i sees tokens 0 to i (text encoders)
 // Dtypes   alike; the softmax is computed in float32
-// Source   Vaswani et al. 2017, arXiv 1706.03762, section 3.2; heads are views, nothing is copied around the kernel
+// Source   Vaswani et al. 2017, arXiv 1706.03762, section 3.2; heads are views, nothing is copied
+// around the kernel
 enum class Masking { kNone, kCausal };
 at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                        Masking masking = Masking::kNone);

@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_NN_LINEAR_H_
 #define HOTLORA_SRC_NN_LINEAR_H_
 
-#include <cstdint>
-
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
 
 #include "src/nn/parameter_source.h"
 

@@ -1,10 +1,10 @@
 #ifndef HOTLORA_SRC_NN_TRANSFORMER_2D_H_
 #define HOTLORA_SRC_NN_TRANSFORMER_2D_H_
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "src/nn/attention.h"
 #include "src/nn/feed_forward.h"
@@ -14,7 +14,8 @@
 
 namespace hotlora {
 
-// Self-attention, cross-attention to the text, feed-forward; each normalised before and added to its input.
+// Self-attention, cross-attention to the text, feed-forward; each normalised before and added to
+// its input.
 //
 // Shapes   x, y [rows, tokens, width]; context [rows, context tokens, context width]
 // Threads  const; x is used as scratch: y may be x's storage
@@ -39,9 +40,9 @@ struct Transformer2dOptions {
 
 // An image's pixels as tokens through a stack of transformer blocks, added to the image.
 //
-// Shapes   x, y [rows, channels, height, width], channels_last, so that tokens are a view; context as above
-// Threads  const
-// Source   diffusers models/transformers/transformer_2d.py with linear projections
+// Shapes   x, y [rows, channels, height, width], channels_last, so that tokens are a view; context
+// as above Threads  const Source   diffusers models/transformers/transformer_2d.py with linear
+// projections
 struct Transformer2d {
   Transformer2d() = default;
   Transformer2d(const ParameterScope& scope, const Transformer2dOptions& options);

@@ -1,12 +1,12 @@
 #include "src/sdxl/sdxl_model.h"
 
-#include <filesystem>
-#include <fstream>
-#include <set>
-
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
 
 #include "src/sdxl/weight_checksum.h"
 #include "tests/golden_support.h"
@@ -58,7 +58,8 @@ TEST(SdxlModelTest, EveryLinearAndConvolutionIsAdaptable) {
   // The files are the independent source: weights of two or more dimensions, embeddings apart.
   std::set<std::string> expected, actual;
   std::map<std::string, at::Tensor> stored;
-  for (const Component component : {Component::kTextEncoder, Component::kTextEncoder2, Component::kUnet}) {
+  for (const Component component :
+       {Component::kTextEncoder, Component::kTextEncoder2, Component::kUnet}) {
     const std::string file = Folder(component);
     for (const auto& [name, tensor] : LoadTensors(TinyCheckpoint() + "/" + file + ".safetensors")) {
       if (tensor.dim() >= 2 && name.find("embeddings.") == std::string::npos) {
@@ -87,9 +88,10 @@ TEST(SdxlModelTest, EveryLinearAndConvolutionIsAdaptable) {
 
 TEST(SdxlModelTest, TableGoesByComponentThenNetworkOrder) {
   const std::vector<AdaptableModule>& modules = TinyModel().modules().modules;
-  EXPECT_TRUE(std::is_sorted(modules.begin(), modules.end(), [](const AdaptableModule& a, const AdaptableModule& b) {
-    return static_cast<int>(a.component) < static_cast<int>(b.component);
-  }));
+  EXPECT_TRUE(std::is_sorted(modules.begin(), modules.end(),
+                             [](const AdaptableModule& a, const AdaptableModule& b) {
+                               return static_cast<int>(a.component) < static_cast<int>(b.component);
+                             }));
   EXPECT_EQ(modules.front().path, "text_model.encoder.layers.0.self_attn.k_proj");
   EXPECT_EQ(modules.back().path, "conv_out");
   EXPECT_EQ(TinyModel().modules().unet_layers_per_block, 2);
