@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace hotlora {
 
@@ -29,6 +30,12 @@ class ParameterSource {
   // network lives.
   virtual at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape,
                                       bool has_bias) = 0;
+
+  // The weights of several linear layers [out, in] that read the same input, one below the other in
+  // one tensor [modules * out, in], so that one product computes them all. Each is a module of its
+  // own for adapters: its live weight is its rows of the stack.
+  virtual at::Tensor TakeStackedWeights(const std::vector<std::string>& modules,
+                                        at::IntArrayRef shape, bool has_bias) = 0;
 };
 
 // A place in the checkpoint's tree of names. A cheap value; the source must outlive it.
@@ -47,6 +54,15 @@ class ParameterScope {
   }
   at::Tensor TakeModuleWeight(at::IntArrayRef shape, bool has_bias) const {
     return source_->TakeModuleWeight(path_, shape, has_bias);
+  }
+
+  at::Tensor TakeStackedWeights(const std::vector<std::string>& names, at::IntArrayRef shape,
+                                bool has_bias) const {
+    std::vector<std::string> modules;
+    for (const std::string& name : names) {
+      modules.push_back(Join(name));
+    }
+    return source_->TakeStackedWeights(modules, shape, has_bias);
   }
 
   const std::string& path() const { return path_; }

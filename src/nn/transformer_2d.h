@@ -14,6 +14,14 @@
 
 namespace hotlora {
 
+struct Transformer2dOptions {
+  int64_t channels = 0;
+  int64_t context_width = 0;
+  int64_t heads = 0;
+  int64_t depth = 0;   // transformer blocks
+  int64_t groups = 0;  // of the entry norm
+};
+
 // Self-attention, cross-attention to the text, feed-forward; each normalised before and added to
 // its input.
 //
@@ -22,20 +30,13 @@ namespace hotlora {
 // Source   diffusers models/attention.py, BasicTransformerBlock
 struct TransformerBlock {
   TransformerBlock() = default;
-  TransformerBlock(const ParameterScope& scope, const AttentionOptions& options);
+  TransformerBlock(const ParameterScope& scope, const Transformer2dOptions& options);
   at::Tensor forward(at::Tensor x, const at::Tensor& context) const;
 
   LayerNorm norm1, norm2, norm3;
-  Attention attn1, attn2;
+  SelfAttention attn1;
+  CrossAttention attn2;
   GegluFeedForward ff;
-};
-
-struct Transformer2dOptions {
-  int64_t channels = 0;
-  int64_t context_width = 0;
-  int64_t heads = 0;
-  int64_t depth = 0;   // transformer blocks
-  int64_t groups = 0;  // of the entry norm
 };
 
 // An image's pixels as tokens through a stack of transformer blocks, added to the image.

@@ -46,8 +46,13 @@ class CheckpointParameters : public ParameterSource {
   at::Tensor Take(const std::string& name, at::IntArrayRef shape) override;
   at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape,
                               bool has_bias) override;
+  at::Tensor TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape,
+                                bool has_bias) override;
 
  private:
+  // Fills `live` with the weight of `module` and lists the module.
+  void FillModule(const std::string& module, bool has_bias, const at::Tensor& live);
+
   ComponentWeights& weights_;
   c10::Device device_;
   c10::ScalarType dtype_;

@@ -25,17 +25,15 @@ int64_t EndPosition(const int64_t* ids, int64_t tokens, int64_t eos_token_id) {
 TextEncoder::Layer::Layer(const ParameterScope& scope, const TextEncoderConfig& config)
     : layer_norm1(scope.In("layer_norm1"), config.width, config.layer_norm_epsilon),
       layer_norm2(scope.In("layer_norm2"), config.width, config.layer_norm_epsilon),
-      k_proj(scope.In("self_attn.k_proj"), config.width, config.width),
-      v_proj(scope.In("self_attn.v_proj"), config.width, config.width),
-      q_proj(scope.In("self_attn.q_proj"), config.width, config.width),
+      qkv_proj(scope.In("self_attn"), {"q_proj", "k_proj", "v_proj"}, config.width, config.width,
+               Linear::Bias::kPresent),
       out_proj(scope.In("self_attn.out_proj"), config.width, config.width),
       fc1(scope.In("mlp.fc1"), config.width, config.inner_width),
       fc2(scope.In("mlp.fc2"), config.inner_width, config.width) {}
 
 at::Tensor TextEncoder::Layer::forward(at::Tensor x, const TextEncoderConfig& config) const {
-  at::Tensor h = layer_norm1.forward(x);
-  h = AttendHeads(q_proj.forward(h), k_proj.forward(h), v_proj.forward(h), config.heads,
-                  Masking::kCausal);
+  const std::vector<at::Tensor> qkv = qkv_proj.forward(layer_norm1.forward(x)).chunk(3, -1);
+  at::Tensor h = AttendHeads(qkv[0], qkv[1], qkv[2], config.heads, Masking::kCausal);
   x = out_proj.forward(h).add_(x);  // [rows, tokens, width]
   h = fc1.forward(layer_norm2.forward(x));
   h = config.activation == TextEncoderConfig::Activation::kQuickGelu

@@ -47,7 +47,7 @@ class TextEncoder {
     at::Tensor forward(at::Tensor x, const TextEncoderConfig& config) const;
 
     LayerNorm layer_norm1, layer_norm2;
-    Linear k_proj, v_proj, q_proj, out_proj, fc1, fc2;
+    Linear qkv_proj, out_proj, fc1, fc2;
   };
 
   at::Tensor Embed(const at::Tensor& ids) const;

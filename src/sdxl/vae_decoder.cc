@@ -31,8 +31,8 @@ VaeDecoder::VaeDecoder(const ParameterScope& scope, const VaeConfig& config) : c
   mid_block_.first = MakeResnet(mid.In("resnets.0"), innermost, innermost);
   mid_block_.group_norm =
       GroupNorm(mid.In("attentions.0.group_norm"), innermost, config.groups, kNormEpsilon);
-  mid_block_.attention = Attention(mid.In("attentions.0"),
-                                   {innermost, innermost, /*heads=*/1, Linear::Bias::kPresent});
+  mid_block_.attention =
+      SelfAttention(mid.In("attentions.0"), innermost, /*heads=*/1, Linear::Bias::kPresent);
   mid_block_.second = MakeResnet(mid.In("resnets.1"), innermost, innermost);
 
   int64_t in = innermost;
@@ -75,7 +75,7 @@ at::Tensor VaeDecoder::RunMidBlock(at::Tensor h) const {
   at::Tensor tokens = mid_block_.group_norm.forward(h);
   tokens = tokens.permute({0, 2, 3, 1})
                .reshape({rows, height * width, channels});  // a view: channels_last
-  tokens = mid_block_.attention.forward(tokens, tokens);
+  tokens = mid_block_.attention.forward(tokens);
   h = tokens.view({rows, height, width, channels}).permute({0, 3, 1, 2}).add_(h);
   return mid_block_.second.forward(h, {});  // [rows, channels, height, width]
 }

@@ -44,7 +44,7 @@ class VaeDecoder {
   struct MidBlock {
     ResnetBlock first, second;
     GroupNorm group_norm;
-    Attention attention;
+    SelfAttention attention;
   };
 
   ResnetBlock MakeResnet(const ParameterScope& scope, int64_t in, int64_t out) const;

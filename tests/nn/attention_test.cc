@@ -47,11 +47,8 @@ TEST(AttentionTest, CausalTokensDoNotSeeLaterOnes) {
 TEST(AttentionTest, AttendsToTheContext) {
   c10::InferenceMode guard;
   RandomParameters parameters;
-  AttentionOptions options;
-  options.width = 8;
-  options.context_width = 12;
-  options.heads = 2;
-  const Attention attention(ParameterScope(parameters).In("attn2"), options);
+  const CrossAttention attention(ParameterScope(parameters).In("attn2"), /*width=*/8,
+                                 /*context_width=*/12, /*heads=*/2);
   const at::Tensor x = at::randn({1, 4, 8}), context = at::randn({1, 9, 12});
   auto& p = parameters.taken;
   auto project = [&p](const at::Tensor& input, const char* name) {

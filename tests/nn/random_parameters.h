@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "src/nn/parameter_source.h"
 
@@ -29,6 +30,15 @@ class RandomParameters : public ParameterSource {
       weight = weight.contiguous(at::MemoryFormat::ChannelsLast);
     }
     return taken[module + ".weight"] = weight;
+  }
+
+  at::Tensor TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape,
+                                bool has_bias) override {
+    std::vector<at::Tensor> weights;
+    for (const std::string& module : modules) {
+      weights.push_back(TakeModuleWeight(module, shape, has_bias));
+    }
+    return at::cat(weights);
   }
 
   std::map<std::string, at::Tensor> taken;

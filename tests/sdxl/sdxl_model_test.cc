@@ -92,7 +92,7 @@ TEST(SdxlModelTest, TableGoesByComponentThenNetworkOrder) {
                              [](const AdaptableModule& a, const AdaptableModule& b) {
                                return static_cast<int>(a.component) < static_cast<int>(b.component);
                              }));
-  EXPECT_EQ(modules.front().path, "text_model.encoder.layers.0.self_attn.k_proj");
+  EXPECT_EQ(modules.front().path, "text_model.encoder.layers.0.self_attn.q_proj");
   EXPECT_EQ(modules.back().path, "conv_out");
   EXPECT_EQ(TinyModel().modules().unet_layers_per_block, 2);
 }
