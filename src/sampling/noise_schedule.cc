@@ -1,0 +1,188 @@
+#include "src/sampling/noise_schedule.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <utility>
+
+namespace hotlora {
+namespace {
+
+std::vector<float> ToVector(const at::Tensor& tensor) {
+  const at::Tensor values = tensor.contiguous();
+  return {values.const_data_ptr<float>(), values.const_data_ptr<float>() + values.numel()};
+}
+
+at::Tensor ToTensor(const std::vector<float>& values) { return at::tensor(values, at::kFloat); }
+
+// Glide's cosine schedule: abar(t) = cos^2((t + 0.008) / 1.008 * pi / 2).
+at::Tensor SquaredCosineBetas(int count) {
+  const auto alpha_bar = [](double t) {
+    const double root = std::cos((t + 0.008) / 1.008 * M_PI / 2);
+    return root * root;
+  };
+  std::vector<float> betas;
+  for (int i = 0; i < count; ++i) {
+    const double ratio =
+        alpha_bar(static_cast<double>(i + 1) / count) / alpha_bar(static_cast<double>(i) / count);
+    betas.push_back(static_cast<float>(std::min(1.0 - ratio, 0.999)));
+  }
+  return ToTensor(betas);
+}
+
+at::Tensor Betas(const SchedulerConfig& config) {
+  const int count = config.num_train_timesteps;
+  if (!config.trained_betas.empty()) {
+    return ToTensor(config.trained_betas);
+  }
+  switch (config.beta_schedule) {
+    case BetaSchedule::kLinear:
+      return at::linspace(config.beta_start, config.beta_end, count, at::kFloat);
+    case BetaSchedule::kScaledLinear:
+      return at::linspace(std::sqrt(config.beta_start), std::sqrt(config.beta_end), count,
+                          at::kFloat)
+          .square();
+    case BetaSchedule::kSquaredCosine:
+      return SquaredCosineBetas(count);
+  }
+  TORCH_CHECK(false, "unknown beta schedule");
+}
+
+// Algorithm 1 of arXiv 2305.08891: shifts and scales sqrt(abar) so that it ends in 0 and begins
+// where it did.
+at::Tensor RescaleToZeroSnr(const at::Tensor& betas) {
+  at::Tensor root = at::cumprod(1.0 - betas, 0).sqrt();
+  const at::Tensor first = root[0].clone();
+  const at::Tensor last = root[-1].clone();
+  root = (root - last) * (first / (first - last));
+  const at::Tensor alpha_bar = root.square();
+  return 1.0 -
+         at::cat({alpha_bar.slice(0, 0, 1), alpha_bar.slice(0, 1) / alpha_bar.slice(0, 0, -1)});
+}
+
+// Descending, in double: the sigmas are interpolated at the exact timestep.
+std::vector<double> SpacedTimesteps(TimestepSpacing spacing, const SchedulerConfig& config,
+                                    int steps) {
+  const int trained = config.num_train_timesteps;
+  std::vector<double> timesteps(steps);
+  for (int i = 0; i < steps; ++i) {
+    switch (spacing) {
+      case TimestepSpacing::kLinspace: {
+        const double stride = steps > 1 ? static_cast<double>(trained - 1) / (steps - 1) : 0.0;
+        timesteps[steps - 1 - i] =
+            static_cast<float>(i == steps - 1 && steps > 1 ? trained - 1 : i * stride);
+        break;
+      }
+      case TimestepSpacing::kLeading:
+        timesteps[steps - 1 - i] = i * (trained / steps) + config.steps_offset;
+        break;
+      case TimestepSpacing::kTrailing: {
+        // The stride as numpy.arange has it, so that halves round to the same side as in the
+        // reference.
+        const double start = trained;
+        const double stride = (start - start / steps) - start;
+        timesteps[i] = std::nearbyint(start + i * stride) - 1.0;
+        break;
+      }
+    }
+  }
+  return timesteps;
+}
+
+// `values` at a place between its indices, the first and last value beyond them.
+double Interpolate(const std::vector<float>& values, double place) {
+  if (place <= 0.0) {
+    return values.front();
+  }
+  if (place >= static_cast<double>(values.size() - 1)) {
+    return values.back();
+  }
+  const auto index = static_cast<size_t>(place);
+  const double low = values[index];
+  return (values[index + 1] - low) * (place - static_cast<double>(index)) + low;
+}
+
+// In place of sigmas: as many between the first and the last of them, spread by the formula.
+void Respace(SigmaSpacing spacing, const SchedulerConfig& config, std::vector<double>& sigmas) {
+  const double most = config.sigma_max.value_or(sigmas.front());
+  const double least = config.sigma_min.value_or(sigmas.back());
+  constexpr double kRho = 7.0;
+  for (size_t i = 0; i < sigmas.size(); ++i) {
+    const double ramp =
+        sigmas.size() > 1 ? static_cast<double>(i) / static_cast<double>(sigmas.size() - 1) : 0.0;
+    if (spacing == SigmaSpacing::kKarras) {
+      const double top = std::pow(most, 1.0 / kRho);
+      sigmas[i] = std::pow(top + ramp * (std::pow(least, 1.0 / kRho) - top), kRho);
+    } else {
+      sigmas[i] = std::exp(std::log(most) + ramp * (std::log(least) - std::log(most)));
+    }
+  }
+}
+
+}  // namespace
+
+NoiseSchedule::NoiseSchedule(SchedulerConfig config) : config_(std::move(config)) {
+  at::Tensor betas = Betas(config_);
+  if (config_.rescale_betas_zero_snr) {
+    betas = RescaleToZeroSnr(betas);
+  }
+  at::Tensor alphas_cumprod = at::cumprod(1.0 - betas, 0);
+  if (config_.rescale_betas_zero_snr) {
+    // Near 0 without being 0, so that the first sigma is finite.
+    alphas_cumprod[-1].fill_(std::ldexp(1.0, -24));
+  }
+  const at::Tensor sigmas = ((1.0 - alphas_cumprod) / alphas_cumprod).sqrt();
+  alphas_cumprod_ = ToVector(alphas_cumprod);
+  sigmas_ = ToVector(sigmas);
+  // Rounded from double: vectorised logarithms in float32 differ in the last digit from machine to
+  // machine.
+  std::transform(sigmas_.begin(), sigmas_.end(), std::back_inserter(log_sigmas_),
+                 [](double sigma) { return static_cast<float>(std::log(sigma)); });
+}
+
+StepPlan NoiseSchedule::Plan(uint32_t steps, ScheduleKind kind) const {
+  TORCH_CHECK(steps >= 1 && steps <= 1000, "steps is ", steps, ", allowed are 1 to 1000");
+  const TimestepSpacing spacing =
+      kind == ScheduleKind::kTrailing ? TimestepSpacing::kTrailing : config_.timestep_spacing;
+  const SigmaSpacing sigma_spacing = kind == ScheduleKind::kKarras ? SigmaSpacing::kKarras
+                                     : kind == ScheduleKind::kExponential
+                                         ? SigmaSpacing::kExponential
+                                         : config_.sigma_spacing;
+  std::vector<double> timesteps = SpacedTimesteps(spacing, config_, static_cast<int>(steps));
+  std::vector<double> sigmas;
+  for (const double timestep : timesteps) {
+    sigmas.push_back(Interpolate(sigmas_, timestep));
+  }
+  if (sigma_spacing != SigmaSpacing::kTimesteps) {
+    Respace(sigma_spacing, config_, sigmas);
+    std::transform(sigmas.begin(), sigmas.end(), timesteps.begin(),
+                   [this](double sigma) { return TimestepOf(sigma); });
+  }
+  sigmas.push_back(config_.final_sigma_min ? sigmas_.front() : 0.0);
+
+  StepPlan plan;
+  plan.timesteps.assign(timesteps.begin(), timesteps.end());
+  plan.sigmas.assign(sigmas.begin(), sigmas.end());
+  plan.prediction = config_.prediction;
+  const float largest = *std::max_element(plan.sigmas.begin(), plan.sigmas.end());
+  plan.init_noise_sigma =
+      spacing == TimestepSpacing::kLeading ? std::sqrt(largest * largest + 1.0f) : largest;
+  return plan;
+}
+
+double NoiseSchedule::TimestepOf(double sigma) const {
+  const double log_sigma = std::log(std::max(sigma, 1e-10));
+  // The last training sigma that is not above, but never the very last: there must be one to
+  // interpolate to.
+  const auto above = std::upper_bound(log_sigmas_.begin(), log_sigmas_.end(), log_sigma);
+  const auto count = static_cast<size_t>(above - log_sigmas_.begin());
+  const size_t index = std::min(count == 0 ? 0 : count - 1, log_sigmas_.size() - 2);
+  const float low = log_sigmas_[index];
+  const float high = log_sigmas_[index + 1];
+  const double part = std::clamp((low - log_sigma) / (low - high), 0.0, 1.0);
+  return (1.0 - part) * static_cast<double>(index) + part * static_cast<double>(index + 1);
+}
+
+}  // namespace hotlora

@@ -1,0 +1,62 @@
+#ifndef HOTLORA_SRC_SAMPLING_NOISE_SCHEDULE_H_
+#define HOTLORA_SRC_SAMPLING_NOISE_SCHEDULE_H_
+
+// Which timesteps and noise levels (sigmas) a run of N steps visits.
+
+#include <cstdint>
+#include <vector>
+
+#include "src/sampling/scheduler_config.h"
+
+namespace hotlora {
+
+// A request's choice. Karras and exponential keep the checkpoint's timestep spacing, trailing keeps
+// its sigma spacing.
+enum class ScheduleKind { kCheckpoint, kKarras, kExponential, kTrailing };
+
+// One run, from the noisiest step to the cleanest.
+struct StepPlan {
+  std::vector<float> timesteps;  // one a step, as the network is told; whole numbers except with
+                                 // Karras and exponential
+  std::vector<float> sigmas;  // one more: the noise level before each step, then the one at the end
+  float init_noise_sigma = 1.0f;  // what unit noise is multiplied with at the start
+  Prediction prediction = Prediction::kEpsilon;
+};
+
+// The noise schedule that a checkpoint was trained with:
+//
+//   sigma_t = sqrt((1 - abar_t) / abar_t),  abar_t = product over s <= t of (1 - beta_s)
+//
+// in float32, like the reference, since abar's rounding shows in the small sigmas. Immutable,
+// thread-safe.
+//
+// Source   diffusers schedulers/scheduling_euler_discrete.py, set_timesteps and init_noise_sigma;
+// facts C6. Karras et al.
+//          2022, arXiv 2206.00364, eq. 5 (rho 7). Zero terminal SNR: arXiv 2305.08891, algorithm 1.
+class NoiseSchedule {
+ public:
+  // `config` must come from ParseSchedulerConfig.
+  explicit NoiseSchedule(SchedulerConfig config);
+
+  // The run of `steps` steps, 1 to 1000; exactly that many, also where the training had fewer
+  // timesteps.
+  StepPlan Plan(uint32_t steps, ScheduleKind kind = ScheduleKind::kCheckpoint) const;
+
+  const SchedulerConfig& config() const { return config_; }
+
+  // abar_t for each training timestep.
+  const std::vector<float>& alphas_cumprod() const { return alphas_cumprod_; }
+
+ private:
+  // The timestep, not always whole, at which the training had this noise level.
+  double TimestepOf(double sigma) const;
+
+  SchedulerConfig config_;
+  std::vector<float> alphas_cumprod_;
+  std::vector<float> sigmas_;      // of each training timestep, ascending
+  std::vector<float> log_sigmas_;  // their natural logarithms
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SAMPLING_NOISE_SCHEDULE_H_

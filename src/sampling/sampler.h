@@ -1,0 +1,43 @@
+#ifndef HOTLORA_SRC_SAMPLING_SAMPLER_H_
+#define HOTLORA_SRC_SAMPLING_SAMPLER_H_
+
+// The solver of one row: from latents and the network's prediction to the next latents.
+
+#include <cstdint>
+
+#include "src/tensor/tensor_fwd.h"
+
+namespace hotlora {
+
+// The state of one row's sampler. The step index is its own, never looked up by timestep. Owned by
+// its row; only the step thread touches it.
+//
+// Shapes   latents, model_output alike: [batch, 4, height / 8, width / 8], batch usually 1
+// Dtypes   latents float32; model_output float32, bfloat16 or float16; results float32
+// Errors   throws c10::Error when stepped after it is done
+class SamplerState {
+ public:
+  virtual ~SamplerState() = default;
+
+  virtual uint32_t steps_done() const = 0;
+  virtual uint32_t total_steps() const = 0;
+  bool done() const { return steps_done() >= total_steps(); }
+
+  // What unit noise is multiplied with to become the first latents.
+  virtual float init_noise_sigma() const = 0;
+
+  // The timestep of the next evaluation of the network. REQUIRES: not done.
+  virtual float timestep() const = 0;
+
+  // The latents as the network wants them at timestep().
+  virtual at::Tensor ScaleInput(const at::Tensor& latents) const = 0;
+
+  // The latents after one evaluation of the network at ScaleInput(latents); the arguments are left
+  // as they were. One evaluation is one step, except where a sampler needs two (Heun): then
+  // steps_done() moves at the second.
+  virtual at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) = 0;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SAMPLING_SAMPLER_H_

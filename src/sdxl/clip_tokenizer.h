@@ -1,0 +1,90 @@
+#ifndef HOTLORA_SRC_SDXL_CLIP_TOKENIZER_H_
+#define HOTLORA_SRC_SDXL_CLIP_TOKENIZER_H_
+
+// Prompt to token ids, exactly as the published SDXL checkpoints were trained. No LibTorch here.
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace hotlora {
+
+// CLIP's byte-pair encoding, in the behaviour of Hugging Face's Rust tokenizer:
+//
+//   special tokens (begin, end, pad) are cut out of the raw text
+//   what lies between: NFC, lower case character by character (not by context: a Greek final sigma
+//   stays as written) pieces: 's 't 're 've 'm 'll 'd, a run of letters, one digit, a run of
+//   anything else; white space only separates the piece's UTF-8 bytes, the last one marked as the
+//   word's end, merged pair by pair in the order of merges.txt
+//
+// In SDXL's second tokenizer "!" is the pad token and therefore special: each one in a prompt
+// becomes id 0 and splits the text around it. In the first it is text.
+//
+// A piece of n bytes takes O(n log n), whatever it consists of. Immutable, thread-safe.
+//
+// Source   Radford et al. 2021 (CLIP), openai/CLIP clip/simple_tokenizer.py; transformers
+// models/clip/tokenization_clip.py
+class ClipTokenizer {
+ public:
+  static constexpr size_t kPaddedLength =
+      77;  // what the text encoders take: max_position_embeddings
+
+  // Reads vocab.json, merges.txt, and of special_tokens_map.json and tokenizer_config.json, where
+  // they exist, the special tokens. FailedPrecondition names the file and what is wrong with it:
+  // ids that are not 0 to size - 1 once each, bytes or special tokens without id, a merge of or
+  // into something that is no token.
+  static absl::StatusOr<std::unique_ptr<ClipTokenizer>> Load(const std::string& folder);
+
+  // The whole text's ids between begin and end. InvalidArgument where it is not UTF-8.
+  absl::StatusOr<std::vector<int64_t>> Encode(absl::string_view text) const;
+
+  // kPaddedLength ids: the text cut to 75 tokens, between begin and end, then pad ids. Errors as
+  // Encode.
+  absl::StatusOr<std::vector<int64_t>> EncodePadded(absl::string_view text) const;
+
+  size_t vocabulary_size() const { return vocabulary_size_; }
+  int64_t begin_id() const { return begin_id_; }
+  int64_t end_id() const { return end_id_; }
+  int64_t pad_id() const { return pad_id_; }
+
+ private:
+  using Vocabulary = absl::flat_hash_map<std::string, int32_t>;
+
+  struct SpecialToken {
+    std::string text;
+    int32_t id;
+  };
+
+  struct Merge {
+    int32_t rank;  // lower ones first
+    int32_t id;    // of the merged token
+  };
+
+  ClipTokenizer() = default;
+  absl::Status ReadBytes(const Vocabulary& vocabulary);
+  absl::Status ReadMerges(const std::string& folder, const Vocabulary& vocabulary);
+  absl::Status ReadSpecialTokens(const std::string& folder, const Vocabulary& vocabulary);
+
+  // The special token that `text` begins with, the longest of several; nullptr where there is none.
+  const SpecialToken* SpecialAt(absl::string_view text) const;
+  absl::Status AppendText(absl::string_view text, std::vector<int64_t>& ids) const;
+  void AppendWord(absl::string_view word, std::vector<int64_t>& ids) const;
+  const Merge* FindMerge(int32_t left, int32_t right) const;
+
+  size_t vocabulary_size_ = 0;
+  int32_t begin_id_ = 0, end_id_ = 0, pad_id_ = 0;
+  std::vector<SpecialToken> special_tokens_;     // longest first
+  std::array<int32_t, 256> byte_ids_{};          // of each byte inside a word
+  std::array<int32_t, 256> last_byte_ids_{};     // of each byte at a word's end
+  absl::flat_hash_map<uint64_t, Merge> merges_;  // by left id << 32 | right id
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SDXL_CLIP_TOKENIZER_H_
