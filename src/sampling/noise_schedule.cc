@@ -136,7 +136,8 @@ NoiseSchedule::NoiseSchedule(SchedulerConfig config) : config_(std::move(config)
   const at::Tensor sigmas = ((1.0 - alphas_cumprod) / alphas_cumprod).sqrt();
   alphas_cumprod_ = ToVector(alphas_cumprod);
   sigmas_ = ToVector(sigmas);
-  // Rounded from double: vectorised logarithms in float32 differ in the last digit from machine to machine.
+  // Rounded from double: vectorised logarithms in float32 differ in the last digit from machine to
+  // machine.
   std::transform(sigmas_.begin(), sigmas_.end(), std::back_inserter(log_sigmas_),
                  [](double sigma) { return static_cast<float>(std::log(sigma)); });
 }
