@@ -72,16 +72,17 @@ class Generation : public ImageListener {
     });
   }
 
-  // Asks the engine to end the request, for `why`; OnDone follows. Without mu_: the engine may call
-  // back at once.
-  void CancelGeneration(const absl::Status& why) {
+  // Asks the engine to end the request, as the caller has gone; OnDone follows. Without mu_: the engine may call back at once.
+  void CancelGeneration() {
     std::string id;
+    absl::Status why;
     {
       std::lock_guard<std::mutex> lock(mu_);
       if (result_.has_value()) {
         return;  // it has ended, and another request may have its id by now
       }
       id = admitted_id_;
+      why = rpc_.WhyCancelled();
     }
     engine_->Cancel(id, why);
   }
@@ -141,7 +142,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       WriteNextLocked();
     }
     if (gone) {
-      CancelGeneration(rpc_.WhyCancelled());
+      CancelGeneration();
     }
   }
 
@@ -150,7 +151,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       std::lock_guard<std::mutex> lock(mu_);
       gone_ = true;
     }
-    CancelGeneration(rpc_.WhyCancelled());
+    CancelGeneration();
   }
 
   void OnDone() override { LetGo(&held_by_grpc_); }
@@ -262,7 +263,7 @@ class WholeImages final : public grpc::ServerUnaryReactor,
     }
   }
 
-  void OnCancel() override { CancelGeneration(rpc_.WhyCancelled()); }
+  void OnCancel() override { CancelGeneration(); }
 
   void OnDone() override { LetGo(&held_by_grpc_); }
 
