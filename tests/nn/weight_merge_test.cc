@@ -1,10 +1,10 @@
 #include "src/nn/weight_merge.h"
 
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
-
 #include <cstring>
 #include <vector>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {
@@ -78,8 +78,8 @@ TEST_P(WeightMergeTest, EqualsTheDenseFormulaRoundedOnce) {
   MergeWeight(live_, clean_, weighted_);
   const double largest = expected.abs().max().item<double>();
   // Half a step of live's dtype, and what float32 sums of some dozen terms lose.
-  const at::Tensor allowed = expected.abs() * RoundingOf(live_.scalar_type(), 0.5) +
-                             RoundingOf(at::kFloat, 16 * largest);
+  const at::Tensor allowed =
+      expected.abs() * RoundingOf(live_.scalar_type(), 0.5) + RoundingOf(at::kFloat, 16 * largest);
   const at::Tensor error = (live_.to(at::kDouble) - expected).abs();
   EXPECT_TRUE((error <= allowed).all().item<bool>())
       << (error / allowed).max().item<double>() << " times what rounding explains";
@@ -112,12 +112,12 @@ TEST_P(WeightMergeTest, DoesNotDependOnWhatWasMergedBefore) {
   EXPECT_TRUE(SameBytes(live_, first));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Forms, WeightMergeTest,
-    testing::Combine(testing::Values(Form::kLinear, Form::kConvolution, Form::kTucker),
-                     testing::Values(at::kFloat, at::kHalf, at::kBFloat16),
-                     testing::Values(at::kFloat, at::kHalf),
-                     testing::Values(at::kFloat, at::kHalf, at::kBFloat16)));
+INSTANTIATE_TEST_SUITE_P(Forms, WeightMergeTest,
+                         testing::Combine(testing::Values(Form::kLinear, Form::kConvolution,
+                                                          Form::kTucker),
+                                          testing::Values(at::kFloat, at::kHalf, at::kBFloat16),
+                                          testing::Values(at::kFloat, at::kHalf),
+                                          testing::Values(at::kFloat, at::kHalf, at::kBFloat16)));
 
 TEST(WeightMergeLayoutTest, WritesThroughAnyLayout) {
   const LoraDelta delta = RandomDelta(Form::kConvolution, 3, at::kFloat, 1.0);
