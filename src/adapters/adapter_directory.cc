@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -17,6 +16,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include <linux/openat2.h>
+
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
@@ -188,8 +189,7 @@ absl::StatusOr<FileDescriptor> AdapterDirectory::OpenPart(absl::string_view name
   return file;
 }
 
-absl::StatusOr<OpenedAdapter> AdapterDirectory::OpenParts(absl::string_view name,
-                                                          int flags) const {
+absl::StatusOr<OpenedAdapter> AdapterDirectory::OpenParts(absl::string_view name, int flags) const {
   const size_t leaf = name.rfind('/');
   if (!folder_.is_open() || !ValidateAdapterName(name).ok() ||
       name.substr(leaf == absl::string_view::npos ? 0 : leaf + 1) == kPeftWeights) {
@@ -236,7 +236,8 @@ absl::StatusOr<OpenedAdapter> AdapterDirectory::OpenAdapter(absl::string_view na
 
 struct AdapterDirectory::Walk {
   std::vector<ListedAdapter> found;
-  std::set<std::pair<uint64_t, uint64_t>> above;  // folders from here to the top: a link may form a ring
+  std::set<std::pair<uint64_t, uint64_t>>
+      above;  // folders from here to the top: a link may form a ring
   size_t entries = 0;
 };
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <map>
 #include <set>
@@ -11,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+
 #include "src/adapters/key_suffix.h"
 #include "src/adapters/peft_scaling.h"
 #include "src/adapters/stored_values.h"
@@ -76,9 +76,9 @@ class AdapterParser {
       return Refuse("ADAPTER_INVALID", absl::StrCat("adapter is not sound: ", invalid_.ToString()));
     }
     if (!mismatched_.empty()) {
-      return Refuse("ADAPTER_MISMATCH",
-                    absl::StrCat("adapter does not fit this model: ", mismatched_.ToString(),
-                                 ForeignHint()));
+      return Refuse(
+          "ADAPTER_MISMATCH",
+          absl::StrCat("adapter does not fit this model: ", mismatched_.ToString(), ForeignHint()));
     }
     return absl::OkStatus();
   }
@@ -191,15 +191,17 @@ class AdapterParser {
     return absl::OkStatus();
   }
 
-  // Notes what is wrong with one module, or adds its delta. An error only where the PEFT configuration is at fault.
+  // Notes what is wrong with one module, or adds its delta. An error only where the PEFT
+  // configuration is at fault.
   absl::Status ReadModule(size_t index, const ModuleKeys& keys) {
     const AdaptableModule& module = table_.modules[index];
     if (keys[KeyPart::kDown] == kNone || keys[KeyPart::kUp] == kNone) {
       const size_t present = *std::find_if(std::begin(keys.part), std::end(keys.part),
                                            [](size_t place) { return place != kNone; });
-      invalid_.AddPrintable(absl::StrCat(
-          PrintableName(Tensor(present).name), " lacks its ",
-          keys[KeyPart::kDown] != kNone ? "up" : keys[KeyPart::kUp] != kNone ? "down" : "down and up"));
+      invalid_.AddPrintable(absl::StrCat(PrintableName(Tensor(present).name), " lacks its ",
+                                         keys[KeyPart::kDown] != kNone ? "up"
+                                         : keys[KeyPart::kUp] != kNone ? "down"
+                                                                       : "down and up"));
       return absl::OkStatus();
     }
     ParsedDelta delta;
@@ -222,9 +224,9 @@ class AdapterParser {
     for (const size_t index : {delta.down, delta.up, delta.mid.value_or(delta.up)}) {
       const StoredTensor& tensor = Tensor(index);
       const absl::string_view fault =
-          !IsWeightDtype(tensor.dtype)
-              ? "is no floating-point tensor of 16, 32 or 64 bits"
-              : AllFinite(tensor, file_.Data(tensor)) ? "" : "has values that are not finite";
+          !IsWeightDtype(tensor.dtype) ? "is no floating-point tensor of 16, 32 or 64 bits"
+          : AllFinite(tensor, file_.Data(tensor)) ? ""
+                                                  : "has values that are not finite";
       if (!fault.empty()) {
         invalid_.AddPrintable(absl::StrCat(PrintableName(tensor.name), " ", fault));
         sound = false;
@@ -248,9 +250,9 @@ class AdapterParser {
     delta.rank = down.shape[0];
     if (delta.rank < 1 || up.shape[1] != delta.rank ||
         delta.rank > std::numeric_limits<int32_t>::max()) {
-      invalid_.AddPrintable(absl::StrCat(
-          PrintableName(down.name), " has rank ", delta.rank, " and its up has ", up.shape[1],
-          delta.rank < 1 ? "; the lowest is 1" : ""));
+      invalid_.AddPrintable(absl::StrCat(PrintableName(down.name), " has rank ", delta.rank,
+                                         " and its up has ", up.shape[1],
+                                         delta.rank < 1 ? "; the lowest is 1" : ""));
       return false;
     }
     std::vector<int64_t> weight = module.weight_shape;
@@ -301,7 +303,8 @@ class AdapterParser {
     return number;
   }
 
-  absl::Status ReadScale(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta) {
+  absl::Status ReadScale(const AdaptableModule& module, const ModuleKeys& keys,
+                         ParsedDelta& delta) {
     ABSL_ASSIGN_OR_RETURN(const std::optional<double> configured,
                           scaling_.ScaleOf(module, delta.rank));
     std::optional<double> stored;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_file.h"
 #include "src/adapters/host_tier.h"
@@ -98,7 +99,8 @@ class Lease : public AdapterLease {
 
   const AdapterInfo& info() const override { return info_; }
 
-  // Shares ownership of the hosted version, not of the tensors alone: its bytes count as long as anybody holds them.
+  // Shares ownership of the hosted version, not of the tensors alone: its bytes count as long as
+  // anybody holds them.
   std::shared_ptr<const AdapterWeights> weights() const override {
     return std::shared_ptr<const AdapterWeights>(hosted_, hosted_->weights.get());
   }
@@ -223,7 +225,8 @@ class TieredAdapterStore : public AdapterStore {
     absl::Status status;
   };
 
-  // The adapter in the version that its file has now. With `old_will_do` an earlier version where the file is broken.
+  // The adapter in the version that its file has now. With `old_will_do` an earlier version where
+  // the file is broken.
   absl::StatusOr<Hosted> Bring(absl::string_view name, bool old_will_do, AcquireReport& report) {
     Stopwatch watch;
     for (int attempt = 1;; ++attempt) {
@@ -260,7 +263,8 @@ class TieredAdapterStore : public AdapterStore {
       if (!leads && flight->version != *version && attempt < kMaxAttempts) {
         continue;
       }
-      if (!flight->result.ok() && old_will_do && absl::IsFailedPrecondition(flight->result.status())) {
+      if (!flight->result.ok() && old_will_do &&
+          absl::IsFailedPrecondition(flight->result.status())) {
         if (Hosted old = tier_.Use(name, nullptr); old != nullptr) {
           return old;
         }
@@ -269,7 +273,8 @@ class TieredAdapterStore : public AdapterStore {
     }
   }
 
-  // From the host tier: this version, or the one that serves because this version is known to be broken.
+  // From the host tier: this version, or the one that serves because this version is known to be
+  // broken.
   Hosted UseHosted(absl::string_view name, const AdapterVersion& version, bool old_will_do)
       ABSL_LOCKS_EXCLUDED(mutex_) {
     if (Hosted hosted = tier_.Use(name, &version); hosted != nullptr || !old_will_do) {
@@ -303,9 +308,8 @@ class TieredAdapterStore : public AdapterStore {
     try {
       flight.result = Read(name, flight.version, report);
     } catch (const std::bad_alloc&) {
-      flight.result =
-          MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
-                    absl::StrCat("no memory to read adapter ", PrintableName(name)));
+      flight.result = MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                                absl::StrCat("no memory to read adapter ", PrintableName(name)));
     } catch (const std::exception& error) {
       LogError("reading adapter ", name, ": ", error.what());
       flight.result = MakeError(absl::StatusCode::kInternal, "INTERNAL",
@@ -388,8 +392,9 @@ class TieredAdapterStore : public AdapterStore {
         return Contents{*std::move(file), std::move(opened.peft_config)};
       }
       if (attempt == kMaxAttempts) {
-        return MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
-                         absl::StrCat("adapter ", PrintableName(name), " changes while it is read"));
+        return MakeError(
+            absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
+            absl::StrCat("adapter ", PrintableName(name), " changes while it is read"));
       }
     }
   }

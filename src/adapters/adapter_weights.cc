@@ -1,10 +1,10 @@
 #include "src/adapters/adapter_weights.h"
 
-#include <ATen/ATen.h>
-
 #include <cstring>
 #include <utility>
 #include <vector>
+
+#include <ATen/ATen.h>
 
 #include "src/adapters/adapter_store.h"
 #include "src/nn/lora_delta.h"

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "src/base/error_details.h"
 
 namespace hotlora {
@@ -68,7 +69,8 @@ std::optional<AdapterInfo> HostTier::Describe(absl::string_view name) const {
 absl::StatusOr<HostReservation> HostTier::Reserve(absl::string_view replacing, uint64_t bytes) {
   absl::MutexLock lock(&mutex_);
   const uint64_t capacity = ledger_->capacity();
-  // Only this function adds bytes, under the mutex; others may give some back meanwhile, never more than asked here.
+  // Only this function adds bytes, under the mutex; others may give some back meanwhile, never more
+  // than asked here.
   const uint64_t used = ledger_->bytes();
   uint64_t room = used < capacity ? capacity - used : 0;
   std::vector<std::string> victims;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
 
@@ -170,8 +171,7 @@ std::vector<std::string> TextSpellings(const std::string& path, Component compon
     const absl::string_view prefix = first ? "text_encoder." : "text_encoder_2.";
     AddPeftPrefixes(prefix, name, spellings);
     const size_t leaf = name.rfind('.') + 1;
-    const absl::string_view old =
-        Translate(kOldTextNames, absl::string_view(name).substr(leaf));
+    const absl::string_view old = Translate(kOldTextNames, absl::string_view(name).substr(leaf));
     if (!old.empty() && absl::StrContains(name, "self_attn.")) {
       AddPeftPrefixes(prefix, absl::StrCat(name.substr(0, leaf), old), spellings);
     }

@@ -1,12 +1,13 @@
 #include "src/adapters/peft_scaling.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include <nlohmann/json.hpp>
+
 #include "re2/re2.h"
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
@@ -75,9 +76,11 @@ absl::Status CheckPlain(const Json& json) {
   }
   const auto type = json.find("peft_type");
   if (type != json.end() && *type != "LORA") {
-    return Unsupported(absl::StrCat("peft_type ", PrintableName(type->is_string() ? type->get<std::string>() : "")));
+    return Unsupported(absl::StrCat(
+        "peft_type ", PrintableName(type->is_string() ? type->get<std::string>() : "")));
   }
-  // These change the base weights before training, so the tensors alone do not say the adapter's change.
+  // These change the base weights before training, so the tensors alone do not say the adapter's
+  // change.
   const auto initial = json.find("init_lora_weights");
   if (initial != json.end() && initial->is_string()) {
     const std::string how = initial->get<std::string>();
@@ -97,14 +100,16 @@ absl::StatusOr<std::vector<PeftScaling::Pattern>> PeftScaling::ReadPatterns(cons
     return patterns;
   }
   if (!json.is_object() || json.size() > kMaxPatterns) {
-    return Invalid(absl::StrCat("a pattern table is no object of at most ", kMaxPatterns, " entries"));
+    return Invalid(
+        absl::StrCat("a pattern table is no object of at most ", kMaxPatterns, " entries"));
   }
   RE2::Options options;
   options.set_log_errors(false);
   options.set_max_mem(1 << 18);
   for (const auto& [key, value] : json.items()) {
     if (key.size() > kMaxPatternBytes) {
-      return Invalid(absl::StrCat("a pattern of ", key.size(), " bytes; allowed are ", kMaxPatternBytes));
+      return Invalid(
+          absl::StrCat("a pattern of ", key.size(), " bytes; allowed are ", kMaxPatternBytes));
     }
     auto path = std::make_shared<RE2>(absl::StrCat("(?:.*\\.)?(?:", key, ")"), options);
     if (!path->ok()) {
@@ -195,7 +200,8 @@ absl::StatusOr<std::optional<double>> PeftScaling::ScaleOf(const AdaptableModule
                                 " by the configuration and ", rank, " by its tensors"));
   }
   const double alpha = first_match(config->alphas).value_or(config->alpha);
-  return alpha / (config->rslora ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));
+  return alpha /
+         (config->rslora ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));
 }
 
 }  // namespace hotlora

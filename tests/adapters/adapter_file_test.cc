@@ -3,12 +3,13 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include <nlohmann/json.hpp>
+
 #include "src/base/error_details.h"
 #include "tests/adapters/safetensors_writer.h"
 #include "tests/adapters/sdxl_modules.h"
@@ -162,11 +163,20 @@ TEST_F(AdapterFileTest, ScaleIsAlphaOverRankOfTheModule) {
   EXPECT_EQ(ScaleOf(Good()), 1.0);
   EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f)), 0.5);
   EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {1}, -3.0f)), -1.5);
-  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "I64", {}, std::vector<int64_t>{8})), 4.0);
-  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "F16", {}, std::vector<uint16_t>{0x3E00})), 0.75);
-  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "BF16", {}, std::vector<uint16_t>{0x3FC0})), 0.75);
+  EXPECT_EQ(
+      ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "I64", {}, std::vector<int64_t>{8})),
+      4.0);
+  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "F16", {},
+                               std::vector<uint16_t>{0x3E00})),
+            0.75);
+  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "BF16", {},
+                               std::vector<uint16_t>{0x3FC0})),
+            0.75);
   EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 0.0f)), 1.0);
-  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f).Add(absl::StrCat(kLinear, ".scale"), {}, 3.0f)), 3.0);
+  EXPECT_EQ(ScaleOf(Good()
+                        .Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f)
+                        .Add(absl::StrCat(kLinear, ".scale"), {}, 3.0f)),
+            3.0);
 }
 
 TEST_F(AdapterFileTest, ScaleFollowsThePeftConfiguration) {
@@ -179,11 +189,13 @@ TEST_F(AdapterFileTest, ScaleFollowsThePeftConfiguration) {
                             "alpha_pattern": {"attentions.0.proj_in": 1, "proj_in": 5}})";
   EXPECT_EQ(ScaleOf(Good(), options), 0.5);
   // A pattern matches whole names: "roj_in" is the end of no name.
-  options.peft_config = R"({"r": 2, "lora_alpha": 6, "alpha_pattern": {"roj_in": 1, "^proj_in": 2}})";
+  options.peft_config =
+      R"({"r": 2, "lora_alpha": 6, "alpha_pattern": {"roj_in": 1, "^proj_in": 2}})";
   EXPECT_EQ(ScaleOf(Good(), options), 3.0);
-  EXPECT_EQ(ScaleOf(Good().AddMetadata("lora_adapter_metadata",
-                                       R"({"unet.r": 2, "unet.lora_alpha": 4, "text_encoder.r": 9})")),
-            2.0);
+  EXPECT_EQ(
+      ScaleOf(Good().AddMetadata("lora_adapter_metadata",
+                                 R"({"unet.r": 2, "unet.lora_alpha": 4, "text_encoder.r": 9})")),
+      2.0);
   // A component that the metadata leaves out has scale 1.
   EXPECT_EQ(ScaleOf(Good().AddMetadata("lora_adapter_metadata", R"({"text_encoder.r": 9})")), 1.0);
 }
@@ -253,9 +265,11 @@ TEST_F(AdapterFileTest, RefusesUnsoundModules) {
   SafetensorsWriter twice = Good();
   twice.Add("unet.down_blocks.1.attentions.0.proj_in.lora_A.weight", {2, 32});
   ExpectRefused(twice, "ADAPTER_INVALID", "mean the same");
-  ExpectRefused(SafetensorsWriter().Add(down, {2, 32}).Add(up, {32, 3}), "ADAPTER_INVALID", "rank 2");
+  ExpectRefused(SafetensorsWriter().Add(down, {2, 32}).Add(up, {32, 3}), "ADAPTER_INVALID",
+                "rank 2");
   const float huge = std::numeric_limits<float>::infinity();
-  ExpectRefused(SafetensorsWriter().Add(down, {2, 32}, huge).Add(up, {32, 2}), "ADAPTER_INVALID", "not finite");
+  ExpectRefused(SafetensorsWriter().Add(down, {2, 32}, huge).Add(up, {32, 2}), "ADAPTER_INVALID",
+                "not finite");
   ExpectRefused(SafetensorsWriter()
                     .Add(down, "F16", {1, 32}, std::vector<uint16_t>(32, 0xFC00))
                     .Add(up, {32, 1}),
@@ -264,16 +278,17 @@ TEST_F(AdapterFileTest, RefusesUnsoundModules) {
                     .Add(down, "BF16", {1, 32}, std::vector<uint16_t>(32, 0x7FC1))
                     .Add(up, {32, 1}),
                 "ADAPTER_INVALID", "not finite");
-  ExpectRefused(SafetensorsWriter()
-                    .Add(down, "F64", {1, 32}, std::vector<double>(32, 1e39))
-                    .Add(up, {32, 1}),
-                "ADAPTER_INVALID", "not finite");
+  ExpectRefused(
+      SafetensorsWriter().Add(down, "F64", {1, 32}, std::vector<double>(32, 1e39)).Add(up, {32, 1}),
+      "ADAPTER_INVALID", "not finite");
   ExpectRefused(SafetensorsWriter()
                     .Add(down, "F8_E4M3", {1, 32}, std::vector<uint8_t>(32, 1))
                     .Add(up, {32, 1}),
                 "ADAPTER_INVALID", "floating-point");
-  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".alpha"), {2}), "ADAPTER_INVALID", "one finite number");
-  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".lora_up.bias"), {32}), "ADAPTER_UNSUPPORTED", "bias");
+  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".alpha"), {2}), "ADAPTER_INVALID",
+                "one finite number");
+  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".lora_up.bias"), {32}), "ADAPTER_UNSUPPORTED",
+                "bias");
 }
 
 TEST_F(AdapterFileTest, SaysWhatItChanges) {

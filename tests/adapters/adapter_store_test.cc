@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include <prometheus/collectable.h>
 #include <prometheus/metric_family.h>
+
 #include "src/adapters/adapter_file.h"
 #include "src/base/error_details.h"
 #include "tests/adapters/safetensors_writer.h"
@@ -43,21 +44,24 @@ SafetensorsWriter Adapter(int64_t rank, float value = 0.5f) {
 class FakeWeights {
  public:
   AdapterWeightsMaker Maker() {
-    return [this](const ParsedAdapter& parsed) -> absl::StatusOr<std::shared_ptr<const AdapterWeights>> {
-      made_.fetch_add(1);
-      {
-        absl::MutexLock lock(&mutex_);
-        mutex_.Await(absl::Condition(+[](bool* held) { return !*held; }, &held_));
-        if (!failure_.ok()) {
-          return failure_;
-        }
-      }
-      live_bytes_.fetch_add(static_cast<int64_t>(parsed.tensor_bytes));
-      std::shared_ptr<void> owner(nullptr, [this, bytes = parsed.tensor_bytes](void*) {
-        live_bytes_.fetch_sub(static_cast<int64_t>(bytes));
-      });
-      return std::shared_ptr<const AdapterWeights>(std::move(owner), nullptr);
-    };
+    return
+        [this](
+            const ParsedAdapter& parsed) -> absl::StatusOr<std::shared_ptr<const AdapterWeights>> {
+          made_.fetch_add(1);
+          {
+            absl::MutexLock lock(&mutex_);
+            mutex_.Await(absl::Condition(
+                +[](bool* held) { return !*held; }, &held_));
+            if (!failure_.ok()) {
+              return failure_;
+            }
+          }
+          live_bytes_.fetch_add(static_cast<int64_t>(parsed.tensor_bytes));
+          std::shared_ptr<void> owner(nullptr, [this, bytes = parsed.tensor_bytes](void*) {
+            live_bytes_.fetch_sub(static_cast<int64_t>(bytes));
+          });
+          return std::shared_ptr<const AdapterWeights>(std::move(owner), nullptr);
+        };
   }
 
   void Hold(bool held) {
@@ -88,7 +92,8 @@ class AdapterStoreTest : public testing::Test {
     AdapterStoreOptions options;
     options.directory = folder_.path();
     options.host_bytes = host_bytes;
-    store_ = AdapterStore::Create(options, MakeModules(TinySdxl()), &metrics_, weights_.Maker()).value();
+    store_ =
+        AdapterStore::Create(options, MakeModules(TinySdxl()), &metrics_, weights_.Maker()).value();
   }
 
   void Save(const std::string& name, const SafetensorsWriter& writer) {
@@ -173,7 +178,8 @@ TEST_F(AdapterStoreTest, ReplacedFileIsANewVersionAndTheOldOneLivesWithItsLease)
   EXPECT_EQ(now->info().rank_max, 3u);
   EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(5 * kBytesPerRank));
   old.reset();
-  EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(5 * kBytesPerRank)) << "still held by its weights";
+  EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(5 * kBytesPerRank))
+      << "still held by its weights";
 }
 
 TEST_F(AdapterStoreTest, BrokenReplacementLeavesTheOldVersionServing) {
@@ -326,7 +332,9 @@ TEST_F(AdapterStoreTest, CountsWhatHappens) {
   EXPECT_EQ(requests("host", "miss"), 3);
   EXPECT_EQ(requests("disk", "hit"), 2);
   EXPECT_EQ(requests("disk", "miss"), 1);
-  EXPECT_EQ(Figure("hotlora_adapter_cache_evictions_total", {{"reason", "explicit"}, {"tier", "host"}}), 1);
+  EXPECT_EQ(
+      Figure("hotlora_adapter_cache_evictions_total", {{"reason", "explicit"}, {"tier", "host"}}),
+      1);
 }
 
 TEST_F(AdapterStoreTest, UnloadedWhileLoadingDoesNotStay) {
@@ -355,7 +363,8 @@ TEST_F(AdapterStoreTest, LeasesOutliveTheStore) {
   EXPECT_EQ(weights_.live_bytes(), 0);
 }
 
-// Requests, control plane and a writer that replaces files, all at once, under a budget that holds a third of them.
+// Requests, control plane and a writer that replaces files, all at once, under a budget that holds
+// a third of them.
 TEST_F(AdapterStoreTest, SixteenThreadsAndAWriterLoseNothing) {
   constexpr int kNames = 6;
   Open(6 * kBytesPerRank);

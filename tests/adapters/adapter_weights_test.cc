@@ -1,12 +1,12 @@
 #include "src/adapters/adapter_weights.h"
 
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
-
 #include <filesystem>
 #include <memory>
 #include <utility>
 #include <vector>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 #include "src/adapters/adapter_store.h"
 #include "src/nn/lora_delta.h"
@@ -42,7 +42,8 @@ TEST_F(AdapterWeightsTest, ShapesAreThoseOfTheMerge) {
   SafetensorsWriter writer;
   writer.Add("unet.conv_in.lora_A.weight", "F32", {2, 4, 3, 3}, Ramp(72));
   writer.Add("unet.conv_in.lora_B.weight", "F32", {32, 2, 1, 1}, Ramp(64));
-  writer.Add("unet.conv_out.lora_A.weight", "BF16", {1, 32, 3, 3}, std::vector<uint16_t>(288, 0x3F80));
+  writer.Add("unet.conv_out.lora_A.weight", "BF16", {1, 32, 3, 3},
+             std::vector<uint16_t>(288, 0x3F80));
   writer.Add("unet.conv_out.lora_B.weight", "F64", {4, 1, 1, 1}, std::vector<double>{1, 2, 3, 4});
   const auto weights = Make(writer);
   ASSERT_EQ(weights->deltas.size(), 2u);

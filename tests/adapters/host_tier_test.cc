@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "gtest/gtest.h"
+
 #include "src/base/error_details.h"
 
 namespace hotlora {
