@@ -27,7 +27,7 @@ struct AdapterWeights;
 // because its memory is there until then. Keeps the cache gauges up to date. Thread-safe.
 class HostLedger {
  public:
-  HostLedger(uint64_t capacity, Metrics* metrics) : capacity_(capacity), metrics_(metrics) {}
+  HostLedger(uint64_t capacity, Metrics* metrics);
 
   uint64_t capacity() const { return capacity_; }
   uint64_t bytes() const;
