@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "hotlora/v1/images.pb.h"
 
 namespace hotlora {
@@ -16,15 +17,24 @@ namespace hotlora {
 // How to reach the server.
 struct ConnectionOptions {
   std::string server = "127.0.0.1:50051";
-  bool tls = false;                 // set by each of the tls_* as well
-  std::string tls_ca;               // PEM file; empty: the system's authorities
-  std::string tls_cert, tls_key;    // PEM files of our own identity
-  std::string tls_server_name;      // the name to expect in the server's certificate, where it is not the host's
-  std::string token;                // bearer token; empty: none
-  double timeout_seconds = 0;       // 0: none
+  bool tls = false;               // set by each of the tls_* as well
+  std::string tls_ca;             // PEM file; empty: the system's authorities
+  std::string tls_cert, tls_key;  // PEM files of our own identity
+  std::string tls_server_name;    // the name to expect in the server's certificate, where it is not
+                                  // the host's
+  std::string token;              // bearer token; empty: none
+  double timeout_seconds = 0;     // 0: none
 };
 
-enum class Command { kGenerate, kListAdapters, kGetAdapter, kLoadAdapter, kUnloadAdapter, kHealth, kInfo };
+enum class Command {
+  kGenerate,
+  kListAdapters,
+  kGetAdapter,
+  kLoadAdapter,
+  kUnloadAdapter,
+  kHealth,
+  kInfo
+};
 
 struct Arguments {
   Command command = Command::kInfo;
@@ -40,8 +50,9 @@ struct Arguments {
   std::optional<std::string> answer;
 };
 
-// Reads `arguments` (without the program's name); `environment` looks up a variable, nullopt where it is not set
-// (HOTLORA_SERVER and HOTLORA_TOKEN are read). Reads the file of --token-file. InvalidArgument says what is wrong.
+// Reads `arguments` (without the program's name); `environment` looks up a variable, nullopt where
+// it is not set (HOTLORA_SERVER and HOTLORA_TOKEN are read). Reads the file of --token-file.
+// InvalidArgument says what is wrong.
 absl::StatusOr<Arguments> ParseArguments(
     const std::vector<std::string>& arguments,
     const std::function<std::optional<std::string>(const char*)>& environment);

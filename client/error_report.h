@@ -1,17 +1,18 @@
 #ifndef HOTLORA_CLIENT_ERROR_REPORT_H_
 #define HOTLORA_CLIENT_ERROR_REPORT_H_
 
-#include <grpcpp/support/status.h>
-
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <grpcpp/support/status.h>
+#include <nlohmann/json.hpp>
+
 namespace hotlora {
 
-// What a failed call says to a human or a script: gRPC's status with the google.rpc details decoded.
+// What a failed call says to a human or a script: gRPC's status with the google.rpc details
+// decoded.
 struct ErrorReport {
   std::string code;  // "INVALID_ARGUMENT"
   std::string message;

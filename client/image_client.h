@@ -3,16 +3,16 @@
 
 // Calls to a hotlora-server. Retries nothing by itself: the caller sees each answer.
 
-#include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
-#include <grpcpp/support/status.h>
-
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/status.h>
+
 #include "client/arguments.h"
 #include "hotlora/v1/adapters.grpc.pb.h"
 #include "hotlora/v1/images.grpc.pb.h"
@@ -39,9 +39,11 @@ class ImageClient {
   // InvalidArgument where a TLS file cannot be read. Does not connect yet.
   static absl::StatusOr<std::unique_ptr<ImageClient>> Create(const ConnectionOptions& options);
 
-  // `on_event` hears each event but images, as it comes; may be null. An answer that ends well with parts missing is DATA_LOSS.
+  // `on_event` hears each event but images, as it comes; may be null. An answer that ends well with
+  // parts missing is DATA_LOSS.
   CallResult Generate(const v1::GenerateImagesRequest& request,
-                      const std::function<void(const v1::GenerateImagesEvent&)>& on_event, GeneratedImages* images);
+                      const std::function<void(const v1::GenerateImagesEvent&)>& on_event,
+                      GeneratedImages* images);
 
   CallResult ListAdapters(std::vector<v1::Adapter>* adapters);  // all pages
   CallResult GetAdapter(const std::string& name, v1::Adapter* adapter);

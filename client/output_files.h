@@ -10,10 +10,12 @@
 
 namespace hotlora {
 
-// Names of `count` images: `out` itself for one, else a number before the ending: "cat-0.png", "cat-1.png".
+// Names of `count` images: `out` itself for one, else a number before the ending: "cat-0.png",
+// "cat-1.png".
 std::vector<std::string> OutputNames(const std::string& out, size_t count);
 
-// OK where the folder of `path` is there and can be written: asked before minutes of work go into what cannot be kept.
+// OK where the folder of `path` is there and can be written: asked before minutes of work go into
+// what cannot be kept.
 absl::Status CheckWritable(const std::string& path);
 
 // Replaces `path` in one piece; on error what was there stays.

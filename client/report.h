@@ -3,9 +3,10 @@
 
 // Answers as lines for a terminal and as JSON for scripts.
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "client/image_client.h"
 #include "hotlora/v1/adapters.pb.h"

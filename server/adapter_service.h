@@ -6,8 +6,8 @@
 
 namespace hotlora {
 
-// hotlora.v1.AdapterService over the engine's adapter calls. LoadAdapter answers when the engine's adapter thread has the file;
-// the others at once.
+// hotlora.v1.AdapterService over the engine's adapter calls. LoadAdapter answers when the engine's
+// adapter thread has the file; the others at once.
 class AdapterService final : public v1::AdapterService::CallbackService {
  public:
   static constexpr uint32_t kDefaultPageSize = 50;
@@ -19,11 +19,14 @@ class AdapterService final : public v1::AdapterService::CallbackService {
                                          const v1::ListAdaptersRequest* request,
                                          v1::ListAdaptersResponse* response) override;
   grpc::ServerUnaryReactor* GetAdapter(grpc::CallbackServerContext* context,
-                                       const v1::GetAdapterRequest* request, v1::Adapter* response) override;
+                                       const v1::GetAdapterRequest* request,
+                                       v1::Adapter* response) override;
   grpc::ServerUnaryReactor* LoadAdapter(grpc::CallbackServerContext* context,
-                                        const v1::LoadAdapterRequest* request, v1::Adapter* response) override;
+                                        const v1::LoadAdapterRequest* request,
+                                        v1::Adapter* response) override;
   grpc::ServerUnaryReactor* UnloadAdapter(grpc::CallbackServerContext* context,
-                                          const v1::UnloadAdapterRequest* request, v1::Adapter* response) override;
+                                          const v1::UnloadAdapterRequest* request,
+                                          v1::Adapter* response) override;
 
  private:
   ServiceContext* const service_;

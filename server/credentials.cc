@@ -1,11 +1,11 @@
 #include "server/credentials.h"
 
+#include "absl/strings/str_cat.h"
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_credentials_options.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
-#include "absl/strings/str_cat.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -15,7 +15,8 @@ constexpr unsigned int kRefreshSeconds = 10;
 
 // gRPC itself takes files it cannot use and then fails every handshake.
 absl::Status CheckFiles(const TlsFiles& files) {
-  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_server_method()), &SSL_CTX_free);
+  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_server_method()),
+                                                                  &SSL_CTX_free);
   const auto fail = [](absl::string_view flag, absl::string_view path, absl::string_view what) {
     ERR_clear_error();
     return absl::InvalidArgumentError(absl::StrCat(flag, " ", path, ": ", what));
@@ -35,7 +36,8 @@ absl::Status CheckFiles(const TlsFiles& files) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const TlsFiles& files) {
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const TlsFiles& files) {
   using grpc::experimental::FileWatcherCertificateProvider;
   if (files.cert.empty()) {
     return grpc::InsecureServerCredentials();
@@ -43,9 +45,10 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(c
   ABSL_RETURN_IF_ERROR(CheckFiles(files));
   const bool mutual = !files.client_ca.empty();
   grpc::experimental::TlsServerCredentialsOptions options(
-      mutual ? std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert, files.client_ca,
-                                                                kRefreshSeconds)
-             : std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert, kRefreshSeconds));
+      mutual ? std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert,
+                                                                files.client_ca, kRefreshSeconds)
+             : std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert,
+                                                                kRefreshSeconds));
   options.watch_identity_key_cert_pairs();
   if (mutual) {
     options.watch_root_certs();

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -18,6 +17,8 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include <CLI/CLI.hpp>
+
 #include "src/base/status_macros.h"
 #include "toml++/toml.h"
 
@@ -34,7 +35,8 @@ using Settings = std::map<std::string, Values>;
 
 enum class Kind { kValue, kSwitch, kList };
 
-// One flag. `set` gets the text of the source that won and says what is wrong with it, without the flag's name.
+// One flag. `set` gets the text of the source that won and says what is wrong with it, without the
+// flag's name.
 struct FlagSpec {
   std::string name;
   Kind kind;
@@ -48,7 +50,8 @@ absl::Status Bad(const Parts&... parts) {
 }
 
 FlagSpec Text(std::string name, std::string Flags::*field, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help),
+          [field](const Values& values, Flags* flags) {
             if (values[0].empty()) {
               return Bad("is empty");
             }
@@ -58,7 +61,8 @@ FlagSpec Text(std::string name, std::string Flags::*field, std::string help) {
 }
 
 FlagSpec TlsPath(std::string name, std::string TlsFiles::*field, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help),
+          [field](const Values& values, Flags* flags) {
             if (values[0].empty()) {
               return Bad("is empty");
             }
@@ -80,7 +84,8 @@ FlagSpec OneOf(std::string name, std::string Flags::*field, std::vector<std::str
 }
 
 FlagSpec Switch(std::string name, bool Flags::*field, std::string help) {
-  return {std::move(name), Kind::kSwitch, std::move(help), [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kSwitch, std::move(help),
+          [field](const Values& values, Flags* flags) {
             if (!absl::SimpleAtob(values[0], &(flags->*field))) {
               return Bad("is \"", values[0], "\"; allowed are true and false");
             }
@@ -88,7 +93,8 @@ FlagSpec Switch(std::string name, bool Flags::*field, std::string help) {
           }};
 }
 
-FlagSpec Count(std::string name, uint32_t Flags::*field, uint32_t low, uint32_t high, std::string help) {
+FlagSpec Count(std::string name, uint32_t Flags::*field, uint32_t low, uint32_t high,
+               std::string help) {
   return {std::move(name), Kind::kValue, std::move(help),
           [field, low, high](const Values& values, Flags* flags) {
             uint32_t count;
@@ -100,7 +106,8 @@ FlagSpec Count(std::string name, uint32_t Flags::*field, uint32_t low, uint32_t 
           }};
 }
 
-// A number of bytes, plain or with KiB, MiB, GiB or TiB; nullopt where it is neither or too big for 63 bits.
+// A number of bytes, plain or with KiB, MiB, GiB or TiB; nullopt where it is neither or too big for
+// 63 bits.
 std::optional<uint64_t> ParseBytes(absl::string_view text) {
   static constexpr std::pair<absl::string_view, int> kUnits[] = {
       {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}, {"B", 0}};
@@ -126,7 +133,9 @@ FlagSpec Bytes(std::string name, T Flags::*field, uint64_t low, uint64_t high, s
           [field, low, high](const Values& values, Flags* flags) {
             const std::optional<uint64_t> bytes = ParseBytes(values[0]);
             if (!bytes.has_value()) {
-              return Bad("is \"", values[0], "\"; a size is a whole number with nothing, KiB, MiB, GiB or TiB behind it");
+              return Bad(
+                  "is \"", values[0],
+                  "\"; a size is a whole number with nothing, KiB, MiB, GiB or TiB behind it");
             }
             if (*bytes < low || *bytes > high) {
               return Bad("is ", *bytes, " bytes; allowed are ", low, " to ", high);
@@ -138,7 +147,8 @@ FlagSpec Bytes(std::string name, T Flags::*field, uint64_t low, uint64_t high, s
 
 template <typename T>
 FlagSpec Seconds(std::string name, T Flags::*field, double high, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help), [field, high](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help),
+          [field, high](const Values& values, Flags* flags) {
             double seconds;
             if (!absl::SimpleAtod(values[0], &seconds) || !(seconds >= 0 && seconds <= high)) {
               return Bad("is \"", values[0], "\"; allowed are seconds from 0 to ", high);
@@ -149,7 +159,8 @@ FlagSpec Seconds(std::string name, T Flags::*field, double high, std::string hel
 }
 
 FlagSpec HostPort(std::string name, std::string Flags::*field, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help),
+          [field](const Values& values, Flags* flags) {
             const size_t colon = values[0].rfind(':');
             uint32_t port;
             const std::string host = values[0].substr(0, colon);
@@ -157,7 +168,8 @@ FlagSpec HostPort(std::string name, std::string Flags::*field, std::string help)
             if (colon == std::string::npos || host.empty() ||
                 !absl::SimpleAtoi(values[0].substr(colon + 1), &port) || port > 65535 ||
                 (!bracketed && absl::StrContains(host, ':'))) {
-              return Bad("is \"", values[0], "\"; it is HOST:PORT or [IPV6]:PORT, port 0 to 65535 (0: any free one)");
+              return Bad("is \"", values[0],
+                         "\"; it is HOST:PORT or [IPV6]:PORT, port 0 to 65535 (0: any free one)");
             }
             flags->*field = values[0];
             return absl::OkStatus();
@@ -165,11 +177,13 @@ FlagSpec HostPort(std::string name, std::string Flags::*field, std::string help)
 }
 
 FlagSpec Device() {
-  return {"device", Kind::kValue, "auto, cpu, cuda or cuda:N. auto: the first CUDA device, else the CPU",
+  return {"device", Kind::kValue,
+          "auto, cpu, cuda or cuda:N. auto: the first CUDA device, else the CPU",
           [](const Values& values, Flags* flags) {
             absl::string_view number = values[0];
             uint32_t index;
-            const bool numbered = absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &index);
+            const bool numbered =
+                absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &index);
             if (!numbered && values[0] != "auto" && values[0] != "cpu" && values[0] != "cuda") {
               return Bad("is \"", values[0], "\"; allowed are auto, cpu, cuda, cuda:N");
             }
@@ -210,8 +224,10 @@ const std::vector<FlagSpec>& Specs() {
       Switch("adapters-follow-links", &Flags::adapters_follow_links,
              "allow links that leave the folder of adapters"),
       Apply(),
-      HostPort("listen", &Flags::listen, "HOST:PORT for gRPC, 127.0.0.1:50051; port 0 picks a free one"),
-      HostPort("metrics-listen", &Flags::metrics_listen, "HOST:PORT for GET /metrics, 127.0.0.1:9464"),
+      HostPort("listen", &Flags::listen,
+               "HOST:PORT for gRPC, 127.0.0.1:50051; port 0 picks a free one"),
+      HostPort("metrics-listen", &Flags::metrics_listen,
+               "HOST:PORT for GET /metrics, 127.0.0.1:9464"),
       Device(),
       OneOf("dtype", &Flags::dtype, {"auto", "float32", "bfloat16", "float16"},
             "auto, float32, bfloat16 or float16"),
@@ -229,13 +245,17 @@ const std::vector<FlagSpec>& Specs() {
             "largest message to receive, 32MiB"),
       TlsPath("tls-cert", &TlsFiles::cert, "PEM file of the certificate chain; turns TLS on"),
       TlsPath("tls-key", &TlsFiles::key, "PEM file of its key"),
-      TlsPath("tls-client-ca", &TlsFiles::client_ca, "PEM file of the authority that callers' certificates need"),
+      TlsPath("tls-client-ca", &TlsFiles::client_ca,
+              "PEM file of the authority that callers' certificates need"),
       Text("tokens-file", &Flags::tokens_file,
-           "bearer tokens: a line each, TOKEN SCOPE[,SCOPE], scopes generate, adapters.read, adapters.write, admin"),
+           "bearer tokens: a line each, TOKEN SCOPE[,SCOPE], scopes generate, adapters.read, "
+           "adapters.write, admin"),
       Switch("reflection", &Flags::reflection, "server reflection (it asks for no token)"),
-      Text("ready-file", &Flags::ready_file, "file to write once requests are accepted: ports and pid as JSON"),
+      Text("ready-file", &Flags::ready_file,
+           "file to write once requests are accepted: ports and pid as JSON"),
       Switch("check", &Flags::check, "validate model and adapters, print the memory plan, exit"),
-      Seconds("drain-timeout", &Flags::drain_timeout, 86400, "seconds that SIGTERM leaves to what runs, 30"),
+      Seconds("drain-timeout", &Flags::drain_timeout, 86400,
+              "seconds that SIGTERM leaves to what runs, 30"),
       OneOf("log-level", &Flags::log_level, {"debug", "info", "warning", "error"},
             "debug, info, warning or error; info"),
   };
@@ -251,18 +271,20 @@ std::string KeyOf(absl::string_view flag) { return absl::StrReplaceAll(flag, {{"
 // Settings on the command line; `config` is taken out of them.
 absl::StatusOr<Settings> ReadArguments(std::vector<std::string> arguments, std::string* config,
                                        std::optional<std::string>* answer) {
-  CLI::App app("hotlora-server: SDXL over gRPC with adapters that change from request to request.\n"
-               "Each flag is also HOTLORA_<FLAG> in the environment and a key of the --config file.",
-               "hotlora-server");
-  app.set_version_flag("--version", std::string("hotlora-server ") + HOTLORA_VERSION, "print the version");
+  CLI::App app(
+      "hotlora-server: SDXL over gRPC with adapters that change from request to request.\n"
+      "Each flag is also HOTLORA_<FLAG> in the environment and a key of the --config file.",
+      "hotlora-server");
+  app.set_version_flag("--version", std::string("hotlora-server ") + HOTLORA_VERSION,
+                       "print the version");
   app.set_help_flag("--help", "print this text");
   Settings given;
   std::vector<std::string> configs;
   for (const FlagSpec& spec : Specs()) {
-    CLI::Option* option =
-        spec.kind == Kind::kSwitch
-            ? app.add_flag("--" + spec.name, given[spec.name], spec.help)
-            : app.add_option("--" + spec.name, given[spec.name], spec.help)->allow_extra_args(false);
+    CLI::Option* option = spec.kind == Kind::kSwitch
+                              ? app.add_flag("--" + spec.name, given[spec.name], spec.help)
+                              : app.add_option("--" + spec.name, given[spec.name], spec.help)
+                                    ->allow_extra_args(false);
     option->type_name(spec.kind == Kind::kSwitch ? "" : "VALUE");
   }
   app.add_option("--config", configs, "TOML file of these settings")
@@ -288,12 +310,12 @@ absl::StatusOr<Settings> ReadArguments(std::vector<std::string> arguments, std::
   return given;
 }
 
-// Variables with our prefix that are no settings: where builds cache LibTorch, what tests use, what the client reads, and
-// what Kubernetes sets in every pod beside a Service named hotlora.
+// Variables with our prefix that are no settings: where builds cache LibTorch, what tests use, what
+// the client reads, and what Kubernetes sets in every pod beside a Service named hotlora.
 bool IsForeignVariable(absl::string_view name) {
-  return name == "HOTLORA_CACHE" || absl::StartsWith(name, "HOTLORA_TEST_") || name == "HOTLORA_SERVER" ||
-         name == "HOTLORA_TOKEN" || name == "HOTLORA_PORT" || absl::StartsWith(name, "HOTLORA_PORT_") ||
-         absl::StartsWith(name, "HOTLORA_SERVICE_");
+  return name == "HOTLORA_CACHE" || absl::StartsWith(name, "HOTLORA_TEST_") ||
+         name == "HOTLORA_SERVER" || name == "HOTLORA_TOKEN" || name == "HOTLORA_PORT" ||
+         absl::StartsWith(name, "HOTLORA_PORT_") || absl::StartsWith(name, "HOTLORA_SERVICE_");
 }
 
 absl::StatusOr<Settings> ReadVariables(const std::map<std::string, std::string>& environment,
@@ -342,7 +364,8 @@ absl::StatusOr<Settings> ReadFile(const std::string& path) {
   try {
     table = toml::parse_file(path);
   } catch (const toml::parse_error& error) {
-    return Bad("--config ", path, " line ", error.source().begin.line, ": ", std::string(error.description()));
+    return Bad("--config ", path, " line ", error.source().begin.line, ": ",
+               std::string(error.description()));
   }
   std::map<std::string, const FlagSpec*> known;
   for (const FlagSpec& spec : Specs()) {
@@ -352,8 +375,8 @@ absl::StatusOr<Settings> ReadFile(const std::string& path) {
   for (const auto& [key, node] : table) {
     const auto found = known.find(std::string(key.str()));
     if (found == known.end()) {
-      return Bad("--config ", path, " line ", node.source().begin.line, ": \"", std::string(key.str()),
-                 "\" is no setting of hotlora-server");
+      return Bad("--config ", path, " line ", node.source().begin.line, ": \"",
+                 std::string(key.str()), "\" is no setting of hotlora-server");
     }
     Values& values = given[found->second->name];
     const toml::array* const array = node.as_array();
@@ -402,11 +425,13 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
   Flags flags;
   std::string config_variable;
   std::string config;
-  ABSL_ASSIGN_OR_RETURN(const Settings from_arguments, ReadArguments(arguments, &config, &flags.answer));
+  ABSL_ASSIGN_OR_RETURN(const Settings from_arguments,
+                        ReadArguments(arguments, &config, &flags.answer));
   if (flags.answer.has_value()) {
     return flags;
   }
-  ABSL_ASSIGN_OR_RETURN(const Settings from_variables, ReadVariables(environment, &config_variable));
+  ABSL_ASSIGN_OR_RETURN(const Settings from_variables,
+                        ReadVariables(environment, &config_variable));
   config = config.empty() ? config_variable : config;
   Settings from_file;
   if (!config.empty()) {
@@ -457,7 +482,8 @@ absl::Status CheckPaths(const Flags& flags) {
 std::map<std::string, std::string> ReadEnvironment() {
   std::map<std::string, std::string> variables;
   for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::pair<std::string, std::string> pair = absl::StrSplit(*entry, absl::MaxSplits('=', 1));
+    const std::pair<std::string, std::string> pair =
+        absl::StrSplit(*entry, absl::MaxSplits('=', 1));
     variables.insert(pair);
   }
   return variables;

@@ -5,11 +5,11 @@
 //
 //   flag          --max-batch 8
 //   environment   HOTLORA_MAX_BATCH=8          (repeatable flags: values with commas between them)
-//   file          max_batch = 8                (TOML, named by --config; repeatable flags: an array)
-//   default
+//   file          max_batch = 8                (TOML, named by --config; repeatable flags: an
+//   array) default
 //
-// Names that nobody knows are errors in all three. Nothing here loads anything: a bad setting ends the program before the
-// model is touched.
+// Names that nobody knows are errors in all three. Nothing here loads anything: a bad setting ends
+// the program before the model is touched.
 
 #include <cstdint>
 #include <map>
@@ -57,12 +57,14 @@ struct Flags {
   std::optional<std::string> answer;
 };
 
-// Reads the settings from `arguments` (without the program's name), `environment` (all variables; those without the prefix
-// HOTLORA_ are ignored) and the file that --config names. InvalidArgument names the flag, variable or key and what it may be.
+// Reads the settings from `arguments` (without the program's name), `environment` (all variables;
+// those without the prefix HOTLORA_ are ignored) and the file that --config names. InvalidArgument
+// names the flag, variable or key and what it may be.
 absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
                                  const std::map<std::string, std::string>& environment);
 
-// Whether the files and folders that `flags` names are there and can be read. InvalidArgument names the flag.
+// Whether the files and folders that `flags` names are there and can be read. InvalidArgument names
+// the flag.
 absl::Status CheckPaths(const Flags& flags);
 
 // This process's environment.

@@ -1,7 +1,8 @@
 #ifndef HOTLORA_SERVER_IMAGE_EVENT_QUEUE_H_
 #define HOTLORA_SERVER_IMAGE_EVENT_QUEUE_H_
 
-// The events of one stream between the engine, which makes them at its own pace, and a caller who may read slowly.
+// The events of one stream between the engine, which makes them at its own pace, and a caller who
+// may read slowly.
 
 #include <cstddef>
 #include <deque>
@@ -11,8 +12,9 @@
 
 namespace hotlora {
 
-// Progress and waiting events beyond the last few are dropped, oldest first, so a caller who does not read costs no more than
-// the images it asked for. Images and the rest are never dropped. Not thread-safe.
+// Progress and waiting events beyond the last few are dropped, oldest first, so a caller who does
+// not read costs no more than the images it asked for. Images and the rest are never dropped. Not
+// thread-safe.
 class ImageEventQueue {
  public:
   // Updates that wait at most.
@@ -27,8 +29,8 @@ class ImageEventQueue {
   void PushImage(FinishedImage image);
   void PushSummary(const ImageSummary& summary);
 
-  // Takes the next event into `event`; false where there is none. Parts are cut here, one at a time, so that a queued image
-  // is held once.
+  // Takes the next event into `event`; false where there is none. Parts are cut here, one at a
+  // time, so that a queued image is held once.
   bool Next(v1::GenerateImagesEvent* event);
 
   bool empty() const { return entries_.empty(); }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "server/image_event_queue.h"
 #include "server/proto_mapping.h"
 #include "src/base/error_details.h"
@@ -25,9 +26,11 @@ absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> vio
   for (FieldViolation& violation : GetErrorDetails(rest).violations) {
     violations.push_back(std::move(violation));
   }
-  std::string message = absl::StrCat(violations.size(), " bad field", violations.size() == 1 ? ": " : "s: ");
+  std::string message =
+      absl::StrCat(violations.size(), " bad field", violations.size() == 1 ? ": " : "s: ");
   for (size_t i = 0; i < violations.size(); ++i) {
-    absl::StrAppend(&message, i == 0 ? "" : "; ", violations[i].field, " ", violations[i].description);
+    absl::StrAppend(&message, i == 0 ? "" : "; ", violations[i].field, " ",
+                    violations[i].description);
   }
   return MakeError(absl::StatusCode::kInvalidArgument, message,
                    ErrorDetails{"INVALID_REQUEST", std::move(violations), {}});
@@ -42,8 +45,8 @@ class Generation : public ImageListener {
   }
 
  protected:
-  // gRPC's last reaction: drops its hold. The object goes here, or later on the engine's thread; by then what the server owns
-  // may be gone, so the call is checked out here.
+  // gRPC's last reaction: drops its hold. The object goes here, or later on the engine's thread; by
+  // then what the server owns may be gone, so the call is checked out here.
   template <typename Call>
   void LetGo(std::shared_ptr<Call>* held_by_grpc) {
     std::shared_ptr<Call> self;
@@ -53,7 +56,8 @@ class Generation : public ImageListener {
   }
 
   // Hands the request to the engine. `self` is this object; on error the engine will never call it.
-  absl::Status Submit(const v1::GenerateImagesRequest& message, std::shared_ptr<ImageListener> self) {
+  absl::Status Submit(const v1::GenerateImagesRequest& message,
+                      std::shared_ptr<ImageListener> self) {
     return CatchExceptions([&]() -> absl::Status {
       rpc_.set_request_id(message.request_id());
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kGenerate));
@@ -68,7 +72,8 @@ class Generation : public ImageListener {
     });
   }
 
-  // Asks the engine to end the request, for `why`; OnDone follows. Without mu_: the engine may call back at once.
+  // Asks the engine to end the request, for `why`; OnDone follows. Without mu_: the engine may call
+  // back at once.
   void CancelGeneration(const absl::Status& why) {
     std::string id;
     {
@@ -85,7 +90,7 @@ class Generation : public ImageListener {
   virtual void OnAdmittedLocked(const Admission& admission) = 0;
 
   std::mutex mu_;
-  RpcCall rpc_;                        // guarded by mu_
+  RpcCall rpc_;                         // guarded by mu_
   std::optional<absl::Status> result_;  // guarded by mu_; once the engine has ended the request
 
  private:
@@ -101,8 +106,9 @@ class Generation : public ImageListener {
   std::string admitted_id_;   // guarded by mu_
 };
 
-// StreamGenerateImages. gRPC's reactions and the engine's calls come from different threads; mu_ orders them. gRPC is only ever
-// handed one write at a time, and runs no reaction inside StartWrite or Finish, so calling these with mu_ held is safe.
+// StreamGenerateImages. gRPC's reactions and the engine's calls come from different threads; mu_
+// orders them. gRPC is only ever handed one write at a time, and runs no reaction inside StartWrite
+// or Finish, so calling these with mu_ held is safe.
 class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEvent>,
                           public Generation,
                           public std::enable_shared_from_this<ImageStream> {
@@ -226,7 +232,8 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
   // Guarded by mu_.
   std::shared_ptr<ImageStream> held_by_grpc_;  // until gRPC's last call
   ImageEventQueue queue_;
-  v1::GenerateImagesEvent event_;  // what gRPC is sending; it lives until OnWriteDone, or to the end
+  v1::GenerateImagesEvent
+      event_;  // what gRPC is sending; it lives until OnWriteDone, or to the end
   bool writing_ = false;
   bool finished_ = false;  // gRPC has the final status
   bool gone_ = false;      // the caller hears nothing any more
@@ -238,7 +245,8 @@ class WholeImages final : public grpc::ServerUnaryReactor,
                           public Generation,
                           public std::enable_shared_from_this<WholeImages> {
  public:
-  WholeImages(ServiceContext* service, grpc::CallbackServerContext* context, v1::GenerateImagesResponse* response)
+  WholeImages(ServiceContext* service, grpc::CallbackServerContext* context,
+              v1::GenerateImagesResponse* response)
       : Generation(service, "GenerateImages", context), response_(response) {}
 
   void Start(const v1::GenerateImagesRequest& request) {
@@ -274,11 +282,13 @@ class WholeImages final : public grpc::ServerUnaryReactor,
 
   void OnDone(const absl::Status& status, const ImageSummary& summary) override {
     std::lock_guard<std::mutex> lock(mu_);
-    result_ = !status.ok() ? status : !failure_.ok() ? failure_ : CatchExceptions([&] {
-      response_->set_request_id(rpc_.request_id());
-      *response_->mutable_summary() = ToProto(summary);
-      return absl::OkStatus();
-    });
+    result_ = !status.ok()     ? status
+              : !failure_.ok() ? failure_
+                               : CatchExceptions([&] {
+                                   response_->set_request_id(rpc_.request_id());
+                                   *response_->mutable_summary() = ToProto(summary);
+                                   return absl::OkStatus();
+                                 });
     Finish(rpc_.Close(*result_));
   }
 

@@ -6,8 +6,9 @@
 
 namespace hotlora {
 
-// hotlora.v1.ImageService: maps the request, hands it to Engine::Submit and sends what the engine tells. Handlers never block;
-// each call is one object that gRPC and the engine hold together, and that is gone once both have let go.
+// hotlora.v1.ImageService: maps the request, hands it to Engine::Submit and sends what the engine
+// tells. Handlers never block; each call is one object that gRPC and the engine hold together, and
+// that is gone once both have let go.
 class ImageService final : public v1::ImageService::CallbackService {
  public:
   explicit ImageService(ServiceContext* service) : service_(service) {}

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <string>
@@ -14,6 +15,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+
 #include "server/flags.h"
 #include "server/metrics_endpoint.h"
 #include "server/ready_file.h"
@@ -71,8 +73,9 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.engine.max_batch = flags.max_batch;
   config.engine.max_queue = flags.max_queue;
   if (flags.max_request_seconds.has_value()) {
-    config.max_request_time = *flags.max_request_seconds > 0 ? absl::Seconds(*flags.max_request_seconds)
-                                                             : absl::InfiniteDuration();
+    config.max_request_time = *flags.max_request_seconds > 0
+                                  ? absl::Seconds(*flags.max_request_seconds)
+                                  : absl::InfiniteDuration();
   }
   return config;
 }
@@ -93,8 +96,9 @@ int Serve(const Flags& flags, StopSignal& stop) {
   if (!options.ok()) {
     return Fail(options.status(), kExitBadSetting);
   }
-  // In the order of their lives: calls end before the engine, the engine before the figures it writes. The listener stands
-  // before the model is loaded, so that a taken port shows at once and early callers hear that the server is starting.
+  // In the order of their lives: calls end before the engine, the engine before the figures it
+  // writes. The listener stands before the model is loaded, so that a taken port shows at once and
+  // early callers hear that the server is starting.
   Metrics metrics;
   std::atomic<bool> device_failed = false;
   absl::StatusOr<std::unique_ptr<Engine>> engine;
@@ -128,7 +132,8 @@ int Serve(const Flags& flags, StopSignal& stop) {
   stop.BeginService();
   (*server)->Serve(engine->get());
   if (!flags.ready_file.empty()) {
-    if (const absl::Status written = WriteReadyFile(flags.ready_file, (*server)->port(), (*endpoint)->port());
+    if (const absl::Status written =
+            WriteReadyFile(flags.ready_file, (*server)->port(), (*endpoint)->port());
         !written.ok()) {
       return Fail(written);
     }
@@ -169,6 +174,11 @@ int Main(int argc, char** argv) {
 }  // namespace hotlora
 
 int main(int argc, char** argv) {
+  // OpenMP's idle threads spin by default, and the step thread and the decode thread have a team each: on few cores the team
+  // that spins slows the other tenfold. libgomp reads the variable when it is loaded, so start over with it set.
+  if (getenv("OMP_WAIT_POLICY") == nullptr && setenv("OMP_WAIT_POLICY", "PASSIVE", 1) == 0) {
+    execv("/proc/self/exe", argv);  // returns only where it fails; then the server runs, if slower
+  }
   try {
     return hotlora::Main(argc, argv);
   } catch (const std::exception& error) {

@@ -1,10 +1,9 @@
 #include "server/metrics_endpoint.h"
 
-#include <prometheus/exposer.h>
-
 #include <exception>
 
 #include "absl/strings/str_cat.h"
+#include <prometheus/exposer.h>
 
 namespace hotlora {
 

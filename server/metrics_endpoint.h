@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+
 #include "src/metrics/metrics.h"
 
 namespace prometheus {
@@ -17,7 +18,8 @@ namespace hotlora {
 class MetricsEndpoint {
  public:
   // `listen`: HOST:PORT, port 0 for any free one. InvalidArgument where it cannot be listened on.
-  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& listen, const Metrics& metrics);
+  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& listen,
+                                                                const Metrics& metrics);
   ~MetricsEndpoint();
 
   int port() const { return port_; }

@@ -1,7 +1,8 @@
 #ifndef HOTLORA_SERVER_PROTO_MAPPING_H_
 #define HOTLORA_SERVER_PROTO_MAPPING_H_
 
-// Messages to plain values and back, the only place. What an unset field means is src/request/validation.h's affair.
+// Messages to plain values and back, the only place. What an unset field means is
+// src/request/validation.h's affair.
 
 #include <vector>
 
@@ -16,7 +17,8 @@
 
 namespace hotlora {
 
-// A request, and the fields that were not carried over: enum numbers that this release does not know, too many adapters.
+// A request, and the fields that were not carried over: enum numbers that this release does not
+// know, too many adapters.
 struct MappedImageRequest {
   ImageRequest request;
   std::vector<FieldViolation> violations;
@@ -33,7 +35,8 @@ v1::Adapter ToProto(const AdapterInfo& info);
 v1::Image ToProtoWithoutData(const FinishedImage& image);
 
 // `max_message_bytes`: the listener's limit, the one thing here that the engine does not know.
-v1::ServerInfo ToProto(const ModelInfo& model, const EngineOptions& options, uint64_t max_message_bytes);
+v1::ServerInfo ToProto(const ModelInfo& model, const EngineOptions& options,
+                       uint64_t max_message_bytes);
 
 }  // namespace hotlora
 

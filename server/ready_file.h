@@ -7,7 +7,8 @@
 
 namespace hotlora {
 
-// Writes {"grpc_port":N,"metrics_port":N,"pid":N} to `path` in one piece: who sees the file sees all of it.
+// Writes {"grpc_port":N,"metrics_port":N,"pid":N} to `path` in one piece: who sees the file sees
+// all of it.
 absl::Status WriteReadyFile(const std::string& path, int grpc_port, int metrics_port);
 
 }  // namespace hotlora

@@ -3,9 +3,6 @@
 
 // What every RPC has in common: who may call, its request id, and the one way to end it.
 
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/status.h>
-
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -16,6 +13,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/status.h>
+
 #include "server/tokens.h"
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
@@ -52,19 +52,21 @@ class RpcCall {
   // `method`: the bare RPC name, a string literal. `context` outlives this.
   RpcCall(ServiceContext* service, const char* method, grpc::CallbackServerContext* context);
 
-  // The engine where the caller's token has `scope`: Unauthenticated, PermissionDenied, or Unavailable (STARTING) else.
+  // The engine where the caller's token has `scope`: Unauthenticated, PermissionDenied, or
+  // Unavailable (STARTING) else.
   absl::StatusOr<Engine*> Open(Scope scope);
 
-  // What goes into the trailer x-request-id: the caller's metadata of that name or a made-up one until this is called. Ids
-  // that no trailer could carry are ignored.
+  // What goes into the trailer x-request-id: the caller's metadata of that name or a made-up one
+  // until this is called. Ids that no trailer could carry are ignored.
   void set_request_id(absl::string_view id);
   const std::string& request_id() const { return request_id_; }
 
-  // Why the call was cancelled, for one that gRPC says is: DeadlineExceeded where its deadline has passed, else Cancelled.
+  // Why the call was cancelled, for one that gRPC says is: DeadlineExceeded where its deadline has
+  // passed, else Cancelled.
   absl::Status WhyCancelled() const;
 
-  // Ends the call: sets the trailers, counts it and logs a line. Once, before the last message or status is handed to gRPC,
-  // so that a caller who has the answer finds it counted.
+  // Ends the call: sets the trailers, counts it and logs a line. Once, before the last message or
+  // status is handed to gRPC, so that a caller who has the answer finds it counted.
   grpc::Status Close(const absl::Status& status);
 
   ServiceContext& service() { return *service_; }
@@ -77,8 +79,8 @@ class RpcCall {
   std::string request_id_;
 };
 
-// Runs `body`, which returns absl::Status, and turns what it throws into Internal or ResourceExhausted: nothing may be thrown
-// into gRPC or the engine.
+// Runs `body`, which returns absl::Status, and turns what it throws into Internal or
+// ResourceExhausted: nothing may be thrown into gRPC or the engine.
 template <typename Body>
 absl::Status CatchExceptions(Body&& body);
 

@@ -1,16 +1,16 @@
 #include "server/server.h"
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/resource_quota.h>
-
 #include <algorithm>
 #include <climits>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+
 #include "server/credentials.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
@@ -34,9 +34,10 @@ class ReflectionOption : public grpc::ServerBuilderOption {
   void UpdateArguments(grpc::ChannelArguments*) override {}
   void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
     auto ours = std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>();
-    plugins->erase(std::remove_if(plugins->begin(), plugins->end(),
-                                  [&](const auto& plugin) { return plugin->name() == ours->name(); }),
-                   plugins->end());
+    plugins->erase(
+        std::remove_if(plugins->begin(), plugins->end(),
+                       [&](const auto& plugin) { return plugin->name() == ours->name(); }),
+        plugins->end());
     if (on_) {
       plugins->push_back(std::move(ours));
     }
@@ -116,8 +117,9 @@ absl::Status Server::Listen() {
 }
 
 void Server::SetHealth(bool serving) {
-  for (const char* service : {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
-                              v1::ServerService::service_full_name()}) {
+  for (const char* service :
+       {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
+        v1::ServerService::service_full_name()}) {
     server_->GetHealthCheckService()->SetServingStatus(service, serving);
   }
 }
@@ -130,13 +132,15 @@ void Server::Serve(Engine* engine) {
 void Server::StopServing() { SetHealth(false); }
 
 bool Server::Stop(absl::Duration timeout) {
-  // What finished calls still have to send, and what callers of Health.Watch, who never end by themselves, may delay the exit.
+  // What finished calls still have to send, and what callers of Health.Watch, who never end by
+  // themselves, may delay the exit.
   constexpr absl::Duration kFlush = absl::Seconds(1);
   const absl::Time deadline = absl::Now() + timeout;
   StopServing();
   Engine* const engine = context_.engine.load();
   bool finished = engine == nullptr || engine->Drain(timeout);
-  finished = context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - absl::Now())) && finished;
+  finished =
+      context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - absl::Now())) && finished;
   server_->Shutdown(absl::ToChronoTime(absl::Now() + kFlush));
   server_.reset();
   return finished;

@@ -3,14 +3,14 @@
 
 // The gRPC listener with its services, from the first connection to the last.
 
-#include <grpcpp/server.h>
-
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include <grpcpp/server.h>
+
 #include "server/adapter_service.h"
 #include "server/flags.h"
 #include "server/image_service.h"
@@ -30,11 +30,13 @@ struct ServerOptions {
   absl::Duration longest_request = absl::InfiniteDuration();
 };
 
-// Health (grpc.health.v1, which needs no token) says of "" and of each service: NOT_SERVING until Serve, SERVING then,
-// NOT_SERVING from StopServing on; "live" is SERVING as long as the process answers. Thread-safe.
+// Health (grpc.health.v1, which needs no token) says of "" and of each service: NOT_SERVING until
+// Serve, SERVING then, NOT_SERVING from StopServing on; "live" is SERVING as long as the process
+// answers. Thread-safe.
 class Server {
  public:
-  // Listens. Calls are answered with UNAVAILABLE (STARTING) until Serve. `metrics` outlives the server.
+  // Listens. Calls are answered with UNAVAILABLE (STARTING) until Serve. `metrics` outlives the
+  // server.
   static absl::StatusOr<std::unique_ptr<Server>> Start(ServerOptions options, Metrics* metrics);
   ~Server();  // stops at once, if Stop was not called
 
@@ -46,8 +48,8 @@ class Server {
   // Health says NOT_SERVING from now on; calls are still answered.
   void StopServing();
 
-  // StopServing, then gives what runs up to `timeout` to finish, ends the rest (UNAVAILABLE, DRAINING), and closes the
-  // listener. True where everything could finish. Blocks; call it once.
+  // StopServing, then gives what runs up to `timeout` to finish, ends the rest (UNAVAILABLE,
+  // DRAINING), and closes the listener. True where everything could finish. Blocks; call it once.
   bool Stop(absl::Duration timeout);
 
  private:

@@ -1,13 +1,15 @@
 #ifndef HOTLORA_SERVER_STARTUP_H_
 #define HOTLORA_SERVER_STARTUP_H_
 
-// What is done with an engine before the first call reaches it: pins for serving, or --check instead of serving.
+// What is done with an engine before the first call reaches it: pins for serving, or --check
+// instead of serving.
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
 
@@ -22,7 +24,8 @@ struct CheckReport {
   std::string text;  // model, memory plan, and a line for each adapter that cannot
 };
 
-// Loads each adapter of the folder, one after the other. `host_bytes`: the budget of the host tier. Blocks.
+// Loads each adapter of the folder, one after the other. `host_bytes`: the budget of the host tier.
+// Blocks.
 CheckReport CheckModelAndAdapters(Engine& engine, const Metrics& metrics, uint64_t host_bytes);
 
 }  // namespace hotlora

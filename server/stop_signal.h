@@ -3,16 +3,17 @@
 
 namespace hotlora {
 
-// SIGTERM and SIGINT as an event that a thread can wait for. No signal handler runs: both are blocked everywhere and taken by
-// one thread, so what they set off may lock, log and allocate.
+// SIGTERM and SIGINT as an event that a thread can wait for. No signal handler runs: both are
+// blocked everywhere and taken by one thread, so what they set off may lock, log and allocate.
 class StopSignal {
  public:
-  // Blocks the signals in this thread and in all it starts later: construct it first in main, once. The thread it starts
-  // lives as long as the process.
+  // Blocks the signals in this thread and in all it starts later: construct it first in main, once.
+  // The thread it starts lives as long as the process.
   StopSignal();
 
-  // Until this is called a signal ends the process at once with exit code 0: there is nothing to finish yet. After it the
-  // first one ends Wait, and a second ends the process at once with 128 + its number.
+  // Until this is called a signal ends the process at once with exit code 0: there is nothing to
+  // finish yet. After it the first one ends Wait, and a second ends the process at once with 128 +
+  // its number.
   void BeginService();
 
   // Blocks until the first signal or Request.

@@ -1,7 +1,5 @@
 #include "server/tokens.h"
 
-#include <openssl/crypto.h>
-
 #include <algorithm>
 #include <fstream>
 #include <iterator>
@@ -11,6 +9,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include <openssl/crypto.h>
+
 #include "src/base/error_details.h"
 #include "src/base/sha256.h"
 
@@ -28,11 +28,11 @@ std::string Digest(absl::string_view token) {
 
 // The scopes' bits, 0 where a name is unknown.
 uint32_t ParseScopes(absl::string_view names) {
-  static const auto* const known = new std::map<absl::string_view, Scope>{
-      {"generate", Scope::kGenerate},
-      {"adapters.read", Scope::kAdaptersRead},
-      {"adapters.write", Scope::kAdaptersWrite},
-      {"admin", Scope::kAdmin}};
+  static const auto* const known =
+      new std::map<absl::string_view, Scope>{{"generate", Scope::kGenerate},
+                                             {"adapters.read", Scope::kAdaptersRead},
+                                             {"adapters.write", Scope::kAdaptersWrite},
+                                             {"admin", Scope::kAdmin}};
   uint32_t scopes = 0;
   for (absl::string_view name : absl::StrSplit(names, ',')) {
     const auto found = known->find(name);
@@ -69,7 +69,8 @@ absl::StatusOr<Tokens> Tokens::Parse(absl::string_view text) {
     }
     const uint32_t scopes = ParseScopes(words[1]);
     if (scopes == 0) {
-      return fail("scopes are generate, adapters.read, adapters.write and admin, with commas between them");
+      return fail(
+          "scopes are generate, adapters.read, adapters.write and admin, with commas between them");
     }
     Entry entry{Digest(words[0]), scopes};
     for (const Entry& other : tokens.entries_) {
@@ -107,11 +108,13 @@ absl::Status Tokens::Check(absl::string_view authorization, Scope scope) const {
     }
   }
   if (scopes == 0) {
-    return MakeError(absl::StatusCode::kUnauthenticated, "UNAUTHENTICATED", "a valid bearer token is needed");
+    return MakeError(absl::StatusCode::kUnauthenticated, "UNAUTHENTICATED",
+                     "a valid bearer token is needed");
   }
   const uint32_t needed = static_cast<uint32_t>(scope);
   if ((scopes & static_cast<uint32_t>(Scope::kAdmin)) == 0 && (scopes & needed) != needed) {
-    return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED", "the token does not allow this call");
+    return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
+                     "the token does not allow this call");
   }
   return absl::OkStatus();
 }

@@ -37,8 +37,9 @@ class Tokens {
   static absl::StatusOr<Tokens> Parse(absl::string_view text);
   static absl::StatusOr<Tokens> ReadFile(const std::string& path);
 
-  // OK where `authorization`, the value of that metadata key ("" where there is none), is "Bearer TOKEN" and the token has
-  // `scope`. Unauthenticated or PermissionDenied tell nothing else. Takes the same time for every token.
+  // OK where `authorization`, the value of that metadata key ("" where there is none), is "Bearer
+  // TOKEN" and the token has `scope`. Unauthenticated or PermissionDenied tell nothing else. Takes
+  // the same time for every token.
   absl::Status Check(absl::string_view authorization, Scope scope) const;
 
  private:

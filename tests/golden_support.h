@@ -1,8 +1,12 @@
 #ifndef HOTLORA_TESTS_GOLDEN_SUPPORT_H_
 #define HOTLORA_TESTS_GOLDEN_SUPPORT_H_
 
-// Golden tensors for tests: a folder under tests/golden with a manifest.json that names its cases, their files and how far
-// each output may be off. Tests run on the device in HOTLORA_TEST_DEVICE (cpu, cuda, cuda:N; default cpu).
+// Golden tensors for tests: a folder under tests/golden with a manifest.json that names its cases,
+// their files and how far each output may be off. Tests run on the device in HOTLORA_TEST_DEVICE
+// (cpu, cuda, cuda:N; default cpu).
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -11,8 +15,6 @@
 #include <string>
 #include <vector>
 
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "src/tensor/device.h"
@@ -28,17 +30,21 @@ inline ComputePlace TestPlace(c10::ScalarType dtype = c10::ScalarType::Float) {
   return {c10::Device(device == nullptr || *device == '\0' ? "cpu" : device), dtype};
 }
 
-inline std::string GoldenPath(const std::string& relative) { return std::string(HOTLORA_GOLDEN_DIR) + "/" + relative; }
+inline std::string GoldenPath(const std::string& relative) {
+  return std::string(HOTLORA_GOLDEN_DIR) + "/" + relative;
+}
 
 using TensorMap = std::map<std::string, at::Tensor>;
 
-// All tensors of a safetensors file, on the CPU. Throws where the file is unsound or has another dtype than these tests use.
+// All tensors of a safetensors file, on the CPU. Throws where the file is unsound or has another
+// dtype than these tests use.
 inline TensorMap LoadTensors(const std::string& path) {
   absl::StatusOr<SafetensorsFile> file = SafetensorsFile::ReadFile(path, uint64_t{1} << 30);
   TORCH_CHECK(file.ok(), path, ": ", file.status().ToString());
   const std::map<StoredDtype, at::ScalarType> dtypes = {
-      {StoredDtype::kF32, at::kFloat}, {StoredDtype::kF16, at::kHalf},   {StoredDtype::kBF16, at::kBFloat16},
-      {StoredDtype::kI64, at::kLong},  {StoredDtype::kF64, at::kDouble}, {StoredDtype::kU8, at::kByte}};
+      {StoredDtype::kF32, at::kFloat},     {StoredDtype::kF16, at::kHalf},
+      {StoredDtype::kBF16, at::kBFloat16}, {StoredDtype::kI64, at::kLong},
+      {StoredDtype::kF64, at::kDouble},    {StoredDtype::kU8, at::kByte}};
   TensorMap tensors;
   for (const StoredTensor& stored : file->tensors()) {
     at::Tensor tensor = at::empty(stored.shape, dtypes.at(stored.dtype));
@@ -91,12 +97,15 @@ class GoldenFolder {
 };
 
 // Expects equal shapes and |actual - expected| <= tolerance everywhere; says by how much it is off.
-inline void ExpectWithin(const at::Tensor& actual, const at::Tensor& expected, double tolerance, const std::string& what) {
+inline void ExpectWithin(const at::Tensor& actual, const at::Tensor& expected, double tolerance,
+                         const std::string& what) {
   ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
-  const at::Tensor difference = (actual.cpu().to(at::kDouble) - expected.cpu().to(at::kDouble)).abs();
+  const at::Tensor difference =
+      (actual.cpu().to(at::kDouble) - expected.cpu().to(at::kDouble)).abs();
   const double worst = difference.max().item<double>();
   // Not written as EXPECT_LE: a NaN must fail.
-  EXPECT_TRUE(worst <= tolerance) << what << ": largest difference " << worst << ", allowed " << tolerance;
+  EXPECT_TRUE(worst <= tolerance) << what << ": largest difference " << worst << ", allowed "
+                                  << tolerance;
 }
 
 // ||actual - expected|| / ||expected||, in double.

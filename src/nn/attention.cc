@@ -7,27 +7,43 @@ namespace {
 
 at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {
   const int64_t size = x.size(2) / heads;
-  return x.view({x.size(0), x.size(1), heads, size}).transpose(1, 2);  // [rows, heads, tokens, size]
+  return x.view({x.size(0), x.size(1), heads, size})
+      .transpose(1, 2);  // [rows, heads, tokens, size]
 }
 
 }  // namespace
 
-at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads, Masking masking) {
-  at::Tensor y = at::scaled_dot_product_attention(SplitHeads(q, heads), SplitHeads(k, heads), SplitHeads(v, heads),
-                                                  /*attn_mask=*/{}, /*dropout_p=*/0.0, masking == Masking::kCausal);
-  // The fused kernels lay their result out as [rows, tokens, heads, size], so this reshape is a view.
+at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
+                       Masking masking) {
+  at::Tensor y = at::scaled_dot_product_attention(
+      SplitHeads(q, heads), SplitHeads(k, heads), SplitHeads(v, heads),
+      /*attn_mask=*/{}, /*dropout_p=*/0.0, masking == Masking::kCausal);
+  // The fused kernels lay their result out as [rows, tokens, heads, size], so this reshape is a
+  // view.
   return y.transpose(1, 2).reshape(q.sizes());
 }
 
-Attention::Attention(const ParameterScope& scope, const AttentionOptions& options)
-    : to_q(scope.In("to_q"), options.width, options.width, options.qkv_bias),
-      to_k(scope.In("to_k"), options.context_width, options.width, options.qkv_bias),
-      to_v(scope.In("to_v"), options.context_width, options.width, options.qkv_bias),
-      to_out(scope.In("to_out.0"), options.width, options.width),
-      heads(options.heads) {}
+SelfAttention::SelfAttention(const ParameterScope& scope, int64_t width, int64_t heads,
+                             Linear::Bias qkv_bias)
+    : to_qkv(scope, {"to_q", "to_k", "to_v"}, width, width, qkv_bias),
+      to_out(scope.In("to_out.0"), width, width),
+      heads(heads) {}
 
-at::Tensor Attention::forward(const at::Tensor& x, const at::Tensor& context) const {
-  return to_out.forward(AttendHeads(to_q.forward(x), to_k.forward(context), to_v.forward(context), heads));
+at::Tensor SelfAttention::forward(const at::Tensor& x) const {
+  const std::vector<at::Tensor> qkv = to_qkv.forward(x).chunk(3, -1);  // [rows, tokens, width] each
+  return to_out.forward(AttendHeads(qkv[0], qkv[1], qkv[2], heads));
+}
+
+CrossAttention::CrossAttention(const ParameterScope& scope, int64_t width, int64_t context_width,
+                               int64_t heads)
+    : to_q(scope.In("to_q"), width, width, Linear::Bias::kNone),
+      to_kv(scope, {"to_k", "to_v"}, context_width, width, Linear::Bias::kNone),
+      to_out(scope.In("to_out.0"), width, width),
+      heads(heads) {}
+
+at::Tensor CrossAttention::forward(const at::Tensor& x, const at::Tensor& context) const {
+  const std::vector<at::Tensor> kv = to_kv.forward(context).chunk(2, -1);
+  return to_out.forward(AttendHeads(to_q.forward(x), kv[0], kv[1], heads));
 }
 
 }  // namespace hotlora

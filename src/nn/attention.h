@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_NN_ATTENTION_H_
 #define HOTLORA_SRC_NN_ATTENTION_H_
 
-#include <cstdint>
-
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
 
 #include "src/nn/linear.h"
 #include "src/nn/parameter_source.h"
@@ -14,29 +14,37 @@ namespace hotlora {
 //
 // Shapes   q [rows, tokens, heads * size]; k, v [rows, context tokens, heads * size]; result as q
 // Masking  causal: token i sees tokens 0 to i (text encoders)
+// Layout   the last dimension contiguous; slices of a wider tensor will do
 // Dtypes   alike; the softmax is computed in float32
-// Source   Vaswani et al. 2017, arXiv 1706.03762, section 3.2; heads are views, nothing is copied around the kernel
+// Source   Vaswani et al. 2017, arXiv 1706.03762, section 3.2; heads are views, nothing is copied
+// around the kernel
 enum class Masking { kNone, kCausal };
 at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                        Masking masking = Masking::kNone);
 
-struct AttentionOptions {
-  int64_t width = 0;          // of x and of the result
-  int64_t context_width = 0;  // of what is attended to; for self-attention the width
-  int64_t heads = 0;          // divides width
-  Linear::Bias qkv_bias = Linear::Bias::kNone;
+// Attention of tokens to each other, with diffusers' names: to_q, to_k, to_v, to_out.0.
+//
+// Shapes   x, y [rows, tokens, width]
+// Threads  const
+struct SelfAttention {
+  SelfAttention() = default;
+  SelfAttention(const ParameterScope& scope, int64_t width, int64_t heads, Linear::Bias qkv_bias);
+  at::Tensor forward(const at::Tensor& x) const;
+
+  Linear to_qkv, to_out;
+  int64_t heads = 0;
 };
 
-// Attention with diffusers' names: to_q, to_k, to_v, to_out.0.
+// Attention of tokens to a text, with the same names.
 //
-// Shapes   x [rows, tokens, width]; context [rows, context tokens, context width]; result as x
+// Shapes   x, y [rows, tokens, width]; context [rows, context tokens, context_width]
 // Threads  const
-struct Attention {
-  Attention() = default;
-  Attention(const ParameterScope& scope, const AttentionOptions& options);
+struct CrossAttention {
+  CrossAttention() = default;
+  CrossAttention(const ParameterScope& scope, int64_t width, int64_t context_width, int64_t heads);
   at::Tensor forward(const at::Tensor& x, const at::Tensor& context) const;
 
-  Linear to_q, to_k, to_v, to_out;
+  Linear to_q, to_kv, to_out;
   int64_t heads = 0;
 };
 

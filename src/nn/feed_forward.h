@@ -1,17 +1,17 @@
 #ifndef HOTLORA_SRC_NN_FEED_FORWARD_H_
 #define HOTLORA_SRC_NN_FEED_FORWARD_H_
 
-#include <cstdint>
-
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
 
 #include "src/nn/linear.h"
 #include "src/nn/parameter_source.h"
 
 namespace hotlora {
 
-// The feed-forward part of a UNet transformer block: project to twice the hidden width, gate one half by the exact GELU of
-// the other, project back. Names: net.0.proj, net.2.
+// The feed-forward part of a UNet transformer block: project to twice the hidden width, gate one
+// half by the exact GELU of the other, project back. Names: net.0.proj, net.2.
 //
 // Shapes   x, y [rows, tokens, width]
 // Threads  const

@@ -1,5 +1,6 @@
 #include "src/nn/linear.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 
 namespace hotlora {
@@ -8,6 +9,18 @@ Linear::Linear(const ParameterScope& scope, int64_t in, int64_t out, Bias has_bi
     : weight(scope.TakeModuleWeight({out, in}, has_bias == Bias::kPresent)) {
   if (has_bias == Bias::kPresent) {
     bias = scope.Take("bias", {out});
+  }
+}
+
+Linear::Linear(const ParameterScope& scope, const std::vector<std::string>& names, int64_t in,
+               int64_t out, Bias has_bias)
+    : weight(scope.TakeStackedWeights(names, {out, in}, has_bias == Bias::kPresent)) {
+  if (has_bias == Bias::kPresent) {
+    std::vector<at::Tensor> biases;
+    for (const std::string& name : names) {
+      biases.push_back(scope.In(name).Take("bias", {out}));
+    }
+    bias = at::cat(biases);
   }
 }
 

@@ -1,9 +1,11 @@
 #ifndef HOTLORA_SRC_NN_LINEAR_H_
 #define HOTLORA_SRC_NN_LINEAR_H_
 
-#include <cstdint>
-
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
 
 #include "src/nn/parameter_source.h"
 
@@ -19,9 +21,16 @@ struct Linear {
 
   Linear() = default;
   Linear(const ParameterScope& scope, int64_t in, int64_t out, Bias has_bias = Bias::kPresent);
+
+  // The linear layers `names` of one shape, stacked: y is [..., names * out], in their order.
+  Linear(const ParameterScope& scope, const std::vector<std::string>& names, int64_t in,
+         int64_t out, Bias has_bias);
+
   at::Tensor forward(const at::Tensor& x) const;
 
-  at::Tensor weight;  // its storage is the module's live weight: adapters rebuild it in place
+  // Its storage is the module's live weight (or the modules', one below the other): adapters rebuild
+  // it in place.
+  at::Tensor weight;
   at::Tensor bias;
 };
 

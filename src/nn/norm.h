@@ -1,15 +1,16 @@
 #ifndef HOTLORA_SRC_NN_NORM_H_
 #define HOTLORA_SRC_NN_NORM_H_
 
-#include <cstdint>
-
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
 
 #include "src/nn/parameter_source.h"
 
 namespace hotlora {
 
-// Normalises each row over each group of channels and all pixels, then scales and shifts each channel.
+// Normalises each row over each group of channels and all pixels, then scales and shifts each
+// channel.
 //
 // Shapes   x, y [rows, channels, height, width]; weight, bias [channels]; groups divides channels
 // Source   Wu and He 2018, arXiv 1803.08494

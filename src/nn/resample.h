@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_NN_RESAMPLE_H_
 #define HOTLORA_SRC_NN_RESAMPLE_H_
 
-#include <cstdint>
-
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
 
 #include "src/nn/conv2d.h"
 #include "src/nn/parameter_source.h"
@@ -12,7 +12,8 @@ namespace hotlora {
 
 // Halves height and width (rounded up) by a 3x3 convolution of stride 2.
 //
-// Shapes   x [rows, channels, height, width]; y [rows, channels, (height + 1) / 2, (width + 1) / 2]; channels_last
+// Shapes   x [rows, channels, height, width]; y [rows, channels, (height + 1) / 2, (width + 1) /
+// 2]; channels_last
 struct Downsample2d {
   Downsample2d() = default;
   Downsample2d(const ParameterScope& scope, int64_t channels);
@@ -21,8 +22,9 @@ struct Downsample2d {
   Conv2d conv;
 };
 
-// Enlarges to `height` x `width` by the nearest pixel, then a 3x3 convolution. A UNet passes the size of the skip
-// connection that comes next, which is twice its own unless the latent's size is no multiple of its deepest level's.
+// Enlarges to `height` x `width` by the nearest pixel, then a 3x3 convolution. A UNet passes the
+// size of the skip connection that comes next, which is twice its own unless the latent's size is
+// no multiple of its deepest level's.
 //
 // Shapes   x [rows, channels, any, any]; y [rows, channels, height, width]; channels_last
 struct Upsample2d {

@@ -1,10 +1,10 @@
 #ifndef HOTLORA_SRC_NN_RESNET_BLOCK_H_
 #define HOTLORA_SRC_NN_RESNET_BLOCK_H_
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <optional>
-
-#include <ATen/core/Tensor.h>
 
 #include "src/nn/conv2d.h"
 #include "src/nn/linear.h"
@@ -21,17 +21,18 @@ struct ResnetBlockOptions {
   double epsilon = 0.0;
 };
 
-// Two normalised 3x3 convolutions with a shift by the time embedding between them, added to the input; a 1x1 convolution
-// brings the input to `out` channels where they differ.
+// Two normalised 3x3 convolutions with a shift by the time embedding between them, added to the
+// input; a 1x1 convolution brings the input to `out` channels where they differ.
 //
-// Shapes   x [rows, in, height, width]; time_silu [rows, time_width]; y [rows, out, height, width]; channels_last
-// Threads  const
-// Source   diffusers models/resnet.py, ResnetBlock2D with time_embedding_norm "default"
+// Shapes   x [rows, in, height, width]; time_silu [rows, time_width]; y [rows, out, height, width];
+// channels_last Threads  const Source   diffusers models/resnet.py, ResnetBlock2D with
+// time_embedding_norm "default"
 struct ResnetBlock {
   ResnetBlock() = default;
   ResnetBlock(const ParameterScope& scope, const ResnetBlockOptions& options);
 
-  // `time_silu` is silu of the time embedding: computed once per step, used by every block. Undefined without time_width.
+  // `time_silu` is silu of the time embedding: computed once per step, used by every block.
+  // Undefined without time_width.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& time_silu) const;
 
   GroupNorm norm1, norm2;

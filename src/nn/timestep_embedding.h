@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_NN_TIMESTEP_EMBEDDING_H_
 #define HOTLORA_SRC_NN_TIMESTEP_EMBEDDING_H_
 
-#include <cstdint>
-
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
 
 #include "src/nn/linear.h"
 #include "src/nn/parameter_source.h"
@@ -11,8 +11,8 @@
 namespace hotlora {
 
 struct SinusoidOptions {
-  int64_t width = 0;          // of the embedding, even
-  bool cosine_first = true;   // config key flip_sin_to_cos
+  int64_t width = 0;             // of the embedding, even
+  bool cosine_first = true;      // config key flip_sin_to_cos
   double frequency_shift = 0.0;  // config key freq_shift
 };
 

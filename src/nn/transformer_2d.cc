@@ -8,20 +8,16 @@ constexpr double kEntryNormEpsilon = 1e-6;  // Transformer2DModel's; no config k
 
 }  // namespace
 
-TransformerBlock::TransformerBlock(const ParameterScope& scope, const AttentionOptions& options)
-    : norm1(scope.In("norm1"), options.width, kLayerNormEpsilon),
-      norm2(scope.In("norm2"), options.width, kLayerNormEpsilon),
-      norm3(scope.In("norm3"), options.width, kLayerNormEpsilon),
-      ff(scope.In("ff"), options.width) {
-  AttentionOptions self_options = options;
-  self_options.context_width = options.width;
-  attn1 = Attention(scope.In("attn1"), self_options);
-  attn2 = Attention(scope.In("attn2"), options);
-}
+TransformerBlock::TransformerBlock(const ParameterScope& scope, const Transformer2dOptions& options)
+    : norm1(scope.In("norm1"), options.channels, kLayerNormEpsilon),
+      norm2(scope.In("norm2"), options.channels, kLayerNormEpsilon),
+      norm3(scope.In("norm3"), options.channels, kLayerNormEpsilon),
+      attn1(scope.In("attn1"), options.channels, options.heads, Linear::Bias::kNone),
+      attn2(scope.In("attn2"), options.channels, options.context_width, options.heads),
+      ff(scope.In("ff"), options.channels) {}
 
 at::Tensor TransformerBlock::forward(at::Tensor x, const at::Tensor& context) const {
-  at::Tensor h = norm1.forward(x);
-  x.add_(attn1.forward(h, h));
+  x.add_(attn1.forward(norm1.forward(x)));
   x.add_(attn2.forward(norm2.forward(x), context));
   x.add_(ff.forward(norm3.forward(x)));
   return x;  // [rows, tokens, width]
@@ -30,12 +26,8 @@ at::Tensor TransformerBlock::forward(at::Tensor x, const at::Tensor& context) co
 Transformer2d::Transformer2d(const ParameterScope& scope, const Transformer2dOptions& options)
     : norm(scope.In("norm"), options.channels, options.groups, kEntryNormEpsilon),
       proj_in(scope.In("proj_in"), options.channels, options.channels) {
-  AttentionOptions attention;
-  attention.width = options.channels;
-  attention.context_width = options.context_width;
-  attention.heads = options.heads;
   for (int64_t i = 0; i < options.depth; ++i) {
-    blocks.emplace_back(scope.In("transformer_blocks", i), attention);
+    blocks.emplace_back(scope.In("transformer_blocks", i), options);
   }
   proj_out = Linear(scope.In("proj_out"), options.channels, options.channels);
 }
@@ -49,7 +41,8 @@ at::Tensor Transformer2d::forward(const at::Tensor& x, const at::Tensor& context
     h = block.forward(std::move(h), context);  // [rows, height * width, channels]
   }
   h = proj_out.forward(h);
-  h = h.view({rows, height, width, channels}).permute({0, 3, 1, 2});  // [rows, channels, height, width]
+  h = h.view({rows, height, width, channels})
+          .permute({0, 3, 1, 2});  // [rows, channels, height, width]
   return h.add_(x);
 }
 

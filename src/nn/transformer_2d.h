@@ -1,10 +1,10 @@
 #ifndef HOTLORA_SRC_NN_TRANSFORMER_2D_H_
 #define HOTLORA_SRC_NN_TRANSFORMER_2D_H_
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "src/nn/attention.h"
 #include "src/nn/feed_forward.h"
@@ -14,21 +14,6 @@
 
 namespace hotlora {
 
-// Self-attention, cross-attention to the text, feed-forward; each normalised before and added to its input.
-//
-// Shapes   x, y [rows, tokens, width]; context [rows, context tokens, context width]
-// Threads  const; x is used as scratch: y may be x's storage
-// Source   diffusers models/attention.py, BasicTransformerBlock
-struct TransformerBlock {
-  TransformerBlock() = default;
-  TransformerBlock(const ParameterScope& scope, const AttentionOptions& options);
-  at::Tensor forward(at::Tensor x, const at::Tensor& context) const;
-
-  LayerNorm norm1, norm2, norm3;
-  Attention attn1, attn2;
-  GegluFeedForward ff;
-};
-
 struct Transformer2dOptions {
   int64_t channels = 0;
   int64_t context_width = 0;
@@ -37,11 +22,28 @@ struct Transformer2dOptions {
   int64_t groups = 0;  // of the entry norm
 };
 
+// Self-attention, cross-attention to the text, feed-forward; each normalised before and added to
+// its input.
+//
+// Shapes   x, y [rows, tokens, width]; context [rows, context tokens, context width]
+// Threads  const; x is used as scratch: y may be x's storage
+// Source   diffusers models/attention.py, BasicTransformerBlock
+struct TransformerBlock {
+  TransformerBlock() = default;
+  TransformerBlock(const ParameterScope& scope, const Transformer2dOptions& options);
+  at::Tensor forward(at::Tensor x, const at::Tensor& context) const;
+
+  LayerNorm norm1, norm2, norm3;
+  SelfAttention attn1;
+  CrossAttention attn2;
+  GegluFeedForward ff;
+};
+
 // An image's pixels as tokens through a stack of transformer blocks, added to the image.
 //
-// Shapes   x, y [rows, channels, height, width], channels_last, so that tokens are a view; context as above
-// Threads  const
-// Source   diffusers models/transformers/transformer_2d.py with linear projections
+// Shapes   x, y [rows, channels, height, width], channels_last, so that tokens are a view; context
+// as above Threads  const Source   diffusers models/transformers/transformer_2d.py with linear
+// projections
 struct Transformer2d {
   Transformer2d() = default;
   Transformer2d(const ParameterScope& scope, const Transformer2dOptions& options);

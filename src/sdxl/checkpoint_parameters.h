@@ -1,12 +1,12 @@
 #ifndef HOTLORA_SRC_SDXL_CHECKPOINT_PARAMETERS_H_
 #define HOTLORA_SRC_SDXL_CHECKPOINT_PARAMETERS_H_
 
-#include <string>
-#include <vector>
-
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
+
+#include <string>
+#include <vector>
 
 #include "src/nn/parameter_source.h"
 #include "src/weights/checkpoint.h"
@@ -14,36 +14,45 @@
 
 namespace hotlora {
 
-// The two storages of a weight that adapters may change, on one device. Both stay where they are for as long as the model
-// lives.
+// The two storages of a weight that adapters may change, on one device. Both stay where they are
+// for as long as the model lives.
 struct AdaptableWeight {
-  at::Tensor live;   // what the network computes with, in the compute dtype; convolutions are channels_last
-  at::Tensor clean;  // the checkpoint's own bytes in their stored dtype, contiguous; never written after the load
+  at::Tensor
+      live;  // what the network computes with, in the compute dtype; convolutions are channels_last
+  at::Tensor clean;  // the checkpoint's own bytes in their stored dtype, contiguous; never written
+                     // after the load
 };
 
-// Collects, while networks are built, the modules that adapters may change, in the order in which they are built. One index
-// means the same module in both.
+// Collects, while networks are built, the modules that adapters may change, in the order in which
+// they are built. One index means the same module in both.
 struct AdaptableModules {
   ModuleTable table;
   std::vector<AdaptableWeight> weights;
 };
 
-// Feeds a network under construction from one component of a checkpoint: tensors move to `device` and `dtype`, convolution
-// weights become channels_last. Everything it gives out owns its storage, so the checkpoint can be dropped afterwards.
-// Faults of names and shapes are for ComponentWeights::CheckComplete.
+// Feeds a network under construction from one component of a checkpoint: tensors move to `device`
+// and `dtype`, convolution weights become channels_last. Everything it gives out owns its storage,
+// so the checkpoint can be dropped afterwards. Faults of names and shapes are for
+// ComponentWeights::CheckComplete.
 class CheckpointParameters : public ParameterSource {
  public:
   // A component that no adapter changes (the VAE).
   CheckpointParameters(ComponentWeights& weights, c10::Device device, c10::ScalarType dtype);
 
   // A component whose modules are to be listed in `modules`, which must outlive this object.
-  CheckpointParameters(ComponentWeights& weights, c10::Device device, c10::ScalarType dtype, Component component,
-                       AdaptableModules& modules);
+  CheckpointParameters(ComponentWeights& weights, c10::Device device, c10::ScalarType dtype,
+                       Component component, AdaptableModules& modules);
 
   at::Tensor Take(const std::string& name, at::IntArrayRef shape) override;
-  at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape, bool has_bias) override;
+  at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape,
+                              bool has_bias) override;
+  at::Tensor TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape,
+                                bool has_bias) override;
 
  private:
+  // Fills `live` with the weight of `module` and lists the module.
+  void FillModule(const std::string& module, bool has_bias, const at::Tensor& live);
+
   ComponentWeights& weights_;
   c10::Device device_;
   c10::ScalarType dtype_;

@@ -1,13 +1,15 @@
 #ifndef HOTLORA_SRC_SDXL_SDXL_CONFIG_H_
 #define HOTLORA_SRC_SDXL_SDXL_CONFIG_H_
 
-// Every number that shapes the networks, read from the checkpoint's JSON configs. The networks have no numbers of stock
-// SDXL in them: a checkpoint of another width or depth is a matter of its configs.
+// Every number that shapes the networks, read from the checkpoint's JSON configs. The networks have
+// no numbers of stock SDXL in them: a checkpoint of another width or depth is a matter of its
+// configs.
 
 #include <cstdint>
 #include <vector>
 
 #include "absl/status/statusor.h"
+
 #include "src/weights/checkpoint.h"
 
 namespace hotlora {
@@ -17,8 +19,8 @@ struct TextEncoderConfig {
   enum class Activation { kGelu, kQuickGelu };  // exact GELU; x * sigmoid(1.702 x)
 
   int64_t vocab_size = 0;
-  int64_t width = 0;         // hidden_size
-  int64_t inner_width = 0;   // intermediate_size
+  int64_t width = 0;        // hidden_size
+  int64_t inner_width = 0;  // intermediate_size
   int64_t layers = 0;
   int64_t heads = 0;
   int64_t positions = 0;     // max_position_embeddings: the most tokens at once
@@ -45,10 +47,11 @@ struct UnetConfig {
   int64_t cross_attention_width = 0;
   int64_t groups = 0;
   double norm_epsilon = 0.0;
-  bool cosine_first = true;        // flip_sin_to_cos
-  double frequency_shift = 0.0;    // freq_shift
-  int64_t size_id_width = 0;       // addition_time_embed_dim: sinusoid of each of the six size ids
-  int64_t addition_in = 0;         // projection_class_embeddings_input_dim: pooled width + 6 * size_id_width
+  bool cosine_first = true;      // flip_sin_to_cos
+  double frequency_shift = 0.0;  // freq_shift
+  int64_t size_id_width = 0;     // addition_time_embed_dim: sinusoid of each of the six size ids
+  int64_t addition_in =
+      0;  // projection_class_embeddings_input_dim: pooled width + 6 * size_id_width
   std::vector<UnetLevel> levels;
 
   // Of the timestep embedding that every resnet takes.
@@ -61,8 +64,8 @@ struct VaeConfig {
   int64_t layers_per_block = 0;  // of the encoder; the decoder has one more
   int64_t groups = 0;
   double scaling_factor = 0.0;
-  std::vector<int64_t> channels;       // outermost first
-  std::vector<double> latents_mean;    // empty, or one for each latent channel
+  std::vector<int64_t> channels;     // outermost first
+  std::vector<double> latents_mean;  // empty, or one for each latent channel
   std::vector<double> latents_std;
   bool post_quant_conv = true;
 
@@ -80,10 +83,11 @@ struct SdxlConfig {
   int64_t native_size() const { return unet.sample_size * vae.factor(); }
 };
 
-// Reads the five configs of `checkpoint`. FailedPrecondition (reason MODEL_UNSUPPORTED) lists every key that is missing, of
-// the wrong type or out of range, and every value that asks for something these networks do not do (another block type,
-// activation, attention or embedding type), each with the file, the key and the value. Keys at their default, null or unknown
-// to us with no bearing on the networks are passed over.
+// Reads the five configs of `checkpoint`. FailedPrecondition (reason MODEL_UNSUPPORTED) lists every
+// key that is missing, of the wrong type or out of range, and every value that asks for something
+// these networks do not do (another block type, activation, attention or embedding type), each with
+// the file, the key and the value. Keys at their default, null or unknown to us with no bearing on
+// the networks are passed over.
 absl::StatusOr<SdxlConfig> ParseSdxlConfig(const Checkpoint& checkpoint);
 
 }  // namespace hotlora

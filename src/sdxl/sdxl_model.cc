@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
 #include "src/tensor/torch_guard.h"
@@ -27,12 +28,14 @@ absl::Status CheckComplete(const Checkpoint& checkpoint) {
   if (faults.empty()) {
     return absl::OkStatus();
   }
-  return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED", absl::StrJoin(faults, "; "));
+  return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED",
+                   absl::StrJoin(faults, "; "));
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SdxlModel>> SdxlModel::Load(const std::string& folder, ComputePlace place) {
+absl::StatusOr<std::unique_ptr<SdxlModel>> SdxlModel::Load(const std::string& folder,
+                                                           ComputePlace place) {
   ABSL_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(folder));
   ABSL_ASSIGN_OR_RETURN(SdxlConfig config, ParseSdxlConfig(checkpoint));
   std::unique_ptr<SdxlModel> model(new SdxlModel(place, std::move(config)));

@@ -4,10 +4,10 @@
 #include <memory>
 #include <string>
 
-#include <nlohmann/json.hpp>
-
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include <nlohmann/json.hpp>
+
 #include "src/sdxl/checkpoint_parameters.h"
 #include "src/sdxl/clip_tokenizer.h"
 #include "src/sdxl/sdxl_config.h"
@@ -19,17 +19,22 @@
 
 namespace hotlora {
 
-// One SDXL checkpoint, resident: tokenizers, text encoders, UNet and VAE decoder on one device, and beside the adaptable
-// weights their clean copies. All its memory is allocated by Load and stays until it is destroyed.
+// One SDXL checkpoint, resident: tokenizers, text encoders, UNet and VAE decoder on one device, and
+// beside the adaptable weights their clean copies. All its memory is allocated by Load and stays
+// until it is destroyed.
 //
-// Threads  the networks are const. Whoever rewrites live weights (the step thread, through nn/weight_merge) must be the only
-//          one that runs text encoders and UNet meanwhile; tokenizers and VAE decoder may be used at any time.
+// Threads  the networks are const. Whoever rewrites live weights (the step thread, through
+// nn/weight_merge) must be the only
+//          one that runs text encoders and UNet meanwhile; tokenizers and VAE decoder may be used
+//          at any time.
 class SdxlModel {
  public:
-  // Reads the diffusers-layout `folder`; text encoders and UNet compute in place.dtype, the VAE in place.vae_dtype().
-  // FailedPrecondition lists at once every config value that is not supported, or every tensor of all components that is
-  // missing, surplus or wrongly shaped; other errors are ReadCheckpoint's, the tokenizers' and GuardTorch's.
-  static absl::StatusOr<std::unique_ptr<SdxlModel>> Load(const std::string& folder, ComputePlace place);
+  // Reads the diffusers-layout `folder`; text encoders and UNet compute in place.dtype, the VAE in
+  // place.vae_dtype(). FailedPrecondition lists at once every config value that is not supported,
+  // or every tensor of all components that is missing, surplus or wrongly shaped; other errors are
+  // ReadCheckpoint's, the tokenizers' and GuardTorch's.
+  static absl::StatusOr<std::unique_ptr<SdxlModel>> Load(const std::string& folder,
+                                                         ComputePlace place);
 
   SdxlModel(const SdxlModel&) = delete;
   SdxlModel& operator=(const SdxlModel&) = delete;
@@ -50,11 +55,13 @@ class SdxlModel {
   const Unet& unet() const { return *unet_; }
   const VaeDecoder& vae_decoder() const { return *vae_decoder_; }
 
-  // What adapters may change: every linear layer of both text encoders, every linear layer and convolution of the UNet; by
-  // component (text_encoder, text_encoder_2, unet), inside it in the order in which the network is built.
+  // What adapters may change: every linear layer of both text encoders, every linear layer and
+  // convolution of the UNet; by component (text_encoder, text_encoder_2, unet), inside it in the
+  // order in which the network is built.
   const ModuleTable& modules() const { return adaptable_.table; }
 
-  // The weights of modules(), index for index. Tensors are handles: their values may be written through a const model.
+  // The weights of modules(), index for index. Tensors are handles: their values may be written
+  // through a const model.
   absl::Span<const AdaptableWeight> adaptable_weights() const { return adaptable_.weights; }
 
  private:

@@ -1,10 +1,10 @@
 #ifndef HOTLORA_SRC_SDXL_TEXT_ENCODER_H_
 #define HOTLORA_SRC_SDXL_TEXT_ENCODER_H_
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "src/nn/linear.h"
 #include "src/nn/norm.h"
@@ -22,18 +22,21 @@ struct TextEncoding {
 // A CLIP text encoder: CLIP ViT-L or OpenCLIP bigG, by its config.
 //
 // Threads  const
-// Source   Radford et al. 2021, arXiv 2103.00020; transformers models/clip/modeling_clip.py, CLIPTextModelWithProjection;
+// Source   Radford et al. 2021, arXiv 2103.00020; transformers models/clip/modeling_clip.py,
+// CLIPTextModelWithProjection;
 //          which layer SDXL takes: Podell et al. 2023, arXiv 2307.01952, section 2.1
 class TextEncoder {
  public:
   TextEncoder(const ParameterScope& scope, const TextEncoderConfig& config);
 
-  // hidden: the state that layer (layers - 1 - clip_skip) puts out, the last but one for clip_skip 0. pooled: the last
-  // layer's state at the end token, normalised and projected, whatever clip_skip.
+  // hidden: the state that layer (layers - 1 - clip_skip) puts out, the last but one for clip_skip
+  // 0. pooled: the last layer's state at the end token, normalised and projected, whatever
+  // clip_skip.
   //
   // Shapes   ids [rows, tokens] on the CPU, tokens at most the config's positions
   // Dtypes   ids int64; the encoding in the encoder's dtype, on its device
-  // Errors   throws c10::Error on ids outside the vocabulary, or where clip_skip reaches past the first layer
+  // Errors   throws c10::Error on ids outside the vocabulary, or where clip_skip reaches past the
+  // first layer
   TextEncoding forward(const at::Tensor& ids, int64_t clip_skip) const;
 
   const TextEncoderConfig& config() const { return config_; }
@@ -44,7 +47,7 @@ class TextEncoder {
     at::Tensor forward(at::Tensor x, const TextEncoderConfig& config) const;
 
     LayerNorm layer_norm1, layer_norm2;
-    Linear k_proj, v_proj, q_proj, out_proj, fc1, fc2;
+    Linear qkv_proj, out_proj, fc1, fc2;
   };
 
   at::Tensor Embed(const at::Tensor& ids) const;

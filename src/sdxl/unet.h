@@ -1,12 +1,12 @@
 #ifndef HOTLORA_SRC_SDXL_UNET_H_
 #define HOTLORA_SRC_SDXL_UNET_H_
 
+#include <ATen/core/Tensor.h>
+
 #include <functional>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "src/nn/conv2d.h"
 #include "src/nn/norm.h"
@@ -19,7 +19,8 @@
 
 namespace hotlora {
 
-// One denoising step's input. Rows are independent: each may be at its own timestep, for its own prompt and size.
+// One denoising step's input. Rows are independent: each may be at its own timestep, for its own
+// prompt and size.
 struct UnetInput {
   at::Tensor sample;                 // [rows, in_channels, height, width], the network's dtype
   at::Tensor timesteps;              // [rows], float32, fractions allowed
@@ -35,13 +36,14 @@ struct UnetInput {
 // Source   Podell et al. 2023, arXiv 2307.01952; diffusers models/unets/unet_2d_condition.py
 class Unet {
  public:
-  // Called with the name of each stage and what it put out ("down_blocks.1"): for tests that look inside.
+  // Called with the name of each stage and what it put out ("down_blocks.1"): for tests that look
+  // inside.
   using Tap = std::function<void(const std::string& stage, const at::Tensor& output)>;
 
   Unet(const ParameterScope& scope, const UnetConfig& config);
 
-  // The prediction, [rows, out_channels, height, width], contiguous, in the network's dtype. Any height and width.
-  // Errors: throws c10::Error where shapes disagree (a caller's bug).
+  // The prediction, [rows, out_channels, height, width], contiguous, in the network's dtype. Any
+  // height and width. Errors: throws c10::Error where shapes disagree (a caller's bug).
   at::Tensor forward(const UnetInput& input, const Tap& tap = {}) const;
 
   const UnetConfig& config() const { return config_; }

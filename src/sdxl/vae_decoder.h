@@ -1,10 +1,10 @@
 #ifndef HOTLORA_SRC_SDXL_VAE_DECODER_H_
 #define HOTLORA_SRC_SDXL_VAE_DECODER_H_
 
+#include <ATen/core/Tensor.h>
+
 #include <optional>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "src/nn/attention.h"
 #include "src/nn/conv2d.h"
@@ -18,10 +18,10 @@ namespace hotlora {
 
 // The decoder half of SDXL's autoencoder.
 //
-// Dtype    whatever its parameters have; SdxlModel builds it in float32, since float16 overflows in SDXL's VAE (facts C8)
-// Layout   channels_last inside
-// Threads  const: one thread may decode while another runs the UNet
-// Source   Rombach et al. 2021, arXiv 2112.10752; diffusers models/autoencoders/vae.py, Decoder
+// Dtype    whatever its parameters have; SdxlModel builds it in float32, since float16 overflows in
+// SDXL's VAE (facts C8) Layout   channels_last inside Threads  const: one thread may decode while
+// another runs the UNet Source   Rombach et al. 2021, arXiv 2112.10752; diffusers
+// models/autoencoders/vae.py, Decoder
 class VaeDecoder {
  public:
   // Takes "post_quant_conv" and "decoder" of the VAE's parameters.
@@ -29,10 +29,9 @@ class VaeDecoder {
 
   // A finished latent as an image.
   //
-  // Shapes   latents [rows, latent channels, height, width]; image [rows, 3, height * factor, width * factor], contiguous
-  // Dtypes   latents any floating type; image the decoder's
-  // Range    about -1 to 1, not clamped
-  // Errors   throws c10::Error where the image is not finite
+  // Shapes   latents [rows, latent channels, height, width]; image [rows, 3, height * factor, width
+  // * factor], contiguous Dtypes   latents any floating type; image the decoder's Range    about -1
+  // to 1, not clamped Errors   throws c10::Error where the image is not finite
   at::Tensor forward(const at::Tensor& latents) const;
 
   const VaeConfig& config() const { return config_; }
@@ -45,7 +44,7 @@ class VaeDecoder {
   struct MidBlock {
     ResnetBlock first, second;
     GroupNorm group_norm;
-    Attention attention;
+    SelfAttention attention;
   };
 
   ResnetBlock MakeResnet(const ParameterScope& scope, int64_t in, int64_t out) const;
@@ -53,7 +52,8 @@ class VaeDecoder {
   at::Tensor Unscale(const at::Tensor& latents) const;
 
   VaeConfig config_;
-  at::Tensor latents_mean_, latents_std_;  // [latent channels, 1, 1]; undefined where the config has none
+  at::Tensor latents_mean_,
+      latents_std_;  // [latent channels, 1, 1]; undefined where the config has none
   std::optional<Conv2d> post_quant_conv_;
   Conv2d conv_in_;
   MidBlock mid_block_;

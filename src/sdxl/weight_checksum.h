@@ -4,13 +4,14 @@
 #include <string>
 
 #include "absl/types/span.h"
+
 #include "src/sdxl/checkpoint_parameters.h"
 
 namespace hotlora {
 
-// SHA-256 (64 hex digits) over the exact bytes of all clean weights, or of all live ones, in table order, each in its own
-// dtype and in row-major order whatever its layout: two models that compute the same have the same checksum. Bytes come to
-// the CPU in slices of bounded size.
+// SHA-256 (64 hex digits) over the exact bytes of all clean weights, or of all live ones, in table
+// order, each in its own dtype and in row-major order whatever its layout: two models that compute
+// the same have the same checksum. Bytes come to the CPU in slices of bounded size.
 //
 // Cost     about 1 s per GB on the CPU
 // Threads  the step thread, or any while no step runs

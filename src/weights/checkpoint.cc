@@ -314,7 +314,8 @@ at::Tensor ComponentWeights::Take(const std::string& name, at::IntArrayRef shape
 }
 
 void ComponentWeights::Ignore(absl::string_view prefix) {
-  absl::erase_if(tensors_, [prefix](const auto& entry) { return absl::StartsWith(entry.first, prefix); });
+  absl::erase_if(tensors_,
+                 [prefix](const auto& entry) { return absl::StartsWith(entry.first, prefix); });
 }
 
 bool ComponentWeights::Has(const std::string& name) const { return tensors_.contains(name); }

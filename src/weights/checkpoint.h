@@ -33,7 +33,8 @@ class ComponentWeights {
   // True where the tensor exists and nobody took it yet.
   bool Has(const std::string& name) const;
 
-  // Drops the tensors whose names begin with `prefix`: parts of the component that nothing here needs.
+  // Drops the tensors whose names begin with `prefix`: parts of the component that nothing here
+  // needs.
   void Ignore(absl::string_view prefix);
 
   // FailedPrecondition that names each missing, surplus and wrongly shaped tensor (at most 20 of a

@@ -15,6 +15,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include <prometheus/collectable.h>
+#include <prometheus/metric_family.h>
 #include "src/adapters/adapter_file.h"
 #include "src/base/error_details.h"
 #include "tests/adapters/safetensors_writer.h"

@@ -1,10 +1,15 @@
-// Times UNet calls of a checkpoint, by command over standard input, so that another program can interleave its own:
+// Times UNet calls of a checkpoint, by command over standard input, so that another program can
+// interleave its own:
 //
 //   unet_step_bench --model DIR --inputs FILE.safetensors [--threads N] [--dtype float32]
 //     step K      runs K calls, prints their wall-clock and CPU seconds
 //     output F    runs one call and writes its result to F as raw float32
 //
-// The inputs file holds sample, timesteps, encoder_hidden_states, pooled and time_ids (unet.h, UnetInput).
+// The inputs file holds sample, timesteps, encoder_hidden_states, pooled and time_ids (unet.h,
+// UnetInput).
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <chrono>
 #include <ctime>
@@ -14,8 +19,6 @@
 #include <sstream>
 #include <string>
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
 
 #include "src/sdxl/sdxl_model.h"
@@ -46,8 +49,9 @@ int Run(const std::string& folder, const std::string& inputs, const ComputePlace
   }
   TensorMap t = LoadTensors(inputs);
   auto compute = [&](const char* name) { return t.at(name).to(place.device, place.dtype); };
-  const UnetInput input{compute("sample"), t.at("timesteps").to(place.device), compute("encoder_hidden_states"),
-                        compute("pooled"), t.at("time_ids").to(place.device)};
+  const UnetInput input{compute("sample"), t.at("timesteps").to(place.device),
+                        compute("encoder_hidden_states"), compute("pooled"),
+                        t.at("time_ids").to(place.device)};
   std::cout << "ready" << std::endl;
   std::string line;
   while (std::getline(std::cin, line)) {
@@ -59,7 +63,8 @@ int Run(const std::string& folder, const std::string& inputs, const ComputePlace
     } else if (command == "output") {
       const at::Tensor output = (*model)->unet().forward(input).to(at::kFloat).cpu().contiguous();
       std::ofstream(argument, std::ios::binary)
-          .write(static_cast<const char*>(output.const_data_ptr()), static_cast<std::streamsize>(output.nbytes()));
+          .write(static_cast<const char*>(output.const_data_ptr()),
+                 static_cast<std::streamsize>(output.nbytes()));
       std::cout << "written" << std::endl;
     }
   }

@@ -6,8 +6,8 @@
 //   FakeEngine engine;
 //   ...a call arrives...
 //   FakeEngine::Submission request = engine.AwaitSubmission();   // blocks until Submit was called
-//   request.listener->OnProgress({0, 1, 2});                     // in the test's thread, as the engine's would
-//   request.listener->OnDone(absl::OkStatus(), {});
+//   request.listener->OnProgress({0, 1, 2});                     // in the test's thread, as the
+//   engine's would request.listener->OnDone(absl::OkStatus(), {});
 //
 // std::mutex throughout: ThreadSanitizer does not see into Debian's absl::Mutex.
 
@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "src/base/error_details.h"
 #include "src/engine/engine.h"
 
@@ -120,7 +121,8 @@ class FakeEngine : public Engine {
 
   absl::Status WarmUp() override { return absl::OkStatus(); }
 
-  absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
+  absl::StatusOr<Admission> Submit(const ImageRequest& request,
+                                   std::shared_ptr<ImageListener> listener,
                                    std::function<void(const Admission&)> on_admitted) override {
     Submission submission{request, {}, std::move(listener)};
     Script script;
@@ -161,7 +163,8 @@ class FakeEngine : public Engine {
     changed_.notify_all();
   }
 
-  void LoadAdapter(std::string name, bool pin, std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
+  void LoadAdapter(std::string name, bool pin,
+                   std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
     absl::StatusOr<AdapterInfo> answer = WithAdapter(name, [&](AdapterInfo& info) {
       info.tier = AdapterTier::kHost;
       info.pinned = info.pinned || pin;
@@ -188,10 +191,12 @@ class FakeEngine : public Engine {
   absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const override {
     return const_cast<FakeEngine*>(this)->WithAdapter(std::string(name), [](AdapterInfo&) {});
   }
-  absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const override {
+  absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after,
+                                                        size_t limit) const override {
     std::lock_guard<std::mutex> lock(mu_);
     std::vector<AdapterInfo> page;
-    for (auto it = adapters_.upper_bound(std::string(after)); it != adapters_.end() && page.size() < limit; ++it) {
+    for (auto it = adapters_.upper_bound(std::string(after));
+         it != adapters_.end() && page.size() < limit; ++it) {
       page.push_back(it->second);
     }
     return page;
@@ -215,7 +220,8 @@ class FakeEngine : public Engine {
     std::lock_guard<std::mutex> lock(mu_);
     const auto found = adapters_.find(name);
     if (found == adapters_.end()) {
-      return MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", absl::StrCat("no adapter \"", name, "\""));
+      return MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND",
+                       absl::StrCat("no adapter \"", name, "\""));
     }
     change(found->second);
     return found->second;

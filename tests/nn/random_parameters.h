@@ -1,17 +1,19 @@
 #ifndef HOTLORA_TESTS_NN_RANDOM_PARAMETERS_H_
 #define HOTLORA_TESTS_NN_RANDOM_PARAMETERS_H_
 
+#include <ATen/ATen.h>
+
 #include <cmath>
 #include <map>
 #include <string>
-
-#include <ATen/ATen.h>
+#include <vector>
 
 #include "src/nn/parameter_source.h"
 
 namespace hotlora {
 
-// Random parameters of moderate size for a block under test, kept by name so that a test can compute with them too.
+// Random parameters of moderate size for a block under test, kept by name so that a test can
+// compute with them too.
 class RandomParameters : public ParameterSource {
  public:
   explicit RandomParameters(uint64_t seed = 1) { at::manual_seed(seed); }
@@ -20,12 +22,23 @@ class RandomParameters : public ParameterSource {
     return taken[name] = at::randn(shape) * 0.3 + 0.5;
   }
 
-  at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape, bool has_bias) override {
-    at::Tensor weight = at::randn(shape) / std::sqrt(static_cast<double>(at::randn(shape)[0].numel()));
+  at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape,
+                              bool has_bias) override {
+    at::Tensor weight =
+        at::randn(shape) / std::sqrt(static_cast<double>(at::randn(shape)[0].numel()));
     if (shape.size() == 4) {
       weight = weight.contiguous(at::MemoryFormat::ChannelsLast);
     }
     return taken[module + ".weight"] = weight;
+  }
+
+  at::Tensor TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape,
+                                bool has_bias) override {
+    std::vector<at::Tensor> weights;
+    for (const std::string& module : modules) {
+      weights.push_back(TakeModuleWeight(module, shape, has_bias));
+    }
+    return at::cat(weights);
   }
 
   std::map<std::string, at::Tensor> taken;

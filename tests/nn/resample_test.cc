@@ -26,7 +26,8 @@ TEST(ResampleTest, UpsamplingReachesTheSizeAskedForByTheNearestPixel) {
   up.conv.bias.zero_();
   const at::Tensor x = at::tensor({1.0f, 2.0f, 3.0f, 4.0f}).view({1, 1, 2, 2});
   const at::Tensor y = up.forward(x, 3, 4);
-  const at::Tensor expected = at::tensor({1.f, 1.f, 2.f, 2.f, 1.f, 1.f, 2.f, 2.f, 3.f, 3.f, 4.f, 4.f}).view({1, 1, 3, 4});
+  const at::Tensor expected =
+      at::tensor({1.f, 1.f, 2.f, 2.f, 1.f, 1.f, 2.f, 2.f, 3.f, 3.f, 4.f, 4.f}).view({1, 1, 3, 4});
   ExpectWithin(y, expected, 0.0, "nearest");
 }
 

@@ -71,10 +71,13 @@ class AdaptersGoldenTest : public PipelineFixture {
 TEST_F(AdaptersGoldenTest, EachAdapterAtBothScalesAndGoneAfterwards) {
   const TensorMap before = Outputs();
   const std::string live = LiveWeightsChecksum(model_->adaptable_weights());
-  for (const nlohmann::json& golden : Manifest().at("cases")) {
+  const nlohmann::json manifest = Manifest();
+  int singles = 0;
+  for (const nlohmann::json& golden : manifest.at("cases")) {
     if (golden.at("adapters").size() != 1) {
       continue;
     }
+    ++singles;
     const std::string name = golden.at("name");
     for (const auto& [scale, suffix] : {std::pair{1.0, "_scale_1.0"}, {0.6, "_scale_0.6"}}) {
       ASSERT_TRUE(pipeline_->Apply(Set({{NameOf(golden.at("adapters")[0]), scale}})).ok()) << name;
@@ -83,6 +86,7 @@ TEST_F(AdaptersGoldenTest, EachAdapterAtBothScalesAndGoneAfterwards) {
     ASSERT_TRUE(pipeline_->Apply({}).ok());
     EXPECT_EQ(LiveWeightsChecksum(model_->adaptable_weights()), live) << "after " << name;
   }
+  EXPECT_EQ(singles, 18);
   for (const auto& [name, tensor] : Outputs()) {
     EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
     ExpectWithin(tensor, inputs_.at(name + "_without_adapter"), 5e-5, name + " without adapter");
@@ -90,8 +94,9 @@ TEST_F(AdaptersGoldenTest, EachAdapterAtBothScalesAndGoneAfterwards) {
 }
 
 TEST_F(AdaptersGoldenTest, MixesOfAdapters) {
+  const nlohmann::json manifest = Manifest();
   int mixes = 0;
-  for (const nlohmann::json& golden : Manifest().at("cases")) {
+  for (const nlohmann::json& golden : manifest.at("cases")) {
     if (golden.at("adapters").size() < 2) {
       continue;
     }

@@ -64,7 +64,9 @@ ImageRequest MakeRequest(const nlohmann::json& golden) {
 class ImagesGoldenTest : public PipelineFixture {};
 
 TEST_F(ImagesGoldenTest, EulerImagesEqualTheReference) {
-  for (const nlohmann::json& golden : Manifest().at("cases")) {
+  const nlohmann::json manifest = Manifest();
+  ASSERT_EQ(manifest.at("cases").size(), 12u);
+  for (const nlohmann::json& golden : manifest.at("cases")) {
     const std::string name = golden.at("name");
     std::vector<std::pair<std::string, double>> adapters;
     for (const nlohmann::json& adapter : golden.at("adapters")) {

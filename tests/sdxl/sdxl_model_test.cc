@@ -1,12 +1,12 @@
 #include "src/sdxl/sdxl_model.h"
 
-#include <filesystem>
-#include <fstream>
-#include <set>
-
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
 
 #include "src/sdxl/weight_checksum.h"
 #include "tests/golden_support.h"
@@ -58,7 +58,8 @@ TEST(SdxlModelTest, EveryLinearAndConvolutionIsAdaptable) {
   // The files are the independent source: weights of two or more dimensions, embeddings apart.
   std::set<std::string> expected, actual;
   std::map<std::string, at::Tensor> stored;
-  for (const Component component : {Component::kTextEncoder, Component::kTextEncoder2, Component::kUnet}) {
+  for (const Component component :
+       {Component::kTextEncoder, Component::kTextEncoder2, Component::kUnet}) {
     const std::string file = Folder(component);
     for (const auto& [name, tensor] : LoadTensors(TinyCheckpoint() + "/" + file + ".safetensors")) {
       if (tensor.dim() >= 2 && name.find("embeddings.") == std::string::npos) {
@@ -87,30 +88,57 @@ TEST(SdxlModelTest, EveryLinearAndConvolutionIsAdaptable) {
 
 TEST(SdxlModelTest, TableGoesByComponentThenNetworkOrder) {
   const std::vector<AdaptableModule>& modules = TinyModel().modules().modules;
-  EXPECT_TRUE(std::is_sorted(modules.begin(), modules.end(), [](const AdaptableModule& a, const AdaptableModule& b) {
-    return static_cast<int>(a.component) < static_cast<int>(b.component);
-  }));
-  EXPECT_EQ(modules.front().path, "text_model.encoder.layers.0.self_attn.k_proj");
+  EXPECT_TRUE(std::is_sorted(modules.begin(), modules.end(),
+                             [](const AdaptableModule& a, const AdaptableModule& b) {
+                               return static_cast<int>(a.component) < static_cast<int>(b.component);
+                             }));
+  EXPECT_EQ(modules.front().path, "text_model.encoder.layers.0.self_attn.q_proj");
   EXPECT_EQ(modules.back().path, "conv_out");
   EXPECT_EQ(TinyModel().modules().unet_layers_per_block, 2);
 }
 
-TEST(SdxlModelTest, LiveWeightsAreWhatTheNetworksUse) {
-  c10::InferenceMode guard;
-  absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(TinyCheckpoint(), TestPlace());
-  ASSERT_TRUE(model.ok()) << model.status();
-  const GoldenFolder golden("unet");
-  TensorMap t = golden.Load("unet_0");
+// Everything the adaptable weights shape, in one vector.
+at::Tensor OutputOf(const SdxlModel& model, Component component) {
   const c10::Device device = TestPlace().device;
-  const UnetInput input{t.at("sample").to(device), t.at("timestep").expand({1}).to(device),
-                        t.at("encoder_hidden_states").to(device), t.at("text_embeds").to(device),
-                        t.at("time_ids").to(device)};
-  const at::Tensor before = (*model)->unet().forward(input);
-  at::Tensor last = (*model)->adaptable_weights().back().live;  // conv_out
-  last.mul_(2.0);
-  EXPECT_FALSE(at::equal((*model)->unet().forward(input), before));
-  last.copy_((*model)->adaptable_weights().back().clean);
-  EXPECT_TRUE(at::equal((*model)->unet().forward(input), before));
+  if (component == Component::kUnet) {
+    TensorMap t = GoldenFolder("unet").Load("unet_0");
+    return model.unet().forward({t.at("sample").to(device), t.at("timestep").expand({1}).to(device),
+                                 t.at("encoder_hidden_states").to(device),
+                                 t.at("text_embeds").to(device), t.at("time_ids").to(device)});
+  }
+  TensorMap t = GoldenFolder("text_encoder").Load("encoders_1");
+  const bool first = component == Component::kTextEncoder;
+  const TextEncoder& encoder = first ? model.text_encoder() : model.text_encoder_2();
+  const TextEncoding encoding = encoder.forward(t.at(first ? "input_ids" : "input_ids_2"), 0);
+  return first ? encoding.hidden : at::cat({encoding.hidden.flatten(), encoding.pooled.flatten()});
+}
+
+TEST(SdxlModelTest, EveryLiveWeightIsWhatItsNetworkUses) {
+  c10::InferenceMode guard;
+  absl::StatusOr<std::unique_ptr<SdxlModel>> loaded =
+      SdxlModel::Load(TinyCheckpoint(), TestPlace());
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const SdxlModel& model = **loaded;
+  std::map<Component, at::Tensor> before;
+  for (size_t i = 0; i < model.modules().modules.size(); ++i) {
+    const AdaptableModule& module = model.modules().modules[i];
+    // SDXL takes the state before the first encoder's last layer.
+    if (module.component == Component::kTextEncoder &&
+        module.path.find("layers.2.") != std::string::npos) {
+      continue;
+    }
+    if (before.count(module.component) == 0) {
+      before[module.component] = OutputOf(model, module.component);
+    }
+    at::Tensor live = model.adaptable_weights()[i].live;
+    live.mul_(1.5);
+    EXPECT_FALSE(at::equal(OutputOf(model, module.component), before[module.component]))
+        << module.path;
+    live.copy_(model.adaptable_weights()[i].clean);
+  }
+  for (const auto& [component, output] : before) {
+    EXPECT_TRUE(at::equal(OutputOf(model, component), output)) << "the clean weights give another";
+  }
 }
 
 TEST(SdxlModelTest, ChecksumsSeeASingleBit) {

@@ -1,12 +1,12 @@
 #include "server/flags.h"
 
-#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {
@@ -55,12 +55,31 @@ TEST_F(FlagsTest, DefaultsAreTheContracts) {
 }
 
 TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
-  const Arguments arguments = {"--model=m", "--adapters=a", "--adapters-follow-links", "--apply=merged",
-                               "--listen=[::1]:0", "--metrics-listen=0.0.0.0:1", "--device=cuda:1", "--dtype=bfloat16",
-                               "--max-batch=8", "--max-queue=9", "--adapter-host-bytes=512MiB", "--pin=x", "--pin=y/z",
-                               "--allow-unmatched-keys", "--max-request-seconds=1.5", "--max-message-bytes=1MiB",
-                               "--tls-cert=c", "--tls-key=k", "--tls-client-ca=ca", "--tokens-file=t", "--reflection",
-                               "--ready-file=r", "--check", "--drain-timeout=5", "--log-level=debug"};
+  const Arguments arguments = {"--model=m",
+                               "--adapters=a",
+                               "--adapters-follow-links",
+                               "--apply=merged",
+                               "--listen=[::1]:0",
+                               "--metrics-listen=0.0.0.0:1",
+                               "--device=cuda:1",
+                               "--dtype=bfloat16",
+                               "--max-batch=8",
+                               "--max-queue=9",
+                               "--adapter-host-bytes=512MiB",
+                               "--pin=x",
+                               "--pin=y/z",
+                               "--allow-unmatched-keys",
+                               "--max-request-seconds=1.5",
+                               "--max-message-bytes=1MiB",
+                               "--tls-cert=c",
+                               "--tls-key=k",
+                               "--tls-client-ca=ca",
+                               "--tokens-file=t",
+                               "--reflection",
+                               "--ready-file=r",
+                               "--check",
+                               "--drain-timeout=5",
+                               "--log-level=debug"};
   Environment environment = {{"PATH", "/bin"}};
   std::string config;
   for (const std::string& argument : arguments) {
@@ -70,7 +89,8 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     std::replace(name.begin(), name.end(), '-', '_');
     std::string variable = "HOTLORA_" + name;
     std::transform(variable.begin(), variable.end(), variable.begin(), ::toupper);
-    const bool number = name == "max_batch" || name == "max_queue" || name == "max_request_seconds" || value == "true";
+    const bool number = name == "max_batch" || name == "max_queue" ||
+                        name == "max_request_seconds" || value == "true";
     if (name == "pin") {
       environment[variable] = "x,y/z";
       config += value == "x" ? "pin = ['x', 'y/z']\n" : "";
@@ -109,9 +129,12 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
 }
 
 TEST_F(FlagsTest, FlagWinsOverVariableOverFile) {
-  const std::string config = ConfigOf("model = 'file'\nmax_batch = 2\nmax_queue = 2\npin = ['file']\nadapters = 'a'\n");
-  const Environment environment = {
-      {"HOTLORA_CONFIG", config}, {"HOTLORA_MAX_BATCH", "3"}, {"HOTLORA_MAX_QUEUE", "3"}, {"HOTLORA_PIN", "v"}};
+  const std::string config =
+      ConfigOf("model = 'file'\nmax_batch = 2\nmax_queue = 2\npin = ['file']\nadapters = 'a'\n");
+  const Environment environment = {{"HOTLORA_CONFIG", config},
+                                   {"HOTLORA_MAX_BATCH", "3"},
+                                   {"HOTLORA_MAX_QUEUE", "3"},
+                                   {"HOTLORA_PIN", "v"}};
   const auto flags = ParseFlags({"--max-queue", "4", "--pin", "flag"}, environment);
   ASSERT_TRUE(flags.ok()) << flags.status();
   EXPECT_EQ(flags->model, "file");
@@ -126,8 +149,8 @@ TEST_F(FlagsTest, SizesTakeUnits) {
     const char* text;
     uint64_t bytes;
   };
-  for (const Case& c : {Case{"0", 0}, Case{"4096", 4096}, Case{"7B", 7}, Case{"3KiB", 3072}, Case{"4GiB", uint64_t{4} << 30},
-                        Case{"2 TiB", uint64_t{2} << 40}}) {
+  for (const Case& c : {Case{"0", 0}, Case{"4096", 4096}, Case{"7B", 7}, Case{"3KiB", 3072},
+                        Case{"4GiB", uint64_t{4} << 30}, Case{"2 TiB", uint64_t{2} << 40}}) {
     const auto flags = ParseFlags({"--model=m", std::string("--adapter-host-bytes=") + c.text}, {});
     ASSERT_TRUE(flags.ok()) << flags.status();
     EXPECT_EQ(flags->adapter_host_bytes, c.bytes) << c.text;
@@ -140,19 +163,32 @@ TEST_F(FlagsTest, BadValuesNameTheFlag) {
     const char* value;
   };
   const Case cases[] = {
-      {"--max-batch", "0"},        {"--max-batch", "-1"},
-      {"--max-batch", "four"},     {"--max-batch", "4.5"},
-      {"--max-queue", "0"},        {"--adapter-host-bytes", "4GB"},
-      {"--adapter-host-bytes", "-1"}, {"--adapter-host-bytes", "99999999999TiB"},
-      {"--adapter-host-bytes", "GiB"}, {"--max-message-bytes", "1"},
-      {"--max-message-bytes", "2GiB"}, {"--listen", "50051"},
-      {"--listen", "host:70000"},  {"--listen", ":50051"},
-      {"--listen", "::1:50051"},   {"--metrics-listen", "x:y"},
-      {"--device", "gpu"},         {"--device", "cuda:x"},
-      {"--device", "cuda:-1"},     {"--dtype", "half"},
-      {"--apply", "both"},         {"--max-request-seconds", "-1"},
-      {"--max-request-seconds", "nan"}, {"--drain-timeout", "soon"},
-      {"--log-level", "loud"},     {"--tokens-file", ""},
+      {"--max-batch", "0"},
+      {"--max-batch", "-1"},
+      {"--max-batch", "four"},
+      {"--max-batch", "4.5"},
+      {"--max-queue", "0"},
+      {"--adapter-host-bytes", "4GB"},
+      {"--adapter-host-bytes", "-1"},
+      {"--adapter-host-bytes", "99999999999TiB"},
+      {"--adapter-host-bytes", "GiB"},
+      {"--max-message-bytes", "1"},
+      {"--max-message-bytes", "2GiB"},
+      {"--listen", "50051"},
+      {"--listen", "host:70000"},
+      {"--listen", ":50051"},
+      {"--listen", "::1:50051"},
+      {"--metrics-listen", "x:y"},
+      {"--device", "gpu"},
+      {"--device", "cuda:x"},
+      {"--device", "cuda:-1"},
+      {"--dtype", "half"},
+      {"--apply", "both"},
+      {"--max-request-seconds", "-1"},
+      {"--max-request-seconds", "nan"},
+      {"--drain-timeout", "soon"},
+      {"--log-level", "loud"},
+      {"--tokens-file", ""},
   };
   for (const Case& c : cases) {
     const std::string error = Error({"--model=m", std::string(c.flag) + "=" + c.value});
@@ -165,9 +201,12 @@ TEST_F(FlagsTest, BadValuesNameTheFlag) {
 TEST_F(FlagsTest, UnknownNamesAreErrorsThatNameThem) {
   EXPECT_NE(Error({"--model=m", "--sampler=x"}).find("--sampler"), std::string::npos);
   EXPECT_NE(Error({"--model=m", "stray"}).find("stray"), std::string::npos);
-  EXPECT_NE(Error({"--model=m"}, {{"HOTLORA_MAXBATCH", "4"}}).find("HOTLORA_MAXBATCH"), std::string::npos);
-  EXPECT_NE(Error({"--model=m", "--config", ConfigOf("maxbatch = 4")}).find("maxbatch"), std::string::npos);
-  EXPECT_NE(Error({"--model=m", "--config", ConfigOf("[server]\nmax_batch = 4")}).find("server"), std::string::npos);
+  EXPECT_NE(Error({"--model=m"}, {{"HOTLORA_MAXBATCH", "4"}}).find("HOTLORA_MAXBATCH"),
+            std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--config", ConfigOf("maxbatch = 4")}).find("maxbatch"),
+            std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--config", ConfigOf("[server]\nmax_batch = 4")}).find("server"),
+            std::string::npos);
 }
 
 TEST_F(FlagsTest, VariablesThatAreNotSettingsAreLeftAlone) {
@@ -181,8 +220,10 @@ TEST_F(FlagsTest, VariablesThatAreNotSettingsAreLeftAlone) {
 }
 
 TEST_F(FlagsTest, ConfigFileMistakesNameTheFile) {
-  for (const char* text : {"max_batch = ", "max_batch = [1]", "listen = 2024-01-01", "max_batch = 'x'"}) {
-    EXPECT_NE(Error({"--model=m", "--config", ConfigOf(text)}).find(path_), std::string::npos) << text;
+  for (const char* text :
+       {"max_batch = ", "max_batch = [1]", "listen = 2024-01-01", "max_batch = 'x'"}) {
+    EXPECT_NE(Error({"--model=m", "--config", ConfigOf(text)}).find(path_), std::string::npos)
+        << text;
   }
 }
 
@@ -191,14 +232,16 @@ TEST_F(FlagsTest, WhatGoesTogetherIsChecked) {
   EXPECT_NE(Error({"--model=m", "--tls-cert=c"}).find("--tls-key"), std::string::npos);
   EXPECT_NE(Error({"--model=m", "--tls-client-ca=c"}).find("--tls-cert"), std::string::npos);
   EXPECT_NE(Error({"--model=m", "--pin=x"}).find("--adapters"), std::string::npos);
-  EXPECT_NE(Error({"--model=m", "--max-batch=1", "--max-batch=2"}).find("more than once"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--max-batch=1", "--max-batch=2"}).find("more than once"),
+            std::string::npos);
 }
 
 TEST_F(FlagsTest, HelpAndVersionNeedNothingElse) {
   const auto help = ParseFlags({"--help"}, {});
   ASSERT_TRUE(help.ok());
   ASSERT_TRUE(help->answer.has_value());
-  for (const char* name : {"--model", "--adapter-host-bytes", "--drain-timeout", "--config", "--version"}) {
+  for (const char* name :
+       {"--model", "--adapter-host-bytes", "--drain-timeout", "--config", "--version"}) {
     EXPECT_NE(help->answer->find(name), std::string::npos) << name;
   }
   const auto version = ParseFlags({"--version"}, {});

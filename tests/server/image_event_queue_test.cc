@@ -1,9 +1,9 @@
 #include "server/image_event_queue.h"
 
-#include <gtest/gtest.h>
-
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {
@@ -61,9 +61,9 @@ TEST(ImageEventQueueTest, SplitsOnlyAboveTwoMebibytes) {
     size_t bytes;
     size_t messages;
   };
-  for (const Case& c : {Case{0, 1}, Case{ImageEventQueue::kMaxWholeBytes, 1},
-                        Case{ImageEventQueue::kMaxWholeBytes + 1, 3},
-                        Case{4 * ImageEventQueue::kPartBytes, 4}}) {
+  for (const Case& c :
+       {Case{0, 1}, Case{ImageEventQueue::kMaxWholeBytes, 1},
+        Case{ImageEventQueue::kMaxWholeBytes + 1, 3}, Case{4 * ImageEventQueue::kPartBytes, 4}}) {
     ImageEventQueue queue;
     queue.PushImage(ImageOf(c.bytes));
     const auto events = TakeAll(&queue);

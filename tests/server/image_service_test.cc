@@ -110,16 +110,19 @@ TEST_F(ImageServiceTest, RefusalCarriesDetailsAndNothingBesideTrailers) {
   EXPECT_EQ(Counted("StreamGenerateImages", "RESOURCE_EXHAUSTED"), 1);
 }
 
-// Only an answer without initial metadata is retried: gRFC A6 counts the call as committed otherwise.
+// Only an answer without initial metadata is retried: gRFC A6 counts the call as committed
+// otherwise.
 TEST_F(ImageServiceTest, CallersRetryPolicyRetriesRefusals) {
   grpc::ChannelArguments arguments;
-  arguments.SetServiceConfigJSON(R"({"methodConfig": [{"name": [{"service": "hotlora.v1.ImageService"}],
+  arguments.SetServiceConfigJSON(
+      R"({"methodConfig": [{"name": [{"service": "hotlora.v1.ImageService"}],
       "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1,
                       "retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}}]})");
   const auto stub = v1::ImageService::NewStub(Connect(arguments));
   const auto full = MakeError(absl::StatusCode::kResourceExhausted, "the queue is full",
                               ErrorDetails{"QUEUE_FULL", {}, absl::Milliseconds(1)});
-  engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.SetScript(
+      [](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
 
   engine_.RefuseNext(full);
   auto context = Context();
@@ -206,7 +209,8 @@ TEST_F(ImageServiceTest, PassesOnHowARequestFailed) {
   auto reader = stub_->StreamGenerateImages(context.get(), Request());
   const auto submission = engine_.AwaitSubmission();
   submission.listener->OnProgress({0, 1, 2});
-  submission.listener->OnDone(MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", "no adapter \"x\""), {});
+  submission.listener->OnDone(
+      MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", "no adapter \"x\""), {});
   v1::GenerateImagesEvent event;
   while (reader->Read(&event)) {
     EXPECT_FALSE(event.has_summary());
@@ -239,8 +243,9 @@ TEST_F(ImageServiceTest, PassedDeadlineReachesTheEngine) {
   auto context = Context();
   context->set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
   v1::GenerateImagesResponse response;
-  auto pending = std::async(std::launch::async,
-                            [&] { return stub_->GenerateImages(context.get(), Request(), &response); });
+  auto pending = std::async(std::launch::async, [&] {
+    return stub_->GenerateImages(context.get(), Request(), &response);
+  });
   const auto submission = engine_.AwaitSubmission();
   const auto [id, why] = engine_.AwaitCancel();
   EXPECT_EQ(why.code(), absl::StatusCode::kDeadlineExceeded);
@@ -291,7 +296,8 @@ TEST_F(ImageServiceTest, OverlongMessageIsRefused) {
   EXPECT_EQ(engine_.submit_count(), 0);
 }
 
-// Every call ends in one of the ways it can, while others do; run under ThreadSanitizer for the races.
+// Every call ends in one of the ways it can, while others do; run under ThreadSanitizer for the
+// races.
 TEST_F(ImageServiceTest, ManyCallsEndOnceEachWhateverCallersAndEngineDo) {
   constexpr int kThreads = 4;
   constexpr int kCallsEach = 25;
@@ -303,7 +309,9 @@ TEST_F(ImageServiceTest, ManyCallsEndOnceEachWhateverCallersAndEngineDo) {
       FinishedImage image;
       image.data.resize(5000);
       listener->OnImage(std::move(image));
-      listener->OnDone(seed % 3 == 0 ? absl::Status(absl::StatusCode::kInternal, "broken") : absl::OkStatus(), {});
+      listener->OnDone(
+          seed % 3 == 0 ? absl::Status(absl::StatusCode::kInternal, "broken") : absl::OkStatus(),
+          {});
     }).detach();
   });
   std::vector<std::thread> callers;

@@ -3,10 +3,6 @@
 
 // A real server on a free port with a fake engine behind it, and a channel to it.
 
-#include <google/protobuf/any.pb.h>
-#include <grpcpp/grpcpp.h>
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <map>
 #include <memory>
@@ -18,6 +14,10 @@
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include <google/protobuf/any.pb.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
 #include "hotlora/v1/adapters.grpc.pb.h"
 #include "hotlora/v1/images.grpc.pb.h"
 #include "hotlora/v1/server.grpc.pb.h"
@@ -42,12 +42,13 @@ class ServingTest : public ::testing::Test {
     channel_ = Connect();
   }
 
-  std::shared_ptr<grpc::Channel> Connect(grpc::ChannelArguments arguments = {},
-                                         std::shared_ptr<grpc::ChannelCredentials> credentials =
-                                             grpc::InsecureChannelCredentials()) {
+  std::shared_ptr<grpc::Channel> Connect(
+      grpc::ChannelArguments arguments = {},
+      std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials()) {
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetMaxReceiveMessageSize(-1);
-    return grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server_->port()), credentials, arguments);
+    return grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server_->port()), credentials,
+                                     arguments);
   }
 
   static std::unique_ptr<grpc::ClientContext> Context(const std::string& token = "") {
@@ -87,8 +88,9 @@ class ServingTest : public ::testing::Test {
   // What hotlora_requests_total says.
   int Counted(const std::string& method, const std::string& code) {
     const std::string text = metrics_.Render();
-    for (const std::string& labels : {absl::StrCat("{method=\"", method, "\",code=\"", code, "\"} "),
-                                      absl::StrCat("{code=\"", code, "\",method=\"", method, "\"} ")}) {
+    for (const std::string& labels :
+         {absl::StrCat("{method=\"", method, "\",code=\"", code, "\"} "),
+          absl::StrCat("{code=\"", code, "\",method=\"", method, "\"} ")}) {
       const std::string start = "hotlora_requests_total" + labels;
       if (const size_t at = text.find(start); at != std::string::npos) {
         return std::stoi(text.substr(at + start.size()));

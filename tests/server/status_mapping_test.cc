@@ -1,11 +1,11 @@
 #include "server/status_mapping.h"
 
-#include <gtest/gtest.h>
-
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include <gtest/gtest.h>
+
 #include "src/base/error_details.h"
 
 namespace hotlora {
@@ -19,7 +19,8 @@ google::rpc::Status Rich(const grpc::Status& status) {
 
 TEST(StatusMappingTest, EveryCodeKeepsItsNumberAndHasAReason) {
   for (int code = 1; code <= 16; ++code) {
-    const grpc::Status status = ToGrpcStatus(absl::Status(static_cast<absl::StatusCode>(code), "text"));
+    const grpc::Status status =
+        ToGrpcStatus(absl::Status(static_cast<absl::StatusCode>(code), "text"));
     EXPECT_EQ(static_cast<int>(status.error_code()), code);
     const google::rpc::Status rich = Rich(status);
     EXPECT_EQ(rich.code(), code);
@@ -53,7 +54,8 @@ TEST(StatusMappingTest, WorstCaseFitsIntoTrailers) {
   for (int i = 0; i < 5000; ++i) {
     text += "\xC3\xA9";
   }
-  const grpc::Status status = ToGrpcStatus(MakeError(absl::StatusCode::kInvalidArgument, text, details));
+  const grpc::Status status =
+      ToGrpcStatus(MakeError(absl::StatusCode::kInvalidArgument, text, details));
   const size_t message_bytes = status.error_message().size() * 3;
   const size_t detail_bytes = absl::Base64Escape(status.error_details()).size();
   EXPECT_LT(message_bytes + detail_bytes, 8192u - 500u);
@@ -61,7 +63,8 @@ TEST(StatusMappingTest, WorstCaseFitsIntoTrailers) {
   ASSERT_TRUE(Rich(status).details(1).UnpackTo(&bad));
   ASSERT_GT(bad.field_violations_size(), 2);
   const int listed = bad.field_violations_size() - 1;
-  EXPECT_EQ(bad.field_violations(listed).description(), absl::StrCat("and ", 1000 - listed, " more"));
+  EXPECT_EQ(bad.field_violations(listed).description(),
+            absl::StrCat("and ", 1000 - listed, " more"));
 }
 
 TEST(StatusMappingTest, CleanTextIsUtf8) {
@@ -77,12 +80,12 @@ TEST(StatusMappingTest, CleanTextIsUtf8) {
       {"a\xFF", 100, "a?"},
       {"\xC3", 100, "?"},
       {"\xE2\x82", 100, "??"},
-      {"\xC0\xAF", 100, "??"},              // overlong
-      {"\xED\xA0\x80", 100, "???"},         // surrogate
-      {"\xF4\x90\x80\x80", 100, "????"},    // above U+10FFFF
+      {"\xC0\xAF", 100, "??"},            // overlong
+      {"\xED\xA0\x80", 100, "???"},       // surrogate
+      {"\xF4\x90\x80\x80", 100, "????"},  // above U+10FFFF
       {"abcdefgh", 8, "abcdefgh"},
       {"abcdefghi", 8, "abcde..."},
-      {"abcd\xC3\xA9zzzz", 8, "abcd..."},   // not through the middle of a character
+      {"abcd\xC3\xA9zzzz", 8, "abcd..."},  // not through the middle of a character
       {"abcd", 2, ".."},
       {"", 0, ""},
   };

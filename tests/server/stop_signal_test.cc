@@ -1,8 +1,9 @@
 #include "server/stop_signal.h"
 
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
+
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {

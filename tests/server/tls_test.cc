@@ -1,12 +1,13 @@
 // TLS and mutual TLS with certificates made here, of keys that exist only here.
 
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
 
 #include "server/credentials.h"
 #include "tests/server/serving.h"
@@ -40,8 +41,8 @@ Identity MakeIdentity(const std::string& name) {
   X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
   X509_set_pubkey(cert, key);
   X509_NAME* const subject = X509_get_subject_name(cert);
-  X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name.c_str()), -1,
-                             -1, 0);
+  X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
+                             reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
   X509_set_issuer_name(cert, subject);
   for (const auto& [id, value] : {std::pair<int, std::string>{NID_subject_alt_name, "DNS:" + name},
                                   std::pair<int, std::string>{NID_basic_constraints, "CA:TRUE"}}) {
@@ -107,9 +108,11 @@ TEST_F(TlsTest, MutualTlsAsksForTheCallersCertificate) {
   options.tls = ServerFiles();
   options.tls.client_ca = Write("ca.pem", client_identity_.cert);
   Start(std::move(options));
-  EXPECT_TRUE(CanCall(grpc::SslCredentials({server_identity_.cert, client_identity_.key, client_identity_.cert})));
+  EXPECT_TRUE(CanCall(
+      grpc::SslCredentials({server_identity_.cert, client_identity_.key, client_identity_.cert})));
   EXPECT_FALSE(CanCall(grpc::SslCredentials({server_identity_.cert, "", ""})));
-  EXPECT_FALSE(CanCall(grpc::SslCredentials({server_identity_.cert, server_identity_.key, server_identity_.cert})));
+  EXPECT_FALSE(CanCall(
+      grpc::SslCredentials({server_identity_.cert, server_identity_.key, server_identity_.cert})));
 }
 
 TEST_F(TlsTest, UnusableFilesAreNamed) {

@@ -1,0 +1,219 @@
+#include "client/arguments.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include <gtest/gtest.h>
+
+namespace hotlora {
+namespace {
+
+absl::StatusOr<Arguments> Parse(const std::vector<std::string>& words,
+                                const std::map<std::string, std::string>& environment = {}) {
+  return ParseArguments(words, [&](const char* name) -> std::optional<std::string> {
+    const auto found = environment.find(name);
+    return found == environment.end() ? std::nullopt : std::optional<std::string>(found->second);
+  });
+}
+
+std::string Error(const std::vector<std::string>& words) {
+  const auto arguments = Parse(words);
+  return arguments.ok() ? "no error" : std::string(arguments.status().message());
+}
+
+TEST(ArgumentsTest, GenerateFillsTheRequest) {
+  const auto arguments = Parse({"generate",
+                                "a cat",
+                                "--negative",
+                                "",
+                                "--prompt-2",
+                                "fur",
+                                "--adapter",
+                                "ink:0.5",
+                                "--adapter",
+                                "a/b:1:0",
+                                "--out",
+                                "cat.webp",
+                                "--width",
+                                "640",
+                                "--height",
+                                "512",
+                                "--steps",
+                                "4",
+                                "--guidance",
+                                "6.5",
+                                "--guidance-rescale",
+                                "0.7",
+                                "--seed",
+                                "18446744073709551615",
+                                "--images",
+                                "3",
+                                "--clip-skip",
+                                "1",
+                                "--schedule",
+                                "trailing",
+                                "--sampler",
+                                "dpmpp-2m-sde",
+                                "--quality",
+                                "80",
+                                "--request-id",
+                                "r1",
+                                "--priority",
+                                "-2",
+                                "--json"});
+  ASSERT_TRUE(arguments.ok()) << arguments.status();
+  const v1::GenerateImagesRequest& request = arguments->request;
+  EXPECT_EQ(arguments->command, Command::kGenerate);
+  EXPECT_TRUE(arguments->json);
+  EXPECT_EQ(arguments->out, "cat.webp");
+  EXPECT_EQ(request.prompt(), "a cat");
+  EXPECT_TRUE(request.has_negative_prompt());
+  EXPECT_EQ(request.negative_prompt(), "");
+  EXPECT_EQ(request.prompt_2(), "fur");
+  ASSERT_EQ(request.adapters_size(), 2);
+  EXPECT_EQ(request.adapters(0).name(), "ink");
+  EXPECT_EQ(request.adapters(0).weight(), 0.5);
+  EXPECT_FALSE(request.adapters(0).has_text_encoder_weight());
+  EXPECT_EQ(request.adapters(1).name(), "a/b");
+  EXPECT_EQ(request.adapters(1).text_encoder_weight(), 0);
+  EXPECT_TRUE(request.adapters(1).has_text_encoder_weight());
+  EXPECT_EQ(request.width(), 640u);
+  EXPECT_EQ(request.height(), 512u);
+  EXPECT_EQ(request.steps(), 4u);
+  EXPECT_EQ(request.guidance_scale(), 6.5);
+  EXPECT_EQ(request.guidance_rescale(), 0.7);
+  EXPECT_EQ(request.seed(), UINT64_MAX);
+  EXPECT_EQ(request.num_images(), 3u);
+  EXPECT_EQ(request.clip_skip(), 1u);
+  EXPECT_EQ(request.schedule(), v1::NOISE_SCHEDULE_TRAILING);
+  EXPECT_EQ(request.sampler(), v1::SAMPLER_DPMPP_2M_SDE);
+  EXPECT_EQ(request.format(), v1::IMAGE_FORMAT_WEBP);
+  EXPECT_EQ(request.quality(), 80u);
+  EXPECT_EQ(request.request_id(), "r1");
+  EXPECT_EQ(request.priority(), -2);
+}
+
+TEST(ArgumentsTest, WhatIsNotGivenStaysUnset) {
+  const auto arguments = Parse({"generate", "a cat", "--out", "cat.png"});
+  ASSERT_TRUE(arguments.ok()) << arguments.status();
+  v1::GenerateImagesRequest request;
+  request.set_prompt("a cat");
+  request.set_format(v1::IMAGE_FORMAT_PNG);
+  EXPECT_EQ(arguments->request.SerializeAsString(), request.SerializeAsString());
+}
+
+TEST(ArgumentsTest, FormatComesFromTheFilesEnding) {
+  struct Case {
+    std::vector<std::string> words;
+    v1::ImageFormat format;
+  };
+  const Case cases[] = {{{"--out", "x.png"}, v1::IMAGE_FORMAT_PNG},
+                        {{"--out", "x.JPG"}, v1::IMAGE_FORMAT_JPEG},
+                        {{"--out", "x.jpeg"}, v1::IMAGE_FORMAT_JPEG},
+                        {{"--out", "x.rgb"}, v1::IMAGE_FORMAT_RAW_RGB8},
+                        {{"--out", "-"}, v1::IMAGE_FORMAT_PNG},
+                        {{"--out", "-", "--format", "webp"}, v1::IMAGE_FORMAT_WEBP},
+                        {{"--out", "x.png", "--format", "raw-rgb8"}, v1::IMAGE_FORMAT_RAW_RGB8}};
+  for (const Case& c : cases) {
+    std::vector<std::string> words = {"generate", "p"};
+    words.insert(words.end(), c.words.begin(), c.words.end());
+    const auto arguments = Parse(words);
+    ASSERT_TRUE(arguments.ok()) << arguments.status();
+    EXPECT_EQ(arguments->request.format(), c.format) << c.words[1];
+  }
+}
+
+TEST(ArgumentsTest, CommandsAndTheirNames) {
+  struct Case {
+    std::vector<std::string> words;
+    Command command;
+  };
+  const Case cases[] = {{{"adapters", "list"}, Command::kListAdapters},
+                        {{"adapters", "get", "x"}, Command::kGetAdapter},
+                        {{"adapters", "load", "x", "--pin"}, Command::kLoadAdapter},
+                        {{"adapters", "unload", "x"}, Command::kUnloadAdapter},
+                        {{"health"}, Command::kHealth},
+                        {{"--json", "info"}, Command::kInfo}};
+  for (const Case& c : cases) {
+    const auto arguments = Parse(c.words);
+    ASSERT_TRUE(arguments.ok()) << arguments.status();
+    EXPECT_EQ(arguments->command, c.command);
+    EXPECT_EQ(arguments->pin, c.command == Command::kLoadAdapter);
+    if (c.words.size() > 2) {
+      EXPECT_EQ(arguments->adapter, "x");
+    }
+  }
+}
+
+TEST(ArgumentsTest, ServerComesFromFlagThenEnvironment) {
+  EXPECT_EQ(Parse({"info"})->connection.server, "127.0.0.1:50051");
+  EXPECT_EQ(Parse({"info"}, {{"HOTLORA_SERVER", "e:1"}})->connection.server, "e:1");
+  EXPECT_EQ(Parse({"info", "--server", "f:1"}, {{"HOTLORA_SERVER", "e:1"}})->connection.server,
+            "f:1");
+  EXPECT_EQ(Parse({"--server=f:2", "info"}, {{"HOTLORA_SERVER", "e:1"}})->connection.server, "f:2");
+}
+
+TEST(ArgumentsTest, TokenComesFromFlagFileOrEnvironment) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "/arguments_test.", getpid());
+  std::ofstream(path) << "  from-file\n";
+  EXPECT_EQ(Parse({"info", "--token", "t"}, {{"HOTLORA_TOKEN", "e"}})->connection.token, "t");
+  EXPECT_EQ(Parse({"info", "--token-file", path}, {{"HOTLORA_TOKEN", "e"}})->connection.token,
+            "from-file");
+  EXPECT_EQ(Parse({"info"}, {{"HOTLORA_TOKEN", "e"}})->connection.token, "e");
+  EXPECT_FALSE(Parse({"info"}, {{"HOTLORA_TOKEN", "two\nlines"}}).ok());
+  EXPECT_FALSE(Parse({"info", "--token", "t", "--token-file", path}).ok());
+  EXPECT_FALSE(Parse({"info", "--token-file", "/nowhere"}).ok());
+  std::filesystem::remove(path);
+}
+
+TEST(ArgumentsTest, TlsFilesTurnTlsOn) {
+  EXPECT_FALSE(Parse({"info"})->connection.tls);
+  EXPECT_TRUE(Parse({"info", "--tls"})->connection.tls);
+  EXPECT_TRUE(Parse({"info", "--tls-ca", "x"})->connection.tls);
+  EXPECT_TRUE(Parse({"info", "--tls-server-name", "x"})->connection.tls);
+  EXPECT_FALSE(Parse({"info", "--tls-cert", "x"}).ok());
+}
+
+TEST(ArgumentsTest, MistakesAreExplained) {
+  struct Case {
+    std::vector<std::string> words;
+    const char* says;
+  };
+  const Case cases[] = {
+      {{}, "subcommand"},
+      {{"paint"}, "paint"},
+      {{"generate", "--out", "x.png"}, "prompt"},
+      {{"generate", "p"}, "--out"},
+      {{"generate", "p", "--out", "x"}, "--format"},
+      {{"generate", "p", "--out", "x.png", "--steps", "many"}, "--steps"},
+      {{"generate", "p", "--out", "x.png", "--steps", "-1"}, "--steps"},
+      {{"generate", "p", "--out", "x.png", "--sampler", "magic"}, "dpmpp-2m"},
+      {{"generate", "p", "--out", "x.png", "--sampler", "unspecified"}, "dpmpp-2m"},
+      {{"generate", "p", "--out", "x.png", "--adapter", "a:b"}, "a:b"},
+      {{"generate", "p", "--out", "x.png", "--adapter", ":1"}, ":1"},
+      {{"generate", "p", "--out", "x.png", "--adapter", "a:1:1:1"}, "a:1:1:1"},
+      {{"generate", "p", "--out", "-", "--images", "2"}, "--images"},
+      {{"generate", "p", "--out", "-", "--json"}, "--json"},
+      {{"adapters"}, "subcommand"},
+      {{"adapters", "get"}, "name"},
+      {{"info", "--timeout", "-1"}, "--timeout"},
+      {{"info", "--loud"}, "--loud"},
+  };
+  for (const Case& c : cases) {
+    const std::string error = Error(c.words);
+    EXPECT_NE(error.find(c.says), std::string::npos) << error << " lacks " << c.says;
+  }
+}
+
+TEST(ArgumentsTest, HelpIsOfTheCommandAskedFor) {
+  EXPECT_NE(Parse({"--help"})->answer->find("adapters"), std::string::npos);
+  EXPECT_NE(Parse({"generate", "--help"})->answer->find("--guidance-rescale"), std::string::npos);
+  EXPECT_EQ(Parse({"--version"})->answer, std::string("hotlora ") + HOTLORA_VERSION + "\n");
+}
+
+}  // namespace
+}  // namespace hotlora
