@@ -341,8 +341,7 @@ class WhatMovesThemTest(ServerCase):
         # The first brings back the base; those after it have nothing to swap.
         self.check_image(more={key(SWAPS, outcome="ok"): 1})
         self.check_image(guidance_scale=1.0, labels={"cfg": "off"})
-        for size, (width, height) in {"le_0.5mp": (1024, 512), "le_1mp": (1024, 520), "le_2mp": (1032, 1024)}.items():
-            self.check_image(steps=1, guidance_scale=1.0, width=width, height=height, labels={"size": size, "cfg": "off"})
+        self.check_image(steps=1, guidance_scale=1.0, width=1024, height=520, labels={"size": "le_1mp", "cfg": "off"})
         three = {key(BATCH + "_bucket", le="2"): 0, key(BATCH + "_bucket", le="4"): STEPS}
         self.check_image(num_images=3, more=three)
         for name in ("jpeg", "webp", "raw_rgb8"):
