@@ -108,7 +108,12 @@ void AddGenerate(CLI::App& app, Given& given, Arguments& arguments) {
   app.add_option("--steps", given.steps, "denoising steps");
   app.add_option("--guidance", given.guidance, "classifier-free guidance, 1 for none");
   app.add_option("--guidance-rescale", given.guidance_rescale, "0 to 1");
-  app.add_option("--seed", given.seed, "image i uses SEED + i");
+  app.add_option("--seed", given.seed, "image i uses SEED + i")
+      ->check([](const std::string& text) {  // CLI11 takes -1 for 2^64 - 1
+        uint64_t seed;
+        return absl::SimpleAtoi(text, &seed) ? ""
+                                             : absl::StrCat("\"", text, "\" is no whole number from 0 to 2^64 - 1");
+      });
   app.add_option("--images", given.images, "how many");
   app.add_option("--clip-skip", given.clip_skip, "text encoder layers to leave out");
   app.add_option("--sampler", given.sampler, "euler, ...");

@@ -8,6 +8,12 @@
 
 namespace hotlora {
 
+HostLedger::HostLedger(uint64_t capacity, Metrics* metrics)
+    : capacity_(capacity), metrics_(metrics) {
+  absl::MutexLock lock(&mutex_);
+  Publish();  // the capacity is known before anything is held
+}
+
 uint64_t HostLedger::bytes() const {
   absl::MutexLock lock(&mutex_);
   return bytes_;

@@ -30,7 +30,7 @@ struct AdapterWeights;
 // Thread-safe.
 class HostLedger {
  public:
-  HostLedger(uint64_t capacity, Metrics* metrics) : capacity_(capacity), metrics_(metrics) {}
+  HostLedger(uint64_t capacity, Metrics* metrics);
 
   uint64_t capacity() const { return capacity_; }
   uint64_t bytes() const;

@@ -185,6 +185,7 @@ TEST(ArgumentsTest, MistakesAreExplained) {
   };
   const Case cases[] = {
       {{}, "subcommand"},
+      {{"generate", "x", "--out", "x.png", "--seed", "-1"}, "--seed"},
       {{"paint"}, "paint"},
       {{"generate", "--out", "x.png"}, "prompt"},
       {{"generate", "p"}, "--out"},

@@ -1,0 +1,324 @@
+"""The programs' own words: flags, settings, exit codes, what they say when something is wrong, TLS and tokens."""
+
+import contextlib
+import os
+import pathlib
+import pty
+import shutil
+import socket
+import subprocess
+import unittest
+
+import safetensors.numpy
+
+import hotlora_server as e2e
+from hotlora_server import adapters_pb2, request_for, server_pb2
+
+MODEL = e2e.GOLDEN / "pipeline"  # the smallest
+BROKEN = e2e.GOLDEN / "broken_adapters"
+FLAGS = """model adapters adapters-follow-links apply listen metrics-listen device dtype max-batch max-queue
+  adapter-host-bytes pin allow-unmatched-keys max-request-seconds max-message-bytes tls-cert tls-key tls-client-ca
+  tokens-file reflection ready-file check drain-timeout config log-level version help""".split()
+
+
+def serve(*words, **variables):
+    """Runs the server where it must end by itself."""
+    return e2e.run(e2e.SERVER, *words, environment=e2e.clean_environment(**variables))
+
+
+class BadSettingsTest(unittest.TestCase):
+    """Nothing here gets as far as loading a model. Every flag's limits are in tests/server/flags_test.cc."""
+
+    def refused(self, *words, says, **variables):
+        result = serve(*words, **variables)
+        self.assertEqual((result.returncode, result.stdout), (2, ""), result)
+        lines = result.stderr.splitlines()
+        self.assertEqual(len(lines), 1, result.stderr)
+        self.assertTrue(lines[0].startswith("hotlora-server: "), lines[0])
+        for part in says:
+            self.assertIn(str(part), lines[0])
+
+    def test_help_names_every_flag(self):
+        result = serve("--help")
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        for flag in FLAGS:
+            self.assertIn(f"--{flag} ", result.stdout)
+
+    def test_version(self):
+        for program, name in ((e2e.SERVER, "hotlora-server"), (e2e.CLIENT, "hotlora")):
+            result = e2e.run(program, "--version")
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            self.assertRegex(result.stdout, rf"^{name} \d+\.\d+\.\d+\n$")
+
+    def test_unknown_settings(self):
+        file = e2e.temporary_folder() / "settings.toml"
+        file.write_text('model = "x"\nspeed = 3\n')
+        self.refused("--model", MODEL, "--speed", 3, says=["--speed"])
+        self.refused("--model", MODEL, "extra", says=["extra"])
+        self.refused("--model", MODEL, says=["HOTLORA_SPEED"], HOTLORA_SPEED="3")
+        self.refused("--config", file, says=[file, "line 2", "speed"])
+
+    def test_bad_values_say_what_is_allowed(self):
+        cases = [
+            ("--max-queue", "many", "1 to"),
+            ("--adapter-host-bytes", "4GB", "GiB"),
+            ("--listen", "50051", "HOST:PORT"),
+            ("--device", "gpu", "cpu"),
+        ]
+        for flag, value, allowed in cases:
+            with self.subTest(flag, value=value):
+                self.refused("--model", MODEL, flag, value, says=[flag, value, allowed])
+        self.refused("--model", MODEL, says=["HOTLORA_MAX_QUEUE", "0"], HOTLORA_MAX_QUEUE="0")
+
+    def test_flags_that_need_others(self):
+        self.refused(says=["--model"])
+        self.refused("--model", MODEL, "--tls-cert", "x.pem", says=["--tls-cert", "--tls-key"])
+        self.refused("--model", MODEL, "--pin", "night", says=["--pin", "--adapters"])
+
+    def test_paths_that_are_not_there(self):
+        missing = e2e.temporary_folder() / "missing"
+        self.refused("--model", missing, says=["--model", missing])
+        self.refused("--model", MODEL, "--adapters", missing, says=["--adapters", missing])
+        self.refused("--model", MODEL, "--tokens-file", missing, says=["--tokens-file", missing])
+        self.refused("--model", MODEL, "--config", missing, says=["--config", missing])
+        self.refused("--model", MODEL, "--ready-file", missing / "ready.json", says=["--ready-file", missing])
+
+    def test_a_taken_port(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            free = "127.0.0.1:0"
+            for flag, other in (("--listen", "--metrics-listen"), ("--metrics-listen", "--listen")):
+                with self.subTest(flag):
+                    result = serve("--model", MODEL, flag, address, other, free)
+                    self.assertEqual(result.returncode, 2, result)
+                    self.assertEqual(result.stderr.count(f"hotlora-server: {flag} {address}"), 1, result.stderr)
+
+    def test_client_command_lines(self):
+        cases = [
+            ([], "subcommand"),
+            (["paint"], "paint"),
+            (["generate"], "prompt"),
+            (["generate", "x", "--out", "x.gif"], ".png"),
+            (["generate", "x", "--out", "x.png", "--steps", "many"], "--steps"),
+            (["generate", "x", "--out", "x.png", "--seed", "-1"], "--seed"),
+            (["generate", "x", "--out", "x.png", "--adapter", "a:b"], "NAME"),
+            (["generate", "x", "--out", "/no/such/folder/x.png"], "/no/such/folder"),
+            (["info", "--tls-ca", "/no/such.pem"], "/no/such.pem"),
+        ]
+        for words, says in cases:
+            with self.subTest(words):
+                result = e2e.run(e2e.CLIENT, *words)
+                self.assertEqual((result.returncode, result.stdout), (2, ""), result)
+                self.assertIn(says, result.stderr)
+
+    def test_client_without_a_server(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        result = e2e.run(e2e.CLIENT, "--server", address, "info")
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertIn("UNAVAILABLE", result.stderr)
+        self.assertIn("--server", result.stderr)
+
+
+class CheckTest(unittest.TestCase):
+    """--check, and models that cannot be used."""
+
+    def check(self, model, *words):
+        return serve("--check", "--model", model, "--log-level", "error", *words)
+
+    def test_good_model_and_adapters(self):
+        result = self.check(e2e.DEMO, "--adapters", e2e.DEMO_ADAPTERS)
+        self.assertEqual((result.returncode, result.stderr), (0, ""), result)
+        for part in ("model", "sha256", "MiB", "2 found, 0 failed"):
+            self.assertIn(part, result.stdout)
+
+    def test_bad_adapters_are_named(self):
+        folder = e2e.copy_adapters(BROKEN / "good.safetensors", BROKEN / "nan_weights.safetensors")
+        shutil.copyfile(BROKEN / "truncated_body.safetensors", folder / "cut.safetensors")
+        result = self.check(MODEL, "--adapters", folder)
+        self.assertEqual(result.returncode, 1, result)
+        self.assertIn("3 found, 2 failed", result.stdout)
+        failed = [line for line in result.stdout.splitlines() if "FAILED" in line]
+        self.assertEqual([line.split()[1].rstrip(":") for line in failed], ["cut", "nan_weights"])
+
+    def test_unusable_models_say_which_part(self):
+        def copy():
+            return pathlib.Path(shutil.copytree(MODEL, e2e.temporary_folder() / "model"))
+
+        dropped = "down_blocks.0.resnets.0.conv1.weight"
+        weights = pathlib.Path("unet/diffusion_pytorch_model.safetensors")
+        without_tensor, cut, without_folder, without_file, other = (copy() for _ in range(5))
+        tensors = safetensors.numpy.load_file(without_tensor / weights)
+        del tensors[dropped]
+        safetensors.numpy.save_file(tensors, without_tensor / weights)
+        os.truncate(cut / weights, os.path.getsize(cut / weights) - 1)
+        shutil.rmtree(without_folder / "vae")
+        (without_file / "tokenizer/merges.txt").unlink()
+        (other / "unet/config.json").write_text("{}")
+        cases = [
+            (without_tensor, [dropped]),
+            (cut, ["unet"]),
+            (without_folder, ["vae"]),
+            (without_file, ["tokenizer"]),
+            (other, ["unet/config.json"]),
+            (e2e.DEMO_ADAPTERS, ["model_index.json"]),
+        ]
+        for model, says in cases:
+            with self.subTest(says):
+                result = self.check(model)
+                self.assertEqual((result.returncode, result.stdout), (1, ""), result)
+                self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+                for part in says:
+                    self.assertIn(part, result.stderr)
+
+
+class SettingsTest(unittest.TestCase):
+    def test_flag_over_environment_over_file_over_default(self):
+        folder = e2e.temporary_folder()
+        file = folder / "settings.toml"
+        file.write_text('max_queue = 6\nmax_batch = 3\nmax_message_bytes = "1MiB"\npin = ["outline"]\nreflection = true\n')
+        environment = e2e.clean_environment(
+            HOTLORA_MAX_QUEUE="5", HOTLORA_MAX_BATCH="2", HOTLORA_PIN="night,outline", HOTLORA_CONFIG=str(file))
+        server = e2e.Server("--max-queue", 4, adapters=e2e.DEMO_ADAPTERS, environment=environment)
+        self.addCleanup(server.stop)
+        limits = server.caller.info.GetServerInfo(server_pb2.GetServerInfoRequest()).limits
+        self.assertEqual((limits.max_queue, limits.max_batch), (4, 2))
+        self.assertEqual((limits.max_message_bytes, limits.max_request_seconds), (1 << 20, 0))
+        listed = server.caller.adapters.ListAdapters(adapters_pb2.ListAdaptersRequest()).adapters
+        self.assertEqual([(a.name, a.pinned, a.tier) for a in listed],
+                         [(name, True, adapters_pb2.ADAPTER_TIER_HOST) for name in ("night", "outline")])
+
+    def test_a_pinned_adapter_that_cannot_be_had(self):
+        listen = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--log-level", "error"]
+        folder = e2e.copy_adapters(e2e.DEMO_ADAPTERS)
+        result = serve("--model", e2e.DEMO, "--adapters", folder, "--pin", "nobody", *listen)
+        self.assertEqual(result.returncode, 1, result)
+        self.assertIn("--pin nobody", result.stderr)
+
+    def test_a_terminal_sees_a_bar_and_a_log_sees_lines(self):
+        server = e2e.Server(model=MODEL)
+        self.addCleanup(server.stop)
+        out = e2e.temporary_folder() / "x.png"
+        command = [e2e.CLIENT, "--server", server.target, "generate", "a circle", "--steps", "4", "--out", out]
+        shown = self.on_a_terminal(command)
+        self.assertIn("step 4/4", shown)
+        self.assertIn("\r", shown)
+        self.assertTrue(shown.endswith("\n"))
+        self.assertIn(str(out), shown.splitlines()[-2])
+        logged = e2e.run(*command)
+        self.assertEqual(logged.returncode, 0)
+        self.assertNotIn("\x1b", logged.stdout + logged.stderr)
+        self.assertNotIn("\r", logged.stdout + logged.stderr)
+        self.assertIn("step 4/4", logged.stderr)
+        self.assertIn(str(out), logged.stdout)
+
+    def on_a_terminal(self, command):
+        """What a user sees of a program that succeeds."""
+        ours, its = pty.openpty()
+        with contextlib.closing(os.fdopen(ours, "rb", buffering=0)) as screen:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=its, stderr=its, env=e2e.clean_environment())
+            os.close(its)
+            shown = b""
+            with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+                while part := screen.read(4096):
+                    shown += part
+            self.assertEqual(process.wait(timeout=e2e.PATIENCE), 0)
+        return shown.decode().replace("\r\n", "\n")
+
+
+class SecurityTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = e2e.temporary_folder()
+        cls.certificate("server", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+        cls.certificate("caller", "extendedKeyUsage=clientAuth")
+        cls.certificate("stranger", "extendedKeyUsage=clientAuth")
+        (cls.folder / "tokens").write_text(
+            "# who may what\npainter-0123456789 generate\nreader-0123456789 adapters.read\nroot-0123456789ab admin\n")
+
+    @classmethod
+    def certificate(cls, name, extension):
+        """A self-signed certificate, its own authority."""
+        made = e2e.run(
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+            "-subj", f"/CN={name}", "-addext", extension, "-keyout", cls.pem(name, "key"), "-out", cls.pem(name))
+        if made.returncode != 0:
+            raise AssertionError(made.stderr)
+
+    @classmethod
+    def pem(cls, name, kind="cert"):
+        return cls.folder / f"{name}-{kind}.pem"
+
+    def ask(self, server, *words, **variables):
+        port = server.target.rsplit(":", 1)[1]
+        return e2e.run(e2e.CLIENT, "--server", f"localhost:{port}", "--timeout", 20, *words,
+                       environment=e2e.clean_environment(**variables))
+
+    def serve(self, *flags):
+        server = e2e.Server("--tls-cert", self.pem("server"), "--tls-key", self.pem("server", "key"), *flags,
+                            model=MODEL, adapters=e2e.copy_adapters(BROKEN / "good.safetensors"))
+        self.addCleanup(server.stop)
+        return server
+
+    def test_tls_and_tokens(self):
+        server = self.serve("--tokens-file", self.folder / "tokens")
+        trusting = ["--tls-ca", self.pem("server")]
+        # Without TLS, with another authority, and by an address the certificate does not have.
+        for words in ([], ["--tls-ca", self.pem("stranger")], trusting + ["--tls-server-name", "example.org"]):
+            with self.subTest(words):
+                result = self.ask(server, *words, "health")
+                self.assertEqual((result.returncode, result.stdout), (1, ""))
+                self.assertIn("UNAVAILABLE", result.stderr)
+        # Health asks for no token.
+        self.assertEqual(self.ask(server, *trusting, "health").stdout, "serving\n")
+        generate = ["generate", "x", "--steps", 1, "--out", self.folder / "x.png"]
+        cases = [
+            (None, ["info"], "UNAUTHENTICATED"),
+            ("wrong-0123456789", ["info"], "UNAUTHENTICATED"),
+            (None, generate, "UNAUTHENTICATED"),
+            ("painter-0123456789", generate, None),
+            ("painter-0123456789", ["info"], None),
+            ("painter-0123456789", ["adapters", "list"], "PERMISSION_DENIED"),
+            ("reader-0123456789", ["adapters", "list"], None),
+            ("reader-0123456789", ["adapters", "load", "good"], "PERMISSION_DENIED"),
+            ("reader-0123456789", generate, "PERMISSION_DENIED"),
+            ("root-0123456789ab", generate, None),
+            ("root-0123456789ab", ["adapters", "load", "good"], None),
+        ]
+        for token, words, code in cases:
+            with self.subTest(token, words=words[:2]):
+                variables = {"HOTLORA_TOKEN": token} if token else {}
+                result = self.ask(server, *trusting, *words, **variables)
+                self.assertEqual(result.returncode, 1 if code else 0, result)
+                self.assertIn(code or "", result.stderr)
+        self.assertNotIn("0123456789", server.log(), "a token is in the log")
+        metrics = server.metrics()
+        self.assertEqual(metrics.value("hotlora_requests_total", method="GetServerInfo", code="UNAUTHENTICATED"), 2)
+
+    def test_mutual_tls(self):
+        server = self.serve("--tls-client-ca", self.pem("caller"))
+        trusting = ["--tls-ca", self.pem("server")]
+        for name, code in ((None, 1), ("stranger", 1), ("caller", 0)):
+            with self.subTest(name):
+                own = ["--tls-cert", self.pem(name), "--tls-key", self.pem(name, "key")] if name else []
+                result = self.ask(server, *trusting, *own, "health")
+                self.assertEqual(result.returncode, code, result)
+
+    def test_bad_files(self):
+        cases = [
+            (["--tls-cert", self.pem("server", "key"), "--tls-key", self.pem("server", "key")], "--tls-cert"),
+            (["--tls-cert", self.pem("server"), "--tls-key", self.pem("caller", "key")], "--tls-key"),
+        ]
+        tokens = self.folder / "bad-tokens"
+        tokens.write_text("good-0123456789abc generate\nshort generate\n")
+        cases.append((["--tokens-file", tokens], "line 2"))
+        for words, says in cases:
+            with self.subTest(says):
+                result = serve("--model", MODEL, "--listen", "127.0.0.1:0", *words)
+                self.assertEqual(result.returncode, 2, result)
+                self.assertIn(says, result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
