@@ -42,17 +42,14 @@ Function* Real(const char* name) {
 
 HOTLORA_WRAP(HotloraLock, "_ZN4absl7debian35Mutex4LockEv", HOTLORA_NOTHING, __tsan_acquire)
 HOTLORA_WRAP(HotloraUnlock, "_ZN4absl7debian35Mutex6UnlockEv", __tsan_release, HOTLORA_NOTHING)
-HOTLORA_WRAP(HotloraNotify, "_ZN4absl7debian312Notification6NotifyEv", __tsan_release,
-             HOTLORA_NOTHING)
-HOTLORA_WRAP(HotloraWait, "_ZNK4absl7debian312Notification19WaitForNotificationEv", HOTLORA_NOTHING,
-             __tsan_acquire)
+HOTLORA_WRAP(HotloraNotify, "_ZN4absl7debian312Notification6NotifyEv", __tsan_release, HOTLORA_NOTHING)
+HOTLORA_WRAP(HotloraWait, "_ZNK4absl7debian312Notification19WaitForNotificationEv", HOTLORA_NOTHING, __tsan_acquire)
 
 // Gives the lock up while it waits.
-extern "C" void HotloraAwait(void* mutex, const void* condition) __asm__(
-    "_ZN4absl7debian35Mutex5AwaitERKNS0_9ConditionE");
+extern "C" void HotloraAwait(void* mutex,
+                             const void* condition) __asm__("_ZN4absl7debian35Mutex5AwaitERKNS0_9ConditionE");
 extern "C" void HotloraAwait(void* mutex, const void* condition) {
-  static auto* const real =
-      Real<void(void*, const void*)>("_ZN4absl7debian35Mutex5AwaitERKNS0_9ConditionE");
+  static auto* const real = Real<void(void*, const void*)>("_ZN4absl7debian35Mutex5AwaitERKNS0_9ConditionE");
   __tsan_release(mutex);
   real(mutex, condition);
   __tsan_acquire(mutex);

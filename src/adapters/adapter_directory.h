@@ -83,8 +83,7 @@ class AdapterDirectory {
  public:
   // InvalidArgument where there is no such folder. An empty path is a folder without adapters.
   // `use_openat2` false: as on kernels that lack it.
-  static absl::StatusOr<AdapterDirectory> Open(const std::string& path, bool follow_links,
-                                               bool use_openat2 = true);
+  static absl::StatusOr<AdapterDirectory> Open(const std::string& path, bool follow_links, bool use_openat2 = true);
 
   // What version of the adapter there is. Opens and reads nothing.
   absl::StatusOr<AdapterVersion> Find(absl::string_view name) const;
@@ -108,8 +107,8 @@ class AdapterDirectory {
 
   // Opens a path below the folder; -1 and errno where that fails.
   FileDescriptor OpenBelow(const std::string& path, int flags) const;
-  absl::StatusOr<FileDescriptor> OpenPart(absl::string_view name, const std::string& path,
-                                          int flags, FileVersion& version) const;
+  absl::StatusOr<FileDescriptor> OpenPart(absl::string_view name, const std::string& path, int flags,
+                                          FileVersion& version) const;
   absl::StatusOr<OpenedAdapter> OpenParts(absl::string_view name, int flags) const;
   void AddIfThere(Walk& walk, const std::string& name) const;
   void ListFolder(Walk& walk, const std::string& folder, int depth) const;

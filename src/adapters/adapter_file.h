@@ -66,8 +66,7 @@ struct AdapterFileOptions {
 //   ADAPTER_MISMATCH      keys or shapes that this model lacks; even with
 //                         allow_unmatched_keys where no key names a module
 // Source    facts C1, C2
-absl::StatusOr<ParsedAdapter> ParseAdapter(SafetensorsFile file, const KeyMap& keys,
-                                           const ModuleTable& table,
+absl::StatusOr<ParsedAdapter> ParseAdapter(SafetensorsFile file, const KeyMap& keys, const ModuleTable& table,
                                            const AdapterFileOptions& options);
 
 }  // namespace hotlora

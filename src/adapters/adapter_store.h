@@ -43,8 +43,7 @@ struct ParsedAdapter;  // adapter_file.h
 
 // Makes the tensors of a checked adapter; MakeAdapterWeights (adapter_weights.h) but in tests of
 // the life cycle.
-using AdapterWeightsMaker =
-    std::function<absl::StatusOr<std::shared_ptr<const AdapterWeights>>(const ParsedAdapter&)>;
+using AdapterWeightsMaker = std::function<absl::StatusOr<std::shared_ptr<const AdapterWeights>>(const ParsedAdapter&)>;
 
 struct AdapterStoreOptions {
   std::string directory;      // --adapters; empty: there are no adapters
@@ -62,12 +61,10 @@ class AdapterStore {
 
   // InvalidArgument where the directory does not exist. `metrics` may be null, else outlives the
   // store and all leases.
-  static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options,
-                                                              ModuleTable modules,
+  static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options, ModuleTable modules,
                                                               Metrics* metrics);
-  static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options,
-                                                              ModuleTable modules, Metrics* metrics,
-                                                              AdapterWeightsMaker make_weights);
+  static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options, ModuleTable modules,
+                                                              Metrics* metrics, AdapterWeightsMaker make_weights);
 
   // Lends the adapter, reading its file where the host tier lacks it or the file has changed (a
   // changed file is a new version; if it is broken the old one goes on serving). Loads of one name
@@ -92,8 +89,7 @@ class AdapterStore {
 
   // Up to `limit` adapters in the order of their names, beginning after `after` ("" from the
   // start).
-  virtual absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after,
-                                                        size_t limit) const = 0;
+  virtual absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const = 0;
 };
 
 }  // namespace hotlora

@@ -52,8 +52,7 @@ class HostLedger {
 // Bytes set aside in the tier; given back when this dies.
 class HostReservation {
  public:
-  HostReservation(std::shared_ptr<HostLedger> ledger, uint64_t bytes)
-      : ledger_(std::move(ledger)), bytes_(bytes) {}
+  HostReservation(std::shared_ptr<HostLedger> ledger, uint64_t bytes) : ledger_(std::move(ledger)), bytes_(bytes) {}
   HostReservation(HostReservation&& other) noexcept
       : ledger_(std::move(other.ledger_)), bytes_(std::exchange(other.bytes_, 0)) {}
   HostReservation& operator=(HostReservation&&) = delete;
@@ -70,10 +69,7 @@ class HostReservation {
 struct HostedAdapter {
   HostedAdapter(AdapterInfo info, AdapterVersion version, HostReservation room,
                 std::shared_ptr<const AdapterWeights> weights)
-      : info(std::move(info)),
-        version(std::move(version)),
-        room(std::move(room)),
-        weights(std::move(weights)) {}
+      : info(std::move(info)), version(std::move(version)), room(std::move(room)), weights(std::move(weights)) {}
 
   const AdapterInfo info;
   const AdapterVersion version;

@@ -55,8 +55,8 @@ absl::StatusOr<double> Number(const Json& value, absl::string_view name) {
 absl::StatusOr<double> Rank(const Json& value, absl::string_view name) {
   ABSL_ASSIGN_OR_RETURN(const double rank, Number(value, name));
   if (rank < 1 || rank > kMaxRank || rank != std::floor(rank)) {
-    return Invalid(absl::StrCat(name, " is ", rank, "; it must be a whole number from 1 to ",
-                                static_cast<int64_t>(kMaxRank)));
+    return Invalid(
+        absl::StrCat(name, " is ", rank, "; it must be a whole number from 1 to ", static_cast<int64_t>(kMaxRank)));
   }
   return rank;
 }
@@ -68,16 +68,15 @@ bool IsSet(const Json& json, const char* key) {
 
 // Configurations whose adapters are more than scale * up * down.
 absl::Status CheckPlain(const Json& json) {
-  for (const char* const key : {"use_dora", "use_qalora", "lora_bias", "alora_invocation_tokens",
-                                "megatron_config", "trainable_token_indices"}) {
+  for (const char* const key : {"use_dora", "use_qalora", "lora_bias", "alora_invocation_tokens", "megatron_config",
+                                "trainable_token_indices"}) {
     if (IsSet(json, key)) {
       return Unsupported(key);
     }
   }
   const auto type = json.find("peft_type");
   if (type != json.end() && *type != "LORA") {
-    return Unsupported(absl::StrCat(
-        "peft_type ", PrintableName(type->is_string() ? type->get<std::string>() : "")));
+    return Unsupported(absl::StrCat("peft_type ", PrintableName(type->is_string() ? type->get<std::string>() : "")));
   }
   // These change the base weights before training, so the tensors alone do not say the adapter's
   // change.
@@ -100,16 +99,14 @@ absl::StatusOr<std::vector<PeftScaling::Pattern>> PeftScaling::ReadPatterns(cons
     return patterns;
   }
   if (!json.is_object() || json.size() > kMaxPatterns) {
-    return Invalid(
-        absl::StrCat("a pattern table is no object of at most ", kMaxPatterns, " entries"));
+    return Invalid(absl::StrCat("a pattern table is no object of at most ", kMaxPatterns, " entries"));
   }
   RE2::Options options;
   options.set_log_errors(false);
   options.set_max_mem(1 << 18);
   for (const auto& [key, value] : json.items()) {
     if (key.size() > kMaxPatternBytes) {
-      return Invalid(
-          absl::StrCat("a pattern of ", key.size(), " bytes; allowed are ", kMaxPatternBytes));
+      return Invalid(absl::StrCat("a pattern of ", key.size(), " bytes; allowed are ", kMaxPatternBytes));
     }
     auto path = std::make_shared<RE2>(absl::StrCat("(?:.*\\.)?(?:", key, ")"), options);
     if (!path->ok()) {
@@ -148,10 +145,9 @@ absl::StatusOr<PeftScaling::Config> PeftScaling::ReadConfig(const J& json) {
 
 absl::StatusOr<PeftScaling> PeftScaling::FromMetadata(absl::string_view text) {
   ABSL_ASSIGN_OR_RETURN(const Json json, ParseObject(text));
-  constexpr std::pair<Component, absl::string_view> kPrefixes[] = {
-      {Component::kTextEncoder, "text_encoder."},
-      {Component::kTextEncoder2, "text_encoder_2."},
-      {Component::kUnet, "unet."}};
+  constexpr std::pair<Component, absl::string_view> kPrefixes[] = {{Component::kTextEncoder, "text_encoder."},
+                                                                   {Component::kTextEncoder2, "text_encoder_2."},
+                                                                   {Component::kUnet, "unet."}};
   Json parts[3];
   for (const auto& [key, value] : json.items()) {
     for (const auto& [component, prefix] : kPrefixes) {
@@ -179,8 +175,7 @@ absl::StatusOr<PeftScaling> PeftScaling::FromConfig(absl::string_view text) {
   return scaling;
 }
 
-absl::StatusOr<std::optional<double>> PeftScaling::ScaleOf(const AdaptableModule& module,
-                                                           int64_t rank) const {
+absl::StatusOr<std::optional<double>> PeftScaling::ScaleOf(const AdaptableModule& module, int64_t rank) const {
   const std::optional<Config>& config = configs_[static_cast<size_t>(module.component)];
   if (!config.has_value()) {
     return std::nullopt;
@@ -196,12 +191,11 @@ absl::StatusOr<std::optional<double>> PeftScaling::ScaleOf(const AdaptableModule
   const std::optional<double> pattern_rank = first_match(config->ranks);
   const std::optional<double> said = pattern_rank.has_value() ? pattern_rank : config->rank;
   if (said.has_value() && *said != static_cast<double>(rank)) {
-    return Invalid(absl::StrCat("module \"", module.path, "\" has rank ", *said,
-                                " by the configuration and ", rank, " by its tensors"));
+    return Invalid(absl::StrCat("module \"", module.path, "\" has rank ", *said, " by the configuration and ", rank,
+                                " by its tensors"));
   }
   const double alpha = first_match(config->alphas).value_or(config->alpha);
-  return alpha /
-         (config->rslora ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));
+  return alpha / (config->rslora ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));
 }
 
 }  // namespace hotlora

@@ -44,24 +44,21 @@ SafetensorsWriter Adapter(int64_t rank, float value = 0.5f) {
 class FakeWeights {
  public:
   AdapterWeightsMaker Maker() {
-    return
-        [this](
-            const ParsedAdapter& parsed) -> absl::StatusOr<std::shared_ptr<const AdapterWeights>> {
-          made_.fetch_add(1);
-          {
-            absl::MutexLock lock(&mutex_);
-            mutex_.Await(absl::Condition(
-                +[](bool* held) { return !*held; }, &held_));
-            if (!failure_.ok()) {
-              return failure_;
-            }
-          }
-          live_bytes_.fetch_add(static_cast<int64_t>(parsed.tensor_bytes));
-          std::shared_ptr<void> owner(nullptr, [this, bytes = parsed.tensor_bytes](void*) {
-            live_bytes_.fetch_sub(static_cast<int64_t>(bytes));
-          });
-          return std::shared_ptr<const AdapterWeights>(std::move(owner), nullptr);
-        };
+    return [this](const ParsedAdapter& parsed) -> absl::StatusOr<std::shared_ptr<const AdapterWeights>> {
+      made_.fetch_add(1);
+      {
+        absl::MutexLock lock(&mutex_);
+        mutex_.Await(absl::Condition(
+            +[](bool* held) { return !*held; }, &held_));
+        if (!failure_.ok()) {
+          return failure_;
+        }
+      }
+      live_bytes_.fetch_add(static_cast<int64_t>(parsed.tensor_bytes));
+      std::shared_ptr<void> owner(
+          nullptr, [this, bytes = parsed.tensor_bytes](void*) { live_bytes_.fetch_sub(static_cast<int64_t>(bytes)); });
+      return std::shared_ptr<const AdapterWeights>(std::move(owner), nullptr);
+    };
   }
 
   void Hold(bool held) {
@@ -92,16 +89,13 @@ class AdapterStoreTest : public testing::Test {
     AdapterStoreOptions options;
     options.directory = folder_.path();
     options.host_bytes = host_bytes;
-    store_ =
-        AdapterStore::Create(options, MakeModules(TinySdxl()), &metrics_, weights_.Maker()).value();
+    store_ = AdapterStore::Create(options, MakeModules(TinySdxl()), &metrics_, weights_.Maker()).value();
   }
 
   void Save(const std::string& name, const SafetensorsWriter& writer) {
     writer.Save(folder_.Under(name + ".safetensors"));
   }
-  void Remove(const std::string& name) {
-    std::filesystem::remove(folder_.Under(name + ".safetensors"));
-  }
+  void Remove(const std::string& name) { std::filesystem::remove(folder_.Under(name + ".safetensors")); }
 
   std::unique_ptr<AdapterLease> Acquire(const std::string& name) {
     absl::StatusOr<std::unique_ptr<AdapterLease>> lease = store_->Acquire(name);
@@ -178,8 +172,7 @@ TEST_F(AdapterStoreTest, ReplacedFileIsANewVersionAndTheOldOneLivesWithItsLease)
   EXPECT_EQ(now->info().rank_max, 3u);
   EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(5 * kBytesPerRank));
   old.reset();
-  EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(5 * kBytesPerRank))
-      << "still held by its weights";
+  EXPECT_EQ(weights_.live_bytes(), static_cast<int64_t>(5 * kBytesPerRank)) << "still held by its weights";
 }
 
 TEST_F(AdapterStoreTest, BrokenReplacementLeavesTheOldVersionServing) {
@@ -332,9 +325,7 @@ TEST_F(AdapterStoreTest, CountsWhatHappens) {
   EXPECT_EQ(requests("host", "miss"), 3);
   EXPECT_EQ(requests("disk", "hit"), 2);
   EXPECT_EQ(requests("disk", "miss"), 1);
-  EXPECT_EQ(
-      Figure("hotlora_adapter_cache_evictions_total", {{"reason", "explicit"}, {"tier", "host"}}),
-      1);
+  EXPECT_EQ(Figure("hotlora_adapter_cache_evictions_total", {{"reason", "explicit"}, {"tier", "host"}}), 1);
 }
 
 TEST_F(AdapterStoreTest, UnloadedWhileLoadingDoesNotStay) {
@@ -394,8 +385,7 @@ TEST_F(AdapterStoreTest, SixteenThreadsAndAWriterLoseNothing) {
           wrong += (*lease)->info().name != name(t + i) || (*lease)->info().rank_max == 0;
         } else {
           ++refused;
-          wrong += !absl::IsResourceExhausted(lease.status()) &&
-                   !absl::IsFailedPrecondition(lease.status());
+          wrong += !absl::IsResourceExhausted(lease.status()) && !absl::IsFailedPrecondition(lease.status());
         }
         if (i % 7 == t % 7) {
           wrong += !store_->Unload(name(i)).ok();

@@ -28,8 +28,8 @@ std::vector<float> Ramp(size_t count) {
 class AdapterWeightsTest : public testing::Test {
  protected:
   std::shared_ptr<const AdapterWeights> Make(const SafetensorsWriter& writer) {
-    parsed_ = std::make_unique<ParsedAdapter>(
-        ParseAdapter(writer.Parse(), keys_, table_, AdapterFileOptions()).value());
+    parsed_ =
+        std::make_unique<ParsedAdapter>(ParseAdapter(writer.Parse(), keys_, table_, AdapterFileOptions()).value());
     return MakeAdapterWeights(*parsed_).value();
   }
 
@@ -42,8 +42,7 @@ TEST_F(AdapterWeightsTest, ShapesAreThoseOfTheMerge) {
   SafetensorsWriter writer;
   writer.Add("unet.conv_in.lora_A.weight", "F32", {2, 4, 3, 3}, Ramp(72));
   writer.Add("unet.conv_in.lora_B.weight", "F32", {32, 2, 1, 1}, Ramp(64));
-  writer.Add("unet.conv_out.lora_A.weight", "BF16", {1, 32, 3, 3},
-             std::vector<uint16_t>(288, 0x3F80));
+  writer.Add("unet.conv_out.lora_A.weight", "BF16", {1, 32, 3, 3}, std::vector<uint16_t>(288, 0x3F80));
   writer.Add("unet.conv_out.lora_B.weight", "F64", {4, 1, 1, 1}, std::vector<double>{1, 2, 3, 4});
   const auto weights = Make(writer);
   ASSERT_EQ(weights->deltas.size(), 2u);
@@ -75,8 +74,7 @@ TEST_F(AdapterWeightsTest, TuckerKeepsItsCore) {
 }
 
 TEST_F(AdapterWeightsTest, BytesAreExactlyThoseOfTheTensors) {
-  for (const auto& entry :
-       std::filesystem::directory_iterator(HOTLORA_GOLDEN_DIR "/adapters/files")) {
+  for (const auto& entry : std::filesystem::directory_iterator(HOTLORA_GOLDEN_DIR "/adapters/files")) {
     SCOPED_TRACE(entry.path().filename());
     auto file = SafetensorsFile::ReadFile(entry.path(), 1 << 20).value();
     const auto parsed = ParseAdapter(std::move(file), keys_, table_, AdapterFileOptions());

@@ -74,12 +74,10 @@ TEST_F(KeyMapTest, FindsTheExamplesOfTheTable) {
       {"mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_out",
        "unet mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"},
       {"lora_te1_text_model_encoder_layers_11_mlp_fc1", "te1 text_model.encoder.layers.11.mlp.fc1"},
-      {"lora_te_text_model_encoder_layers_0_self_attn_q_proj",
-       "te1 text_model.encoder.layers.0.self_attn.q_proj"},
+      {"lora_te_text_model_encoder_layers_0_self_attn_q_proj", "te1 text_model.encoder.layers.0.self_attn.q_proj"},
       {"lora_te2_text_model_encoder_layers_31_mlp_fc1", "te2 text_model.encoder.layers.31.mlp.fc1"},
       {"lora_te2_text_projection", "te2 text_projection"},
-      {"text_encoder.encoder.layers.3.self_attn.out_proj",
-       "te1 text_model.encoder.layers.3.self_attn.out_proj"},
+      {"text_encoder.encoder.layers.3.self_attn.out_proj", "te1 text_model.encoder.layers.3.self_attn.out_proj"},
       {"text_encoder_2.text_model.encoder.layers.3.self_attn.to_out",
        "te2 text_model.encoder.layers.3.self_attn.out_proj"},
   };
@@ -92,16 +90,14 @@ TEST_F(KeyMapTest, KnowsNothingElse) {
   for (const char* const spelling :
        {"", "lora_unet_", "lora_unet_down_blocks_0_attentions_0_proj_in", "lora_unet_conv",
         "lora_te1_text_model_encoder_layers_12_mlp_fc1", "text_model.encoder.layers.0.mlp.fc1",
-        "lora_unet_double_blocks_0_img_attn_qkv", "unet.Conv_in",
-        "lora_unet_input_blocks_1_1_proj_in"}) {
+        "lora_unet_double_blocks_0_img_attn_qkv", "unet.Conv_in", "lora_unet_input_blocks_1_1_proj_in"}) {
     EXPECT_EQ(PathOf(spelling), "") << spelling;
   }
 }
 
 TEST_F(KeyMapTest, RefusesASpellingOfTwoModules) {
   ModuleTable table;
-  table.modules = {{Component::kUnet, "block.a_b", {4, 4}, false},
-                   {Component::kUnet, "block_a.b", {4, 4}, false}};
+  table.modules = {{Component::kUnet, "block.a_b", {4, 4}, false}, {Component::kUnet, "block_a.b", {4, 4}, false}};
   const absl::Status status = KeyMap::Build(table).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("lora_unet_block_a_b"));
