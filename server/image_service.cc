@@ -20,17 +20,14 @@ namespace hotlora {
 namespace {
 
 // Refuses a request for `violations`, together with whatever else is wrong with it.
-absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> violations,
-                    const RequestLimits& limits) {
+absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> violations, const RequestLimits& limits) {
   const absl::Status rest = ValidateImageRequest(request, limits).status();
   for (FieldViolation& violation : GetErrorDetails(rest).violations) {
     violations.push_back(std::move(violation));
   }
-  std::string message =
-      absl::StrCat(violations.size(), " bad field", violations.size() == 1 ? ": " : "s: ");
+  std::string message = absl::StrCat(violations.size(), " bad field", violations.size() == 1 ? ": " : "s: ");
   for (size_t i = 0; i < violations.size(); ++i) {
-    absl::StrAppend(&message, i == 0 ? "" : "; ", violations[i].field, " ",
-                    violations[i].description);
+    absl::StrAppend(&message, i == 0 ? "" : "; ", violations[i].field, " ", violations[i].description);
   }
   return MakeError(absl::StatusCode::kInvalidArgument, message,
                    ErrorDetails{"INVALID_REQUEST", std::move(violations), {}});
@@ -56,8 +53,7 @@ class Generation : public ImageListener {
   }
 
   // Hands the request to the engine. `self` is this object; on error the engine will never call it.
-  absl::Status Submit(const v1::GenerateImagesRequest& message,
-                      std::shared_ptr<ImageListener> self) {
+  absl::Status Submit(const v1::GenerateImagesRequest& message, std::shared_ptr<ImageListener> self) {
     return CatchExceptions([&]() -> absl::Status {
       rpc_.set_request_id(message.request_id());
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kGenerate));
@@ -65,14 +61,13 @@ class Generation : public ImageListener {
       if (!mapped.violations.empty()) {
         return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
       }
-      return engine_
-          ->Submit(mapped.request, std::move(self),
-                   [this](const Admission& admission) { Admit(admission); })
+      return engine_->Submit(mapped.request, std::move(self), [this](const Admission& admission) { Admit(admission); })
           .status();
     });
   }
 
-  // Asks the engine to end the request, as the caller has gone; OnDone follows. Without mu_: the engine may call back at once.
+  // Asks the engine to end the request, as the caller has gone; OnDone follows. Without mu_: the engine may call back
+  // at once.
   void CancelGeneration() {
     std::string id;
     absl::Status why;
@@ -233,8 +228,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
   // Guarded by mu_.
   std::shared_ptr<ImageStream> held_by_grpc_;  // until gRPC's last call
   ImageEventQueue queue_;
-  v1::GenerateImagesEvent
-      event_;  // what gRPC is sending; it lives until OnWriteDone, or to the end
+  v1::GenerateImagesEvent event_;  // what gRPC is sending; it lives until OnWriteDone, or to the end
   bool writing_ = false;
   bool finished_ = false;  // gRPC has the final status
   bool gone_ = false;      // the caller hears nothing any more
@@ -246,8 +240,7 @@ class WholeImages final : public grpc::ServerUnaryReactor,
                           public Generation,
                           public std::enable_shared_from_this<WholeImages> {
  public:
-  WholeImages(ServiceContext* service, grpc::CallbackServerContext* context,
-              v1::GenerateImagesResponse* response)
+  WholeImages(ServiceContext* service, grpc::CallbackServerContext* context, v1::GenerateImagesResponse* response)
       : Generation(service, "GenerateImages", context), response_(response) {}
 
   void Start(const v1::GenerateImagesRequest& request) {
