@@ -16,8 +16,7 @@ namespace hotlora {
 // Masking  causal: token i sees tokens 0 to i (text encoders)
 // Layout   the last dimension contiguous; slices of a wider tensor will do
 // Dtypes   alike; the softmax is computed in float32
-// Source   Vaswani et al. 2017, arXiv 1706.03762, section 3.2; heads are views, nothing is copied
-// around the kernel
+// Source   Vaswani et al. 2017, arXiv 1706.03762, section 3.2; heads are views, without copies
 enum class Masking { kNone, kCausal };
 at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                        Masking masking = Masking::kNone);

@@ -19,8 +19,8 @@ struct Conv2dOptions {
 
 // A two-dimensional convolution with bias.
 //
-// Shapes   x [rows, in, height, width]; weight [out, in, kernel, kernel]; y [rows, out, height',
-// width'] Layout   x, weight and y are channels_last: [rows, height, width, channels] in memory
+// Shapes   x [rows, in, height, width]; weight [out, in, kernel, kernel]; y [rows, out, ...]
+// Layout   x, weight and y are channels_last: [rows, height, width, channels] in memory
 // Dtypes   alike
 // Threads  const
 struct Conv2d {

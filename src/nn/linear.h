@@ -28,8 +28,8 @@ struct Linear {
 
   at::Tensor forward(const at::Tensor& x) const;
 
-  // Its storage is the module's live weight (or the modules', one below the other): adapters rebuild
-  // it in place.
+  // Its storage is the module's live weight (or the modules', one below the other): adapters
+  // rebuild it in place.
   at::Tensor weight;
   at::Tensor bias;
 };

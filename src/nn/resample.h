@@ -12,8 +12,7 @@ namespace hotlora {
 
 // Halves height and width (rounded up) by a 3x3 convolution of stride 2.
 //
-// Shapes   x [rows, channels, height, width]; y [rows, channels, (height + 1) / 2, (width + 1) /
-// 2]; channels_last
+// Shapes   x [rows, channels, height, width]; y the same, height and width halved; channels_last
 struct Downsample2d {
   Downsample2d() = default;
   Downsample2d(const ParameterScope& scope, int64_t channels);

@@ -24,9 +24,10 @@ struct ResnetBlockOptions {
 // Two normalised 3x3 convolutions with a shift by the time embedding between them, added to the
 // input; a 1x1 convolution brings the input to `out` channels where they differ.
 //
-// Shapes   x [rows, in, height, width]; time_silu [rows, time_width]; y [rows, out, height, width];
-// channels_last Threads  const Source   diffusers models/resnet.py, ResnetBlock2D with
-// time_embedding_norm "default"
+// Shapes   x [rows, in, height, width]; time_silu [rows, time_width]; y [rows, out, height, width]
+// Layout   channels_last
+// Threads  const
+// Source   diffusers models/resnet.py, ResnetBlock2D with time_embedding_norm "default"
 struct ResnetBlock {
   ResnetBlock() = default;
   ResnetBlock(const ParameterScope& scope, const ResnetBlockOptions& options);

@@ -1,5 +1,6 @@
 #include "src/nn/timestep_embedding.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/silu.h>

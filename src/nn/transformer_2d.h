@@ -41,9 +41,10 @@ struct TransformerBlock {
 
 // An image's pixels as tokens through a stack of transformer blocks, added to the image.
 //
-// Shapes   x, y [rows, channels, height, width], channels_last, so that tokens are a view; context
-// as above Threads  const Source   diffusers models/transformers/transformer_2d.py with linear
-// projections
+// Shapes   x, y [rows, channels, height, width]; context [rows, context tokens, context width]
+// Layout   channels_last, so that tokens are a view
+// Threads  const
+// Source   diffusers models/transformers/transformer_2d.py with linear projections
 struct Transformer2d {
   Transformer2d() = default;
   Transformer2d(const ParameterScope& scope, const Transformer2dOptions& options);

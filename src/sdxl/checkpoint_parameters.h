@@ -17,10 +17,11 @@ namespace hotlora {
 // The two storages of a weight that adapters may change, on one device. Both stay where they are
 // for as long as the model lives.
 struct AdaptableWeight {
-  at::Tensor
-      live;  // what the network computes with, in the compute dtype; convolutions are channels_last
-  at::Tensor clean;  // the checkpoint's own bytes in their stored dtype, contiguous; never written
-                     // after the load
+  // What the network computes with, in the compute dtype. A convolution's is channels_last; that of
+  // a linear layer may be some rows of a larger tensor, but is contiguous.
+  at::Tensor live;
+  // The checkpoint's own bytes in their stored dtype, contiguous; never written after the load.
+  at::Tensor clean;
 };
 
 // Collects, while networks are built, the modules that adapters may change, in the order in which

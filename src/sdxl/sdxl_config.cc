@@ -1,5 +1,6 @@
 #include "src/sdxl/sdxl_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>

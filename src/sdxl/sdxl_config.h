@@ -50,8 +50,8 @@ struct UnetConfig {
   bool cosine_first = true;      // flip_sin_to_cos
   double frequency_shift = 0.0;  // freq_shift
   int64_t size_id_width = 0;     // addition_time_embed_dim: sinusoid of each of the six size ids
-  int64_t addition_in =
-      0;  // projection_class_embeddings_input_dim: pooled width + 6 * size_id_width
+  // projection_class_embeddings_input_dim: the pooled width + 6 * size_id_width.
+  int64_t addition_in = 0;
   std::vector<UnetLevel> levels;
 
   // Of the timestep embedding that every resnet takes.

@@ -23,10 +23,9 @@ namespace hotlora {
 // beside the adaptable weights their clean copies. All its memory is allocated by Load and stays
 // until it is destroyed.
 //
-// Threads  the networks are const. Whoever rewrites live weights (the step thread, through
-// nn/weight_merge) must be the only
-//          one that runs text encoders and UNet meanwhile; tokenizers and VAE decoder may be used
-//          at any time.
+// Threads  the networks are const; tokenizers and VAE decoder may be used at any time. Whoever
+//          rewrites live weights (the step thread, through nn/weight_merge) must be the only one
+//          that runs text encoders and UNet meanwhile.
 class SdxlModel {
  public:
   // Reads the diffusers-layout `folder`; text encoders and UNet compute in place.dtype, the VAE in

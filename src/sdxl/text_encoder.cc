@@ -1,5 +1,6 @@
 #include "src/sdxl/text_encoder.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/sigmoid.h>

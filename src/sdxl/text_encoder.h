@@ -22,21 +22,18 @@ struct TextEncoding {
 // A CLIP text encoder: CLIP ViT-L or OpenCLIP bigG, by its config.
 //
 // Threads  const
-// Source   Radford et al. 2021, arXiv 2103.00020; transformers models/clip/modeling_clip.py,
-// CLIPTextModelWithProjection;
+// Source   Radford et al. 2021, arXiv 2103.00020; transformers models/clip/modeling_clip.py;
 //          which layer SDXL takes: Podell et al. 2023, arXiv 2307.01952, section 2.1
 class TextEncoder {
  public:
   TextEncoder(const ParameterScope& scope, const TextEncoderConfig& config);
 
-  // hidden: the state that layer (layers - 1 - clip_skip) puts out, the last but one for clip_skip
-  // 0. pooled: the last layer's state at the end token, normalised and projected, whatever
-  // clip_skip.
+  // hidden: what layer number (layers - 1 - clip_skip) puts out: for clip_skip 0 the last but one.
+  // pooled: the last layer's state at the end token, normalised and projected, whatever clip_skip.
   //
   // Shapes   ids [rows, tokens] on the CPU, tokens at most the config's positions
   // Dtypes   ids int64; the encoding in the encoder's dtype, on its device
-  // Errors   throws c10::Error on ids outside the vocabulary, or where clip_skip reaches past the
-  // first layer
+  // Errors   throws c10::Error on ids outside the vocabulary and on clip_skip beyond layers - 1
   TextEncoding forward(const at::Tensor& ids, int64_t clip_skip) const;
 
   const TextEncoderConfig& config() const { return config_; }

@@ -1,5 +1,6 @@
 #include "src/sdxl/vae_decoder.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/tensor.h>
 

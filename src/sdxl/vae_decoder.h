@@ -18,10 +18,10 @@ namespace hotlora {
 
 // The decoder half of SDXL's autoencoder.
 //
-// Dtype    whatever its parameters have; SdxlModel builds it in float32, since float16 overflows in
-// SDXL's VAE (facts C8) Layout   channels_last inside Threads  const: one thread may decode while
-// another runs the UNet Source   Rombach et al. 2021, arXiv 2112.10752; diffusers
-// models/autoencoders/vae.py, Decoder
+// Dtype    its parameters'; SdxlModel builds it in float32: float16 overflows in SDXL's VAE
+// Layout   channels_last inside
+// Threads  const: one thread may decode while another runs the UNet
+// Source   Rombach et al. 2021, arXiv 2112.10752; diffusers models/autoencoders/vae.py, Decoder
 class VaeDecoder {
  public:
   // Takes "post_quant_conv" and "decoder" of the VAE's parameters.
@@ -29,9 +29,11 @@ class VaeDecoder {
 
   // A finished latent as an image.
   //
-  // Shapes   latents [rows, latent channels, height, width]; image [rows, 3, height * factor, width
-  // * factor], contiguous Dtypes   latents any floating type; image the decoder's Range    about -1
-  // to 1, not clamped Errors   throws c10::Error where the image is not finite
+  // Shapes   latents [rows, latent channels, height, width];
+  //          image [rows, 3, height * factor, width * factor], contiguous
+  // Dtypes   latents any floating type; image the decoder's
+  // Range    about -1 to 1, not clamped
+  // Errors   throws c10::Error where the image is not finite
   at::Tensor forward(const at::Tensor& latents) const;
 
   const VaeConfig& config() const { return config_; }

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -174,6 +175,14 @@ TEST(SdxlModelTest, ListsFaultsOfAllComponentsAtOnce) {
   EXPECT_THAT(std::string(model.status().message()),
               AllOf(HasSubstr("text_model.encoder.layers.3."), HasSubstr("transformer_blocks.1."),
                     HasSubstr("decoder.up_blocks.0.resnets.3.")));
+}
+
+TEST(SdxlModelTest, RefusesATokenizerLargerThanItsEncodersTable) {
+  CheckpointCopy copy;
+  copy.EditConfig("text_encoder_2/config.json", {{"vocab_size", 49407}});
+  absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(copy.folder(), TestPlace());
+  ASSERT_EQ(model.status().code(), absl::StatusCode::kFailedPrecondition) << model.status();
+  EXPECT_THAT(std::string(model.status().message()), HasSubstr("tokenizer_2 has 49408 tokens"));
 }
 
 TEST(SdxlModelTest, NamesTensorsOfAnotherShape) {

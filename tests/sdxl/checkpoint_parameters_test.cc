@@ -1,0 +1,72 @@
+#include "src/sdxl/checkpoint_parameters.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "tests/golden_support.h"
+
+namespace hotlora {
+namespace {
+
+ComponentWeights SmallComponent() {
+  return ComponentWeights("unet", {{"attn.to_q.weight", at::randn({3, 4}).to(at::kHalf)},
+                                   {"attn.to_k.weight", at::randn({3, 4}).to(at::kHalf)},
+                                   {"proj_in.weight", at::randn({4, 4, 1, 1})},
+                                   {"conv.weight", at::randn({2, 3, 3, 3})},
+                                   {"encoder.conv.weight", at::randn({1})},
+                                   {"encoder.conv.bias", at::randn({1})}});
+}
+
+TEST(CheckpointParametersTest, StackedModulesAreRowsOfOneTensor) {
+  c10::InferenceMode guard;
+  ComponentWeights weights = SmallComponent();
+  AdaptableModules modules;
+  CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet,
+                                  modules);
+  const at::Tensor stack =
+      parameters.TakeStackedWeights({"attn.to_q", "attn.to_k"}, {3, 4}, /*has_bias=*/false);
+  EXPECT_EQ(stack.sizes(), at::IntArrayRef({6, 4}));
+  ASSERT_EQ(modules.weights.size(), 2u);
+  EXPECT_EQ(modules.table.modules[1].path, "attn.to_k");
+  EXPECT_EQ(modules.weights[1].clean.scalar_type(), at::kHalf);
+  EXPECT_TRUE(at::equal(stack.narrow(0, 3, 3), modules.weights[1].clean.to(at::kFloat)));
+  modules.weights[1].live.fill_(7.0);
+  EXPECT_TRUE((stack.narrow(0, 3, 3) == 7.0).all().item<bool>()) << "live is not the stack's rows";
+  EXPECT_FALSE((stack.narrow(0, 0, 3) == 7.0).any().item<bool>());
+}
+
+TEST(CheckpointParametersTest, TakesALinearStoredAsAPointwiseConvolution) {
+  c10::InferenceMode guard;
+  ComponentWeights weights = SmallComponent();
+  AdaptableModules modules;
+  CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet,
+                                  modules);
+  const at::Tensor weight = parameters.TakeModuleWeight("proj_in", {4, 4}, /*has_bias=*/true);
+  EXPECT_EQ(weight.sizes(), at::IntArrayRef({4, 4}));
+  EXPECT_EQ(modules.table.modules[0].weight_shape, std::vector<int64_t>({4, 4}));
+  EXPECT_EQ(modules.weights[0].clean.sizes(), at::IntArrayRef({4, 4}));
+}
+
+TEST(CheckpointParametersTest, ConvolutionsAreChannelsLastAndCleanOnesAsStored) {
+  c10::InferenceMode guard;
+  ComponentWeights weights = SmallComponent();
+  AdaptableModules modules;
+  CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet,
+                                  modules);
+  const at::Tensor weight = parameters.TakeModuleWeight("conv", {2, 3, 3, 3}, /*has_bias=*/true);
+  EXPECT_TRUE(weight.is_contiguous(at::MemoryFormat::ChannelsLast));
+  EXPECT_TRUE(modules.weights[0].clean.is_contiguous());
+  EXPECT_TRUE(at::equal(weight, modules.weights[0].clean));
+  EXPECT_NE(weight.data_ptr(), modules.weights[0].clean.data_ptr());
+}
+
+TEST(CheckpointParametersTest, IgnoredTensorsAreNotSurplus) {
+  ComponentWeights weights = SmallComponent();
+  weights.Ignore("encoder.");
+  const std::string message(weights.CheckComplete().message());
+  EXPECT_EQ(message.find("encoder."), std::string::npos) << message;
+  EXPECT_NE(message.find("conv.weight"), std::string::npos) << message;
+}
+
+}  // namespace
+}  // namespace hotlora
