@@ -27,8 +27,7 @@ absl::Status Bad(const Parts&... parts) {
 // The number of SAMPLER_EULER from "euler", or from "dpmpp-2m": the enum's names without prefix, in
 // lower case.
 template <typename Enum>
-absl::StatusOr<Enum> ParseEnum(absl::string_view flag, absl::string_view prefix,
-                               const std::string& text) {
+absl::StatusOr<Enum> ParseEnum(absl::string_view flag, absl::string_view prefix, const std::string& text) {
   const google::protobuf::EnumDescriptor* const names = google::protobuf::GetEnumDescriptor<Enum>();
   std::string wanted = absl::AsciiStrToUpper(absl::StrReplaceAll(text, {{"-", "_"}}));
   const auto* found = names->FindValueByName(absl::StrCat(prefix, wanted));
@@ -39,20 +38,18 @@ absl::StatusOr<Enum> ParseEnum(absl::string_view flag, absl::string_view prefix,
   for (int i = 1; i < names->value_count(); ++i) {
     absl::string_view name = names->value(i)->name();
     absl::ConsumePrefix(&name, prefix);
-    absl::StrAppend(&allowed, i == 1 ? "" : ", ",
-                    absl::StrReplaceAll(absl::AsciiStrToLower(name), {{"_", "-"}}));
+    absl::StrAppend(&allowed, i == 1 ? "" : ", ", absl::StrReplaceAll(absl::AsciiStrToLower(name), {{"_", "-"}}));
   }
   return Bad(flag, " is \"", text, "\"; allowed are ", allowed);
 }
 
 // What a file's ending says; UNSPECIFIED where it says nothing.
 v1::ImageFormat FormatOfEnding(absl::string_view file) {
-  static constexpr std::pair<absl::string_view, v1::ImageFormat> kEndings[] = {
-      {".png", v1::IMAGE_FORMAT_PNG},
-      {".jpg", v1::IMAGE_FORMAT_JPEG},
-      {".jpeg", v1::IMAGE_FORMAT_JPEG},
-      {".webp", v1::IMAGE_FORMAT_WEBP},
-      {".rgb", v1::IMAGE_FORMAT_RAW_RGB8}};
+  static constexpr std::pair<absl::string_view, v1::ImageFormat> kEndings[] = {{".png", v1::IMAGE_FORMAT_PNG},
+                                                                               {".jpg", v1::IMAGE_FORMAT_JPEG},
+                                                                               {".jpeg", v1::IMAGE_FORMAT_JPEG},
+                                                                               {".webp", v1::IMAGE_FORMAT_WEBP},
+                                                                               {".rgb", v1::IMAGE_FORMAT_RAW_RGB8}};
   for (const auto& [ending, format] : kEndings) {
     if (absl::EndsWithIgnoreCase(file, ending)) {
       return format;
@@ -76,20 +73,15 @@ struct Given {
 };
 
 void AddConnection(CLI::App& app, ConnectionOptions& connection, Given& given) {
-  app.add_option("--server", connection.server,
-                 "HOST:PORT of the server, 127.0.0.1:50051 (HOTLORA_SERVER)");
+  app.add_option("--server", connection.server, "HOST:PORT of the server, 127.0.0.1:50051 (HOTLORA_SERVER)");
   app.add_flag("--tls", connection.tls, "use TLS");
-  app.add_option("--tls-ca", connection.tls_ca,
-                 "PEM file of the authority to trust (implies --tls)");
+  app.add_option("--tls-ca", connection.tls_ca, "PEM file of the authority to trust (implies --tls)");
   app.add_option("--tls-cert", connection.tls_cert, "PEM file of our certificate, for mutual TLS");
   app.add_option("--tls-key", connection.tls_key, "PEM file of its key");
-  app.add_option("--tls-server-name", connection.tls_server_name,
-                 "name to expect in the server's certificate");
-  app.add_option("--token", connection.token,
-                 "bearer token (HOTLORA_TOKEN); others may see it in `ps`");
+  app.add_option("--tls-server-name", connection.tls_server_name, "name to expect in the server's certificate");
+  app.add_option("--token", connection.token, "bearer token (HOTLORA_TOKEN); others may see it in `ps`");
   app.add_option("--token-file", given.token_file, "file with the bearer token");
-  app.add_option("--timeout", connection.timeout_seconds,
-                 "seconds after which to give up, 0 for never")
+  app.add_option("--timeout", connection.timeout_seconds, "seconds after which to give up, 0 for never")
       ->check(CLI::Range(0.0, 1e6));
 }
 
@@ -100,8 +92,7 @@ void AddGenerate(CLI::App& app, Given& given, Arguments& arguments) {
   app.add_option("--negative-2", given.negative_2, "negative prompt of the second text encoder");
   app.add_option("--adapter", given.adapters, "NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]] (repeatable)")
       ->allow_extra_args(false);
-  app.add_option("--out", arguments.out,
-                 "file to write, - for standard output; several images: FILE-0.png, ...")
+  app.add_option("--out", arguments.out, "file to write, - for standard output; several images: FILE-0.png, ...")
       ->required();
   app.add_option("--width", given.width, "pixels, a multiple of 8");
   app.add_option("--height", given.height, "pixels, a multiple of 8");
@@ -118,8 +109,7 @@ void AddGenerate(CLI::App& app, Given& given, Arguments& arguments) {
   app.add_option("--clip-skip", given.clip_skip, "text encoder layers to leave out");
   app.add_option("--sampler", given.sampler, "euler, ...");
   app.add_option("--schedule", given.schedule, "default, karras, exponential or trailing");
-  app.add_option("--format", given.format,
-                 "png, jpeg, webp or raw-rgb8; else by the file's ending");
+  app.add_option("--format", given.format, "png, jpeg, webp or raw-rgb8; else by the file's ending");
   app.add_option("--quality", given.quality, "of jpeg and webp, 1 to 100");
   app.add_option("--priority", given.priority, "higher first");
   app.add_option("--request-id", given.request_id, "name of the request in logs and answers");
@@ -138,12 +128,12 @@ absl::Status ReadToken(const std::string& path, std::string* token) {
   return absl::OkStatus();
 }
 
-absl::Status FinishConnection(
-    const Given& given, const CLI::App& app,
-    const std::function<std::optional<std::string>(const char*)>& environment,
-    ConnectionOptions* connection) {
-  if (app.count("--server") == 0) {
-    connection->server = environment("HOTLORA_SERVER").value_or(connection->server);
+absl::Status FinishConnection(const Given& given, const CLI::App& app,
+                              const std::function<std::optional<std::string>(const char*)>& environment,
+                              ConnectionOptions* connection) {
+  if (const std::string server = environment("HOTLORA_SERVER").value_or("");
+      app.count("--server") == 0 && !server.empty()) {
+    connection->server = server;
   }
   if (!given.token_file.empty() && !connection->token.empty()) {
     return Bad("--token and --token-file are two ways of one thing: give one");
@@ -160,8 +150,8 @@ absl::Status FinishConnection(
   if (connection->tls_cert.empty() != connection->tls_key.empty()) {
     return Bad("--tls-cert and --tls-key are needed together");
   }
-  connection->tls = connection->tls || !connection->tls_ca.empty() ||
-                    !connection->tls_cert.empty() || !connection->tls_server_name.empty();
+  connection->tls = connection->tls || !connection->tls_ca.empty() || !connection->tls_cert.empty() ||
+                    !connection->tls_server_name.empty();
   return absl::OkStatus();
 }
 
@@ -186,25 +176,21 @@ absl::Status FinishGenerate(const Given& given, Arguments* arguments) {
     ABSL_ASSIGN_OR_RETURN(*request.add_adapters(), ParseAdapter(adapter));
   }
   if (!given.sampler.empty()) {
-    ABSL_ASSIGN_OR_RETURN(const auto sampler,
-                          ParseEnum<v1::Sampler>("--sampler", "SAMPLER_", given.sampler));
+    ABSL_ASSIGN_OR_RETURN(const auto sampler, ParseEnum<v1::Sampler>("--sampler", "SAMPLER_", given.sampler));
     request.set_sampler(sampler);
   }
   if (!given.schedule.empty()) {
-    ABSL_ASSIGN_OR_RETURN(
-        const auto schedule,
-        ParseEnum<v1::NoiseSchedule>("--schedule", "NOISE_SCHEDULE_", given.schedule));
+    ABSL_ASSIGN_OR_RETURN(const auto schedule,
+                          ParseEnum<v1::NoiseSchedule>("--schedule", "NOISE_SCHEDULE_", given.schedule));
     request.set_schedule(schedule);
   }
   const bool to_stdout = arguments->out == "-";
   v1::ImageFormat format = to_stdout ? v1::IMAGE_FORMAT_PNG : FormatOfEnding(arguments->out);
   if (!given.format.empty()) {
-    ABSL_ASSIGN_OR_RETURN(format,
-                          ParseEnum<v1::ImageFormat>("--format", "IMAGE_FORMAT_", given.format));
+    ABSL_ASSIGN_OR_RETURN(format, ParseEnum<v1::ImageFormat>("--format", "IMAGE_FORMAT_", given.format));
   }
   if (format == v1::IMAGE_FORMAT_UNSPECIFIED) {
-    return Bad("--out ", arguments->out,
-               " ends in none of .png, .jpg, .jpeg, .webp, .rgb: give --format");
+    return Bad("--out ", arguments->out, " ends in none of .png, .jpg, .jpeg, .webp, .rgb: give --format");
   }
   request.set_format(format);
   if (to_stdout && given.images.value_or(1) != 1) {
@@ -223,8 +209,7 @@ absl::StatusOr<v1::AdapterRef> ParseAdapter(const std::string& text) {
   v1::AdapterRef adapter;
   double weight = 0;
   double text_encoder_weight = 0;
-  if (parts[0].empty() || parts.size() > 3 ||
-      (parts.size() > 1 && !absl::SimpleAtod(parts[1], &weight)) ||
+  if (parts[0].empty() || parts.size() > 3 || (parts.size() > 1 && !absl::SimpleAtod(parts[1], &weight)) ||
       (parts.size() > 2 && !absl::SimpleAtod(parts[2], &text_encoder_weight))) {
     return Bad("--adapter is \"", text, "\"; it is NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]]");
   }
@@ -234,13 +219,11 @@ absl::StatusOr<v1::AdapterRef> ParseAdapter(const std::string& text) {
   return adapter;
 }
 
-absl::StatusOr<Arguments> ParseArguments(
-    const std::vector<std::string>& words,
-    const std::function<std::optional<std::string>(const char*)>& environment) {
+absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
+                                         const std::function<std::optional<std::string>(const char*)>& environment) {
   Arguments arguments;
   Given given;
-  CLI::App app("hotlora: asks a hotlora-server for images and looks after its adapters.",
-               "hotlora");
+  CLI::App app("hotlora: asks a hotlora-server for images and looks after its adapters.", "hotlora");
   app.set_version_flag("--version", std::string("hotlora ") + HOTLORA_VERSION, "print the version");
   app.set_help_flag("--help", "print this text");
   app.require_subcommand(1);
@@ -252,8 +235,7 @@ absl::StatusOr<Arguments> ParseArguments(
   AddGenerate(*generate, given, arguments);
   CLI::App* const adapters = app.add_subcommand("adapters", "list, get, load and unload adapters");
   adapters->require_subcommand(1);
-  const auto add_command = [&](CLI::App& parent, const char* name, const char* help,
-                               Command command) {
+  const auto add_command = [&](CLI::App& parent, const char* name, const char* help, Command command) {
     CLI::App* const added = parent.add_subcommand(name, help);
     added->callback([&arguments, command] { arguments.command = command; });
     return added;
@@ -261,10 +243,8 @@ absl::StatusOr<Arguments> ParseArguments(
   generate->callback([&] { arguments.command = Command::kGenerate; });
   add_command(*adapters, "list", "list the server's adapters", Command::kListAdapters);
   CLI::App* const get = add_command(*adapters, "get", "show one adapter", Command::kGetAdapter);
-  CLI::App* const load =
-      add_command(*adapters, "load", "load an adapter before its first use", Command::kLoadAdapter);
-  CLI::App* const unload =
-      add_command(*adapters, "unload", "drop an adapter from memory", Command::kUnloadAdapter);
+  CLI::App* const load = add_command(*adapters, "load", "load an adapter before its first use", Command::kLoadAdapter);
+  CLI::App* const unload = add_command(*adapters, "unload", "drop an adapter from memory", Command::kUnloadAdapter);
   for (CLI::App* const command : {get, load, unload}) {
     command->add_option("name", arguments.adapter, "name of the adapter")->required();
   }
@@ -272,8 +252,7 @@ absl::StatusOr<Arguments> ParseArguments(
   add_command(app, "health", "ask whether the server is ready", Command::kHealth);
   add_command(app, "info", "show model and limits", Command::kInfo);
   try {
-    app.parse(
-        std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
   } catch (const CLI::CallForHelp&) {
     const CLI::App* asked = &app;
     while (!asked->get_subcommands().empty()) {
@@ -286,8 +265,7 @@ absl::StatusOr<Arguments> ParseArguments(
     return arguments;
   } catch (const CLI::ParseError& error) {
     if (app.get_subcommands().empty() && !app.remaining().empty()) {
-      return Bad("\"", app.remaining().front(),
-                 "\" is no command; they are generate, adapters, health, info");
+      return Bad("\"", app.remaining().front(), "\" is no command; they are generate, adapters, health, info");
     }
     return Bad(error.what());
   }

@@ -26,15 +26,7 @@ struct ConnectionOptions {
   double timeout_seconds = 0;     // 0: none
 };
 
-enum class Command {
-  kGenerate,
-  kListAdapters,
-  kGetAdapter,
-  kLoadAdapter,
-  kUnloadAdapter,
-  kHealth,
-  kInfo
-};
+enum class Command { kGenerate, kListAdapters, kGetAdapter, kLoadAdapter, kUnloadAdapter, kHealth, kInfo };
 
 struct Arguments {
   Command command = Command::kInfo;
@@ -53,9 +45,8 @@ struct Arguments {
 // Reads `arguments` (without the program's name); `environment` looks up a variable, nullopt where
 // it is not set (HOTLORA_SERVER and HOTLORA_TOKEN are read). Reads the file of --token-file.
 // InvalidArgument says what is wrong.
-absl::StatusOr<Arguments> ParseArguments(
-    const std::vector<std::string>& arguments,
-    const std::function<std::optional<std::string>(const char*)>& environment);
+absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& arguments,
+                                         const std::function<std::optional<std::string>(const char*)>& environment);
 
 // NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]] as an adapter.
 absl::StatusOr<v1::AdapterRef> ParseAdapter(const std::string& text);

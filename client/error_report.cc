@@ -27,8 +27,7 @@ ErrorReport MakeErrorReport(const grpc::Status& status, const std::string& reque
         report.fields.emplace_back(violation.field(), violation.description());
       }
     } else if (detail.UnpackTo(&retry)) {
-      report.retry_seconds =
-          static_cast<double>(retry.retry_delay().seconds()) + retry.retry_delay().nanos() / 1e9;
+      report.retry_seconds = static_cast<double>(retry.retry_delay().seconds()) + retry.retry_delay().nanos() / 1e9;
     }
   }
   return report;

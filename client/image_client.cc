@@ -30,8 +30,7 @@ absl::StatusOr<std::string> ReadPem(absl::string_view flag, const std::string& p
   return text;
 }
 
-absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(
-    const ConnectionOptions& options) {
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const ConnectionOptions& options) {
   if (!options.tls) {
     return grpc::InsecureChannelCredentials();
   }
@@ -44,16 +43,14 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(
 
 std::string RequestId(const grpc::ClientContext& context) {
   const auto found = context.GetServerTrailingMetadata().find("x-request-id");
-  return found == context.GetServerTrailingMetadata().end()
-             ? std::string()
-             : std::string(found->second.data(), found->second.size());
+  return found == context.GetServerTrailingMetadata().end() ? std::string()
+                                                            : std::string(found->second.data(), found->second.size());
 }
 
 // Puts a part of an image with the parts before it.
 grpc::Status AddPart(v1::Image&& part, std::vector<v1::Image>* images) {
   if (part.index() >= 1000) {
-    return grpc::Status(grpc::StatusCode::DATA_LOSS,
-                        absl::StrCat("an image of index ", part.index(), " came"));
+    return grpc::Status(grpc::StatusCode::DATA_LOSS, absl::StrCat("an image of index ", part.index(), " came"));
   }
   if (part.index() >= images->size()) {
     images->resize(part.index() + 1);
@@ -72,15 +69,13 @@ grpc::Status CheckWhole(const GeneratedImages& answer, size_t asked) {
     return grpc::Status(grpc::StatusCode::DATA_LOSS, "the stream ended without a summary");
   }
   if (answer.images.size() != asked) {
-    return grpc::Status(grpc::StatusCode::DATA_LOSS,
-                        absl::StrCat(answer.images.size(), " of ", asked, " images came"));
+    return grpc::Status(grpc::StatusCode::DATA_LOSS, absl::StrCat(answer.images.size(), " of ", asked, " images came"));
   }
   for (size_t i = 0; i < answer.images.size(); ++i) {
     const v1::Image& image = answer.images[i];
     if (!image.has_index() || image.data().size() != image.total_bytes()) {
-      return grpc::Status(grpc::StatusCode::DATA_LOSS,
-                          absl::StrCat("image ", i, " came with ", image.data().size(), " of ",
-                                       image.total_bytes(), " bytes"));
+      return grpc::Status(grpc::StatusCode::DATA_LOSS, absl::StrCat("image ", i, " came with ", image.data().size(),
+                                                                    " of ", image.total_bytes(), " bytes"));
     }
   }
   return grpc::Status::OK;
@@ -105,18 +100,17 @@ ImageClient::ImageClient(ConnectionOptions options, std::shared_ptr<grpc::Channe
 
 void ImageClient::Prepare(grpc::ClientContext* context) const {
   if (options_.timeout_seconds > 0) {
-    context->set_deadline(
-        std::chrono::system_clock::now() +
-        std::chrono::microseconds(static_cast<int64_t>(options_.timeout_seconds * 1e6)));
+    context->set_deadline(std::chrono::system_clock::now() +
+                          std::chrono::microseconds(static_cast<int64_t>(options_.timeout_seconds * 1e6)));
   }
   if (!options_.token.empty()) {
     context->AddMetadata("authorization", "Bearer " + options_.token);
   }
 }
 
-CallResult ImageClient::Generate(
-    const v1::GenerateImagesRequest& request,
-    const std::function<void(const v1::GenerateImagesEvent&)>& on_event, GeneratedImages* images) {
+CallResult ImageClient::Generate(const v1::GenerateImagesRequest& request,
+                                 const std::function<void(const v1::GenerateImagesEvent&)>& on_event,
+                                 GeneratedImages* images) {
   grpc::ClientContext context;
   Prepare(&context);
   const auto reader = v1::ImageService::NewStub(channel_)->StreamGenerateImages(&context, request);
@@ -137,10 +131,11 @@ CallResult ImageClient::Generate(
     }
   }
   CallResult result{reader->Finish(), RequestId(context)};
+  if (result.request_id.empty()) {
+    result.request_id = images->accepted.request_id();  // our own deadline ends a call without trailers
+  }
   if (result.status.ok()) {
-    result.status = parts.ok()
-                        ? CheckWhole(*images, request.has_num_images() ? request.num_images() : 1)
-                        : parts;
+    result.status = parts.ok() ? CheckWhole(*images, request.has_num_images() ? request.num_images() : 1) : parts;
   }
   return result;
 }
@@ -167,8 +162,7 @@ CallResult ImageClient::GetAdapter(const std::string& name, v1::Adapter* adapter
   Prepare(&context);
   v1::GetAdapterRequest request;
   request.set_name(name);
-  const grpc::Status status =
-      v1::AdapterService::NewStub(channel_)->GetAdapter(&context, request, adapter);
+  const grpc::Status status = v1::AdapterService::NewStub(channel_)->GetAdapter(&context, request, adapter);
   return {status, RequestId(context)};
 }
 
@@ -178,8 +172,7 @@ CallResult ImageClient::LoadAdapter(const std::string& name, bool pin, v1::Adapt
   v1::LoadAdapterRequest request;
   request.set_name(name);
   request.set_pin(pin);
-  const grpc::Status status =
-      v1::AdapterService::NewStub(channel_)->LoadAdapter(&context, request, adapter);
+  const grpc::Status status = v1::AdapterService::NewStub(channel_)->LoadAdapter(&context, request, adapter);
   return {status, RequestId(context)};
 }
 
@@ -188,16 +181,14 @@ CallResult ImageClient::UnloadAdapter(const std::string& name, v1::Adapter* adap
   Prepare(&context);
   v1::UnloadAdapterRequest request;
   request.set_name(name);
-  const grpc::Status status =
-      v1::AdapterService::NewStub(channel_)->UnloadAdapter(&context, request, adapter);
+  const grpc::Status status = v1::AdapterService::NewStub(channel_)->UnloadAdapter(&context, request, adapter);
   return {status, RequestId(context)};
 }
 
 CallResult ImageClient::GetServerInfo(v1::ServerInfo* info) {
   grpc::ClientContext context;
   Prepare(&context);
-  const grpc::Status status =
-      v1::ServerService::NewStub(channel_)->GetServerInfo(&context, {}, info);
+  const grpc::Status status = v1::ServerService::NewStub(channel_)->GetServerInfo(&context, {}, info);
   return {status, RequestId(context)};
 }
 
@@ -205,8 +196,7 @@ CallResult ImageClient::IsServing(bool* serving) {
   grpc::ClientContext context;
   Prepare(&context);
   grpc::health::v1::HealthCheckResponse response;
-  const grpc::Status status =
-      grpc::health::v1::Health::NewStub(channel_)->Check(&context, {}, &response);
+  const grpc::Status status = grpc::health::v1::Health::NewStub(channel_)->Check(&context, {}, &response);
   *serving = response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
   return {status, RequestId(context)};
 }

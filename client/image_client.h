@@ -42,8 +42,7 @@ class ImageClient {
   // `on_event` hears each event but images, as it comes; may be null. An answer that ends well with
   // parts missing is DATA_LOSS.
   CallResult Generate(const v1::GenerateImagesRequest& request,
-                      const std::function<void(const v1::GenerateImagesEvent&)>& on_event,
-                      GeneratedImages* images);
+                      const std::function<void(const v1::GenerateImagesEvent&)>& on_event, GeneratedImages* images);
 
   CallResult ListAdapters(std::vector<v1::Adapter>* adapters);  // all pages
   CallResult GetAdapter(const std::string& name, v1::Adapter* adapter);

@@ -45,8 +45,7 @@ int Fail(const Arguments& arguments, const CallResult& result) {
 int Fail(bool json, const absl::Status& status, int code) {
   const std::string message(status.message());
   if (json) {
-    PrintJson(
-        {{"error", {{"code", code == kExitUsage ? "USAGE" : "LOCAL"}, {"message", message}}}});
+    PrintJson({{"error", {{"code", code == kExitUsage ? "USAGE" : "LOCAL"}, {"message", message}}}});
   } else {
     std::fprintf(stderr, "hotlora: %s\n", message.c_str());
   }
@@ -68,8 +67,7 @@ int Generate(ImageClient& client, const Arguments& arguments) {
                                                : ProgressDisplay::Style::kLines;
     ProgressDisplay display(style, stderr);
     result = client.Generate(
-        arguments.request, [&](const v1::GenerateImagesEvent& event) { display.Show(event); },
-        &images);
+        arguments.request, [&](const v1::GenerateImagesEvent& event) { display.Show(event); }, &images);
   }
   if (!result.status.ok()) {
     return Fail(arguments, result);
@@ -80,8 +78,7 @@ int Generate(ImageClient& client, const Arguments& arguments) {
     if (to_stdout) {
       std::fwrite(data.data(), 1, data.size(), stdout);
       if (std::fflush(stdout) != 0) {
-        return Fail(arguments.json, absl::InternalError("standard output cannot be written"),
-                    kExitFailed);
+        return Fail(arguments.json, absl::InternalError("standard output cannot be written"), kExitFailed);
       }
     } else if (absl::Status status = WriteFile(files[i], data); !status.ok()) {
       return Fail(arguments.json, status, kExitFailed);
@@ -115,8 +112,7 @@ int ListAdapters(ImageClient& client, const Arguments& arguments) {
 
 int OneAdapter(ImageClient& client, const Arguments& arguments) {
   v1::Adapter adapter;
-  const CallResult result = arguments.command == Command::kGetAdapter
-                                ? client.GetAdapter(arguments.adapter, &adapter)
+  const CallResult result = arguments.command == Command::kGetAdapter ? client.GetAdapter(arguments.adapter, &adapter)
                             : arguments.command == Command::kLoadAdapter
                                 ? client.LoadAdapter(arguments.adapter, arguments.pin, &adapter)
                                 : client.UnloadAdapter(arguments.adapter, &adapter);
@@ -194,6 +190,4 @@ int Main(const std::vector<std::string>& words) {
 }  // namespace
 }  // namespace hotlora
 
-int main(int argc, char** argv) {
-  return hotlora::Main(std::vector<std::string>(argv + 1, argv + argc));
-}
+int main(int argc, char** argv) { return hotlora::Main(std::vector<std::string>(argv + 1, argv + argc)); }

@@ -33,8 +33,7 @@ absl::Status CheckWritable(const std::string& path) {
     return absl::InvalidArgumentError(absl::StrCat("--out ", path, ": is a folder"));
   }
   if (access(folder.c_str(), W_OK) != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--out ", path, ": its folder: ", std::strerror(errno)));
+    return absl::InvalidArgumentError(absl::StrCat("--out ", path, ": its folder: ", std::strerror(errno)));
   }
   return absl::OkStatus();
 }

@@ -21,10 +21,9 @@ ProgressDisplay::~ProgressDisplay() {
 std::string ProgressDisplay::Describe(const v1::GenerateImagesEvent& event) {
   if (event.has_waiting()) {
     const v1::Waiting& waiting = event.waiting();
-    std::string words =
-        waiting.stage() == "adapter"
-            ? "loading adapters"
-            : absl::StrCat("waiting, ", waiting.queue_position(), " before this one");
+    std::string words = waiting.stage() == "adapter"
+                            ? "loading adapters"
+                            : absl::StrCat("waiting, ", waiting.queue_position(), " before this one");
     if (waiting.estimated_seconds() > 0) {
       absl::StrAppendFormat(&words, ", about %.0f s", waiting.estimated_seconds());
     }
@@ -32,15 +31,14 @@ std::string ProgressDisplay::Describe(const v1::GenerateImagesEvent& event) {
   }
   if (event.has_progress()) {
     const v1::Progress& progress = event.progress();
-    return absl::StrFormat("image %d  step %d/%d  %.2f s/step", progress.image_index(),
-                           progress.step(), progress.total_steps(), progress.step_seconds());
+    return absl::StrFormat("image %d  step %d/%d  %.2f s/step", progress.image_index(), progress.step(),
+                           progress.total_steps(), progress.step_seconds());
   }
   return "";
 }
 
 std::string ProgressDisplay::Bar(uint32_t step, uint32_t total) {
-  const uint32_t full =
-      total == 0 ? 0 : static_cast<uint32_t>(uint64_t{kBarCells} * std::min(step, total) / total);
+  const uint32_t full = total == 0 ? 0 : static_cast<uint32_t>(uint64_t{kBarCells} * std::min(step, total) / total);
   return absl::StrCat("[", std::string(full, '#'), std::string(kBarCells - full, ' '), "]");
 }
 
@@ -51,14 +49,12 @@ void ProgressDisplay::Show(const v1::GenerateImagesEvent& event) {
   }
   const v1::Progress& progress = event.progress();
   if (style_ == Style::kBar) {
-    const std::string bar =
-        event.has_progress() ? Bar(progress.step(), progress.total_steps()) + " " : "";
+    const std::string bar = event.has_progress() ? Bar(progress.step(), progress.total_steps()) + " " : "";
     std::fprintf(stream_, "\r\x1b[K%s%s", bar.c_str(),
                  words.c_str());  // ESC[K: clear to the end of the line
     line_open_ = true;
   } else {
-    const uint32_t tenth =
-        progress.total_steps() == 0 ? 0 : progress.step() * 10 / progress.total_steps();
+    const uint32_t tenth = progress.total_steps() == 0 ? 0 : progress.step() * 10 / progress.total_steps();
     const bool first_step = progress.step() == 1;
     if (event.has_progress() && tenth == last_tenth_ && !first_step) {
       return;  // a line for each tenth is enough for a log

@@ -41,9 +41,7 @@ std::string StateWord(const v1::Adapter& adapter) {
   }
 }
 
-std::string MiB(uint64_t bytes) {
-  return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
-}
+std::string MiB(uint64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20)); }
 
 }  // namespace
 
@@ -52,27 +50,22 @@ std::string GenerationText(const GeneratedImages& images, const std::vector<std:
   std::string text;
   for (size_t i = 0; i < images.images.size(); ++i) {
     const v1::Image& image = images.images[i];
-    absl::StrAppend(&text, files[i], "  ", image.width(), "x", image.height(), "  seed ",
-                    image.seed(), "\n");
+    absl::StrAppend(&text, files[i], "  ", image.width(), "x", image.height(), "  seed ", image.seed(), "\n");
   }
-  absl::StrAppendFormat(
-      &text, "%.2f s: queue %.2f, adapters %.2f, encode %.2f, denoise %.2f, decode %.2f  (%s)\n",
-      summary.total_seconds(), summary.queue_seconds(), summary.adapter_seconds(),
-      summary.encode_seconds(), summary.denoise_seconds(), summary.decode_seconds(),
-      summary.dtype());
+  absl::StrAppendFormat(&text, "%.2f s: queue %.2f, adapters %.2f, encode %.2f, denoise %.2f, decode %.2f  (%s)\n",
+                        summary.total_seconds(), summary.queue_seconds(), summary.adapter_seconds(),
+                        summary.encode_seconds(), summary.denoise_seconds(), summary.decode_seconds(), summary.dtype());
   for (const v1::AppliedAdapter& adapter : summary.adapters()) {
     absl::StrAppend(&text, "adapter ", adapter.name(), "  weight ", adapter.weight(), "  found on ",
                     TierWord(adapter.tier_found()), "  ", adapter.matched_modules(), " modules\n");
     if (adapter.unmatched_keys_size() > 0) {
-      absl::StrAppend(&text, "  not applied: ", absl::StrJoin(adapter.unmatched_keys(), ", "),
-                      "\n");
+      absl::StrAppend(&text, "  not applied: ", absl::StrJoin(adapter.unmatched_keys(), ", "), "\n");
     }
   }
   return text;
 }
 
-nlohmann::json GenerationJson(const GeneratedImages& images,
-                              const std::vector<std::string>& files) {
+nlohmann::json GenerationJson(const GeneratedImages& images, const std::vector<std::string>& files) {
   nlohmann::json json = {{"request_id", images.accepted.request_id()},
                          {"images", nlohmann::json::array()},
                          {"summary", MessageJson(images.summary)}};
@@ -93,25 +86,23 @@ std::string AdaptersText(const std::vector<v1::Adapter>& adapters) {
   for (const v1::Adapter& adapter : adapters) {
     width = std::max(width, adapter.name().size());
   }
-  std::string text = absl::StrFormat("%-*s  %-8s  %-8s  %4s  %12s\n", width, "NAME", "WHERE",
-                                     "FORMAT", "RANK", "SIZE");
+  std::string text = absl::StrFormat("%-*s  %-8s  %-8s  %4s  %12s\n", width, "NAME", "WHERE", "FORMAT", "RANK", "SIZE");
   for (const v1::Adapter& adapter : adapters) {
-    absl::StrAppendFormat(&text, "%-*s  %-8s  %-8s  %4s  %12s%s\n", width, adapter.name(),
-                          StateWord(adapter), adapter.format().empty() ? "-" : adapter.format(),
-                          adapter.has_rank_max() ? absl::StrCat(adapter.rank_max()) : "-",
-                          MiB(adapter.bytes()), adapter.pinned() ? "  pinned" : "");
+    absl::StrAppendFormat(&text, "%-*s  %-8s  %-8s  %4s  %12s%s\n", width, adapter.name(), StateWord(adapter),
+                          adapter.format().empty() ? "-" : adapter.format(),
+                          adapter.has_rank_max() ? absl::StrCat(adapter.rank_max()) : "-", MiB(adapter.bytes()),
+                          adapter.pinned() ? "  pinned" : "");
   }
   return text;
 }
 
 std::string AdapterText(const v1::Adapter& adapter) {
-  std::string text =
-      absl::StrCat("name     ", adapter.name(), "\nwhere    ", StateWord(adapter),
-                   adapter.pinned() ? ", pinned" : "", "\nsize     ", MiB(adapter.bytes()), "\n");
+  std::string text = absl::StrCat("name     ", adapter.name(), "\nwhere    ", StateWord(adapter),
+                                  adapter.pinned() ? ", pinned" : "", "\nsize     ", MiB(adapter.bytes()), "\n");
   if (!adapter.content_sha256().empty()) {
-    absl::StrAppend(&text, "format   ", adapter.format(), ", rank up to ", adapter.rank_max(),
-                    "\nchanges  ", absl::StrJoin(adapter.targets(), ", "), "\nin use   ",
-                    adapter.in_use(), "\nsha256   ", adapter.content_sha256(), "\n");
+    absl::StrAppend(&text, "format   ", adapter.format(), ", rank up to ", adapter.rank_max(), "\nchanges  ",
+                    absl::StrJoin(adapter.targets(), ", "), "\nin use   ", adapter.in_use(), "\nsha256   ",
+                    adapter.content_sha256(), "\n");
   }
   if (!adapter.error().empty()) {
     absl::StrAppend(&text, "error    ", adapter.error(), "\n");
@@ -123,12 +114,11 @@ nlohmann::json AdapterJson(const v1::Adapter& adapter) { return MessageJson(adap
 
 std::string ServerInfoText(const v1::ServerInfo& info) {
   const v1::ServerLimits& limits = info.limits();
-  return absl::StrCat("server   hotlora ", info.version(), "\nmodel    ", info.model(), ", ",
-                      info.native_width(), "x", info.native_height(), "\nsha256   ",
-                      info.model_sha256(), "\ncompute  ", info.dtype(), " on ", info.device(),
-                      "\nlimits   batch ", limits.max_batch(), ", queue ", limits.max_queue(),
-                      ", images ", limits.max_images(), ", steps ", limits.max_steps(),
-                      ", adapters ", limits.max_adapters(), ", pixels ", limits.max_pixels(), "\n");
+  return absl::StrCat("server   hotlora ", info.version(), "\nmodel    ", info.model(), ", ", info.native_width(), "x",
+                      info.native_height(), "\nsha256   ", info.model_sha256(), "\ncompute  ", info.dtype(), " on ",
+                      info.device(), "\nlimits   batch ", limits.max_batch(), ", queue ", limits.max_queue(),
+                      ", images ", limits.max_images(), ", steps ", limits.max_steps(), ", adapters ",
+                      limits.max_adapters(), ", pixels ", limits.max_pixels(), "\n");
 }
 
 nlohmann::json ServerInfoJson(const v1::ServerInfo& info) { return MessageJson(info); }

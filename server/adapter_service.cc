@@ -28,9 +28,8 @@ std::string ToPageToken(absl::string_view last_name) {
 
 absl::Status BadField(std::string field, std::string description) {
   std::string message = absl::StrCat("1 bad field: ", field, " ", description);
-  return MakeError(
-      absl::StatusCode::kInvalidArgument, message,
-      ErrorDetails{"INVALID_REQUEST", {{std::move(field), std::move(description)}}, {}});
+  return MakeError(absl::StatusCode::kInvalidArgument, message,
+                   ErrorDetails{"INVALID_REQUEST", {{std::move(field), std::move(description)}}, {}});
 }
 
 absl::StatusOr<std::string> FromPageToken(const std::string& token) {
@@ -48,14 +47,11 @@ absl::StatusOr<std::string> FromPageToken(const std::string& token) {
   return std::string(name);
 }
 
-absl::Status List(Engine& engine, const v1::ListAdaptersRequest& request,
-                  v1::ListAdaptersResponse* response) {
-  const uint32_t asked =
-      request.page_size() == 0 ? AdapterService::kDefaultPageSize : request.page_size();
+absl::Status List(Engine& engine, const v1::ListAdaptersRequest& request, v1::ListAdaptersResponse* response) {
+  const uint32_t asked = request.page_size() == 0 ? AdapterService::kDefaultPageSize : request.page_size();
   const size_t page_size = std::min(asked, AdapterService::kMaxPageSize);
   ABSL_ASSIGN_OR_RETURN(const std::string after, FromPageToken(request.page_token()));
-  ABSL_ASSIGN_OR_RETURN(const std::vector<AdapterInfo> found,
-                        engine.ListAdapters(after, page_size + 1));
+  ABSL_ASSIGN_OR_RETURN(const std::vector<AdapterInfo> found, engine.ListAdapters(after, page_size + 1));
   for (size_t i = 0; i < std::min(found.size(), page_size); ++i) {
     *response->add_adapters() = ToProto(found[i]);
   }
@@ -80,13 +76,10 @@ grpc::ServerUnaryReactor* Answer(ServiceContext* service, const char* method, Sc
 }
 
 // LoadAdapter under way. gRPC holds it until its last reaction, the engine until it has answered.
-class Loading final : public grpc::ServerUnaryReactor,
-                      public std::enable_shared_from_this<Loading> {
+class Loading final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<Loading> {
  public:
   Loading(ServiceContext* service, grpc::CallbackServerContext* context, v1::Adapter* response)
-      : active_calls_(&service->active_calls),
-        rpc_(service, "LoadAdapter", context),
-        response_(response) {
+      : active_calls_(&service->active_calls), rpc_(service, "LoadAdapter", context), response_(response) {
     active_calls_->Add();
   }
 
@@ -98,14 +91,12 @@ class Loading final : public grpc::ServerUnaryReactor,
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_ASSIGN_OR_RETURN(Engine* const engine, rpc_.Open(Scope::kAdaptersWrite));
       if (request.tier() == v1::ADAPTER_TIER_DISK || !v1::AdapterTier_IsValid(request.tier())) {
-        return BadField("tier",
-                        absl::StrCat("is ", static_cast<int>(request.tier()),
-                                     "; allowed are ADAPTER_TIER_HOST and ADAPTER_TIER_DEVICE"));
+        return BadField("tier", absl::StrCat("is ", static_cast<int>(request.tier()),
+                                             "; allowed are ADAPTER_TIER_HOST and ADAPTER_TIER_DEVICE"));
       }
-      engine->LoadAdapter(request.name(), request.pin(),
-                          [self = shared_from_this()](absl::StatusOr<AdapterInfo> loaded) {
-                            self->End(std::move(loaded));
-                          });
+      engine->LoadAdapter(
+          request.name(), request.pin(),
+          [self = shared_from_this()](absl::StatusOr<AdapterInfo> loaded) { self->End(std::move(loaded)); });
       return absl::OkStatus();
     });
     if (!status.ok()) {
@@ -147,31 +138,26 @@ grpc::ServerUnaryReactor* AdapterService::ListAdapters(grpc::CallbackServerConte
 }
 
 grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext* context,
-                                                     const v1::GetAdapterRequest* request,
-                                                     v1::Adapter* response) {
-  return Answer(service_, "GetAdapter", Scope::kAdaptersRead, context,
-                [&](Engine& engine) -> absl::Status {
-                  ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.GetAdapter(request->name()));
-                  *response = ToProto(info);
-                  return absl::OkStatus();
-                });
+                                                     const v1::GetAdapterRequest* request, v1::Adapter* response) {
+  return Answer(service_, "GetAdapter", Scope::kAdaptersRead, context, [&](Engine& engine) -> absl::Status {
+    ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.GetAdapter(request->name()));
+    *response = ToProto(info);
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* AdapterService::UnloadAdapter(grpc::CallbackServerContext* context,
                                                         const v1::UnloadAdapterRequest* request,
                                                         v1::Adapter* response) {
-  return Answer(service_, "UnloadAdapter", Scope::kAdaptersWrite, context,
-                [&](Engine& engine) -> absl::Status {
-                  ABSL_ASSIGN_OR_RETURN(const AdapterInfo info,
-                                        engine.UnloadAdapter(request->name()));
-                  *response = ToProto(info);
-                  return absl::OkStatus();
-                });
+  return Answer(service_, "UnloadAdapter", Scope::kAdaptersWrite, context, [&](Engine& engine) -> absl::Status {
+    ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.UnloadAdapter(request->name()));
+    *response = ToProto(info);
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* AdapterService::LoadAdapter(grpc::CallbackServerContext* context,
-                                                      const v1::LoadAdapterRequest* request,
-                                                      v1::Adapter* response) {
+                                                      const v1::LoadAdapterRequest* request, v1::Adapter* response) {
   const auto call = std::make_shared<Loading>(service_, context, response);
   call->Start(*request);
   return call.get();

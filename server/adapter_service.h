@@ -15,17 +15,13 @@ class AdapterService final : public v1::AdapterService::CallbackService {
 
   explicit AdapterService(ServiceContext* service) : service_(service) {}
 
-  grpc::ServerUnaryReactor* ListAdapters(grpc::CallbackServerContext* context,
-                                         const v1::ListAdaptersRequest* request,
+  grpc::ServerUnaryReactor* ListAdapters(grpc::CallbackServerContext* context, const v1::ListAdaptersRequest* request,
                                          v1::ListAdaptersResponse* response) override;
-  grpc::ServerUnaryReactor* GetAdapter(grpc::CallbackServerContext* context,
-                                       const v1::GetAdapterRequest* request,
+  grpc::ServerUnaryReactor* GetAdapter(grpc::CallbackServerContext* context, const v1::GetAdapterRequest* request,
                                        v1::Adapter* response) override;
-  grpc::ServerUnaryReactor* LoadAdapter(grpc::CallbackServerContext* context,
-                                        const v1::LoadAdapterRequest* request,
+  grpc::ServerUnaryReactor* LoadAdapter(grpc::CallbackServerContext* context, const v1::LoadAdapterRequest* request,
                                         v1::Adapter* response) override;
-  grpc::ServerUnaryReactor* UnloadAdapter(grpc::CallbackServerContext* context,
-                                          const v1::UnloadAdapterRequest* request,
+  grpc::ServerUnaryReactor* UnloadAdapter(grpc::CallbackServerContext* context, const v1::UnloadAdapterRequest* request,
                                           v1::Adapter* response) override;
 
  private:

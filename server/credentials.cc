@@ -15,8 +15,7 @@ constexpr unsigned int kRefreshSeconds = 10;
 
 // gRPC itself takes files it cannot use and then fails every handshake.
 absl::Status CheckFiles(const TlsFiles& files) {
-  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_server_method()),
-                                                                  &SSL_CTX_free);
+  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_server_method()), &SSL_CTX_free);
   const auto fail = [](absl::string_view flag, absl::string_view path, absl::string_view what) {
     ERR_clear_error();
     return absl::InvalidArgumentError(absl::StrCat(flag, " ", path, ": ", what));
@@ -27,8 +26,7 @@ absl::Status CheckFiles(const TlsFiles& files) {
   if (SSL_CTX_use_PrivateKey_file(context.get(), files.key.c_str(), SSL_FILETYPE_PEM) != 1) {
     return fail("--tls-key", files.key, "is no PEM private key of the certificate");
   }
-  if (!files.client_ca.empty() &&
-      SSL_CTX_load_verify_locations(context.get(), files.client_ca.c_str(), nullptr) != 1) {
+  if (!files.client_ca.empty() && SSL_CTX_load_verify_locations(context.get(), files.client_ca.c_str(), nullptr) != 1) {
     return fail("--tls-client-ca", files.client_ca, "has no PEM certificate");
   }
   return absl::OkStatus();
@@ -36,8 +34,7 @@ absl::Status CheckFiles(const TlsFiles& files) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
-    const TlsFiles& files) {
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const TlsFiles& files) {
   using grpc::experimental::FileWatcherCertificateProvider;
   if (files.cert.empty()) {
     return grpc::InsecureServerCredentials();
@@ -45,10 +42,8 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
   ABSL_RETURN_IF_ERROR(CheckFiles(files));
   const bool mutual = !files.client_ca.empty();
   grpc::experimental::TlsServerCredentialsOptions options(
-      mutual ? std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert,
-                                                                files.client_ca, kRefreshSeconds)
-             : std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert,
-                                                                kRefreshSeconds));
+      mutual ? std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert, files.client_ca, kRefreshSeconds)
+             : std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert, kRefreshSeconds));
   options.watch_identity_key_cert_pairs();
   if (mutual) {
     options.watch_root_certs();

@@ -16,8 +16,7 @@ namespace hotlora {
 // link (what Kubernetes does with secrets), or a handshake may see half of the change.
 // InvalidArgument names the flag where a file is no PEM of its kind or the key is not the
 // certificate's.
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
-    const TlsFiles& files);
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const TlsFiles& files);
 
 }  // namespace hotlora
 

@@ -50,8 +50,7 @@ absl::Status Bad(const Parts&... parts) {
 }
 
 FlagSpec Text(std::string name, std::string Flags::*field, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help),
-          [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags* flags) {
             if (values[0].empty()) {
               return Bad("is empty");
             }
@@ -61,8 +60,7 @@ FlagSpec Text(std::string name, std::string Flags::*field, std::string help) {
 }
 
 FlagSpec TlsPath(std::string name, std::string TlsFiles::*field, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help),
-          [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags* flags) {
             if (values[0].empty()) {
               return Bad("is empty");
             }
@@ -71,8 +69,7 @@ FlagSpec TlsPath(std::string name, std::string TlsFiles::*field, std::string hel
           }};
 }
 
-FlagSpec OneOf(std::string name, std::string Flags::*field, std::vector<std::string> allowed,
-               std::string help) {
+FlagSpec OneOf(std::string name, std::string Flags::*field, std::vector<std::string> allowed, std::string help) {
   return {std::move(name), Kind::kValue, std::move(help),
           [field, allowed = std::move(allowed)](const Values& values, Flags* flags) {
             if (std::find(allowed.begin(), allowed.end(), values[0]) == allowed.end()) {
@@ -84,8 +81,7 @@ FlagSpec OneOf(std::string name, std::string Flags::*field, std::vector<std::str
 }
 
 FlagSpec Switch(std::string name, bool Flags::*field, std::string help) {
-  return {std::move(name), Kind::kSwitch, std::move(help),
-          [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kSwitch, std::move(help), [field](const Values& values, Flags* flags) {
             if (!absl::SimpleAtob(values[0], &(flags->*field))) {
               return Bad("is \"", values[0], "\"; allowed are true and false");
             }
@@ -93,10 +89,8 @@ FlagSpec Switch(std::string name, bool Flags::*field, std::string help) {
           }};
 }
 
-FlagSpec Count(std::string name, uint32_t Flags::*field, uint32_t low, uint32_t high,
-               std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help),
-          [field, low, high](const Values& values, Flags* flags) {
+FlagSpec Count(std::string name, uint32_t Flags::*field, uint32_t low, uint32_t high, std::string help) {
+  return {std::move(name), Kind::kValue, std::move(help), [field, low, high](const Values& values, Flags* flags) {
             uint32_t count;
             if (!absl::SimpleAtoi(values[0], &count) || count < low || count > high) {
               return Bad("is \"", values[0], "\"; allowed are ", low, " to ", high);
@@ -120,8 +114,8 @@ std::optional<uint64_t> ParseBytes(absl::string_view text) {
   }
   text = absl::StripAsciiWhitespace(text);
   uint64_t count;
-  if (text.empty() || !absl::ascii_isdigit(static_cast<unsigned char>(text[0])) ||
-      !absl::SimpleAtoi(text, &count) || count > (uint64_t{INT64_MAX} >> shift)) {
+  if (text.empty() || !absl::ascii_isdigit(static_cast<unsigned char>(text[0])) || !absl::SimpleAtoi(text, &count) ||
+      count > (uint64_t{INT64_MAX} >> shift)) {
     return std::nullopt;
   }
   return count << shift;
@@ -129,13 +123,11 @@ std::optional<uint64_t> ParseBytes(absl::string_view text) {
 
 template <typename T>
 FlagSpec Bytes(std::string name, T Flags::*field, uint64_t low, uint64_t high, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help),
-          [field, low, high](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field, low, high](const Values& values, Flags* flags) {
             const std::optional<uint64_t> bytes = ParseBytes(values[0]);
             if (!bytes.has_value()) {
-              return Bad(
-                  "is \"", values[0],
-                  "\"; a size is a whole number with nothing, KiB, MiB, GiB or TiB behind it");
+              return Bad("is \"", values[0],
+                         "\"; a size is a whole number with nothing, KiB, MiB, GiB or TiB behind it");
             }
             if (*bytes < low || *bytes > high) {
               return Bad("is ", *bytes, " bytes; allowed are ", low, " to ", high);
@@ -147,8 +139,7 @@ FlagSpec Bytes(std::string name, T Flags::*field, uint64_t low, uint64_t high, s
 
 template <typename T>
 FlagSpec Seconds(std::string name, T Flags::*field, double high, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help),
-          [field, high](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field, high](const Values& values, Flags* flags) {
             double seconds;
             if (!absl::SimpleAtod(values[0], &seconds) || !(seconds >= 0 && seconds <= high)) {
               return Bad("is \"", values[0], "\"; allowed are seconds from 0 to ", high);
@@ -159,17 +150,14 @@ FlagSpec Seconds(std::string name, T Flags::*field, double high, std::string hel
 }
 
 FlagSpec HostPort(std::string name, std::string Flags::*field, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help),
-          [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags* flags) {
             const size_t colon = values[0].rfind(':');
             uint32_t port;
             const std::string host = values[0].substr(0, colon);
             const bool bracketed = absl::StartsWith(host, "[") && absl::EndsWith(host, "]");
-            if (colon == std::string::npos || host.empty() ||
-                !absl::SimpleAtoi(values[0].substr(colon + 1), &port) || port > 65535 ||
-                (!bracketed && absl::StrContains(host, ':'))) {
-              return Bad("is \"", values[0],
-                         "\"; it is HOST:PORT or [IPV6]:PORT, port 0 to 65535 (0: any free one)");
+            if (colon == std::string::npos || host.empty() || !absl::SimpleAtoi(values[0].substr(colon + 1), &port) ||
+                port > 65535 || (!bracketed && absl::StrContains(host, ':'))) {
+              return Bad("is \"", values[0], "\"; it is HOST:PORT or [IPV6]:PORT, port 0 to 65535 (0: any free one)");
             }
             flags->*field = values[0];
             return absl::OkStatus();
@@ -177,13 +165,11 @@ FlagSpec HostPort(std::string name, std::string Flags::*field, std::string help)
 }
 
 FlagSpec Device() {
-  return {"device", Kind::kValue,
-          "auto, cpu, cuda or cuda:N. auto: the first CUDA device, else the CPU",
+  return {"device", Kind::kValue, "auto, cpu, cuda or cuda:N. auto: the first CUDA device, else the CPU",
           [](const Values& values, Flags* flags) {
             absl::string_view number = values[0];
             uint32_t index;
-            const bool numbered =
-                absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &index);
+            const bool numbered = absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &index);
             if (!numbered && values[0] != "auto" && values[0] != "cpu" && values[0] != "cuda") {
               return Bad("is \"", values[0], "\"; allowed are auto, cpu, cuda, cuda:N");
             }
@@ -193,8 +179,7 @@ FlagSpec Device() {
 }
 
 FlagSpec Apply() {
-  return {"apply", Kind::kValue, "how adapters take effect: auto or merged",
-          [](const Values& values, Flags* flags) {
+  return {"apply", Kind::kValue, "how adapters take effect: auto or merged", [](const Values& values, Flags* flags) {
             if (values[0] == "side") {
               return Bad("is \"side\", which this release cannot do yet; use auto or merged");
             }
@@ -221,19 +206,14 @@ const std::vector<FlagSpec>& Specs() {
   static const auto* const specs = new std::vector<FlagSpec>{
       Text("model", &Flags::model, "diffusers-layout SDXL folder (needed)"),
       Text("adapters", &Flags::adapters, "folder of adapters, found by name on demand"),
-      Switch("adapters-follow-links", &Flags::adapters_follow_links,
-             "allow links that leave the folder of adapters"),
+      Switch("adapters-follow-links", &Flags::adapters_follow_links, "allow links that leave the folder of adapters"),
       Apply(),
-      HostPort("listen", &Flags::listen,
-               "HOST:PORT for gRPC, 127.0.0.1:50051; port 0 picks a free one"),
-      HostPort("metrics-listen", &Flags::metrics_listen,
-               "HOST:PORT for GET /metrics, 127.0.0.1:9464"),
+      HostPort("listen", &Flags::listen, "HOST:PORT for gRPC, 127.0.0.1:50051; port 0 picks a free one"),
+      HostPort("metrics-listen", &Flags::metrics_listen, "HOST:PORT for GET /metrics, 127.0.0.1:9464"),
       Device(),
-      OneOf("dtype", &Flags::dtype, {"auto", "float32", "bfloat16", "float16"},
-            "auto, float32, bfloat16 or float16"),
+      OneOf("dtype", &Flags::dtype, {"auto", "float32", "bfloat16", "float16"}, "auto, float32, bfloat16 or float16"),
       Count("max-batch", &Flags::max_batch, 1, 256, "rows per denoising step, 4"),
-      Count("max-queue", &Flags::max_queue, 1, 1'000'000,
-            "waiting requests beyond which callers are turned away, 64"),
+      Count("max-queue", &Flags::max_queue, 1, 1'000'000, "waiting requests beyond which callers are turned away, 64"),
       Bytes("adapter-host-bytes", &Flags::adapter_host_bytes, 0, uint64_t{INT64_MAX},
             "budget of adapters in host memory, 4GiB"),
       Pin(),
@@ -245,17 +225,14 @@ const std::vector<FlagSpec>& Specs() {
             "largest message to receive, 32MiB"),
       TlsPath("tls-cert", &TlsFiles::cert, "PEM file of the certificate chain; turns TLS on"),
       TlsPath("tls-key", &TlsFiles::key, "PEM file of its key"),
-      TlsPath("tls-client-ca", &TlsFiles::client_ca,
-              "PEM file of the authority that callers' certificates need"),
+      TlsPath("tls-client-ca", &TlsFiles::client_ca, "PEM file of the authority that callers' certificates need"),
       Text("tokens-file", &Flags::tokens_file,
            "bearer tokens: a line each, TOKEN SCOPE[,SCOPE], scopes generate, adapters.read, "
            "adapters.write, admin"),
       Switch("reflection", &Flags::reflection, "server reflection (it asks for no token)"),
-      Text("ready-file", &Flags::ready_file,
-           "file to write once requests are accepted: ports and pid as JSON"),
+      Text("ready-file", &Flags::ready_file, "file to write once requests are accepted: ports and pid as JSON"),
       Switch("check", &Flags::check, "validate model and adapters, print the memory plan, exit"),
-      Seconds("drain-timeout", &Flags::drain_timeout, 86400,
-              "seconds that SIGTERM leaves to what runs, 30"),
+      Seconds("drain-timeout", &Flags::drain_timeout, 86400, "seconds that SIGTERM leaves to what runs, 30"),
       OneOf("log-level", &Flags::log_level, {"debug", "info", "warning", "error"},
             "debug, info, warning or error; info"),
   };
@@ -275,21 +252,17 @@ absl::StatusOr<Settings> ReadArguments(std::vector<std::string> arguments, std::
       "hotlora-server: SDXL over gRPC with adapters that change from request to request.\n"
       "Each flag is also HOTLORA_<FLAG> in the environment and a key of the --config file.",
       "hotlora-server");
-  app.set_version_flag("--version", std::string("hotlora-server ") + HOTLORA_VERSION,
-                       "print the version");
+  app.set_version_flag("--version", std::string("hotlora-server ") + HOTLORA_VERSION, "print the version");
   app.set_help_flag("--help", "print this text");
   Settings given;
   std::vector<std::string> configs;
   for (const FlagSpec& spec : Specs()) {
     CLI::Option* option = spec.kind == Kind::kSwitch
                               ? app.add_flag("--" + spec.name, given[spec.name], spec.help)
-                              : app.add_option("--" + spec.name, given[spec.name], spec.help)
-                                    ->allow_extra_args(false);
+                              : app.add_option("--" + spec.name, given[spec.name], spec.help)->allow_extra_args(false);
     option->type_name(spec.kind == Kind::kSwitch ? "" : "VALUE");
   }
-  app.add_option("--config", configs, "TOML file of these settings")
-      ->allow_extra_args(false)
-      ->type_name("VALUE");
+  app.add_option("--config", configs, "TOML file of these settings")->allow_extra_args(false)->type_name("VALUE");
   try {
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
     app.parse(std::move(arguments));
@@ -313,13 +286,12 @@ absl::StatusOr<Settings> ReadArguments(std::vector<std::string> arguments, std::
 // Variables with our prefix that are no settings: where builds cache LibTorch, what tests use, what
 // the client reads, and what Kubernetes sets in every pod beside a Service named hotlora.
 bool IsForeignVariable(absl::string_view name) {
-  return name == "HOTLORA_CACHE" || absl::StartsWith(name, "HOTLORA_TEST_") ||
-         name == "HOTLORA_SERVER" || name == "HOTLORA_TOKEN" || name == "HOTLORA_PORT" ||
-         absl::StartsWith(name, "HOTLORA_PORT_") || absl::StartsWith(name, "HOTLORA_SERVICE_");
+  return name == "HOTLORA_CACHE" || absl::StartsWith(name, "HOTLORA_TEST_") || name == "HOTLORA_SERVER" ||
+         name == "HOTLORA_TOKEN" || name == "HOTLORA_PORT" || absl::StartsWith(name, "HOTLORA_PORT_") ||
+         absl::StartsWith(name, "HOTLORA_SERVICE_");
 }
 
-absl::StatusOr<Settings> ReadVariables(const std::map<std::string, std::string>& environment,
-                                       std::string* config) {
+absl::StatusOr<Settings> ReadVariables(const std::map<std::string, std::string>& environment, std::string* config) {
   std::map<std::string, const FlagSpec*> known;
   for (const FlagSpec& spec : Specs()) {
     known[VariableOf(spec.name)] = &spec;
@@ -364,8 +336,7 @@ absl::StatusOr<Settings> ReadFile(const std::string& path) {
   try {
     table = toml::parse_file(path);
   } catch (const toml::parse_error& error) {
-    return Bad("--config ", path, " line ", error.source().begin.line, ": ",
-               std::string(error.description()));
+    return Bad("--config ", path, " line ", error.source().begin.line, ": ", std::string(error.description()));
   }
   std::map<std::string, const FlagSpec*> known;
   for (const FlagSpec& spec : Specs()) {
@@ -375,8 +346,8 @@ absl::StatusOr<Settings> ReadFile(const std::string& path) {
   for (const auto& [key, node] : table) {
     const auto found = known.find(std::string(key.str()));
     if (found == known.end()) {
-      return Bad("--config ", path, " line ", node.source().begin.line, ": \"",
-                 std::string(key.str()), "\" is no setting of hotlora-server");
+      return Bad("--config ", path, " line ", node.source().begin.line, ": \"", std::string(key.str()),
+                 "\" is no setting of hotlora-server");
     }
     Values& values = given[found->second->name];
     const toml::array* const array = node.as_array();
@@ -425,13 +396,11 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
   Flags flags;
   std::string config_variable;
   std::string config;
-  ABSL_ASSIGN_OR_RETURN(const Settings from_arguments,
-                        ReadArguments(arguments, &config, &flags.answer));
+  ABSL_ASSIGN_OR_RETURN(const Settings from_arguments, ReadArguments(arguments, &config, &flags.answer));
   if (flags.answer.has_value()) {
     return flags;
   }
-  ABSL_ASSIGN_OR_RETURN(const Settings from_variables,
-                        ReadVariables(environment, &config_variable));
+  ABSL_ASSIGN_OR_RETURN(const Settings from_variables, ReadVariables(environment, &config_variable));
   config = config.empty() ? config_variable : config;
   Settings from_file;
   if (!config.empty()) {
@@ -482,8 +451,7 @@ absl::Status CheckPaths(const Flags& flags) {
 std::map<std::string, std::string> ReadEnvironment() {
   std::map<std::string, std::string> variables;
   for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::pair<std::string, std::string> pair =
-        absl::StrSplit(*entry, absl::MaxSplits('=', 1));
+    const std::pair<std::string, std::string> pair = absl::StrSplit(*entry, absl::MaxSplits('=', 1));
     variables.insert(pair);
   }
   return variables;

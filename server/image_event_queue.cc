@@ -27,8 +27,7 @@ void ImageEventQueue::PushProgress(const ImageProgress& progress) {
 
 void ImageEventQueue::PushUpdate(v1::GenerateImagesEvent event) {
   if (updates_ == kMaxUpdates) {
-    entries_.erase(
-        std::find_if(entries_.begin(), entries_.end(), [](const Entry& e) { return e.is_update; }));
+    entries_.erase(std::find_if(entries_.begin(), entries_.end(), [](const Entry& e) { return e.is_update; }));
     --updates_;
   }
   Entry& entry = entries_.emplace_back();

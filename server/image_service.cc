@@ -20,17 +20,14 @@ namespace hotlora {
 namespace {
 
 // Refuses a request for `violations`, together with whatever else is wrong with it.
-absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> violations,
-                    const RequestLimits& limits) {
+absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> violations, const RequestLimits& limits) {
   const absl::Status rest = ValidateImageRequest(request, limits).status();
   for (FieldViolation& violation : GetErrorDetails(rest).violations) {
     violations.push_back(std::move(violation));
   }
-  std::string message =
-      absl::StrCat(violations.size(), " bad field", violations.size() == 1 ? ": " : "s: ");
+  std::string message = absl::StrCat(violations.size(), " bad field", violations.size() == 1 ? ": " : "s: ");
   for (size_t i = 0; i < violations.size(); ++i) {
-    absl::StrAppend(&message, i == 0 ? "" : "; ", violations[i].field, " ",
-                    violations[i].description);
+    absl::StrAppend(&message, i == 0 ? "" : "; ", violations[i].field, " ", violations[i].description);
   }
   return MakeError(absl::StatusCode::kInvalidArgument, message,
                    ErrorDetails{"INVALID_REQUEST", std::move(violations), {}});
@@ -56,8 +53,7 @@ class Generation : public ImageListener {
   }
 
   // Hands the request to the engine. `self` is this object; on error the engine will never call it.
-  absl::Status Submit(const v1::GenerateImagesRequest& message,
-                      std::shared_ptr<ImageListener> self) {
+  absl::Status Submit(const v1::GenerateImagesRequest& message, std::shared_ptr<ImageListener> self) {
     return CatchExceptions([&]() -> absl::Status {
       rpc_.set_request_id(message.request_id());
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kGenerate));
@@ -65,23 +61,23 @@ class Generation : public ImageListener {
       if (!mapped.violations.empty()) {
         return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
       }
-      return engine_
-          ->Submit(mapped.request, std::move(self),
-                   [this](const Admission& admission) { Admit(admission); })
+      return engine_->Submit(mapped.request, std::move(self), [this](const Admission& admission) { Admit(admission); })
           .status();
     });
   }
 
-  // Asks the engine to end the request, for `why`; OnDone follows. Without mu_: the engine may call
-  // back at once.
-  void CancelGeneration(const absl::Status& why) {
+  // Asks the engine to end the request, as the caller has gone; OnDone follows. Without mu_: the engine may call back
+  // at once.
+  void CancelGeneration() {
     std::string id;
+    absl::Status why;
     {
       std::lock_guard<std::mutex> lock(mu_);
       if (result_.has_value()) {
         return;  // it has ended, and another request may have its id by now
       }
       id = admitted_id_;
+      why = rpc_.WhyCancelled();
     }
     engine_->Cancel(id, why);
   }
@@ -141,7 +137,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       WriteNextLocked();
     }
     if (gone) {
-      CancelGeneration(rpc_.WhyCancelled());
+      CancelGeneration();
     }
   }
 
@@ -150,7 +146,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       std::lock_guard<std::mutex> lock(mu_);
       gone_ = true;
     }
-    CancelGeneration(rpc_.WhyCancelled());
+    CancelGeneration();
   }
 
   void OnDone() override { LetGo(&held_by_grpc_); }
@@ -232,8 +228,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
   // Guarded by mu_.
   std::shared_ptr<ImageStream> held_by_grpc_;  // until gRPC's last call
   ImageEventQueue queue_;
-  v1::GenerateImagesEvent
-      event_;  // what gRPC is sending; it lives until OnWriteDone, or to the end
+  v1::GenerateImagesEvent event_;  // what gRPC is sending; it lives until OnWriteDone, or to the end
   bool writing_ = false;
   bool finished_ = false;  // gRPC has the final status
   bool gone_ = false;      // the caller hears nothing any more
@@ -245,8 +240,7 @@ class WholeImages final : public grpc::ServerUnaryReactor,
                           public Generation,
                           public std::enable_shared_from_this<WholeImages> {
  public:
-  WholeImages(ServiceContext* service, grpc::CallbackServerContext* context,
-              v1::GenerateImagesResponse* response)
+  WholeImages(ServiceContext* service, grpc::CallbackServerContext* context, v1::GenerateImagesResponse* response)
       : Generation(service, "GenerateImages", context), response_(response) {}
 
   void Start(const v1::GenerateImagesRequest& request) {
@@ -262,7 +256,7 @@ class WholeImages final : public grpc::ServerUnaryReactor,
     }
   }
 
-  void OnCancel() override { CancelGeneration(rpc_.WhyCancelled()); }
+  void OnCancel() override { CancelGeneration(); }
 
   void OnDone() override { LetGo(&held_by_grpc_); }
 

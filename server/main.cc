@@ -15,6 +15,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include <grpc/support/log.h>
 
 #include "server/flags.h"
 #include "server/metrics_endpoint.h"
@@ -73,9 +74,8 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.engine.max_batch = flags.max_batch;
   config.engine.max_queue = flags.max_queue;
   if (flags.max_request_seconds.has_value()) {
-    config.max_request_time = *flags.max_request_seconds > 0
-                                  ? absl::Seconds(*flags.max_request_seconds)
-                                  : absl::InfiniteDuration();
+    config.max_request_time =
+        *flags.max_request_seconds > 0 ? absl::Seconds(*flags.max_request_seconds) : absl::InfiniteDuration();
   }
   return config;
 }
@@ -132,8 +132,7 @@ int Serve(const Flags& flags, StopSignal& stop) {
   stop.BeginService();
   (*server)->Serve(engine->get());
   if (!flags.ready_file.empty()) {
-    if (const absl::Status written =
-            WriteReadyFile(flags.ready_file, (*server)->port(), (*endpoint)->port());
+    if (const absl::Status written = WriteReadyFile(flags.ready_file, (*server)->port(), (*endpoint)->port());
         !written.ok()) {
       return Fail(written);
     }
@@ -166,6 +165,8 @@ int Main(int argc, char** argv) {
   if (flags->check) {
     return Check(*flags);
   }
+  // gRPC's own lines tell of callers who break off, or what we report ourselves.
+  gpr_set_log_function([](gpr_log_func_args* line) { LogDebug("grpc: ", line->message); });
   StopSignal stop;
   return Serve(*flags, stop);
 }
@@ -174,8 +175,8 @@ int Main(int argc, char** argv) {
 }  // namespace hotlora
 
 int main(int argc, char** argv) {
-  // OpenMP's idle threads spin by default, and the step thread and the decode thread have a team each: on few cores the team
-  // that spins slows the other tenfold. libgomp reads the variable when it is loaded, so start over with it set.
+  // OpenMP's idle threads spin by default, and the step thread and the decode thread have a team each: on few cores the
+  // team that spins slows the other tenfold. libgomp reads the variable when it is loaded, so start over with it set.
   if (getenv("OMP_WAIT_POLICY") == nullptr && setenv("OMP_WAIT_POLICY", "PASSIVE", 1) == 0) {
     execv("/proc/self/exe", argv);  // returns only where it fails; then the server runs, if slower
   }

@@ -18,8 +18,7 @@ namespace hotlora {
 class MetricsEndpoint {
  public:
   // `listen`: HOST:PORT, port 0 for any free one. InvalidArgument where it cannot be listened on.
-  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& listen,
-                                                                const Metrics& metrics);
+  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& listen, const Metrics& metrics);
   ~MetricsEndpoint();
 
   int port() const { return port_; }

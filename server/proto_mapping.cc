@@ -22,14 +22,10 @@ struct EnumPair {
 };
 
 constexpr EnumPair<v1::Sampler, Sampler> kSamplers[] = {
-    {v1::SAMPLER_EULER, Sampler::kEuler},
-    {v1::SAMPLER_EULER_ANCESTRAL, Sampler::kEulerAncestral},
-    {v1::SAMPLER_HEUN, Sampler::kHeun},
-    {v1::SAMPLER_DDIM, Sampler::kDdim},
-    {v1::SAMPLER_DPMPP_2M, Sampler::kDpmpp2M},
-    {v1::SAMPLER_DPMPP_2M_SDE, Sampler::kDpmpp2MSde},
-    {v1::SAMPLER_UNIPC, Sampler::kUniPc},
-    {v1::SAMPLER_LCM, Sampler::kLcm},
+    {v1::SAMPLER_EULER, Sampler::kEuler},      {v1::SAMPLER_EULER_ANCESTRAL, Sampler::kEulerAncestral},
+    {v1::SAMPLER_HEUN, Sampler::kHeun},        {v1::SAMPLER_DDIM, Sampler::kDdim},
+    {v1::SAMPLER_DPMPP_2M, Sampler::kDpmpp2M}, {v1::SAMPLER_DPMPP_2M_SDE, Sampler::kDpmpp2MSde},
+    {v1::SAMPLER_UNIPC, Sampler::kUniPc},      {v1::SAMPLER_LCM, Sampler::kLcm},
 };
 constexpr EnumPair<v1::NoiseSchedule, NoiseScheduleKind> kSchedules[] = {
     {v1::NOISE_SCHEDULE_DEFAULT, NoiseScheduleKind::kDefault},
@@ -66,8 +62,8 @@ Proto EnumToProto(const EnumPair<Proto, Plain> (&pairs)[n], Plain plain) {
 
 // Unset for *_UNSPECIFIED; a violation of `field` for numbers that are not in `pairs`.
 template <typename Proto, typename Plain, size_t n>
-std::optional<Plain> EnumFromProto(const EnumPair<Proto, Plain> (&pairs)[n], Proto proto,
-                                   const char* field, std::vector<FieldViolation>* violations) {
+std::optional<Plain> EnumFromProto(const EnumPair<Proto, Plain> (&pairs)[n], Proto proto, const char* field,
+                                   std::vector<FieldViolation>* violations) {
   if (proto == Proto{}) {
     return std::nullopt;
   }
@@ -76,8 +72,7 @@ std::optional<Plain> EnumFromProto(const EnumPair<Proto, Plain> (&pairs)[n], Pro
       return pair.plain;
     }
   }
-  violations->push_back(
-      {field, absl::StrCat("is ", static_cast<int>(proto), ", which this server does not know")});
+  violations->push_back({field, absl::StrCat("is ", static_cast<int>(proto), ", which this server does not know")});
   return std::nullopt;
 }
 
@@ -96,8 +91,7 @@ AdapterRef FromProto(const v1::AdapterRef& message) {
   AdapterRef adapter;
   adapter.name = message.name();
   if (message.has_weight()) adapter.weight = message.weight();
-  if (message.has_text_encoder_weight())
-    adapter.text_encoder_weight = message.text_encoder_weight();
+  if (message.has_text_encoder_weight()) adapter.text_encoder_weight = message.text_encoder_weight();
   return adapter;
 }
 
@@ -137,15 +131,13 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   if (message.adapters_size() > static_cast<int>(kMaxAdapters)) {
     // Refused here: a hostile list of millions is not worth copying.
     mapped.violations.push_back(
-        {"adapters", absl::StrCat("has ", message.adapters_size(), " entries; allowed are at most ",
-                                  kMaxAdapters)});
+        {"adapters", absl::StrCat("has ", message.adapters_size(), " entries; allowed are at most ", kMaxAdapters)});
   } else {
     for (const v1::AdapterRef& adapter : message.adapters()) {
       request.adapters.push_back(FromProto(adapter));
     }
   }
-  if (message.has_size_conditioning())
-    request.size_conditioning = FromProto(message.size_conditioning());
+  if (message.has_size_conditioning()) request.size_conditioning = FromProto(message.size_conditioning());
   if (message.has_negative_size_conditioning()) {
     request.negative_size_conditioning = FromProto(message.negative_size_conditioning());
   }
@@ -236,8 +228,7 @@ v1::Adapter ToProto(const AdapterInfo& info) {
   return message;
 }
 
-v1::ServerInfo ToProto(const ModelInfo& model, const EngineOptions& options,
-                       uint64_t max_message_bytes) {
+v1::ServerInfo ToProto(const ModelInfo& model, const EngineOptions& options, uint64_t max_message_bytes) {
   v1::ServerInfo message;
   message.set_version(HOTLORA_VERSION);
   message.set_model(CleanText(model.name));

@@ -35,8 +35,7 @@ v1::Adapter ToProto(const AdapterInfo& info);
 v1::Image ToProtoWithoutData(const FinishedImage& image);
 
 // `max_message_bytes`: the listener's limit, the one thing here that the engine does not know.
-v1::ServerInfo ToProto(const ModelInfo& model, const EngineOptions& options,
-                       uint64_t max_message_bytes);
+v1::ServerInfo ToProto(const ModelInfo& model, const EngineOptions& options, uint64_t max_message_bytes);
 
 }  // namespace hotlora
 

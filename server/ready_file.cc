@@ -14,8 +14,7 @@ namespace hotlora {
 absl::Status WriteReadyFile(const std::string& path, int grpc_port, int metrics_port) {
   const std::string draft = absl::StrCat(path, ".", getpid());
   std::ofstream file(draft, std::ios::trunc);
-  file << absl::StrCat("{\"grpc_port\":", grpc_port, ",\"metrics_port\":", metrics_port,
-                       ",\"pid\":", getpid(), "}\n");
+  file << absl::StrCat("{\"grpc_port\":", grpc_port, ",\"metrics_port\":", metrics_port, ",\"pid\":", getpid(), "}\n");
   file.close();
   if (!file.good() || std::rename(draft.c_str(), path.c_str()) != 0) {
     const std::string why = std::strerror(errno);

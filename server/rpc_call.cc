@@ -22,14 +22,12 @@ constexpr absl::Duration kStartingRetryDelay = absl::Seconds(1);
 
 absl::string_view FindMetadata(const grpc::CallbackServerContext& context, const char* key) {
   const auto found = context.client_metadata().find(key);
-  return found == context.client_metadata().end()
-             ? absl::string_view()
-             : absl::string_view(found->second.data(), found->second.size());
+  return found == context.client_metadata().end() ? absl::string_view()
+                                                  : absl::string_view(found->second.data(), found->second.size());
 }
 
 bool IsGoodRequestId(absl::string_view id) {
-  return !id.empty() && id.size() <= kMaxRequestIdBytes &&
-         std::all_of(id.begin(), id.end(), absl::ascii_isprint);
+  return !id.empty() && id.size() <= kMaxRequestIdBytes && std::all_of(id.begin(), id.end(), absl::ascii_isprint);
 }
 
 std::string RandomRequestId() {
@@ -57,10 +55,7 @@ bool ActiveCalls::WaitUntilNone(absl::Duration timeout) {
 }
 
 RpcCall::RpcCall(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
-    : service_(service),
-      method_(method),
-      context_(context),
-      start_(std::chrono::steady_clock::now()) {
+    : service_(service), method_(method), context_(context), start_(std::chrono::steady_clock::now()) {
   set_request_id(FindMetadata(*context, kRequestIdKey));
   if (request_id_.empty()) {
     request_id_ = RandomRequestId();
@@ -69,8 +64,7 @@ RpcCall::RpcCall(ServiceContext* service, const char* method, grpc::CallbackServ
 
 absl::StatusOr<Engine*> RpcCall::Open(Scope scope) {
   if (service_->tokens != nullptr) {
-    const absl::Status allowed =
-        service_->tokens->Check(FindMetadata(*context_, "authorization"), scope);
+    const absl::Status allowed = service_->tokens->Check(FindMetadata(*context_, "authorization"), scope);
     if (!allowed.ok()) {
       return allowed;
     }
@@ -96,16 +90,13 @@ absl::Status RpcCall::WhyCancelled() const {
   const auto deadline = context_->deadline();
   const auto now = std::chrono::system_clock::now();
   if (deadline < now || deadline - now < kTolerance) {
-    return MakeError(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
-                     "the call's deadline has passed");
+    return MakeError(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "the call's deadline has passed");
   }
-  return MakeError(absl::StatusCode::kCancelled, "CANCELLED",
-                   "the caller cancelled the call or went away");
+  return MakeError(absl::StatusCode::kCancelled, "CANCELLED", "the caller cancelled the call or went away");
 }
 
 grpc::Status RpcCall::Close(const absl::Status& status) {
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   const std::string code = CodeName(status.code());
   context_->AddTrailingMetadata(kRequestIdKey, request_id_);
   if (const std::optional<std::string> pushback = RetryPushback(status); pushback.has_value()) {
@@ -116,8 +107,8 @@ grpc::Status RpcCall::Close(const absl::Status& status) {
     LogInfo(method_, " ", code, " request_id=", request_id_, " seconds=", seconds);
   } else {
     // The message may quote what the caller sent; the reason does not.
-    LogInfo(method_, " ", code, " reason=", GetErrorDetails(status).reason,
-            " request_id=", request_id_, " seconds=", seconds);
+    LogInfo(method_, " ", code, " reason=", GetErrorDetails(status).reason, " request_id=", request_id_,
+            " seconds=", seconds);
     LogDebug("request_id=", request_id_, " ", status.message());
   }
   return ToGrpcStatus(status);
@@ -127,8 +118,7 @@ absl::Status CurrentExceptionStatus() {
   try {
     throw;
   } catch (const std::bad_alloc&) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
-                     "the server is out of memory");
+    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "the server is out of memory");
   } catch (const std::exception& error) {
     LogError("unexpected exception: ", error.what());
   } catch (...) {

@@ -34,10 +34,9 @@ class ReflectionOption : public grpc::ServerBuilderOption {
   void UpdateArguments(grpc::ChannelArguments*) override {}
   void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
     auto ours = std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>();
-    plugins->erase(
-        std::remove_if(plugins->begin(), plugins->end(),
-                       [&](const auto& plugin) { return plugin->name() == ours->name(); }),
-        plugins->end());
+    plugins->erase(std::remove_if(plugins->begin(), plugins->end(),
+                                  [&](const auto& plugin) { return plugin->name() == ours->name(); }),
+                   plugins->end());
     if (on_) {
       plugins->push_back(std::move(ours));
     }
@@ -117,9 +116,8 @@ absl::Status Server::Listen() {
 }
 
 void Server::SetHealth(bool serving) {
-  for (const char* service :
-       {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
-        v1::ServerService::service_full_name()}) {
+  for (const char* service : {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
+                              v1::ServerService::service_full_name()}) {
     server_->GetHealthCheckService()->SetServingStatus(service, serving);
   }
 }
@@ -139,8 +137,7 @@ bool Server::Stop(absl::Duration timeout) {
   StopServing();
   Engine* const engine = context_.engine.load();
   bool finished = engine == nullptr || engine->Drain(timeout);
-  finished =
-      context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - absl::Now())) && finished;
+  finished = context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - absl::Now())) && finished;
   server_->Shutdown(absl::ToChronoTime(absl::Now() + kFlush));
   server_.reset();
   return finished;

@@ -11,8 +11,7 @@ class ServerInfoService final : public v1::ServerService::CallbackService {
  public:
   explicit ServerInfoService(ServiceContext* service) : service_(service) {}
 
-  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
-                                          const v1::GetServerInfoRequest* request,
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context, const v1::GetServerInfoRequest* request,
                                           v1::ServerInfo* response) override;
 
  private:

@@ -20,9 +20,7 @@ constexpr size_t kPage = 1000;
 
 absl::StatusOr<AdapterInfo> Load(Engine& engine, const std::string& name, bool pin) {
   auto answer = std::make_shared<std::promise<absl::StatusOr<AdapterInfo>>>();
-  engine.LoadAdapter(name, pin, [answer](absl::StatusOr<AdapterInfo> info) {
-    answer->set_value(std::move(info));
-  });
+  engine.LoadAdapter(name, pin, [answer](absl::StatusOr<AdapterInfo> info) { answer->set_value(std::move(info)); });
   return answer->get_future().get();
 }
 
@@ -60,8 +58,7 @@ std::string DeviceBytes(const Metrics& metrics) {
 absl::Status LoadPinnedAdapters(Engine& engine, const std::vector<std::string>& names) {
   for (const std::string& name : names) {
     if (const auto loaded = Load(engine, name, /*pin=*/true); !loaded.ok()) {
-      return absl::Status(loaded.status().code(),
-                          absl::StrCat("--pin ", name, ": ", loaded.status().message()));
+      return absl::Status(loaded.status().code(), absl::StrCat("--pin ", name, ": ", loaded.status().message()));
     }
   }
   return absl::OkStatus();
@@ -70,8 +67,8 @@ absl::Status LoadPinnedAdapters(Engine& engine, const std::vector<std::string>& 
 CheckReport CheckModelAndAdapters(Engine& engine, const Metrics& metrics, uint64_t host_bytes) {
   const ModelInfo& model = engine.model();
   CheckReport report{true, {}};
-  absl::StrAppend(&report.text, "model     ", model.name, ", ", model.dtype, " on ", model.device,
-                  ", ", model.native_size, "x", model.native_size, ", sha256 ", model.sha256, "\n");
+  absl::StrAppend(&report.text, "model     ", model.name, ", ", model.dtype, " on ", model.device, ", ",
+                  model.native_size, "x", model.native_size, ", sha256 ", model.sha256, "\n");
   absl::StrAppend(&report.text, "memory    ", DeviceBytes(metrics), " allocated on ", model.device,
                   " before the first request\n");
   const auto adapters = ListAll(engine);
@@ -90,19 +87,17 @@ CheckReport CheckModelAndAdapters(Engine& engine, const Metrics& metrics, uint64
     const auto loaded = Load(engine, info.name, /*pin=*/false);
     if (!loaded.ok()) {
       ++failed;
-      absl::StrAppend(&failures, "  FAILED  ", info.name, ": ", CodeName(loaded.status().code()),
-                      ": ", loaded.status().message(), "\n");
+      absl::StrAppend(&failures, "  FAILED  ", info.name, ": ", CodeName(loaded.status().code()), ": ",
+                      loaded.status().message(), "\n");
     } else if (!loaded->pinned) {
       // So that each is checked against the whole budget.
       engine.UnloadAdapter(info.name).status().IgnoreError();
     }
   }
-  absl::StrAppend(&report.text, "adapters  host memory up to ",
-                  MiB(static_cast<double>(host_bytes)), "; the folder's files are ",
-                  MiB(static_cast<double>(total)), ", the largest ",
+  absl::StrAppend(&report.text, "adapters  host memory up to ", MiB(static_cast<double>(host_bytes)),
+                  "; the folder's files are ", MiB(static_cast<double>(total)), ", the largest ",
                   MiB(static_cast<double>(largest)), "\n");
-  absl::StrAppend(&report.text, "adapters  ", adapters->size(), " found, ", failed, " failed\n",
-                  failures);
+  absl::StrAppend(&report.text, "adapters  ", adapters->size(), " found, ", failed, " failed\n", failures);
   report.ok = failed == 0;
   return report;
 }

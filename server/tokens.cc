@@ -28,11 +28,10 @@ std::string Digest(absl::string_view token) {
 
 // The scopes' bits, 0 where a name is unknown.
 uint32_t ParseScopes(absl::string_view names) {
-  static const auto* const known =
-      new std::map<absl::string_view, Scope>{{"generate", Scope::kGenerate},
-                                             {"adapters.read", Scope::kAdaptersRead},
-                                             {"adapters.write", Scope::kAdaptersWrite},
-                                             {"admin", Scope::kAdmin}};
+  static const auto* const known = new std::map<absl::string_view, Scope>{{"generate", Scope::kGenerate},
+                                                                          {"adapters.read", Scope::kAdaptersRead},
+                                                                          {"adapters.write", Scope::kAdaptersWrite},
+                                                                          {"admin", Scope::kAdmin}};
   uint32_t scopes = 0;
   for (absl::string_view name : absl::StrSplit(names, ',')) {
     const auto found = known->find(name);
@@ -52,8 +51,7 @@ absl::StatusOr<Tokens> Tokens::Parse(absl::string_view text) {
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
     ++number;
     line = line.substr(0, line.find('#'));
-    const std::vector<absl::string_view> words =
-        absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
+    const std::vector<absl::string_view> words = absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
     if (words.empty()) {
       continue;
     }
@@ -69,8 +67,7 @@ absl::StatusOr<Tokens> Tokens::Parse(absl::string_view text) {
     }
     const uint32_t scopes = ParseScopes(words[1]);
     if (scopes == 0) {
-      return fail(
-          "scopes are generate, adapters.read, adapters.write and admin, with commas between them");
+      return fail("scopes are generate, adapters.read, adapters.write and admin, with commas between them");
     }
     Entry entry{Digest(words[0]), scopes};
     for (const Entry& other : tokens.entries_) {
@@ -99,8 +96,7 @@ absl::Status Tokens::Check(absl::string_view authorization, Scope scope) const {
   constexpr absl::string_view kScheme = "bearer ";
   uint32_t scopes = 0;
   if (absl::StartsWithIgnoreCase(authorization, kScheme)) {
-    const std::string digest =
-        Digest(absl::StripAsciiWhitespace(authorization.substr(kScheme.size())));
+    const std::string digest = Digest(absl::StripAsciiWhitespace(authorization.substr(kScheme.size())));
     for (const Entry& entry : entries_) {
       if (CRYPTO_memcmp(entry.digest.data(), digest.data(), digest.size()) == 0) {
         scopes = entry.scopes;
@@ -108,13 +104,11 @@ absl::Status Tokens::Check(absl::string_view authorization, Scope scope) const {
     }
   }
   if (scopes == 0) {
-    return MakeError(absl::StatusCode::kUnauthenticated, "UNAUTHENTICATED",
-                     "a valid bearer token is needed");
+    return MakeError(absl::StatusCode::kUnauthenticated, "UNAUTHENTICATED", "a valid bearer token is needed");
   }
   const uint32_t needed = static_cast<uint32_t>(scope);
   if ((scopes & static_cast<uint32_t>(Scope::kAdmin)) == 0 && (scopes & needed) != needed) {
-    return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
-                     "the token does not allow this call");
+    return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED", "the token does not allow this call");
   }
   return absl::OkStatus();
 }

@@ -5,9 +5,6 @@
 // their files and how far each output may be off. Tests run on the device in HOTLORA_TEST_DEVICE
 // (cpu, cuda, cuda:N; default cpu).
 
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -15,6 +12,9 @@
 #include <string>
 #include <vector>
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "src/tensor/device.h"
@@ -22,17 +22,17 @@
 
 namespace hotlora {
 
-// Where a test computes. Also forbids TF32, which would miss float32 tolerances on a GPU.
+// Where a test computes. Also forbids TF32, which would miss float32 tolerances on a GPU, and keeps
+// to one CPU thread: on a busy machine two that wait for each other are ten times slower.
 inline ComputePlace TestPlace(c10::ScalarType dtype = c10::ScalarType::Float) {
+  at::set_num_threads(1);
   at::globalContext().setAllowTF32CuDNN(false);
   at::globalContext().setAllowTF32CuBLAS(false);
   const char* device = std::getenv("HOTLORA_TEST_DEVICE");
   return {c10::Device(device == nullptr || *device == '\0' ? "cpu" : device), dtype};
 }
 
-inline std::string GoldenPath(const std::string& relative) {
-  return std::string(HOTLORA_GOLDEN_DIR) + "/" + relative;
-}
+inline std::string GoldenPath(const std::string& relative) { return std::string(HOTLORA_GOLDEN_DIR) + "/" + relative; }
 
 using TensorMap = std::map<std::string, at::Tensor>;
 
@@ -42,9 +42,8 @@ inline TensorMap LoadTensors(const std::string& path) {
   absl::StatusOr<SafetensorsFile> file = SafetensorsFile::ReadFile(path, uint64_t{1} << 30);
   TORCH_CHECK(file.ok(), path, ": ", file.status().ToString());
   const std::map<StoredDtype, at::ScalarType> dtypes = {
-      {StoredDtype::kF32, at::kFloat},     {StoredDtype::kF16, at::kHalf},
-      {StoredDtype::kBF16, at::kBFloat16}, {StoredDtype::kI64, at::kLong},
-      {StoredDtype::kF64, at::kDouble},    {StoredDtype::kU8, at::kByte}};
+      {StoredDtype::kF32, at::kFloat}, {StoredDtype::kF16, at::kHalf},   {StoredDtype::kBF16, at::kBFloat16},
+      {StoredDtype::kI64, at::kLong},  {StoredDtype::kF64, at::kDouble}, {StoredDtype::kU8, at::kByte}};
   TensorMap tensors;
   for (const StoredTensor& stored : file->tensors()) {
     at::Tensor tensor = at::empty(stored.shape, dtypes.at(stored.dtype));
@@ -100,12 +99,10 @@ class GoldenFolder {
 inline void ExpectWithin(const at::Tensor& actual, const at::Tensor& expected, double tolerance,
                          const std::string& what) {
   ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
-  const at::Tensor difference =
-      (actual.cpu().to(at::kDouble) - expected.cpu().to(at::kDouble)).abs();
+  const at::Tensor difference = (actual.cpu().to(at::kDouble) - expected.cpu().to(at::kDouble)).abs();
   const double worst = difference.max().item<double>();
   // Not written as EXPECT_LE: a NaN must fail.
-  EXPECT_TRUE(worst <= tolerance) << what << ": largest difference " << worst << ", allowed "
-                                  << tolerance;
+  EXPECT_TRUE(worst <= tolerance) << what << ": largest difference " << worst << ", allowed " << tolerance;
 }
 
 // ||actual - expected|| / ||expected||, in double.

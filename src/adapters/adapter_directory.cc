@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -17,6 +16,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include <linux/openat2.h>
+
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
@@ -65,14 +66,11 @@ absl::Status ErrnoStatus(absl::string_view name, int error) {
   }
 }
 
-int64_t Nanoseconds(const timespec& time) {
-  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
-}
+int64_t Nanoseconds(const timespec& time) { return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; }
 
 FileVersion VersionFrom(const struct stat& info) {
-  return {static_cast<uint64_t>(info.st_dev), static_cast<uint64_t>(info.st_ino),
-          static_cast<uint64_t>(info.st_size), Nanoseconds(info.st_mtim),
-          Nanoseconds(info.st_ctim)};
+  return {static_cast<uint64_t>(info.st_dev), static_cast<uint64_t>(info.st_ino), static_cast<uint64_t>(info.st_size),
+          Nanoseconds(info.st_mtim), Nanoseconds(info.st_ctim)};
 }
 
 int OpenBeneath(int folder, const std::string& path, int flags, bool follow_links) {
@@ -97,8 +95,7 @@ int OpenWithoutLinks(int folder, const std::string& path, int flags) {
   for (size_t i = 0; i < parts.size(); ++i) {
     const bool last = i + 1 == parts.size();
     const int from = current.is_open() ? current.number() : folder;
-    FileDescriptor next(openat(from, parts[i].c_str(),
-                               (last ? flags : O_PATH | O_DIRECTORY | O_CLOEXEC) | O_NOFOLLOW));
+    FileDescriptor next(openat(from, parts[i].c_str(), (last ? flags : O_PATH | O_DIRECTORY | O_CLOEXEC) | O_NOFOLLOW));
     if (!next.is_open()) {
       return -1;
     }
@@ -109,8 +106,7 @@ int OpenWithoutLinks(int folder, const std::string& path, int flags) {
 
 absl::StatusOr<std::string> ReadText(absl::string_view name, int descriptor, uint64_t size) {
   if (size > kMaxConfigBytes) {
-    return Unreadable(name, absl::StrCat("has a configuration of ", size, " bytes; allowed are ",
-                                         kMaxConfigBytes));
+    return Unreadable(name, absl::StrCat("has a configuration of ", size, " bytes; allowed are ", kMaxConfigBytes));
   }
   std::string text(size, '\0');
   size_t reached = 0;
@@ -135,8 +131,7 @@ FileDescriptor::~FileDescriptor() {
   }
 }
 
-absl::StatusOr<AdapterDirectory> AdapterDirectory::Open(const std::string& path, bool follow_links,
-                                                        bool use_openat2) {
+absl::StatusOr<AdapterDirectory> AdapterDirectory::Open(const std::string& path, bool follow_links, bool use_openat2) {
   if (path.empty()) {
     return AdapterDirectory(FileDescriptor(), follow_links, use_openat2);
   }
@@ -170,8 +165,7 @@ absl::StatusOr<FileVersion> AdapterDirectory::VersionOf(int descriptor) {
   return VersionFrom(info);
 }
 
-absl::StatusOr<FileDescriptor> AdapterDirectory::OpenPart(absl::string_view name,
-                                                          const std::string& path, int flags,
+absl::StatusOr<FileDescriptor> AdapterDirectory::OpenPart(absl::string_view name, const std::string& path, int flags,
                                                           FileVersion& version) const {
   FileDescriptor file = OpenBelow(path, flags);
   if (!file.is_open()) {
@@ -188,22 +182,20 @@ absl::StatusOr<FileDescriptor> AdapterDirectory::OpenPart(absl::string_view name
   return file;
 }
 
-absl::StatusOr<OpenedAdapter> AdapterDirectory::OpenParts(absl::string_view name,
-                                                          int flags) const {
+absl::StatusOr<OpenedAdapter> AdapterDirectory::OpenParts(absl::string_view name, int flags) const {
   const size_t leaf = name.rfind('/');
   if (!folder_.is_open() || !ValidateAdapterName(name).ok() ||
       name.substr(leaf == absl::string_view::npos ? 0 : leaf + 1) == kPeftWeights) {
     return NotFound(name);
   }
   OpenedAdapter opened;
-  absl::StatusOr<FileDescriptor> file =
-      OpenPart(name, absl::StrCat(name, kExtension), flags, opened.version.weights);
+  absl::StatusOr<FileDescriptor> file = OpenPart(name, absl::StrCat(name, kExtension), flags, opened.version.weights);
   if (file.ok()) {
     opened.weights = *std::move(file);
     return opened;
   }
-  absl::StatusOr<FileDescriptor> weights = OpenPart(
-      name, absl::StrCat(name, "/", kPeftWeights, kExtension), flags, opened.version.weights);
+  absl::StatusOr<FileDescriptor> weights =
+      OpenPart(name, absl::StrCat(name, "/", kPeftWeights, kExtension), flags, opened.version.weights);
   if (!weights.ok()) {
     // Where there is no folder either, what was wrong with the file says more.
     return absl::IsNotFound(weights.status()) ? file.status() : weights.status();
@@ -213,14 +205,12 @@ absl::StatusOr<OpenedAdapter> AdapterDirectory::OpenParts(absl::string_view name
   const absl::StatusOr<FileDescriptor> config =
       OpenPart(name, absl::StrCat(name, "/adapter_config.json"), flags, config_version);
   if (!config.ok()) {
-    return absl::IsNotFound(config.status())
-               ? Unreadable(name, "lacks adapter_config.json beside its tensors")
-               : config.status();
+    return absl::IsNotFound(config.status()) ? Unreadable(name, "lacks adapter_config.json beside its tensors")
+                                             : config.status();
   }
   opened.version.config = config_version;
   if ((flags & O_PATH) == 0) {
-    ABSL_ASSIGN_OR_RETURN(opened.peft_config,
-                          ReadText(name, config->number(), config_version.size));
+    ABSL_ASSIGN_OR_RETURN(opened.peft_config, ReadText(name, config->number(), config_version.size));
   }
   return opened;
 }
@@ -247,8 +237,7 @@ void AdapterDirectory::AddIfThere(Walk& walk, const std::string& name) const {
 }
 
 void AdapterDirectory::ListFolder(Walk& walk, const std::string& folder, int depth) const {
-  FileDescriptor opened =
-      OpenBelow(folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  FileDescriptor opened = OpenBelow(folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   struct stat info;
   if (!opened.is_open() || fstat(opened.number(), &info) != 0) {
     return;
@@ -268,8 +257,7 @@ void AdapterDirectory::ListFolder(Walk& walk, const std::string& folder, int dep
       if (!ValidateAdapterName(path).ok()) {
         continue;  // also ".", ".." and hidden files
       }
-      const bool maybe_folder =
-          entry->d_type == DT_DIR || entry->d_type == DT_LNK || entry->d_type == DT_UNKNOWN;
+      const bool maybe_folder = entry->d_type == DT_DIR || entry->d_type == DT_LNK || entry->d_type == DT_UNKNOWN;
       if (absl::EndsWith(path, kExtension)) {
         AddIfThere(walk, std::string(absl::StripSuffix(path, kExtension)));
       }
@@ -295,10 +283,9 @@ std::vector<ListedAdapter> AdapterDirectory::List() const {
   std::sort(walk.found.begin(), walk.found.end(),
             [](const ListedAdapter& a, const ListedAdapter& b) { return a.name < b.name; });
   // A file and a folder of one name are one adapter.
-  walk.found.erase(
-      std::unique(walk.found.begin(), walk.found.end(),
-                  [](const ListedAdapter& a, const ListedAdapter& b) { return a.name == b.name; }),
-      walk.found.end());
+  walk.found.erase(std::unique(walk.found.begin(), walk.found.end(),
+                               [](const ListedAdapter& a, const ListedAdapter& b) { return a.name == b.name; }),
+                   walk.found.end());
   return std::move(walk.found);
 }
 

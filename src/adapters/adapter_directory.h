@@ -68,21 +68,22 @@ struct OpenedAdapter {
   AdapterVersion version;
 };
 
-// Adapter `a/b` is the file `a/b.safetensors`, or else the PEFT folder `a/b/` with adapter_config.json and
-// adapter_model.safetensors (whose own name, `a/b/adapter_model`, is no adapter: it would lack its configuration).
+// Adapter `a/b` is the file `a/b.safetensors`, or else the PEFT folder `a/b/` with
+// adapter_config.json and adapter_model.safetensors (whose own name, `a/b/adapter_model`, is no
+// adapter: it would lack its configuration).
 //
-// Names are checked (ValidateAdapterName) and opened relative to the folder: links that leave it are not followed, unless
-// `follow_links` says so, and only regular files count; a FIFO does not block. Where the kernel lacks openat2, no links are
-// followed at all without `follow_links`.
+// Names are checked (ValidateAdapterName) and opened relative to the folder: links that leave it
+// are not followed, unless `follow_links` says so, and only regular files count; a FIFO does not
+// block. Where the kernel lacks openat2, no links are followed at all without `follow_links`.
 // Threads  thread-safe; every call asks the file system
-// Errors   NotFound (ADAPTER_NOT_FOUND), FailedPrecondition (ADAPTER_INVALID) for a file that cannot be read or a PEFT
-//          folder without configuration. Messages name the adapter, never a path.
+// Errors   NotFound (ADAPTER_NOT_FOUND); FailedPrecondition (ADAPTER_INVALID) for a file that
+//          cannot be read, or a PEFT folder without configuration; ResourceExhausted
+//          (OUT_OF_FILES). Messages name the adapter, never a path.
 class AdapterDirectory {
  public:
-  // InvalidArgument where there is no such folder. An empty path is a folder without adapters. `use_openat2` false: as on
-  // kernels that lack it.
-  static absl::StatusOr<AdapterDirectory> Open(const std::string& path, bool follow_links,
-                                               bool use_openat2 = true);
+  // InvalidArgument where there is no such folder. An empty path is a folder without adapters.
+  // `use_openat2` false: as on kernels that lack it.
+  static absl::StatusOr<AdapterDirectory> Open(const std::string& path, bool follow_links, bool use_openat2 = true);
 
   // What version of the adapter there is. Opens and reads nothing.
   absl::StatusOr<AdapterVersion> Find(absl::string_view name) const;
@@ -90,8 +91,9 @@ class AdapterDirectory {
   // Opens the adapter, and reads a PEFT folder's configuration.
   absl::StatusOr<OpenedAdapter> OpenAdapter(absl::string_view name) const;
 
-  // All adapters in the order of their names, down to 8 levels. Hidden files and names that no adapter can have are left
-  // out. Looks at no more than 100,000 directory entries, and logs where that was not all.
+  // All adapters in the order of their names, down to 8 levels. Hidden files and names that no
+  // adapter can have are left out. Looks at no more than 100,000 directory entries, and logs where
+  // that was not all.
   std::vector<ListedAdapter> List() const;
 
   // The version of an open file.
@@ -105,8 +107,8 @@ class AdapterDirectory {
 
   // Opens a path below the folder; -1 and errno where that fails.
   FileDescriptor OpenBelow(const std::string& path, int flags) const;
-  absl::StatusOr<FileDescriptor> OpenPart(absl::string_view name, const std::string& path,
-                                          int flags, FileVersion& version) const;
+  absl::StatusOr<FileDescriptor> OpenPart(absl::string_view name, const std::string& path, int flags,
+                                          FileVersion& version) const;
   absl::StatusOr<OpenedAdapter> OpenParts(absl::string_view name, int flags) const;
   void AddIfThere(Walk& walk, const std::string& name) const;
   void ListFolder(Walk& walk, const std::string& folder, int depth) const;

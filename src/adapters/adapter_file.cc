@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <map>
 #include <set>
@@ -11,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+
 #include "src/adapters/key_suffix.h"
 #include "src/adapters/peft_scaling.h"
 #include "src/adapters/stored_values.h"
@@ -28,9 +28,7 @@ absl::Status Refuse(absl::string_view reason, absl::string_view message) {
   return MakeError(absl::StatusCode::kFailedPrecondition, reason, message);
 }
 
-std::string ShapeText(absl::Span<const int64_t> shape) {
-  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
-}
+std::string ShapeText(absl::Span<const int64_t> shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
 
 absl::string_view NameOf(Component component) {
   switch (component) {
@@ -77,8 +75,7 @@ class AdapterParser {
     }
     if (!mismatched_.empty()) {
       return Refuse("ADAPTER_MISMATCH",
-                    absl::StrCat("adapter does not fit this model: ", mismatched_.ToString(),
-                                 ForeignHint()));
+                    absl::StrCat("adapter does not fit this model: ", mismatched_.ToString(), ForeignHint()));
     }
     return absl::OkStatus();
   }
@@ -91,8 +88,7 @@ class AdapterParser {
       const AdaptableModule& module = table_.modules[delta.module];
       targets.insert(std::string(NameOf(module.component)));
       adapter.rank_max = std::max(adapter.rank_max, static_cast<uint32_t>(delta.rank));
-      convolution |= module.weight_shape.size() == 4 &&
-                     (module.weight_shape[2] > 1 || module.weight_shape[3] > 1);
+      convolution |= module.weight_shape.size() == 4 && (module.weight_shape[2] > 1 || module.weight_shape[3] > 1);
       for (const std::optional<size_t>& tensor :
            {std::optional<size_t>(delta.down), std::optional<size_t>(delta.up), delta.mid}) {
         if (tensor.has_value()) {
@@ -126,8 +122,8 @@ class AdapterParser {
       }
       size_t& place = modules_[*module].part[static_cast<size_t>(split->part)];
       if (place != kNone) {
-        invalid_.AddPrintable(absl::StrCat(PrintableName(Tensor(place).name), " and ",
-                                           PrintableName(key), " mean the same"));
+        invalid_.AddPrintable(
+            absl::StrCat(PrintableName(Tensor(place).name), " and ", PrintableName(key), " mean the same"));
       }
       place = i;
     }
@@ -136,8 +132,8 @@ class AdapterParser {
       for (const auto& [format, sample] : unsupported) {
         formats.push_back(absl::StrCat(format, " (", sample.ToString(), ")"));
       }
-      return Refuse("ADAPTER_UNSUPPORTED", absl::StrCat("adapter format is not supported: ",
-                                                        absl::StrJoin(formats, "; ")));
+      return Refuse("ADAPTER_UNSUPPORTED",
+                    absl::StrCat("adapter format is not supported: ", absl::StrJoin(formats, "; ")));
     }
     return absl::OkStatus();
   }
@@ -151,8 +147,7 @@ class AdapterParser {
     return foreign_width_ == 0
                ? ""
                : absl::StrCat("; a context of ", foreign_width_,
-                              " channels belongs to an adapter for Stable Diffusion ",
-                              foreign_width_ == 768 ? 1 : 2);
+                              " channels belongs to an adapter for Stable Diffusion ", foreign_width_ == 768 ? 1 : 2);
   }
 
   absl::Status CheckUnmatched(bool allowed) {
@@ -162,8 +157,7 @@ class AdapterParser {
     if (unmatched_.empty() || (allowed && !modules_.empty())) {
       for (const size_t index : unmatched_) {
         if (unmatched_keys_.size() == kMaxListedKeys) {
-          unmatched_keys_.push_back(
-              absl::StrCat("and ", unmatched_.size() - kMaxListedKeys, " more"));
+          unmatched_keys_.push_back(absl::StrCat("and ", unmatched_.size() - kMaxListedKeys, " more"));
           break;
         }
         unmatched_keys_.push_back(Shortened(Tensor(index).name));
@@ -174,11 +168,10 @@ class AdapterParser {
     for (const size_t index : unmatched_) {
       sample.Add(Tensor(index).name);
     }
-    return Refuse("ADAPTER_MISMATCH",
-                  absl::StrCat(modules_.empty() ? "adapter has no key" : "adapter has keys",
-                               modules_.empty() ? " that names a module of this model: "
-                                                : " of modules that this model lacks: ",
-                               sample.ToString(), ForeignHint()));
+    return Refuse("ADAPTER_MISMATCH", absl::StrCat(modules_.empty() ? "adapter has no key" : "adapter has keys",
+                                                   modules_.empty() ? " that names a module of this model: "
+                                                                    : " of modules that this model lacks: ",
+                                                   sample.ToString(), ForeignHint()));
   }
 
   absl::Status ReadPeftScaling(const AdapterFileOptions& options) {
@@ -191,15 +184,17 @@ class AdapterParser {
     return absl::OkStatus();
   }
 
-  // Notes what is wrong with one module, or adds its delta. An error only where the PEFT configuration is at fault.
+  // Notes what is wrong with one module, or adds its delta. An error only where the PEFT
+  // configuration is at fault.
   absl::Status ReadModule(size_t index, const ModuleKeys& keys) {
     const AdaptableModule& module = table_.modules[index];
     if (keys[KeyPart::kDown] == kNone || keys[KeyPart::kUp] == kNone) {
-      const size_t present = *std::find_if(std::begin(keys.part), std::end(keys.part),
-                                           [](size_t place) { return place != kNone; });
-      invalid_.AddPrintable(absl::StrCat(
-          PrintableName(Tensor(present).name), " lacks its ",
-          keys[KeyPart::kDown] != kNone ? "up" : keys[KeyPart::kUp] != kNone ? "down" : "down and up"));
+      const size_t present =
+          *std::find_if(std::begin(keys.part), std::end(keys.part), [](size_t place) { return place != kNone; });
+      invalid_.AddPrintable(absl::StrCat(PrintableName(Tensor(present).name), " lacks its ",
+                                         keys[KeyPart::kDown] != kNone ? "up"
+                                         : keys[KeyPart::kUp] != kNone ? "down"
+                                                                       : "down and up"));
       return absl::OkStatus();
     }
     ParsedDelta delta;
@@ -221,10 +216,9 @@ class AdapterParser {
     bool sound = true;
     for (const size_t index : {delta.down, delta.up, delta.mid.value_or(delta.up)}) {
       const StoredTensor& tensor = Tensor(index);
-      const absl::string_view fault =
-          !IsWeightDtype(tensor.dtype)
-              ? "is no floating-point tensor of 16, 32 or 64 bits"
-              : AllFinite(tensor, file_.Data(tensor)) ? "" : "has values that are not finite";
+      const absl::string_view fault = !IsWeightDtype(tensor.dtype) ? "is no floating-point tensor of 16, 32 or 64 bits"
+                                      : AllFinite(tensor, file_.Data(tensor)) ? ""
+                                                                              : "has values that are not finite";
       if (!fault.empty()) {
         invalid_.AddPrintable(absl::StrCat(PrintableName(tensor.name), " ", fault));
         sound = false;
@@ -240,17 +234,15 @@ class AdapterParser {
     const StoredTensor& up = Tensor(delta.up);
     for (const StoredTensor* tensor : {&down, &up}) {
       if (tensor->shape.size() != 2 && tensor->shape.size() != 4) {
-        invalid_.AddPrintable(absl::StrCat(PrintableName(tensor->name), " has ",
-                                           tensor->shape.size(), " dimensions, not 2 or 4"));
+        invalid_.AddPrintable(
+            absl::StrCat(PrintableName(tensor->name), " has ", tensor->shape.size(), " dimensions, not 2 or 4"));
         return false;
       }
     }
     delta.rank = down.shape[0];
-    if (delta.rank < 1 || up.shape[1] != delta.rank ||
-        delta.rank > std::numeric_limits<int32_t>::max()) {
-      invalid_.AddPrintable(absl::StrCat(
-          PrintableName(down.name), " has rank ", delta.rank, " and its up has ", up.shape[1],
-          delta.rank < 1 ? "; the lowest is 1" : ""));
+    if (delta.rank < 1 || up.shape[1] != delta.rank || delta.rank > std::numeric_limits<int32_t>::max()) {
+      invalid_.AddPrintable(absl::StrCat(PrintableName(down.name), " has rank ", delta.rank, " and its up has ",
+                                         up.shape[1], delta.rank < 1 ? "; the lowest is 1" : ""));
       return false;
     }
     std::vector<int64_t> weight = module.weight_shape;
@@ -259,9 +251,8 @@ class AdapterParser {
     if (delta.mid.has_value()) {
       const StoredTensor& mid = Tensor(*delta.mid);
       if (mid.shape.size() != 4 || mid.shape[0] != delta.rank || mid.shape[1] != delta.rank) {
-        invalid_.AddPrintable(absl::StrCat(PrintableName(mid.name), " has shape ",
-                                           ShapeText(mid.shape), ", not [", delta.rank, ", ",
-                                           delta.rank, ", height, width]"));
+        invalid_.AddPrintable(absl::StrCat(PrintableName(mid.name), " has shape ", ShapeText(mid.shape), ", not [",
+                                           delta.rank, ", ", delta.rank, ", height, width]"));
         return false;
       }
       weight[2] = weight[3] = 1;
@@ -274,16 +265,14 @@ class AdapterParser {
   }
 
   // `shape` has four dimensions; a stored tensor without trailing ones is the same.
-  bool Expect(const AdaptableModule& module, const StoredTensor& tensor,
-              const std::vector<int64_t>& shape) {
+  bool Expect(const AdaptableModule& module, const StoredTensor& tensor, const std::vector<int64_t>& shape) {
     std::vector<int64_t> stored = tensor.shape;
     stored.resize(4, 1);
     if (stored == shape) {
       return true;
     }
-    mismatched_.AddPrintable(absl::StrCat(PrintableName(tensor.name), " has shape ",
-                                          ShapeText(tensor.shape), ", module \"", module.path,
-                                          "\" needs ", ShapeText(shape)));
+    mismatched_.AddPrintable(absl::StrCat(PrintableName(tensor.name), " has shape ", ShapeText(tensor.shape),
+                                          ", module \"", module.path, "\" needs ", ShapeText(shape)));
     if (absl::StrContains(module.path, ".attn2.") && (stored[1] == 768 || stored[1] == 1024)) {
       foreign_width_ = stored[1];
     }
@@ -302,8 +291,7 @@ class AdapterParser {
   }
 
   absl::Status ReadScale(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta) {
-    ABSL_ASSIGN_OR_RETURN(const std::optional<double> configured,
-                          scaling_.ScaleOf(module, delta.rank));
+    ABSL_ASSIGN_OR_RETURN(const std::optional<double> configured, scaling_.ScaleOf(module, delta.rank));
     std::optional<double> stored;
     if (keys[KeyPart::kAlpha] != kNone) {
       stored = ReadNumber(keys[KeyPart::kAlpha]);
@@ -317,8 +305,7 @@ class AdapterParser {
     if (stored.has_value() && configured.has_value() &&
         std::abs(*stored - *configured) > 1e-3 * std::abs(*configured)) {
       invalid_.AddPrintable(absl::StrCat("module \"", module.path, "\" has scale ", *configured,
-                                         " by its PEFT configuration and ", *stored,
-                                         " by its alpha"));
+                                         " by its PEFT configuration and ", *stored, " by its alpha"));
     }
     delta.scale = stored.value_or(configured.value_or(1.0));
     if (std::abs(delta.scale) > kMaxScale) {
@@ -341,8 +328,7 @@ class AdapterParser {
 
 }  // namespace
 
-absl::StatusOr<ParsedAdapter> ParseAdapter(SafetensorsFile file, const KeyMap& keys,
-                                           const ModuleTable& table,
+absl::StatusOr<ParsedAdapter> ParseAdapter(SafetensorsFile file, const KeyMap& keys, const ModuleTable& table,
                                            const AdapterFileOptions& options) {
   AdapterParser parser(file, keys, table);
   ABSL_RETURN_IF_ERROR(parser.Parse(options));

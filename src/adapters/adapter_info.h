@@ -15,19 +15,21 @@ enum class AdapterState { kAvailable, kLoading, kFailed };
 
 struct AdapterInfo {
   std::string name;
-  // Of the file; of a PEFT folder SHA-256(hex SHA-256 of the tensors' file, then the text of the configuration), because
-  // the configuration shapes the weights too. Empty until it was read once.
+  // Of the file; of a PEFT folder SHA-256(hex SHA-256 of the tensors' file, then the text of the
+  // configuration), because the configuration shapes the weights too. Empty until it was read once.
   std::string content_sha256;
-  std::string format;          // "lora", "locon"; empty until read
+  std::string format;  // "lora", "locon"; empty until read
   uint32_t rank_max = 0;
   uint64_t bytes = 0;  // of the file
   AdapterTier tier = AdapterTier::kDisk;
   bool pinned = false;
   uint32_t in_use = 0;  // leases
   AdapterState state = AdapterState::kAvailable;
-  // With kFailed: what the last read of the file said. An earlier version may be resident and serve all the same.
+  // With kFailed: what the last read of the file said. An earlier version may be resident and serve
+  // all the same.
   std::string error;
-  std::vector<std::string> targets;         // components it changes: "text_encoder", "text_encoder_2", "unet"
+  // Components it changes, sorted: "text_encoder", "text_encoder_2", "unet".
+  std::vector<std::string> targets;
   uint32_t matched_modules = 0;
   std::vector<std::string> unmatched_keys;  // with --allow-unmatched-keys
 };

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_file.h"
 #include "src/adapters/host_tier.h"
@@ -98,7 +99,8 @@ class Lease : public AdapterLease {
 
   const AdapterInfo& info() const override { return info_; }
 
-  // Shares ownership of the hosted version, not of the tensors alone: its bytes count as long as anybody holds them.
+  // Shares ownership of the hosted version, not of the tensors alone: its bytes count as long as
+  // anybody holds them.
   std::shared_ptr<const AdapterWeights> weights() const override {
     return std::shared_ptr<const AdapterWeights>(hosted_, hosted_->weights.get());
   }
@@ -115,16 +117,14 @@ class Lease : public AdapterLease {
 // What the file reader says, in the words of the adapter store.
 absl::Status FileError(absl::string_view name, const absl::Status& status) {
   const bool too_large = absl::IsResourceExhausted(status);
-  return MakeError(
-      too_large ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
-      too_large ? "ADAPTER_BUDGET" : "ADAPTER_INVALID",
-      absl::StrCat("adapter ", PrintableName(name), ": ", status.message()));
+  return MakeError(too_large ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
+                   too_large ? "ADAPTER_BUDGET" : "ADAPTER_INVALID",
+                   absl::StrCat("adapter ", PrintableName(name), ": ", status.message()));
 }
 
 // The same status with the adapter's name before its message.
 absl::Status Named(absl::string_view name, const absl::Status& status) {
-  return MakeError(status.code(),
-                   absl::StrCat("adapter ", PrintableName(name), ": ", status.message()),
+  return MakeError(status.code(), absl::StrCat("adapter ", PrintableName(name), ": ", status.message()),
                    GetErrorDetails(status));
 }
 
@@ -140,8 +140,8 @@ std::string ContentHash(const SafetensorsFile& file, const std::optional<std::st
 
 class TieredAdapterStore : public AdapterStore {
  public:
-  TieredAdapterStore(AdapterStoreOptions options, AdapterDirectory directory, KeyMap keys,
-                     ModuleTable modules, Metrics* metrics, AdapterWeightsMaker make_weights)
+  TieredAdapterStore(AdapterStoreOptions options, AdapterDirectory directory, KeyMap keys, ModuleTable modules,
+                     Metrics* metrics, AdapterWeightsMaker make_weights)
       : options_(std::move(options)),
         directory_(std::move(directory)),
         keys_(std::move(keys)),
@@ -194,8 +194,7 @@ class TieredAdapterStore : public AdapterStore {
     return Describe(name, version);
   }
 
-  absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after,
-                                                size_t limit) const override {
+  absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
     const std::vector<ListedAdapter> listed = directory_.List();
     std::vector<AdapterInfo> infos;
     absl::MutexLock lock(&mutex_);
@@ -223,7 +222,8 @@ class TieredAdapterStore : public AdapterStore {
     absl::Status status;
   };
 
-  // The adapter in the version that its file has now. With `old_will_do` an earlier version where the file is broken.
+  // The adapter in the version that its file has now. With `old_will_do` an earlier version where
+  // the file is broken.
   absl::StatusOr<Hosted> Bring(absl::string_view name, bool old_will_do, AcquireReport& report) {
     Stopwatch watch;
     for (int attempt = 1;; ++attempt) {
@@ -269,7 +269,8 @@ class TieredAdapterStore : public AdapterStore {
     }
   }
 
-  // From the host tier: this version, or the one that serves because this version is known to be broken.
+  // From the host tier: this version, or the one that serves because this version is known to be
+  // broken.
   Hosted UseHosted(absl::string_view name, const AdapterVersion& version, bool old_will_do)
       ABSL_LOCKS_EXCLUDED(mutex_) {
     if (Hosted hosted = tier_.Use(name, &version); hosted != nullptr || !old_will_do) {
@@ -283,8 +284,8 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   // The flight under way, or a new one that the caller leads; nullptr where one has just landed.
-  std::shared_ptr<Flight> JoinFlight(absl::string_view name, const AdapterVersion& version,
-                                     bool& leads) ABSL_LOCKS_EXCLUDED(mutex_) {
+  std::shared_ptr<Flight> JoinFlight(absl::string_view name, const AdapterVersion& version, bool& leads)
+      ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     const auto under_way = flights_.find(name);
     if (under_way != flights_.end()) {
@@ -298,14 +299,12 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   // Reads the adapter and tells everybody; nothing keeps it from landing.
-  void Fly(const std::string& name, Flight& flight, AcquireReport& report)
-      ABSL_LOCKS_EXCLUDED(mutex_) {
+  void Fly(const std::string& name, Flight& flight, AcquireReport& report) ABSL_LOCKS_EXCLUDED(mutex_) {
     try {
       flight.result = Read(name, flight.version, report);
     } catch (const std::bad_alloc&) {
-      flight.result =
-          MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
-                    absl::StrCat("no memory to read adapter ", PrintableName(name)));
+      flight.result = MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+                                absl::StrCat("no memory to read adapter ", PrintableName(name)));
     } catch (const std::exception& error) {
       LogError("reading adapter ", name, ": ", error.what());
       flight.result = MakeError(absl::StatusCode::kInternal, "INTERNAL",
@@ -320,8 +319,8 @@ class TieredAdapterStore : public AdapterStore {
         }
         failures_.erase(name);
         known_[name] = {hosted->info, hosted->version};
-        LogInfo("adapter ", name, " read: ", hosted->info.format, ", rank ", hosted->info.rank_max,
-                ", ", hosted->info.matched_modules, " modules, ", hosted->room.bytes(), " bytes");
+        LogInfo("adapter ", name, " read: ", hosted->info.format, ", rank ", hosted->info.rank_max, ", ",
+                hosted->info.matched_modules, " modules, ", hosted->room.bytes(), " bytes");
       } else if (!absl::IsNotFound(flight.result.status())) {
         failures_[name] = {flight.version, flight.result.status()};
         LogWarning(flight.result.status().message());
@@ -331,8 +330,7 @@ class TieredAdapterStore : public AdapterStore {
     flight.done.Notify();
   }
 
-  absl::StatusOr<Hosted> Read(const std::string& name, AdapterVersion& version,
-                              AcquireReport& report) {
+  absl::StatusOr<Hosted> Read(const std::string& name, AdapterVersion& version, AcquireReport& report) {
     Stopwatch watch;
     ABSL_ASSIGN_OR_RETURN(Contents contents, ReadContents(name, version));
     watch.AddTo(report.read_seconds);
@@ -341,8 +339,7 @@ class TieredAdapterStore : public AdapterStore {
     options.allow_unmatched_keys = options_.allow_unmatched_keys;
     options.peft_config = std::move(contents.peft_config);
     const std::string hash = ContentHash(contents.file, options.peft_config);
-    absl::StatusOr<ParsedAdapter> parsed =
-        ParseAdapter(std::move(contents.file), keys_, modules_, options);
+    absl::StatusOr<ParsedAdapter> parsed = ParseAdapter(std::move(contents.file), keys_, modules_, options);
     if (!parsed.ok()) {
       return Named(name, parsed.status());
     }
@@ -364,8 +361,7 @@ class TieredAdapterStore : public AdapterStore {
     info.targets = std::move(parsed->targets);
     info.matched_modules = static_cast<uint32_t>(parsed->deltas.size());
     info.unmatched_keys = std::move(parsed->unmatched_keys);
-    return std::make_shared<const HostedAdapter>(std::move(info), version, *std::move(room),
-                                                 std::move(weights));
+    return std::make_shared<const HostedAdapter>(std::move(info), version, *std::move(room), std::move(weights));
   }
 
   struct Contents {
@@ -411,8 +407,7 @@ class TieredAdapterStore : public AdapterStore {
     }
   }
 
-  void ForgetVanished(const std::vector<ListedAdapter>& listed) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void ForgetVanished(const std::vector<ListedAdapter>& listed) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (known_.size() + failures_.size() <= listed.size()) {
       return;
     }
@@ -429,8 +424,7 @@ class TieredAdapterStore : public AdapterStore {
     AdapterInfo info;
     if (std::optional<AdapterInfo> resident = tier_.Describe(name); resident.has_value()) {
       info = *std::move(resident);
-    } else if (const auto known = known_.find(name);
-               known != known_.end() && known->second.version == version) {
+    } else if (const auto known = known_.find(name); known != known_.end() && known->second.version == version) {
       info = known->second.info;
       info.tier = AdapterTier::kDisk;
     } else {
@@ -474,15 +468,12 @@ class TieredAdapterStore : public AdapterStore {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(
-    AdapterStoreOptions options, ModuleTable modules, Metrics* metrics,
-    AdapterWeightsMaker make_weights) {
-  ABSL_ASSIGN_OR_RETURN(AdapterDirectory directory,
-                        AdapterDirectory::Open(options.directory, options.follow_links));
+absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(AdapterStoreOptions options, ModuleTable modules,
+                                                                   Metrics* metrics, AdapterWeightsMaker make_weights) {
+  ABSL_ASSIGN_OR_RETURN(AdapterDirectory directory, AdapterDirectory::Open(options.directory, options.follow_links));
   ABSL_ASSIGN_OR_RETURN(KeyMap keys, KeyMap::Build(modules));
-  return std::make_unique<TieredAdapterStore>(std::move(options), std::move(directory),
-                                              std::move(keys), std::move(modules), metrics,
-                                              std::move(make_weights));
+  return std::make_unique<TieredAdapterStore>(std::move(options), std::move(directory), std::move(keys),
+                                              std::move(modules), metrics, std::move(make_weights));
 }
 
 }  // namespace hotlora

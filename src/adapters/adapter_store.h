@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_STORE_H_
 #define HOTLORA_SRC_ADAPTERS_ADAPTER_STORE_H_
 
-// The life cycle of adapters: found by name in a folder, read and checked once, kept in a host cache with a byte budget,
-// lent out by lease. No LibTorch in this header.
+// The life cycle of adapters: found by name in a folder, read and checked once, kept in a host
+// cache with a byte budget, lent out by lease. No LibTorch in this header.
 
 #include <cstdint>
 #include <functional>
@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
 #include "src/adapters/adapter_info.h"
 #include "src/metrics/metrics.h"
 #include "src/nn/adapter_set.h"
@@ -19,7 +20,8 @@
 
 namespace hotlora {
 
-// Where an adapter was found and what the way to the host tier took, in seconds. Phases that did not happen are 0.
+// Where an adapter was found and what the way to the host tier took, in seconds. Phases that did
+// not happen are 0.
 struct AcquireReport {
   AdapterTier tier_found = AdapterTier::kDisk;
   double lookup_seconds = 0.0;
@@ -27,8 +29,8 @@ struct AcquireReport {
   double parse_seconds = 0.0;
 };
 
-// An adapter in use: as long as a lease lives, its version is not evicted, whatever happens to the file or the name.
-// Movable; thread-safe to destroy anywhere.
+// An adapter in use: as long as a lease lives, its version is not evicted, whatever happens to the
+// file or the name. Movable; thread-safe to destroy anywhere.
 class AdapterLease {
  public:
   virtual ~AdapterLease() = default;
@@ -39,50 +41,54 @@ class AdapterLease {
 
 struct ParsedAdapter;  // adapter_file.h
 
-// Makes the tensors of a checked adapter; MakeAdapterWeights (adapter_weights.h) but in tests of the life cycle.
-using AdapterWeightsMaker =
-    std::function<absl::StatusOr<std::shared_ptr<const AdapterWeights>>(const ParsedAdapter&)>;
+// Makes the tensors of a checked adapter; MakeAdapterWeights (adapter_weights.h) but in tests of
+// the life cycle.
+using AdapterWeightsMaker = std::function<absl::StatusOr<std::shared_ptr<const AdapterWeights>>(const ParsedAdapter&)>;
 
 struct AdapterStoreOptions {
-  std::string directory;           // --adapters; empty: there are no adapters
-  bool follow_links = false;       // --adapters-follow-links: links may leave the directory
+  std::string directory;      // --adapters; empty: there are no adapters
+  bool follow_links = false;  // --adapters-follow-links: links may leave the directory
   bool allow_unmatched_keys = false;
   uint64_t host_bytes = uint64_t{4} << 30;  // --adapter-host-bytes
 };
 
-// Thread-safe. Acquire and Load read files and take as long as that takes: the engine's adapter thread calls them, never a
-// gRPC thread. List, Get and Unload read what is known and the directory, and do not wait for a load under way.
+// Thread-safe. Acquire and Load read files and take as long as that takes: the engine's adapter
+// thread calls them, never a gRPC thread. List, Get and Unload read what is known and the
+// directory, and do not wait for a load under way.
 class AdapterStore {
  public:
   virtual ~AdapterStore() = default;
 
-  // InvalidArgument where the directory does not exist. `metrics` may be null, else outlives the store and all leases.
+  // InvalidArgument where the directory does not exist. `metrics` may be null, else outlives the
+  // store and all leases.
   static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options, ModuleTable modules,
                                                               Metrics* metrics);
-  static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options,
-                                                              ModuleTable modules, Metrics* metrics,
-                                                              AdapterWeightsMaker make_weights);
+  static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options, ModuleTable modules,
+                                                              Metrics* metrics, AdapterWeightsMaker make_weights);
 
-  // Lends the adapter, reading its file where the host tier lacks it or the file has changed (a changed file is a new
-  // version; if it is broken the old one goes on serving). Loads of one name at the same time are one read.
-  //   NotFound (ADAPTER_NOT_FOUND)         no file of that name, or a name no adapter can have
-  //   FailedPrecondition                   ADAPTER_INVALID: not a sound file, not finite, ranks that disagree;
-  //                                        ADAPTER_MISMATCH: keys or shapes that this model lacks, each named;
-  //                                        ADAPTER_UNSUPPORTED: a format other than LoRA and LoCon
-  //   ResourceExhausted (ADAPTER_BUDGET)   does not fit beside what is leased or pinned
+  // Lends the adapter, reading its file where the host tier lacks it or the file has changed (a
+  // changed file is a new version; if it is broken the old one goes on serving). Loads of one name
+  // at the same time are one read.
+  //   NotFound             ADAPTER_NOT_FOUND: no file of that name, or a name no adapter can have
+  //   FailedPrecondition   ADAPTER_INVALID: not a sound file, not finite, ranks that disagree
+  //                        ADAPTER_MISMATCH: keys or shapes that this model lacks, each named
+  //                        ADAPTER_UNSUPPORTED: a format other than LoRA and LoCon
+  //   ResourceExhausted    ADAPTER_BUDGET: does not fit beside what is leased or pinned
   // A failed load leaves everything as it was.
   virtual absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) = 0;
 
-  // Brings the adapter into the host tier; with `pin` it is not evicted until it is unloaded. Errors as Acquire, also where
-  // an earlier version goes on serving.
+  // Brings the adapter into the host tier; with `pin` it is not evicted until it is unloaded.
+  // Errors as Acquire, also where an earlier version goes on serving.
   virtual absl::StatusOr<AdapterInfo> Load(absl::string_view name, bool pin) = 0;
 
-  // Leaves the resident tiers (running requests keep their lease) and loses its pin. NotFound as Acquire.
+  // Leaves the resident tiers (running requests keep their lease) and loses its pin. NotFound as
+  // Acquire.
   virtual absl::StatusOr<AdapterInfo> Unload(absl::string_view name) = 0;
 
   virtual absl::StatusOr<AdapterInfo> Get(absl::string_view name) const = 0;
 
-  // Up to `limit` adapters in the order of their names, beginning after `after` ("" from the start).
+  // Up to `limit` adapters in the order of their names, beginning after `after` ("" from the
+  // start).
   virtual absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const = 0;
 };
 

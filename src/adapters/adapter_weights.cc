@@ -1,10 +1,10 @@
 #include "src/adapters/adapter_weights.h"
 
-#include <ATen/ATen.h>
-
 #include <cstring>
 #include <utility>
 #include <vector>
+
+#include <ATen/ATen.h>
 
 #include "src/adapters/adapter_store.h"
 #include "src/nn/lora_delta.h"
@@ -36,8 +36,7 @@ at::Tensor Load(const ParsedAdapter& parsed, size_t index) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const AdapterWeights>> MakeAdapterWeights(
-    const ParsedAdapter& parsed) {
+absl::StatusOr<std::shared_ptr<const AdapterWeights>> MakeAdapterWeights(const ParsedAdapter& parsed) {
   auto weights = std::make_shared<AdapterWeights>();
   const absl::Status made = GuardTorch("adapter load", [&] {
     weights->deltas.reserve(parsed.deltas.size());
@@ -60,8 +59,7 @@ absl::StatusOr<std::shared_ptr<const AdapterWeights>> MakeAdapterWeights(
   return std::shared_ptr<const AdapterWeights>(std::move(weights));
 }
 
-absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(AdapterStoreOptions options,
-                                                                   ModuleTable modules,
+absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(AdapterStoreOptions options, ModuleTable modules,
                                                                    Metrics* metrics) {
   return Create(std::move(options), std::move(modules), metrics, MakeAdapterWeights);
 }

@@ -3,12 +3,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+
 #include "src/base/error_details.h"
 
 namespace hotlora {
 
-HostLedger::HostLedger(uint64_t capacity, Metrics* metrics)
-    : capacity_(capacity), metrics_(metrics) {
+HostLedger::HostLedger(uint64_t capacity, Metrics* metrics) : capacity_(capacity), metrics_(metrics) {
   absl::MutexLock lock(&mutex_);
   Publish();  // the capacity is known before anything is held
 }
@@ -48,12 +48,10 @@ HostReservation::~HostReservation() {
   }
 }
 
-std::shared_ptr<const HostedAdapter> HostTier::Use(absl::string_view name,
-                                                   const AdapterVersion* version) {
+std::shared_ptr<const HostedAdapter> HostTier::Use(absl::string_view name, const AdapterVersion* version) {
   absl::MutexLock lock(&mutex_);
   const auto entry = entries_.find(name);
-  if (entry == entries_.end() ||
-      (version != nullptr && entry->second.adapter->version != *version)) {
+  if (entry == entries_.end() || (version != nullptr && entry->second.adapter->version != *version)) {
     return nullptr;
   }
   order_.splice(order_.end(), order_, entry->second.place);
@@ -74,7 +72,8 @@ std::optional<AdapterInfo> HostTier::Describe(absl::string_view name) const {
 absl::StatusOr<HostReservation> HostTier::Reserve(absl::string_view replacing, uint64_t bytes) {
   absl::MutexLock lock(&mutex_);
   const uint64_t capacity = ledger_->capacity();
-  // Only this function adds bytes, under the mutex; others may give some back meanwhile, never more than asked here.
+  // Only this function adds bytes, under the mutex; others may give some back meanwhile, never more
+  // than asked here.
   const uint64_t used = ledger_->bytes();
   uint64_t room = used < capacity ? capacity - used : 0;
   std::vector<std::string> victims;
@@ -91,8 +90,8 @@ absl::StatusOr<HostReservation> HostTier::Reserve(absl::string_view replacing, u
   choose(/*replaced=*/true);
   if (room < bytes) {
     return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
-                     absl::StrCat("adapter needs ", bytes, " bytes of host memory; of ", capacity,
-                                  " are ", room, " free or free to evict"));
+                     absl::StrCat("adapter needs ", bytes, " bytes of host memory; of ", capacity, " are ", room,
+                                  " free or free to evict"));
   }
   for (const std::string& name : victims) {
     Erase(name, EvictionReason::kCapacity);

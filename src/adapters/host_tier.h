@@ -1,7 +1,8 @@
 #ifndef HOTLORA_SRC_ADAPTERS_HOST_TIER_H_
 #define HOTLORA_SRC_ADAPTERS_HOST_TIER_H_
 
-// The host tier: adapters in memory under a byte budget, least recently used first out. No LibTorch here.
+// The host tier: adapters in memory under a byte budget, least recently used first out. No LibTorch
+// here.
 
 #include <cstdint>
 #include <list>
@@ -15,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_info.h"
 #include "src/metrics/metrics.h"
@@ -23,8 +25,9 @@ namespace hotlora {
 
 struct AdapterWeights;
 
-// The tier's bytes. A version that left the tier while requests still hold it counts until the last of them lets go,
-// because its memory is there until then. Keeps the cache gauges up to date. Thread-safe.
+// The tier's bytes. A version that left the tier while requests still hold it counts until the last
+// of them lets go, because its memory is there until then. Keeps the cache gauges up to date.
+// Thread-safe.
 class HostLedger {
  public:
   HostLedger(uint64_t capacity, Metrics* metrics);
@@ -49,8 +52,7 @@ class HostLedger {
 // Bytes set aside in the tier; given back when this dies.
 class HostReservation {
  public:
-  HostReservation(std::shared_ptr<HostLedger> ledger, uint64_t bytes)
-      : ledger_(std::move(ledger)), bytes_(bytes) {}
+  HostReservation(std::shared_ptr<HostLedger> ledger, uint64_t bytes) : ledger_(std::move(ledger)), bytes_(bytes) {}
   HostReservation(HostReservation&& other) noexcept
       : ledger_(std::move(other.ledger_)), bytes_(std::exchange(other.bytes_, 0)) {}
   HostReservation& operator=(HostReservation&&) = delete;
@@ -67,14 +69,12 @@ class HostReservation {
 struct HostedAdapter {
   HostedAdapter(AdapterInfo info, AdapterVersion version, HostReservation room,
                 std::shared_ptr<const AdapterWeights> weights)
-      : info(std::move(info)),
-        version(std::move(version)),
-        room(std::move(room)),
-        weights(std::move(weights)) {}
+      : info(std::move(info)), version(std::move(version)), room(std::move(room)), weights(std::move(weights)) {}
 
   const AdapterInfo info;
   const AdapterVersion version;
-  const HostReservation room;  // declared first, so that the tensors are freed before their bytes are given back
+  // Before the tensors, so that they are freed before their bytes are given back.
+  const HostReservation room;
   const std::shared_ptr<const AdapterWeights> weights;
 };
 
@@ -82,17 +82,21 @@ struct HostedAdapter {
 class HostTier {
  public:
   explicit HostTier(uint64_t capacity, Metrics* metrics)
-      : metrics_(metrics), ledger_(std::make_shared<HostLedger>(capacity, metrics)) {}
+      : metrics_(metrics), ledger_(std::make_shared<HostLedger>(capacity, metrics)) {
+    ledger_->SetEntries(0);  // so that the capacity shows from the start
+  }
 
-  // The adapter, now the most recently used; nullptr where that version, or with nullptr any version, is not here.
+  // The adapter, now the most recently used; nullptr where that version, or with nullptr any
+  // version, is not here.
   std::shared_ptr<const HostedAdapter> Use(absl::string_view name, const AdapterVersion* version);
 
   // What is known of it, with `pinned` as it is now; nothing where it is not here. Holds nothing.
   std::optional<AdapterInfo> Describe(absl::string_view name) const;
 
-  // Sets `bytes` aside, evicting what nobody uses and nobody pinned: the least recently used first, `replacing` (the
-  // version of the same adapter that goes on serving until the new one is here) last of all.
-  // ResourceExhausted (ADAPTER_BUDGET) where even that would not do; nothing is evicted then.
+  // Sets `bytes` aside, evicting what nobody uses and nobody pinned: the least recently used first,
+  // `replacing` (the version of the same adapter that goes on serving until the new one is here)
+  // last of all. ResourceExhausted (ADAPTER_BUDGET) where even that would not do; nothing is
+  // evicted then.
   absl::StatusOr<HostReservation> Reserve(absl::string_view replacing, uint64_t bytes);
 
   // Puts the adapter in, in the place of its earlier version, whose pin it takes over.
@@ -113,7 +117,8 @@ class HostTier {
     std::list<std::string>::iterator place;  // in order_
   };
 
-  // Nobody but the tier holds it. Exact enough: others can only get it from the tier, under its mutex.
+  // Nobody but the tier holds it. Exact enough: others can only get it from the tier, under its
+  // mutex.
   static bool IsIdle(const Entry& entry) { return !entry.pinned && entry.adapter.use_count() == 1; }
 
   void Erase(absl::string_view name, EvictionReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

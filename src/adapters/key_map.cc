@@ -11,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
 
@@ -37,8 +38,7 @@ constexpr std::pair<absl::string_view, absl::string_view> kOldTextNames[] = {
     {"q_proj", "to_q"}, {"k_proj", "to_k"}, {"v_proj", "to_v"}, {"out_proj", "to_out"}};
 
 template <size_t n>
-absl::string_view Translate(const std::pair<absl::string_view, absl::string_view> (&table)[n],
-                            absl::string_view name) {
+absl::string_view Translate(const std::pair<absl::string_view, absl::string_view> (&table)[n], absl::string_view name) {
   for (const auto& [from, to] : table) {
     if (from == name) {
       return to;
@@ -76,16 +76,14 @@ class SgmSpelling {
       return WithInside(absl::StrCat("middle_block.", place), part[1], part, 3);
     }
     int block = 0, slot = 0;
-    if (part.size() < 5 || !absl::SimpleAtoi(part[1], &block) ||
-        !absl::SimpleAtoi(part[3], &slot)) {
+    if (part.size() < 5 || !absl::SimpleAtoi(part[1], &block) || !absl::SimpleAtoi(part[3], &slot)) {
       return "";
     }
     if (part[0] == "down_blocks") {
       if (part[2] == "downsamplers") {
         return absl::StrCat("input_blocks.", group_ * (block + 1), ".0.op");
       }
-      return WithInside(absl::StrCat("input_blocks.", group_ * block + slot + 1,
-                                     part[2] == "attentions" ? ".1" : ".0"),
+      return WithInside(absl::StrCat("input_blocks.", group_ * block + slot + 1, part[2] == "attentions" ? ".1" : ".0"),
                         part[2], part, 4);
     }
     if (part[0] == "up_blocks") {
@@ -93,22 +91,20 @@ class SgmSpelling {
         return absl::StrCat("output_blocks.", group_ * (block + 1) - 1,
                             up_blocks_with_attention_.count(part[1]) > 0 ? ".2.conv" : ".1.conv");
       }
-      return WithInside(absl::StrCat("output_blocks.", group_ * block + slot,
-                                     part[2] == "attentions" ? ".1" : ".0"),
+      return WithInside(absl::StrCat("output_blocks.", group_ * block + slot, part[2] == "attentions" ? ".1" : ".0"),
                         part[2], part, 4);
     }
     return "";
   }
 
  private:
-  static std::string WithInside(absl::string_view place, absl::string_view kind,
-                                const std::vector<std::string>& part, size_t first) {
+  static std::string WithInside(absl::string_view place, absl::string_view kind, const std::vector<std::string>& part,
+                                size_t first) {
     const std::string rest = absl::StrJoin(part.begin() + first, part.end(), ".");
     if (kind == "attentions") {
       return absl::StrCat(place, ".", rest);
     }
-    const absl::string_view inside =
-        kind == "resnets" ? Translate(kInsideResnet, rest) : absl::string_view();
+    const absl::string_view inside = kind == "resnets" ? Translate(kInsideResnet, rest) : absl::string_view();
     return inside.empty() ? "" : absl::StrCat(place, ".", inside);
   }
 
@@ -118,8 +114,7 @@ class SgmSpelling {
 
 std::string Under(absl::string_view path) { return absl::StrReplaceAll(path, {{".", "_"}}); }
 
-void AddPeftPrefixes(absl::string_view component, absl::string_view path,
-                     std::vector<std::string>& spellings) {
+void AddPeftPrefixes(absl::string_view component, absl::string_view path, std::vector<std::string>& spellings) {
   spellings.push_back(absl::StrCat(component, path));
   spellings.push_back(absl::StrCat("base_model.model.", component, path));
   spellings.push_back(absl::StrCat(component, "base_model.model.", path));
@@ -170,8 +165,7 @@ std::vector<std::string> TextSpellings(const std::string& path, Component compon
     const absl::string_view prefix = first ? "text_encoder." : "text_encoder_2.";
     AddPeftPrefixes(prefix, name, spellings);
     const size_t leaf = name.rfind('.') + 1;
-    const absl::string_view old =
-        Translate(kOldTextNames, absl::string_view(name).substr(leaf));
+    const absl::string_view old = Translate(kOldTextNames, absl::string_view(name).substr(leaf));
     if (!old.empty() && absl::StrContains(name, "self_attn.")) {
       AddPeftPrefixes(prefix, absl::StrCat(name.substr(0, leaf), old), spellings);
     }
@@ -186,15 +180,13 @@ absl::StatusOr<KeyMap> KeyMap::Build(const ModuleTable& table) {
   const SgmSpelling sgm(table);
   for (size_t index = 0; index < table.modules.size(); ++index) {
     const AdaptableModule& module = table.modules[index];
-    for (std::string& spelling : module.component == Component::kUnet
-                                     ? UnetSpellings(module.path, sgm)
-                                     : TextSpellings(module.path, module.component)) {
+    for (std::string& spelling : module.component == Component::kUnet ? UnetSpellings(module.path, sgm)
+                                                                      : TextSpellings(module.path, module.component)) {
       const auto [entry, inserted] = map.modules_.try_emplace(std::move(spelling), index);
       if (!inserted && entry->second != index) {
-        return MakeError(
-            absl::StatusCode::kFailedPrecondition, "MODEL_INVALID",
-            absl::StrCat("adapter key \"", entry->first, "\" would mean two modules: \"",
-                         table.modules[entry->second].path, "\" and \"", module.path, "\""));
+        return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_INVALID",
+                         absl::StrCat("adapter key \"", entry->first, "\" would mean two modules: \"",
+                                      table.modules[entry->second].path, "\" and \"", module.path, "\""));
       }
     }
   }

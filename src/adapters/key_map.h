@@ -10,21 +10,26 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
 #include "src/weights/module_table.h"
 
 namespace hotlora {
 
-// Every accepted spelling of every module of one model, in one hash table. "_" is ambiguous in kohya's names (`to_out_0`,
-// `ff_net_0_proj`), so nothing is ever converted back: the spellings are made from the model's own module list.
+// Every accepted spelling of every module of one model, in one hash table. "_" is ambiguous in
+// kohya's names (`to_out_0`, `ff_net_0_proj`), so nothing is ever converted back: the spellings are
+// made from the model's own module list.
 //
-// Of a UNet module P, with under(x) = x with "." as "_", and SGM(P) its name in single-file checkpoints:
-//   P, unet.P, base_model.model.P, base_model.model.unet.P, unet.base_model.model.P        diffusers, PEFT
-//   diffusion_model.SGM(P), model.diffusion_model.SGM(P)
-//   lora_unet_ or lycoris_, then under(P) or under(SGM(P))                                 kohya, LyCORIS
-//   in attention layers also `.processor` before to_q, to_k, to_v, to_out, and `to_out` for `to_out.0`: old diffusers
-// Of a text encoder's module P, each with and without the leading "text_model.":
-//   text_encoder.P, text_encoder_2.P, with base_model.model. as above; under(P) after lora_te1_ or lora_te_, lora_te2_
-//   in attention layers also to_q, to_k, to_v, to_out for q_proj, k_proj, v_proj, out_proj: old diffusers
+// A UNet module P, with under(x) = x with "." as "_", and SGM(P) its name in single files:
+//   diffusers, PEFT   P, unet.P, base_model.model.P, base_model.model.unet.P,
+//                     unet.base_model.model.P
+//   single files      diffusion_model.SGM(P), model.diffusion_model.SGM(P)
+//   kohya, LyCORIS    lora_unet_ or lycoris_, then under(P) or under(SGM(P))
+//   old diffusers     in attention layers `.processor` before to_q, to_k, to_v, to_out;
+//                     `to_out` for `to_out.0`
+// A text encoder's module P, each with and without the leading "text_model.":
+//   diffusers, PEFT   text_encoder.P, text_encoder_2.P, with base_model.model. as above
+//   kohya             lora_te1_ or lora_te_, or lora_te2_, then under(P)
+//   old diffusers     to_q, to_k, to_v, to_out for q_proj, k_proj, v_proj, out_proj
 //
 // Source   facts C1; diffusers loaders/lora_conversion_utils.py, kohya networks/lora.py
 // Threads  immutable, thread-safe

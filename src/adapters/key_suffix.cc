@@ -115,8 +115,7 @@ absl::string_view ForeignModelOf(absl::string_view key) {
 
 std::string PrintableName(absl::string_view name) {
   const bool cut = name.size() > kMaxNameLength;
-  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kMaxNameLength)), cut ? "..." : "",
-                      "\"");
+  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kMaxNameLength)), cut ? "..." : "", "\"");
 }
 
 void NameSample::Add(absl::string_view name) { AddPrintable(PrintableName(name)); }
@@ -128,9 +127,8 @@ void NameSample::AddPrintable(std::string text) {
 }
 
 std::string NameSample::ToString() const {
-  return absl::StrCat(
-      absl::StrJoin(first_, ", "),
-      count_ > first_.size() ? absl::StrCat(" and ", count_ - first_.size(), " more") : "");
+  return absl::StrCat(absl::StrJoin(first_, ", "),
+                      count_ > first_.size() ? absl::StrCat(" and ", count_ - first_.size(), " more") : "");
 }
 
 }  // namespace hotlora

@@ -20,24 +20,24 @@ struct SplitKey {
 };
 
 // Recognises (facts C1)
-//   down   .lora_down.weight  .lora_A.weight  .lora_A.default.weight  .lora.down.weight  _lora.down.weight
-//          .lora_linear_layer.down.weight
-//   up     the same with up and lora_B
-//   mid    .lora_mid.weight
-//   scalars .alpha  .scale
+//   down      .lora_down.weight, .lora_A.weight, .lora_A.default.weight, .lora.down.weight,
+//             _lora.down.weight, .lora_linear_layer.down.weight
+//   up        the same with up and lora_B
+//   mid       .lora_mid.weight
+//   scalars   .alpha, .scale
 // Nothing where the key ends otherwise.
 std::optional<SplitKey> SplitAdapterKey(absl::string_view key);
 
-// The name of the adapter format that hotlora lacks and this key belongs to ("LoHa", "DoRA", "bias deltas", ...); empty
-// where the key belongs to none.
+// The name of the adapter format that hotlora lacks and this key belongs to ("LoHa", "DoRA", "bias
+// deltas", ...); empty where the key belongs to none.
 absl::string_view UnsupportedFormatOf(absl::string_view key);
 
-// The model family that a key names which SDXL lacks, such as "Flux" or "Stable Diffusion 1 or 2"; empty where the key does
-// not tell.
+// The model family that a key names which SDXL lacks, such as "Flux" or "Stable Diffusion 1 or 2";
+// empty where the key does not tell.
 absl::string_view ForeignModelOf(absl::string_view key);
 
-// The first names of many, for messages: at most 8, then a count. Names come from files, so each is quoted, escaped to
-// printable ASCII and cut at 160 characters.
+// The first names of many, for messages: at most 8, then a count. Names come from files, so each is
+// quoted, escaped to printable ASCII and cut at 160 characters.
 class NameSample {
  public:
   void Add(absl::string_view name);

@@ -1,12 +1,13 @@
 #include "src/adapters/peft_scaling.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include <nlohmann/json.hpp>
+
 #include "re2/re2.h"
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
@@ -54,8 +55,8 @@ absl::StatusOr<double> Number(const Json& value, absl::string_view name) {
 absl::StatusOr<double> Rank(const Json& value, absl::string_view name) {
   ABSL_ASSIGN_OR_RETURN(const double rank, Number(value, name));
   if (rank < 1 || rank > kMaxRank || rank != std::floor(rank)) {
-    return Invalid(absl::StrCat(name, " is ", rank, "; it must be a whole number from 1 to ",
-                                static_cast<int64_t>(kMaxRank)));
+    return Invalid(
+        absl::StrCat(name, " is ", rank, "; it must be a whole number from 1 to ", static_cast<int64_t>(kMaxRank)));
   }
   return rank;
 }
@@ -67,8 +68,8 @@ bool IsSet(const Json& json, const char* key) {
 
 // Configurations whose adapters are more than scale * up * down.
 absl::Status CheckPlain(const Json& json) {
-  for (const char* const key : {"use_dora", "use_qalora", "lora_bias", "alora_invocation_tokens",
-                                "megatron_config", "trainable_token_indices"}) {
+  for (const char* const key : {"use_dora", "use_qalora", "lora_bias", "alora_invocation_tokens", "megatron_config",
+                                "trainable_token_indices"}) {
     if (IsSet(json, key)) {
       return Unsupported(key);
     }
@@ -77,7 +78,8 @@ absl::Status CheckPlain(const Json& json) {
   if (type != json.end() && *type != "LORA") {
     return Unsupported(absl::StrCat("peft_type ", PrintableName(type->is_string() ? type->get<std::string>() : "")));
   }
-  // These change the base weights before training, so the tensors alone do not say the adapter's change.
+  // These change the base weights before training, so the tensors alone do not say the adapter's
+  // change.
   const auto initial = json.find("init_lora_weights");
   if (initial != json.end() && initial->is_string()) {
     const std::string how = initial->get<std::string>();
@@ -143,10 +145,9 @@ absl::StatusOr<PeftScaling::Config> PeftScaling::ReadConfig(const J& json) {
 
 absl::StatusOr<PeftScaling> PeftScaling::FromMetadata(absl::string_view text) {
   ABSL_ASSIGN_OR_RETURN(const Json json, ParseObject(text));
-  constexpr std::pair<Component, absl::string_view> kPrefixes[] = {
-      {Component::kTextEncoder, "text_encoder."},
-      {Component::kTextEncoder2, "text_encoder_2."},
-      {Component::kUnet, "unet."}};
+  constexpr std::pair<Component, absl::string_view> kPrefixes[] = {{Component::kTextEncoder, "text_encoder."},
+                                                                   {Component::kTextEncoder2, "text_encoder_2."},
+                                                                   {Component::kUnet, "unet."}};
   Json parts[3];
   for (const auto& [key, value] : json.items()) {
     for (const auto& [component, prefix] : kPrefixes) {
@@ -174,8 +175,7 @@ absl::StatusOr<PeftScaling> PeftScaling::FromConfig(absl::string_view text) {
   return scaling;
 }
 
-absl::StatusOr<std::optional<double>> PeftScaling::ScaleOf(const AdaptableModule& module,
-                                                           int64_t rank) const {
+absl::StatusOr<std::optional<double>> PeftScaling::ScaleOf(const AdaptableModule& module, int64_t rank) const {
   const std::optional<Config>& config = configs_[static_cast<size_t>(module.component)];
   if (!config.has_value()) {
     return std::nullopt;
@@ -191,8 +191,8 @@ absl::StatusOr<std::optional<double>> PeftScaling::ScaleOf(const AdaptableModule
   const std::optional<double> pattern_rank = first_match(config->ranks);
   const std::optional<double> said = pattern_rank.has_value() ? pattern_rank : config->rank;
   if (said.has_value() && *said != static_cast<double>(rank)) {
-    return Invalid(absl::StrCat("module \"", module.path, "\" has rank ", *said,
-                                " by the configuration and ", rank, " by its tensors"));
+    return Invalid(absl::StrCat("module \"", module.path, "\" has rank ", *said, " by the configuration and ", rank,
+                                " by its tensors"));
   }
   const double alpha = first_match(config->alphas).value_or(config->alpha);
   return alpha / (config->rslora ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));

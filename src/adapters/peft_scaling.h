@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
 #include "src/weights/module_table.h"
 
 namespace re2 {
@@ -23,25 +24,28 @@ namespace hotlora {
 //
 //   scale = lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora
 //
-// rank_pattern and alpha_pattern override r and lora_alpha: the first key that matches the end of the module's path, as a
-// regular expression, at a "." or its beginning.
+// rank_pattern and alpha_pattern override r and lora_alpha: the first key that matches the end of
+// the module's path, as a regular expression, at a "." or its beginning.
+//
 // Source   PEFT tuners/lora/layer.py (update_layer), utils/other.py (get_pattern_key); facts C2
 // Threads  immutable, thread-safe
 class PeftScaling {
  public:
   PeftScaling() = default;
 
-  // `lora_adapter_metadata` of a safetensors header, as diffusers writes it: one JSON object whose keys begin with
-  // "unet.", "text_encoder." or "text_encoder_2.". A component without keys has no scale here.
-  //   FailedPrecondition   ADAPTER_INVALID: not such JSON, numbers out of range, too many or unsound patterns;
-  //                        ADAPTER_UNSUPPORTED: a configuration that is more than plain LoRA (use_dora, PiSSA, ...)
+  // `lora_adapter_metadata` of a safetensors header, as diffusers writes it: one JSON object whose
+  // keys begin with "unet.", "text_encoder." or "text_encoder_2.". A component without keys has no
+  // scale here.
+  // FailedPrecondition
+  //   ADAPTER_INVALID       not such JSON, numbers out of range, too many or unsound patterns
+  //   ADAPTER_UNSUPPORTED   more than plain LoRA (use_dora, PiSSA, ...)
   static absl::StatusOr<PeftScaling> FromMetadata(absl::string_view json);
 
   // `adapter_config.json` of a PEFT folder, for all components. The same errors.
   static absl::StatusOr<PeftScaling> FromConfig(absl::string_view json);
 
-  // The scale of one module whose tensors have `rank`; nothing where no configuration speaks of its component.
-  // FailedPrecondition (ADAPTER_INVALID) where the configuration says another rank.
+  // The scale of one module whose tensors have `rank`; nothing where no configuration speaks of its
+  // component. FailedPrecondition (ADAPTER_INVALID) where the configuration says another rank.
   absl::StatusOr<std::optional<double>> ScaleOf(const AdaptableModule& module, int64_t rank) const;
 
  private:

@@ -17,10 +17,12 @@ bool IsWeightDtype(StoredDtype dtype);
 // Bytes of the tensor once loaded: as stored, except that F64 becomes F32.
 uint64_t LoadedBytes(const StoredTensor& tensor);
 
-// Whether every value is finite, for F64 also as F32. REQUIRES: IsWeightDtype; `data` has tensor.bytes() bytes.
+// Whether every value is finite, for F64 also as F32. REQUIRES: IsWeightDtype; `data` has
+// tensor.bytes() bytes.
 bool AllFinite(const StoredTensor& tensor, const std::byte* data);
 
-// The value of a tensor with one element, whatever its dimensions; nothing for more elements, booleans and 8-bit floats.
+// The value of a tensor with one element, whatever its dimensions; nothing for more elements,
+// booleans and 8-bit floats.
 std::optional<double> ReadScalar(const StoredTensor& tensor, const std::byte* data);
 
 }  // namespace hotlora

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "src/base/error_details.h"
 
 namespace hotlora {
@@ -16,8 +17,7 @@ constexpr double kMeanWeight = 0.2;  // of the newest request in the moving aver
 absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest>& request) {
   absl::MutexLock lock(&mu_);
   if (closed_) {
-    return MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
-                     {"DRAINING", {}, absl::Seconds(1)});
+    return MakeError(absl::StatusCode::kUnavailable, "the server is shutting down", {"DRAINING", {}, absl::Seconds(1)});
   }
   const std::string& id = request->job().request_id;
   if (by_id_.contains(id)) {

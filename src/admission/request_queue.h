@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_ADMISSION_REQUEST_QUEUE_H_
 #define HOTLORA_SRC_ADMISSION_REQUEST_QUEUE_H_
 
-// May a request enter, and which one is next? A bounded queue that also knows every request by its id from admission to its
-// end. Requests wait here while their adapters load, and are handed out ready ones first.
+// May a request enter, and which one is next? A bounded queue that also knows every request by its id from admission to
+// its end. Requests wait here while their adapters load, and are handed out ready ones first.
 
 #include <cstdint>
 #include <functional>
@@ -16,6 +16,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+
 #include "src/request/image_job.h"
 
 namespace hotlora {
@@ -40,8 +41,8 @@ class RequestQueue {
  public:
   explicit RequestQueue(uint32_t capacity) : capacity_(capacity) {}
 
-  // Registers the request's id and takes a place, which counts until TakeReady or Remove; the one request that runs has a
-  // place of its own. Returns the number of requests before it.
+  // Registers the request's id and takes a place, which counts until TakeReady or Remove; the one request that runs has
+  // a place of its own. Returns the number of requests before it.
   //   AlreadyExists      REQUEST_ID_RUNNING
   //   ResourceExhausted  QUEUE_FULL, with a retry delay from how long requests have been taking
   //   Unavailable        DRAINING after Close
@@ -53,8 +54,8 @@ class RequestQueue {
   // Its adapters are there, or failed to come: there is nothing to wait for. Before or after Enqueue.
   void MarkReady(const std::shared_ptr<QueuedRequest>& request);
 
-  // The ready request of highest priority, the earliest of those. Waits for one; nullptr after `patience`, or once Stop was
-  // called.
+  // The ready request of highest priority, the earliest of those. Waits for one; nullptr after `patience`, or once Stop
+  // was called.
   std::shared_ptr<QueuedRequest> TakeReady(absl::Duration patience);
 
   // Takes the request out where it waits; false where it does not (it runs, or has ended).

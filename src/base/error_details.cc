@@ -1,8 +1,9 @@
 #include "src/base/error_details.h"
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
+
+#include <nlohmann/json.hpp>
 
 namespace hotlora {
 namespace {
@@ -20,8 +21,7 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view message, ErrorDe
     payload["retry_ms"] = absl::ToInt64Milliseconds(*details.retry_delay);
   }
   absl::Status status(code, message);
-  status.SetPayload(kPayloadUrl,
-                    absl::Cord(payload.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
+  status.SetPayload(kPayloadUrl, absl::Cord(payload.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
   return status;
 }
 

@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_BASE_ERROR_DETAILS_H_
 #define HOTLORA_SRC_BASE_ERROR_DETAILS_H_
 
-// What an absl::Status carries for the caller beside code and message: the machine-readable reason, every bad field, and
-// when to retry. server/status_mapping.cc turns it into google.rpc ErrorInfo, BadRequest and RetryInfo; the engine itself
-// knows no protobuf.
+// What an absl::Status carries for the caller beside code and message: the machine-readable reason, every bad field,
+// and when to retry. server/status_mapping.cc turns it into google.rpc ErrorInfo, BadRequest and RetryInfo; the engine
+// itself knows no protobuf.
 
 #include <optional>
 #include <string>

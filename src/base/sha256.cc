@@ -1,11 +1,10 @@
 #include "src/base/sha256.h"
 
-#include <openssl/evp.h>
-
 #include <string>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/string_view.h"
+#include <openssl/evp.h>
 
 namespace hotlora {
 
@@ -15,9 +14,7 @@ Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
 
 Sha256::~Sha256() { EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context_)); }
 
-void Sha256::Update(const void* data, size_t size) {
-  EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), data, size);
-}
+void Sha256::Update(const void* data, size_t size) { EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), data, size); }
 
 std::string Sha256::HexDigest() {
   unsigned char digest[EVP_MAX_MD_SIZE];

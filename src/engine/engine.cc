@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+
 #include "src/admission/request_queue.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
@@ -41,8 +42,7 @@ class ThreadedEngine final : public Engine {
         pipeline_(std::move(pipeline)),
         adapters_(std::move(adapters)),
         queue_(options_.max_queue),
-        scheduler_({options_.max_batch, options_.on_device_failure}, &queue_, pipeline_.get(),
-                   metrics),
+        scheduler_({options_.max_batch, options_.on_device_failure}, &queue_, pipeline_.get(), metrics),
         adapter_thread_(std::make_unique<SerialExecutor>("adapter")),
         watch_thread_(StartNamedThread("watch", [this] { Watch(); })) {}
 
@@ -98,7 +98,8 @@ class ThreadedEngine final : public Engine {
       done(std::move(status));
       return;
     }
-    adapter_thread_->Post([this, name = std::move(name), pin, done = std::move(done)] { done(adapters_->Load(name, pin)); });
+    adapter_thread_->Post(
+        [this, name = std::move(name), pin, done = std::move(done)] { done(adapters_->Load(name, pin)); });
   }
 
   absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) override {
@@ -125,14 +126,15 @@ class ThreadedEngine final : public Engine {
     if (queue_.AwaitEmpty(timeout)) {
       return true;
     }
-    CancelAll(MakeError(absl::StatusCode::kUnavailable, "the server is shutting down", {"DRAINING", {}, absl::Seconds(1)}));
+    CancelAll(
+        MakeError(absl::StatusCode::kUnavailable, "the server is shutting down", {"DRAINING", {}, absl::Seconds(1)}));
     queue_.AwaitEmpty(absl::InfiniteDuration());
     return false;
   }
 
  private:
-  // Adapter thread: lends the request its adapters. Until it is marked ready the step thread cannot take it, so where there is
-  // nothing to run for, it ends here.
+  // Adapter thread: lends the request its adapters. Until it is marked ready the step thread cannot take it, so where
+  // there is nothing to run for, it ends here.
   void LoadFor(const std::shared_ptr<ImageTask>& task) {
     if (!task->BeginLoading()) {
       return;
@@ -163,8 +165,8 @@ class ThreadedEngine final : public Engine {
     return leased;
   }
 
-  // Ends a task that nobody wants any more where it still waits. One that runs ends itself at its next step, one whose adapters
-  // are being read when that is over.
+  // Ends a task that nobody wants any more where it still waits. One that runs ends itself at its next step, one whose
+  // adapters are being read when that is over.
   void EndIfUnwanted(const std::shared_ptr<ImageTask>& task) {
     const absl::Status wanted = task->Wanted();
     if (!wanted.ok() && queue_.Remove(task)) {

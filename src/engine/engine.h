@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_ENGINE_ENGINE_H_
 #define HOTLORA_SRC_ENGINE_ENGINE_H_
 
-// Start here: the one public entry to everything under src/. The engine owns the queue, the adapter store, the pipeline and
-// their threads; server/ speaks to nothing else. Only plain values cross this header: no tensors, no protobuf.
+// Start here: the one public entry to everything under src/. The engine owns the queue, the adapter store, the pipeline
+// and their threads; server/ speaks to nothing else. Only plain values cross this header: no tensors, no protobuf.
 //
 //   gRPC threads     call this class; they validate, enqueue and return, and never touch a tensor or an adapter file
 //   adapter thread   reads adapters for queued requests and for LoadAdapter
@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+
 #include "src/adapters/adapter_info.h"
 #include "src/adapters/adapter_store.h"
 #include "src/metrics/metrics.h"
@@ -31,8 +32,8 @@
 namespace hotlora {
 
 struct EngineOptions {
-  uint32_t max_batch = 4;   // rows per denoising step
-  uint32_t max_queue = 64;  // waiting requests beyond which callers are turned away
+  uint32_t max_batch = 4;                                      // rows per denoising step
+  uint32_t max_queue = 64;                                     // waiting requests beyond which callers are turned away
   absl::Duration max_request_time = absl::InfiniteDuration();  // from admission
   // Runs once, on an engine thread, when the device is lost: nothing will work until the process is restarted.
   std::function<void()> on_device_failure;
@@ -40,8 +41,8 @@ struct EngineOptions {
 
 // An admitted request.
 struct Admission {
-  std::string request_id;  // the caller's, or one made up
-  uint64_t seed = 0;       // of image 0
+  std::string request_id;       // the caller's, or one made up
+  uint64_t seed = 0;            // of image 0
   uint32_t queue_position = 0;  // 0: runs next
 };
 
@@ -64,12 +65,12 @@ class Engine {
   virtual absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
                                            std::function<void(const Admission&)> on_admitted) = 0;
 
-  // Ends the request with `status` (Cancelled, DeadlineExceeded): at once where it waits, else within one step. Unknown ids
-  // are ignored: the request may just have finished.
+  // Ends the request with `status` (Cancelled, DeadlineExceeded): at once where it waits, else within one step. Unknown
+  // ids are ignored: the request may just have finished.
   virtual void Cancel(absl::string_view request_id, absl::Status status) = 0;
 
-  // Adapters, with the errors of AdapterStore; InvalidArgument (INVALID_REQUEST) for a name that no adapter can have. Load
-  // answers later, on the adapter thread; the others at once from what is known.
+  // Adapters, with the errors of AdapterStore; InvalidArgument (INVALID_REQUEST) for a name that no adapter can have.
+  // Load answers later, on the adapter thread; the others at once from what is known.
   virtual void LoadAdapter(std::string name, bool pin, std::function<void(absl::StatusOr<AdapterInfo>)> done) = 0;
   virtual absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) = 0;
   virtual absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const = 0;
@@ -80,8 +81,8 @@ class Engine {
   virtual const RequestLimits& limits() const = 0;
   virtual uint32_t queue_depth() const = 0;  // requests that wait
 
-  // Refuses new requests; true once nothing runs or waits, false where `timeout` passed first (the rest is then cancelled
-  // with Unavailable, DRAINING). Blocks. Thread-safe; a second call waits too.
+  // Refuses new requests; true once nothing runs or waits, false where `timeout` passed first (the rest is then
+  // cancelled with Unavailable, DRAINING). Blocks. Thread-safe; a second call waits too.
   virtual bool Drain(absl::Duration timeout) = 0;
 };
 

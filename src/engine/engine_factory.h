@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_ENGINE_ENGINE_FACTORY_H_
 #define HOTLORA_SRC_ENGINE_ENGINE_FACTORY_H_
 
-// Makes an engine over a real checkpoint: the one place that names the SDXL pipeline. A target of its own, so that engine.h
-// and its tests link without LibTorch.
+// Makes an engine over a real checkpoint: the one place that names the SDXL pipeline. A target of its own, so that
+// engine.h and its tests link without LibTorch.
 
 #include <memory>
 #include <optional>
@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
 #include "src/adapters/adapter_store.h"
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
@@ -17,7 +18,7 @@
 namespace hotlora {
 
 struct EngineConfig {
-  std::string model_folder;   // diffusers layout
+  std::string model_folder;     // diffusers layout
   std::string device = "auto";  // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";   // auto, float32, bfloat16, float16
   AdapterStoreOptions adapters;
@@ -26,9 +27,10 @@ struct EngineConfig {
   std::optional<absl::Duration> max_request_time;
 };
 
-// Loads the model, opens the adapter folder and makes `metrics` tell device memory, queue and model. Blocks for as long as
-// reading the checkpoint takes. Call at most once in a process before another thread makes tensors: it installs the counting
-// CPU allocator. `metrics` outlives the engine. Errors of ResolvePlace, SdxlModel::Load and AdapterStore::Create.
+// Loads the model, opens the adapter folder and makes `metrics` tell device memory, queue and model. Blocks for as long
+// as reading the checkpoint takes. Call at most once in a process before another thread makes tensors: it installs the
+// counting CPU allocator. `metrics` outlives the engine. Errors of ResolvePlace, SdxlModel::Load and
+// AdapterStore::Create.
 absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics* metrics);
 
 }  // namespace hotlora

@@ -1,8 +1,6 @@
 #include "src/metrics/collectors.h"
 
 #include <dirent.h>
-#include <prometheus/client_metric.h>
-#include <prometheus/metric_type.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -12,6 +10,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
+#include <prometheus/client_metric.h>
+#include <prometheus/metric_type.h>
 
 namespace hotlora {
 namespace {
@@ -31,7 +31,8 @@ prometheus::MetricFamily OneValueFamily(const char* name, const char* help, prom
 constexpr auto kGauge = prometheus::MetricType::Gauge;
 constexpr auto kCounter = prometheus::MetricType::Counter;
 
-// Start of this process in seconds since 1970: its start in clock ticks since boot (field 22 of stat) after the boot time.
+// Start of this process in seconds since 1970: its start in clock ticks since boot (field 22 of stat) after the boot
+// time.
 double StartTimeSeconds(double start_ticks, double ticks_per_second) {
   std::ifstream stat("/proc/stat");
   std::string line;
@@ -109,17 +110,16 @@ std::vector<prometheus::MetricFamily> SourcesCollector::Collect() const {
     families.push_back(OneValueFamily("hotlora_device_memory_allocated_bytes",
                                       "Bytes of live tensors, by the allocator's own count", kGauge,
                                       static_cast<double>(memory.allocated_bytes), labels));
-    families.push_back(OneValueFamily("hotlora_device_memory_reserved_bytes",
-                                      "Bytes the allocator holds of the device", kGauge,
-                                      static_cast<double>(memory.reserved_bytes), labels));
+    families.push_back(OneValueFamily("hotlora_device_memory_reserved_bytes", "Bytes the allocator holds of the device",
+                                      kGauge, static_cast<double>(memory.reserved_bytes), labels));
     families.push_back(OneValueFamily("hotlora_device_memory_fragmentation_ratio",
                                       "Share of reserved bytes in remainders that cannot be used", kGauge,
                                       memory.fragmentation_ratio, labels));
   }
   if (sources_.queue_depth) {
     families.push_back(OneValueFamily("hotlora_queue_depth", "Requests that wait", kGauge, sources_.queue_depth(), {}));
-    families.push_back(OneValueFamily("hotlora_queue_capacity", "Requests that may wait", kGauge,
-                                      sources_.queue_capacity, {}));
+    families.push_back(
+        OneValueFamily("hotlora_queue_capacity", "Requests that may wait", kGauge, sources_.queue_capacity, {}));
   }
   return families;
 }

@@ -3,9 +3,6 @@
 
 // Figures that are read when Prometheus scrapes, not counted as things happen.
 
-#include <prometheus/collectable.h>
-#include <prometheus/metric_family.h>
-
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,6 +10,9 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include <prometheus/collectable.h>
+#include <prometheus/metric_family.h>
+
 #include "src/metrics/metrics.h"
 
 namespace hotlora {
@@ -20,9 +20,10 @@ namespace hotlora {
 // process_* with the standard names of Prometheus' client libraries, from /proc/self.
 std::shared_ptr<prometheus::Collectable> MakeProcessCollector();
 
-// hotlora_gpu_memory_{used,free,total,unaccounted}_bytes of every GPU that NVML (libnvidia-ml.so.1, by dlopen) knows, and
-// hotlora_nvml_up: 0 where the library is missing or fails, and then no gpu figures. `reserved_bytes` tells what LibTorch's
-// allocator holds on the GPUs; unaccounted is what this process uses beyond it (context, cuBLAS and cuDNN workspaces).
+// hotlora_gpu_memory_{used,free,total,unaccounted}_bytes of every GPU that NVML (libnvidia-ml.so.1, by dlopen) knows,
+// and hotlora_nvml_up: 0 where the library is missing or fails, and then no gpu figures. `reserved_bytes` tells what
+// LibTorch's allocator holds on the GPUs; unaccounted is what this process uses beyond it (context, cuBLAS and cuDNN
+// workspaces).
 std::shared_ptr<prometheus::Collectable> MakeNvmlCollector(std::function<int64_t()> reserved_bytes);
 
 // hotlora_device_memory_* and hotlora_queue_{depth,capacity}, as GaugeSources tell them. Nothing before Set.

@@ -1,13 +1,5 @@
 #include "src/metrics/metrics.h"
 
-#include <prometheus/collectable.h>
-#include <prometheus/counter.h>
-#include <prometheus/family.h>
-#include <prometheus/gauge.h>
-#include <prometheus/histogram.h>
-#include <prometheus/registry.h>
-#include <prometheus/text_serializer.h>
-
 #include <map>
 #include <string>
 #include <tuple>
@@ -16,6 +8,14 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include <prometheus/collectable.h>
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
 #include "src/metrics/collectors.h"
 
 namespace hotlora {
@@ -35,23 +35,11 @@ const Buckets kBatchBuckets = {1, 2, 4, 8, 16};
 
 constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages", "ListAdapters", "GetAdapter",
                                     "LoadAdapter",    "UnloadAdapter",        "GetServerInfo"};
-constexpr const char* kCodes[] = {"OK",
-                                  "CANCELLED",
-                                  "UNKNOWN",
-                                  "INVALID_ARGUMENT",
-                                  "DEADLINE_EXCEEDED",
-                                  "NOT_FOUND",
-                                  "ALREADY_EXISTS",
-                                  "PERMISSION_DENIED",
-                                  "RESOURCE_EXHAUSTED",
-                                  "FAILED_PRECONDITION",
-                                  "ABORTED",
-                                  "OUT_OF_RANGE",
-                                  "UNIMPLEMENTED",
-                                  "INTERNAL",
-                                  "UNAVAILABLE",
-                                  "DATA_LOSS",
-                                  "UNAUTHENTICATED"};
+constexpr const char* kCodes[] = {
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
 constexpr const char* kOutcomes[] = {"ok", "error", "cancelled"};
 constexpr const char* kSizes[] = {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"};
 constexpr const char* kOnOff[] = {"off", "on"};
@@ -140,8 +128,8 @@ Metrics::Families::Families(prometheus::Registry& r)
       cache_capacity(Gauge(r, "hotlora_adapter_cache_capacity_bytes", "Byte budget of a tier")),
       cache_entries(Gauge(r, "hotlora_adapter_cache_entries", "Adapters in a tier")),
       adapter_refs(Gauge(r, "hotlora_adapter_refs", "Leases on adapters held by running requests")),
-      restore_mismatch(Counter(r, "hotlora_base_restore_mismatch_total",
-                               "Checks that found base weights changed; must stay 0")),
+      restore_mismatch(
+          Counter(r, "hotlora_base_restore_mismatch_total", "Checks that found base weights changed; must stay 0")),
       build_info(Gauge(r, "hotlora_build_info", "1, with the versions of this build as labels")),
       model_info(Gauge(r, "hotlora_model_info", "1, with the resident model as labels")) {
   StandAtZero();
@@ -273,9 +261,7 @@ void Metrics::ObserveStage(StageLabel stage, double seconds) {
   state_->families.stage.Add({{"phase", kStages[static_cast<int>(stage)]}}, kPhaseBuckets).Observe(seconds);
 }
 
-void Metrics::ObserveQueueWait(double seconds) {
-  state_->families.queue_wait.Add({}, kQueueBuckets).Observe(seconds);
-}
+void Metrics::ObserveQueueWait(double seconds) { state_->families.queue_wait.Add({}, kQueueBuckets).Observe(seconds); }
 
 void Metrics::CountImage(absl::string_view format) {
   state_->families.images.Add({{"format", std::string(format)}}).Increment();

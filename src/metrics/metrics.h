@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_METRICS_METRICS_H_
 #define HOTLORA_SRC_METRICS_METRICS_H_
 
-// Every figure that hotlora publishes, by what happened rather than by metric name. The only module that knows prometheus-cpp
-// (with server/metrics_endpoint.cc); names, labels and help texts are in metrics.cc. All known label sets stand at 0 from
-// the start; adapter names are never a label. Thread-safe.
+// Every figure that hotlora publishes, by what happened rather than by metric name. The only module that knows
+// prometheus-cpp (with server/metrics_endpoint.cc); names, labels and help texts are in metrics.cc. All known label
+// sets stand at 0 from the start; adapter names are never a label. Thread-safe.
 
 #include <cstdint>
 #include <functional>
@@ -60,7 +60,8 @@ class Metrics {
   // Once, before the first scrape that should show them. Clear with {} before what the functions read is gone.
   void SetSources(GaugeSources sources);
   void SetBuildInfo(absl::string_view version, absl::string_view libtorch);
-  void SetModelInfo(absl::string_view model, absl::string_view sha256, absl::string_view dtype, absl::string_view device);
+  void SetModelInfo(absl::string_view model, absl::string_view sha256, absl::string_view dtype,
+                    absl::string_view device);
 
   // --- steps
   void ObserveStep(const StepShape& shape, double seconds);  // also the drift ratio, once its baseline is known

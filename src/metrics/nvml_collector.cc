@@ -1,6 +1,4 @@
 #include <dlfcn.h>
-#include <prometheus/client_metric.h>
-#include <prometheus/metric_type.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,14 +6,17 @@
 #include <utility>
 #include <vector>
 
+#include <prometheus/client_metric.h>
+#include <prometheus/metric_type.h>
+
 #include "src/base/logging.h"
 #include "src/metrics/collectors.h"
 
 namespace hotlora {
 namespace {
 
-// NVML's C interface as far as it is used here (NVIDIA, NVML API Reference Guide). Declared, not included: the driver brings
-// the library at run time, and hotlora must start without it.
+// NVML's C interface as far as it is used here (NVIDIA, NVML API Reference Guide). Declared, not included: the driver
+// brings the library at run time, and hotlora must start without it.
 using NvmlDevice = struct NvmlDeviceStruct*;
 struct NvmlMemory {
   unsigned long long total, free, used;  // NOLINT(google-runtime-int): NVML's own type
@@ -123,13 +124,15 @@ class NvmlCollector : public prometheus::Collectable {
     if (!nvml_.up()) {
       return families;
     }
-    prometheus::MetricFamily used{"hotlora_gpu_memory_used_bytes", "Memory in use by all processes, by NVML",
-                                  MetricType::Gauge, {}};
+    prometheus::MetricFamily used{
+        "hotlora_gpu_memory_used_bytes", "Memory in use by all processes, by NVML", MetricType::Gauge, {}};
     prometheus::MetricFamily free{"hotlora_gpu_memory_free_bytes", "Free memory, by NVML", MetricType::Gauge, {}};
-    prometheus::MetricFamily total{"hotlora_gpu_memory_total_bytes", "Installed memory, by NVML", MetricType::Gauge, {}};
+    prometheus::MetricFamily total{
+        "hotlora_gpu_memory_total_bytes", "Installed memory, by NVML", MetricType::Gauge, {}};
     prometheus::MetricFamily unaccounted{"hotlora_gpu_memory_unaccounted_bytes",
                                          "What this process holds beyond the allocator's reserved bytes",
-                                         MetricType::Gauge, {}};
+                                         MetricType::Gauge,
+                                         {}};
     for (NvmlDevice device : nvml_.Devices()) {
       NvmlMemory memory{};
       if (!nvml_.Memory(device, &memory)) {

@@ -1,7 +1,8 @@
 #ifndef HOTLORA_SRC_NN_LORA_DELTA_H_
 #define HOTLORA_SRC_NN_LORA_DELTA_H_
 
-// What an adapter changes, as tensors: the mathematical side of an adapter ("LoRA" is maths, "adapter" is life cycle).
+// What an adapter changes, as tensors: the mathematical side of an adapter ("LoRA" is maths,
+// "adapter" is life cycle).
 
 #include <cstddef>
 #include <string>
@@ -13,11 +14,16 @@ namespace hotlora {
 
 // The change of one module's weight by one adapter:
 //
-//   dW = scale * up * down                      linear, and convolutions flattened to [out, in * kh * kw]
-//   dW[o,i,h,w] = scale * sum_mn up[o,m] mid[m,n,h,w] down[n,i]     with `mid` (LoCon's Tucker form)
+//   dW = scale * up * down     linear, and convolutions flattened to [out, in * kh * kw]
 //
-// Shapes   down [rank, in] or [rank, in * kh * kw]; up [out, rank]; mid [rank, rank, kh, kw] or undefined
-// Dtypes   as stored in the file (float32, float16, bfloat16), on the CPU or the device; the merge computes in float32
+// and with `mid` (LoCon's Tucker form)
+//
+//   dW[o,i,h,w] = scale * sum_mn up[o,m] mid[m,n,h,w] down[n,i]
+//
+// Shapes   down [rank, in] or [rank, in * kh * kw]; up [out, rank];
+//          mid [rank, rank, kh, kw] or undefined
+// Dtypes   as stored in the file (float32, float16, bfloat16), on the CPU or the device;
+//          the merge computes in float32
 // Source   Hu et al. 2021, arXiv 2106.09685, eq. 3; facts C2
 struct LoraDelta {
   size_t module = 0;  // index into ModuleTable::modules
@@ -27,7 +33,8 @@ struct LoraDelta {
   double scale = 1.0;  // alpha / rank of this module; the request's weight comes on top
 };
 
-// All changes of one adapter, each module at most once, in the order of the module table. Immutable.
+// All changes of one adapter, each module at most once, in the order of the module table.
+// Immutable.
 struct AdapterWeights {
   std::vector<LoraDelta> deltas;
 };

@@ -1,8 +1,8 @@
 #include "src/nn/weight_merge.h"
 
-#include <ATen/ATen.h>
-
 #include <vector>
+
+#include <ATen/ATen.h>
 
 namespace hotlora {
 namespace {
@@ -20,8 +20,9 @@ void AddTucker(at::Tensor& sum, const LoraDelta& delta, float factor) {
   const int64_t out = up.size(0), rank = down.size(0), in = down.size(1);
   const at::Tensor mid = AsFloat(delta.mid, device).reshape({up.size(1), -1});  // [rank, rank * k]
   const int64_t kernel = mid.size(1) / rank;
-  const at::Tensor core = up.matmul(mid).view({out, rank, kernel}).transpose(1, 2);  // [out, k, rank]
-  const at::Tensor product = core.matmul(down).transpose(1, 2);                      // [out, in, k]
+  const at::Tensor core =
+      up.matmul(mid).view({out, rank, kernel}).transpose(1, 2);  // [out, k, rank]
+  const at::Tensor product = core.matmul(down).transpose(1, 2);  // [out, in, k]
   sum.view({out, in, kernel}).add_(product, factor);
 }
 

@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_NN_WEIGHT_MERGE_H_
 #define HOTLORA_SRC_NN_WEIGHT_MERGE_H_
 
+#include "absl/types/span.h"
 #include <ATen/core/Tensor.h>
 
-#include "absl/types/span.h"
 #include "src/nn/lora_delta.h"
 
 namespace hotlora {
@@ -14,9 +14,9 @@ struct WeightedDelta {
   double weight;
 };
 
-// Rebuilds a module's live weight from its clean base: live = round(clean + sum of weight * dW), summed in float32 in the
-// order given and rounded once to live's dtype. With no deltas it copies the clean bytes. Writes into live's storage, whose
-// address stays; never adds to what is there.
+// Rebuilds a module's live weight from its clean base: live = round(clean + sum of weight * dW),
+// summed in float32 in the order given and rounded once to live's dtype. With no deltas it copies
+// the clean bytes. Writes into live's storage, whose address stays; never adds to what is there.
 //
 // Shapes   live, clean alike: [out, in] or [out, in, kh, kw]
 // Dtypes   live: the compute dtype; clean: the checkpoint's stored dtype

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+
 #include "src/tensor/device.h"
 
 namespace hotlora {
@@ -42,9 +43,7 @@ SwapReport AppliedAdapters::Apply(const AdapterSet& set) {
 std::vector<AppliedAdapters::ModuleChange> AppliedAdapters::ChangesOf(const AdapterSet& set) const {
   std::vector<ModuleChange> changes(weights_.size());
   for (const WeightedAdapter& adapter : set.adapters) {
-    const auto named = [&adapter](double weight) {
-      return absl::StrFormat("%s:%a;", adapter.content_sha256, weight);
-    };
+    const auto named = [&adapter](double weight) { return absl::StrFormat("%s:%a;", adapter.content_sha256, weight); };
     const std::string on_unet = named(adapter.weight), on_text = named(adapter.text_encoder_weight);
     for (const LoraDelta& delta : adapter.weights->deltas) {
       const bool unet = modules_.modules[delta.module].component == Component::kUnet;

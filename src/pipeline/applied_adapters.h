@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+
 #include "src/nn/adapter_set.h"
 #include "src/nn/weight_merge.h"
 #include "src/pipeline/pipeline.h"
@@ -24,8 +25,8 @@ class AppliedAdapters {
   // Nothing is in effect. Both arguments outlive this object; one index means the same module in both.
   AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights);
 
-  // Brings `set` into effect and waits until it is. Throws c10::Error (out of memory); the weights are then partly of one set,
-  // partly of the other, which the next Apply knows and puts right.
+  // Brings `set` into effect and waits until it is. Throws c10::Error (out of memory); the weights are then partly of
+  // one set, partly of the other, which the next Apply knows and puts right.
   SwapReport Apply(const AdapterSet& set);
 
   // True where `module` has no change in effect, so that its live weight must equal the clean one.
@@ -42,7 +43,7 @@ class AppliedAdapters {
 
   const ModuleTable& modules_;
   const absl::Span<const AdaptableWeight> weights_;
-  std::optional<std::string> set_in_effect_ = "";     // nullopt: an Apply failed half-way
+  std::optional<std::string> set_in_effect_ = "";      // nullopt: an Apply failed half-way
   std::vector<std::optional<std::string>> in_effect_;  // by module; nullopt: a Rebuild failed half-way
 };
 

@@ -2,11 +2,12 @@
 
 #include <jpeglib.h>
 #include <png.h>
-#include <webp/encode.h>
 
 #include <csetjmp>
 #include <cstdlib>
 #include <string>
+
+#include <webp/encode.h>
 
 #include "src/base/error_details.h"
 
@@ -22,8 +23,8 @@ absl::Status Failed(absl::string_view format) {
                    absl::StrCat("the image could not be encoded as ", format));
 }
 
-// libpng and libjpeg report errors by longjmp: no object with a destructor may live in the frames it skips, so each encoder
-// keeps its own in the caller.
+// libpng and libjpeg report errors by longjmp: no object with a destructor may live in the frames it skips, so each
+// encoder keeps its own in the caller.
 bool WritePng(const RgbImage& image, png_structp png, png_infop info, std::string* out) {
   if (setjmp(png_jmpbuf(png)) != 0) {
     return false;
@@ -107,8 +108,8 @@ absl::StatusOr<std::string> EncodeJpeg(const RgbImage& image, int quality) {
 absl::StatusOr<std::string> EncodeWebp(const RgbImage& image, int quality) {
   uint8_t* data = nullptr;
   const int stride = static_cast<int>(image.width) * kChannels;
-  const size_t size = WebPEncodeRGB(image.pixels.data(), static_cast<int>(image.width),
-                                    static_cast<int>(image.height), stride, static_cast<float>(quality), &data);
+  const size_t size = WebPEncodeRGB(image.pixels.data(), static_cast<int>(image.width), static_cast<int>(image.height),
+                                    stride, static_cast<float>(quality), &data);
   if (size == 0) {
     return Failed("WebP");
   }

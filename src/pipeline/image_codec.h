@@ -5,13 +5,14 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+
 #include "src/pipeline/pipeline.h"
 #include "src/request/image_request.h"
 
 namespace hotlora {
 
-// The image as a file: PNG by libpng, JPEG by libjpeg-turbo, WebP by libwebp (`quality` 1 to 100 for these two), or the bare
-// pixels. Deterministic. Thread-safe; no LibTorch. ResourceExhausted where memory runs out.
+// The image as a file: PNG by libpng, JPEG by libjpeg-turbo, WebP by libwebp (`quality` 1 to 100 for these two), or the
+// bare pixels. Deterministic. Thread-safe; no LibTorch. ResourceExhausted where memory runs out.
 absl::StatusOr<std::string> EncodeImage(const RgbImage& image, ImageFormat format, uint32_t quality);
 
 }  // namespace hotlora

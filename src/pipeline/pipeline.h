@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_PIPELINE_PIPELINE_H_
 #define HOTLORA_SRC_PIPELINE_PIPELINE_H_
 
-// How one request goes: apply adapters -> encode -> step ... step -> decode. This interface has no LibTorch in it, so that the
-// scheduler, the engine and their tests link without it; SdxlPipeline is the implementation.
+// How one request goes: apply adapters -> encode -> step ... step -> decode. This interface has no LibTorch in it, so
+// that the scheduler, the engine and their tests link without it; SdxlPipeline is the implementation.
 
 #include <cstdint>
 #include <memory>
@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+
 #include "src/nn/adapter_set.h"
 #include "src/request/image_job.h"
 
@@ -22,8 +23,8 @@ class Conditioning {
   virtual ~Conditioning() = default;
 };
 
-// One image on its way: its latents, noise generator, sampler state and step index, with everything that shapes its next
-// step. Belongs to one request; only the step thread touches it until it is decoded.
+// One image on its way: its latents, noise generator, sampler state and step index, with everything that shapes its
+// next step. Belongs to one request; only the step thread touches it until it is decoded.
 class Row {
  public:
   virtual ~Row() = default;
@@ -32,8 +33,8 @@ class Row {
   bool done() const { return steps_done() >= total_steps(); }
 };
 
-// The rows of one denoising step. Each has its own timestep, sampler state, conditioning, guidance and adapter set; all have
-// the same width and height.
+// The rows of one denoising step. Each has its own timestep, sampler state, conditioning, guidance and adapter set; all
+// have the same width and height.
 struct BatchPlan {
   std::vector<Row*> rows;
 };
@@ -63,8 +64,8 @@ struct ModelInfo {
 };
 
 // Threads: one step thread calls Apply, Encode, StartRow and Step; a decode thread may call Decode at the same time.
-// Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone and leaves the pipeline usable; Internal with
-// reason DEVICE_FAILED means the device is lost.
+// Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone and leaves the pipeline usable;
+// Internal with reason DEVICE_FAILED means the device is lost.
 class Pipeline {
  public:
   virtual ~Pipeline() = default;
@@ -74,8 +75,8 @@ class Pipeline {
   // Makes `set` the adapters in effect, exactly; equal set, no work.
   virtual absl::StatusOr<SwapReport> Apply(const AdapterSet& set) = 0;
 
-  // Text to conditioning under `set`, which it applies first if it is not in effect. `negative`: whether the negative side is
-  // needed (guidance on).
+  // Text to conditioning under `set`, which it applies first if it is not in effect. `negative`: whether the negative
+  // side is needed (guidance on).
   virtual absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
                                                                      const AdapterSet& set) = 0;
 
@@ -84,15 +85,16 @@ class Pipeline {
                                                         std::shared_ptr<const Conditioning> conditioning,
                                                         AdapterSet set) = 0;
 
-  // One denoising step of every row in the plan, each under its own adapter set. Returns when the step's work is done, not
-  // merely queued. After an error the rows of the plan are of no further use. REQUIRES: no row done; sizes alike.
+  // One denoising step of every row in the plan, each under its own adapter set. Returns when the step's work is done,
+  // not merely queued. After an error the rows of the plan are of no further use. REQUIRES: no row done; sizes alike.
   virtual absl::Status Step(const BatchPlan& plan) = 0;
 
   // The finished row as an image.
   virtual absl::StatusOr<RgbImage> Decode(const Row& row) = 0;
 
-  // Checks the next module in turn: its clean weight still has the bytes it had at start, and where no adapter is in effect the
-  // live weight equals it. False where one does not. For idle moments of the step thread; a module takes milliseconds.
+  // Checks the next module in turn: its clean weight still has the bytes it had at start, and where no adapter is in
+  // effect the live weight equals it. False where one does not. For idle moments of the step thread; a module takes
+  // milliseconds.
   virtual absl::StatusOr<bool> VerifyNextModule() = 0;
 };
 

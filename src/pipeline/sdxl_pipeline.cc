@@ -1,12 +1,12 @@
 #include "src/pipeline/sdxl_pipeline.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include <ATen/ATen.h>
+
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
 #include "src/pipeline/applied_adapters.h"
@@ -60,7 +60,8 @@ ScheduleKind KindOf(NoiseScheduleKind kind) {
   return ScheduleKind::kCheckpoint;
 }
 
-// Collects what the UNet takes, one network row after the other. An image with guidance has two: negative, then positive.
+// Collects what the UNet takes, one network row after the other. An image with guidance has two: negative, then
+// positive.
 class UnetBatch {
  public:
   void Add(const SdxlRow& row) {
@@ -74,11 +75,8 @@ class UnetBatch {
   UnetInput Input(const ComputePlace& place) const {
     const auto float32 = at::TensorOptions().dtype(at::kFloat);
     const auto rows = static_cast<int64_t>(timesteps_.size());
-    return {at::cat(samples_).to(place.dtype),
-            at::tensor(timesteps_, float32).to(place.device),
-            at::cat(hidden_),
-            at::cat(pooled_),
-            at::tensor(size_ids_, float32).view({rows, 6}).to(place.device)};
+    return {at::cat(samples_).to(place.dtype), at::tensor(timesteps_, float32).to(place.device), at::cat(hidden_),
+            at::cat(pooled_), at::tensor(size_ids_, float32).view({rows, 6}).to(place.device)};
   }
 
  private:
@@ -188,7 +186,8 @@ class SdxlPipeline final : public Pipeline {
     ABSL_RETURN_IF_ERROR(GuardTorch("decoding", [&]() -> absl::Status {
       const auto& sdxl_row = static_cast<const SdxlRow&>(row);
       if (!at::isfinite(sdxl_row.latents).all().item<bool>()) {
-        return MakeError(absl::StatusCode::kInternal, "NONFINITE_OUTPUT", "the image came out with NaN or infinity in it");
+        return MakeError(absl::StatusCode::kInternal, "NONFINITE_OUTPUT",
+                         "the image came out with NaN or infinity in it");
       }
       const at::Tensor decoded = model_->vae_decoder().forward(sdxl_row.latents);  // [1, 3, height, width]
       const at::Tensor bytes = decoded.to(at::kFloat)

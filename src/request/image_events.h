@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+
 #include "src/request/adapter_tier.h"
 #include "src/request/image_request.h"
 
@@ -61,8 +62,9 @@ struct ImageSummary {
   uint32_t width = 0, height = 0;
 };
 
-// Hears what becomes of one request. Called by the engine's threads, one call at a time, in this order: OnWaiting*, then
-// OnProgress* and OnImage* mixed, then OnDone once, after which the engine drops the listener. Must neither block nor throw.
+// Hears what becomes of one request. Called by the engine's threads, one call at a time, in this order: OnWaiting*,
+// then OnProgress* and OnImage* mixed, then OnDone once, after which the engine drops the listener. Must neither block
+// nor throw.
 class ImageListener {
  public:
   virtual ~ImageListener() = default;

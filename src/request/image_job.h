@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_REQUEST_IMAGE_JOB_H_
 #define HOTLORA_SRC_REQUEST_IMAGE_JOB_H_
 
-// A validated request: every default filled in, every value inside its limits. What admission, scheduler and pipeline work
-// with.
+// A validated request: every default filled in, every value inside its limits. What admission, scheduler and pipeline
+// work with.
 
 #include <array>
 #include <cstdint>
@@ -16,14 +16,15 @@ namespace hotlora {
 
 struct Prompts {
   std::string prompt, prompt_2;
-  // nullopt: the caller gave no negative prompt: zeroed embeddings where the model's force_zeros_for_empty_prompt says so,
-  // an encoded "" elsewhere.
+  // nullopt: the caller gave no negative prompt: zeroed embeddings where the model's force_zeros_for_empty_prompt says
+  // so, an encoded "" elsewhere.
   std::optional<std::string> negative_prompt;
   std::string negative_prompt_2;  // used only with a negative_prompt
   uint32_t clip_skip = 0;         // of the positive prompt only
 };
 
-// (original height, original width, crop top, crop left, target height, target width): height first, as SDXL was trained.
+// (original height, original width, crop top, crop left, target height, target width): height first, as SDXL was
+// trained.
 using SizeIds = std::array<float, 6>;
 
 struct AdapterUse {

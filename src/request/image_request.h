@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_REQUEST_IMAGE_REQUEST_H_
 #define HOTLORA_SRC_REQUEST_IMAGE_REQUEST_H_
 
-// A request for images as plain values, as the caller sent it: unset differs from 0. proto/hotlora/v1/images.proto documents
-// each field; request/validation.h turns it into an ImageJob.
+// A request for images as plain values, as the caller sent it: unset differs from 0. proto/hotlora/v1/images.proto
+// documents each field; request/validation.h turns it into an ImageJob.
 
 #include <cstdint>
 #include <optional>

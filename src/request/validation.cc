@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+
 #include "src/base/error_details.h"
 
 namespace hotlora {
@@ -128,16 +129,14 @@ DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& li
     violations.Add("width", "times height is ", pixels, " pixels; allowed are at most ", kMaxPixels);
   }
   options.steps = violations.UintInRange("steps", request.steps, 1, kMaxSteps, 30);
-  options.guidance_scale =
-      violations.RealInRange("guidance_scale", request.guidance_scale, 0, kMaxGuidanceScale, 5.0);
+  options.guidance_scale = violations.RealInRange("guidance_scale", request.guidance_scale, 0, kMaxGuidanceScale, 5.0);
   options.guidance_rescale = violations.RealInRange("guidance_rescale", request.guidance_rescale, 0, 1, 0);
   options.sampler = request.sampler.value_or(Sampler::kEuler);
   if (options.sampler != Sampler::kEuler) {
     violations.Add("sampler", "is one that this version does not have; allowed is SAMPLER_EULER");
   }
   options.schedule = request.schedule.value_or(NoiseScheduleKind::kDefault);
-  options.size_ids =
-      MakeSizeIds(request.size_conditioning.value_or(SizeConditioning{}), options.width, options.height);
+  options.size_ids = MakeSizeIds(request.size_conditioning.value_or(SizeConditioning{}), options.width, options.height);
   options.negative_size_ids = request.negative_size_conditioning.has_value()
                                   ? MakeSizeIds(*request.negative_size_conditioning, options.width, options.height)
                                   : options.size_ids;
@@ -226,7 +225,8 @@ absl::Status ValidateAdapterName(absl::string_view name) {
     }
     if (!good) {
       return absl::InvalidArgumentError(
-          "is no adapter name: allowed are letters, digits, '.', '_', '-' in parts joined by '/', each beginning with a "
+          "is no adapter name: allowed are letters, digits, '.', '_', '-' in parts joined by '/', each beginning with "
+          "a "
           "letter or digit and not ending in '.'");
     }
   }

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
 #include "src/request/image_job.h"
 #include "src/request/image_request.h"
 
@@ -12,8 +13,8 @@ namespace hotlora {
 
 // What validation has to know of the model and the server.
 struct RequestLimits {
-  uint32_t native_size = 1024;    // default width and height: UNet sample size x VAE factor
-  uint32_t max_clip_skip = 11;    // the smaller encoder's layers - 1
+  uint32_t native_size = 1024;  // default width and height: UNet sample size x VAE factor
+  uint32_t max_clip_skip = 11;  // the smaller encoder's layers - 1
 };
 
 inline constexpr uint32_t kMinSide = 16, kMaxSide = 4096, kSideMultiple = 8;
@@ -25,13 +26,13 @@ inline constexpr double kMaxAdapterWeight = 10.0;
 inline constexpr double kMaxGuidanceScale = 100.0;
 inline constexpr size_t kMaxRequestIdBytes = 64;
 
-// Checks every field and fills in defaults. InvalidArgument (reason INVALID_REQUEST) lists every bad field at once, each with
-// its value and the allowed range. Draws a random seed below 2^32 where none is given, and a random request id where it is
-// empty. Thread-safe; touches no file and no tensor.
+// Checks every field and fills in defaults. InvalidArgument (reason INVALID_REQUEST) lists every bad field at once,
+// each with its value and the allowed range. Draws a random seed below 2^32 where none is given, and a random request
+// id where it is empty. Thread-safe; touches no file and no tensor.
 absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const RequestLimits& limits);
 
-// OK for a name that an adapter may have: 1 to 200 bytes of segments [A-Za-z0-9][A-Za-z0-9._-]* joined by "/", none of them
-// ending in a dot. Names are identifiers, never paths: "..", absolute names and backslashes cannot be written.
+// OK for a name that an adapter may have: 1 to 200 bytes of segments [A-Za-z0-9][A-Za-z0-9._-]* joined by "/", none of
+// them ending in a dot. Names are identifiers, never paths: "..", absolute names and backslashes cannot be written.
 absl::Status ValidateAdapterName(absl::string_view name);
 
 }  // namespace hotlora

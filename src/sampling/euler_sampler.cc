@@ -1,15 +1,15 @@
 #include "src/sampling/euler_sampler.h"
 
-#include <ATen/ATen.h>
-
 #include <cmath>
 #include <utility>
+
+#include <ATen/ATen.h>
 
 namespace hotlora {
 
 EulerSampler::EulerSampler(StepPlan plan) : plan_(std::move(plan)) {
-  TORCH_CHECK(plan_.sigmas.size() == plan_.timesteps.size() + 1, "step plan of ",
-              plan_.timesteps.size(), " timesteps has ", plan_.sigmas.size(), " sigmas");
+  TORCH_CHECK(plan_.sigmas.size() == plan_.timesteps.size() + 1, "step plan of ", plan_.timesteps.size(),
+              " timesteps has ", plan_.sigmas.size(), " sigmas");
 }
 
 at::Tensor EulerSampler::ScaleInput(const at::Tensor& latents) const {
@@ -20,8 +20,8 @@ at::Tensor EulerSampler::ScaleInput(const at::Tensor& latents) const {
 
 at::Tensor EulerSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
   TORCH_CHECK(!done(), "sampler is done after ", index_, " steps");
-  TORCH_CHECK(latents.sizes() == model_output.sizes(), "latents are ", latents.sizes(),
-              ", model output ", model_output.sizes());
+  TORCH_CHECK(latents.sizes() == model_output.sizes(), "latents are ", latents.sizes(), ", model output ",
+              model_output.sizes());
   const float sigma = plan_.sigmas[index_];
   const at::Tensor x = latents.to(at::kFloat);
   const at::Tensor output = model_output.to(at::kFloat);

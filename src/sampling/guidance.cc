@@ -1,16 +1,14 @@
 #include "src/sampling/guidance.h"
 
-#include <ATen/ATen.h>
-
 #include <numeric>
 #include <vector>
 
+#include <ATen/ATen.h>
+
 namespace hotlora {
 
-at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, double scale,
-                 double rescale) {
-  TORCH_CHECK(negative.sizes() == positive.sizes(), "negative is ", negative.sizes(), ", positive ",
-              positive.sizes());
+at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, double scale, double rescale) {
+  TORCH_CHECK(negative.sizes() == positive.sizes(), "negative is ", negative.sizes(), ", positive ", positive.sizes());
   const at::Tensor unconditional = negative.to(at::kFloat);
   const at::Tensor conditional = positive.to(at::kFloat);
   at::Tensor guided = unconditional + (conditional - unconditional) * scale;

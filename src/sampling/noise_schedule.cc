@@ -1,11 +1,11 @@
 #include "src/sampling/noise_schedule.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iterator>
 #include <utility>
+
+#include <ATen/ATen.h>
 
 namespace hotlora {
 namespace {
@@ -25,8 +25,7 @@ at::Tensor SquaredCosineBetas(int count) {
   };
   std::vector<float> betas;
   for (int i = 0; i < count; ++i) {
-    const double ratio =
-        alpha_bar(static_cast<double>(i + 1) / count) / alpha_bar(static_cast<double>(i) / count);
+    const double ratio = alpha_bar(static_cast<double>(i + 1) / count) / alpha_bar(static_cast<double>(i) / count);
     betas.push_back(static_cast<float>(std::min(1.0 - ratio, 0.999)));
   }
   return ToTensor(betas);
@@ -41,9 +40,7 @@ at::Tensor Betas(const SchedulerConfig& config) {
     case BetaSchedule::kLinear:
       return at::linspace(config.beta_start, config.beta_end, count, at::kFloat);
     case BetaSchedule::kScaledLinear:
-      return at::linspace(std::sqrt(config.beta_start), std::sqrt(config.beta_end), count,
-                          at::kFloat)
-          .square();
+      return at::linspace(std::sqrt(config.beta_start), std::sqrt(config.beta_end), count, at::kFloat).square();
     case BetaSchedule::kSquaredCosine:
       return SquaredCosineBetas(count);
   }
@@ -58,21 +55,18 @@ at::Tensor RescaleToZeroSnr(const at::Tensor& betas) {
   const at::Tensor last = root[-1].clone();
   root = (root - last) * (first / (first - last));
   const at::Tensor alpha_bar = root.square();
-  return 1.0 -
-         at::cat({alpha_bar.slice(0, 0, 1), alpha_bar.slice(0, 1) / alpha_bar.slice(0, 0, -1)});
+  return 1.0 - at::cat({alpha_bar.slice(0, 0, 1), alpha_bar.slice(0, 1) / alpha_bar.slice(0, 0, -1)});
 }
 
 // Descending, in double: the sigmas are interpolated at the exact timestep.
-std::vector<double> SpacedTimesteps(TimestepSpacing spacing, const SchedulerConfig& config,
-                                    int steps) {
+std::vector<double> SpacedTimesteps(TimestepSpacing spacing, const SchedulerConfig& config, int steps) {
   const int trained = config.num_train_timesteps;
   std::vector<double> timesteps(steps);
   for (int i = 0; i < steps; ++i) {
     switch (spacing) {
       case TimestepSpacing::kLinspace: {
         const double stride = steps > 1 ? static_cast<double>(trained - 1) / (steps - 1) : 0.0;
-        timesteps[steps - 1 - i] =
-            static_cast<float>(i == steps - 1 && steps > 1 ? trained - 1 : i * stride);
+        timesteps[steps - 1 - i] = static_cast<float>(i == steps - 1 && steps > 1 ? trained - 1 : i * stride);
         break;
       }
       case TimestepSpacing::kLeading:
@@ -110,8 +104,7 @@ void Respace(SigmaSpacing spacing, const SchedulerConfig& config, std::vector<do
   const double least = config.sigma_min.value_or(sigmas.back());
   constexpr double kRho = 7.0;
   for (size_t i = 0; i < sigmas.size(); ++i) {
-    const double ramp =
-        sigmas.size() > 1 ? static_cast<double>(i) / static_cast<double>(sigmas.size() - 1) : 0.0;
+    const double ramp = sigmas.size() > 1 ? static_cast<double>(i) / static_cast<double>(sigmas.size() - 1) : 0.0;
     if (spacing == SigmaSpacing::kKarras) {
       const double top = std::pow(most, 1.0 / kRho);
       sigmas[i] = std::pow(top + ramp * (std::pow(least, 1.0 / kRho) - top), kRho);
@@ -146,10 +139,9 @@ StepPlan NoiseSchedule::Plan(uint32_t steps, ScheduleKind kind) const {
   TORCH_CHECK(steps >= 1 && steps <= 1000, "steps is ", steps, ", allowed are 1 to 1000");
   const TimestepSpacing spacing =
       kind == ScheduleKind::kTrailing ? TimestepSpacing::kTrailing : config_.timestep_spacing;
-  const SigmaSpacing sigma_spacing = kind == ScheduleKind::kKarras ? SigmaSpacing::kKarras
-                                     : kind == ScheduleKind::kExponential
-                                         ? SigmaSpacing::kExponential
-                                         : config_.sigma_spacing;
+  const SigmaSpacing sigma_spacing = kind == ScheduleKind::kKarras        ? SigmaSpacing::kKarras
+                                     : kind == ScheduleKind::kExponential ? SigmaSpacing::kExponential
+                                                                          : config_.sigma_spacing;
   std::vector<double> timesteps = SpacedTimesteps(spacing, config_, static_cast<int>(steps));
   std::vector<double> sigmas;
   for (const double timestep : timesteps) {
@@ -157,8 +149,7 @@ StepPlan NoiseSchedule::Plan(uint32_t steps, ScheduleKind kind) const {
   }
   if (sigma_spacing != SigmaSpacing::kTimesteps) {
     Respace(sigma_spacing, config_, sigmas);
-    std::transform(sigmas.begin(), sigmas.end(), timesteps.begin(),
-                   [this](double sigma) { return TimestepOf(sigma); });
+    std::transform(sigmas.begin(), sigmas.end(), timesteps.begin(), [this](double sigma) { return TimestepOf(sigma); });
   }
   sigmas.push_back(config_.final_sigma_min ? sigmas_.front() : 0.0);
 
@@ -167,8 +158,7 @@ StepPlan NoiseSchedule::Plan(uint32_t steps, ScheduleKind kind) const {
   plan.sigmas.assign(sigmas.begin(), sigmas.end());
   plan.prediction = config_.prediction;
   const float largest = *std::max_element(plan.sigmas.begin(), plan.sigmas.end());
-  plan.init_noise_sigma =
-      spacing == TimestepSpacing::kLeading ? std::sqrt(largest * largest + 1.0f) : largest;
+  plan.init_noise_sigma = spacing == TimestepSpacing::kLeading ? std::sqrt(largest * largest + 1.0f) : largest;
   return plan;
 }
 

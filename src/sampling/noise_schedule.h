@@ -16,9 +16,9 @@ enum class ScheduleKind { kCheckpoint, kKarras, kExponential, kTrailing };
 
 // One run, from the noisiest step to the cleanest.
 struct StepPlan {
-  std::vector<float> timesteps;  // one a step, as the network is told; whole numbers except with
-                                 // Karras and exponential
-  std::vector<float> sigmas;  // one more: the noise level before each step, then the one at the end
+  std::vector<float> timesteps;   // one a step, as the network is told; whole numbers except with
+                                  // Karras and exponential
+  std::vector<float> sigmas;      // one more: the noise level before each step, then the one at the end
   float init_noise_sigma = 1.0f;  // what unit noise is multiplied with at the start
   Prediction prediction = Prediction::kEpsilon;
 };

@@ -14,8 +14,8 @@ namespace {
 
 absl::Status Refuse(absl::string_view key, const nlohmann::json& value, absl::string_view allowed) {
   const std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  return absl::FailedPreconditionError(absl::StrCat("scheduler_config.json: ", key, " is ",
-                                                    text.substr(0, 80), "; allowed: ", allowed));
+  return absl::FailedPreconditionError(
+      absl::StrCat("scheduler_config.json: ", key, " is ", text.substr(0, 80), "; allowed: ", allowed));
 }
 
 // Where the file has the key with a value, the functions below check it and store it in `out`.
@@ -25,8 +25,8 @@ const nlohmann::json* Find(const nlohmann::json& json, const char* key) {
 }
 
 template <typename Enum, size_t kCount>
-absl::Status Choose(const nlohmann::json& json, const char* key,
-                    const std::pair<const char*, Enum> (&choices)[kCount], Enum& out) {
+absl::Status Choose(const nlohmann::json& json, const char* key, const std::pair<const char*, Enum> (&choices)[kCount],
+                    Enum& out) {
   const nlohmann::json* const value = Find(json, key);
   if (value == nullptr) {
     return absl::OkStatus();
@@ -79,8 +79,7 @@ absl::Status ReadPositive(const nlohmann::json& json, const char* key, double en
   return absl::OkStatus();
 }
 
-absl::Status ReadPositive(const nlohmann::json& json, const char* key, double end,
-                          std::optional<double>& out) {
+absl::Status ReadPositive(const nlohmann::json& json, const char* key, double end, std::optional<double>& out) {
   double value = 0.0;
   ABSL_RETURN_IF_ERROR(ReadPositive(json, key, end, value));
   if (value > 0.0) {
@@ -94,8 +93,7 @@ absl::Status ReadBetas(const nlohmann::json& json, SchedulerConfig& config) {
   if (value == nullptr) {
     return absl::OkStatus();
   }
-  const bool fits =
-      value->is_array() && value->size() == static_cast<size_t>(config.num_train_timesteps);
+  const bool fits = value->is_array() && value->size() == static_cast<size_t>(config.num_train_timesteps);
   if (!fits) {
     return Refuse("trained_betas", *value, "an array of num_train_timesteps numbers");
   }
@@ -151,24 +149,20 @@ absl::StatusOr<SchedulerConfig> ParseSchedulerConfig(const nlohmann::json& json)
   if (!json.is_object()) {
     return absl::FailedPreconditionError("scheduler_config.json is not a JSON object");
   }
-  constexpr std::pair<const char*, BetaSchedule> kBetas[] = {
-      {"linear", BetaSchedule::kLinear},
-      {"scaled_linear", BetaSchedule::kScaledLinear},
-      {"squaredcos_cap_v2", BetaSchedule::kSquaredCosine}};
+  constexpr std::pair<const char*, BetaSchedule> kBetas[] = {{"linear", BetaSchedule::kLinear},
+                                                             {"scaled_linear", BetaSchedule::kScaledLinear},
+                                                             {"squaredcos_cap_v2", BetaSchedule::kSquaredCosine}};
   constexpr std::pair<const char*, Prediction> kPredictions[] = {{"epsilon", Prediction::kEpsilon},
                                                                  {"v_prediction", Prediction::kV}};
-  constexpr std::pair<const char*, TimestepSpacing> kSpacings[] = {
-      {"linspace", TimestepSpacing::kLinspace},
-      {"leading", TimestepSpacing::kLeading},
-      {"trailing", TimestepSpacing::kTrailing}};
+  constexpr std::pair<const char*, TimestepSpacing> kSpacings[] = {{"linspace", TimestepSpacing::kLinspace},
+                                                                   {"leading", TimestepSpacing::kLeading},
+                                                                   {"trailing", TimestepSpacing::kTrailing}};
   constexpr std::pair<const char*, bool> kFinalSigmas[] = {{"zero", false}, {"sigma_min", true}};
   constexpr int kMostTimesteps = 100'000;
   SchedulerConfig config;
   ABSL_RETURN_IF_ERROR(RefuseUnsupported(json));
-  ABSL_RETURN_IF_ERROR(
-      ReadInt(json, "num_train_timesteps", 2, kMostTimesteps, config.num_train_timesteps));
-  ABSL_RETURN_IF_ERROR(
-      ReadInt(json, "steps_offset", 0, config.num_train_timesteps, config.steps_offset));
+  ABSL_RETURN_IF_ERROR(ReadInt(json, "num_train_timesteps", 2, kMostTimesteps, config.num_train_timesteps));
+  ABSL_RETURN_IF_ERROR(ReadInt(json, "steps_offset", 0, config.num_train_timesteps, config.steps_offset));
   ABSL_RETURN_IF_ERROR(ReadPositive(json, "beta_start", 1.0, config.beta_start));
   ABSL_RETURN_IF_ERROR(ReadPositive(json, "beta_end", 1.0, config.beta_end));
   ABSL_RETURN_IF_ERROR(Choose(json, "beta_schedule", kBetas, config.beta_schedule));

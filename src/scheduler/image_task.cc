@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+
 #include "src/base/error_details.h"
 
 namespace hotlora {

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+
 #include "src/adapters/adapter_store.h"
 #include "src/admission/request_queue.h"
 #include "src/request/image_events.h"
@@ -21,8 +22,8 @@ struct LeasedAdapter {
   std::unique_ptr<AdapterLease> lease;
 };
 
-// One request from admission to its end: who listens, whether it is still wanted, and the adapters it holds. Thread-safe; the
-// summary is written by the step thread, then the decode thread.
+// One request from admission to its end: who listens, whether it is still wanted, and the adapters it holds.
+// Thread-safe; the summary is written by the step thread, then the decode thread.
 class ImageTask : public QueuedRequest {
  public:
   ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Time admitted, absl::Time deadline);
@@ -35,8 +36,8 @@ class ImageTask : public QueuedRequest {
   // OK while the request is wanted; else why not (cancelled, or past its deadline).
   absl::Status Wanted() const;
 
-  // The adapter thread acquires the adapters from here to EndLoading, and nobody else can end the task. False where it has
-  // ended already.
+  // The adapter thread acquires the adapters from here to EndLoading, and nobody else can end the task. False where it
+  // has ended already.
   bool BeginLoading();
   void EndLoading(std::vector<LeasedAdapter> adapters, double seconds);
 

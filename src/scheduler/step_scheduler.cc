@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
@@ -117,7 +118,8 @@ absl::Status StepScheduler::MeasureBaseline(bool cfg) {
     const Stopwatch stopwatch;
     ABSL_RETURN_IF_ERROR(pipeline_->Step(BatchPlan{{row.get()}}));
     const double seconds = stopwatch.Seconds();
-    // The first step pays for what is made once (kernels chosen, workspaces), so it counts only where it is all there is.
+    // The first step pays for what is made once (kernels chosen, workspaces), so it counts only where it is all there
+    // is.
     fastest = row->steps_done() <= 2 ? seconds : std::min(fastest, seconds);
     if (first && seconds > kSlowStepSeconds) {
       break;
@@ -175,8 +177,8 @@ absl::Status StepScheduler::ApplyAdapters(Run& run) {
   for (const LeasedAdapter& adapter : task.adapters()) {
     const AdapterInfo& info = adapter.lease->info();
     const AcquireReport& report = adapter.lease->report();
-    run.adapters.adapters.push_back({adapter.lease->weights(), info.content_sha256, adapter.use.weight,
-                                     adapter.use.text_encoder_weight});
+    run.adapters.adapters.push_back(
+        {adapter.lease->weights(), info.content_sha256, adapter.use.weight, adapter.use.text_encoder_weight});
     task.summary.adapters.push_back({info.name, info.content_sha256, adapter.use.weight, report.tier_found,
                                      info.matched_modules, info.unmatched_keys});
     acquired.lookup_seconds += report.lookup_seconds;

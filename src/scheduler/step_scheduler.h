@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_SCHEDULER_STEP_SCHEDULER_H_
 #define HOTLORA_SRC_SCHEDULER_STEP_SCHEDULER_H_
 
-// Which rows run in the next denoising step? ("Scheduler" here batches steps; noise schedules live in sampling/.) One step
-// thread takes ready requests from the queue, brings their adapters into effect, encodes, and fills each batch plan, for now
-// with the rows of one request at a time. Finished rows go to the decode thread.
+// Which rows run in the next denoising step? ("Scheduler" here batches steps; noise schedules live in sampling/.) One
+// step thread takes ready requests from the queue, brings their adapters into effect, encodes, and fills each batch
+// plan, for now with the rows of one request at a time. Finished rows go to the decode thread.
 
 #include <functional>
 #include <memory>
@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+
 #include "src/admission/request_queue.h"
 #include "src/base/serial_executor.h"
 #include "src/metrics/metrics.h"
@@ -23,7 +24,7 @@
 namespace hotlora {
 
 struct StepSchedulerOptions {
-  uint32_t max_batch = 4;  // rows per step
+  uint32_t max_batch = 4;                   // rows per step
   std::function<void()> on_device_failure;  // runs once, when the device is lost
 };
 
@@ -33,12 +34,12 @@ class StepScheduler {
   StepScheduler(StepSchedulerOptions options, RequestQueue* queue, Pipeline* pipeline, Metrics* metrics);
   ~StepScheduler();  // after RequestQueue::Stop: finishes what is decoding, joins
 
-  // Blocks until the warm-up is over: a short generation without adapters, with and without guidance, that gives the step
-  // baselines of one row at the model's native size.
+  // Blocks until the warm-up is over: a short generation without adapters, with and without guidance, that gives the
+  // step baselines of one row at the model's native size.
   absl::Status AwaitWarmUp();
 
-  // Ends a task that does not run (cancelled while it waited, its adapters failed) or that has run to its end. No effect where
-  // another thread ends it already.
+  // Ends a task that does not run (cancelled while it waited, its adapters failed) or that has run to its end. No
+  // effect where another thread ends it already.
   void End(const std::shared_ptr<ImageTask>& task, const absl::Status& status, double run_seconds = 0.0);
 
  private:

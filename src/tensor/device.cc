@@ -1,15 +1,14 @@
 #include "src/tensor/device.h"
 
-#include <ATen/Context.h>
-#include <ATen/cpu/Utils.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
-
 #include <limits>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include <ATen/Context.h>
+#include <ATen/cpu/Utils.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 namespace hotlora {
 namespace {
@@ -19,8 +18,7 @@ bool HasBfloat16Matrices() {
   const auto found = capabilities.find("amx_bf16");
   // init_amx asks the kernel for leave to use the tile registers; virtual machines may have the
   // flag and not the leave.
-  return found != capabilities.end() && found->second.isBool() && found->second.toBool() &&
-         at::cpu::init_amx();
+  return found != capabilities.end() && found->second.isBool() && found->second.toBool() && at::cpu::init_amx();
 }
 
 absl::StatusOr<c10::Device> ResolveDevice(absl::string_view name) {
@@ -32,23 +30,20 @@ absl::StatusOr<c10::Device> ResolveDevice(absl::string_view name) {
   int index = 0;
   if (absl::ConsumePrefix(&digits, "cuda:")) {
     // SimpleAtoi would take signs and spaces too.
-    const bool plain = !digits.empty() && absl::ascii_isdigit(digits.front()) &&
-                       absl::ascii_isdigit(digits.back());
-    if (!plain || !absl::SimpleAtoi(digits, &index) ||
-        index > std::numeric_limits<c10::DeviceIndex>::max()) {
+    const bool plain = !digits.empty() && absl::ascii_isdigit(digits.front()) && absl::ascii_isdigit(digits.back());
+    if (!plain || !absl::SimpleAtoi(digits, &index) || index > std::numeric_limits<c10::DeviceIndex>::max()) {
       index = -1;
     }
   } else if (name != "cuda" && !any) {
     index = -1;
   }
   if (index < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("device is \"", name, "\"; allowed are auto, cpu, cuda, cuda:N"));
+    return absl::InvalidArgumentError(absl::StrCat("device is \"", name, "\"; allowed are auto, cpu, cuda, cuda:N"));
   }
   const size_t count = at::hasCUDA() ? at::getNumGPUs() : 0;
   if (static_cast<size_t>(index) >= count) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "device is \"", name, "\"; this machine and build have ", count, " CUDA devices"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("device is \"", name, "\"; this machine and build have ", count, " CUDA devices"));
   }
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
 }
@@ -81,9 +76,7 @@ absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string
 }
 
 std::string DeviceName(c10::Device device) {
-  return device.is_cpu()
-             ? "cpu"
-             : absl::StrCat("cuda:", device.has_index() ? static_cast<int>(device.index()) : 0);
+  return device.is_cpu() ? "cpu" : absl::StrCat("cuda:", device.has_index() ? static_cast<int>(device.index()) : 0);
 }
 
 std::string DtypeName(c10::ScalarType dtype) {

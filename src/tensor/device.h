@@ -6,11 +6,10 @@
 
 #include <string>
 
-#include <c10/core/Device.h>
-#include <c10/core/ScalarType.h>
-
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 namespace hotlora {
 
@@ -23,9 +22,9 @@ struct ComputePlace {
 };
 
 // Resolves the flags --device (auto, cpu, cuda, cuda:N) and --dtype (auto, float32, bfloat16, float16) on this machine.
-// auto device: the first CUDA device, else cpu. auto dtype: bfloat16 on CUDA; on CPU float32, unless the CPU has bf16 matrix
-// instructions (AMX), then bfloat16. InvalidArgument names the value and what is allowed; FailedPrecondition where the
-// device asked for is not there.
+// auto device: the first CUDA device, else cpu. auto dtype: bfloat16 on CUDA; on CPU float32, unless the CPU has bf16
+// matrix instructions (AMX), then bfloat16. InvalidArgument names the value and what is allowed; FailedPrecondition
+// where the device asked for is not there.
 absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string_view dtype);
 
 // "cpu" or "cuda:N", as metric label `device` and in ServerInfo.

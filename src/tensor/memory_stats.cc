@@ -1,15 +1,15 @@
 #include "src/tensor/memory_stats.h"
 
+#include <atomic>
+#include <cstddef>
+#include <limits>
+
 #include <ATen/Context.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/alignment.h>
 #include <c10/core/impl/alloc_cpu.h>
-
-#include <atomic>
-#include <cstddef>
-#include <limits>
 
 namespace hotlora {
 namespace {
@@ -25,8 +25,7 @@ void Free(void* data) {
     return;
   }
   char* const block = static_cast<char*>(data) - kSizeRoom;
-  live_bytes.fetch_sub(static_cast<int64_t>(*reinterpret_cast<size_t*>(block)),
-                       std::memory_order_relaxed);
+  live_bytes.fetch_sub(static_cast<int64_t>(*reinterpret_cast<size_t*>(block)), std::memory_order_relaxed);
   c10::free_cpu(block);
 }
 
@@ -88,8 +87,7 @@ MemoryStats GetMemoryStats(c10::Device device) {
     return stats;  // nothing was ever allocated there
   }
   constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-  const auto figures =
-      allocator->getDeviceStats(device.has_index() ? device.index() : c10::DeviceIndex{0});
+  const auto figures = allocator->getDeviceStats(device.has_index() ? device.index() : c10::DeviceIndex{0});
   stats.allocated = figures.allocated_bytes[kAll].current;
   stats.reserved = figures.reserved_bytes[kAll].current;
   stats.inactive_split = figures.inactive_split_bytes[kAll].current;

@@ -1,12 +1,11 @@
 #include "src/tensor/torch_guard.h"
 
-#include <c10/core/InferenceMode.h>
-#include <c10/util/Exception.h>
-
 #include <exception>
 #include <new>
 
 #include "absl/strings/str_cat.h"
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
 
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
@@ -14,8 +13,8 @@
 namespace hotlora {
 namespace {
 
-absl::Status Fail(absl::StatusCode code, absl::string_view reason, absl::string_view what,
-                  absl::string_view outcome, const char* detail) {
+absl::Status Fail(absl::StatusCode code, absl::string_view reason, absl::string_view what, absl::string_view outcome,
+                  const char* detail) {
   LogError(what, " ", outcome, ": ", detail);
   return MakeError(code, reason, absl::StrCat(what, " ", outcome));
 }
@@ -30,17 +29,15 @@ absl::Status GuardTorch(absl::string_view what, absl::FunctionRef<absl::Status()
     return Fail(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", what, "ran out of memory",
                 error.what_without_backtrace());
   } catch (const std::bad_alloc& error) {
-    return Fail(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", what, "ran out of memory",
-                error.what());
+    return Fail(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", what, "ran out of memory", error.what());
   } catch (const c10::AcceleratorError& error) {
     return Fail(absl::StatusCode::kInternal, "DEVICE_FAILED", what, "failed: the device is lost",
                 error.what_without_backtrace());
   } catch (const c10::NotImplementedError& error) {
-    return Fail(absl::StatusCode::kUnimplemented, "UNIMPLEMENTED", what,
-                "is not implemented on this device", error.what_without_backtrace());
-  } catch (const c10::Error& error) {
-    return Fail(absl::StatusCode::kInternal, "INTERNAL", what, "failed",
+    return Fail(absl::StatusCode::kUnimplemented, "UNIMPLEMENTED", what, "is not implemented on this device",
                 error.what_without_backtrace());
+  } catch (const c10::Error& error) {
+    return Fail(absl::StatusCode::kInternal, "INTERNAL", what, "failed", error.what_without_backtrace());
   } catch (const std::exception& error) {
     return Fail(absl::StatusCode::kInternal, "INTERNAL", what, "failed", error.what());
   } catch (...) {

@@ -1,8 +1,5 @@
 #include "src/weights/checkpoint.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -16,6 +13,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
@@ -56,8 +55,7 @@ absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::st
     }
     return json;
   } catch (const nlohmann::json::parse_error& fault) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(name, " is not JSON: fault at byte ", fault.byte));
+    return absl::FailedPreconditionError(absl::StrCat(name, " is not JSON: fault at byte ", fault.byte));
   }
 }
 
@@ -96,8 +94,7 @@ absl::StatusOr<WeightFiles> ReadIndex(const std::string& folder, const std::stri
   for (const auto& [key, shard] : map->items()) {
     if (!shard.is_string() || !absl::EndsWith(shard.get<std::string>(), ".safetensors") ||
         absl::StrContains(shard.get<std::string>(), '/')) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(name, " names no safetensors file of its folder for ", key));
+      return absl::FailedPreconditionError(absl::StrCat(name, " names no safetensors file of its folder for ", key));
     }
     shards.insert(shard.get<std::string>());
     files.weight_map->emplace(key, shard.get<std::string>());
@@ -108,22 +105,19 @@ absl::StatusOr<WeightFiles> ReadIndex(const std::string& folder, const std::stri
 
 absl::StatusOr<WeightFiles> FindWeightFiles(const std::string& folder, const std::string& component,
                                             const std::string& stem) {
-  const auto exists = [&](const std::string& name) {
-    return IsFile(absl::StrCat(folder, "/", component, "/", name));
-  };
+  const auto exists = [&](const std::string& name) { return IsFile(absl::StrCat(folder, "/", component, "/", name)); };
   for (const bool half : {false, true}) {
     const std::string single = absl::StrCat(stem, half ? ".fp16.safetensors" : ".safetensors");
     if (exists(single)) {
       return WeightFiles{{single}, std::nullopt};
     }
-    const std::string index =
-        absl::StrCat(stem, half ? ".safetensors.index.fp16.json" : ".safetensors.index.json");
+    const std::string index = absl::StrCat(stem, half ? ".safetensors.index.fp16.json" : ".safetensors.index.json");
     if (exists(index)) {
       return ReadIndex(folder, component, index);
     }
   }
-  return absl::FailedPreconditionError(absl::StrCat(
-      component, "/", stem, ".safetensors is missing, and its .fp16 and sharded spellings too"));
+  return absl::FailedPreconditionError(
+      absl::StrCat(component, "/", stem, ".safetensors is missing, and its .fp16 and sharded spellings too"));
 }
 
 // The name under which a stored tensor comes back; empty where it is dropped.
@@ -144,8 +138,7 @@ std::string ComponentKey(bool text_encoder, const std::string& stored) {
 }
 
 // Reads the tensors of one weight file into `tensors` and returns the file's SHA-256.
-absl::StatusOr<std::string> ReadTensors(const std::string& path, bool text_encoder,
-                                        Tensors& tensors,
+absl::StatusOr<std::string> ReadTensors(const std::string& path, bool text_encoder, Tensors& tensors,
                                         absl::flat_hash_set<std::string>& stored_names) {
   std::vector<std::byte> dropped;
   const auto room = [&](const StoredTensor& stored) -> absl::StatusOr<void*> {
@@ -157,9 +150,8 @@ absl::StatusOr<std::string> ReadTensors(const std::string& path, bool text_encod
     }
     const std::optional<c10::ScalarType> dtype = ScalarTypeOf(stored.dtype);
     if (!dtype.has_value()) {
-      return absl::FailedPreconditionError(absl::StrCat("has ", stored.name, " in dtype ",
-                                                        NameOf(stored.dtype),
-                                                        "; allowed are F64, F32, F16, BF16"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("has ", stored.name, " in dtype ", NameOf(stored.dtype), "; allowed are F64, F32, F16, BF16"));
     }
     at::Tensor tensor = at::empty(stored.shape, at::TensorOptions(c10::kCPU).dtype(*dtype));
     void* const data = tensor.mutable_data_ptr();
@@ -182,8 +174,7 @@ absl::Status Prefixed(absl::string_view name, const absl::Status& status) {
 }
 
 // Reads all weights of one component and adds its files to `model_hash`.
-absl::StatusOr<ComponentWeights> ReadComponent(const std::string& folder,
-                                               const std::string& component,
+absl::StatusOr<ComponentWeights> ReadComponent(const std::string& folder, const std::string& component,
                                                const std::string& stem, Sha256& model_hash) {
   ABSL_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(folder, component, stem));
   const auto add = [&model_hash](const std::string& line) {
@@ -195,11 +186,9 @@ absl::StatusOr<ComponentWeights> ReadComponent(const std::string& folder,
   for (const std::string& file_name : files.names) {
     const std::string name = absl::StrCat(component, "/", file_name);
     absl::flat_hash_set<std::string> stored_names;
-    const auto sha256 =
-        ReadTensors(absl::StrCat(folder, "/", name), stem == "model", tensors, stored_names);
+    const auto sha256 = ReadTensors(absl::StrCat(folder, "/", name), stem == "model", tensors, stored_names);
     if (absl::IsNotFound(sha256.status())) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(name, " is missing, though the index names it"));
+      return absl::FailedPreconditionError(absl::StrCat(name, " is missing, though the index names it"));
     }
     if (!sha256.ok()) {
       return Prefixed(name, sha256.status());
@@ -208,8 +197,7 @@ absl::StatusOr<ComponentWeights> ReadComponent(const std::string& folder,
     if (files.weight_map.has_value()) {
       for (const auto& [key, shard] : *files.weight_map) {
         if (shard == file_name && !stored_names.contains(key)) {
-          return absl::FailedPreconditionError(
-              absl::StrCat(name, " lacks ", key, ", which the index puts there"));
+          return absl::FailedPreconditionError(absl::StrCat(name, " lacks ", key, ", which the index puts there"));
         }
       }
     }
@@ -220,15 +208,13 @@ absl::StatusOr<ComponentWeights> ReadComponent(const std::string& folder,
 absl::Status CheckModelIndex(const nlohmann::json& index) {
   constexpr char kClass[] = "StableDiffusionXLPipeline";
   const auto found = index.find("_class_name");
-  const std::string name =
-      found != index.end() && found->is_string() ? found->get<std::string>() : "";
+  const std::string name = found != index.end() && found->is_string() ? found->get<std::string>() : "";
   if (name == kClass) {
     return absl::OkStatus();
   }
   return absl::FailedPreconditionError(
-      name.empty()
-          ? "model_index.json has no _class_name"
-          : absl::StrCat("model_index.json is of a ", name, "; only ", kClass, " can be served"));
+      name.empty() ? "model_index.json has no _class_name"
+                   : absl::StrCat("model_index.json is of a ", name, "; only ", kClass, " can be served"));
 }
 
 absl::Status CheckTokenizer(const std::string& folder, const std::string& tokenizer) {
@@ -246,21 +232,15 @@ absl::StatusOr<Checkpoint> ReadAll(const std::string& folder) {
   ABSL_ASSIGN_OR_RETURN(nlohmann::json unet_config, ReadJson(folder, "unet/config.json"));
   ABSL_ASSIGN_OR_RETURN(nlohmann::json vae_config, ReadJson(folder, "vae/config.json"));
   ABSL_ASSIGN_OR_RETURN(nlohmann::json text_config, ReadJson(folder, "text_encoder/config.json"));
-  ABSL_ASSIGN_OR_RETURN(nlohmann::json text_2_config,
-                        ReadJson(folder, "text_encoder_2/config.json"));
-  ABSL_ASSIGN_OR_RETURN(nlohmann::json scheduler_config,
-                        ReadJson(folder, "scheduler/scheduler_config.json"));
+  ABSL_ASSIGN_OR_RETURN(nlohmann::json text_2_config, ReadJson(folder, "text_encoder_2/config.json"));
+  ABSL_ASSIGN_OR_RETURN(nlohmann::json scheduler_config, ReadJson(folder, "scheduler/scheduler_config.json"));
   ABSL_RETURN_IF_ERROR(CheckTokenizer(folder, "tokenizer"));
   ABSL_RETURN_IF_ERROR(CheckTokenizer(folder, "tokenizer_2"));
   Sha256 hash;
-  ABSL_ASSIGN_OR_RETURN(ComponentWeights text,
-                        ReadComponent(folder, "text_encoder", "model", hash));
-  ABSL_ASSIGN_OR_RETURN(ComponentWeights text_2,
-                        ReadComponent(folder, "text_encoder_2", "model", hash));
-  ABSL_ASSIGN_OR_RETURN(ComponentWeights unet,
-                        ReadComponent(folder, "unet", "diffusion_pytorch_model", hash));
-  ABSL_ASSIGN_OR_RETURN(ComponentWeights vae,
-                        ReadComponent(folder, "vae", "diffusion_pytorch_model", hash));
+  ABSL_ASSIGN_OR_RETURN(ComponentWeights text, ReadComponent(folder, "text_encoder", "model", hash));
+  ABSL_ASSIGN_OR_RETURN(ComponentWeights text_2, ReadComponent(folder, "text_encoder_2", "model", hash));
+  ABSL_ASSIGN_OR_RETURN(ComponentWeights unet, ReadComponent(folder, "unet", "diffusion_pytorch_model", hash));
+  ABSL_ASSIGN_OR_RETURN(ComponentWeights vae, ReadComponent(folder, "vae", "diffusion_pytorch_model", hash));
   return Checkpoint{folder,
                     std::move(model_index),
                     std::move(unet_config),
@@ -278,8 +258,7 @@ absl::StatusOr<Checkpoint> ReadAll(const std::string& folder) {
 }
 
 // "missing 2: a, b"; nothing where there are none.
-void AppendNames(absl::string_view kind, std::vector<std::string> names,
-                 std::vector<std::string>& parts) {
+void AppendNames(absl::string_view kind, std::vector<std::string> names, std::vector<std::string>& parts) {
   constexpr size_t kMostNamed = 20;
   if (names.empty()) {
     return;
@@ -287,9 +266,8 @@ void AppendNames(absl::string_view kind, std::vector<std::string> names,
   std::sort(names.begin(), names.end());
   const size_t count = names.size();
   names.resize(std::min(count, kMostNamed));
-  parts.push_back(
-      absl::StrCat(kind, " ", count, ": ", absl::StrJoin(names, ", "),
-                   count > kMostNamed ? absl::StrCat(", and ", count - kMostNamed, " more") : ""));
+  parts.push_back(absl::StrCat(kind, " ", count, ": ", absl::StrJoin(names, ", "),
+                               count > kMostNamed ? absl::StrCat(", and ", count - kMostNamed, " more") : ""));
 }
 
 }  // namespace
@@ -306,16 +284,15 @@ at::Tensor ComponentWeights::Take(const std::string& name, at::IntArrayRef shape
     return tensor.view(shape);
   }
   if (tensor.sizes() != shape) {
-    misshapen_.push_back(absl::StrCat(name, " is [", absl::StrJoin(tensor.sizes(), ", "),
-                                      "], expected [", absl::StrJoin(shape, ", "), "]"));
+    misshapen_.push_back(absl::StrCat(name, " is [", absl::StrJoin(tensor.sizes(), ", "), "], expected [",
+                                      absl::StrJoin(shape, ", "), "]"));
     return at::zeros(shape);
   }
   return tensor;
 }
 
 void ComponentWeights::Ignore(absl::string_view prefix) {
-  absl::erase_if(tensors_,
-                 [prefix](const auto& entry) { return absl::StartsWith(entry.first, prefix); });
+  absl::erase_if(tensors_, [prefix](const auto& entry) { return absl::StartsWith(entry.first, prefix); });
 }
 
 bool ComponentWeights::Has(const std::string& name) const { return tensors_.contains(name); }
@@ -332,8 +309,8 @@ absl::Status ComponentWeights::CheckComplete() const {
   if (parts.empty()) {
     return absl::OkStatus();
   }
-  return absl::FailedPreconditionError(absl::StrCat(
-      "weights of ", component_, " do not fit its config: ", absl::StrJoin(parts, "; ")));
+  return absl::FailedPreconditionError(
+      absl::StrCat("weights of ", component_, " do not fit its config: ", absl::StrJoin(parts, "; ")));
 }
 
 absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& folder) {

@@ -4,8 +4,6 @@
 // A diffusers-layout SDXL folder: its configs as JSON and its weights as tensors on the CPU in
 // their stored dtype.
 
-#include <ATen/core/Tensor.h>
-
 #include <map>
 #include <string>
 #include <utility>
@@ -14,6 +12,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include <ATen/core/Tensor.h>
 #include <nlohmann/json.hpp>
 
 namespace hotlora {
@@ -51,8 +50,7 @@ class ComponentWeights {
 struct Checkpoint {
   std::string folder;
   nlohmann::json model_index;  // model_index.json
-  nlohmann::json unet_config, vae_config, text_encoder_config, text_encoder_2_config,
-      scheduler_config;
+  nlohmann::json unet_config, vae_config, text_encoder_config, text_encoder_2_config, scheduler_config;
   std::string tokenizer_folder,
       tokenizer_2_folder;  // vocab.json, merges.txt, tokenizer_config.json
   ComponentWeights unet, vae, text_encoder, text_encoder_2;

@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_WEIGHTS_MODULE_TABLE_H_
 #define HOTLORA_SRC_WEIGHTS_MODULE_TABLE_H_
 
-// The modules of one checkpoint that an adapter may change, as a plain value: sdxl makes it from the checkpoint's configs,
-// adapters build their table of names from it, nn merges by its indices. No LibTorch here.
+// The modules of one checkpoint that an adapter may change, as a plain value: sdxl makes it from the checkpoint's
+// configs, adapters build their table of names from it, nn merges by its indices. No LibTorch here.
 
 #include <cstdint>
 #include <string>

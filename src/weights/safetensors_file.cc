@@ -30,10 +30,9 @@ struct DtypeEntry {
 };
 
 // In the order of StoredDtype.
-constexpr DtypeEntry kDtypes[] = {{"F64", 8}, {"F32", 4},     {"F16", 2},    {"BF16", 2},
-                                  {"I64", 8}, {"I32", 4},     {"I16", 2},    {"I8", 1},
-                                  {"U8", 1},  {"BOOL", 1},    {"U16", 2},    {"U32", 4},
-                                  {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+constexpr DtypeEntry kDtypes[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2},    {"I64", 8},
+                                  {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U8", 1},      {"BOOL", 1},
+                                  {"U16", 2}, {"U32", 4}, {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
 
 std::optional<StoredDtype> DtypeOf(absl::string_view name) {
   for (size_t i = 0; i < std::size(kDtypes); ++i) {
@@ -47,8 +46,7 @@ std::optional<StoredDtype> DtypeOf(absl::string_view name) {
 // Names come from the file: short and printable in messages, whatever they are.
 std::string Quoted(absl::string_view name) {
   constexpr size_t kLongest = 120;
-  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kLongest)),
-                      name.size() > kLongest ? "..." : "", "\"");
+  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kLongest)), name.size() > kLongest ? "..." : "", "\"");
 }
 
 // Receives the header's JSON as nlohmann's parser meets it, and keeps only what the format allows.
@@ -62,9 +60,7 @@ class HeaderReader {
   bool null() { return Refuse("has null"); }
   bool boolean(bool) { return Refuse("has a boolean"); }
   bool number_integer(int64_t) { return Refuse("has a negative number"); }
-  bool number_float(double, const std::string&) {
-    return Refuse("has a number that is not a 64-bit integer");
-  }
+  bool number_float(double, const std::string&) { return Refuse("has a number that is not a 64-bit integer"); }
   bool binary(std::vector<uint8_t>&) { return Refuse("has binary data"); }
 
   bool number_unsigned(uint64_t value) {
@@ -73,8 +69,7 @@ class HeaderReader {
         return Refuse("has a dimension beyond 64 bits");
       }
       if (tensors_.back().shape.size() == SafetensorsFile::kMaxDimensions) {
-        return Refuse(
-            absl::StrCat("has more than ", SafetensorsFile::kMaxDimensions, " dimensions"));
+        return Refuse(absl::StrCat("has more than ", SafetensorsFile::kMaxDimensions, " dimensions"));
       }
       tensors_.back().shape.push_back(static_cast<int64_t>(value));
       return true;
@@ -139,8 +134,7 @@ class HeaderReader {
       if (++entries_ > SafetensorsFile::kMaxTensors) {
         return Refuse("has too many entries");
       }
-      return metadata_.count(key) > 0 ? Refuse(absl::StrCat("has the key ", Quoted(key), " twice"))
-                                      : true;
+      return metadata_.count(key) > 0 ? Refuse(absl::StrCat("has the key ", Quoted(key), " twice")) : true;
     }
     const int field = key == "dtype" ? 1 : key == "shape" ? 2 : key == "data_offsets" ? 4 : 0;
     if (field == 0) {
@@ -207,8 +201,7 @@ struct OpenFile {
   uint64_t bytes = 0;
 
   OpenFile() = default;
-  OpenFile(OpenFile&& other) noexcept
-      : descriptor(std::exchange(other.descriptor, -1)), bytes(other.bytes) {}
+  OpenFile(OpenFile&& other) noexcept : descriptor(std::exchange(other.descriptor, -1)), bytes(other.bytes) {}
   ~OpenFile() {
     if (descriptor >= 0) {
       close(descriptor);
@@ -263,26 +256,23 @@ absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes
 }
 
 // The header's length as the first eight bytes say, checked against the file's size and the cap.
-absl::StatusOr<uint64_t> HeaderLength(const unsigned char (&length)[kLengthBytes],
-                                      uint64_t file_bytes, uint64_t max_header_bytes) {
+absl::StatusOr<uint64_t> HeaderLength(const unsigned char (&length)[kLengthBytes], uint64_t file_bytes,
+                                      uint64_t max_header_bytes) {
   uint64_t header_bytes = 0;
   for (int i = kLengthBytes - 1; i >= 0; --i) {
     header_bytes = header_bytes << 8 | length[i];
   }
   if (header_bytes > max_header_bytes) {
-    return absl::DataLossError(
-        absl::StrCat("header of ", header_bytes, " bytes; allowed are ", max_header_bytes));
+    return absl::DataLossError(absl::StrCat("header of ", header_bytes, " bytes; allowed are ", max_header_bytes));
   }
   if (header_bytes > file_bytes - kLengthBytes) {
-    return absl::DataLossError(
-        absl::StrCat("header of ", header_bytes, " bytes in a file of ", file_bytes));
+    return absl::DataLossError(absl::StrCat("header of ", header_bytes, " bytes in a file of ", file_bytes));
   }
   return header_bytes;
 }
 
 absl::Status TooShort(uint64_t bytes) {
-  return absl::DataLossError(
-      absl::StrCat("file of ", bytes, " bytes is too short for a safetensors header"));
+  return absl::DataLossError(absl::StrCat("file of ", bytes, " bytes is too short for a safetensors header"));
 }
 
 }  // namespace
@@ -342,13 +332,11 @@ absl::Status SafetensorsFile::CheckLayout() {
       }
     }
     uint64_t bytes = 0;
-    if (__builtin_mul_overflow(static_cast<uint64_t>(elements), uint64_t{SizeOf(tensor.dtype)},
-                               &bytes)) {
+    if (__builtin_mul_overflow(static_cast<uint64_t>(elements), uint64_t{SizeOf(tensor.dtype)}, &bytes)) {
       return refuse("has a size beyond 64 bits");
     }
     if ((empty ? 0 : bytes) != tensor.bytes()) {
-      return refuse(
-          absl::StrCat("has ", tensor.bytes(), " bytes, its shape needs ", empty ? 0 : bytes));
+      return refuse(absl::StrCat("has ", tensor.bytes(), " bytes, its shape needs ", empty ? 0 : bytes));
     }
   }
   if (reached != data_bytes) {
@@ -371,8 +359,7 @@ absl::StatusOr<Opened> OpenAndReadHeader(OpenFile file, uint64_t max_header_byte
   }
   unsigned char length[kLengthBytes];
   ABSL_RETURN_IF_ERROR(ReadExactly(file, length, kLengthBytes, hash));
-  ABSL_ASSIGN_OR_RETURN(const uint64_t header_bytes,
-                        HeaderLength(length, file.bytes, max_header_bytes));
+  ABSL_ASSIGN_OR_RETURN(const uint64_t header_bytes, HeaderLength(length, file.bytes, max_header_bytes));
   std::string header(header_bytes, '\0');
   ABSL_RETURN_IF_ERROR(ReadExactly(file, header.data(), header_bytes, hash));
   return Opened{std::move(file), std::move(header)};
@@ -380,11 +367,9 @@ absl::StatusOr<Opened> OpenAndReadHeader(OpenFile file, uint64_t max_header_byte
 
 }  // namespace
 
-absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadHeader(const std::string& path,
-                                                            uint64_t max_header_bytes) {
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadHeader(const std::string& path, uint64_t max_header_bytes) {
   ABSL_ASSIGN_OR_RETURN(OpenFile file, OpenRegular(path));
-  ABSL_ASSIGN_OR_RETURN(const Opened opened,
-                        OpenAndReadHeader(std::move(file), max_header_bytes, nullptr));
+  ABSL_ASSIGN_OR_RETURN(const Opened opened, OpenAndReadHeader(std::move(file), max_header_bytes, nullptr));
   SafetensorsFile result;
   result.file_bytes_ = opened.file.bytes;
   result.data_offset_ = kLengthBytes + opened.header.size();
@@ -392,13 +377,11 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadHeader(const std::string& p
   return result;
 }
 
-absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadInto(const std::string& path,
-                                                          Destination destination,
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadInto(const std::string& path, Destination destination,
                                                           uint64_t max_header_bytes) {
   ABSL_ASSIGN_OR_RETURN(OpenFile file, OpenRegular(path));
   Sha256 hash;
-  ABSL_ASSIGN_OR_RETURN(const Opened opened,
-                        OpenAndReadHeader(std::move(file), max_header_bytes, &hash));
+  ABSL_ASSIGN_OR_RETURN(const Opened opened, OpenAndReadHeader(std::move(file), max_header_bytes, &hash));
   SafetensorsFile result;
   result.file_bytes_ = opened.file.bytes;
   result.data_offset_ = kLengthBytes + opened.header.size();
@@ -417,8 +400,7 @@ namespace {
 
 absl::StatusOr<std::vector<std::byte>> ReadWhole(const OpenFile& file, uint64_t max_bytes) {
   if (file.bytes > max_bytes) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("file of ", file.bytes, " bytes; allowed are ", max_bytes));
+    return absl::ResourceExhaustedError(absl::StrCat("file of ", file.bytes, " bytes; allowed are ", max_bytes));
   }
   std::vector<std::byte> bytes(file.bytes);
   ABSL_RETURN_IF_ERROR(ReadExactly(file, bytes.data(), file.bytes, nullptr));
@@ -427,8 +409,7 @@ absl::StatusOr<std::vector<std::byte>> ReadWhole(const OpenFile& file, uint64_t 
 
 }  // namespace
 
-absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadFile(const std::string& path,
-                                                          uint64_t max_bytes,
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadFile(const std::string& path, uint64_t max_bytes,
                                                           uint64_t max_header_bytes) {
   ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
   ABSL_ASSIGN_OR_RETURN(std::vector<std::byte> bytes, ReadWhole(file, max_bytes));
@@ -446,20 +427,18 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadDescriptor(int descriptor, 
   return Parse(std::move(bytes), max_header_bytes);
 }
 
-absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(std::vector<std::byte> bytes,
-                                                       uint64_t max_header_bytes) {
+absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(std::vector<std::byte> bytes, uint64_t max_header_bytes) {
   if (bytes.size() < kLengthBytes) {
     return TooShort(bytes.size());
   }
   unsigned char length[kLengthBytes];
   std::copy_n(reinterpret_cast<const unsigned char*>(bytes.data()), kLengthBytes, length);
-  ABSL_ASSIGN_OR_RETURN(const uint64_t header_bytes,
-                        HeaderLength(length, bytes.size(), max_header_bytes));
+  ABSL_ASSIGN_OR_RETURN(const uint64_t header_bytes, HeaderLength(length, bytes.size(), max_header_bytes));
   SafetensorsFile result;
   result.file_bytes_ = bytes.size();
   result.data_offset_ = kLengthBytes + header_bytes;
-  ABSL_RETURN_IF_ERROR(result.ParseHeader(
-      absl::string_view(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes)));
+  ABSL_RETURN_IF_ERROR(
+      result.ParseHeader(absl::string_view(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes)));
   Sha256 hash;
   hash.Update(bytes.data(), bytes.size());
   result.sha256_ = hash.HexDigest();

@@ -90,8 +90,8 @@ class SafetensorsFile {
 
   // ReadFile for a file that the caller opened and keeps, from where it stands (for files opened
   // relative to a folder).
-  static absl::StatusOr<SafetensorsFile> ReadDescriptor(
-      int descriptor, uint64_t max_bytes, uint64_t max_header_bytes = kMaxHeaderBytes);
+  static absl::StatusOr<SafetensorsFile> ReadDescriptor(int descriptor, uint64_t max_bytes,
+                                                        uint64_t max_header_bytes = kMaxHeaderBytes);
 
   // ReadFile for bytes already in memory (uploads, fuzzing).
   static absl::StatusOr<SafetensorsFile> Parse(std::vector<std::byte> bytes,
@@ -116,9 +116,7 @@ class SafetensorsFile {
 
   // The tensor's bytes (little-endian, row-major), inside this object. REQUIRES: made by ReadFile
   // or Parse.
-  const std::byte* Data(const StoredTensor& tensor) const {
-    return bytes_->data() + data_offset_ + tensor.begin;
-  }
+  const std::byte* Data(const StoredTensor& tensor) const { return bytes_->data() + data_offset_ + tensor.begin; }
 
  private:
   SafetensorsFile() = default;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+
 #include "src/base/error_details.h"
 #include "tests/adapters/temporary_folder.h"
 
@@ -72,10 +73,9 @@ TEST_P(AdapterDirectoryTest, NamesAreNeverPaths) {
   Write(Inside("peft/adapter_config.json"), "{}");
   const AdapterDirectory directory = Open();
   for (const std::string& name :
-       {std::string("../secret"), std::string("x/../../secret"), folder_.Under("secret"),
-        std::string("."), std::string(".."), std::string(""), std::string("a.safetensors"),
-        std::string(".hidden"), std::string("a\0b", 3), std::string(5000, 'a'),
-        std::string("a/b"), std::string("peft/adapter_model")}) {
+       {std::string("../secret"), std::string("x/../../secret"), folder_.Under("secret"), std::string("."),
+        std::string(".."), std::string(""), std::string("a.safetensors"), std::string(".hidden"),
+        std::string("a\0b", 3), std::string(5000, 'a'), std::string("a/b"), std::string("peft/adapter_model")}) {
     const absl::Status status = directory.Find(name).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << name;
     EXPECT_EQ(GetErrorDetails(status).reason, "ADAPTER_NOT_FOUND");
@@ -84,8 +84,7 @@ TEST_P(AdapterDirectoryTest, NamesAreNeverPaths) {
 
 TEST_P(AdapterDirectoryTest, LinksThatLeaveTheFolderNeedPermission) {
   Write(folder_.Under("outside/secret.safetensors"), "x");
-  std::filesystem::create_symlink(folder_.Under("outside/secret.safetensors"),
-                                  Inside("absolute.safetensors"));
+  std::filesystem::create_symlink(folder_.Under("outside/secret.safetensors"), Inside("absolute.safetensors"));
   std::filesystem::create_symlink("../outside/secret.safetensors", Inside("up.safetensors"));
   std::filesystem::create_directory_symlink("../outside", Inside("folder"));
   const AdapterDirectory strict = Open();
@@ -131,9 +130,9 @@ TEST_P(AdapterDirectoryTest, VersionChangesWithTheFile) {
 }
 
 TEST_P(AdapterDirectoryTest, ListsInOrderOfNames) {
-  for (const char* const name : {"b.safetensors", "a/z.safetensors", "a.safetensors",
-                                 "a/peft/adapter_model.safetensors", ".git/x.safetensors",
-                                 "bad name.safetensors", "readme.txt", "a-1.safetensors"}) {
+  for (const char* const name :
+       {"b.safetensors", "a/z.safetensors", "a.safetensors", "a/peft/adapter_model.safetensors", ".git/x.safetensors",
+        "bad name.safetensors", "readme.txt", "a-1.safetensors"}) {
     Write(Inside(name), "x");
   }
   Write(Inside("a/peft/adapter_config.json"), "{}");

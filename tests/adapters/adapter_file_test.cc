@@ -3,12 +3,13 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include <nlohmann/json.hpp>
+
 #include "src/base/error_details.h"
 #include "tests/adapters/safetensors_writer.h"
 #include "tests/adapters/sdxl_modules.h"
@@ -26,8 +27,7 @@ constexpr char kShortcut[] = "lora_unet_input_blocks_7_0_skip_connection";
 
 class AdapterFileTest : public testing::Test {
  protected:
-  absl::StatusOr<ParsedAdapter> Parse(const SafetensorsWriter& writer,
-                                      const AdapterFileOptions& options = {}) {
+  absl::StatusOr<ParsedAdapter> Parse(const SafetensorsWriter& writer, const AdapterFileOptions& options = {}) {
     return ParseAdapter(writer.Parse(), keys_, table_, options);
   }
 
@@ -45,8 +45,8 @@ class AdapterFileTest : public testing::Test {
     return parsed.ok() ? parsed->deltas.at(0).scale : std::nan("");
   }
 
-  void ExpectRefused(const SafetensorsWriter& writer, const std::string& reason,
-                     const std::string& text, const AdapterFileOptions& options = {}) {
+  void ExpectRefused(const SafetensorsWriter& writer, const std::string& reason, const std::string& text,
+                     const AdapterFileOptions& options = {}) {
     const absl::Status status = Parse(writer, options).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
     EXPECT_EQ(GetErrorDetails(status).reason, reason) << status;
@@ -84,12 +84,11 @@ TEST_F(AdapterFileTest, AcceptsEveryGoldenLoraAndRefusesOtherFormatsByName) {
   };
   for (const auto& [name, expected] : files) {
     SCOPED_TRACE(name);
-    absl::StatusOr<SafetensorsFile> file = SafetensorsFile::ReadFile(
-        absl::StrCat(HOTLORA_GOLDEN_DIR, "/adapters/files/", name, ".safetensors"), 1 << 20);
+    absl::StatusOr<SafetensorsFile> file =
+        SafetensorsFile::ReadFile(absl::StrCat(HOTLORA_GOLDEN_DIR, "/adapters/files/", name, ".safetensors"), 1 << 20);
     ASSERT_TRUE(file.ok()) << file.status();
     const size_t tensors = file->tensors().size();
-    const absl::StatusOr<ParsedAdapter> parsed =
-        ParseAdapter(*std::move(file), keys_, table_, AdapterFileOptions());
+    const absl::StatusOr<ParsedAdapter> parsed = ParseAdapter(*std::move(file), keys_, table_, AdapterFileOptions());
     if (expected[0] == 'l') {
       ASSERT_TRUE(parsed.ok()) << parsed.status();
       EXPECT_EQ(parsed->format, expected);
@@ -115,8 +114,7 @@ TEST_F(AdapterFileTest, RefusesEveryBrokenAdapter) {
       AdapterFileOptions options;
       options.allow_unmatched_keys = allow;
       const absl::StatusOr<ParsedAdapter> parsed =
-          file.ok() ? ParseAdapter(*file, keys_, table_, options)
-                    : absl::StatusOr<ParsedAdapter>(file.status());
+          file.ok() ? ParseAdapter(*file, keys_, table_, options) : absl::StatusOr<ParsedAdapter>(file.status());
       if (entry["expect"] == "accept") {
         EXPECT_TRUE(parsed.ok()) << parsed.status();
         EXPECT_EQ(parsed->deltas.size(), 8u);
@@ -166,7 +164,9 @@ TEST_F(AdapterFileTest, ScaleIsAlphaOverRankOfTheModule) {
   EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "F16", {}, std::vector<uint16_t>{0x3E00})), 0.75);
   EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), "BF16", {}, std::vector<uint16_t>{0x3FC0})), 0.75);
   EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 0.0f)), 1.0);
-  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f).Add(absl::StrCat(kLinear, ".scale"), {}, 3.0f)), 3.0);
+  EXPECT_EQ(
+      ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f).Add(absl::StrCat(kLinear, ".scale"), {}, 3.0f)),
+      3.0);
 }
 
 TEST_F(AdapterFileTest, ScaleFollowsThePeftConfiguration) {
@@ -213,8 +213,8 @@ TEST_F(AdapterFileTest, RefusesPeftConfigurationsThatLie) {
   }
   AdapterFileOptions options;
   options.peft_config = R"({"r": 2, "lora_alpha": 6})";
-  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f), "ADAPTER_INVALID",
-                "by its PEFT configuration", options);
+  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f), "ADAPTER_INVALID", "by its PEFT configuration",
+                options);
 }
 
 TEST_F(AdapterFileTest, AcceptsEveryFormOfAShape) {
@@ -256,21 +256,13 @@ TEST_F(AdapterFileTest, RefusesUnsoundModules) {
   ExpectRefused(SafetensorsWriter().Add(down, {2, 32}).Add(up, {32, 3}), "ADAPTER_INVALID", "rank 2");
   const float huge = std::numeric_limits<float>::infinity();
   ExpectRefused(SafetensorsWriter().Add(down, {2, 32}, huge).Add(up, {32, 2}), "ADAPTER_INVALID", "not finite");
-  ExpectRefused(SafetensorsWriter()
-                    .Add(down, "F16", {1, 32}, std::vector<uint16_t>(32, 0xFC00))
-                    .Add(up, {32, 1}),
+  ExpectRefused(SafetensorsWriter().Add(down, "F16", {1, 32}, std::vector<uint16_t>(32, 0xFC00)).Add(up, {32, 1}),
                 "ADAPTER_INVALID", "not finite");
-  ExpectRefused(SafetensorsWriter()
-                    .Add(down, "BF16", {1, 32}, std::vector<uint16_t>(32, 0x7FC1))
-                    .Add(up, {32, 1}),
+  ExpectRefused(SafetensorsWriter().Add(down, "BF16", {1, 32}, std::vector<uint16_t>(32, 0x7FC1)).Add(up, {32, 1}),
                 "ADAPTER_INVALID", "not finite");
-  ExpectRefused(SafetensorsWriter()
-                    .Add(down, "F64", {1, 32}, std::vector<double>(32, 1e39))
-                    .Add(up, {32, 1}),
+  ExpectRefused(SafetensorsWriter().Add(down, "F64", {1, 32}, std::vector<double>(32, 1e39)).Add(up, {32, 1}),
                 "ADAPTER_INVALID", "not finite");
-  ExpectRefused(SafetensorsWriter()
-                    .Add(down, "F8_E4M3", {1, 32}, std::vector<uint8_t>(32, 1))
-                    .Add(up, {32, 1}),
+  ExpectRefused(SafetensorsWriter().Add(down, "F8_E4M3", {1, 32}, std::vector<uint8_t>(32, 1)).Add(up, {32, 1}),
                 "ADAPTER_INVALID", "floating-point");
   ExpectRefused(Good().Add(absl::StrCat(kLinear, ".alpha"), {2}), "ADAPTER_INVALID", "one finite number");
   ExpectRefused(Good().Add(absl::StrCat(kLinear, ".lora_up.bias"), {32}), "ADAPTER_UNSUPPORTED", "bias");

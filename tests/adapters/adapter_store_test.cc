@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include <prometheus/collectable.h>
 #include <prometheus/metric_family.h>
+
 #include "src/adapters/adapter_file.h"
 #include "src/base/error_details.h"
 #include "tests/adapters/safetensors_writer.h"
@@ -47,15 +48,15 @@ class FakeWeights {
       made_.fetch_add(1);
       {
         absl::MutexLock lock(&mutex_);
-        mutex_.Await(absl::Condition(+[](bool* held) { return !*held; }, &held_));
+        mutex_.Await(absl::Condition(
+            +[](bool* held) { return !*held; }, &held_));
         if (!failure_.ok()) {
           return failure_;
         }
       }
       live_bytes_.fetch_add(static_cast<int64_t>(parsed.tensor_bytes));
-      std::shared_ptr<void> owner(nullptr, [this, bytes = parsed.tensor_bytes](void*) {
-        live_bytes_.fetch_sub(static_cast<int64_t>(bytes));
-      });
+      std::shared_ptr<void> owner(
+          nullptr, [this, bytes = parsed.tensor_bytes](void*) { live_bytes_.fetch_sub(static_cast<int64_t>(bytes)); });
       return std::shared_ptr<const AdapterWeights>(std::move(owner), nullptr);
     };
   }
@@ -94,9 +95,7 @@ class AdapterStoreTest : public testing::Test {
   void Save(const std::string& name, const SafetensorsWriter& writer) {
     writer.Save(folder_.Under(name + ".safetensors"));
   }
-  void Remove(const std::string& name) {
-    std::filesystem::remove(folder_.Under(name + ".safetensors"));
-  }
+  void Remove(const std::string& name) { std::filesystem::remove(folder_.Under(name + ".safetensors")); }
 
   std::unique_ptr<AdapterLease> Acquire(const std::string& name) {
     absl::StatusOr<std::unique_ptr<AdapterLease>> lease = store_->Acquire(name);
@@ -355,7 +354,8 @@ TEST_F(AdapterStoreTest, LeasesOutliveTheStore) {
   EXPECT_EQ(weights_.live_bytes(), 0);
 }
 
-// Requests, control plane and a writer that replaces files, all at once, under a budget that holds a third of them.
+// Requests, control plane and a writer that replaces files, all at once, under a budget that holds
+// a third of them.
 TEST_F(AdapterStoreTest, SixteenThreadsAndAWriterLoseNothing) {
   constexpr int kNames = 6;
   Open(6 * kBytesPerRank);
@@ -385,8 +385,7 @@ TEST_F(AdapterStoreTest, SixteenThreadsAndAWriterLoseNothing) {
           wrong += (*lease)->info().name != name(t + i) || (*lease)->info().rank_max == 0;
         } else {
           ++refused;
-          wrong += !absl::IsResourceExhausted(lease.status()) &&
-                   !absl::IsFailedPrecondition(lease.status());
+          wrong += !absl::IsResourceExhausted(lease.status()) && !absl::IsFailedPrecondition(lease.status());
         }
         if (i % 7 == t % 7) {
           wrong += !store_->Unload(name(i)).ok();

@@ -1,12 +1,12 @@
 #include "src/adapters/adapter_weights.h"
 
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
-
 #include <filesystem>
 #include <memory>
 #include <utility>
 #include <vector>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 #include "src/adapters/adapter_store.h"
 #include "src/nn/lora_delta.h"
@@ -28,8 +28,8 @@ std::vector<float> Ramp(size_t count) {
 class AdapterWeightsTest : public testing::Test {
  protected:
   std::shared_ptr<const AdapterWeights> Make(const SafetensorsWriter& writer) {
-    parsed_ = std::make_unique<ParsedAdapter>(
-        ParseAdapter(writer.Parse(), keys_, table_, AdapterFileOptions()).value());
+    parsed_ =
+        std::make_unique<ParsedAdapter>(ParseAdapter(writer.Parse(), keys_, table_, AdapterFileOptions()).value());
     return MakeAdapterWeights(*parsed_).value();
   }
 
@@ -74,8 +74,7 @@ TEST_F(AdapterWeightsTest, TuckerKeepsItsCore) {
 }
 
 TEST_F(AdapterWeightsTest, BytesAreExactlyThoseOfTheTensors) {
-  for (const auto& entry :
-       std::filesystem::directory_iterator(HOTLORA_GOLDEN_DIR "/adapters/files")) {
+  for (const auto& entry : std::filesystem::directory_iterator(HOTLORA_GOLDEN_DIR "/adapters/files")) {
     SCOPED_TRACE(entry.path().filename());
     auto file = SafetensorsFile::ReadFile(entry.path(), 1 << 20).value();
     const auto parsed = ParseAdapter(std::move(file), keys_, table_, AdapterFileOptions());

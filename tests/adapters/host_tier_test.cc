@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "gtest/gtest.h"
+
 #include "src/base/error_details.h"
 
 namespace hotlora {
@@ -13,8 +14,7 @@ namespace {
 class HostTierTest : public testing::Test {
  protected:
   // Reserves and inserts; what comes back keeps the adapter in use.
-  std::shared_ptr<const HostedAdapter> Put(const std::string& name, uint64_t bytes,
-                                           uint64_t version = 0) {
+  std::shared_ptr<const HostedAdapter> Put(const std::string& name, uint64_t bytes, uint64_t version = 0) {
     absl::StatusOr<HostReservation> room = tier_.Reserve(name, bytes);
     if (!room.ok()) {
       return nullptr;

@@ -5,6 +5,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+
 #include "tests/adapters/sdxl_modules.h"
 
 namespace hotlora {
@@ -72,15 +73,11 @@ TEST_F(KeyMapTest, FindsTheExamplesOfTheTable) {
        "unet mid_block.attentions.0.transformer_blocks.0.attn1.to_q"},
       {"mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_out",
        "unet mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"},
-      {"lora_te1_text_model_encoder_layers_11_mlp_fc1",
-       "te1 text_model.encoder.layers.11.mlp.fc1"},
-      {"lora_te_text_model_encoder_layers_0_self_attn_q_proj",
-       "te1 text_model.encoder.layers.0.self_attn.q_proj"},
-      {"lora_te2_text_model_encoder_layers_31_mlp_fc1",
-       "te2 text_model.encoder.layers.31.mlp.fc1"},
+      {"lora_te1_text_model_encoder_layers_11_mlp_fc1", "te1 text_model.encoder.layers.11.mlp.fc1"},
+      {"lora_te_text_model_encoder_layers_0_self_attn_q_proj", "te1 text_model.encoder.layers.0.self_attn.q_proj"},
+      {"lora_te2_text_model_encoder_layers_31_mlp_fc1", "te2 text_model.encoder.layers.31.mlp.fc1"},
       {"lora_te2_text_projection", "te2 text_projection"},
-      {"text_encoder.encoder.layers.3.self_attn.out_proj",
-       "te1 text_model.encoder.layers.3.self_attn.out_proj"},
+      {"text_encoder.encoder.layers.3.self_attn.out_proj", "te1 text_model.encoder.layers.3.self_attn.out_proj"},
       {"text_encoder_2.text_model.encoder.layers.3.self_attn.to_out",
        "te2 text_model.encoder.layers.3.self_attn.out_proj"},
   };
@@ -100,8 +97,7 @@ TEST_F(KeyMapTest, KnowsNothingElse) {
 
 TEST_F(KeyMapTest, RefusesASpellingOfTwoModules) {
   ModuleTable table;
-  table.modules = {{Component::kUnet, "block.a_b", {4, 4}, false},
-                   {Component::kUnet, "block_a.b", {4, 4}, false}};
+  table.modules = {{Component::kUnet, "block.a_b", {4, 4}, false}, {Component::kUnet, "block_a.b", {4, 4}, false}};
   const absl::Status status = KeyMap::Build(table).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("lora_unet_block_a_b"));

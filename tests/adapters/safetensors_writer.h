@@ -8,10 +8,11 @@
 #include <cstring>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "src/weights/safetensors_file.h"
 
@@ -56,7 +57,8 @@ class SafetensorsWriter {
     return SafetensorsFile::Parse({begin, begin + bytes.size()}).value();
   }
 
-  // Under another name first, as a careful writer does, so that readers see the old file or the new.
+  // Under another name first, as a careful writer does, so that readers see the old file or the
+  // new.
   void Save(const std::string& path) const {
     std::ofstream(path + ".part", std::ios::binary) << Bytes();
     std::rename((path + ".part").c_str(), path.c_str());

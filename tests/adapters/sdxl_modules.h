@@ -19,9 +19,7 @@ struct SdxlShape {
   int text_layers[2];
 };
 
-inline SdxlShape FullSdxl() {
-  return {{320, 640, 1280}, {0, 2, 10}, 2048, 2816, {768, 1280}, {12, 32}};
-}
+inline SdxlShape FullSdxl() { return {{320, 640, 1280}, {0, 2, 10}, 2048, 2816, {768, 1280}, {12, 32}}; }
 
 // The model of tests/golden/pipeline.
 inline SdxlShape TinySdxl() { return {{32, 32, 64}, {0, 1, 2}, 24, 64, {8, 16}, {3, 4}}; }

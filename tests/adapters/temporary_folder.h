@@ -13,9 +13,7 @@ namespace hotlora {
 // A folder of its own, removed with everything in it.
 class TemporaryFolder {
  public:
-  TemporaryFolder() : path_(testing::TempDir() + "/hotlora_XXXXXX") {
-    EXPECT_NE(mkdtemp(path_.data()), nullptr);
-  }
+  TemporaryFolder() : path_(testing::TempDir() + "/hotlora_XXXXXX") { EXPECT_NE(mkdtemp(path_.data()), nullptr); }
   ~TemporaryFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);

@@ -152,8 +152,8 @@ TEST(ArgumentsTest, CommandsAndTheirNames) {
 TEST(ArgumentsTest, ServerComesFromFlagThenEnvironment) {
   EXPECT_EQ(Parse({"info"})->connection.server, "127.0.0.1:50051");
   EXPECT_EQ(Parse({"info"}, {{"HOTLORA_SERVER", "e:1"}})->connection.server, "e:1");
-  EXPECT_EQ(Parse({"info", "--server", "f:1"}, {{"HOTLORA_SERVER", "e:1"}})->connection.server,
-            "f:1");
+  EXPECT_EQ(Parse({"info"}, {{"HOTLORA_SERVER", ""}})->connection.server, "127.0.0.1:50051");
+  EXPECT_EQ(Parse({"info", "--server", "f:1"}, {{"HOTLORA_SERVER", "e:1"}})->connection.server, "f:1");
   EXPECT_EQ(Parse({"--server=f:2", "info"}, {{"HOTLORA_SERVER", "e:1"}})->connection.server, "f:2");
 }
 
@@ -161,8 +161,7 @@ TEST(ArgumentsTest, TokenComesFromFlagFileOrEnvironment) {
   const std::string path = absl::StrCat(::testing::TempDir(), "/arguments_test.", getpid());
   std::ofstream(path) << "  from-file\n";
   EXPECT_EQ(Parse({"info", "--token", "t"}, {{"HOTLORA_TOKEN", "e"}})->connection.token, "t");
-  EXPECT_EQ(Parse({"info", "--token-file", path}, {{"HOTLORA_TOKEN", "e"}})->connection.token,
-            "from-file");
+  EXPECT_EQ(Parse({"info", "--token-file", path}, {{"HOTLORA_TOKEN", "e"}})->connection.token, "from-file");
   EXPECT_EQ(Parse({"info"}, {{"HOTLORA_TOKEN", "e"}})->connection.token, "e");
   EXPECT_FALSE(Parse({"info"}, {{"HOTLORA_TOKEN", "two\nlines"}}).ok());
   EXPECT_FALSE(Parse({"info", "--token", "t", "--token-file", path}).ok());

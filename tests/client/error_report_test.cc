@@ -26,8 +26,8 @@ TEST(ErrorReportTest, ListsEveryBadField) {
   violation = bad.add_field_violations();
   violation->set_field("adapters[0].weight");
   violation->set_description("is 11; allowed are -10 to 10");
-  const ErrorReport report = MakeErrorReport(
-      StatusWith(grpc::StatusCode::INVALID_ARGUMENT, "2 bad fields: ...", {&info, &bad}), "r1");
+  const ErrorReport report =
+      MakeErrorReport(StatusWith(grpc::StatusCode::INVALID_ARGUMENT, "2 bad fields: ...", {&info, &bad}), "r1");
   EXPECT_EQ(ToText(report),
             "error: INVALID_ARGUMENT (INVALID_REQUEST): the server refuses the request\n"
             "  width is 13; allowed are multiples of 8\n"
@@ -47,8 +47,8 @@ TEST(ErrorReportTest, SaysWhenToTryAgain) {
   google::rpc::RetryInfo retry;
   retry.mutable_retry_delay()->set_seconds(1);
   retry.mutable_retry_delay()->set_nanos(500'000'000);
-  const ErrorReport report = MakeErrorReport(
-      StatusWith(grpc::StatusCode::RESOURCE_EXHAUSTED, "the queue is full", {&retry, &info}), "");
+  const ErrorReport report =
+      MakeErrorReport(StatusWith(grpc::StatusCode::RESOURCE_EXHAUSTED, "the queue is full", {&retry, &info}), "");
   EXPECT_EQ(ToText(report),
             "error: RESOURCE_EXHAUSTED (QUEUE_FULL): the queue is full\n"
             "  try again in 1.5 s\n");
@@ -56,16 +56,12 @@ TEST(ErrorReportTest, SaysWhenToTryAgain) {
 }
 
 TEST(ErrorReportTest, ErrorsWithoutDetailsStillHelp) {
-  const std::string down = ToText(
-      MakeErrorReport(grpc::Status(grpc::StatusCode::UNAVAILABLE, "connection refused"), ""));
-  EXPECT_EQ(
-      down,
-      "error: UNAVAILABLE: connection refused\n  is the server running, and is --server right?\n");
-  const std::string token =
-      ToText(MakeErrorReport(grpc::Status(grpc::StatusCode::UNAUTHENTICATED, "no"), ""));
+  const std::string down =
+      ToText(MakeErrorReport(grpc::Status(grpc::StatusCode::UNAVAILABLE, "connection refused"), ""));
+  EXPECT_EQ(down, "error: UNAVAILABLE: connection refused\n  is the server running, and is --server right?\n");
+  const std::string token = ToText(MakeErrorReport(grpc::Status(grpc::StatusCode::UNAUTHENTICATED, "no"), ""));
   EXPECT_NE(token.find("--token-file"), std::string::npos);
-  const ErrorReport garbage =
-      MakeErrorReport(grpc::Status(grpc::StatusCode::INTERNAL, "x", "\xFF\xFFgarbage"), "");
+  const ErrorReport garbage = MakeErrorReport(grpc::Status(grpc::StatusCode::INTERNAL, "x", "\xFF\xFFgarbage"), "");
   EXPECT_EQ(ToText(garbage), "error: INTERNAL: x\n");
 }
 

@@ -56,8 +56,7 @@ TEST_F(OutputFilesTest, FailureLeavesWhatWasThere) {
 TEST_F(OutputFilesTest, FoldersThatCannotTakeTheFileAreNamed) {
   EXPECT_TRUE(CheckWritable(folder_ + "/x.png").ok());
   EXPECT_TRUE(CheckWritable("x.png").ok());
-  EXPECT_NE(CheckWritable("/nowhere/x.png").message().find("/nowhere/x.png"),
-            absl::string_view::npos);
+  EXPECT_NE(CheckWritable("/nowhere/x.png").message().find("/nowhere/x.png"), absl::string_view::npos);
   EXPECT_FALSE(CheckWritable(folder_).ok());
 }
 

@@ -1,7 +1,5 @@
 #include "src/engine/engine.h"
 
-#include <gtest/gtest.h>
-
 #include <memory>
 #include <string>
 #include <thread>
@@ -9,6 +7,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include <gtest/gtest.h>
+
 #include "src/base/error_details.h"
 #include "tests/fakes/fake_adapter_store.h"
 #include "tests/fakes/fake_pipeline.h"

@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+
 #include "src/adapters/adapter_store.h"
 #include "src/base/error_details.h"
 
@@ -45,7 +46,8 @@ class FakeAdapterStore : public AdapterStore {
     }
     void AwaitHeld() {
       absl::MutexLock lock(&mu);
-      mu.Await(absl::Condition(+[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return l->loads_held > 0; }, this));
+      mu.Await(absl::Condition(
+          +[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return l->loads_held > 0; }, this));
     }
     void LetGo() {
       absl::MutexLock lock(&mu);
@@ -58,8 +60,8 @@ class FakeAdapterStore : public AdapterStore {
   absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) override {
     absl::MutexLock lock(&levers_->mu);
     ++levers_->loads_held;
-    levers_->mu.Await(
-        absl::Condition(+[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_loads; }, levers_.get()));
+    levers_->mu.Await(absl::Condition(
+        +[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_loads; }, levers_.get()));
     --levers_->loads_held;
     const auto found = levers_->adapters.find(std::string(name));
     if (found == levers_->adapters.end()) {
@@ -70,8 +72,12 @@ class FakeAdapterStore : public AdapterStore {
     return std::make_unique<FakeLease>(levers_, found->second);
   }
 
-  absl::StatusOr<AdapterInfo> Load(absl::string_view name, bool pin) override { return Change(name, AdapterTier::kHost, pin); }
-  absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override { return Change(name, AdapterTier::kDisk, false); }
+  absl::StatusOr<AdapterInfo> Load(absl::string_view name, bool pin) override {
+    return Change(name, AdapterTier::kHost, pin);
+  }
+  absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override {
+    return Change(name, AdapterTier::kDisk, false);
+  }
 
   absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
     absl::MutexLock lock(&levers_->mu);

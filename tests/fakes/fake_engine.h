@@ -121,8 +121,7 @@ class FakeEngine : public Engine {
 
   absl::Status WarmUp() override { return absl::OkStatus(); }
 
-  absl::StatusOr<Admission> Submit(const ImageRequest& request,
-                                   std::shared_ptr<ImageListener> listener,
+  absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
                                    std::function<void(const Admission&)> on_admitted) override {
     Submission submission{request, {}, std::move(listener)};
     Script script;
@@ -136,8 +135,7 @@ class FakeEngine : public Engine {
         return refusal;
       }
       if (draining_) {
-        return MakeError(absl::StatusCode::kUnavailable, "draining",
-                         ErrorDetails{"DRAINING", {}, absl::Seconds(1)});
+        return MakeError(absl::StatusCode::kUnavailable, "draining", ErrorDetails{"DRAINING", {}, absl::Seconds(1)});
       }
       script = script_;
     }
@@ -163,8 +161,7 @@ class FakeEngine : public Engine {
     changed_.notify_all();
   }
 
-  void LoadAdapter(std::string name, bool pin,
-                   std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
+  void LoadAdapter(std::string name, bool pin, std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
     absl::StatusOr<AdapterInfo> answer = WithAdapter(name, [&](AdapterInfo& info) {
       info.tier = AdapterTier::kHost;
       info.pinned = info.pinned || pin;
@@ -191,12 +188,10 @@ class FakeEngine : public Engine {
   absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const override {
     return const_cast<FakeEngine*>(this)->WithAdapter(std::string(name), [](AdapterInfo&) {});
   }
-  absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after,
-                                                        size_t limit) const override {
+  absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const override {
     std::lock_guard<std::mutex> lock(mu_);
     std::vector<AdapterInfo> page;
-    for (auto it = adapters_.upper_bound(std::string(after));
-         it != adapters_.end() && page.size() < limit; ++it) {
+    for (auto it = adapters_.upper_bound(std::string(after)); it != adapters_.end() && page.size() < limit; ++it) {
       page.push_back(it->second);
     }
     return page;
@@ -220,8 +215,7 @@ class FakeEngine : public Engine {
     std::lock_guard<std::mutex> lock(mu_);
     const auto found = adapters_.find(name);
     if (found == adapters_.end()) {
-      return MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND",
-                       absl::StrCat("no adapter \"", name, "\""));
+      return MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", absl::StrCat("no adapter \"", name, "\""));
     }
     change(found->second);
     return found->second;

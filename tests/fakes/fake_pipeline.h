@@ -1,8 +1,8 @@
 #ifndef HOTLORA_TESTS_FAKES_FAKE_PIPELINE_H_
 #define HOTLORA_TESTS_FAKES_FAKE_PIPELINE_H_
 
-// A pipeline without networks: each image is filled with the low byte of its seed. It records what it was asked, can be held
-// at a step until the test lets it go on, and counts what is alive.
+// A pipeline without networks: each image is filled with the low byte of its seed. It records what it was asked, can be
+// held at a step until the test lets it go on, and counts what is alive.
 
 #include <atomic>
 #include <memory>
@@ -12,6 +12,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+
 #include "src/pipeline/pipeline.h"
 
 namespace hotlora {
@@ -21,8 +22,8 @@ class FakePipeline : public Pipeline {
   // What outlives the pipeline, which the engine owns.
   struct Levers {
     absl::Mutex mu;
-    bool hold_steps ABSL_GUARDED_BY(mu) = false;   // steps wait while this is true
-    uint32_t steps_held ABSL_GUARDED_BY(mu) = 0;   // steps that wait now
+    bool hold_steps ABSL_GUARDED_BY(mu) = false;  // steps wait while this is true
+    uint32_t steps_held ABSL_GUARDED_BY(mu) = 0;  // steps that wait now
     uint32_t steps_run ABSL_GUARDED_BY(mu) = 0;
     uint32_t largest_plan ABSL_GUARDED_BY(mu) = 0;
     absl::Status next_step_error ABSL_GUARDED_BY(mu);
@@ -40,7 +41,8 @@ class FakePipeline : public Pipeline {
     }
     void AwaitHeld() {
       absl::MutexLock lock(&mu);
-      mu.Await(absl::Condition(+[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return l->steps_held > 0; }, this));
+      mu.Await(absl::Condition(
+          +[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return l->steps_held > 0; }, this));
     }
     void LetGo() {
       absl::MutexLock lock(&mu);
@@ -89,8 +91,8 @@ class FakePipeline : public Pipeline {
   absl::Status Step(const BatchPlan& plan) override {
     absl::MutexLock lock(&levers_->mu);
     ++levers_->steps_held;
-    levers_->mu.Await(
-        absl::Condition(+[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_steps; }, levers_.get()));
+    levers_->mu.Await(absl::Condition(
+        +[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_steps; }, levers_.get()));
     --levers_->steps_held;
     if (absl::Status error = std::exchange(levers_->next_step_error, absl::OkStatus()); !error.ok()) {
       return error;

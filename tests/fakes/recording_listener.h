@@ -6,6 +6,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+
 #include "src/request/image_events.h"
 
 namespace hotlora {
@@ -34,7 +35,8 @@ class RecordingListener : public ImageListener {
 
   absl::Status AwaitDone() {
     absl::MutexLock lock(&mu_);
-    mu_.Await(absl::Condition(+[](RecordingListener* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return l->dones_ > 0; }, this));
+    mu_.Await(absl::Condition(
+        +[](RecordingListener* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return l->dones_ > 0; }, this));
     return status_;
   }
   ImageWaiting AwaitWaiting() {

@@ -1,10 +1,10 @@
-// huggingface/peft#1639: loading LoRA N moved LoRA N-1 back to the GPU, so that sixty SDXL images with changing LoRAs took the
-// device's memory to the top and each image from 20 s to 43 s. Loading one adapter must touch no other, and any number of swaps
-// must leave memory and base weights as they were.
-
-#include <gtest/gtest.h>
+// huggingface/peft#1639: loading LoRA N moved LoRA N-1 back to the GPU, so that sixty SDXL images with changing LoRAs
+// took the device's memory to the top and each image from 20 s to 43 s. Loading one adapter must touch no other, and
+// any number of swaps must leave memory and base weights as they were.
 
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "src/sdxl/weight_checksum.h"
 #include "src/tensor/memory_stats.h"

@@ -1,9 +1,9 @@
 #include "src/metrics/metrics.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <string>
+
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {
@@ -50,7 +50,8 @@ TEST(MetricsTest, SizesFallIntoTheirLabel) {
   metrics.ObserveStep({1032, 1024, 1, false}, 0.01);
   metrics.ObserveStep({2048, 2048, 1, false}, 0.01);
   for (const char* size : {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"}) {
-    EXPECT_TRUE(Has(metrics, std::string("hotlora_denoise_step_duration_seconds_count{cfg=\"off\",size=\"") + size + "\"} 1"));
+    EXPECT_TRUE(
+        Has(metrics, std::string("hotlora_denoise_step_duration_seconds_count{cfg=\"off\",size=\"") + size + "\"} 1"));
   }
 }
 
@@ -73,8 +74,9 @@ TEST(MetricsTest, CountsByOutcome) {
   metrics.CountRequest("GenerateImages", "CANCELLED", 1.0);
   metrics.CountRequest("GenerateImages", "NOT_FOUND", 1.0);
   for (const char* outcome : {"ok", "cancelled", "error"}) {
-    EXPECT_TRUE(Has(metrics, std::string("hotlora_request_duration_seconds_count{method=\"GenerateImages\",outcome=\"") +
-                                outcome + "\"} 1"));
+    EXPECT_TRUE(
+        Has(metrics, std::string("hotlora_request_duration_seconds_count{method=\"GenerateImages\",outcome=\"") +
+                         outcome + "\"} 1"));
   }
 }
 

@@ -1,9 +1,9 @@
 #include "src/nn/adapter_set.h"
 
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <string>
+
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {

@@ -55,6 +55,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Conv2dTest,
                                          Shape{64, 48, 3, 1, 1, 2, 2}, Shape{16, 16, 3, 1, 1, 1, 1},
                                          Shape{16, 16, 3, 2, 1, 8, 8}, Shape{16, 24, 3, 2, 1, 7, 5},
                                          Shape{40, 16, 1, 1, 0, 6, 4},
+                                         Shape{16, 160, 3, 2, 1, 7, 5},
+                                         Shape{40, 128, 1, 1, 0, 3, 2},
                                          Shape{16, 8, 3, 1, 1, 96, 80}));
 
 }  // namespace

@@ -1,10 +1,11 @@
 #include "src/nn/weight_merge.h"
 
+#include <cstring>
+#include <functional>
+#include <vector>
+
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
-
-#include <cstring>
-#include <vector>
 
 namespace hotlora {
 namespace {
@@ -54,72 +55,89 @@ double RoundingOf(c10::ScalarType dtype, double size) {
   return epsilon * size;
 }
 
-using Case = std::tuple<Form, c10::ScalarType, c10::ScalarType, c10::ScalarType>;
+// One clean weight and three deltas, of one form and one choice of dtypes.
+struct MergeCase {
+  MergeCase(Form form, c10::ScalarType delta, c10::ScalarType clean_dtype, c10::ScalarType live_dtype)
+      : form(form),
+        clean(Random(ShapeOf(form), clean_dtype)),
+        live(Random(ShapeOf(form), live_dtype)),
+        deltas({RandomDelta(form, 1, delta, 0.125), RandomDelta(form, 4, delta, 0.75),
+                RandomDelta(form, 7, delta, 1 / 3.0)}),
+        weighted({{&deltas[0], 1.0}, {&deltas[1], -0.6}, {&deltas[2], 0.3}}) {}
 
-// Over forms and the dtypes of delta, clean and live weight.
-class WeightMergeTest : public testing::TestWithParam<Case> {
- protected:
-  const Form form_ = std::get<0>(GetParam());
-  const c10::ScalarType delta_dtype_ = std::get<1>(GetParam());
-  const at::Tensor clean_ = Random(ShapeOf(form_), std::get<2>(GetParam()));
-  at::Tensor live_ = Random(ShapeOf(form_), std::get<3>(GetParam()));
-  const std::vector<LoraDelta> deltas_ = {RandomDelta(form_, 1, delta_dtype_, 0.125),
-                                          RandomDelta(form_, 4, delta_dtype_, 0.75),
-                                          RandomDelta(form_, 7, delta_dtype_, 1 / 3.0)};
-  const std::vector<WeightedDelta> weighted_ = {
-      {&deltas_[0], 1.0}, {&deltas_[1], -0.6}, {&deltas_[2], 0.3}};
+  Form form;
+  at::Tensor clean, live;
+  std::vector<LoraDelta> deltas;
+  std::vector<WeightedDelta> weighted;
 };
 
-TEST_P(WeightMergeTest, EqualsTheDenseFormulaRoundedOnce) {
-  at::Tensor expected = clean_.to(at::kDouble);
-  for (const WeightedDelta& delta : weighted_) {
-    expected = expected + DenseChange(form_, *delta.delta) * delta.weight;
+// Over all forms and the dtypes of delta, clean and live weight.
+void ForEachCase(const std::function<void(MergeCase&)>& test) {
+  for (const Form form : {Form::kLinear, Form::kConvolution, Form::kTucker}) {
+    for (const c10::ScalarType delta : {at::kFloat, at::kHalf, at::kBFloat16}) {
+      for (const c10::ScalarType clean : {at::kFloat, at::kHalf}) {
+        for (const c10::ScalarType live : {at::kFloat, at::kHalf, at::kBFloat16}) {
+          SCOPED_TRACE(testing::Message() << "form " << static_cast<int>(form) << ", delta " << delta << ", clean "
+                                          << clean << ", live " << live);
+          MergeCase one(form, delta, clean, live);
+          test(one);
+        }
+      }
+    }
   }
-  MergeWeight(live_, clean_, weighted_);
-  const double largest = expected.abs().max().item<double>();
-  // Half a step of live's dtype, and what float32 sums of some dozen terms lose.
-  const at::Tensor allowed = expected.abs() * RoundingOf(live_.scalar_type(), 0.5) +
-                             RoundingOf(at::kFloat, 16 * largest);
-  const at::Tensor error = (live_.to(at::kDouble) - expected).abs();
-  EXPECT_TRUE((error <= allowed).all().item<bool>())
-      << (error / allowed).max().item<double>() << " times what rounding explains";
 }
 
-TEST_P(WeightMergeTest, RestoreIsByteEqualAndInPlace) {
-  at::Tensor loaded = at::empty_like(live_);
-  loaded.copy_(clean_);
-  const void* const address = live_.data_ptr();
-  const at::Tensor clean_before = clean_.clone();
-  MergeWeight(live_, clean_, weighted_);
-  EXPECT_FALSE(SameBytes(live_, loaded));
-  MergeWeight(live_, clean_, {});
-  EXPECT_TRUE(SameBytes(live_, loaded));
-  const std::vector<WeightedDelta> absent = {{&deltas_[0], 0.0}, {&deltas_[1], -0.0}};
-  MergeWeight(live_, clean_, absent);
-  EXPECT_TRUE(SameBytes(live_, loaded)) << "weight 0 is absent";
-  EXPECT_EQ(live_.data_ptr(), address);
-  EXPECT_TRUE(SameBytes(clean_, clean_before));
+TEST(WeightMergeTest, EqualsTheDenseFormulaRoundedOnce) {
+  ForEachCase([](MergeCase& c) {
+    at::Tensor expected = c.clean.to(at::kDouble);
+    for (const WeightedDelta& delta : c.weighted) {
+      expected = expected + DenseChange(c.form, *delta.delta) * delta.weight;
+    }
+    MergeWeight(c.live, c.clean, c.weighted);
+    const double largest = expected.abs().max().item<double>();
+    // Half a step of live's dtype, and what float32 sums of some dozen terms lose.
+    const at::Tensor allowed =
+        expected.abs() * RoundingOf(c.live.scalar_type(), 0.5) + RoundingOf(at::kFloat, 16 * largest);
+    const at::Tensor error = (c.live.to(at::kDouble) - expected).abs();
+    EXPECT_TRUE((error <= allowed).all().item<bool>())
+        << (error / allowed).max().item<double>() << " times what rounding explains";
+  });
 }
 
-TEST_P(WeightMergeTest, DoesNotDependOnWhatWasMergedBefore) {
-  MergeWeight(live_, clean_, weighted_);
-  const at::Tensor first = live_.clone();
-  const std::vector<WeightedDelta> other = {{&deltas_[2], 10.0}};
-  for (int i = 0; i < 20; ++i) {
-    MergeWeight(live_, clean_, other);
-    MergeWeight(live_, clean_, i % 2 == 0 ? absl::Span<const WeightedDelta>() : weighted_);
-  }
-  EXPECT_TRUE(SameBytes(live_, first));
+TEST(WeightMergeTest, RestoreIsByteEqualAndInPlace) {
+  ForEachCase([](MergeCase& c) {
+    at::Tensor loaded = at::empty_like(c.live);
+    loaded.copy_(c.clean);
+    const void* const address = c.live.data_ptr();
+    const at::Tensor clean_before = c.clean.clone();
+    MergeWeight(c.live, c.clean, c.weighted);
+    EXPECT_FALSE(SameBytes(c.live, loaded));
+    MergeWeight(c.live, c.clean, {});
+    EXPECT_TRUE(SameBytes(c.live, loaded));
+    MergeWeight(c.live, c.clean, c.weighted);
+    const std::vector<WeightedDelta> absent = {{&c.deltas[0], 0.0}, {&c.deltas[1], -0.0}};
+    MergeWeight(c.live, c.clean, absent);
+    EXPECT_TRUE(SameBytes(c.live, loaded)) << "weight 0 is absent";
+    EXPECT_EQ(c.live.data_ptr(), address);
+    EXPECT_TRUE(SameBytes(c.clean, clean_before));
+  });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Forms, WeightMergeTest,
-    testing::Combine(testing::Values(Form::kLinear, Form::kConvolution, Form::kTucker),
-                     testing::Values(at::kFloat, at::kHalf, at::kBFloat16),
-                     testing::Values(at::kFloat, at::kHalf),
-                     testing::Values(at::kFloat, at::kHalf, at::kBFloat16)));
+TEST(WeightMergeTest, DoesNotDependOnWhatWasMergedBefore) {
+  ForEachCase([](MergeCase& c) {
+    MergeWeight(c.live, c.clean, c.weighted);
+    const at::Tensor first = c.live.clone();
+    const std::vector<WeightedDelta> other = {{&c.deltas[2], 10.0}};
+    for (int i = 0; i < 10; ++i) {
+      MergeWeight(c.live, c.clean, other);
+      MergeWeight(c.live, c.clean, {});
+      MergeWeight(c.live, c.clean, c.weighted);
+    }
+    EXPECT_TRUE(SameBytes(c.live, first));
+  });
+}
 
-TEST(WeightMergeLayoutTest, WritesThroughAnyLayout) {
+TEST(WeightMergeTest, WritesThroughAnyLayout) {
   const LoraDelta delta = RandomDelta(Form::kConvolution, 3, at::kFloat, 1.0);
   const std::vector<WeightedDelta> weighted = {{&delta, 0.5}};
   const at::Tensor clean = Random({24, 16, 3, 3}, at::kFloat);
@@ -130,7 +148,7 @@ TEST(WeightMergeLayoutTest, WritesThroughAnyLayout) {
   EXPECT_TRUE(at::equal(plain, last));
 }
 
-TEST(WeightMergeLayoutTest, ThrowsWhereShapesDisagree) {
+TEST(WeightMergeTest, ThrowsWhereShapesDisagree) {
   const LoraDelta delta = RandomDelta(Form::kLinear, 3, at::kFloat, 1.0);
   const std::vector<WeightedDelta> weighted = {{&delta, 1.0}};
   at::Tensor live = at::zeros({24, 17});

@@ -1,11 +1,10 @@
-// Golden outputs of UNet and text encoders under adapters, made with diffusers and PEFT, or where those are wrong (kohya files
-// with several alphas) with the formula; tests/golden/adapters/manifest.json says which.
-
-#include <gtest/gtest.h>
+// Golden outputs of UNet and text encoders under adapters, made with diffusers and PEFT, or where those are wrong
+// (kohya files with several alphas) with the formula; tests/golden/adapters/manifest.json says which.
 
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "src/base/error_details.h"
@@ -112,8 +111,7 @@ TEST_F(AdaptersGoldenTest, MixesOfAdapters) {
 }
 
 TEST_F(AdaptersGoldenTest, FormatsThatAreNotThereYetAreRefusedByName) {
-  for (const char* name :
-       {"peft_dora", "kohya_dora_scale_over_output", "lycoris_loha", "lycoris_lokr_full_factors"}) {
+  for (const char* name : {"peft_dora", "kohya_dora_scale_over_output", "lycoris_loha", "lycoris_lokr_full_factors"}) {
     const auto lease = store_->Acquire(name);
     EXPECT_EQ(lease.status().code(), absl::StatusCode::kFailedPrecondition) << name;
     EXPECT_EQ(GetErrorDetails(lease.status()).reason, "ADAPTER_UNSUPPORTED") << name;

@@ -1,9 +1,9 @@
 #include "src/pipeline/applied_adapters.h"
 
-#include <gtest/gtest.h>
-
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "src/sdxl/weight_checksum.h"
 #include "tests/pipeline/pipeline_fixture.h"

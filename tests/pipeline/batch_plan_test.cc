@@ -1,10 +1,10 @@
 // One step takes rows that differ in everything but size; each must come out as it does alone.
 
-#include <gtest/gtest.h>
-
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "tests/pipeline/pipeline_fixture.h"
 
@@ -24,7 +24,8 @@ class BatchPlanTest : public PipelineFixture {
 
   std::vector<Case> MixedCases() {
     std::vector<Case> cases(4);
-    const char* prompts[] = {"a photo of a cat", "a red square on a blue background", "", "an astronaut riding a horse"};
+    const char* prompts[] = {"a photo of a cat", "a red square on a blue background", "",
+                             "an astronaut riding a horse"};
     for (size_t i = 0; i < cases.size(); ++i) {
       cases[i].request.prompt = prompts[i];
       cases[i].request.width = cases[i].request.height = 64;

@@ -1,10 +1,11 @@
 #include "src/pipeline/image_codec.h"
 
-#include <gtest/gtest.h>
 #include <png.h>
 
 #include <cstring>
 #include <string>
+
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {

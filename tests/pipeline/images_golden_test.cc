@@ -1,12 +1,11 @@
 // Golden images of diffusers' StableDiffusionXLPipeline with the Euler sampler.
 
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "tests/pipeline/pipeline_fixture.h"
@@ -82,8 +81,8 @@ TEST_F(ImagesGoldenTest, EulerImagesEqualTheReference) {
                  golden.at("tolerance").at("latents").at("absolute"), name + " latents");
     const auto image = pipeline_->Decode(*row);
     ASSERT_TRUE(image.ok()) << image.status();
-    const at::Tensor pixels = at::from_blob(const_cast<uint8_t*>(image->pixels.data()),
-                                            {image->height, image->width, 3}, at::kByte);
+    const at::Tensor pixels =
+        at::from_blob(const_cast<uint8_t*>(image->pixels.data()), {image->height, image->width, 3}, at::kByte);
     // Rounding to bytes may fall either way where 255 times the value is close to a half.
     ExpectWithin(pixels, expected.at("image")[0].permute({1, 2, 0}).mul(255).round(), 1, name + " pixels");
   }

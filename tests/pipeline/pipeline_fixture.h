@@ -1,12 +1,12 @@
 #ifndef HOTLORA_TESTS_PIPELINE_PIPELINE_FIXTURE_H_
 #define HOTLORA_TESTS_PIPELINE_PIPELINE_FIXTURE_H_
 
-#include <gtest/gtest.h>
-
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "src/adapters/adapter_store.h"
 #include "src/pipeline/sdxl_pipeline.h"

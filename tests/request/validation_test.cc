@@ -1,11 +1,11 @@
 #include "src/request/validation.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <limits>
 #include <string>
 #include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
 
@@ -74,17 +74,17 @@ TEST(ValidateImageRequestTest, ReportsEveryBadFieldAtOnce) {
   request.quality = 0;
   request.sampler = Sampler::kHeun;
   request.adapters = {{"../up", 11.0, std::nullopt}};
-  EXPECT_THAT(BadFields(request),
-              UnorderedElementsAre("request_id", "prompt", "width", "height", "steps", "guidance_scale",
-                                   "guidance_rescale", "num_images", "clip_skip", "quality", "sampler",
-                                   "adapters[0].name", "adapters[0].weight"));
+  EXPECT_THAT(BadFields(request), UnorderedElementsAre("request_id", "prompt", "width", "height", "steps",
+                                                       "guidance_scale", "guidance_rescale", "num_images", "clip_skip",
+                                                       "quality", "sampler", "adapters[0].name", "adapters[0].weight"));
 }
 
 TEST(ValidateImageRequestTest, NamesTheValueAndTheAllowedRange) {
   ImageRequest request;
   request.width = 63;
   const auto job = ValidateImageRequest(request, TinyLimits());
-  EXPECT_THAT(std::string(job.status().message()), HasSubstr("width is 63; allowed are multiples of 8 from 16 to 4096"));
+  EXPECT_THAT(std::string(job.status().message()),
+              HasSubstr("width is 63; allowed are multiples of 8 from 16 to 4096"));
 }
 
 TEST(ValidateImageRequestTest, RefusesTooManyPixels) {
@@ -127,7 +127,7 @@ TEST(ValidateAdapterNameTest, AcceptsIdentifiersAndRefusesPaths) {
     EXPECT_TRUE(ValidateAdapterName(name).ok()) << name;
   }
   for (const char* name : {"", ".", "..", "../neon", "styles/../neon", "/etc/passwd", "a//b", "a/", "a\\b", "a b",
-                                 ".hidden", "a/.hidden", "a.", "na\xc3\xafve", "..%2fa"}) {
+                           ".hidden", "a/.hidden", "a.", "na\xc3\xafve", "..%2fa"}) {
     EXPECT_FALSE(ValidateAdapterName(name).ok()) << name;
   }
   EXPECT_FALSE(ValidateAdapterName(absl::string_view("a\0b", 3)).ok());

@@ -1,7 +1,5 @@
 #include "src/sampling/euler_sampler.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <cmath>
 #include <fstream>
@@ -10,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include <ATen/ATen.h>
 
 #include "src/weights/safetensors_file.h"
 
@@ -28,12 +27,10 @@ class EulerSamplerTest : public testing::TestWithParam<std::string> {
   static at::Tensor Golden(const SafetensorsFile& file, const std::string& name) {
     const StoredTensor* const stored = file.Find(name);
     EXPECT_NE(stored, nullptr) << name;
-    return at::from_blob(const_cast<std::byte*>(file.Data(*stored)), stored->shape, at::kFloat)
-        .clone();
+    return at::from_blob(const_cast<std::byte*>(file.Data(*stored)), stored->shape, at::kFloat).clone();
   }
 
-  static void ExpectEqual(const std::vector<float>& values, const at::Tensor& expected,
-                          double tolerance) {
+  static void ExpectEqual(const std::vector<float>& values, const at::Tensor& expected, double tolerance) {
     ASSERT_EQ(static_cast<int64_t>(values.size()), expected.numel());
     for (size_t i = 0; i < values.size(); ++i) {
       const float want = expected[static_cast<int64_t>(i)].item<float>();
@@ -46,15 +43,15 @@ class EulerSamplerTest : public testing::TestWithParam<std::string> {
 TEST_P(EulerSamplerTest, FollowsTheReference) {
   const nlohmann::json manifest = ReadJson("schedulers/manifest.json");
   const auto& cases = manifest["cases"];
-  const auto found = std::find_if(cases.begin(), cases.end(),
-                                  [](const auto& one) { return one["name"] == GetParam(); });
+  const auto found =
+      std::find_if(cases.begin(), cases.end(), [](const auto& one) { return one["name"] == GetParam(); });
   ASSERT_NE(found, cases.end());
   nlohmann::json config = ReadJson("pipeline/scheduler/scheduler_config.json");
   config.update((*found)["changed"]);
   const auto parsed = ParseSchedulerConfig(config);
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  const auto file = SafetensorsFile::ReadFile(
-      absl::StrCat(HOTLORA_GOLDEN_DIR, "/schedulers/", GetParam(), ".safetensors"), 1 << 20);
+  const auto file =
+      SafetensorsFile::ReadFile(absl::StrCat(HOTLORA_GOLDEN_DIR, "/schedulers/", GetParam(), ".safetensors"), 1 << 20);
   ASSERT_TRUE(file.ok()) << file.status();
 
   const NoiseSchedule schedule(*parsed);
@@ -67,16 +64,13 @@ TEST_P(EulerSamplerTest, FollowsTheReference) {
     // reference uses, is off by a last digit in one value of five, and not on every machine alike.
     ExpectEqual(plan.timesteps, Golden(*file, "timesteps_" + count),
                 parsed->sigma_spacing == SigmaSpacing::kTimesteps ? 0.0 : 1e-6);
-    ExpectEqual(plan.sigmas, Golden(*file, "sigmas_" + count),
-                (*found)["tolerance"]["sigmas"]["relative"]);
-    EXPECT_NEAR(plan.init_noise_sigma, run["init_noise_sigma"],
-                1e-5 * run["init_noise_sigma"].get<double>());
+    ExpectEqual(plan.sigmas, Golden(*file, "sigmas_" + count), (*found)["tolerance"]["sigmas"]["relative"]);
+    EXPECT_NEAR(plan.init_noise_sigma, run["init_noise_sigma"], 1e-5 * run["init_noise_sigma"].get<double>());
 
     EulerSampler sampler(plan);
     const at::Tensor expected = Golden(*file, "samples_" + count);
-    const double tolerance =
-        (*found)["tolerance"]["samples"]["relative_to_largest_expected_value"].get<double>() *
-        run["largest_expected_value"].get<double>();
+    const double tolerance = (*found)["tolerance"]["samples"]["relative_to_largest_expected_value"].get<double>() *
+                             run["largest_expected_value"].get<double>();
     at::Tensor x = Golden(*file, "start") * sampler.init_noise_sigma();
     for (int64_t i = 0; !sampler.done(); ++i) {
       EXPECT_LE((x - expected[i]).abs().max().item<double>(), tolerance) << i;
@@ -92,8 +86,7 @@ TEST_P(EulerSamplerTest, FollowsTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, EulerSamplerTest,
-                         testing::Values("euler", "euler_karras", "euler_trailing",
-                                         "euler_v_prediction",
+                         testing::Values("euler", "euler_karras", "euler_trailing", "euler_v_prediction",
                                          "euler_v_prediction_zero_snr_trailing"),
                          [](const auto& info) { return info.param; });
 

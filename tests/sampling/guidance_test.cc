@@ -1,10 +1,9 @@
 #include "src/sampling/guidance.h"
 
-#include <ATen/ATen.h>
-
 #include <vector>
 
 #include "gtest/gtest.h"
+#include <ATen/ATen.h>
 
 namespace hotlora {
 namespace {
@@ -33,23 +32,19 @@ TEST(GuidanceTest, RescalesEachImageByItself) {
   const at::Tensor negative = at::cat({Row({0, 1, 0}), Row({3, 1, -2})});
   const at::Tensor both = Guide(negative, positive, 4.0, 0.7);
   for (int64_t i = 0; i < 2; ++i) {
-    EXPECT_TRUE(
-        at::allclose(both.slice(0, i, i + 1),
-                     Guide(negative.slice(0, i, i + 1), positive.slice(0, i, i + 1), 4.0, 0.7)));
+    EXPECT_TRUE(at::allclose(both.slice(0, i, i + 1),
+                             Guide(negative.slice(0, i, i + 1), positive.slice(0, i, i + 1), 4.0, 0.7)));
   }
 }
 
 TEST(GuidanceTest, ComputesInFloat32AndStaysFinite) {
-  const at::Tensor guided =
-      Guide(Row({40000, 0}).to(at::kHalf), Row({60000, 0}).to(at::kHalf), 5.0, 0.0);
+  const at::Tensor guided = Guide(Row({40000, 0}).to(at::kHalf), Row({60000, 0}).to(at::kHalf), 5.0, 0.0);
   EXPECT_EQ(guided.scalar_type(), at::kFloat);
   EXPECT_NEAR(guided.max().item<float>(), 140000.0f, 100.0f);
   EXPECT_TRUE(at::equal(Guide(Row({1, 1}), Row({1, 1}), 5.0, 0.5), Row({1, 1})));
 }
 
-TEST(GuidanceTest, RefusesShapesThatDisagree) {
-  EXPECT_THROW(Guide(Row({1}), Row({1, 2}), 5.0, 0.0), c10::Error);
-}
+TEST(GuidanceTest, RefusesShapesThatDisagree) { EXPECT_THROW(Guide(Row({1}), Row({1, 2}), 5.0, 0.0), c10::Error); }
 
 }  // namespace
 }  // namespace hotlora

@@ -96,8 +96,8 @@ TEST(NoiseScheduleTest, ARequestsKarrasAndExponentialKeepTheSpacing) {
     EXPECT_EQ(plan.init_noise_sigma, own.init_noise_sigma);
   }
   for (int i = 1; i < 7; ++i) {
-    EXPECT_NEAR(exponential.sigmas[i] * exponential.sigmas[i],
-                exponential.sigmas[i - 1] * exponential.sigmas[i + 1], 1e-4);
+    EXPECT_NEAR(exponential.sigmas[i] * exponential.sigmas[i], exponential.sigmas[i - 1] * exponential.sigmas[i + 1],
+                1e-4);
   }
   config.sigma_spacing = SigmaSpacing::kKarras;
   EXPECT_EQ(NoiseSchedule(config).Plan(8).sigmas, karras.sigmas);
@@ -108,13 +108,11 @@ TEST(NoiseScheduleTest, ARequestsTrailingKeepsTheSigmaSpacing) {
   SchedulerConfig config = Sdxl();
   SchedulerConfig trailing = Sdxl();
   trailing.timestep_spacing = TimestepSpacing::kTrailing;
-  EXPECT_EQ(NoiseSchedule(config).Plan(8, ScheduleKind::kTrailing).sigmas,
-            NoiseSchedule(trailing).Plan(8).sigmas);
+  EXPECT_EQ(NoiseSchedule(config).Plan(8, ScheduleKind::kTrailing).sigmas, NoiseSchedule(trailing).Plan(8).sigmas);
   EXPECT_EQ(NoiseSchedule(config).Plan(8, ScheduleKind::kTrailing).init_noise_sigma,
             NoiseSchedule(trailing).Plan(8).init_noise_sigma);
   config.sigma_spacing = trailing.sigma_spacing = SigmaSpacing::kKarras;
-  EXPECT_EQ(NoiseSchedule(config).Plan(8, ScheduleKind::kTrailing).sigmas,
-            NoiseSchedule(trailing).Plan(8).sigmas);
+  EXPECT_EQ(NoiseSchedule(config).Plan(8, ScheduleKind::kTrailing).sigmas, NoiseSchedule(trailing).Plan(8).sigmas);
 }
 
 TEST(NoiseScheduleTest, EndsInTheSmallestSigmaWhereTheConfigSaysSo) {

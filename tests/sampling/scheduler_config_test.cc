@@ -78,9 +78,7 @@ TEST(SchedulerConfigTest, NamesTheKeyAndValueThatItRefuses) {
     EXPECT_EQ(config.status().code(), absl::StatusCode::kFailedPrecondition) << key << value;
     EXPECT_THAT(config.status().message(), AllOf(HasSubstr(key), HasSubstr("allowed"))) << value;
   }
-  EXPECT_FALSE(ParseSchedulerConfig(
-                   json::parse(R"({"use_karras_sigmas":true,"use_exponential_sigmas":true})"))
-                   .ok());
+  EXPECT_FALSE(ParseSchedulerConfig(json::parse(R"({"use_karras_sigmas":true,"use_exponential_sigmas":true})")).ok());
   EXPECT_FALSE(ParseSchedulerConfig(json::array()).ok());
   EXPECT_TRUE(ParseSchedulerConfig(json::object()).ok());
 }

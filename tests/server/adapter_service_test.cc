@@ -19,8 +19,7 @@ class AdapterServiceTest : public ServingTest {
     }
   }
 
-  grpc::Status List(uint32_t page_size, const std::string& token,
-                    v1::ListAdaptersResponse* response) {
+  grpc::Status List(uint32_t page_size, const std::string& token, v1::ListAdaptersResponse* response) {
     auto context = Context();
     v1::ListAdaptersRequest request;
     request.set_page_size(page_size);
@@ -118,8 +117,7 @@ TEST_F(AdapterServiceTest, LoadAnswersWhenTheEngineDoes) {
 }
 
 TEST_F(AdapterServiceTest, LoadPassesOnWhyItFailed) {
-  engine_.FailLoads("styles/a2", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
-                                           "not finite"));
+  engine_.FailLoads("styles/a2", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID", "not finite"));
   auto context = Context();
   v1::LoadAdapterRequest request;
   request.set_name("styles/a2");

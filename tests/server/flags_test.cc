@@ -89,8 +89,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     std::replace(name.begin(), name.end(), '-', '_');
     std::string variable = "HOTLORA_" + name;
     std::transform(variable.begin(), variable.end(), variable.begin(), ::toupper);
-    const bool number = name == "max_batch" || name == "max_queue" ||
-                        name == "max_request_seconds" || value == "true";
+    const bool number = name == "max_batch" || name == "max_queue" || name == "max_request_seconds" || value == "true";
     if (name == "pin") {
       environment[variable] = "x,y/z";
       config += value == "x" ? "pin = ['x', 'y/z']\n" : "";
@@ -129,12 +128,9 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
 }
 
 TEST_F(FlagsTest, FlagWinsOverVariableOverFile) {
-  const std::string config =
-      ConfigOf("model = 'file'\nmax_batch = 2\nmax_queue = 2\npin = ['file']\nadapters = 'a'\n");
-  const Environment environment = {{"HOTLORA_CONFIG", config},
-                                   {"HOTLORA_MAX_BATCH", "3"},
-                                   {"HOTLORA_MAX_QUEUE", "3"},
-                                   {"HOTLORA_PIN", "v"}};
+  const std::string config = ConfigOf("model = 'file'\nmax_batch = 2\nmax_queue = 2\npin = ['file']\nadapters = 'a'\n");
+  const Environment environment = {
+      {"HOTLORA_CONFIG", config}, {"HOTLORA_MAX_BATCH", "3"}, {"HOTLORA_MAX_QUEUE", "3"}, {"HOTLORA_PIN", "v"}};
   const auto flags = ParseFlags({"--max-queue", "4", "--pin", "flag"}, environment);
   ASSERT_TRUE(flags.ok()) << flags.status();
   EXPECT_EQ(flags->model, "file");
@@ -201,12 +197,9 @@ TEST_F(FlagsTest, BadValuesNameTheFlag) {
 TEST_F(FlagsTest, UnknownNamesAreErrorsThatNameThem) {
   EXPECT_NE(Error({"--model=m", "--sampler=x"}).find("--sampler"), std::string::npos);
   EXPECT_NE(Error({"--model=m", "stray"}).find("stray"), std::string::npos);
-  EXPECT_NE(Error({"--model=m"}, {{"HOTLORA_MAXBATCH", "4"}}).find("HOTLORA_MAXBATCH"),
-            std::string::npos);
-  EXPECT_NE(Error({"--model=m", "--config", ConfigOf("maxbatch = 4")}).find("maxbatch"),
-            std::string::npos);
-  EXPECT_NE(Error({"--model=m", "--config", ConfigOf("[server]\nmax_batch = 4")}).find("server"),
-            std::string::npos);
+  EXPECT_NE(Error({"--model=m"}, {{"HOTLORA_MAXBATCH", "4"}}).find("HOTLORA_MAXBATCH"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--config", ConfigOf("maxbatch = 4")}).find("maxbatch"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--config", ConfigOf("[server]\nmax_batch = 4")}).find("server"), std::string::npos);
 }
 
 TEST_F(FlagsTest, VariablesThatAreNotSettingsAreLeftAlone) {
@@ -220,10 +213,8 @@ TEST_F(FlagsTest, VariablesThatAreNotSettingsAreLeftAlone) {
 }
 
 TEST_F(FlagsTest, ConfigFileMistakesNameTheFile) {
-  for (const char* text :
-       {"max_batch = ", "max_batch = [1]", "listen = 2024-01-01", "max_batch = 'x'"}) {
-    EXPECT_NE(Error({"--model=m", "--config", ConfigOf(text)}).find(path_), std::string::npos)
-        << text;
+  for (const char* text : {"max_batch = ", "max_batch = [1]", "listen = 2024-01-01", "max_batch = 'x'"}) {
+    EXPECT_NE(Error({"--model=m", "--config", ConfigOf(text)}).find(path_), std::string::npos) << text;
   }
 }
 
@@ -232,16 +223,14 @@ TEST_F(FlagsTest, WhatGoesTogetherIsChecked) {
   EXPECT_NE(Error({"--model=m", "--tls-cert=c"}).find("--tls-key"), std::string::npos);
   EXPECT_NE(Error({"--model=m", "--tls-client-ca=c"}).find("--tls-cert"), std::string::npos);
   EXPECT_NE(Error({"--model=m", "--pin=x"}).find("--adapters"), std::string::npos);
-  EXPECT_NE(Error({"--model=m", "--max-batch=1", "--max-batch=2"}).find("more than once"),
-            std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--max-batch=1", "--max-batch=2"}).find("more than once"), std::string::npos);
 }
 
 TEST_F(FlagsTest, HelpAndVersionNeedNothingElse) {
   const auto help = ParseFlags({"--help"}, {});
   ASSERT_TRUE(help.ok());
   ASSERT_TRUE(help->answer.has_value());
-  for (const char* name :
-       {"--model", "--adapter-host-bytes", "--drain-timeout", "--config", "--version"}) {
+  for (const char* name : {"--model", "--adapter-host-bytes", "--drain-timeout", "--config", "--version"}) {
     EXPECT_NE(help->answer->find(name), std::string::npos) << name;
   }
   const auto version = ParseFlags({"--version"}, {});

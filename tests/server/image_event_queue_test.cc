@@ -61,9 +61,8 @@ TEST(ImageEventQueueTest, SplitsOnlyAboveTwoMebibytes) {
     size_t bytes;
     size_t messages;
   };
-  for (const Case& c :
-       {Case{0, 1}, Case{ImageEventQueue::kMaxWholeBytes, 1},
-        Case{ImageEventQueue::kMaxWholeBytes + 1, 3}, Case{4 * ImageEventQueue::kPartBytes, 4}}) {
+  for (const Case& c : {Case{0, 1}, Case{ImageEventQueue::kMaxWholeBytes, 1},
+                        Case{ImageEventQueue::kMaxWholeBytes + 1, 3}, Case{4 * ImageEventQueue::kPartBytes, 4}}) {
     ImageEventQueue queue;
     queue.PushImage(ImageOf(c.bytes));
     const auto events = TakeAll(&queue);

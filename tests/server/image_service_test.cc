@@ -121,8 +121,7 @@ TEST_F(ImageServiceTest, CallersRetryPolicyRetriesRefusals) {
   const auto stub = v1::ImageService::NewStub(Connect(arguments));
   const auto full = MakeError(absl::StatusCode::kResourceExhausted, "the queue is full",
                               ErrorDetails{"QUEUE_FULL", {}, absl::Milliseconds(1)});
-  engine_.SetScript(
-      [](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
 
   engine_.RefuseNext(full);
   auto context = Context();
@@ -209,8 +208,7 @@ TEST_F(ImageServiceTest, PassesOnHowARequestFailed) {
   auto reader = stub_->StreamGenerateImages(context.get(), Request());
   const auto submission = engine_.AwaitSubmission();
   submission.listener->OnProgress({0, 1, 2});
-  submission.listener->OnDone(
-      MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", "no adapter \"x\""), {});
+  submission.listener->OnDone(MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", "no adapter \"x\""), {});
   v1::GenerateImagesEvent event;
   while (reader->Read(&event)) {
     EXPECT_FALSE(event.has_summary());
@@ -243,9 +241,8 @@ TEST_F(ImageServiceTest, PassedDeadlineReachesTheEngine) {
   auto context = Context();
   context->set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
   v1::GenerateImagesResponse response;
-  auto pending = std::async(std::launch::async, [&] {
-    return stub_->GenerateImages(context.get(), Request(), &response);
-  });
+  auto pending =
+      std::async(std::launch::async, [&] { return stub_->GenerateImages(context.get(), Request(), &response); });
   const auto submission = engine_.AwaitSubmission();
   const auto [id, why] = engine_.AwaitCancel();
   EXPECT_EQ(why.code(), absl::StatusCode::kDeadlineExceeded);
@@ -309,9 +306,7 @@ TEST_F(ImageServiceTest, ManyCallsEndOnceEachWhateverCallersAndEngineDo) {
       FinishedImage image;
       image.data.resize(5000);
       listener->OnImage(std::move(image));
-      listener->OnDone(
-          seed % 3 == 0 ? absl::Status(absl::StatusCode::kInternal, "broken") : absl::OkStatus(),
-          {});
+      listener->OnDone(seed % 3 == 0 ? absl::Status(absl::StatusCode::kInternal, "broken") : absl::OkStatus(), {});
     }).detach();
   });
   std::vector<std::thread> callers;

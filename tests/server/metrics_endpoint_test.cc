@@ -18,8 +18,7 @@ std::string Get(int port, const std::string& path) {
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   EXPECT_EQ(connect(connection, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
   const std::string request = absl::StrCat("GET ", path, " HTTP/1.0\r\n\r\n");
-  EXPECT_EQ(write(connection, request.data(), request.size()),
-            static_cast<ssize_t>(request.size()));
+  EXPECT_EQ(write(connection, request.data(), request.size()), static_cast<ssize_t>(request.size()));
   std::string answer;
   char buffer[4096];
   for (ssize_t got; (got = read(connection, buffer, sizeof(buffer))) > 0;) {

@@ -21,8 +21,7 @@ TEST(ReadyFileTest, ReplacesTheFileInOnePiece) {
   ASSERT_TRUE(WriteReadyFile(path, 1234, 5678).ok());
   std::ifstream file(path);
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  EXPECT_EQ(text,
-            absl::StrCat("{\"grpc_port\":1234,\"metrics_port\":5678,\"pid\":", getpid(), "}\n"));
+  EXPECT_EQ(text, absl::StrCat("{\"grpc_port\":1234,\"metrics_port\":5678,\"pid\":", getpid(), "}\n"));
   const auto files = std::filesystem::directory_iterator(folder);
   EXPECT_EQ(std::distance(begin(files), end(files)), 1);
   std::filesystem::remove_all(folder);

@@ -17,8 +17,7 @@ class ServerTest : public ServingTest {
     health::HealthCheckRequest request;
     request.set_service(service);
     health::HealthCheckResponse response;
-    const grpc::Status status =
-        health::Health::NewStub(channel_)->Check(context.get(), request, &response);
+    const grpc::Status status = health::Health::NewStub(channel_)->Check(context.get(), request, &response);
     return status.ok() ? response.status() : health::HealthCheckResponse::UNKNOWN;
   }
 
@@ -47,9 +46,7 @@ class ServerTest : public ServingTest {
     }
     if (method == "GetServerInfo") {
       v1::ServerInfo info;
-      return v1::ServerService::NewStub(channel_)
-          ->GetServerInfo(context.get(), {}, &info)
-          .error_code();
+      return v1::ServerService::NewStub(channel_)->GetServerInfo(context.get(), {}, &info).error_code();
     }
     const auto images = v1::ImageService::NewStub(channel_);
     if (method == "GenerateImages") {
@@ -87,8 +84,7 @@ TEST_F(ServerTest, CallsBeforeTheEngineHearThatItStarts) {
   Start({}, /*serve=*/false);
   auto context = Context();
   v1::GenerateImagesResponse response;
-  const grpc::Status status =
-      v1::ImageService::NewStub(channel_)->GenerateImages(context.get(), Request(), &response);
+  const grpc::Status status = v1::ImageService::NewStub(channel_)->GenerateImages(context.get(), Request(), &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(Reason(status), "STARTING");
   EXPECT_EQ(Trailer(*context, "grpc-retry-pushback-ms"), "1000");
@@ -121,15 +117,13 @@ TEST_F(ServerTest, TokensGuardEveryMethodButHealth) {
   ASSERT_TRUE(tokens.ok());
   options.tokens = *tokens;
   Start(std::move(options));
-  engine_.SetScript(
-      [](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
   struct Case {
     const char* method;
     const char* allowed;
   };
-  const Case cases[] = {{"GenerateImages", "painter"}, {"StreamGenerateImages", "painter"},
-                        {"ListAdapters", "reader"},    {"GetAdapter", "reader"},
-                        {"LoadAdapter", "writer"},     {"UnloadAdapter", "writer"},
+  const Case cases[] = {{"GenerateImages", "painter"}, {"StreamGenerateImages", "painter"}, {"ListAdapters", "reader"},
+                        {"GetAdapter", "reader"},      {"LoadAdapter", "writer"},           {"UnloadAdapter", "writer"},
                         {"GetServerInfo", "everybody"}};
   for (const Case& c : cases) {
     EXPECT_EQ(CodeOf(c.method, ""), grpc::StatusCode::UNAUTHENTICATED) << c.method;
@@ -138,8 +132,7 @@ TEST_F(ServerTest, TokensGuardEveryMethodButHealth) {
          {"painter-token-001", "reader-token-0001", "writer-token-0001", "admin-token-00001"}) {
       const bool allowed = absl::StartsWith(token, c.allowed) || absl::StartsWith(token, "admin") ||
                            std::string(c.allowed) == "everybody";
-      EXPECT_EQ(CodeOf(c.method, token) != grpc::StatusCode::PERMISSION_DENIED, allowed)
-          << c.method << " " << token;
+      EXPECT_EQ(CodeOf(c.method, token) != grpc::StatusCode::PERMISSION_DENIED, allowed) << c.method << " " << token;
     }
   }
   EXPECT_EQ(Health(""), health::HealthCheckResponse::SERVING);
@@ -175,16 +168,13 @@ TEST_F(ServerTest, ReflectionIsOffUnlessAsked) {
     Start(std::move(options));
     // An empty stream: only whether the method is there shows.
     grpc::ClientContext context;
-    grpc::internal::RpcMethod method(
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        grpc::internal::RpcMethod::BIDI_STREAMING, channel_);
+    grpc::internal::RpcMethod method("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                                     grpc::internal::RpcMethod::BIDI_STREAMING, channel_);
     using Message = google::protobuf::Any;  // never sent
     std::unique_ptr<grpc::ClientReaderWriter<Message, Message>> stream(
-        grpc::internal::ClientReaderWriterFactory<Message, Message>::Create(channel_.get(), method,
-                                                                            &context));
+        grpc::internal::ClientReaderWriterFactory<Message, Message>::Create(channel_.get(), method, &context));
     stream->WritesDone();
-    EXPECT_EQ(stream->Finish().error_code(),
-              reflection ? grpc::StatusCode::OK : grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_EQ(stream->Finish().error_code(), reflection ? grpc::StatusCode::OK : grpc::StatusCode::UNIMPLEMENTED);
   }
 }
 
@@ -234,9 +224,7 @@ TEST_F(ServerTest, RequestThatIsStillHeldWhenTheCallIsOverIsHarmless) {
   auto context = Context();
   v1::GenerateImagesResponse response;
   auto pending = std::async(std::launch::async, [&] {
-    return v1::ImageService::NewStub(channel_)
-        ->GenerateImages(context.get(), Request(), &response)
-        .ok();
+    return v1::ImageService::NewStub(channel_)->GenerateImages(context.get(), Request(), &response).ok();
   });
   auto submission = engine_.AwaitSubmission();
   submission.listener->OnDone(absl::OkStatus(), {});

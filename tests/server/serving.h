@@ -47,8 +47,7 @@ class ServingTest : public ::testing::Test {
       std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials()) {
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetMaxReceiveMessageSize(-1);
-    return grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server_->port()), credentials,
-                                     arguments);
+    return grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", server_->port()), credentials, arguments);
   }
 
   static std::unique_ptr<grpc::ClientContext> Context(const std::string& token = "") {
@@ -62,9 +61,8 @@ class ServingTest : public ::testing::Test {
 
   static std::string Trailer(const grpc::ClientContext& context, const std::string& key) {
     const auto found = context.GetServerTrailingMetadata().find(key);
-    return found == context.GetServerTrailingMetadata().end()
-               ? "absent"
-               : std::string(found->second.data(), found->second.size());
+    return found == context.GetServerTrailingMetadata().end() ? "absent"
+                                                              : std::string(found->second.data(), found->second.size());
   }
 
   // The detail of type Detail in `status`; nullopt where it has none.
@@ -88,9 +86,8 @@ class ServingTest : public ::testing::Test {
   // What hotlora_requests_total says.
   int Counted(const std::string& method, const std::string& code) {
     const std::string text = metrics_.Render();
-    for (const std::string& labels :
-         {absl::StrCat("{method=\"", method, "\",code=\"", code, "\"} "),
-          absl::StrCat("{code=\"", code, "\",method=\"", method, "\"} ")}) {
+    for (const std::string& labels : {absl::StrCat("{method=\"", method, "\",code=\"", code, "\"} "),
+                                      absl::StrCat("{code=\"", code, "\",method=\"", method, "\"} ")}) {
       const std::string start = "hotlora_requests_total" + labels;
       if (const size_t at = text.find(start); at != std::string::npos) {
         return std::stoi(text.substr(at + start.size()));

@@ -37,19 +37,12 @@ TEST_F(StartupTest, PinThatFailsIsNamed) {
 }
 
 TEST_F(StartupTest, CheckListsEveryAdapterThatFails) {
-  engine_.FailLoads(
-      "broken", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID", "not finite"));
-  engine_.FailLoads("odd", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_MISMATCH",
-                                     "no such module"));
-  metrics_.SetSources({"cpu",
-                       [] {
-                         return DeviceMemory{3 << 20, 3 << 20, 0};
-                       },
-                       [] { return 0u; }, 64});
+  engine_.FailLoads("broken", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID", "not finite"));
+  engine_.FailLoads("odd", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_MISMATCH", "no such module"));
+  metrics_.SetSources({"cpu", [] { return DeviceMemory{3 << 20, 3 << 20, 0}; }, [] { return 0u; }, 64});
   const CheckReport report = CheckModelAndAdapters(engine_, metrics_, 64 << 20);
   EXPECT_FALSE(report.ok);
-  EXPECT_NE(report.text.find("broken: FAILED_PRECONDITION: not finite\n"), std::string::npos)
-      << report.text;
+  EXPECT_NE(report.text.find("broken: FAILED_PRECONDITION: not finite\n"), std::string::npos) << report.text;
   EXPECT_NE(report.text.find("odd: FAILED_PRECONDITION: no such module\n"), std::string::npos);
   EXPECT_NE(report.text.find("4 found, 2 failed"), std::string::npos);
   EXPECT_NE(report.text.find("3.0 MiB allocated on cpu"), std::string::npos);

@@ -19,8 +19,7 @@ google::rpc::Status Rich(const grpc::Status& status) {
 
 TEST(StatusMappingTest, EveryCodeKeepsItsNumberAndHasAReason) {
   for (int code = 1; code <= 16; ++code) {
-    const grpc::Status status =
-        ToGrpcStatus(absl::Status(static_cast<absl::StatusCode>(code), "text"));
+    const grpc::Status status = ToGrpcStatus(absl::Status(static_cast<absl::StatusCode>(code), "text"));
     EXPECT_EQ(static_cast<int>(status.error_code()), code);
     const google::rpc::Status rich = Rich(status);
     EXPECT_EQ(rich.code(), code);
@@ -54,8 +53,7 @@ TEST(StatusMappingTest, WorstCaseFitsIntoTrailers) {
   for (int i = 0; i < 5000; ++i) {
     text += "\xC3\xA9";
   }
-  const grpc::Status status =
-      ToGrpcStatus(MakeError(absl::StatusCode::kInvalidArgument, text, details));
+  const grpc::Status status = ToGrpcStatus(MakeError(absl::StatusCode::kInvalidArgument, text, details));
   const size_t message_bytes = status.error_message().size() * 3;
   const size_t detail_bytes = absl::Base64Escape(status.error_details()).size();
   EXPECT_LT(message_bytes + detail_bytes, 8192u - 500u);
@@ -63,8 +61,7 @@ TEST(StatusMappingTest, WorstCaseFitsIntoTrailers) {
   ASSERT_TRUE(Rich(status).details(1).UnpackTo(&bad));
   ASSERT_GT(bad.field_violations_size(), 2);
   const int listed = bad.field_violations_size() - 1;
-  EXPECT_EQ(bad.field_violations(listed).description(),
-            absl::StrCat("and ", 1000 - listed, " more"));
+  EXPECT_EQ(bad.field_violations(listed).description(), absl::StrCat("and ", 1000 - listed, " more"));
 }
 
 TEST(StatusMappingTest, CleanTextIsUtf8) {

@@ -41,8 +41,8 @@ Identity MakeIdentity(const std::string& name) {
   X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
   X509_set_pubkey(cert, key);
   X509_NAME* const subject = X509_get_subject_name(cert);
-  X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,
-                             reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
+  X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1,
+                             0);
   X509_set_issuer_name(cert, subject);
   for (const auto& [id, value] : {std::pair<int, std::string>{NID_subject_alt_name, "DNS:" + name},
                                   std::pair<int, std::string>{NID_basic_constraints, "CA:TRUE"}}) {
@@ -51,9 +51,8 @@ Identity MakeIdentity(const std::string& name) {
     X509_EXTENSION_free(extension);
   }
   X509_sign(cert, key, EVP_sha256());
-  Identity identity{Pem([&](BIO* bio) { PEM_write_bio_X509(bio, cert); }), Pem([&](BIO* bio) {
-                      PEM_write_bio_PrivateKey(bio, key, nullptr, nullptr, 0, nullptr, nullptr);
-                    })};
+  Identity identity{Pem([&](BIO* bio) { PEM_write_bio_X509(bio, cert); }),
+                    Pem([&](BIO* bio) { PEM_write_bio_PrivateKey(bio, key, nullptr, nullptr, 0, nullptr, nullptr); })};
   X509_free(cert);
   EVP_PKEY_free(key);
   return identity;
@@ -108,11 +107,9 @@ TEST_F(TlsTest, MutualTlsAsksForTheCallersCertificate) {
   options.tls = ServerFiles();
   options.tls.client_ca = Write("ca.pem", client_identity_.cert);
   Start(std::move(options));
-  EXPECT_TRUE(CanCall(
-      grpc::SslCredentials({server_identity_.cert, client_identity_.key, client_identity_.cert})));
+  EXPECT_TRUE(CanCall(grpc::SslCredentials({server_identity_.cert, client_identity_.key, client_identity_.cert})));
   EXPECT_FALSE(CanCall(grpc::SslCredentials({server_identity_.cert, "", ""})));
-  EXPECT_FALSE(CanCall(
-      grpc::SslCredentials({server_identity_.cert, server_identity_.key, server_identity_.cert})));
+  EXPECT_FALSE(CanCall(grpc::SslCredentials({server_identity_.cert, server_identity_.key, server_identity_.cert})));
 }
 
 TEST_F(TlsTest, UnusableFilesAreNamed) {

@@ -1,9 +1,8 @@
 #include "src/tensor/device.h"
 
-#include <ATen/Context.h>
-
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include <ATen/Context.h>
 
 namespace hotlora {
 namespace {
@@ -33,8 +32,8 @@ TEST(DeviceTest, AutoTakesCudaWhereThereIsOne) {
 }
 
 TEST(DeviceTest, RefusesUnknownNamesAndSaysWhatIsAllowed) {
-  for (const char* name : {"", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda: 1", "cuda:+1",
-                           "cuda:1 ", "cuda:128", "cuda:99999999999999999999", "cpu:0", "cuda0"}) {
+  for (const char* name : {"", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda: 1", "cuda:+1", "cuda:1 ", "cuda:128",
+                           "cuda:99999999999999999999", "cpu:0", "cuda0"}) {
     const auto place = ResolvePlace(name, "float32");
     EXPECT_EQ(place.status().code(), absl::StatusCode::kInvalidArgument) << name;
     EXPECT_THAT(place.status().message(), HasSubstr("allowed are auto, cpu, cuda, cuda:N")) << name;
@@ -47,8 +46,7 @@ TEST(DeviceTest, RefusesUnknownNamesAndSaysWhatIsAllowed) {
 }
 
 TEST(DeviceTest, ADeviceThatIsNotThereIsAFailedPrecondition) {
-  EXPECT_EQ(ResolvePlace("cuda:127", "auto").status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ResolvePlace("cuda:127", "auto").status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(DeviceTest, NamesDevicesAndDtypes) {

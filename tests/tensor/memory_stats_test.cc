@@ -1,14 +1,13 @@
 #include "src/tensor/memory_stats.h"
 
-#include <ATen/ATen.h>
-#include <c10/core/CPUAllocator.h>
-
 #include <cstdint>
 #include <limits>
 #include <thread>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include <ATen/ATen.h>
+#include <c10/core/CPUAllocator.h>
 
 namespace hotlora {
 namespace {
@@ -77,8 +76,7 @@ TEST_F(MemoryStatsTest, CountsRawAllocations) {
 TEST_F(MemoryStatsTest, TooLargeIsOutOfMemoryAndCountsNothing) {
   const int64_t before = Live();
   c10::Allocator* const allocator = c10::GetCPUAllocator();
-  EXPECT_THROW((void)allocator->allocate(std::numeric_limits<size_t>::max() - 10),
-               c10::OutOfMemoryError);
+  EXPECT_THROW((void)allocator->allocate(std::numeric_limits<size_t>::max() - 10), c10::OutOfMemoryError);
   EXPECT_THROW((void)allocator->allocate(size_t{1} << 60), c10::OutOfMemoryError);
   EXPECT_EQ(Live(), before);
 }

@@ -1,7 +1,5 @@
 #include "src/tensor/seeded_noise.h"
 
-#include <ATen/ATen.h>
-
 #include <cstring>
 #include <memory>
 #include <string>
@@ -10,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gtest/gtest.h"
+#include <ATen/ATen.h>
 
 #include "src/weights/safetensors_file.h"
 
@@ -19,8 +18,8 @@ namespace {
 class SeededNoiseTest : public testing::Test {
  protected:
   void SetUp() override {
-    auto file = SafetensorsFile::ReadFile(
-        absl::StrCat(HOTLORA_GOLDEN_DIR, "/random_latents/randn.safetensors"), 1 << 20);
+    auto file =
+        SafetensorsFile::ReadFile(absl::StrCat(HOTLORA_GOLDEN_DIR, "/random_latents/randn.safetensors"), 1 << 20);
     ASSERT_TRUE(file.ok()) << file.status();
     golden_ = std::make_unique<SafetensorsFile>(*std::move(file));
   }
@@ -38,13 +37,11 @@ class SeededNoiseTest : public testing::Test {
 
 TEST_F(SeededNoiseTest, EqualsTorchRandnExactly) {
   for (const uint64_t seed : {0ull, 1ull, 42ull, 4294967301ull}) {
-    for (const std::vector<int64_t>& shape : std::vector<std::vector<int64_t>>{
-             {1, 4, 8, 8}, {1, 4, 16, 24}, {2, 4, 8, 8}, {1, 4, 1, 3}}) {
+    for (const std::vector<int64_t>& shape :
+         std::vector<std::vector<int64_t>>{{1, 4, 8, 8}, {1, 4, 16, 24}, {2, 4, 8, 8}, {1, 4, 1, 3}}) {
       const at::Tensor noise = SeededNoise(seed).Draw(shape);
       EXPECT_EQ(noise.scalar_type(), at::kFloat);
-      EXPECT_TRUE(
-          Equals(absl::StrCat("fp32_seed_", seed, "_shape_", absl::StrJoin(shape, "x")), noise))
-          << seed;
+      EXPECT_TRUE(Equals(absl::StrCat("fp32_seed_", seed, "_shape_", absl::StrJoin(shape, "x")), noise)) << seed;
     }
   }
   EXPECT_FALSE(Equals("fp32_seed_0_shape_1x4x8x8", SeededNoise(1).Draw({1, 4, 8, 8})));
@@ -54,9 +51,7 @@ TEST_F(SeededNoiseTest, SuccessiveDrawsGoOn) {
   for (const uint64_t seed : {0ull, 1ull, 42ull, 4294967301ull}) {
     SeededNoise noise(seed);
     noise.Draw({1, 4, 8, 8});
-    EXPECT_TRUE(
-        Equals(absl::StrCat("fp32_seed_", seed, "_second_draw_1x4x8x8"), noise.Draw({1, 4, 8, 8})))
-        << seed;
+    EXPECT_TRUE(Equals(absl::StrCat("fp32_seed_", seed, "_second_draw_1x4x8x8"), noise.Draw({1, 4, 8, 8}))) << seed;
   }
 }
 

@@ -1,13 +1,12 @@
 #include "src/tensor/torch_guard.h"
 
-#include <c10/core/InferenceMode.h>
-#include <c10/util/Exception.h>
-
 #include <new>
 #include <stdexcept>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
 
 #include "src/base/error_details.h"
 

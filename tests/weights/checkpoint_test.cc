@@ -1,6 +1,5 @@
 #include "src/weights/checkpoint.h"
 
-#include <ATen/ATen.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -14,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include <ATen/ATen.h>
 
 #include "src/base/sha256.h"
 #include "src/tensor/memory_stats.h"
@@ -40,9 +40,8 @@ std::vector<Entry> ReadEntries(const std::string& path) {
   EXPECT_TRUE(file.ok()) << file.status();
   std::vector<Entry> entries;
   for (const StoredTensor& tensor : file->tensors()) {
-    entries.push_back(
-        {tensor.name, tensor.dtype, tensor.shape,
-         std::string(reinterpret_cast<const char*>(file->Data(tensor)), tensor.bytes())});
+    entries.push_back({tensor.name, tensor.dtype, tensor.shape,
+                       std::string(reinterpret_cast<const char*>(file->Data(tensor)), tensor.bytes())});
   }
   return entries;
 }
@@ -63,9 +62,7 @@ void WriteEntries(const std::string& path, const std::vector<Entry>& entries) {
   std::ofstream(path, std::ios::binary) << prefix << text << data;
 }
 
-void WriteText(const std::string& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
+void WriteText(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 
 std::string Golden() { return absl::StrCat(HOTLORA_GOLDEN_DIR, "/pipeline"); }
 
@@ -103,14 +100,12 @@ class CheckpointTest : public testing::Test {
     for (int i = 0; i < 2; ++i) {
       WriteEntries(Path("unet/" + ShardName(variant, i)), shards[i]);
     }
-    WriteText(Path("unet/" + index),
-              nlohmann::json{{"metadata", {{"total_size", 1}}}, {"weight_map", map}}.dump());
+    WriteText(Path("unet/" + index), nlohmann::json{{"metadata", {{"total_size", 1}}}, {"weight_map", map}}.dump());
     std::filesystem::remove(Path(kUnetFile));
   }
 
   static std::string ShardName(const std::string& variant, size_t i) {
-    return absl::StrCat("diffusion_pytorch_model", variant, "-0000", i + 1,
-                        "-of-00002.safetensors");
+    return absl::StrCat("diffusion_pytorch_model", variant, "-0000", i + 1, "-of-00002.safetensors");
   }
 
   // Whether the UNet read from the folder has every tensor of the golden file, bit for bit, and no
@@ -121,8 +116,7 @@ class CheckpointTest : public testing::Test {
     for (const Entry& entry : ReadEntries(absl::StrCat(Golden(), "/", kUnetFile))) {
       const at::Tensor tensor = checkpoint->unet.Take(entry.name, entry.shape);
       ASSERT_EQ(tensor.nbytes(), entry.bytes.size()) << entry.name;
-      EXPECT_EQ(std::memcmp(tensor.const_data_ptr(), entry.bytes.data(), entry.bytes.size()), 0)
-          << entry.name;
+      EXPECT_EQ(std::memcmp(tensor.const_data_ptr(), entry.bytes.data(), entry.bytes.size()), 0) << entry.name;
     }
     EXPECT_TRUE(checkpoint->unet.CheckComplete().ok()) << checkpoint->unet.CheckComplete();
   }
@@ -148,12 +142,10 @@ TEST_F(CheckpointTest, ReadsConfigsAndWeightsAsStored) {
 
 TEST_F(CheckpointTest, HoldsTheStoredBytesOnce) {
   int64_t stored = 0;
-  for (const char* name : {kUnetFile, kTextFile, "text_encoder_2/model.safetensors",
-                           "vae/diffusion_pytorch_model.safetensors"}) {
+  for (const char* name :
+       {kUnetFile, kTextFile, "text_encoder_2/model.safetensors", "vae/diffusion_pytorch_model.safetensors"}) {
     for (const Entry& entry : ReadEntries(Path(name))) {
-      stored += absl::EndsWith(entry.name, ".position_ids")
-                    ? 0
-                    : static_cast<int64_t>(entry.bytes.size());
+      stored += absl::EndsWith(entry.name, ".position_ids") ? 0 : static_cast<int64_t>(entry.bytes.size());
     }
   }
   const int64_t before = GetMemoryStats(c10::kCPU).allocated;
@@ -167,19 +159,15 @@ TEST_F(CheckpointTest, HoldsTheStoredBytesOnce) {
 
 TEST_F(CheckpointTest, ItsHashFollowsTheWeightFiles) {
   Sha256 hash;
-  const auto add = [&hash](const std::string& line) {
-    hash.Update((line + "\n").data(), line.size() + 1);
-  };
+  const auto add = [&hash](const std::string& line) { hash.Update((line + "\n").data(), line.size() + 1); };
   for (const std::string component : {"text_encoder", "text_encoder_2", "unet", "vae"}) {
     add(component);
     const char* stem = absl::StartsWith(component, "text") ? "/model" : "/diffusion_pytorch_model";
-    add(SafetensorsFile::ReadFile(Path(component + stem + ".safetensors"), uint64_t{1} << 30)
-            ->sha256());
+    add(SafetensorsFile::ReadFile(Path(component + stem + ".safetensors"), uint64_t{1} << 30)->sha256());
   }
   const std::string expected = hash.HexDigest();
   EXPECT_EQ(ReadCheckpoint(folder_)->sha256, expected);
-  Change("vae/diffusion_pytorch_model.safetensors",
-         [](std::vector<Entry>& entries) { entries[0].bytes[0] ^= 1; });
+  Change("vae/diffusion_pytorch_model.safetensors", [](std::vector<Entry>& entries) { entries[0].bytes[0] ^= 1; });
   EXPECT_NE(ReadCheckpoint(folder_)->sha256, expected);
 }
 
@@ -238,8 +226,7 @@ TEST_F(CheckpointTest, AcceptsTextEncoderKeysWithAndWithoutPrefix) {
         const std::string bare = prefixed ? entry.name.substr(11) : entry.name;
         entry.name = prefix ? "text_model." + bare : bare;
       }
-      const std::string ids =
-          prefix ? "text_model.embeddings.position_ids" : "embeddings.position_ids";
+      const std::string ids = prefix ? "text_model.embeddings.position_ids" : "embeddings.position_ids";
       changed.push_back({ids, StoredDtype::kI64, {1, 2}, std::string(16, '\0')});
     });
     const auto checkpoint = ReadCheckpoint(folder_);

@@ -38,8 +38,8 @@ std::string Build(const std::string& header, const std::string& data = "") {
   return WithLength(header.size(), header + data);
 }
 
-absl::StatusOr<SafetensorsFile> Parse(
-    const std::string& bytes, uint64_t max_header_bytes = SafetensorsFile::kMaxHeaderBytes) {
+absl::StatusOr<SafetensorsFile> Parse(const std::string& bytes,
+                                      uint64_t max_header_bytes = SafetensorsFile::kMaxHeaderBytes) {
   std::vector<std::byte> copy(bytes.size());
   std::memcpy(copy.data(), bytes.data(), bytes.size());
   return SafetensorsFile::Parse(std::move(copy), max_header_bytes);
@@ -94,31 +94,27 @@ TEST(SafetensorsFileTest, FileAndHeaderAndStreamAgree) {
   EXPECT_EQ(std::memcmp(whole->Data(whole->tensors()[0]), "abcd", 4), 0);
 
   std::map<std::string, std::string> read;
-  const auto streamed =
-      SafetensorsFile::ReadInto(path, [&](const StoredTensor& tensor) -> absl::StatusOr<void*> {
-        std::string& room = read[tensor.name];
-        room.resize(tensor.bytes());
-        return room.data();
-      });
+  const auto streamed = SafetensorsFile::ReadInto(path, [&](const StoredTensor& tensor) -> absl::StatusOr<void*> {
+    std::string& room = read[tensor.name];
+    room.resize(tensor.bytes());
+    return room.data();
+  });
   ASSERT_TRUE(streamed.ok()) << streamed.status();
   EXPECT_EQ(streamed->sha256(), digest);
   EXPECT_THAT(read, ElementsAre(Pair("a", "abcd"), Pair("b", "01234567")));
 
-  const auto ended = SafetensorsFile::ReadInto(path, [](const StoredTensor&) {
-    return absl::StatusOr<void*>(absl::AbortedError("enough"));
-  });
+  const auto ended = SafetensorsFile::ReadInto(
+      path, [](const StoredTensor&) { return absl::StatusOr<void*>(absl::AbortedError("enough")); });
   EXPECT_EQ(ended.status(), absl::AbortedError("enough"));
 }
 
 TEST(SafetensorsFileTest, KnowsEveryDtype) {
   const std::vector<std::pair<std::string, size_t>> dtypes = {
-      {"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2},    {"I64", 8},
-      {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U8", 1},      {"BOOL", 1},
-      {"U16", 2}, {"U32", 4}, {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+      {"F64", 8}, {"F32", 4},  {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4},     {"I16", 2},    {"I8", 1},
+      {"U8", 1},  {"BOOL", 1}, {"U16", 2}, {"U32", 4},  {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
   for (const auto& [name, size] : dtypes) {
     const auto file =
-        Parse(Build(absl::StrCat(R"({"x":{"dtype":")", name, R"(","shape":[3],"data_offsets":[0,)",
-                                 3 * size, "]}}"),
+        Parse(Build(absl::StrCat(R"({"x":{"dtype":")", name, R"(","shape":[3],"data_offsets":[0,)", 3 * size, "]}}"),
                     std::string(3 * size, 'x')));
     ASSERT_TRUE(file.ok()) << name << file.status();
     EXPECT_EQ(NameOf(file->tensors()[0].dtype), name);
@@ -171,18 +167,15 @@ std::vector<BrokenCase> BrokenCases() {
       {"MetadataKeyTwice", Build("{\"__metadata__\":{\"k\":\"\",\"k\":\"\"}}"), "twice"},
       {"EntryArray", Build("{\"x\":[]}"), "array"},
       {"EntryBoolean", Build("{\"x\":true}"), "boolean"},
-      {"FieldTwice", One(R"("dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4])"),
-       "twice"},
-      {"FieldUnknown", One(R"("dtype":"F32","shape":[1],"data_offsets":[0,4],"more":1)"),
-       "unknown field"},
+      {"FieldTwice", One(R"("dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4])"), "twice"},
+      {"FieldUnknown", One(R"("dtype":"F32","shape":[1],"data_offsets":[0,4],"more":1)"), "unknown field"},
       {"DtypeMissing", One(R"("shape":[1],"data_offsets":[0,4])"), "lacks"},
       {"ShapeMissing", One(R"("dtype":"F32","data_offsets":[0,4])"), "lacks"},
       {"OffsetsMissing", One(R"("dtype":"F32","shape":[1])"), "lacks"},
       {"OneOffset", One(R"("dtype":"F32","shape":[1],"data_offsets":[0])"), "lacks"},
       {"ThreeOffsets", One(R"("dtype":"F32","shape":[1],"data_offsets":[0,4,4])"), "more than two"},
       {"DtypeUnknown", One(R"("dtype":"F33","shape":[1],"data_offsets":[0,4])"), "unknown dtype"},
-      {"DtypeOfHalfBytes", One(R"("dtype":"F4","shape":[8],"data_offsets":[0,4])"),
-       "unknown dtype"},
+      {"DtypeOfHalfBytes", One(R"("dtype":"F4","shape":[8],"data_offsets":[0,4])"), "unknown dtype"},
       {"DtypeLowerCase", One(R"("dtype":"f32","shape":[1],"data_offsets":[0,4])"), "unknown dtype"},
       {"DtypeNumber", One(R"("dtype":1,"shape":[1],"data_offsets":[0,4])"), "number"},
       {"ShapeNumber", One(R"("dtype":"F32","shape":1,"data_offsets":[0,4])"), "number"},
@@ -191,25 +184,20 @@ std::vector<BrokenCase> BrokenCases() {
       {"ShapeNegative", One(R"("dtype":"F32","shape":[-1],"data_offsets":[0,4])"), "negative"},
       {"ShapeFraction", One(R"("dtype":"F32","shape":[1.0],"data_offsets":[0,4])"), "integer"},
       {"ShapeExponent", One(R"("dtype":"F32","shape":[1e0],"data_offsets":[0,4])"), "integer"},
-      {"DimensionBeyond64Bits",
-       One(R"("dtype":"F32","shape":[18446744073709551617],"data_offsets":[0,4])"), "integer"},
-      {"DimensionBeyondSigned",
-       One(R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,4])"), "dimension"},
-      {"NineDimensions", One(R"("dtype":"F32","shape":)" + dims + R"(,"data_offsets":[0,4])"),
-       "dimensions"},
-      {"ProductOverflows",
-       One(R"("dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4])"), "product"},
-      {"ProductOverflowsAroundZero",
-       One(R"("dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0])"), "product"},
+      {"DimensionBeyond64Bits", One(R"("dtype":"F32","shape":[18446744073709551617],"data_offsets":[0,4])"), "integer"},
+      {"DimensionBeyondSigned", One(R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,4])"),
+       "dimension"},
+      {"NineDimensions", One(R"("dtype":"F32","shape":)" + dims + R"(,"data_offsets":[0,4])"), "dimensions"},
+      {"ProductOverflows", One(R"("dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4])"), "product"},
+      {"ProductOverflowsAroundZero", One(R"("dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0])"),
+       "product"},
       // 2^62 + 1 elements of 4 bytes are 4 bytes modulo 2^64.
-      {"BytesOverflow", One(R"("dtype":"F32","shape":[4611686018427387905],"data_offsets":[0,4])"),
-       "beyond 64"},
+      {"BytesOverflow", One(R"("dtype":"F32","shape":[4611686018427387905],"data_offsets":[0,4])"), "beyond 64"},
       {"SizeDisagrees", One(R"("dtype":"F32","shape":[2],"data_offsets":[0,4])"), "needs 8"},
       {"EmptyShapeWithBytes", One(R"("dtype":"F32","shape":[0],"data_offsets":[0,4])"), "needs 0"},
       {"NegativeOffset", One(R"("dtype":"F32","shape":[1],"data_offsets":[-4,0])"), "negative"},
       {"OffsetPastEnd", One(R"("dtype":"F32","shape":[1],"data_offsets":[4,8])"), "past the end"},
-      {"OffsetFarPastEnd",
-       One(R"("dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551615])"), "past the end"},
+      {"OffsetFarPastEnd", One(R"("dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551615])"), "past the end"},
       {"OffsetsReversed", One(R"("dtype":"F32","shape":[1],"data_offsets":[4,0])"), "reversed"},
       {"HoleBefore", One(R"("dtype":"I8","shape":[3],"data_offsets":[1,4])"), "hole"},
       {"BytesAfter", One(R"("dtype":"I8","shape":[3],"data_offsets":[0,3])"), "1 bytes after"},
@@ -241,8 +229,7 @@ TEST(SafetensorsFileTest, RefusesEveryBrokenRuleByName) {
   ASSERT_TRUE(Parse(One(R"("dtype":"F32","shape":[1],"data_offsets":[0,4])")).ok());
   for (const BrokenCase& broken : BrokenCases()) {
     const auto file = Parse(broken.bytes);
-    EXPECT_EQ(file.status().code(), absl::StatusCode::kDataLoss)
-        << broken.name << ": " << file.status();
+    EXPECT_EQ(file.status().code(), absl::StatusCode::kDataLoss) << broken.name << ": " << file.status();
     EXPECT_THAT(file.status().message(), HasSubstr(broken.message)) << broken.name;
   }
 }
@@ -251,8 +238,7 @@ TEST(SafetensorsFileTest, RefusesTruncationAtEveryByte) {
   const std::string bytes = Build(kTwoTensors, "abcd01234567");
   ASSERT_TRUE(Parse(bytes).ok());
   for (size_t length = 0; length < bytes.size(); ++length) {
-    EXPECT_EQ(Parse(bytes.substr(0, length)).status().code(), absl::StatusCode::kDataLoss)
-        << length;
+    EXPECT_EQ(Parse(bytes.substr(0, length)).status().code(), absl::StatusCode::kDataLoss) << length;
   }
 }
 
@@ -283,8 +269,7 @@ TEST(SafetensorsFileTest, KeepsToTheHeaderLimit) {
 
 TEST(SafetensorsFileTest, NamesFromTheFileAreShortAndPrintableInMessages) {
   const std::string name = "\x1b[31m" + std::string(1000, 'n');
-  const auto file =
-      Parse(Build(absl::StrCat("{\"\\u001b", name.substr(1), "\":{\"dtype\":\"F32\"}}")));
+  const auto file = Parse(Build(absl::StrCat("{\"\\u001b", name.substr(1), "\":{\"dtype\":\"F32\"}}")));
   ASSERT_FALSE(file.ok());
   EXPECT_LT(file.status().message().size(), 300u);
   EXPECT_THAT(file.status().message(), HasSubstr("\\x1b[31mnnn"));
@@ -332,23 +317,18 @@ TEST(SafetensorsFileTest, RefusesGoldenFilesThatBreakTheFormatAndNoOthers) {
 
 TEST(SafetensorsFileTest, SaysWhyAFileCannotBeOpened) {
   const std::string folder = testing::TempDir();
-  EXPECT_EQ(SafetensorsFile::ReadFile(folder + "/not_there", kMiB).status().code(),
-            absl::StatusCode::kNotFound);
-  EXPECT_EQ(SafetensorsFile::ReadFile(folder, kMiB).status().code(),
-            absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(SafetensorsFile::ReadHeader("/dev/zero").status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(SafetensorsFile::ReadFile(folder + "/not_there", kMiB).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(SafetensorsFile::ReadFile(folder, kMiB).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(SafetensorsFile::ReadHeader("/dev/zero").status().code(), absl::StatusCode::kFailedPrecondition);
   const std::string path = WriteTemporary("large.safetensors", Build("{}"));
-  EXPECT_EQ(SafetensorsFile::ReadFile(path, 9).status().code(),
-            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(SafetensorsFile::ReadFile(path, 9).status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(SafetensorsFile::ReadFile(path, 10).ok());
 }
 
 TEST(SafetensorsFileTest, AFifoIsRefusedAtOnce) {
   const std::string path = absl::StrCat(testing::TempDir(), "/", getpid(), "_fifo");
   ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
-  EXPECT_EQ(SafetensorsFile::ReadFile(path, kMiB).status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(SafetensorsFile::ReadFile(path, kMiB).status().code(), absl::StatusCode::kFailedPrecondition);
   unlink(path.c_str());
 }
 
@@ -356,13 +336,12 @@ TEST(SafetensorsFileTest, NoticesAFileThatGetsShorterWhileItIsRead) {
   const std::string bytes = Build(kTwoTensors, "abcd01234567");
   const std::string path = WriteTemporary("shrinks.safetensors", bytes);
   char room[8];
-  const auto file =
-      SafetensorsFile::ReadInto(path, [&](const StoredTensor& tensor) -> absl::StatusOr<void*> {
-        if (tensor.name == "b") {
-          EXPECT_EQ(truncate(path.c_str(), static_cast<off_t>(bytes.size() - 3)), 0);
-        }
-        return room;
-      });
+  const auto file = SafetensorsFile::ReadInto(path, [&](const StoredTensor& tensor) -> absl::StatusOr<void*> {
+    if (tensor.name == "b") {
+      EXPECT_EQ(truncate(path.c_str(), static_cast<off_t>(bytes.size() - 3)), 0);
+    }
+    return room;
+  });
   EXPECT_EQ(file.status().code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(file.status().message(), HasSubstr("shorter"));
 }

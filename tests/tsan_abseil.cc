@@ -1,0 +1,58 @@
+// Makes Debian's Abseil visible to ThreadSanitizer, which it was built without: without this every
+// absl::Mutex looks like no lock at all. A test program that compiles this file gets its own
+// Mutex::Lock and so on, which call Abseil's and tell the sanitizer who waited for whom. Does
+// nothing in other builds.
+
+#if defined(__SANITIZE_THREAD__)
+
+#include <dlfcn.h>
+#include <stdlib.h>
+
+extern "C" {
+void __tsan_acquire(void* address);
+void __tsan_release(void* address);
+const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1"; }
+// Conditions are called by whoever unlocks, inside Abseil and under the lock.
+const char* __tsan_default_suppressions() { return "race:absl::debian3::Condition::"; }
+}
+
+namespace {
+
+template <typename Function>
+Function* Real(const char* name) {
+  void* const found = dlsym(RTLD_NEXT, name);
+  if (found == nullptr) {
+    abort();
+  }
+  return reinterpret_cast<Function*>(found);
+}
+
+}  // namespace
+
+// A member function `name` without arguments; BEFORE and AFTER tell the sanitizer about the object.
+#define HOTLORA_WRAP(function, name, BEFORE, AFTER)     \
+  extern "C" void function(void* object) __asm__(name); \
+  extern "C" void function(void* object) {              \
+    static auto* const real = Real<void(void*)>(name);  \
+    BEFORE(object);                                     \
+    real(object);                                       \
+    AFTER(object);                                      \
+  }
+#define HOTLORA_NOTHING(object)
+
+HOTLORA_WRAP(HotloraLock, "_ZN4absl7debian35Mutex4LockEv", HOTLORA_NOTHING, __tsan_acquire)
+HOTLORA_WRAP(HotloraUnlock, "_ZN4absl7debian35Mutex6UnlockEv", __tsan_release, HOTLORA_NOTHING)
+HOTLORA_WRAP(HotloraNotify, "_ZN4absl7debian312Notification6NotifyEv", __tsan_release, HOTLORA_NOTHING)
+HOTLORA_WRAP(HotloraWait, "_ZNK4absl7debian312Notification19WaitForNotificationEv", HOTLORA_NOTHING, __tsan_acquire)
+
+// Gives the lock up while it waits.
+extern "C" void HotloraAwait(void* mutex,
+                             const void* condition) __asm__("_ZN4absl7debian35Mutex5AwaitERKNS0_9ConditionE");
+extern "C" void HotloraAwait(void* mutex, const void* condition) {
+  static auto* const real = Real<void(void*, const void*)>("_ZN4absl7debian35Mutex5AwaitERKNS0_9ConditionE");
+  __tsan_release(mutex);
+  real(mutex, condition);
+  __tsan_acquire(mutex);
+}
+
+#endif  // defined(__SANITIZE_THREAD__)
