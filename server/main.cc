@@ -140,8 +140,8 @@ int Serve(const Flags& flags, StopSignal& stop) {
   LogInfo("serving ", (*engine)->model().name, " on port ", (*server)->port(), ", metrics on port ",
           (*endpoint)->port());
   stop.Wait();
+  unlink(flags.ready_file.c_str());  // before anybody can see NOT_SERVING: a second signal may end the process at once
   (*server)->StopServing();
-  unlink(flags.ready_file.c_str());
   if (!(*server)->Stop(absl::Seconds(flags.drain_timeout))) {
     LogWarning("--drain-timeout has passed: what still ran was cancelled");
   }

@@ -90,8 +90,8 @@ class BadInputTest(unittest.TestCase):
                     self.refused(lambda: call(request), "NOT_FOUND", "ADAPTER_NOT_FOUND")
 
     def test_names_that_leave_the_folder(self):
-        names = ["../good", "/etc/passwd", "..", ".", "good/../good", "a//b", "good\0", "good\\..", "", "a" * 201, "~", "é"]
-        names.append(str(self.outside / "good"))
+        names = ["../good", "/etc/passwd", "..", ".", "good/../good", "a//b", "good\0", "good\\.."]
+        names += ["", "a" * 201, "~", "é", str(self.outside / "good")]
         for name in names:
             with self.subTest(name):
                 problem = self.refused_request(request_for(name))
@@ -187,17 +187,18 @@ class BadInputTest(unittest.TestCase):
         self.assertEqual(list(self.refused_request(request_for("good", "good")).fields), ["adapters[1].name"])
         for weight in (math.nan, math.inf, -math.inf, 11.0, -10.5):
             with self.subTest(weight=weight):
-                self.assertEqual(list(self.refused_request(request_for(("good", weight))).fields), ["adapters[0].weight"])
+                problem = self.refused_request(request_for(("good", weight)))
+                self.assertEqual(list(problem.fields), ["adapters[0].weight"])
                 request = request_for("good")
                 request.adapters[0].text_encoder_weight = weight
-                self.assertEqual(list(self.refused_request(request).fields), ["adapters[0].text_encoder_weight"])
+                problem = self.refused_request(request)
+                self.assertEqual(list(problem.fields), ["adapters[0].text_encoder_weight"])
 
     def test_what_this_version_lacks_is_refused_and_not_ignored(self):
-        with open(e2e.SOURCE / "tests/e2e/foreign_client_test.py", "rb") as file:
-            some_bytes = file.read(100)
-        for field, value in (("init_image", some_bytes), ("mask_image", some_bytes)):
+        for field in ("init_image", "mask_image"):
             with self.subTest(field):
-                self.assertEqual(list(self.refused_request(request_for(**{field: value})).fields), [field])
+                problem = self.refused_request(request_for(**{field: b"\x89PNG"}))
+                self.assertEqual(list(problem.fields), [field])
         problem = self.refused_request(request_for(sampler=images_pb2.SAMPLER_HEUN))
         self.assertEqual(list(problem.fields), ["sampler"])
 

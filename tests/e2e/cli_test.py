@@ -12,7 +12,7 @@ import unittest
 import safetensors.numpy
 
 import hotlora_server as e2e
-from hotlora_server import adapters_pb2, request_for, server_pb2
+from hotlora_server import adapters_pb2, server_pb2
 
 MODEL = e2e.GOLDEN / "pipeline"  # the smallest
 BROKEN = e2e.GOLDEN / "broken_adapters"
@@ -176,7 +176,7 @@ class SettingsTest(unittest.TestCase):
     def test_flag_over_environment_over_file_over_default(self):
         folder = e2e.temporary_folder()
         file = folder / "settings.toml"
-        file.write_text('max_queue = 6\nmax_batch = 3\nmax_message_bytes = "1MiB"\npin = ["outline"]\nreflection = true\n')
+        file.write_text('max_queue = 6\nmax_batch = 3\nmax_message_bytes = "1MiB"\npin = ["outline"]\n')
         environment = e2e.clean_environment(
             HOTLORA_MAX_QUEUE="5", HOTLORA_MAX_BATCH="2", HOTLORA_PIN="night,outline", HOTLORA_CONFIG=str(file))
         server = e2e.Server("--max-queue", 4, adapters=e2e.DEMO_ADAPTERS, environment=environment)
@@ -241,8 +241,9 @@ class SecurityTest(unittest.TestCase):
     def certificate(cls, name, extension):
         """A self-signed certificate, its own authority."""
         made = e2e.run(
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-            "-subj", f"/CN={name}", "-addext", extension, "-keyout", cls.pem(name, "key"), "-out", cls.pem(name))
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-days", "1", "-subj", f"/CN={name}", "-addext", extension,
+            "-keyout", cls.pem(name, "key"), "-out", cls.pem(name))
         if made.returncode != 0:
             raise AssertionError(made.stderr)
 

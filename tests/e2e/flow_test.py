@@ -1,5 +1,7 @@
-"""Requests that end early, wait, are turned away, or run while the server stops: what they held is free at once, and what
-comes after them is right."""
+"""Requests that end early, wait, are turned away, or run while the server stops.
+
+What they held is free at once, and what comes after them is right.
+"""
 
 import json
 import os
@@ -115,10 +117,14 @@ class FlowTest(unittest.TestCase):
 
     def test_a_killed_client_frees_everything(self):
         before, steps = self.ended("CANCELLED"), self.steps()
-        words = ["--server", self.server.target, "generate", "a circle", "--adapter", "outline", "--steps", str(ENDLESS)]
+        words = ["--server", self.server.target, "generate", "a circle", "--adapter", "outline"]
         client = subprocess.Popen(
-            [e2e.CLIENT, *words, "--out", e2e.temporary_folder() / "never.png"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=e2e.clean_environment())
+            [e2e.CLIENT, *words, "--steps", str(ENDLESS), "--out", e2e.temporary_folder() / "never.png"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=e2e.clean_environment(),
+        )
         try:
             e2e.wait_until(lambda: self.steps() > steps, "it denoises")
         finally:
@@ -181,8 +187,9 @@ class FlowTest(unittest.TestCase):
             e2e.read_until(low, "accepted")
             high = self.caller.stream(request_for(request_id="high", priority=1))
             e2e.read_until(high, "accepted")
-        waited = {name: e2e.read_until(stream, "summary").queue_seconds for name, stream in (("low", low), ("high", high))}
-        self.assertLess(waited["high"], waited["low"])
+        waited_high = e2e.read_until(high, "summary").queue_seconds
+        waited_low = e2e.read_until(low, "summary").queue_seconds
+        self.assertLess(waited_high, waited_low)
 
     def test_adapters_of_two_callers_do_not_mix(self):
         two = [("outline",), ("night",)] * 3

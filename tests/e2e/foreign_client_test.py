@@ -289,8 +289,8 @@ class ForeignClientTest(unittest.TestCase):
 
     def test_program_writes_parsable_json(self):
         file = self.out / "json.png"
-        made = self.hotlora_json("generate", "a circle", "--seed", "3", "--steps", "1", "--width", "64", "--height", "64",
-                                 "--images", "2", "--adapter", "night:0.5", "--out", file)
+        made = self.hotlora_json("generate", "a circle", "--seed", "3", "--steps", "1", "--images", "2",
+                                 "--adapter", "night:0.5", "--out", file)
         self.assertEqual([image["seed"] for image in made["images"]], [3, 4])
         for image in made["images"]:
             self.assertEqual(os.path.getsize(image["file"]), image["bytes"])

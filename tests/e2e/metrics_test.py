@@ -1,4 +1,4 @@
-"""Every metric of the contract is on /metrics, with its labels, and each moves when its event happens and by how much."""
+"""Every metric of the contract is on /metrics with its labels, and moves with its event by just as much."""
 
 import os
 import shutil
@@ -98,12 +98,9 @@ MAX_QUEUE = 1
 STEPS = 3
 
 
-class MORE:
-    """A change by any amount above 0, or below with LESS."""
-
-
-class LESS:
-    pass
+# Changes by any amount.
+MORE = "more"
+LESS = "less"
 
 
 def key(name, **labels):
@@ -275,9 +272,8 @@ class WhatMovesThemTest(ServerCase):
         self.check_sums(scrape)
 
     def adapters_and_tiers(self):
-        disk_phases = {key(SWAP, phase=phase, source="disk"): 1 for phase in ("lookup", "read", "parse", "apply", "total")}
         from_disk = {
-            **disk_phases,
+            **{key(SWAP, phase=phase, source="disk"): 1 for phase in ("lookup", "read", "parse", "apply", "total")},
             key(SWAPS, outcome="ok"): 1,
             key(CACHE, tier="host", result="miss"): 1,
             key(CACHE, tier="disk", result="hit"): 1,
@@ -291,9 +287,10 @@ class WhatMovesThemTest(ServerCase):
             **{key(SWAP, phase=phase, source="device"): 1 for phase in ("restore", "total")},
             key(SWAPS, outcome="ok"): 1,
         }
-        resident = {key(ENTRIES, tier="host"): 1, key(BYTES, tier="host"): MORE, key(ALLOCATED): MORE, key(RESERVED): MORE}
-        gone = {key(ENTRIES, tier="host"): -1, key(BYTES, tier="host"): LESS, key(ALLOCATED): LESS, key(RESERVED): LESS}
-        stays = {key(ENTRIES, tier="host"): 0, key(BYTES, tier="host"): 0, key(ALLOCATED): 0, key(RESERVED): 0}
+        held = (key(BYTES, tier="host"), key(ALLOCATED), key(RESERVED))
+        resident = {key(ENTRIES, tier="host"): 1, **dict.fromkeys(held, MORE)}
+        gone = {key(ENTRIES, tier="host"): -1, **dict.fromkeys(held, LESS)}
+        stays = {key(ENTRIES, tier="host"): 0, **dict.fromkeys(held, 0)}
         # From disk; again, where nothing is to be swapped; back to the base; from host memory.
         self.check_image("outline", more={**from_disk, **resident}, width=128, height=128)
         self.check_image("outline", more={key(CACHE, tier="host", result="hit"): 1, key(SWAP): 0, **stays})
@@ -311,7 +308,8 @@ class WhatMovesThemTest(ServerCase):
                 key(CACHE, tier="disk", result="hit"): 1, key(SWAP): 0}
         self.check_moves(lambda: self.load("night"), {**load, **resident})
         self.touch("night")
-        self.check_moves(lambda: self.load("night"), {**load, **stays, key(EVICTIONS, tier="host", reason="replaced"): 1})
+        replaced = {key(EVICTIONS, tier="host", reason="replaced"): 1}
+        self.check_moves(lambda: self.load("night"), {**load, **stays, **replaced})
         # Both at once cannot be had: a swap that failed. The first is evicted by nobody, since this request holds it.
         both = request_for("night", "outline")
         self.check_problem("GenerateImages", "RESOURCE_EXHAUSTED", lambda: self.caller.generate(both),
