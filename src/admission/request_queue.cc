@@ -87,6 +87,9 @@ bool RequestQueue::Remove(const std::shared_ptr<QueuedRequest>& request) {
 void RequestQueue::Forget(const std::shared_ptr<QueuedRequest>& request, double seconds) {
   absl::MutexLock lock(&mu_);
   by_id_.erase(request->job().request_id);
+  if (running_ == request) {
+    running_ = nullptr;  // its place is free before its caller hears the end
+  }
   if (seconds > 0.0) {
     mean_seconds_ = mean_seconds_ == 0.0 ? seconds : mean_seconds_ + kMeanWeight * (seconds - mean_seconds_);
   }

@@ -61,7 +61,8 @@ class RequestQueue {
   // Takes the request out where it waits; false where it does not (it runs, or has ended).
   bool Remove(const std::shared_ptr<QueuedRequest>& request);
 
-  // The request has ended: its id is free. `seconds`: how long the device worked on it, 0 where it never ran.
+  // The request has ended: its id and its place are free. `seconds`: how long the device worked on it, 0 where it never
+  // ran.
   void Forget(const std::shared_ptr<QueuedRequest>& request, double seconds);
 
   // nullptr where no such request is running or waiting.

@@ -24,7 +24,8 @@ struct WeightedAdapter {
 struct AdapterSet {
   std::vector<WeightedAdapter> adapters;
 
-  // Names every input that shapes the weights: content hashes, weights (exact), order. Equal fingerprint, equal weights.
+  // Names every input that shapes the weights: content hashes, weights (exact), order. Equal fingerprint, equal
+  // weights.
   std::string Fingerprint() const;
 };
 

@@ -7,24 +7,20 @@ namespace {
 
 at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {
   const int64_t size = x.size(2) / heads;
-  return x.view({x.size(0), x.size(1), heads, size})
-      .transpose(1, 2);  // [rows, heads, tokens, size]
+  return x.view({x.size(0), x.size(1), heads, size}).transpose(1, 2);  // [rows, heads, tokens, size]
 }
 
 }  // namespace
 
-at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
-                       Masking masking) {
-  at::Tensor y = at::scaled_dot_product_attention(
-      SplitHeads(q, heads), SplitHeads(k, heads), SplitHeads(v, heads),
-      /*attn_mask=*/{}, /*dropout_p=*/0.0, masking == Masking::kCausal);
+at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads, Masking masking) {
+  at::Tensor y = at::scaled_dot_product_attention(SplitHeads(q, heads), SplitHeads(k, heads), SplitHeads(v, heads),
+                                                  /*attn_mask=*/{}, /*dropout_p=*/0.0, masking == Masking::kCausal);
   // The fused kernels lay their result out as [rows, tokens, heads, size], so this reshape is a
   // view.
   return y.transpose(1, 2).reshape(q.sizes());
 }
 
-SelfAttention::SelfAttention(const ParameterScope& scope, int64_t width, int64_t heads,
-                             Linear::Bias qkv_bias)
+SelfAttention::SelfAttention(const ParameterScope& scope, int64_t width, int64_t heads, Linear::Bias qkv_bias)
     : to_qkv(scope, {"to_q", "to_k", "to_v"}, width, width, qkv_bias),
       to_out(scope.In("to_out.0"), width, width),
       heads(heads) {}
@@ -34,8 +30,7 @@ at::Tensor SelfAttention::forward(const at::Tensor& x) const {
   return to_out.forward(AttendHeads(qkv[0], qkv[1], qkv[2], heads));
 }
 
-CrossAttention::CrossAttention(const ParameterScope& scope, int64_t width, int64_t context_width,
-                               int64_t heads)
+CrossAttention::CrossAttention(const ParameterScope& scope, int64_t width, int64_t context_width, int64_t heads)
     : to_q(scope.In("to_q"), width, width, Linear::Bias::kNone),
       to_kv(scope, {"to_k", "to_v"}, context_width, width, Linear::Bias::kNone),
       to_out(scope.In("to_out.0"), width, width),

@@ -16,8 +16,7 @@ int64_t OutputSize(int64_t size, const Conv2dOptions& options) {
 // one thread, two rows): 1280 channels at 8x8 57 ms against 28 as one product, 320 at 4x4 0.87
 // against 0.66, 160 at 8x8 0.41 against 0.46.
 bool IsSmall(const at::Tensor& x, const Conv2dOptions& options) {
-  const int64_t pixels =
-      x.size(0) * OutputSize(x.size(2), options) * OutputSize(x.size(3), options);
+  const int64_t pixels = x.size(0) * OutputSize(x.size(2), options) * OutputSize(x.size(3), options);
   return x.is_cpu() && 4 * pixels <= options.out;
 }
 
@@ -27,23 +26,19 @@ at::Tensor MultiplyWindows(const at::Tensor& x, const at::Tensor& weight, const 
                            const Conv2dOptions& options) {
   const int64_t rows = x.size(0), k = options.kernel, p = options.padding, s = options.stride;
   const int64_t height = OutputSize(x.size(2), options), width = OutputSize(x.size(3), options);
-  const at::Tensor padded =
-      at::constant_pad_nd(x.permute({0, 2, 3, 1}).contiguous(), {0, 0, p, p, p, p});
+  const at::Tensor padded = at::constant_pad_nd(x.permute({0, 2, 3, 1}).contiguous(), {0, 0, p, p, p, p});
   const at::IntArrayRef strides = padded.strides();  // [rows, height + 2p, width + 2p, in]
-  const at::Tensor windows =
-      padded.as_strided({rows, height, width, k, k, options.in},
-                        {strides[0], strides[1] * s, strides[2] * s, strides[1], strides[2], 1});
+  const at::Tensor windows = padded.as_strided({rows, height, width, k, k, options.in},
+                                               {strides[0], strides[1] * s, strides[2] * s, strides[1], strides[2], 1});
   const at::Tensor matrix = weight.permute({0, 2, 3, 1}).view({options.out, k * k * options.in});
-  const at::Tensor y =
-      at::linear(windows.reshape({rows * height * width, k * k * options.in}), matrix, bias);
+  const at::Tensor y = at::linear(windows.reshape({rows * height * width, k * k * options.in}), matrix, bias);
   return y.view({rows, height, width, options.out}).permute({0, 3, 1, 2});
 }
 
 }  // namespace
 
 Conv2d::Conv2d(const ParameterScope& scope, const Conv2dOptions& options)
-    : weight(
-          scope.TakeModuleWeight({options.out, options.in, options.kernel, options.kernel}, true)),
+    : weight(scope.TakeModuleWeight({options.out, options.in, options.kernel, options.kernel}, true)),
       bias(scope.Take("bias", {options.out})),
       options(options) {}
 
@@ -51,8 +46,7 @@ at::Tensor Conv2d::forward(const at::Tensor& x) const {
   if (IsSmall(x, options)) {
     return MultiplyWindows(x, weight, bias, options);
   }
-  return at::conv2d(x, weight, bias, {options.stride, options.stride},
-                    {options.padding, options.padding});
+  return at::conv2d(x, weight, bias, {options.stride, options.stride}, {options.padding, options.padding});
 }
 
 }  // namespace hotlora

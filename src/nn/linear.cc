@@ -12,8 +12,8 @@ Linear::Linear(const ParameterScope& scope, int64_t in, int64_t out, Bias has_bi
   }
 }
 
-Linear::Linear(const ParameterScope& scope, const std::vector<std::string>& names, int64_t in,
-               int64_t out, Bias has_bias)
+Linear::Linear(const ParameterScope& scope, const std::vector<std::string>& names, int64_t in, int64_t out,
+               Bias has_bias)
     : weight(scope.TakeStackedWeights(names, {out, in}, has_bias == Bias::kPresent)) {
   if (has_bias == Bias::kPresent) {
     std::vector<at::Tensor> biases;

@@ -1,11 +1,11 @@
 #ifndef HOTLORA_SRC_NN_LINEAR_H_
 #define HOTLORA_SRC_NN_LINEAR_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "src/nn/parameter_source.h"
 
@@ -23,8 +23,7 @@ struct Linear {
   Linear(const ParameterScope& scope, int64_t in, int64_t out, Bias has_bias = Bias::kPresent);
 
   // The linear layers `names` of one shape, stacked: y is [..., names * out], in their order.
-  Linear(const ParameterScope& scope, const std::vector<std::string>& names, int64_t in,
-         int64_t out, Bias has_bias);
+  Linear(const ParameterScope& scope, const std::vector<std::string>& names, int64_t in, int64_t out, Bias has_bias);
 
   at::Tensor forward(const at::Tensor& x) const;
 

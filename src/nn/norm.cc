@@ -12,9 +12,7 @@ GroupNorm::GroupNorm(const ParameterScope& scope, int64_t channels, int64_t grou
       groups(groups),
       epsilon(epsilon) {}
 
-at::Tensor GroupNorm::forward(const at::Tensor& x) const {
-  return at::group_norm(x, groups, weight, bias, epsilon);
-}
+at::Tensor GroupNorm::forward(const at::Tensor& x) const { return at::group_norm(x, groups, weight, bias, epsilon); }
 
 at::Tensor GroupNorm::forward_silu(const at::Tensor& x) const {
   at::Tensor y = forward(x);

@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_NN_NORM_H_
 #define HOTLORA_SRC_NN_NORM_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
+
+#include <ATen/core/Tensor.h>
 
 #include "src/nn/parameter_source.h"
 

@@ -5,12 +5,12 @@
 // dotted path into the checkpoint, so the weight's name is the code's path: the block at `scope`
 // makes its parts from `scope.In("conv1")`.
 
-#include <ATen/core/Tensor.h>
-
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 namespace hotlora {
 
@@ -28,14 +28,13 @@ class ParameterSource {
   // The tensor "<module>.weight" of a linear layer ([out, in]) or a convolution ([out, in, height,
   // width]), which adapters may change in place: its storage stays where it is for as long as the
   // network lives.
-  virtual at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape,
-                                      bool has_bias) = 0;
+  virtual at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape, bool has_bias) = 0;
 
   // The weights of several linear layers [out, in] that read the same input, one below the other in
   // one tensor [modules * out, in], so that one product computes them all. Each is a module of its
   // own for adapters: its live weight is its rows of the stack.
-  virtual at::Tensor TakeStackedWeights(const std::vector<std::string>& modules,
-                                        at::IntArrayRef shape, bool has_bias) = 0;
+  virtual at::Tensor TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape,
+                                        bool has_bias) = 0;
 };
 
 // A place in the checkpoint's tree of names. A cheap value; the source must outlive it.
@@ -49,15 +48,12 @@ class ParameterScope {
     return In(std::string(name) + "." + std::to_string(index));
   }
 
-  at::Tensor Take(std::string_view name, at::IntArrayRef shape) const {
-    return source_->Take(Join(name), shape);
-  }
+  at::Tensor Take(std::string_view name, at::IntArrayRef shape) const { return source_->Take(Join(name), shape); }
   at::Tensor TakeModuleWeight(at::IntArrayRef shape, bool has_bias) const {
     return source_->TakeModuleWeight(path_, shape, has_bias);
   }
 
-  at::Tensor TakeStackedWeights(const std::vector<std::string>& names, at::IntArrayRef shape,
-                                bool has_bias) const {
+  at::Tensor TakeStackedWeights(const std::vector<std::string>& names, at::IntArrayRef shape, bool has_bias) const {
     std::vector<std::string> modules;
     for (const std::string& name : names) {
       modules.push_back(Join(name));
@@ -68,8 +64,7 @@ class ParameterScope {
   const std::string& path() const { return path_; }
 
  private:
-  ParameterScope(ParameterSource* source, std::string path)
-      : source_(source), path_(std::move(path)) {}
+  ParameterScope(ParameterSource* source, std::string path) : source_(source), path_(std::move(path)) {}
   std::string Join(std::string_view name) const {
     return path_.empty() ? std::string(name) : path_ + "." + std::string(name);
   }

@@ -1,10 +1,10 @@
 #ifndef HOTLORA_SRC_NN_RESNET_BLOCK_H_
 #define HOTLORA_SRC_NN_RESNET_BLOCK_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <optional>
+
+#include <ATen/core/Tensor.h>
 
 #include "src/nn/conv2d.h"
 #include "src/nn/linear.h"

@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_NN_TIMESTEP_EMBEDDING_H_
 #define HOTLORA_SRC_NN_TIMESTEP_EMBEDDING_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
+
+#include <ATen/core/Tensor.h>
 
 #include "src/nn/linear.h"
 #include "src/nn/parameter_source.h"

@@ -41,8 +41,7 @@ at::Tensor Transformer2d::forward(const at::Tensor& x, const at::Tensor& context
     h = block.forward(std::move(h), context);  // [rows, height * width, channels]
   }
   h = proj_out.forward(h);
-  h = h.view({rows, height, width, channels})
-          .permute({0, 3, 1, 2});  // [rows, channels, height, width]
+  h = h.view({rows, height, width, channels}).permute({0, 3, 1, 2});  // [rows, channels, height, width]
   return h.add_(x);
 }
 

@@ -1,10 +1,10 @@
 #ifndef HOTLORA_SRC_NN_TRANSFORMER_2D_H_
 #define HOTLORA_SRC_NN_TRANSFORMER_2D_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "src/nn/attention.h"
 #include "src/nn/feed_forward.h"

@@ -8,9 +8,7 @@ namespace hotlora {
 namespace {
 
 // On the device first: converting there is cheaper than carrying float32 across.
-at::Tensor AsFloat(const at::Tensor& tensor, c10::Device device) {
-  return tensor.to(device).to(at::kFloat);
-}
+at::Tensor AsFloat(const at::Tensor& tensor, c10::Device device) { return tensor.to(device).to(at::kFloat); }
 
 // sum[o,i,k] += factor * sum_mn up[o,m] mid[m,n,k] down[n,i], with k over height x width.
 void AddTucker(at::Tensor& sum, const LoraDelta& delta, float factor) {
@@ -20,9 +18,8 @@ void AddTucker(at::Tensor& sum, const LoraDelta& delta, float factor) {
   const int64_t out = up.size(0), rank = down.size(0), in = down.size(1);
   const at::Tensor mid = AsFloat(delta.mid, device).reshape({up.size(1), -1});  // [rank, rank * k]
   const int64_t kernel = mid.size(1) / rank;
-  const at::Tensor core =
-      up.matmul(mid).view({out, rank, kernel}).transpose(1, 2);  // [out, k, rank]
-  const at::Tensor product = core.matmul(down).transpose(1, 2);  // [out, in, k]
+  const at::Tensor core = up.matmul(mid).view({out, rank, kernel}).transpose(1, 2);  // [out, k, rank]
+  const at::Tensor product = core.matmul(down).transpose(1, 2);                      // [out, in, k]
   sum.view({out, in, kernel}).add_(product, factor);
 }
 
@@ -40,10 +37,8 @@ void AddDelta(at::Tensor& sum, const LoraDelta& delta, double weight) {
 
 }  // namespace
 
-void MergeWeight(at::Tensor& live, const at::Tensor& clean,
-                 absl::Span<const WeightedDelta> deltas) {
-  TORCH_CHECK(live.sizes() == clean.sizes(), "live weight is ", live.sizes(), ", clean is ",
-              clean.sizes());
+void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas) {
+  TORCH_CHECK(live.sizes() == clean.sizes(), "live weight is ", live.sizes(), ", clean is ", clean.sizes());
   std::vector<WeightedDelta> present;
   for (const WeightedDelta& delta : deltas) {
     if (delta.weight != 0.0) {
@@ -57,9 +52,8 @@ void MergeWeight(at::Tensor& live, const at::Tensor& clean,
   }
   // float32 weights are summed where they live, which saves a copy of the largest ones.
   const bool in_place = live.scalar_type() == at::kFloat && live.is_contiguous();
-  at::Tensor sum = in_place ? live
-                            : at::empty(live.sizes(), live.options().dtype(at::kFloat),
-                                        at::MemoryFormat::Contiguous);
+  at::Tensor sum =
+      in_place ? live : at::empty(live.sizes(), live.options().dtype(at::kFloat), at::MemoryFormat::Contiguous);
   sum.copy_(clean);
   for (const WeightedDelta& delta : present) {
     AddDelta(sum, *delta.delta, delta.weight);

@@ -1,12 +1,12 @@
 #ifndef HOTLORA_SRC_SDXL_CHECKPOINT_PARAMETERS_H_
 #define HOTLORA_SRC_SDXL_CHECKPOINT_PARAMETERS_H_
 
+#include <string>
+#include <vector>
+
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
-
-#include <string>
-#include <vector>
 
 #include "src/nn/parameter_source.h"
 #include "src/weights/checkpoint.h"
@@ -41,14 +41,12 @@ class CheckpointParameters : public ParameterSource {
   CheckpointParameters(ComponentWeights& weights, c10::Device device, c10::ScalarType dtype);
 
   // A component whose modules are to be listed in `modules`, which must outlive this object.
-  CheckpointParameters(ComponentWeights& weights, c10::Device device, c10::ScalarType dtype,
-                       Component component, AdaptableModules& modules);
+  CheckpointParameters(ComponentWeights& weights, c10::Device device, c10::ScalarType dtype, Component component,
+                       AdaptableModules& modules);
 
   at::Tensor Take(const std::string& name, at::IntArrayRef shape) override;
-  at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape,
-                              bool has_bias) override;
-  at::Tensor TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape,
-                                bool has_bias) override;
+  at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape, bool has_bias) override;
+  at::Tensor TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape, bool has_bias) override;
 
  private:
   // Fills `live` with the weight of `module` and lists the module.

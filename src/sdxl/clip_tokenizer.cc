@@ -35,8 +35,7 @@ absl::Status Fault(absl::string_view name, absl::string_view what) {
 }
 
 // nullopt where there is no such file.
-absl::StatusOr<std::optional<std::string>> ReadText(const std::string& folder,
-                                                    const std::string& name) {
+absl::StatusOr<std::optional<std::string>> ReadText(const std::string& folder, const std::string& name) {
   const std::string path = absl::StrCat(folder, "/", name);
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) {
@@ -60,8 +59,7 @@ absl::StatusOr<nlohmann::json> ParseObject(const std::string& name, const std::s
   return json;
 }
 
-absl::StatusOr<absl::flat_hash_map<std::string, int32_t>> ReadVocabulary(
-    const std::string& folder) {
+absl::StatusOr<absl::flat_hash_map<std::string, int32_t>> ReadVocabulary(const std::string& folder) {
   constexpr char kName[] = "vocab.json";
   ABSL_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadText(folder, kName));
   if (!text.has_value()) {
@@ -73,8 +71,7 @@ absl::StatusOr<absl::flat_hash_map<std::string, int32_t>> ReadVocabulary(
   std::vector<bool> taken(json.size());
   for (const auto& [token, id] : json.items()) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() >= json.size() || taken[id.get<size_t>()]) {
-      return Fault(kName,
-                   absl::StrCat("has ids that are not 0 to ", json.size() - 1, " once each"));
+      return Fault(kName, absl::StrCat("has ids that are not 0 to ", json.size() - 1, " once each"));
     }
     taken[id.get<size_t>()] = true;
     vocabulary.emplace(token, id.get<int32_t>());
@@ -125,8 +122,7 @@ bool Normalize(absl::string_view text, CodePoints& out) {
     text.remove_prefix(static_cast<size_t>(taken));
     utf8proc_int32_t parts[kLongestDecomposition];
     int boundary = 0;
-    const auto count =
-        utf8proc_decompose_char(code_point, parts, kLongestDecomposition, kOptions, &boundary);
+    const auto count = utf8proc_decompose_char(code_point, parts, kLongestDecomposition, kOptions, &boundary);
     if (count < 0 || count > kLongestDecomposition) {
       return false;
     }
@@ -134,18 +130,15 @@ bool Normalize(absl::string_view text, CodePoints& out) {
   }
   // Canonical order here and not by utf8proc_decompose, whose sort takes quadratic time on long
   // runs of marks.
-  const auto mark_class = [](utf8proc_int32_t c) {
-    return utf8proc_get_property(c)->combining_class;
-  };
+  const auto mark_class = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
   for (auto run = decomposed.begin(); run != decomposed.end();) {
     run = std::find_if(run, decomposed.end(), [&](auto c) { return mark_class(c) != 0; });
-    const auto end =
-        std::find_if(run, decomposed.end(), [&](auto c) { return mark_class(c) == 0; });
+    const auto end = std::find_if(run, decomposed.end(), [&](auto c) { return mark_class(c) == 0; });
     std::stable_sort(run, end, [&](auto a, auto b) { return mark_class(a) < mark_class(b); });
     run = end;
   }
-  const auto length = utf8proc_normalize_utf32(
-      decomposed.data(), static_cast<utf8proc_ssize_t>(decomposed.size()), kOptions);
+  const auto length =
+      utf8proc_normalize_utf32(decomposed.data(), static_cast<utf8proc_ssize_t>(decomposed.size()), kOptions);
   decomposed.resize(static_cast<size_t>(std::max<utf8proc_ssize_t>(length, 0)));
   for (const utf8proc_int32_t c : decomposed) {
     out.push_back(LowerCase(c));
@@ -159,9 +152,9 @@ bool Normalize(absl::string_view text, CodePoints& out) {
 
 template <size_t kCount>
 bool Contains(const CodePointRange (&ranges)[kCount], utf8proc_int32_t c) {
-  const auto* const after = std::upper_bound(
-      std::begin(ranges), std::end(ranges), c,
-      [](utf8proc_int32_t value, const CodePointRange& range) { return value < range.first; });
+  const auto* const after =
+      std::upper_bound(std::begin(ranges), std::end(ranges), c,
+                       [](utf8proc_int32_t value, const CodePointRange& range) { return value < range.first; });
   return after != std::begin(ranges) && c <= std::prev(after)->last;
 }
 
@@ -188,15 +181,12 @@ Kind KindOf(utf8proc_int32_t c) {
     case UTF8PROC_CATEGORY_NO:
       return Kind::kNumber;
     default:
-      return Contains(kRecentLetters, c)   ? Kind::kLetter
-             : Contains(kRecentNumbers, c) ? Kind::kNumber
-                                           : Kind::kOther;
+      return Contains(kRecentLetters, c) ? Kind::kLetter : Contains(kRecentNumbers, c) ? Kind::kNumber : Kind::kOther;
   }
 }
 
 bool BeginsWith(const CodePoints& text, size_t at, absl::string_view ascii) {
-  return text.size() - at >= ascii.size() &&
-         std::equal(ascii.begin(), ascii.end(), text.begin() + at);
+  return text.size() - at >= ascii.size() && std::equal(ascii.begin(), ascii.end(), text.begin() + at);
 }
 
 // A stretch of code points, from `begin` to before `end`.
@@ -297,15 +287,13 @@ absl::Status ClipTokenizer::ReadMerges(const std::string& folder, const Vocabula
     if (left == vocabulary.end() || right == vocabulary.end() || merged == vocabulary.end()) {
       return Fault(kName, absl::StrCat("line ", line_number, " merges what vocab.json lacks"));
     }
-    const uint64_t key =
-        static_cast<uint64_t>(left->second) << 32 | static_cast<uint32_t>(right->second);
+    const uint64_t key = static_cast<uint64_t>(left->second) << 32 | static_cast<uint32_t>(right->second);
     merges_[key] = {line_number, merged->second};
   }
   return absl::OkStatus();
 }
 
-absl::Status ClipTokenizer::ReadSpecialTokens(const std::string& folder,
-                                              const Vocabulary& vocabulary) {
+absl::Status ClipTokenizer::ReadSpecialTokens(const std::string& folder, const Vocabulary& vocabulary) {
   nlohmann::json files[2];
   const char* const names[] = {"special_tokens_map.json", "tokenizer_config.json"};
   for (int i = 0; i < 2; ++i) {
@@ -314,10 +302,9 @@ absl::Status ClipTokenizer::ReadSpecialTokens(const std::string& folder,
       ABSL_ASSIGN_OR_RETURN(files[i], ParseObject(names[i], *text));
     }
   }
-  const std::tuple<const char*, absl::string_view, int32_t*> tokens[] = {
-      {"bos_token", kDefaultBegin, &begin_id_},
-      {"eos_token", kDefaultEnd, &end_id_},
-      {"pad_token", kDefaultEnd, &pad_id_}};
+  const std::tuple<const char*, absl::string_view, int32_t*> tokens[] = {{"bos_token", kDefaultBegin, &begin_id_},
+                                                                         {"eos_token", kDefaultEnd, &end_id_},
+                                                                         {"pad_token", kDefaultEnd, &pad_id_}};
   for (const auto& [key, default_text, id] : tokens) {
     std::string text(default_text);
     for (int i = 0; i < 2; ++i) {
@@ -326,8 +313,7 @@ absl::Status ClipTokenizer::ReadSpecialTokens(const std::string& folder,
         continue;
       }
       // Some files have an object with the text inside.
-      const nlohmann::json value =
-          found->is_object() ? found->value("content", nlohmann::json()) : *found;
+      const nlohmann::json value = found->is_object() ? found->value("content", nlohmann::json()) : *found;
       if (!value.is_string() || value.get_ref<const std::string&>().empty()) {
         return Fault(names[i], absl::StrCat("has no text for ", key));
       }
@@ -414,9 +400,7 @@ void ClipTokenizer::AppendWord(absl::string_view word, std::vector<int64_t>& ids
     int32_t rank;
     int position;
     int32_t id;
-    bool operator<(const Pair& other) const {
-      return std::tie(rank, position) > std::tie(other.rank, other.position);
-    }
+    bool operator<(const Pair& other) const { return std::tie(rank, position) > std::tie(other.rank, other.position); }
   };
   const int count = static_cast<int>(word.size());
   std::vector<Token> tokens(word.size());

@@ -32,8 +32,7 @@ namespace hotlora {
 // models/clip/tokenization_clip.py
 class ClipTokenizer {
  public:
-  static constexpr size_t kPaddedLength =
-      77;  // what the text encoders take: max_position_embeddings
+  static constexpr size_t kPaddedLength = 77;  // what the text encoders take: max_position_embeddings
 
   // Reads vocab.json, merges.txt, and of special_tokens_map.json and tokenizer_config.json, where
   // they exist, the special tokens. FailedPrecondition names the file and what is wrong with it:

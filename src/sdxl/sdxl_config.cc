@@ -48,8 +48,7 @@ class ConfigReader {
     if (value == nullptr) {
       return 1.0;
     }
-    if (!value->is_number() || !(value->get<double>() > 0.0) ||
-        !std::isfinite(value->get<double>())) {
+    if (!value->is_number() || !(value->get<double>() > 0.0) || !std::isfinite(value->get<double>())) {
       Fault(key, *value, "a number above 0");
       return 1.0;
     }
@@ -87,8 +86,7 @@ class ConfigReader {
   }
 
   // The names under `key`, each of which must be one of `allowed`.
-  std::vector<std::string> Names(const std::string& key, size_t levels,
-                                 const std::vector<std::string>& allowed) {
+  std::vector<std::string> Names(const std::string& key, size_t levels, const std::vector<std::string>& allowed) {
     std::vector<std::string> names;
     const Json* value = Require(key);
     if (value != nullptr && (!value->is_array() || value->size() != levels)) {
@@ -101,8 +99,7 @@ class ConfigReader {
         continue;
       }
       const Json& entry = (*value)[i];
-      if (!entry.is_string() ||
-          std::find(allowed.begin(), allowed.end(), entry.get<std::string>()) == allowed.end()) {
+      if (!entry.is_string() || std::find(allowed.begin(), allowed.end(), entry.get<std::string>()) == allowed.end()) {
         Fault(key, entry, absl::StrJoin(allowed, " or "));
       } else {
         names.back() = entry.get<std::string>();
@@ -168,8 +165,7 @@ class ConfigReader {
   }
 
   int64_t ToInteger(const std::string& key, const Json& value, int64_t most) {
-    if (!value.is_number_integer() || value.get<double>() < 1 ||
-        value.get<double>() > static_cast<double>(most)) {
+    if (!value.is_number_integer() || value.get<double>() < 1 || value.get<double>() > static_cast<double>(most)) {
       Fault(key, value, absl::StrCat("an integer from 1 to ", most));
       return 1;
     }
@@ -196,8 +192,7 @@ TextEncoderConfig ParseTextEncoder(ConfigReader reader, bool projected) {
   if (activation != nullptr && *activation == "quick_gelu") {
     config.activation = TextEncoderConfig::Activation::kQuickGelu;
   } else if (activation == nullptr || *activation != "gelu") {
-    reader.Fault("hidden_act", activation == nullptr ? Json() : *activation,
-                 "\"gelu\" or \"quick_gelu\"");
+    reader.Fault("hidden_act", activation == nullptr ? Json() : *activation, "\"gelu\" or \"quick_gelu\"");
   }
   reader.Check(config.width % config.heads == 0, "num_attention_heads does not divide hidden_size");
   reader.Check(config.layers >= 2, "num_hidden_layers must be at least 2");
@@ -219,12 +214,11 @@ void RefuseUnsupported(ConfigReader& reader) {
   reader.Only("conv_in_kernel", 3);
   reader.Only("conv_out_kernel", 3);
   for (const char* key :
-       {"center_input_sample", "class_embed_type", "class_embeddings_concat",
-        "cross_attention_norm", "dual_cross_attention", "encoder_hid_dim", "encoder_hid_dim_type",
-        "mid_block_only_cross_attention", "num_attention_heads", "num_class_embeds",
-        "only_cross_attention", "resnet_skip_time_act", "reverse_transformer_layers_per_block",
-        "time_cond_proj_dim", "time_embedding_act_fn", "time_embedding_dim", "timestep_post_act",
-        "upcast_attention"}) {
+       {"center_input_sample", "class_embed_type", "class_embeddings_concat", "cross_attention_norm",
+        "dual_cross_attention", "encoder_hid_dim", "encoder_hid_dim_type", "mid_block_only_cross_attention",
+        "num_attention_heads", "num_class_embeds", "only_cross_attention", "resnet_skip_time_act",
+        "reverse_transformer_layers_per_block", "time_cond_proj_dim", "time_embedding_act_fn", "time_embedding_dim",
+        "timestep_post_act", "upcast_attention"}) {
     reader.Absent(key);
   }
 }
@@ -232,14 +226,12 @@ void RefuseUnsupported(ConfigReader& reader) {
 void ParseLevels(ConfigReader& reader, UnetConfig& config) {
   const std::vector<int64_t> channels = reader.Levels("block_out_channels");
   const size_t count = channels.size();
-  const std::vector<int64_t> depth =
-      reader.PerLevel("transformer_layers_per_block", count, kMaxDepth);
+  const std::vector<int64_t> depth = reader.PerLevel("transformer_layers_per_block", count, kMaxDepth);
   // The key is misnamed in diffusers: for this model it holds the number of heads.
   const std::vector<int64_t> heads = reader.PerLevel("attention_head_dim", count, kMaxWidth);
   const std::vector<std::string> down =
       reader.Names("down_block_types", count, {"DownBlock2D", "CrossAttnDownBlock2D"});
-  const std::vector<std::string> up =
-      reader.Names("up_block_types", count, {"UpBlock2D", "CrossAttnUpBlock2D"});
+  const std::vector<std::string> up = reader.Names("up_block_types", count, {"UpBlock2D", "CrossAttnUpBlock2D"});
   for (size_t i = 0; i < count; ++i) {
     UnetLevel level;
     level.channels = channels[i];
@@ -248,12 +240,10 @@ void ParseLevels(ConfigReader& reader, UnetConfig& config) {
     level.down_attention = down[i] == "CrossAttnDownBlock2D";
     level.up_attention = up[count - 1 - i] == "CrossAttnUpBlock2D";  // listed innermost first
     config.levels.push_back(level);
-    reader.Check(
-        level.channels % config.groups == 0,
-        absl::StrCat("norm_num_groups does not divide block_out_channels ", level.channels));
-    reader.Check(
-        level.channels % level.heads == 0,
-        absl::StrCat("attention_head_dim does not divide block_out_channels ", level.channels));
+    reader.Check(level.channels % config.groups == 0,
+                 absl::StrCat("norm_num_groups does not divide block_out_channels ", level.channels));
+    reader.Check(level.channels % level.heads == 0,
+                 absl::StrCat("attention_head_dim does not divide block_out_channels ", level.channels));
   }
   reader.Check(channels.front() % 2 == 0, "block_out_channels must begin with an even number");
 }
@@ -282,8 +272,7 @@ UnetConfig ParseUnet(ConfigReader reader) {
   return config;
 }
 
-std::vector<double> ParseLatentStatistics(ConfigReader& reader, const std::string& key,
-                                          int64_t channels) {
+std::vector<double> ParseLatentStatistics(ConfigReader& reader, const std::string& key, int64_t channels) {
   const Json* value = reader.Find(key);
   if (value == nullptr) {
     return {};
@@ -318,8 +307,7 @@ VaeConfig ParseVae(ConfigReader reader) {
   reader.Only("act_fn", "silu");
   reader.Only("mid_block_add_attention", true);
   reader.Absent("shift_factor");
-  reader.Check(config.out_channels == 3,
-               absl::StrCat("out_channels is ", config.out_channels, ", must be 3"));
+  reader.Check(config.out_channels == 3, absl::StrCat("out_channels is ", config.out_channels, ", must be 3"));
   reader.Check(config.latents_mean.size() == config.latents_std.size(),
                "latents_mean and latents_std must be given together");
   for (int64_t channels : config.channels) {
@@ -337,17 +325,14 @@ void CheckTogether(const SdxlConfig& config, std::vector<std::string>& errors) {
     }
   };
   check(config.unet.cross_attention_width, "unet: cross_attention_dim",
-        config.text_encoder.width + config.text_encoder_2.width,
-        "the text encoders' hidden_size together");
+        config.text_encoder.width + config.text_encoder_2.width, "the text encoders' hidden_size together");
   check(config.unet.addition_in, "unet: projection_class_embeddings_input_dim",
         config.text_encoder_2.projection + 6 * config.unet.size_id_width,
         "projection_dim + 6 * addition_time_embed_dim");
-  check(config.unet.in_channels, "unet: in_channels", config.vae.latent_channels,
-        "vae: latent_channels");
-  check(config.unet.out_channels, "unet: out_channels", config.vae.latent_channels,
-        "vae: latent_channels");
-  check(config.text_encoder.positions, "text_encoder: max_position_embeddings",
-        config.text_encoder_2.positions, "text_encoder_2: max_position_embeddings");
+  check(config.unet.in_channels, "unet: in_channels", config.vae.latent_channels, "vae: latent_channels");
+  check(config.unet.out_channels, "unet: out_channels", config.vae.latent_channels, "vae: latent_channels");
+  check(config.text_encoder.positions, "text_encoder: max_position_embeddings", config.text_encoder_2.positions,
+        "text_encoder_2: max_position_embeddings");
 }
 
 }  // namespace
@@ -355,22 +340,20 @@ void CheckTogether(const SdxlConfig& config, std::vector<std::string>& errors) {
 absl::StatusOr<SdxlConfig> ParseSdxlConfig(const Checkpoint& checkpoint) {
   std::vector<std::string> errors;
   SdxlConfig config;
-  config.text_encoder = ParseTextEncoder(
-      {"text_encoder/config.json", checkpoint.text_encoder_config, errors}, /*projected=*/false);
-  config.text_encoder_2 = ParseTextEncoder(
-      {"text_encoder_2/config.json", checkpoint.text_encoder_2_config, errors}, /*projected=*/true);
+  config.text_encoder =
+      ParseTextEncoder({"text_encoder/config.json", checkpoint.text_encoder_config, errors}, /*projected=*/false);
+  config.text_encoder_2 =
+      ParseTextEncoder({"text_encoder_2/config.json", checkpoint.text_encoder_2_config, errors}, /*projected=*/true);
   config.unet = ParseUnet({"unet/config.json", checkpoint.unet_config, errors});
   config.vae = ParseVae({"vae/config.json", checkpoint.vae_config, errors});
   config.force_zeros_for_empty_prompt =
-      ConfigReader("model_index.json", checkpoint.model_index, errors)
-          .Flag("force_zeros_for_empty_prompt", true);
+      ConfigReader("model_index.json", checkpoint.model_index, errors).Flag("force_zeros_for_empty_prompt", true);
   if (errors.empty()) {
     CheckTogether(config, errors);
   }
   if (!errors.empty()) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED",
-        absl::StrCat("the model's configs cannot be used: ", absl::StrJoin(errors, "; ")));
+    return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED",
+                     absl::StrCat("the model's configs cannot be used: ", absl::StrJoin(errors, "; ")));
   }
   return config;
 }

@@ -28,37 +28,31 @@ absl::Status CheckComplete(const Checkpoint& checkpoint) {
   if (faults.empty()) {
     return absl::OkStatus();
   }
-  return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED",
-                   absl::StrJoin(faults, "; "));
+  return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED", absl::StrJoin(faults, "; "));
 }
 
 // Every id of the tokenizer must be a row of its encoder's table.
-absl::Status CheckTokenizer(const char* name, const ClipTokenizer& tokenizer,
-                            const TextEncoderConfig& config) {
+absl::Status CheckTokenizer(const char* name, const ClipTokenizer& tokenizer, const TextEncoderConfig& config) {
   if (tokenizer.vocabulary_size() > static_cast<size_t>(config.vocab_size) ||
       ClipTokenizer::kPaddedLength > static_cast<size_t>(config.positions)) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED",
-        absl::StrCat(name, " has ", tokenizer.vocabulary_size(), " tokens and pads to ",
-                     ClipTokenizer::kPaddedLength, ", but its text encoder takes ids below ",
-                     config.vocab_size, " and ", config.positions, " of them"));
+    return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED",
+                     absl::StrCat(name, " has ", tokenizer.vocabulary_size(), " tokens and pads to ",
+                                  ClipTokenizer::kPaddedLength, ", but its text encoder takes ids below ",
+                                  config.vocab_size, " and ", config.positions, " of them"));
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SdxlModel>> SdxlModel::Load(const std::string& folder,
-                                                           ComputePlace place) {
+absl::StatusOr<std::unique_ptr<SdxlModel>> SdxlModel::Load(const std::string& folder, ComputePlace place) {
   ABSL_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(folder));
   ABSL_ASSIGN_OR_RETURN(SdxlConfig config, ParseSdxlConfig(checkpoint));
   std::unique_ptr<SdxlModel> model(new SdxlModel(place, std::move(config)));
   ABSL_ASSIGN_OR_RETURN(model->tokenizer_, ClipTokenizer::Load(checkpoint.tokenizer_folder));
   ABSL_ASSIGN_OR_RETURN(model->tokenizer_2_, ClipTokenizer::Load(checkpoint.tokenizer_2_folder));
-  ABSL_RETURN_IF_ERROR(
-      CheckTokenizer("tokenizer", *model->tokenizer_, model->config_.text_encoder));
-  ABSL_RETURN_IF_ERROR(
-      CheckTokenizer("tokenizer_2", *model->tokenizer_2_, model->config_.text_encoder_2));
+  ABSL_RETURN_IF_ERROR(CheckTokenizer("tokenizer", *model->tokenizer_, model->config_.text_encoder));
+  ABSL_RETURN_IF_ERROR(CheckTokenizer("tokenizer_2", *model->tokenizer_2_, model->config_.text_encoder_2));
   ABSL_RETURN_IF_ERROR(GuardTorch("model load", [&] { return model->BuildNetworks(checkpoint); }));
   model->scheduler_config_ = std::move(checkpoint.scheduler_config);
   model->sha256_ = std::move(checkpoint.sha256);

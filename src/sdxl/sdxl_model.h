@@ -32,8 +32,7 @@ class SdxlModel {
   // place.vae_dtype(). FailedPrecondition lists at once every config value that is not supported,
   // or every tensor of all components that is missing, surplus or wrongly shaped; other errors are
   // ReadCheckpoint's, the tokenizers' and GuardTorch's.
-  static absl::StatusOr<std::unique_ptr<SdxlModel>> Load(const std::string& folder,
-                                                         ComputePlace place);
+  static absl::StatusOr<std::unique_ptr<SdxlModel>> Load(const std::string& folder, ComputePlace place);
 
   SdxlModel(const SdxlModel&) = delete;
   SdxlModel& operator=(const SdxlModel&) = delete;

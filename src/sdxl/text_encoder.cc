@@ -1,12 +1,12 @@
 #include "src/sdxl/text_encoder.h"
 
+#include <algorithm>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/stack.h>
-
-#include <algorithm>
 
 #include "src/nn/attention.h"
 
@@ -16,8 +16,8 @@ namespace {
 // Where the text of one row ends. With eos_token_id 2, a value that old configs carry by mistake,
 // transformers takes the largest id, which is the end token's.
 int64_t EndPosition(const int64_t* ids, int64_t tokens, int64_t eos_token_id) {
-  const int64_t* end = eos_token_id == 2 ? std::max_element(ids, ids + tokens)
-                                         : std::find(ids, ids + tokens, eos_token_id);
+  const int64_t* end =
+      eos_token_id == 2 ? std::max_element(ids, ids + tokens) : std::find(ids, ids + tokens, eos_token_id);
   return end == ids + tokens ? 0 : end - ids;
 }
 
@@ -37,35 +37,27 @@ at::Tensor TextEncoder::Layer::forward(at::Tensor x, const TextEncoderConfig& co
   at::Tensor h = AttendHeads(qkv[0], qkv[1], qkv[2], config.heads, Masking::kCausal);
   x = out_proj.forward(h).add_(x);  // [rows, tokens, width]
   h = fc1.forward(layer_norm2.forward(x));
-  h = config.activation == TextEncoderConfig::Activation::kQuickGelu
-          ? at::sigmoid(h * 1.702).mul_(h)
-          : at::gelu(h);
+  h = config.activation == TextEncoderConfig::Activation::kQuickGelu ? at::sigmoid(h * 1.702).mul_(h) : at::gelu(h);
   return fc2.forward(h).add_(x);
 }
 
-TextEncoder::TextEncoder(const ParameterScope& scope, const TextEncoderConfig& config)
-    : config_(config) {
+TextEncoder::TextEncoder(const ParameterScope& scope, const TextEncoderConfig& config) : config_(config) {
   const ParameterScope model = scope.In("text_model");
-  token_embedding_ =
-      model.Take("embeddings.token_embedding.weight", {config.vocab_size, config.width});
-  position_embedding_ =
-      model.Take("embeddings.position_embedding.weight", {config.positions, config.width});
+  token_embedding_ = model.Take("embeddings.token_embedding.weight", {config.vocab_size, config.width});
+  position_embedding_ = model.Take("embeddings.position_embedding.weight", {config.positions, config.width});
   for (int64_t i = 0; i < config.layers; ++i) {
     layers_.emplace_back(model.In("encoder.layers", i), config);
   }
-  final_layer_norm_ =
-      LayerNorm(model.In("final_layer_norm"), config.width, config.layer_norm_epsilon);
+  final_layer_norm_ = LayerNorm(model.In("final_layer_norm"), config.width, config.layer_norm_epsilon);
   if (config.projection > 0) {
-    text_projection_ =
-        Linear(scope.In("text_projection"), config.width, config.projection, Linear::Bias::kNone);
+    text_projection_ = Linear(scope.In("text_projection"), config.width, config.projection, Linear::Bias::kNone);
   }
 }
 
 TextEncoding TextEncoder::forward(const at::Tensor& ids, int64_t clip_skip) const {
-  TORCH_CHECK(clip_skip >= 0 && clip_skip < config_.layers, "clip_skip must be 0 to ",
-              config_.layers - 1, ", got ", clip_skip);
-  const int64_t wanted =
-      config_.layers - 1 - clip_skip;  // layers run before the hidden state is taken
+  TORCH_CHECK(clip_skip >= 0 && clip_skip < config_.layers, "clip_skip must be 0 to ", config_.layers - 1, ", got ",
+              clip_skip);
+  const int64_t wanted = config_.layers - 1 - clip_skip;  // layers run before the hidden state is taken
   const int64_t needed = config_.projection > 0 ? config_.layers : wanted;
   TextEncoding encoding;
   at::Tensor h = Embed(ids);  // [rows, tokens, width]
@@ -84,17 +76,16 @@ TextEncoding TextEncoder::forward(const at::Tensor& ids, int64_t clip_skip) cons
 }
 
 at::Tensor TextEncoder::Embed(const at::Tensor& ids) const {
-  TORCH_CHECK(ids.dim() == 2 && ids.size(1) <= config_.positions, "ids must be [rows, at most ",
-              config_.positions, "], got ", ids.sizes());
+  TORCH_CHECK(ids.dim() == 2 && ids.size(1) <= config_.positions, "ids must be [rows, at most ", config_.positions,
+              "], got ", ids.sizes());
   // An index outside the table would end a CUDA context, so it is caught here.
   const at::Tensor contiguous = ids.contiguous();
   const int64_t* data = contiguous.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < contiguous.numel(); ++i) {
-    TORCH_CHECK(data[i] >= 0 && data[i] < config_.vocab_size, "token id ", data[i],
-                " outside the vocabulary of ", config_.vocab_size);
+    TORCH_CHECK(data[i] >= 0 && data[i] < config_.vocab_size, "token id ", data[i], " outside the vocabulary of ",
+                config_.vocab_size);
   }
-  const at::Tensor tokens =
-      at::embedding(token_embedding_, contiguous.to(token_embedding_.device()));
+  const at::Tensor tokens = at::embedding(token_embedding_, contiguous.to(token_embedding_.device()));
   return tokens + position_embedding_.narrow(0, 0, ids.size(1));
 }
 
@@ -106,8 +97,7 @@ at::Tensor TextEncoder::Pool(const at::Tensor& hidden, const at::Tensor& ids) co
   for (int64_t row = 0; row < ids.size(0); ++row) {
     ends.push_back(hidden[row][EndPosition(data + row * tokens, tokens, config_.eos_token_id)]);
   }
-  return text_projection_.forward(
-      final_layer_norm_.forward(at::stack(ends)));  // [rows, projection]
+  return text_projection_.forward(final_layer_norm_.forward(at::stack(ends)));  // [rows, projection]
 }
 
 }  // namespace hotlora

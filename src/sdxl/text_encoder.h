@@ -1,10 +1,10 @@
 #ifndef HOTLORA_SRC_SDXL_TEXT_ENCODER_H_
 #define HOTLORA_SRC_SDXL_TEXT_ENCODER_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "src/nn/linear.h"
 #include "src/nn/norm.h"

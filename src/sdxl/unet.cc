@@ -1,9 +1,9 @@
 #include "src/sdxl/unet.h"
 
+#include <utility>
+
 #include <ATen/ops/cat.h>
 #include <ATen/ops/silu.h>
-
-#include <utility>
 
 namespace hotlora {
 
@@ -11,8 +11,7 @@ Unet::Unet(const ParameterScope& scope, const UnetConfig& config) : config_(conf
   const int64_t outermost = config.levels.front().channels;
   conv_in_ = Conv2d(scope.In("conv_in"), {config.in_channels, outermost});
   time_embedding_ = TimestepEmbedding(scope.In("time_embedding"), outermost, config.time_width());
-  add_embedding_ =
-      TimestepEmbedding(scope.In("add_embedding"), config.addition_in, config.time_width());
+  add_embedding_ = TimestepEmbedding(scope.In("add_embedding"), config.addition_in, config.time_width());
   for (size_t level = 0; level < config.levels.size(); ++level) {
     down_blocks_.push_back(MakeDownBlock(scope.In("down_blocks", level), level));
   }
@@ -20,8 +19,7 @@ Unet::Unet(const ParameterScope& scope, const UnetConfig& config) : config_(conf
   for (size_t i = 0; i < config.levels.size(); ++i) {
     up_blocks_.push_back(MakeUpBlock(scope.In("up_blocks", i), config.levels.size() - 1 - i));
   }
-  conv_norm_out_ =
-      GroupNorm(scope.In("conv_norm_out"), outermost, config.groups, config.norm_epsilon);
+  conv_norm_out_ = GroupNorm(scope.In("conv_norm_out"), outermost, config.groups, config.norm_epsilon);
   conv_out_ = Conv2d(scope.In("conv_out"), {outermost, config.out_channels});
 }
 
@@ -30,8 +28,8 @@ ResnetBlock Unet::MakeResnet(const ParameterScope& scope, int64_t in, int64_t ou
 }
 
 Transformer2d Unet::MakeTransformer(const ParameterScope& scope, const UnetLevel& level) const {
-  return Transformer2d(scope, {level.channels, config_.cross_attention_width, level.heads,
-                               level.transformer_depth, config_.groups});
+  return Transformer2d(
+      scope, {level.channels, config_.cross_attention_width, level.heads, level.transformer_depth, config_.groups});
 }
 
 Unet::DownBlock Unet::MakeDownBlock(const ParameterScope& scope, size_t level) const {
@@ -85,15 +83,12 @@ Unet::UpBlock Unet::MakeUpBlock(const ParameterScope& scope, size_t level) const
 at::Tensor Unet::EmbedTime(const UnetInput& input, const Tap& tap) const {
   const at::ScalarType dtype = input.sample.scalar_type();
   const int64_t rows = input.sample.size(0);
-  SinusoidOptions sinusoid{config_.levels.front().channels, config_.cosine_first,
-                           config_.frequency_shift};
-  at::Tensor time = time_embedding_.forward(
-      SinusoidEmbedding(input.timesteps, sinusoid).to(dtype));  // [rows, time width]
+  SinusoidOptions sinusoid{config_.levels.front().channels, config_.cosine_first, config_.frequency_shift};
+  at::Tensor time =
+      time_embedding_.forward(SinusoidEmbedding(input.timesteps, sinusoid).to(dtype));  // [rows, time width]
   sinusoid.width = config_.size_id_width;
-  at::Tensor sizes =
-      SinusoidEmbedding(input.time_ids.flatten(), sinusoid).to(dtype);  // [rows * 6, size id width]
-  at::Tensor added = add_embedding_.forward(
-      at::cat({input.pooled, sizes.view({rows, -1})}, 1));  // [rows, time width]
+  at::Tensor sizes = SinusoidEmbedding(input.time_ids.flatten(), sinusoid).to(dtype);  // [rows * 6, size id width]
+  at::Tensor added = add_embedding_.forward(at::cat({input.pooled, sizes.view({rows, -1})}, 1));  // [rows, time width]
   if (tap) {
     tap("time_embedding", time);
     tap("add_embedding", added);
@@ -111,8 +106,8 @@ at::Tensor Unet::forward(const UnetInput& input, const Tap& tap) const {
   at::Tensor time = EmbedTime(input, tap);
   time = at::silu_(time);
 
-  at::Tensor h = conv_in_.forward(
-      input.sample.contiguous(at::MemoryFormat::ChannelsLast));  // [rows, c0, height, width]
+  at::Tensor h =
+      conv_in_.forward(input.sample.contiguous(at::MemoryFormat::ChannelsLast));  // [rows, c0, height, width]
   watch("conv_in", h);
   std::vector<at::Tensor> skips{h};
   for (size_t level = 0; level < down_blocks_.size(); ++level) {
@@ -151,8 +146,7 @@ at::Tensor Unet::forward(const UnetInput& input, const Tap& tap) const {
     }
     watch("up_blocks." + std::to_string(level), h);
   }
-  return conv_out_.forward(conv_norm_out_.forward_silu(h))
-      .contiguous();  // [rows, out channels, height, width]
+  return conv_out_.forward(conv_norm_out_.forward_silu(h)).contiguous();  // [rows, out channels, height, width]
 }
 
 }  // namespace hotlora

@@ -1,12 +1,12 @@
 #ifndef HOTLORA_SRC_SDXL_UNET_H_
 #define HOTLORA_SRC_SDXL_UNET_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <functional>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "src/nn/conv2d.h"
 #include "src/nn/norm.h"

@@ -1,10 +1,10 @@
 #include "src/sdxl/vae_decoder.h"
 
+#include <utility>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/tensor.h>
-
-#include <utility>
 
 namespace hotlora {
 namespace {
@@ -30,10 +30,8 @@ VaeDecoder::VaeDecoder(const ParameterScope& scope, const VaeConfig& config) : c
 
   const ParameterScope mid = decoder.In("mid_block");
   mid_block_.first = MakeResnet(mid.In("resnets.0"), innermost, innermost);
-  mid_block_.group_norm =
-      GroupNorm(mid.In("attentions.0.group_norm"), innermost, config.groups, kNormEpsilon);
-  mid_block_.attention =
-      SelfAttention(mid.In("attentions.0"), innermost, /*heads=*/1, Linear::Bias::kPresent);
+  mid_block_.group_norm = GroupNorm(mid.In("attentions.0.group_norm"), innermost, config.groups, kNormEpsilon);
+  mid_block_.attention = SelfAttention(mid.In("attentions.0"), innermost, /*heads=*/1, Linear::Bias::kPresent);
   mid_block_.second = MakeResnet(mid.In("resnets.1"), innermost, innermost);
 
   int64_t in = innermost;
@@ -74,16 +72,14 @@ at::Tensor VaeDecoder::RunMidBlock(at::Tensor h) const {
   h = mid_block_.first.forward(h, {});
   const int64_t rows = h.size(0), channels = h.size(1), height = h.size(2), width = h.size(3);
   at::Tensor tokens = mid_block_.group_norm.forward(h);
-  tokens = tokens.permute({0, 2, 3, 1})
-               .reshape({rows, height * width, channels});  // a view: channels_last
+  tokens = tokens.permute({0, 2, 3, 1}).reshape({rows, height * width, channels});  // a view: channels_last
   tokens = mid_block_.attention.forward(tokens);
   h = tokens.view({rows, height, width, channels}).permute({0, 3, 1, 2}).add_(h);
   return mid_block_.second.forward(h, {});  // [rows, channels, height, width]
 }
 
 at::Tensor VaeDecoder::forward(const at::Tensor& latents) const {
-  at::Tensor h = Unscale(latents).contiguous(
-      at::MemoryFormat::ChannelsLast);  // [rows, latent channels, height, width]
+  at::Tensor h = Unscale(latents).contiguous(at::MemoryFormat::ChannelsLast);  // [rows, latent channels, height, width]
   if (post_quant_conv_) {
     h = post_quant_conv_->forward(h);
   }
@@ -96,8 +92,7 @@ at::Tensor VaeDecoder::forward(const at::Tensor& latents) const {
       h = block.upsampler->forward(h, 2 * h.size(2), 2 * h.size(3));
     }
   }
-  h = conv_out_.forward(conv_norm_out_.forward_silu(h))
-          .contiguous();  // [rows, 3, height * factor, width * factor]
+  h = conv_out_.forward(conv_norm_out_.forward_silu(h)).contiguous();  // [rows, 3, height * factor, width * factor]
   TORCH_CHECK(at::isfinite(h).all().item<bool>(), "the VAE put out values that are not finite");
   return h;
 }

@@ -1,10 +1,10 @@
 #ifndef HOTLORA_SRC_SDXL_VAE_DECODER_H_
 #define HOTLORA_SRC_SDXL_VAE_DECODER_H_
 
-#include <ATen/core/Tensor.h>
-
 #include <optional>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "src/nn/attention.h"
 #include "src/nn/conv2d.h"

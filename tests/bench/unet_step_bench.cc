@@ -8,9 +8,6 @@
 // The inputs file holds sample, timesteps, encoder_hidden_states, pooled and time_ids (unet.h,
 // UnetInput).
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-
 #include <chrono>
 #include <ctime>
 #include <fstream>
@@ -19,6 +16,8 @@
 #include <sstream>
 #include <string>
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
 
 #include "src/sdxl/sdxl_model.h"
@@ -49,9 +48,8 @@ int Run(const std::string& folder, const std::string& inputs, const ComputePlace
   }
   TensorMap t = LoadTensors(inputs);
   auto compute = [&](const char* name) { return t.at(name).to(place.device, place.dtype); };
-  const UnetInput input{compute("sample"), t.at("timesteps").to(place.device),
-                        compute("encoder_hidden_states"), compute("pooled"),
-                        t.at("time_ids").to(place.device)};
+  const UnetInput input{compute("sample"), t.at("timesteps").to(place.device), compute("encoder_hidden_states"),
+                        compute("pooled"), t.at("time_ids").to(place.device)};
   std::cout << "ready" << std::endl;
   std::string line;
   while (std::getline(std::cin, line)) {
@@ -63,8 +61,7 @@ int Run(const std::string& folder, const std::string& inputs, const ComputePlace
     } else if (command == "output") {
       const at::Tensor output = (*model)->unet().forward(input).to(at::kFloat).cpu().contiguous();
       std::ofstream(argument, std::ios::binary)
-          .write(static_cast<const char*>(output.const_data_ptr()),
-                 static_cast<std::streamsize>(output.nbytes()));
+          .write(static_cast<const char*>(output.const_data_ptr()), static_cast<std::streamsize>(output.nbytes()));
       std::cout << "written" << std::endl;
     }
   }

@@ -1,12 +1,12 @@
 #ifndef HOTLORA_TESTS_NN_RANDOM_PARAMETERS_H_
 #define HOTLORA_TESTS_NN_RANDOM_PARAMETERS_H_
 
-#include <ATen/ATen.h>
-
 #include <cmath>
 #include <map>
 #include <string>
 #include <vector>
+
+#include <ATen/ATen.h>
 
 #include "src/nn/parameter_source.h"
 
@@ -22,10 +22,8 @@ class RandomParameters : public ParameterSource {
     return taken[name] = at::randn(shape) * 0.3 + 0.5;
   }
 
-  at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape,
-                              bool has_bias) override {
-    at::Tensor weight =
-        at::randn(shape) / std::sqrt(static_cast<double>(at::randn(shape)[0].numel()));
+  at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape, bool has_bias) override {
+    at::Tensor weight = at::randn(shape) / std::sqrt(static_cast<double>(at::randn(shape)[0].numel()));
     if (shape.size() == 4) {
       weight = weight.contiguous(at::MemoryFormat::ChannelsLast);
     }

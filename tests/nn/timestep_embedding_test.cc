@@ -1,9 +1,9 @@
 #include "src/nn/timestep_embedding.h"
 
+#include <cmath>
+
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "tests/golden_support.h"
 
@@ -20,10 +20,8 @@ TEST(TimestepEmbeddingTest, SinusoidsFollowTheFormula) {
         for (int i = 0; i < 4; ++i) {
           const double angle = values[n] * std::exp(-std::log(10000.0) * i / (4 - shift));
           // float32 angles up to 999 are off by up to 6e-5.
-          EXPECT_NEAR(y[n][i].item<double>(), cosine_first ? std::cos(angle) : std::sin(angle),
-                      2e-4);
-          EXPECT_NEAR(y[n][4 + i].item<double>(), cosine_first ? std::sin(angle) : std::cos(angle),
-                      2e-4);
+          EXPECT_NEAR(y[n][i].item<double>(), cosine_first ? std::cos(angle) : std::sin(angle), 2e-4);
+          EXPECT_NEAR(y[n][4 + i].item<double>(), cosine_first ? std::sin(angle) : std::cos(angle), 2e-4);
         }
       }
     }

@@ -21,10 +21,8 @@ TEST(CheckpointParametersTest, StackedModulesAreRowsOfOneTensor) {
   c10::InferenceMode guard;
   ComponentWeights weights = SmallComponent();
   AdaptableModules modules;
-  CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet,
-                                  modules);
-  const at::Tensor stack =
-      parameters.TakeStackedWeights({"attn.to_q", "attn.to_k"}, {3, 4}, /*has_bias=*/false);
+  CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
+  const at::Tensor stack = parameters.TakeStackedWeights({"attn.to_q", "attn.to_k"}, {3, 4}, /*has_bias=*/false);
   EXPECT_EQ(stack.sizes(), at::IntArrayRef({6, 4}));
   ASSERT_EQ(modules.weights.size(), 2u);
   EXPECT_EQ(modules.table.modules[1].path, "attn.to_k");
@@ -39,8 +37,7 @@ TEST(CheckpointParametersTest, TakesALinearStoredAsAPointwiseConvolution) {
   c10::InferenceMode guard;
   ComponentWeights weights = SmallComponent();
   AdaptableModules modules;
-  CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet,
-                                  modules);
+  CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
   const at::Tensor weight = parameters.TakeModuleWeight("proj_in", {4, 4}, /*has_bias=*/true);
   EXPECT_EQ(weight.sizes(), at::IntArrayRef({4, 4}));
   EXPECT_EQ(modules.table.modules[0].weight_shape, std::vector<int64_t>({4, 4}));
@@ -51,8 +48,7 @@ TEST(CheckpointParametersTest, ConvolutionsAreChannelsLastAndCleanOnesAsStored) 
   c10::InferenceMode guard;
   ComponentWeights weights = SmallComponent();
   AdaptableModules modules;
-  CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet,
-                                  modules);
+  CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
   const at::Tensor weight = parameters.TakeModuleWeight("conv", {2, 3, 3, 3}, /*has_bias=*/true);
   EXPECT_TRUE(weight.is_contiguous(at::MemoryFormat::ChannelsLast));
   EXPECT_TRUE(modules.weights[0].clean.is_contiguous());

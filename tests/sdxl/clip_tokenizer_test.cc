@@ -34,10 +34,8 @@ TEST(ClipTokenizerTest, EqualsTheReferenceOnEveryPrompt) {
     for (std::string line; std::getline(stream, line); ++count) {
       const nlohmann::json one = nlohmann::json::parse(line);
       const std::string text = one["text"];
-      EXPECT_EQ(tokenizer->Encode(text).value(), one[name]["ids"].get<std::vector<int64_t>>())
-          << name << ": " << text;
-      EXPECT_EQ(tokenizer->EncodePadded(text).value(),
-                one[name]["ids_77"].get<std::vector<int64_t>>())
+      EXPECT_EQ(tokenizer->Encode(text).value(), one[name]["ids"].get<std::vector<int64_t>>()) << name << ": " << text;
+      EXPECT_EQ(tokenizer->EncodePadded(text).value(), one[name]["ids_77"].get<std::vector<int64_t>>())
           << name << ": " << text;
     }
     EXPECT_EQ(count, 294);
@@ -77,8 +75,7 @@ TEST(ClipTokenizerTest, CutsLongPromptsAfter75Tokens) {
 
 TEST(ClipTokenizerTest, RefusesTextThatIsNotUtf8) {
   const auto tokenizer = Load("tokenizer");
-  for (const char* text :
-       {"\xff", "a\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf5\x80\x80\x80", "<|endoftext|>\x80"}) {
+  for (const char* text : {"\xff", "a\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf5\x80\x80\x80", "<|endoftext|>\x80"}) {
     EXPECT_EQ(tokenizer->Encode(text).status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(tokenizer->EncodePadded(text).status().code(), absl::StatusCode::kInvalidArgument);
   }
@@ -120,8 +117,7 @@ class BrokenClipTokenizerTest : public testing::Test {
   void SetUp() override {
     folder_ = absl::StrCat(testing::TempDir(), "/tokenizer_", getpid());
     std::filesystem::remove_all(folder_);
-    std::filesystem::copy(Golden("pipeline/tokenizer"), folder_,
-                          std::filesystem::copy_options::recursive);
+    std::filesystem::copy(Golden("pipeline/tokenizer"), folder_, std::filesystem::copy_options::recursive);
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 

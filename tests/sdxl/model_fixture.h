@@ -1,10 +1,10 @@
 #ifndef HOTLORA_TESTS_SDXL_MODEL_FIXTURE_H_
 #define HOTLORA_TESTS_SDXL_MODEL_FIXTURE_H_
 
-#include <gtest/gtest.h>
-
 #include <memory>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "src/sdxl/sdxl_model.h"
 #include "tests/golden_support.h"
@@ -19,8 +19,7 @@ inline const SdxlModel& TinyModel(c10::ScalarType dtype = c10::ScalarType::Float
   static std::map<c10::ScalarType, std::unique_ptr<SdxlModel>> models;
   std::unique_ptr<SdxlModel>& model = models[dtype];
   if (model == nullptr) {
-    absl::StatusOr<std::unique_ptr<SdxlModel>> loaded =
-        SdxlModel::Load(TinyCheckpoint(), TestPlace(dtype));
+    absl::StatusOr<std::unique_ptr<SdxlModel>> loaded = SdxlModel::Load(TinyCheckpoint(), TestPlace(dtype));
     TORCH_CHECK(loaded.ok(), loaded.status().ToString());
     model = *std::move(loaded);
   }

@@ -96,24 +96,22 @@ TEST_P(SdxlConfigRefusalTest, NamesFileKeyAndValue) {
 
 INSTANTIATE_TEST_SUITE_P(
     Unet, SdxlConfigRefusalTest,
-    testing::Values(
-        Refusal{"addition_embed_type", "\"image\""}, Refusal{"act_fn", "\"gelu\""},
-        Refusal{"class_embed_type", "\"timestep\""}, Refusal{"use_linear_projection", "false"},
-        Refusal{"attention_type", "\"gated\""}, Refusal{"mid_block_type", "\"UNetMidBlock2D\""},
-        Refusal{"resnet_time_scale_shift", "\"scale_shift\""}, Refusal{"encoder_hid_dim", "768"},
-        Refusal{"num_attention_heads", "4"}, Refusal{"time_embedding_type", "\"fourier\""},
-        Refusal{"dual_cross_attention", "true"}, Refusal{"layers_per_block", "[2,2,2]"},
-        Refusal{"layers_per_block", "0"}, Refusal{"layers_per_block", "2.5"},
-        Refusal{"cross_attention_dim", "[24,24,24]"}, Refusal{"norm_eps", "-1"},
-        Refusal{"block_out_channels", "[]"}, Refusal{"block_out_channels", "\"wide\""},
-        Refusal{"attention_head_dim", "[2,2]"}, Refusal{"in_channels", "1e300"}));
+    testing::Values(Refusal{"addition_embed_type", "\"image\""}, Refusal{"act_fn", "\"gelu\""},
+                    Refusal{"class_embed_type", "\"timestep\""}, Refusal{"use_linear_projection", "false"},
+                    Refusal{"attention_type", "\"gated\""}, Refusal{"mid_block_type", "\"UNetMidBlock2D\""},
+                    Refusal{"resnet_time_scale_shift", "\"scale_shift\""}, Refusal{"encoder_hid_dim", "768"},
+                    Refusal{"num_attention_heads", "4"}, Refusal{"time_embedding_type", "\"fourier\""},
+                    Refusal{"dual_cross_attention", "true"}, Refusal{"layers_per_block", "[2,2,2]"},
+                    Refusal{"layers_per_block", "0"}, Refusal{"layers_per_block", "2.5"},
+                    Refusal{"cross_attention_dim", "[24,24,24]"}, Refusal{"norm_eps", "-1"},
+                    Refusal{"block_out_channels", "[]"}, Refusal{"block_out_channels", "\"wide\""},
+                    Refusal{"attention_head_dim", "[2,2]"}, Refusal{"in_channels", "1e300"}));
 
 TEST_F(SdxlConfigTest, RefusesUnknownBlockTypes) {
   checkpoint_->unet_config["down_block_types"][1] = "AttnDownBlock2D";
   checkpoint_->vae_config["up_block_types"][0] = "AttnUpDecoderBlock2D";
-  EXPECT_THAT(ErrorText(),
-              AllOf(HasSubstr("unet/config.json: down_block_types is \"AttnDownBlock2D\""),
-                    HasSubstr("vae/config.json: up_block_types is \"AttnUpDecoderBlock2D\"")));
+  EXPECT_THAT(ErrorText(), AllOf(HasSubstr("unet/config.json: down_block_types is \"AttnDownBlock2D\""),
+                                 HasSubstr("vae/config.json: up_block_types is \"AttnUpDecoderBlock2D\"")));
 }
 
 TEST_F(SdxlConfigTest, ListsEveryFaultAtOnce) {
@@ -121,26 +119,23 @@ TEST_F(SdxlConfigTest, ListsEveryFaultAtOnce) {
   checkpoint_->text_encoder_config["hidden_act"] = "relu";
   checkpoint_->vae_config["scaling_factor"] = "large";
   checkpoint_->model_index["force_zeros_for_empty_prompt"] = "yes";
-  EXPECT_THAT(ErrorText(),
-              AllOf(HasSubstr("unet/config.json: norm_num_groups is missing"),
-                    HasSubstr("text_encoder/config.json: hidden_act is \"relu\""),
-                    HasSubstr("vae/config.json: scaling_factor is \"large\""),
-                    HasSubstr("model_index.json: force_zeros_for_empty_prompt is \"yes\"")));
+  EXPECT_THAT(ErrorText(), AllOf(HasSubstr("unet/config.json: norm_num_groups is missing"),
+                                 HasSubstr("text_encoder/config.json: hidden_act is \"relu\""),
+                                 HasSubstr("vae/config.json: scaling_factor is \"large\""),
+                                 HasSubstr("model_index.json: force_zeros_for_empty_prompt is \"yes\"")));
 }
 
 TEST_F(SdxlConfigTest, RefusesConfigsThatDoNotFitTogether) {
   checkpoint_->unet_config["cross_attention_dim"] = 32;
   checkpoint_->unet_config["in_channels"] = 9;
-  EXPECT_THAT(ErrorText(),
-              AllOf(HasSubstr("cross_attention_dim is 32"), HasSubstr("in_channels is 9")));
+  EXPECT_THAT(ErrorText(), AllOf(HasSubstr("cross_attention_dim is 32"), HasSubstr("in_channels is 9")));
 }
 
 TEST_F(SdxlConfigTest, RefusesWidthsThatDoNotDivide) {
   checkpoint_->unet_config["attention_head_dim"] = {2, 2, 5};
   checkpoint_->text_encoder_config["num_attention_heads"] = 3;
-  EXPECT_THAT(ErrorText(),
-              AllOf(HasSubstr("attention_head_dim does not divide block_out_channels 64"),
-                    HasSubstr("num_attention_heads does not divide hidden_size")));
+  EXPECT_THAT(ErrorText(), AllOf(HasSubstr("attention_head_dim does not divide block_out_channels 64"),
+                                 HasSubstr("num_attention_heads does not divide hidden_size")));
 }
 
 TEST_F(SdxlConfigTest, RefusesConfigsThatAreNoObjects) {

@@ -1,13 +1,13 @@
 #include "src/sdxl/sdxl_model.h"
 
-#include <ATen/ATen.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <set>
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "src/sdxl/weight_checksum.h"
 #include "tests/golden_support.h"
@@ -59,8 +59,7 @@ TEST(SdxlModelTest, EveryLinearAndConvolutionIsAdaptable) {
   // The files are the independent source: weights of two or more dimensions, embeddings apart.
   std::set<std::string> expected, actual;
   std::map<std::string, at::Tensor> stored;
-  for (const Component component :
-       {Component::kTextEncoder, Component::kTextEncoder2, Component::kUnet}) {
+  for (const Component component : {Component::kTextEncoder, Component::kTextEncoder2, Component::kUnet}) {
     const std::string file = Folder(component);
     for (const auto& [name, tensor] : LoadTensors(TinyCheckpoint() + "/" + file + ".safetensors")) {
       if (tensor.dim() >= 2 && name.find("embeddings.") == std::string::npos) {
@@ -89,10 +88,9 @@ TEST(SdxlModelTest, EveryLinearAndConvolutionIsAdaptable) {
 
 TEST(SdxlModelTest, TableGoesByComponentThenNetworkOrder) {
   const std::vector<AdaptableModule>& modules = TinyModel().modules().modules;
-  EXPECT_TRUE(std::is_sorted(modules.begin(), modules.end(),
-                             [](const AdaptableModule& a, const AdaptableModule& b) {
-                               return static_cast<int>(a.component) < static_cast<int>(b.component);
-                             }));
+  EXPECT_TRUE(std::is_sorted(modules.begin(), modules.end(), [](const AdaptableModule& a, const AdaptableModule& b) {
+    return static_cast<int>(a.component) < static_cast<int>(b.component);
+  }));
   EXPECT_EQ(modules.front().path, "text_model.encoder.layers.0.self_attn.q_proj");
   EXPECT_EQ(modules.back().path, "conv_out");
   EXPECT_EQ(TinyModel().modules().unet_layers_per_block, 2);
@@ -104,8 +102,8 @@ at::Tensor OutputOf(const SdxlModel& model, Component component) {
   if (component == Component::kUnet) {
     TensorMap t = GoldenFolder("unet").Load("unet_0");
     return model.unet().forward({t.at("sample").to(device), t.at("timestep").expand({1}).to(device),
-                                 t.at("encoder_hidden_states").to(device),
-                                 t.at("text_embeds").to(device), t.at("time_ids").to(device)});
+                                 t.at("encoder_hidden_states").to(device), t.at("text_embeds").to(device),
+                                 t.at("time_ids").to(device)});
   }
   TensorMap t = GoldenFolder("text_encoder").Load("encoders_1");
   const bool first = component == Component::kTextEncoder;
@@ -116,16 +114,14 @@ at::Tensor OutputOf(const SdxlModel& model, Component component) {
 
 TEST(SdxlModelTest, EveryLiveWeightIsWhatItsNetworkUses) {
   c10::InferenceMode guard;
-  absl::StatusOr<std::unique_ptr<SdxlModel>> loaded =
-      SdxlModel::Load(TinyCheckpoint(), TestPlace());
+  absl::StatusOr<std::unique_ptr<SdxlModel>> loaded = SdxlModel::Load(TinyCheckpoint(), TestPlace());
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   const SdxlModel& model = **loaded;
   std::map<Component, at::Tensor> before;
   for (size_t i = 0; i < model.modules().modules.size(); ++i) {
     const AdaptableModule& module = model.modules().modules[i];
     // SDXL takes the state before the first encoder's last layer.
-    if (module.component == Component::kTextEncoder &&
-        module.path.find("layers.2.") != std::string::npos) {
+    if (module.component == Component::kTextEncoder && module.path.find("layers.2.") != std::string::npos) {
       continue;
     }
     if (before.count(module.component) == 0) {
@@ -133,8 +129,7 @@ TEST(SdxlModelTest, EveryLiveWeightIsWhatItsNetworkUses) {
     }
     at::Tensor live = model.adaptable_weights()[i].live;
     live.mul_(1.5);
-    EXPECT_FALSE(at::equal(OutputOf(model, module.component), before[module.component]))
-        << module.path;
+    EXPECT_FALSE(at::equal(OutputOf(model, module.component), before[module.component])) << module.path;
     live.copy_(model.adaptable_weights()[i].clean);
   }
   for (const auto& [component, output] : before) {

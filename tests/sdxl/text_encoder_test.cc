@@ -41,8 +41,7 @@ TEST(TextEncoderTest, ClipSkipTakesAnEarlierLayerButTheSamePooledState) {
     const char *ids, *expected;
     int64_t clip_skip;
   };
-  for (const Case& c :
-       {Case{"encoders_0", "encode_prompt_4", 1}, Case{"encoders_1", "encode_prompt_5", 2}}) {
+  for (const Case& c : {Case{"encoders_0", "encode_prompt_4", 1}, Case{"encoders_1", "encode_prompt_5", 2}}) {
     SCOPED_TRACE(c.expected);
     TensorMap ids = golden.Load(c.ids), expected = golden.Load(c.expected);
     const TextEncoding first = model.text_encoder().forward(ids.at("input_ids"), c.clip_skip);
@@ -58,8 +57,7 @@ TEST(TextEncoderTest, RowsAreIndependent) {
   c10::InferenceMode guard;
   const GoldenFolder golden(kFolder);
   const TextEncoder& encoder = TinyModel().text_encoder_2();
-  const at::Tensor one = golden.Load("encoders_0").at("input_ids_2"),
-                   two = golden.Load("encoders_4").at("input_ids_2");
+  const at::Tensor one = golden.Load("encoders_0").at("input_ids_2"), two = golden.Load("encoders_4").at("input_ids_2");
   const TextEncoding both = encoder.forward(at::cat({one, two}), 0);
   ExpectWithin(both.hidden.narrow(0, 1, 1), encoder.forward(two, 0).hidden, 1e-5, "hidden");
   ExpectWithin(both.pooled.narrow(0, 0, 1), encoder.forward(one, 0).pooled, 1e-5, "pooled");
@@ -90,8 +88,7 @@ TEST(TextEncoderTest, PooledStateIsTakenAtTheFirstEndToken) {
   };
   const at::Tensor reference = pooled({1, 19, 7, 3, 7, 4});
   ExpectWithin(pooled({1, 19, 7, 5, 6, 8}), reference, 1e-6, "tokens after the end");
-  EXPECT_GT(RelativeError(pooled({1, 18, 7, 3, 7, 4}), reference), 1e-3)
-      << "tokens before the end count";
+  EXPECT_GT(RelativeError(pooled({1, 18, 7, 3, 7, 4}), reference), 1e-3) << "tokens before the end count";
 }
 
 TEST(TextEncoderTest, EndTokenTwoMeansTheLargestId) {
@@ -119,12 +116,10 @@ TEST(TextEncoderTest, RefusesWhatWouldReadOutsideItsTables) {
 TEST(TextEncoderTest, HalfTypesStayCloseToFloat32) {
   c10::InferenceMode guard;
   TensorMap t = GoldenFolder(kFolder).Load("encoders_1");
-  for (const auto& [dtype, tolerance] :
-       {std::pair{at::kBFloat16, 0.05}, std::pair{at::kHalf, 0.01}}) {
+  for (const auto& [dtype, tolerance] : {std::pair{at::kBFloat16, 0.05}, std::pair{at::kHalf, 0.01}}) {
     const TextEncoding encoding = TinyModel(dtype).text_encoder_2().forward(t.at("input_ids_2"), 0);
     EXPECT_EQ(encoding.pooled.scalar_type(), dtype);
-    EXPECT_LT(RelativeError(encoding.hidden, t.at("hidden_state_penultimate_2")), tolerance)
-        << dtype;
+    EXPECT_LT(RelativeError(encoding.hidden, t.at("hidden_state_penultimate_2")), tolerance) << dtype;
     EXPECT_LT(RelativeError(encoding.pooled, t.at("pooled_2")), tolerance) << dtype;
   }
 }

@@ -27,8 +27,7 @@ TEST(UnetTest, MatchesDiffusers) {
   ASSERT_FALSE(golden.Cases("unet_").empty());
   for (const std::string& name : golden.Cases("unet_")) {
     TensorMap t = golden.Load(name);
-    ExpectWithin(TinyModel().unet().forward(InputOf(t)), t.at("output"),
-                 golden.Tolerance(name, "output"), name);
+    ExpectWithin(TinyModel().unet().forward(InputOf(t)), t.at("output"), golden.Tolerance(name, "output"), name);
   }
 }
 
@@ -78,8 +77,7 @@ TEST(UnetTest, LeavesItsInputAsItWas) {
   const at::Tensor once = TinyModel().unet().forward(input);
   EXPECT_TRUE(at::equal(input.sample, sample));
   EXPECT_TRUE(at::equal(input.encoder_hidden_states, context));
-  EXPECT_TRUE(at::equal(TinyModel().unet().forward(input), once))
-      << "the same input gave another output";
+  EXPECT_TRUE(at::equal(TinyModel().unet().forward(input), once)) << "the same input gave another output";
   EXPECT_TRUE(once.is_contiguous());
 }
 
@@ -88,8 +86,7 @@ TEST(UnetTest, HalfTypesStayCloseToFloat32) {
   const GoldenFolder golden("unet");
   for (const std::string& name : {std::string("unet_1"), std::string("unet_4")}) {
     TensorMap t = golden.Load(name);
-    for (const auto& [dtype, tolerance] :
-         {std::pair{at::kBFloat16, 0.05}, std::pair{at::kHalf, 0.01}}) {
+    for (const auto& [dtype, tolerance] : {std::pair{at::kBFloat16, 0.05}, std::pair{at::kHalf, 0.01}}) {
       const at::Tensor output = TinyModel(dtype).unet().forward(InputOf(t, dtype));
       EXPECT_EQ(output.scalar_type(), dtype);
       EXPECT_LT(RelativeError(output, t.at("output")), tolerance) << name << " in " << dtype;

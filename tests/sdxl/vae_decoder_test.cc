@@ -1,9 +1,9 @@
 #include "src/sdxl/vae_decoder.h"
 
+#include <limits>
+
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
-
-#include <limits>
 
 #include "tests/golden_support.h"
 #include "tests/nn/random_parameters.h"
@@ -18,8 +18,7 @@ TEST(VaeDecoderTest, MatchesDiffusers) {
   ASSERT_FALSE(golden.Cases("decode_").empty());
   for (const std::string& name : golden.Cases("decode_")) {
     TensorMap t = golden.Load(name);
-    const at::Tensor image =
-        TinyModel().vae_decoder().forward(t.at("latent").to(TestPlace().device));
+    const at::Tensor image = TinyModel().vae_decoder().forward(t.at("latent").to(TestPlace().device));
     ExpectWithin(image, t.at("image"), golden.Tolerance(name, "image"), name);
     EXPECT_TRUE(image.is_contiguous());
   }
@@ -29,16 +28,14 @@ TEST(VaeDecoderTest, ComputesInFloat32WhateverTheModelsDtype) {
   c10::InferenceMode guard;
   const GoldenFolder golden("vae");
   TensorMap t = golden.Load("decode_0");
-  const at::Tensor image =
-      TinyModel(at::kHalf).vae_decoder().forward(t.at("latent").to(TestPlace().device));
+  const at::Tensor image = TinyModel(at::kHalf).vae_decoder().forward(t.at("latent").to(TestPlace().device));
   EXPECT_EQ(image.scalar_type(), at::kFloat);
   ExpectWithin(image, t.at("image"), golden.Tolerance("decode_0", "image"), "image");
 }
 
 TEST(VaeDecoderTest, ReportsAnImageThatIsNotFinite) {
   c10::InferenceMode guard;
-  const at::Tensor latents =
-      at::full({1, 4, 8, 8}, std::numeric_limits<float>::quiet_NaN()).to(TestPlace().device);
+  const at::Tensor latents = at::full({1, 4, 8, 8}, std::numeric_limits<float>::quiet_NaN()).to(TestPlace().device);
   EXPECT_THROW(TinyModel().vae_decoder().forward(latents), c10::Error);
 }
 
@@ -60,8 +57,7 @@ TEST(VaeDecoderTest, AppliesTheConfigsLatentStatistics) {
   const at::Tensor latents = at::randn({1, 2, 4, 4});
   // plain divides by the scaling factor alone, so it gets what the statistics make of the latents,
   // times that factor.
-  const at::Tensor scale = at::tensor({2.0f, 0.5f}).view({2, 1, 1}),
-                   mean = at::tensor({0.25f, -1.0f}).view({2, 1, 1});
+  const at::Tensor scale = at::tensor({2.0f, 0.5f}).view({2, 1, 1}), mean = at::tensor({0.25f, -1.0f}).view({2, 1, 1});
   const at::Tensor image = decoder.forward(latents);
   ExpectWithin(image, plain.forward((latents * scale / 0.5 + mean) * 0.5), 1e-4, "image");
   EXPECT_EQ(image.sizes(), at::IntArrayRef({1, 3, 8, 8}));

@@ -1,0 +1,112 @@
+#include "src/admission/request_queue.h"
+
+#include <memory>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "src/base/error_details.h"
+
+namespace hotlora {
+namespace {
+
+std::shared_ptr<QueuedRequest> Request(const std::string& id, int32_t priority = 0) {
+  ImageJob job;
+  job.request_id = id;
+  job.priority = priority;
+  return std::make_shared<QueuedRequest>(std::move(job));
+}
+
+// Admits and enqueues it, ready.
+std::shared_ptr<QueuedRequest> Add(RequestQueue& queue, const std::string& id, int32_t priority = 0) {
+  auto request = Request(id, priority);
+  EXPECT_TRUE(queue.Admit(request).ok()) << id;
+  queue.Enqueue(request);
+  queue.MarkReady(request);
+  return request;
+}
+
+TEST(RequestQueueTest, OneRunsAndCapacityWait) {
+  RequestQueue queue(2);
+  Add(queue, "running");
+  ASSERT_NE(queue.TakeReady(absl::ZeroDuration()), nullptr);
+  Add(queue, "first");
+  Add(queue, "second");
+  EXPECT_EQ(queue.depth(), 2u);
+  EXPECT_EQ(queue.Admit(Request("third")).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(RequestQueueTest, APlaceIsTakenFromAdmissionOn) {
+  RequestQueue queue(0);
+  ASSERT_TRUE(queue.Admit(Request("one")).ok());
+  EXPECT_EQ(queue.Admit(Request("two")).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(RequestQueueTest, AnEndedRequestFreesItsIdAndItsPlaceAtOnce) {
+  RequestQueue queue(0);
+  const auto request = Add(queue, "one");
+  ASSERT_EQ(queue.TakeReady(absl::ZeroDuration()), request);
+  EXPECT_EQ(queue.Admit(Request("one")).status().code(), absl::StatusCode::kAlreadyExists);
+  queue.Forget(request, 1.0);
+  const auto position = queue.Admit(Request("one"));
+  ASSERT_TRUE(position.ok());
+  EXPECT_EQ(*position, 0u);
+}
+
+TEST(RequestQueueTest, OnlyReadyRequestsAreTakenByPriorityThenArrival) {
+  RequestQueue queue(8);
+  const auto unready = Request("unready", 9);
+  ASSERT_TRUE(queue.Admit(unready).ok());
+  queue.Enqueue(unready);
+  const auto first = Add(queue, "first"), second = Add(queue, "second"), urgent = Add(queue, "urgent", 1);
+  EXPECT_EQ(queue.TakeReady(absl::ZeroDuration()), urgent);
+  EXPECT_EQ(queue.TakeReady(absl::ZeroDuration()), first);
+  EXPECT_EQ(queue.TakeReady(absl::ZeroDuration()), second);
+  EXPECT_EQ(queue.TakeReady(absl::ZeroDuration()), nullptr);
+  queue.MarkReady(unready);
+  EXPECT_EQ(queue.TakeReady(absl::ZeroDuration()), unready);
+}
+
+TEST(RequestQueueTest, RemoveWorksOnceAndOnlyWhileItWaits) {
+  RequestQueue queue(8);
+  const auto one = Add(queue, "one"), two = Add(queue, "two");
+  EXPECT_TRUE(queue.Remove(one));
+  EXPECT_FALSE(queue.Remove(one));
+  ASSERT_EQ(queue.TakeReady(absl::ZeroDuration()), two);
+  EXPECT_FALSE(queue.Remove(two));
+}
+
+TEST(RequestQueueTest, TellsHowLongOthersWillTake) {
+  RequestQueue queue(8);
+  const auto done = Add(queue, "done");
+  queue.TakeReady(absl::ZeroDuration());
+  queue.Forget(done, 4.0);
+  Add(queue, "first");
+  Add(queue, "second");
+  const auto waiting = queue.Snapshot();
+  ASSERT_EQ(waiting.size(), 2u);
+  EXPECT_EQ(waiting[0].position, 0u);
+  EXPECT_EQ(waiting[1].position, 1u);
+  EXPECT_DOUBLE_EQ(waiting[1].estimated_seconds, 4.0);
+}
+
+TEST(RequestQueueTest, ClosedAdmitsNobodyAndEmptiesAsRequestsEnd) {
+  RequestQueue queue(8);
+  const auto one = Add(queue, "one");
+  queue.Close();
+  EXPECT_EQ(GetErrorDetails(queue.Admit(Request("two")).status()).reason, "DRAINING");
+  EXPECT_FALSE(queue.AwaitEmpty(absl::ZeroDuration()));
+  EXPECT_TRUE(queue.Remove(one));
+  queue.Forget(one, 0.0);
+  EXPECT_TRUE(queue.AwaitEmpty(absl::ZeroDuration()));
+}
+
+TEST(RequestQueueTest, StopWakesWhoeverTakes) {
+  RequestQueue queue(8);
+  queue.Stop();
+  EXPECT_EQ(queue.TakeReady(absl::InfiniteDuration()), nullptr);
+  EXPECT_TRUE(queue.stopped());
+}
+
+}  // namespace
+}  // namespace hotlora
