@@ -3,7 +3,7 @@
 // here; a race in our code is on top of the stack and still shows. Compiled into the test programs; does nothing in
 // other builds.
 
-extern "C" const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1"; }
+extern "C" const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1 history_size=7"; }
 
 extern "C" const char* __tsan_default_suppressions() {
   return
@@ -15,6 +15,7 @@ extern "C" const char* __tsan_default_suppressions() {
       // frame only.
       "race_top:grpc::internal::\n"
       "race_top:std::function<void (bool)>\n"
+      "race_top:std::_Function_base::_M_empty\n"
       "race:grpc::internal::ServerCallbackCall::Unref\n"
       // What a reactor was asked before gRPC knew of it, under gRPC's own lock.
       "race:InternalBindCall\n"
