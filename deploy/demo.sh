@@ -69,8 +69,14 @@ start_server() {
 
 # run COMMAND...: prints the command as one would type it, then runs it.
 run() {
+  local word
   printf '$'
-  printf ' %q' "$@"
+  for word in "$@"; do
+    case $word in
+      *' '*) printf ' "%s"' "$word" ;;
+      *) printf ' %s' "$word" ;;
+    esac
+  done
   printf '\n'
   "$@"
 }
