@@ -267,6 +267,12 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
     if (app.get_subcommands().empty() && !app.remaining().empty()) {
       return Bad("\"", app.remaining().front(), "\" is no command; they are generate, adapters, health, info");
     }
+    if (app.get_subcommands().empty()) {
+      return Bad("no command; they are generate, adapters, health, info (hotlora --help tells more)");
+    }
+    if (adapters->parsed() && adapters->get_subcommands().empty()) {
+      return Bad("no command after adapters; they are list, get, load, unload");
+    }
     return Bad(error.what());
   }
   ABSL_RETURN_IF_ERROR(FinishConnection(given, app, environment, &arguments.connection));

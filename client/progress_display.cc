@@ -48,6 +48,14 @@ void ProgressDisplay::Show(const v1::GenerateImagesEvent& event) {
     return;
   }
   const v1::Progress& progress = event.progress();
+  if (event.has_progress()) {
+    // Images of one batch advance together: follow one until it is done.
+    if (progress.image_index() != shown_image_ && !shown_image_done_) {
+      return;
+    }
+    shown_image_ = progress.image_index();
+    shown_image_done_ = progress.step() == progress.total_steps();
+  }
   if (style_ == Style::kBar) {
     const std::string bar = event.has_progress() ? Bar(progress.step(), progress.total_steps()) + " " : "";
     std::fprintf(stream_, "\r\x1b[K%s%s", bar.c_str(),

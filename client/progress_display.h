@@ -1,6 +1,7 @@
 #ifndef HOTLORA_CLIENT_PROGRESS_DISPLAY_H_
 #define HOTLORA_CLIENT_PROGRESS_DISPLAY_H_
 
+#include <cstdint>
 #include <cstdio>
 #include <string>
 
@@ -29,6 +30,8 @@ class ProgressDisplay {
   const Style style_;
   std::FILE* const stream_;
   bool line_open_ = false;
+  uint32_t shown_image_ = 0;
+  bool shown_image_done_ = false;
   uint32_t last_tenth_ = 0;
   std::string last_words_;
 };

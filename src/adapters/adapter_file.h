@@ -65,7 +65,7 @@ struct AdapterFileOptions {
 //                         finite, other dtypes
 //   ADAPTER_MISMATCH      keys or shapes that this model lacks; even with
 //                         allow_unmatched_keys where no key names a module
-// Source    facts C1, C2
+// Source    kohya networks/lora.py (LoRAModule, create_network_from_weights); diffusers utils/state_dict_utils.py
 absl::StatusOr<ParsedAdapter> ParseAdapter(SafetensorsFile file, const KeyMap& keys, const ModuleTable& table,
                                            const AdapterFileOptions& options);
 

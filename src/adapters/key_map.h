@@ -31,7 +31,7 @@ namespace hotlora {
 //   kohya             lora_te1_ or lora_te_, or lora_te2_, then under(P)
 //   old diffusers     to_q, to_k, to_v, to_out for q_proj, k_proj, v_proj, out_proj
 //
-// Source   facts C1; diffusers loaders/lora_conversion_utils.py, kohya networks/lora.py
+// Source   diffusers loaders/lora_conversion_utils.py, kohya networks/lora.py
 // Threads  immutable, thread-safe
 class KeyMap {
  public:

@@ -19,7 +19,7 @@ struct SplitKey {
   KeyPart part;
 };
 
-// Recognises (facts C1)
+// Recognises
 //   down      .lora_down.weight, .lora_A.weight, .lora_A.default.weight, .lora.down.weight,
 //             _lora.down.weight, .lora_linear_layer.down.weight
 //   up        the same with up and lora_B

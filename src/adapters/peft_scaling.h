@@ -27,7 +27,7 @@ namespace hotlora {
 // rank_pattern and alpha_pattern override r and lora_alpha: the first key that matches the end of
 // the module's path, as a regular expression, at a "." or its beginning.
 //
-// Source   PEFT tuners/lora/layer.py (update_layer), utils/other.py (get_pattern_key); facts C2
+// Source   PEFT tuners/lora/layer.py (update_layer), utils/other.py (get_pattern_key)
 // Threads  immutable, thread-safe
 class PeftScaling {
  public:

@@ -24,7 +24,7 @@ namespace hotlora {
 //          mid [rank, rank, kh, kw] or undefined
 // Dtypes   as stored in the file (float32, float16, bfloat16), on the CPU or the device;
 //          the merge computes in float32
-// Source   Hu et al. 2021, arXiv 2106.09685, eq. 3; facts C2
+// Source   Hu et al. 2021, arXiv 2106.09685, eq. 3; Tucker form: LyCORIS functional/general.py
 struct LoraDelta {
   size_t module = 0;  // index into ModuleTable::modules
   at::Tensor down;

@@ -281,4 +281,9 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
 
 const at::Tensor& RowLatents(const Row& row) { return static_cast<const SdxlRow&>(row).latents; }
 
+ConditioningTensors TensorsOf(const Conditioning& conditioning) {
+  const auto& sdxl = static_cast<const SdxlConditioning&>(conditioning);
+  return {sdxl.positive.hidden, sdxl.positive.pooled, sdxl.negative.hidden, sdxl.negative.pooled};
+}
+
 }  // namespace hotlora

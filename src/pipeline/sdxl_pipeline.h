@@ -5,24 +5,30 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include <ATen/core/Tensor.h>
 
 #include "src/pipeline/pipeline.h"
 #include "src/sdxl/sdxl_model.h"
-#include "src/tensor/tensor_fwd.h"
 
 namespace hotlora {
 
 // The pipeline over SDXL's networks. Follows diffusers' StableDiffusionXLPipeline (pipeline_stable_diffusion_xl.py) in
-// what it computes; where that mixes rows up or rounds (micro-conditioning in half precision, facts C5), the maths
+// what it computes; where that mixes rows up or rounds (micro-conditioning in half precision), the maths
 // decides.
 //
 // `name` is what ModelInfo calls the model. FailedPrecondition where the checkpoint's scheduler config asks for what
 // sampling does not have.
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name);
 
-// The latents of a row that MakeSdxlPipeline's pipeline made: [1, latent channels, height, width], float32, on the
-// device. For tests that look inside.
+// For tests that look inside what this pipeline made. Tensors are on the device.
+//
+// Shapes   latents [1, latent channels, height, width], float32; hidden [1, tokens, cross-attention width]; pooled
+//          [1, pooled width]; the negative ones undefined where Encode was asked for no negative side
+struct ConditioningTensors {
+  at::Tensor hidden, pooled, negative_hidden, negative_pooled;
+};
 const at::Tensor& RowLatents(const Row& row);
+ConditioningTensors TensorsOf(const Conditioning& conditioning);
 
 }  // namespace hotlora
 

@@ -12,8 +12,7 @@ namespace hotlora {
 //   x0     x - sigma * eps, or with v-prediction x / (sigma^2 + 1) - v * sigma / sqrt(sigma^2 + 1)
 //   next   x + (x - x0) / sigma * (sigma_next - sigma)
 //
-// Source   Karras et al. 2022, arXiv 2206.00364, algorithm 2 with no churn; diffusers
-// EulerDiscreteScheduler.step; facts C6
+// Source   Karras et al. 2022, arXiv 2206.00364, algorithm 2 with no churn; diffusers EulerDiscreteScheduler.step
 class EulerSampler final : public SamplerState {
  public:
   explicit EulerSampler(StepPlan plan);

@@ -15,7 +15,7 @@ namespace hotlora {
 //
 // Shapes   positive, negative alike: [batch, 4, height / 8, width / 8]
 // Dtypes   any; the result is float32
-// Source   Ho and Salimans 2022, arXiv 2207.12598; diffusers rescale_noise_cfg; facts C5
+// Source   Ho and Salimans 2022, arXiv 2207.12598; diffusers rescale_noise_cfg
 at::Tensor Guide(const at::Tensor& negative, const at::Tensor& positive, double scale, double rescale);
 
 }  // namespace hotlora

@@ -27,12 +27,11 @@ struct StepPlan {
 //
 //   sigma_t = sqrt((1 - abar_t) / abar_t),  abar_t = product over s <= t of (1 - beta_s)
 //
-// in float32, like the reference, since abar's rounding shows in the small sigmas. Immutable,
-// thread-safe.
+// in float32, like the reference, since abar's rounding shows in the small sigmas. Immutable, thread-safe.
 //
-// Source   diffusers schedulers/scheduling_euler_discrete.py, set_timesteps and init_noise_sigma;
-// facts C6. Karras et al.
-//          2022, arXiv 2206.00364, eq. 5 (rho 7). Zero terminal SNR: arXiv 2305.08891, algorithm 1.
+// Source   diffusers schedulers/scheduling_euler_discrete.py, set_timesteps and init_noise_sigma. Karras spacing:
+// Karras
+//          et al. 2022, arXiv 2206.00364, eq. 5 (rho 7). Zero terminal SNR: arXiv 2305.08891, algorithm 1.
 class NoiseSchedule {
  public:
   // `config` must come from ParseSchedulerConfig.

@@ -17,7 +17,8 @@ struct ComputePlace {
   c10::Device device;
   c10::ScalarType dtype;  // float32, bfloat16 or float16: text encoders and UNet
 
-  // The VAE's dtype: float16 overflows in SDXL's VAE (facts C8), bfloat16 costs quality, so float32 everywhere.
+  // The VAE's dtype: float16 overflows in SDXL's VAE (its config says force_upcast), bfloat16 costs quality, so float32
+  // everywhere.
   c10::ScalarType vae_dtype() const { return c10::ScalarType::Float; }
 };
 

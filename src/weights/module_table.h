@@ -24,7 +24,7 @@ struct AdaptableModule {
 
 struct ModuleTable {
   std::vector<AdaptableModule> modules;  // an adapter's changes refer to modules by their index here
-  int unet_layers_per_block = 2;         // for the SGM spelling of UNet names (facts C1)
+  int unet_layers_per_block = 2;         // for the SGM spelling of UNet names
 };
 
 }  // namespace hotlora

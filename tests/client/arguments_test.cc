@@ -183,7 +183,7 @@ TEST(ArgumentsTest, MistakesAreExplained) {
     const char* says;
   };
   const Case cases[] = {
-      {{}, "subcommand"},
+      {{}, "no command"},
       {{"generate", "x", "--out", "x.png", "--seed", "-1"}, "--seed"},
       {{"paint"}, "paint"},
       {{"generate", "--out", "x.png"}, "prompt"},
@@ -198,7 +198,7 @@ TEST(ArgumentsTest, MistakesAreExplained) {
       {{"generate", "p", "--out", "x.png", "--adapter", "a:1:1:1"}, "a:1:1:1"},
       {{"generate", "p", "--out", "-", "--images", "2"}, "--images"},
       {{"generate", "p", "--out", "-", "--json"}, "--json"},
-      {{"adapters"}, "subcommand"},
+      {{"adapters"}, "no command"},
       {{"adapters", "get"}, "name"},
       {{"info", "--timeout", "-1"}, "--timeout"},
       {{"info", "--loud"}, "--loud"},

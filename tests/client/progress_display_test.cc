@@ -60,5 +60,25 @@ TEST(ProgressDisplayTest, LogsGetALineForEachTenthAndTerminalsOneLine) {
   EXPECT_EQ(Printed(ProgressDisplay::Style::kQuiet), "");
 }
 
+TEST(ProgressDisplayTest, FollowsOneImageOfABatchUntilItIsDone) {
+  char* text = nullptr;
+  size_t size = 0;
+  std::FILE* const stream = open_memstream(&text, &size);
+  ProgressDisplay display(ProgressDisplay::Style::kBar, stream);
+  for (uint32_t step = 1; step <= 2; ++step) {
+    for (uint32_t image = 0; image < 2; ++image) {
+      v1::GenerateImagesEvent event = Step(step, 2);
+      event.mutable_progress()->set_image_index(image);
+      display.Show(event);
+    }
+  }
+  std::fclose(stream);
+  const std::string printed(text, size);
+  free(text);
+  EXPECT_NE(printed.find("image 0  step 1/2"), std::string::npos);
+  EXPECT_EQ(printed.find("image 1  step 1/2"), std::string::npos);
+  EXPECT_NE(printed.find("image 0  step 2/2"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace hotlora

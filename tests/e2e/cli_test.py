@@ -95,7 +95,7 @@ class BadSettingsTest(unittest.TestCase):
 
     def test_client_command_lines(self):
         cases = [
-            ([], "subcommand"),
+            ([], "no command"),
             (["paint"], "paint"),
             (["generate"], "prompt"),
             (["generate", "x", "--out", "x.gif"], ".png"),
