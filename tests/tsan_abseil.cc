@@ -13,7 +13,7 @@ void __tsan_acquire(void* address);
 void __tsan_release(void* address);
 const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1"; }
 // Conditions are called by whoever unlocks, inside Abseil and under the lock.
-const char* __tsan_default_suppressions() { return "race:absl::debian3::Condition::"; }
+const char* __tsan_default_suppressions() { return "race:absl::debian3::Condition::\nrace:CastAndCall"; }
 }
 
 namespace {
@@ -53,6 +53,22 @@ extern "C" void HotloraAwait(void* mutex, const void* condition) {
   __tsan_release(mutex);
   real(mutex, condition);
   __tsan_acquire(mutex);
+}
+
+// The same with a time limit; absl::Duration is passed as these two numbers.
+struct HotloraDuration {
+  long long high;  // NOLINT(google-runtime-int): as in absl/time/time.h
+  unsigned low;
+};
+extern "C" bool HotloraAwaitWithTimeout(void* mutex, const void* condition, HotloraDuration timeout) __asm__(
+    "_ZN4absl7debian35Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE");
+extern "C" bool HotloraAwaitWithTimeout(void* mutex, const void* condition, HotloraDuration timeout) {
+  static auto* const real = Real<bool(void*, const void*, HotloraDuration)>(
+      "_ZN4absl7debian35Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE");
+  __tsan_release(mutex);
+  const bool met = real(mutex, condition, timeout);
+  __tsan_acquire(mutex);
+  return met;
 }
 
 #endif  // defined(__SANITIZE_THREAD__)

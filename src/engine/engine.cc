@@ -174,9 +174,14 @@ class ThreadedEngine final : public Engine {
     }
   }
 
+  // First all are marked, then those who wait are ended: none starts in the meantime.
   void CancelAll(const absl::Status& status) {
-    for (const auto& request : queue_.All()) {
-      Cancel(request->job().request_id, status);
+    const auto requests = queue_.All();
+    for (const auto& request : requests) {
+      std::static_pointer_cast<ImageTask>(request)->Cancel(status);
+    }
+    for (const auto& request : requests) {
+      EndIfUnwanted(std::static_pointer_cast<ImageTask>(request));
     }
   }
 
