@@ -96,12 +96,7 @@ function(hotlora_test name)
   if(ARG_TORCH)
     hotlora_use_torch(${name}_test)
   endif()
-  # A CUDA build must pass on machines that can't load CUDA's libraries, so its cases are asked for by ctest alone.
-  set(discovery POST_BUILD)
-  if(HOTLORA_CUDA)
-    set(discovery PRE_TEST)
-  endif()
-  gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_TIMEOUT 60 DISCOVERY_MODE ${discovery}
+  gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_TIMEOUT 60
     PROPERTIES LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE")
 endfunction()
 

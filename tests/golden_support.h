@@ -25,6 +25,7 @@ namespace hotlora {
 // Where a test computes. Also forbids TF32, which would miss float32 tolerances on a GPU, and keeps
 // to one CPU thread: on a busy machine two that wait for each other are ten times slower.
 inline ComputePlace TestPlace(c10::ScalarType dtype = c10::ScalarType::Float) {
+  LoadCuda();
   at::set_num_threads(1);
   at::globalContext().setAllowTF32CuDNN(false);
   at::globalContext().setAllowTF32CuBLAS(false);

@@ -1,5 +1,7 @@
 #include "src/tensor/device.h"
 
+#include <dlfcn.h>
+
 #include <limits>
 
 #include "absl/strings/ascii.h"
@@ -10,7 +12,23 @@
 #include <ATen/cpu/Utils.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "src/base/logging.h"
+
 namespace hotlora {
+
+void LoadCuda() {
+#ifdef HOTLORA_CUDA
+  static const void* const library = [] {
+    const void* const loaded = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL);
+    if (loaded == nullptr) {
+      LogWarning("no CUDA: ", dlerror());
+    }
+    return loaded;
+  }();
+  static_cast<void>(library);
+#endif
+}
+
 namespace {
 
 bool HasBfloat16Matrices() {
@@ -22,6 +40,7 @@ bool HasBfloat16Matrices() {
 }
 
 absl::StatusOr<c10::Device> ResolveDevice(absl::string_view name) {
+  LoadCuda();
   const bool any = name == "auto";
   if (name == "cpu" || (any && !at::hasCUDA())) {
     return c10::Device(c10::kCPU);
