@@ -13,7 +13,7 @@
 namespace hotlora {
 
 // Draws the row's next unit noise of that shape, float32 on the CPU: for samplers that add noise as they go. Such a
-// sampler draws once a step, in diffusers' order, after the noise of the first latents.
+// sampler draws once a step, LCM not at the last, after the noise of the first latents.
 using NoiseSource = std::function<at::Tensor(c10::IntArrayRef)>;
 
 // The state of one row's sampler. The step index is its own, never looked up by timestep. Owned by

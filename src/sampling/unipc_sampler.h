@@ -9,8 +9,8 @@
 namespace hotlora {
 
 // UniPC of second order, the B2(h) form on predictions of x0: each evaluation first corrects the latents it was made
-// at, then predicts the next ones. With the levels and lambda of Dpmpp2MSampler, h = lambda_next - lambda, e = exp(-h)
-// - 1, r = (lambda_before - lambda) / h, D = (x0_before - x0) / r:
+// at, then predicts the next ones. With sigma', alpha, lambda and h as Dpmpp2MSampler's, e = exp(-h) - 1,
+// r = (lambda_before - lambda) / h and D = (x0_before - x0) / r:
 //
 //   predict  sigma'_next / sigma' * x - alpha_next * e * (x0 + D / 2); first order: without D
 //   correct  sigma'_next / sigma' * x - alpha_next * e * (x0 + a * D + c * (x0_next - x0)), of the step before, with
@@ -33,17 +33,17 @@ class UniPcSampler final : public SamplerState {
   at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) override;
 
  private:
-  // One prediction that was made: of what, at which lambda.
-  struct Prediction0 {
+  struct PastPrediction {
     at::Tensor x0;
     double lambda = 0.0;
   };
 
+  // The latents at the current step, corrected by the prediction that was made there.
   at::Tensor Correct(const at::Tensor& x0_here) const;
 
   const StepPlan plan_;
   uint32_t index_ = 0;
-  Prediction0 last_, before_last_;  // undefined tensors where there is none
+  PastPrediction last_, before_last_;  // undefined tensors where there is none
   // The step that the next evaluation corrects: its latents, its order and where it began. Undefined at first.
   at::Tensor start_;
   int order_ = 1;
