@@ -12,7 +12,8 @@ namespace hotlora {
 //   down   sqrt(next^2 - up^2)
 //   next   x + (x - x0) / sigma * (down - sigma) + up * noise
 //
-// Inputs and x0 as EulerSampler's. Draws noise at every step, the last included, where its weight is 0.
+// Inputs and x0 as EulerSampler's; on Karras and exponential plans too, which diffusers ignores here. Draws noise at
+// every step, the last included, where its weight is 0.
 //
 // Source   Song et al. 2021, arXiv 2011.13456, appendix F (ancestral sampling of a variance-exploding process);
 //          diffusers EulerAncestralDiscreteScheduler.step
