@@ -107,7 +107,8 @@ void AddGenerate(CLI::App& app, Given& given, Arguments& arguments) {
       });
   app.add_option("--images", given.images, "how many");
   app.add_option("--clip-skip", given.clip_skip, "text encoder layers to leave out");
-  app.add_option("--sampler", given.sampler, "euler, ...");
+  app.add_option("--sampler", given.sampler,
+                 "euler, euler-ancestral, heun, ddim, dpmpp-2m, dpmpp-2m-sde, unipc or lcm");
   app.add_option("--schedule", given.schedule, "default, karras, exponential or trailing");
   app.add_option("--format", given.format, "png, jpeg, webp or raw-rgb8; else by the file's ending");
   app.add_option("--quality", given.quality, "of jpeg and webp, 1 to 100");

@@ -85,8 +85,9 @@ class Pipeline {
                                                         std::shared_ptr<const Conditioning> conditioning,
                                                         AdapterSet set) = 0;
 
-  // One denoising step of every row in the plan, each under its own adapter set. Returns when the step's work is done,
-  // not merely queued. After an error the rows of the plan are of no further use. REQUIRES: no row done; sizes alike.
+  // One evaluation of the network for every row in the plan, each under its own adapter set: a denoising step, except
+  // with Heun's sampler, whose steps_done() moves at a step's second one. Returns when the work is done, not merely
+  // queued. After an error the rows of the plan are of no further use. REQUIRES: no row done; sizes alike.
   virtual absl::Status Step(const BatchPlan& plan) = 0;
 
   // The finished row as an image.

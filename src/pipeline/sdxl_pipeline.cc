@@ -10,7 +10,7 @@
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
 #include "src/pipeline/applied_adapters.h"
-#include "src/sampling/euler_sampler.h"
+#include "src/pipeline/row_sampler.h"
 #include "src/sampling/guidance.h"
 #include "src/sampling/noise_schedule.h"
 #include "src/sdxl/weight_checksum.h"
@@ -33,8 +33,10 @@ struct SdxlConditioning final : Conditioning {
 };
 
 struct SdxlRow final : Row {
-  SdxlRow(const DenoiseOptions& row_options, std::unique_ptr<SamplerState> row_sampler)
-      : options(row_options), sampler(std::move(row_sampler)) {}
+  SdxlRow(const DenoiseOptions& row_options, uint64_t seed, const NoiseSchedule& schedule)
+      : options(row_options),
+        noise(seed),
+        sampler(MakeRowSampler(options, schedule, [this](at::IntArrayRef shape) { return noise.Draw(shape); })) {}
 
   uint32_t steps_done() const override { return sampler->steps_done(); }
   uint32_t total_steps() const override { return sampler->total_steps(); }
@@ -42,23 +44,10 @@ struct SdxlRow final : Row {
   const DenoiseOptions options;
   std::shared_ptr<const SdxlConditioning> conditioning;
   AdapterSet adapters;
-  std::unique_ptr<SamplerState> sampler;
+  SeededNoise noise;  // draws the first latents, then what the sampler adds
+  const std::unique_ptr<SamplerState> sampler;
   at::Tensor latents;  // [1, latent channels, height / factor, width / factor], float32 on the device
 };
-
-ScheduleKind KindOf(NoiseScheduleKind kind) {
-  switch (kind) {
-    case NoiseScheduleKind::kDefault:
-      return ScheduleKind::kCheckpoint;
-    case NoiseScheduleKind::kKarras:
-      return ScheduleKind::kKarras;
-    case NoiseScheduleKind::kExponential:
-      return ScheduleKind::kExponential;
-    case NoiseScheduleKind::kTrailing:
-      return ScheduleKind::kTrailing;
-  }
-  return ScheduleKind::kCheckpoint;
-}
 
 // Collects what the UNet takes, one network row after the other. An image with guidance has two: negative, then
 // positive.
@@ -145,14 +134,14 @@ class SdxlPipeline final : public Pipeline {
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning,
                                                 AdapterSet set) override {
-    auto row = std::make_unique<SdxlRow>(
-        options, std::make_unique<EulerSampler>(schedule_.Plan(options.steps, KindOf(options.schedule))));
-    row->conditioning = std::static_pointer_cast<const SdxlConditioning>(std::move(conditioning));
-    row->adapters = std::move(set);
+    std::unique_ptr<SdxlRow> row;
     ABSL_RETURN_IF_ERROR(GuardTorch("noise", [&] {
+      row = std::make_unique<SdxlRow>(options, seed, schedule_);
+      row->conditioning = std::static_pointer_cast<const SdxlConditioning>(std::move(conditioning));
+      row->adapters = std::move(set);
       const VaeConfig& vae = model_->config().vae;
       const int64_t height = options.height / vae.factor(), width = options.width / vae.factor();
-      const at::Tensor noise = SeededNoise(seed).Draw({1, vae.latent_channels, height, width});
+      const at::Tensor noise = row->noise.Draw({1, vae.latent_channels, height, width});
       row->latents = (noise * row->sampler->init_noise_sigma()).to(model_->place().device);
       return absl::OkStatus();
     }));

@@ -120,6 +120,25 @@ SizeIds MakeSizeIds(const SizeConditioning& size, uint32_t width, uint32_t heigh
           static_cast<float>(size.target_width.value_or(width))};
 }
 
+// DDIM steps by timestep and LCM along the timesteps of its distillation: neither has sigmas to space.
+void CheckSamplerCombination(const DenoiseOptions& options, Violations& violations) {
+  const bool own_sigmas =
+      options.schedule == NoiseScheduleKind::kKarras || options.schedule == NoiseScheduleKind::kExponential;
+  if (options.sampler == Sampler::kDdim && own_sigmas) {
+    violations.Add("schedule",
+                   "is one that SAMPLER_DDIM does not have; allowed are NOISE_SCHEDULE_DEFAULT and "
+                   "NOISE_SCHEDULE_TRAILING");
+  }
+  if (options.sampler == Sampler::kLcm) {
+    if (options.schedule != NoiseScheduleKind::kDefault) {
+      violations.Add("schedule", "is one that SAMPLER_LCM does not have; allowed is NOISE_SCHEDULE_DEFAULT");
+    }
+    if (options.steps > kMaxLcmSteps && options.steps <= kMaxSteps) {
+      violations.Add("steps", "is ", options.steps, "; allowed with SAMPLER_LCM are 1 to ", kMaxLcmSteps);
+    }
+  }
+}
+
 DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& limits, Violations& violations) {
   DenoiseOptions options;
   options.width = CheckSide("width", request.width, limits.native_size, violations);
@@ -132,10 +151,8 @@ DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& li
   options.guidance_scale = violations.RealInRange("guidance_scale", request.guidance_scale, 0, kMaxGuidanceScale, 5.0);
   options.guidance_rescale = violations.RealInRange("guidance_rescale", request.guidance_rescale, 0, 1, 0);
   options.sampler = request.sampler.value_or(Sampler::kEuler);
-  if (options.sampler != Sampler::kEuler) {
-    violations.Add("sampler", "is one that this version does not have; allowed is SAMPLER_EULER");
-  }
   options.schedule = request.schedule.value_or(NoiseScheduleKind::kDefault);
+  CheckSamplerCombination(options, violations);
   options.size_ids = MakeSizeIds(request.size_conditioning.value_or(SizeConditioning{}), options.width, options.height);
   options.negative_size_ids = request.negative_size_conditioning.has_value()
                                   ? MakeSizeIds(*request.negative_size_conditioning, options.width, options.height)

@@ -85,6 +85,26 @@ std::vector<double> SpacedTimesteps(TimestepSpacing spacing, const SchedulerConf
   return timesteps;
 }
 
+// As SpacedTimesteps, but whole, and with a last place left free for the end of the run.
+std::vector<double> MultistepTimesteps(TimestepSpacing spacing, const SchedulerConfig& config, int steps) {
+  if (spacing == TimestepSpacing::kTrailing) {
+    return SpacedTimesteps(spacing, config, steps);
+  }
+  const int trained = config.num_train_timesteps;
+  std::vector<double> timesteps(steps);
+  for (int i = 0; i < steps; ++i) {
+    const int place = steps - i;  // of steps + 1 places, 0 is the free one
+    if (spacing == TimestepSpacing::kLinspace) {
+      timesteps[i] = std::nearbyint(place * (static_cast<double>(trained - 1) / steps));
+    } else {
+      // A stride of 0, the reference's for more steps than the training had, would never arrive.
+      timesteps[i] = place * std::max(1, trained / (steps + 1)) + config.steps_offset;
+    }
+    timesteps[i] = std::min(timesteps[i], trained - 1.0);
+  }
+  return timesteps;
+}
+
 // `values` at a place between its indices, the first and last value beyond them.
 double Interpolate(const std::vector<float>& values, double place) {
   if (place <= 0.0) {
@@ -98,10 +118,11 @@ double Interpolate(const std::vector<float>& values, double place) {
   return (values[index + 1] - low) * (place - static_cast<double>(index)) + low;
 }
 
-// In place of sigmas: as many between the first and the last of them, spread by the formula.
-void Respace(SigmaSpacing spacing, const SchedulerConfig& config, std::vector<double>& sigmas) {
-  const double most = config.sigma_max.value_or(sigmas.front());
-  const double least = config.sigma_min.value_or(sigmas.back());
+// In place of sigmas: as many between `most` and `least`, unless the config has ends of its own, spread by the formula.
+void Respace(SigmaSpacing spacing, const SchedulerConfig& config, double most, double least,
+             std::vector<double>& sigmas) {
+  most = config.sigma_max.value_or(most);
+  least = config.sigma_min.value_or(least);
   constexpr double kRho = 7.0;
   for (size_t i = 0; i < sigmas.size(); ++i) {
     const double ramp = sigmas.size() > 1 ? static_cast<double>(i) / static_cast<double>(sigmas.size() - 1) : 0.0;
@@ -114,7 +135,16 @@ void Respace(SigmaSpacing spacing, const SchedulerConfig& config, std::vector<do
   }
 }
 
+void CheckSteps(uint32_t steps, uint32_t most = 1000) {
+  TORCH_CHECK(steps >= 1 && steps <= most, "steps is ", steps, ", allowed are 1 to ", most);
+}
+
 }  // namespace
+
+void CheckPlan(const StepPlan& plan) {
+  TORCH_CHECK(plan.sigmas.size() == plan.timesteps.size() + 1, "step plan of ", plan.timesteps.size(),
+              " timesteps has ", plan.sigmas.size(), " sigmas");
+}
 
 NoiseSchedule::NoiseSchedule(SchedulerConfig config) : config_(std::move(config)) {
   at::Tensor betas = Betas(config_);
@@ -136,19 +166,16 @@ NoiseSchedule::NoiseSchedule(SchedulerConfig config) : config_(std::move(config)
 }
 
 StepPlan NoiseSchedule::Plan(uint32_t steps, ScheduleKind kind) const {
-  TORCH_CHECK(steps >= 1 && steps <= 1000, "steps is ", steps, ", allowed are 1 to 1000");
-  const TimestepSpacing spacing =
-      kind == ScheduleKind::kTrailing ? TimestepSpacing::kTrailing : config_.timestep_spacing;
-  const SigmaSpacing sigma_spacing = kind == ScheduleKind::kKarras        ? SigmaSpacing::kKarras
-                                     : kind == ScheduleKind::kExponential ? SigmaSpacing::kExponential
-                                                                          : config_.sigma_spacing;
+  CheckSteps(steps);
+  const TimestepSpacing spacing = TimestepSpacingOf(kind);
+  const SigmaSpacing sigma_spacing = SigmaSpacingOf(kind);
   std::vector<double> timesteps = SpacedTimesteps(spacing, config_, static_cast<int>(steps));
   std::vector<double> sigmas;
   for (const double timestep : timesteps) {
     sigmas.push_back(Interpolate(sigmas_, timestep));
   }
   if (sigma_spacing != SigmaSpacing::kTimesteps) {
-    Respace(sigma_spacing, config_, sigmas);
+    Respace(sigma_spacing, config_, sigmas.front(), sigmas.back(), sigmas);
     std::transform(sigmas.begin(), sigmas.end(), timesteps.begin(), [this](double sigma) { return TimestepOf(sigma); });
   }
   sigmas.push_back(config_.final_sigma_min ? sigmas_.front() : 0.0);
@@ -161,6 +188,75 @@ StepPlan NoiseSchedule::Plan(uint32_t steps, ScheduleKind kind) const {
   plan.init_noise_sigma = spacing == TimestepSpacing::kLeading ? std::sqrt(largest * largest + 1.0f) : largest;
   return plan;
 }
+
+StepPlan NoiseSchedule::MultistepPlan(uint32_t steps, ScheduleKind kind) const {
+  CheckSteps(steps);
+  const SigmaSpacing sigma_spacing = SigmaSpacingOf(kind);
+  std::vector<double> timesteps = MultistepTimesteps(TimestepSpacingOf(kind), config_, static_cast<int>(steps));
+  std::vector<double> sigmas;
+  for (const double timestep : timesteps) {
+    sigmas.push_back(Interpolate(sigmas_, timestep));
+  }
+  if (sigma_spacing != SigmaSpacing::kTimesteps) {
+    Respace(sigma_spacing, config_, sigmas_.back(), sigmas_.front(), sigmas);
+    std::transform(sigmas.begin(), sigmas.end(), timesteps.begin(), [&](double sigma) {
+      // The reference rounds the ones and truncates the others.
+      const double timestep = TimestepOf(sigma);
+      return sigma_spacing == SigmaSpacing::kKarras ? std::nearbyint(timestep) : std::trunc(timestep);
+    });
+  }
+  sigmas.push_back(config_.final_sigma_min ? sigmas_.front() : 0.0);
+  StepPlan plan;
+  plan.timesteps.assign(timesteps.begin(), timesteps.end());
+  plan.sigmas.assign(sigmas.begin(), sigmas.end());
+  plan.prediction = config_.prediction;
+  return plan;
+}
+
+SignalPlan NoiseSchedule::DdimPlan(uint32_t steps, ScheduleKind kind) const {
+  CheckSteps(steps);
+  TORCH_CHECK(kind == ScheduleKind::kCheckpoint || kind == ScheduleKind::kTrailing,
+              "DDIM has no Karras and no exponential schedule");
+  const int stride = config_.num_train_timesteps / static_cast<int>(steps);
+  SignalPlan plan;
+  plan.prediction = config_.prediction;
+  for (const double spaced : SpacedTimesteps(TimestepSpacingOf(kind), config_, static_cast<int>(steps))) {
+    const double timestep = std::min(std::nearbyint(spaced), config_.num_train_timesteps - 1.0);
+    const double next = timestep - stride;
+    plan.timesteps.push_back(static_cast<float>(timestep));
+    plan.alphas.push_back(AlphaAt(timestep));
+    plan.next_alphas.push_back(next >= 0.0 ? AlphaAt(next) : config_.set_alpha_to_one ? 1.0f : AlphaAt(0.0));
+  }
+  return plan;
+}
+
+SignalPlan NoiseSchedule::LcmPlan(uint32_t steps) const {
+  CheckSteps(steps, kLcmTrainedSteps);
+  const int stride = std::max(1, config_.num_train_timesteps / static_cast<int>(kLcmTrainedSteps));
+  SignalPlan plan;
+  plan.prediction = config_.prediction;
+  for (uint32_t i = 0; i < steps; ++i) {
+    const auto skipped = static_cast<int>(i * (static_cast<double>(kLcmTrainedSteps) / steps));
+    const int timestep = (static_cast<int>(kLcmTrainedSteps) - skipped) * stride - 1;
+    plan.timesteps.push_back(static_cast<float>(std::min(timestep, config_.num_train_timesteps - 1)));
+    plan.alphas.push_back(AlphaAt(plan.timesteps.back()));
+  }
+  plan.next_alphas.assign(plan.alphas.begin() + 1, plan.alphas.end());
+  plan.next_alphas.push_back(1.0f);
+  return plan;
+}
+
+TimestepSpacing NoiseSchedule::TimestepSpacingOf(ScheduleKind kind) const {
+  return kind == ScheduleKind::kTrailing ? TimestepSpacing::kTrailing : config_.timestep_spacing;
+}
+
+SigmaSpacing NoiseSchedule::SigmaSpacingOf(ScheduleKind kind) const {
+  return kind == ScheduleKind::kKarras        ? SigmaSpacing::kKarras
+         : kind == ScheduleKind::kExponential ? SigmaSpacing::kExponential
+                                              : config_.sigma_spacing;
+}
+
+float NoiseSchedule::AlphaAt(double timestep) const { return alphas_cumprod_.at(static_cast<size_t>(timestep)); }
 
 double NoiseSchedule::TimestepOf(double sigma) const {
   const double log_sigma = std::log(std::max(sigma, 1e-10));

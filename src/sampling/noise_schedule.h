@@ -23,6 +23,17 @@ struct StepPlan {
   Prediction prediction = Prediction::kEpsilon;
 };
 
+// Throws where the plan does not have one sigma more than timesteps.
+void CheckPlan(const StepPlan& plan);
+
+// One run in terms of abar, for samplers whose latents keep unit variance.
+struct SignalPlan {
+  std::vector<float> timesteps;    // one a step, as the network is told; whole numbers
+  std::vector<float> alphas;       // abar at each step
+  std::vector<float> next_alphas;  // abar that the step goes to; not always that of the next timestep
+  Prediction prediction = Prediction::kEpsilon;
+};
+
 // The noise schedule that a checkpoint was trained with:
 //
 //   sigma_t = sqrt((1 - abar_t) / abar_t),  abar_t = product over s <= t of (1 - beta_s)
@@ -41,12 +52,34 @@ class NoiseSchedule {
   // timesteps.
   StepPlan Plan(uint32_t steps, ScheduleKind kind = ScheduleKind::kCheckpoint) const;
 
+  // The run of a multistep solver (DPM-Solver++, UniPC): whole timesteps, spaced so that the step after the last one
+  // would be the end; Karras and exponential sigmas span the whole training range; unit noise at the start.
+  //
+  // Source   diffusers DPMSolverMultistepScheduler and UniPCMultistepScheduler, set_timesteps
+  StepPlan MultistepPlan(uint32_t steps, ScheduleKind kind = ScheduleKind::kCheckpoint) const;
+
+  // DDIM's run. Of a schedule only its timestep spacing counts. REQUIRES: kCheckpoint or kTrailing.
+  //
+  // Source   diffusers DDIMScheduler, set_timesteps and step
+  SignalPlan DdimPlan(uint32_t steps, ScheduleKind kind = ScheduleKind::kCheckpoint) const;
+
+  // The run of a latent consistency model: `steps` of the kLcmTrainedSteps timesteps that such models were distilled
+  // on, whatever the checkpoint's spacing. REQUIRES: at most kLcmTrainedSteps steps.
+  //
+  // Source   Luo et al. 2023, arXiv 2310.04378; diffusers LCMScheduler.set_timesteps
+  SignalPlan LcmPlan(uint32_t steps) const;
+  static constexpr uint32_t kLcmTrainedSteps = 50;
+
   const SchedulerConfig& config() const { return config_; }
 
   // abar_t for each training timestep.
   const std::vector<float>& alphas_cumprod() const { return alphas_cumprod_; }
 
  private:
+  SigmaSpacing SigmaSpacingOf(ScheduleKind kind) const;
+  TimestepSpacing TimestepSpacingOf(ScheduleKind kind) const;
+  float AlphaAt(double timestep) const;
+
   // The timestep, not always whole, at which the training had this noise level.
   double TimestepOf(double sigma) const;
 

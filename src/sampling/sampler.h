@@ -4,10 +4,17 @@
 // The solver of one row: from latents and the network's prediction to the next latents.
 
 #include <cstdint>
+#include <functional>
+
+#include <c10/util/ArrayRef.h>
 
 #include "src/tensor/tensor_fwd.h"
 
 namespace hotlora {
+
+// Draws the row's next unit noise of that shape, float32 on the CPU: for samplers that add noise as they go. Such a
+// sampler draws once a step, LCM not at the last, after the noise of the first latents.
+using NoiseSource = std::function<at::Tensor(c10::IntArrayRef)>;
 
 // The state of one row's sampler. The step index is its own, never looked up by timestep. Owned by
 // its row; only the step thread touches it.
@@ -36,6 +43,11 @@ class SamplerState {
   // as they were. One evaluation is one step, except where a sampler needs two (Heun): then
   // steps_done() moves at the second.
   virtual at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) = 0;
+
+ protected:
+  // What ScaleInput and Step require; throw otherwise.
+  void CheckNotDone() const;
+  void CheckStep(const at::Tensor& latents, const at::Tensor& model_output) const;
 };
 
 }  // namespace hotlora

@@ -171,6 +171,7 @@ absl::StatusOr<SchedulerConfig> ParseSchedulerConfig(const nlohmann::json& json)
   ABSL_RETURN_IF_ERROR(Choose(json, "timestep_spacing", kSpacings, config.timestep_spacing));
   ABSL_RETURN_IF_ERROR(Choose(json, "final_sigmas_type", kFinalSigmas, config.final_sigma_min));
   ABSL_RETURN_IF_ERROR(ReadBool(json, "rescale_betas_zero_snr", config.rescale_betas_zero_snr));
+  ABSL_RETURN_IF_ERROR(ReadBool(json, "set_alpha_to_one", config.set_alpha_to_one));
   ABSL_RETURN_IF_ERROR(ReadSigmaSpacing(json, config));
   ABSL_RETURN_IF_ERROR(ReadPositive(json, "sigma_min", HUGE_VAL, config.sigma_min));
   ABSL_RETURN_IF_ERROR(ReadPositive(json, "sigma_max", HUGE_VAL, config.sigma_max));

@@ -39,6 +39,7 @@ struct SchedulerConfig {
   SigmaSpacing sigma_spacing = SigmaSpacing::kTimesteps;
   int steps_offset = 0;
   bool rescale_betas_zero_snr = false;
+  bool set_alpha_to_one = true;  // DDIM ends at abar 1, not at the training's first one (DDIMScheduler's default)
   bool final_sigma_min = false;  // the last sigma is the training's smallest one, not 0
   std::optional<double> sigma_min,
       sigma_max;  // ends of the Karras and exponential spacings, if not the run's own

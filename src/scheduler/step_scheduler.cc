@@ -241,17 +241,25 @@ absl::Status StepScheduler::DenoiseRows(Run& run, uint32_t first_image, std::vec
     plan.rows.push_back(row.get());
   }
   const StepShape shape{options.width, options.height, static_cast<uint32_t>(rows.size()), options.cfg()};
+  double step_seconds = 0.0;
   while (!rows.front()->done()) {
     ABSL_RETURN_IF_ERROR(run.task->Wanted());
+    const uint32_t steps_before = rows.front()->steps_done();
     const Stopwatch stopwatch;
     ABSL_RETURN_IF_ERROR(pipeline_->Step(plan));
     const double seconds = stopwatch.Seconds();
     metrics_->ObserveStep(shape, seconds);
     run.task->summary.denoise_seconds += seconds;
+    step_seconds += seconds;
+    // A sampler of two evaluations a step (Heun) has done a step only after the second.
+    if (rows.front()->steps_done() == steps_before) {
+      continue;
+    }
     for (uint32_t i = 0; i < rows.size(); ++i) {
-      const ImageProgress progress{first_image + i, rows[i]->steps_done(), rows[i]->total_steps(), seconds};
+      const ImageProgress progress{first_image + i, rows[i]->steps_done(), rows[i]->total_steps(), step_seconds};
       run.task->Tell([&progress](ImageListener& listener) { listener.OnProgress(progress); });
     }
+    step_seconds = 0.0;
   }
   return absl::OkStatus();
 }

@@ -199,8 +199,9 @@ class BadInputTest(unittest.TestCase):
             with self.subTest(field):
                 problem = self.refused_request(request_for(**{field: b"\x89PNG"}))
                 self.assertEqual(list(problem.fields), [field])
-        problem = self.refused_request(request_for(sampler=images_pb2.SAMPLER_HEUN))
-        self.assertEqual(list(problem.fields), ["sampler"])
+        problem = self.refused_request(
+            request_for(sampler=images_pb2.SAMPLER_DDIM, schedule=images_pb2.NOISE_SCHEDULE_KARRAS))
+        self.assertEqual(list(problem.fields), ["schedule"])
 
     def test_all_bad_fields_at_once(self):
         request = request_for(

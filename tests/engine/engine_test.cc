@@ -88,6 +88,23 @@ TEST_F(EngineTest, GivesProgressThenImagesThenSummary) {
   ExpectNothingHeld();
 }
 
+TEST_F(EngineTest, TwoEvaluationsOfHeunAreOneStepOfProgress) {
+  ImageRequest request = Request("one");
+  request.sampler = Sampler::kHeun;
+  const auto evaluations = [this] {
+    absl::MutexLock lock(&pipeline_->mu);
+    return pipeline_->steps_run;
+  };
+  const uint32_t before = evaluations();  // the warm-up's
+  const auto listener = Run(request);
+  const std::vector<ImageProgress> progresses = listener->progresses();
+  ASSERT_EQ(progresses.size(), 3u);
+  for (uint32_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(progresses[i].step, i + 1);
+  }
+  EXPECT_EQ(evaluations() - before, 5u);
+}
+
 TEST_F(EngineTest, WhatARequestHeldIsFreeBeforeOnDone) {
   struct Checking : RecordingListener {
     explicit Checking(EngineTest* t) : test(t) {}

@@ -4,6 +4,7 @@
 // A pipeline without networks: each image is filled with the low byte of its seed. It records what it was asked, can be
 // held at a step until the test lets it go on, and counts what is alive.
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -24,7 +25,7 @@ class FakePipeline : public Pipeline {
     absl::Mutex mu;
     bool hold_steps ABSL_GUARDED_BY(mu) = false;  // steps wait while this is true
     uint32_t steps_held ABSL_GUARDED_BY(mu) = 0;  // steps that wait now
-    uint32_t steps_run ABSL_GUARDED_BY(mu) = 0;
+    uint32_t steps_run ABSL_GUARDED_BY(mu) = 0;   // evaluations
     uint32_t largest_plan ABSL_GUARDED_BY(mu) = 0;
     absl::Status next_step_error ABSL_GUARDED_BY(mu);
     absl::Status next_decode_error ABSL_GUARDED_BY(mu);
@@ -100,7 +101,7 @@ class FakePipeline : public Pipeline {
     ++levers_->steps_run;
     levers_->largest_plan = std::max(levers_->largest_plan, static_cast<uint32_t>(plan.rows.size()));
     for (Row* row : plan.rows) {
-      ++static_cast<FakeRow*>(row)->steps;
+      ++static_cast<FakeRow*>(row)->evaluations;
     }
     return absl::OkStatus();
   }
@@ -135,14 +136,18 @@ class FakePipeline : public Pipeline {
       ++levers->live_rows;
     }
     ~FakeRow() override { --levers->live_rows; }
-    uint32_t steps_done() const override { return steps; }
+    // As Heun's: two evaluations a step, the last step one.
+    uint32_t steps_done() const override {
+      const bool two = options.sampler == Sampler::kHeun && evaluations < 2 * options.steps - 1;
+      return two ? evaluations / 2 : std::min(evaluations, options.steps);
+    }
     uint32_t total_steps() const override { return options.steps; }
 
     std::shared_ptr<Levers> levers;
     DenoiseOptions options;
     uint64_t seed;
     std::shared_ptr<const Conditioning> conditioning;
-    uint32_t steps = 0;
+    uint32_t evaluations = 0;
   };
 
   std::shared_ptr<Levers> levers_;

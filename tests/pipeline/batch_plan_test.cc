@@ -1,5 +1,6 @@
 // One step takes rows that differ in everything but size; each must come out as it does alone.
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,37 +43,52 @@ class BatchPlanTest : public PipelineFixture {
     cases[3].set = cases[1].set;
     return cases;
   }
+
+  void ExpectMixedEqualAlone(const std::vector<Case>& cases, size_t largest_plan) {
+    std::vector<at::Tensor> alone;
+    for (const Case& one : cases) {
+      alone.push_back(RowLatents(*Finish(Start(Job(one.request), one.set, one.seed))).clone());
+    }
+    std::vector<std::unique_ptr<Row>> rows;
+    for (const Case& one : cases) {
+      rows.push_back(Start(Job(one.request), one.set, one.seed));
+    }
+    // Rows join at different steps, so that they are at different timesteps, and leave when they are done.
+    size_t largest = 0;
+    for (uint32_t step = 0;; ++step) {
+      BatchPlan plan;
+      for (size_t i = 0; i < rows.size(); ++i) {
+        if (step >= i && !rows[i]->done()) {
+          plan.rows.push_back(rows[i].get());
+        }
+      }
+      if (plan.rows.empty()) {
+        break;
+      }
+      largest = std::max(largest, plan.rows.size());
+      ASSERT_TRUE(pipeline_->Step(plan).ok());
+    }
+    EXPECT_EQ(largest, largest_plan);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      ExpectWithin(RowLatents(*rows[i]), alone[i], kRounding, "row " + std::to_string(i));
+    }
+  }
 };
 
-TEST_F(BatchPlanTest, MixedRowsEqualTheirRunsAlone) {
-  const std::vector<Case> cases = MixedCases();
-  std::vector<at::Tensor> alone;
-  for (const Case& one : cases) {
-    alone.push_back(RowLatents(*Finish(Start(Job(one.request), one.set, one.seed))).clone());
+TEST_F(BatchPlanTest, MixedRowsEqualTheirRunsAlone) { ExpectMixedEqualAlone(MixedCases(), 3); }
+
+TEST_F(BatchPlanTest, RowsOfDifferentSamplersEqualTheirRunsAlone) {
+  std::vector<Case> cases;
+  for (const Sampler sampler : {Sampler::kEuler, Sampler::kEulerAncestral, Sampler::kHeun, Sampler::kDdim,
+                                Sampler::kDpmpp2M, Sampler::kDpmpp2MSde, Sampler::kUniPc, Sampler::kLcm}) {
+    Case& one = cases.emplace_back();
+    one.request.prompt = "a photo of a cat";
+    one.request.width = one.request.height = 64;
+    one.request.steps = 5;
+    one.request.sampler = sampler;
+    one.seed = 7;
   }
-  std::vector<std::unique_ptr<Row>> rows;
-  for (const Case& one : cases) {
-    rows.push_back(Start(Job(one.request), one.set, one.seed));
-  }
-  // Rows join at different steps, so that they are at different timesteps, and leave when they are done.
-  std::vector<uint32_t> plan_sizes;
-  for (uint32_t step = 0;; ++step) {
-    BatchPlan plan;
-    for (size_t i = 0; i < rows.size(); ++i) {
-      if (step >= i && !rows[i]->done()) {
-        plan.rows.push_back(rows[i].get());
-      }
-    }
-    if (plan.rows.empty()) {
-      break;
-    }
-    plan_sizes.push_back(static_cast<uint32_t>(plan.rows.size()));
-    ASSERT_TRUE(pipeline_->Step(plan).ok());
-  }
-  EXPECT_EQ(*std::max_element(plan_sizes.begin(), plan_sizes.end()), 2u + 1u);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    ExpectWithin(RowLatents(*rows[i]), alone[i], kRounding, "row " + std::to_string(i));
-  }
+  ExpectMixedEqualAlone(cases, 6);  // Heun's row stays longest
 }
 
 TEST_F(BatchPlanTest, RowsOfOneTimestepButDifferentAdaptersDiffer) {

@@ -1,6 +1,7 @@
-// Golden images of diffusers' StableDiffusionXLPipeline with the Euler sampler.
+// Golden images of diffusers' StableDiffusionXLPipeline.
 
 #include <cmath>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +32,20 @@ SizeConditioning MakeSize(const nlohmann::json& arguments, const std::string& pr
   return size;
 }
 
+// What a golden case calls its scheduler.
+const std::map<std::string, std::pair<Sampler, NoiseScheduleKind>>& SchedulersByName() {
+  static const auto* const kSchedulers = new std::map<std::string, std::pair<Sampler, NoiseScheduleKind>>{
+      {"euler", {Sampler::kEuler, NoiseScheduleKind::kDefault}},
+      {"euler_trailing", {Sampler::kEuler, NoiseScheduleKind::kTrailing}},
+      {"euler_ancestral", {Sampler::kEulerAncestral, NoiseScheduleKind::kDefault}},
+      {"ddim", {Sampler::kDdim, NoiseScheduleKind::kDefault}},
+      {"dpmpp_2m_karras", {Sampler::kDpmpp2M, NoiseScheduleKind::kKarras}},
+      {"dpmpp_2m_sde", {Sampler::kDpmpp2MSde, NoiseScheduleKind::kDefault}},
+      {"unipc", {Sampler::kUniPc, NoiseScheduleKind::kDefault}},
+      {"lcm", {Sampler::kLcm, NoiseScheduleKind::kDefault}}};
+  return *kSchedulers;
+}
+
 ImageRequest MakeRequest(const nlohmann::json& golden) {
   const nlohmann::json& arguments = golden.at("arguments");
   const auto text = [&arguments](const char* name) -> std::optional<std::string> {
@@ -50,9 +65,9 @@ ImageRequest MakeRequest(const nlohmann::json& golden) {
   request.guidance_rescale = arguments.value("guidance_rescale", 0.0);
   request.clip_skip = arguments.value("clip_skip", 0u);
   request.seed = golden.at("seed").get<uint64_t>();
-  if (golden.at("scheduler") == "euler_trailing") {
-    request.schedule = NoiseScheduleKind::kTrailing;
-  }
+  const auto [sampler, schedule] = SchedulersByName().at(golden.at("scheduler"));
+  request.sampler = sampler;
+  request.schedule = schedule;
   if (arguments.contains("original_size")) {
     request.size_conditioning = MakeSize(arguments, "");
     request.negative_size_conditioning = MakeSize(arguments, "negative_");
@@ -62,9 +77,9 @@ ImageRequest MakeRequest(const nlohmann::json& golden) {
 
 class ImagesGoldenTest : public PipelineFixture {};
 
-TEST_F(ImagesGoldenTest, EulerImagesEqualTheReference) {
+TEST_F(ImagesGoldenTest, ImagesEqualTheReference) {
   const nlohmann::json manifest = Manifest();
-  ASSERT_EQ(manifest.at("cases").size(), 12u);
+  ASSERT_EQ(manifest.at("cases").size(), 18u);
   for (const nlohmann::json& golden : manifest.at("cases")) {
     const std::string name = golden.at("name");
     std::vector<std::pair<std::string, double>> adapters;

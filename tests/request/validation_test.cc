@@ -72,11 +72,42 @@ TEST(ValidateImageRequestTest, ReportsEveryBadFieldAtOnce) {
   request.num_images = 17;
   request.clip_skip = 3;
   request.quality = 0;
-  request.sampler = Sampler::kHeun;
+  request.sampler = Sampler::kDdim;
+  request.schedule = NoiseScheduleKind::kKarras;
   request.adapters = {{"../up", 11.0, std::nullopt}};
-  EXPECT_THAT(BadFields(request), UnorderedElementsAre("request_id", "prompt", "width", "height", "steps",
-                                                       "guidance_scale", "guidance_rescale", "num_images", "clip_skip",
-                                                       "quality", "sampler", "adapters[0].name", "adapters[0].weight"));
+  EXPECT_THAT(
+      BadFields(request),
+      UnorderedElementsAre("request_id", "prompt", "width", "height", "steps", "guidance_scale", "guidance_rescale",
+                           "num_images", "clip_skip", "quality", "schedule", "adapters[0].name", "adapters[0].weight"));
+}
+
+TEST(ValidateImageRequestTest, RefusesSchedulesThatTheSamplerDoesNotHave) {
+  using Kind = NoiseScheduleKind;
+  for (const Sampler sampler : {Sampler::kEuler, Sampler::kEulerAncestral, Sampler::kHeun, Sampler::kDdim,
+                                Sampler::kDpmpp2M, Sampler::kDpmpp2MSde, Sampler::kUniPc, Sampler::kLcm}) {
+    for (const Kind kind : {Kind::kDefault, Kind::kKarras, Kind::kExponential, Kind::kTrailing}) {
+      ImageRequest request;
+      request.sampler = sampler;
+      request.schedule = kind;
+      const bool refused = (sampler == Sampler::kDdim && (kind == Kind::kKarras || kind == Kind::kExponential)) ||
+                           (sampler == Sampler::kLcm && kind != Kind::kDefault);
+      const auto job = ValidateImageRequest(request, TinyLimits());
+      EXPECT_EQ(job.ok(), !refused) << static_cast<int>(sampler) << " " << static_cast<int>(kind);
+      if (refused) {
+        EXPECT_THAT(BadFields(request), ElementsAre("schedule"));
+        EXPECT_THAT(std::string(job.status().message()), HasSubstr("NOISE_SCHEDULE_DEFAULT"));
+      }
+    }
+  }
+}
+
+TEST(ValidateImageRequestTest, RefusesMoreLcmStepsThanTheTrainingHad) {
+  ImageRequest request;
+  request.sampler = Sampler::kLcm;
+  request.steps = kMaxLcmSteps;
+  EXPECT_TRUE(ValidateImageRequest(request, TinyLimits()).ok());
+  request.steps = kMaxLcmSteps + 1;
+  EXPECT_THAT(BadFields(request), ElementsAre("steps"));
 }
 
 TEST(ValidateImageRequestTest, NamesTheValueAndTheAllowedRange) {

@@ -29,6 +29,7 @@ TEST(SchedulerConfigTest, ReadsWhatSdxlShips) {
   EXPECT_EQ(config->sigma_spacing, SigmaSpacing::kTimesteps);
   EXPECT_EQ(config->steps_offset, 1);
   EXPECT_FALSE(config->rescale_betas_zero_snr);
+  EXPECT_FALSE(config->set_alpha_to_one);
   EXPECT_TRUE(config->trained_betas.empty());
 }
 

@@ -1,0 +1,59 @@
+#include "src/pipeline/row_sampler.h"
+
+#include <utility>
+
+#include <ATen/ATen.h>
+
+#include "src/sampling/ddim_sampler.h"
+#include "src/sampling/dpmpp_2m_sampler.h"
+#include "src/sampling/euler_ancestral_sampler.h"
+#include "src/sampling/euler_sampler.h"
+#include "src/sampling/heun_sampler.h"
+#include "src/sampling/lcm_sampler.h"
+#include "src/sampling/unipc_sampler.h"
+
+namespace hotlora {
+namespace {
+
+ScheduleKind KindOf(NoiseScheduleKind kind) {
+  switch (kind) {
+    case NoiseScheduleKind::kDefault:
+      return ScheduleKind::kCheckpoint;
+    case NoiseScheduleKind::kKarras:
+      return ScheduleKind::kKarras;
+    case NoiseScheduleKind::kExponential:
+      return ScheduleKind::kExponential;
+    case NoiseScheduleKind::kTrailing:
+      return ScheduleKind::kTrailing;
+  }
+  TORCH_CHECK(false, "unknown noise schedule");
+}
+
+}  // namespace
+
+std::unique_ptr<SamplerState> MakeRowSampler(const DenoiseOptions& options, const NoiseSchedule& schedule,
+                                             NoiseSource noise) {
+  const ScheduleKind kind = KindOf(options.schedule);
+  switch (options.sampler) {
+    case Sampler::kEuler:
+      return std::make_unique<EulerSampler>(schedule.Plan(options.steps, kind));
+    case Sampler::kEulerAncestral:
+      return std::make_unique<EulerAncestralSampler>(schedule.Plan(options.steps, kind), std::move(noise));
+    case Sampler::kHeun:
+      return std::make_unique<HeunSampler>(schedule.Plan(options.steps, kind));
+    case Sampler::kDdim:
+      return std::make_unique<DdimSampler>(schedule.DdimPlan(options.steps, kind));
+    case Sampler::kDpmpp2M:
+      return std::make_unique<Dpmpp2MSampler>(schedule.MultistepPlan(options.steps, kind));
+    case Sampler::kDpmpp2MSde:
+      return std::make_unique<Dpmpp2MSampler>(schedule.MultistepPlan(options.steps, kind), std::move(noise));
+    case Sampler::kUniPc:
+      return std::make_unique<UniPcSampler>(schedule.MultistepPlan(options.steps, kind));
+    case Sampler::kLcm:
+      TORCH_CHECK(kind == ScheduleKind::kCheckpoint, "LCM has a schedule of its own");
+      return std::make_unique<LcmSampler>(schedule.LcmPlan(options.steps), std::move(noise));
+  }
+  TORCH_CHECK(false, "unknown sampler");
+}
+
+}  // namespace hotlora
