@@ -234,6 +234,10 @@ TEST_F(ImageServiceTest, CallersCancelReachesTheEngine) {
   submission.listener->OnImage(ImageOf(0, 100));
   submission.listener->OnDone(why, {});
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  // The caller who left does not wait for the server, so the test must.
+  while (Counted("StreamGenerateImages", "CANCELLED") == 0) {
+    std::this_thread::yield();
+  }
   EXPECT_EQ(Counted("StreamGenerateImages", "CANCELLED"), 1);
 }
 
