@@ -45,7 +45,7 @@ std::vector<AppliedAdapters::ModuleChange> AppliedAdapters::ChangesOf(const Adap
   for (const WeightedAdapter& adapter : set.adapters) {
     const auto named = [&adapter](double weight) { return absl::StrFormat("%s:%a;", adapter.content_sha256, weight); };
     const std::string on_unet = named(adapter.weight), on_text = named(adapter.text_encoder_weight);
-    for (const LoraDelta& delta : adapter.weights->deltas) {
+    for (const ModuleDelta& delta : adapter.weights->deltas) {
       const bool unet = modules_.modules[delta.module].component == Component::kUnet;
       const double weight = unet ? adapter.weight : adapter.text_encoder_weight;
       if (weight != 0.0) {

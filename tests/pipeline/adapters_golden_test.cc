@@ -1,5 +1,6 @@
 // Golden outputs of UNet and text encoders under adapters, made with diffusers and PEFT, or where those are wrong
-// (kohya files with several alphas) with the formula; tests/golden/adapters/manifest.json says which.
+// (kohya files with several alphas, LyCORIS formats, DoRA) with the formula; tests/golden/adapters/manifest.json says
+// which.
 
 #include <string>
 #include <vector>
@@ -7,7 +8,6 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "src/base/error_details.h"
 #include "src/sdxl/weight_checksum.h"
 #include "tests/pipeline/pipeline_fixture.h"
 
@@ -85,7 +85,7 @@ TEST_F(AdaptersGoldenTest, EachAdapterAtBothScalesAndGoneAfterwards) {
     ASSERT_TRUE(pipeline_->Apply({}).ok());
     EXPECT_EQ(LiveWeightsChecksum(model_->adaptable_weights()), live) << "after " << name;
   }
-  EXPECT_EQ(singles, 18);
+  EXPECT_EQ(singles, 25);
   for (const auto& [name, tensor] : Outputs()) {
     EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
     ExpectWithin(tensor, inputs_.at(name + "_without_adapter"), 5e-5, name + " without adapter");
@@ -107,15 +107,7 @@ TEST_F(AdaptersGoldenTest, MixesOfAdapters) {
     ExpectOutputs(golden, "", golden.at("name"));
     ++mixes;
   }
-  EXPECT_EQ(mixes, 2);
-}
-
-TEST_F(AdaptersGoldenTest, FormatsThatAreNotThereYetAreRefusedByName) {
-  for (const char* name : {"peft_dora", "kohya_dora_scale_over_output", "lycoris_loha", "lycoris_lokr_full_factors"}) {
-    const auto lease = store_->Acquire(name);
-    EXPECT_EQ(lease.status().code(), absl::StatusCode::kFailedPrecondition) << name;
-    EXPECT_EQ(GetErrorDetails(lease.status()).reason, "ADAPTER_UNSUPPORTED") << name;
-  }
+  EXPECT_EQ(mixes, 3);
 }
 
 }  // namespace
