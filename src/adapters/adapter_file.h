@@ -52,15 +52,14 @@ struct AdapterFileOptions {
 //           lokr_w2_b [r, D * kh * kw] or [r, D, kh, kw]; with lokr_t2 [r, r, kh, kw] w2_a is [r, C], w2_b [r, D];
 //           A * C = out, B * D = in
 //   full    diff as the weight
-//   DoRA    with any of these: dora_scale [out], [out, 1] or [1, in], which says whose norm is meant ([1, n] in a
-//   square
-//           layer: the inputs'); lora_magnitude_vector [out] or [1, out]
+//   DoRA    with any of these: dora_scale [out] or [out, 1] for norms of outputs, [1, in] for norms of inputs;
+//           lora_magnitude_vector [out] or [1, out]
 // Dtypes    F32, F16, BF16, F64 (becomes F32); every value finite.
 //           Alpha and scale: one finite number, integers too
 // Scale     `.scale` if there is one, else alpha / r, else what PEFT's configuration says
 //           (adapter_config.json, or `lora_adapter_metadata` of the header), else 1.
 //           r is of the module: LoHa's, or of LoKr's second factor, else of its first. Where nothing is a product (LoKr
-//           with both factors whole, full) a stored alpha says nothing.
+//           with both factors whole, full) a stored alpha says nothing and is not read.
 //           A stored alpha of 0 means alpha = r, as kohya's loader has it.
 //           Alpha tensors beside a PEFT configuration must agree with it
 // Errors    FailedPrecondition, with what is wrong and which keys (at most 8, then a count)

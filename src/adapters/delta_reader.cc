@@ -318,10 +318,11 @@ absl::Status DeltaReader::ReadScale(const AdaptableModule& module, const ModuleK
     ABSL_ASSIGN_OR_RETURN(configured, scaling_.ScaleOf(module, delta.rank));
   }
   std::optional<double> stored;
-  if (keys[KeyPart::kAlpha].has_value()) {
+  // Trainers of whole factors store a rank such as 100000 here, which is infinite in float16.
+  if (keys[KeyPart::kAlpha].has_value() && delta.rank > 0) {
     stored = ReadNumber(*keys[KeyPart::kAlpha]);
     if (stored.has_value()) {
-      stored = *stored == 0.0 || delta.rank == 0 ? 1.0 : *stored / static_cast<double>(delta.rank);
+      stored = *stored == 0.0 ? 1.0 : *stored / static_cast<double>(delta.rank);
     }
   }
   if (keys[KeyPart::kScale].has_value()) {

@@ -39,7 +39,7 @@ struct ParsedDelta {
   DeltaForm form = DeltaForm::kLowRank;
   ParsedFactor first, second;  // second for LoHa and LoKr
   std::optional<size_t> magnitude;
-  bool magnitude_is_peft = false;
+  bool magnitude_is_peft = false;    // whose spelling always means outputs
   bool magnitude_of_outputs = true;  // else of inputs
   int64_t rank = 0;                  // 0 where nothing is a product
   double scale = 1.0;                // alpha / rank, or what replaces it

@@ -303,6 +303,10 @@ TEST_F(AdapterFileTest, AlphaCountsForProductsOnly) {
       scale({{"lokr_w1_a", {8, 2}}, {"lokr_w1_b", {2, 8}}, {"lokr_w2_a", {4, 3}}, {"lokr_w2_b", {3, 4}}}, "alpha"),
       2.0);
   EXPECT_EQ(scale({{"diff", {32, 32}}}, "alpha"), 1.0);
+  EXPECT_EQ(ScaleOf(WriterOf(kLinear, {{"lokr_w1", {8, 4}}, {"lokr_w2", {4, 8}}})
+                        .Add(absl::StrCat(kLinear, ".alpha"), "F16", {}, std::vector<uint16_t>{0x7C00})),
+            1.0)
+      << "an infinite alpha that does not count";
   EXPECT_EQ(scale({{"diff", {32, 32}}}, "scale"), 6.0);
 }
 

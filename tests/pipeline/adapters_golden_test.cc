@@ -92,6 +92,28 @@ TEST_F(AdaptersGoldenTest, EachAdapterAtBothScalesAndGoneAfterwards) {
   }
 }
 
+class InterpolatedDoraGoldenTest : public AdaptersGoldenTest {
+ protected:
+  InterpolatedDoraGoldenTest() { dora_ = DoraWeighting::kInterpolated; }
+};
+
+TEST_F(InterpolatedDoraGoldenTest, WeightsInterpolate) {
+  const nlohmann::json manifest = Manifest();
+  int compared = 0;
+  for (const nlohmann::json& golden : manifest.at("cases")) {
+    if (!golden.at("tolerance").contains("unet_output_scale_0.6_interpolated")) {
+      continue;
+    }
+    const std::string name = NameOf(golden.at("adapters")[0]);
+    ASSERT_TRUE(pipeline_->Apply(Set({{name, 1.0}})).ok());
+    ExpectOutputs(golden, "_scale_1.0", name);
+    ASSERT_TRUE(pipeline_->Apply(Set({{name, 0.6}})).ok());
+    ExpectOutputs(golden, "_scale_0.6_interpolated", name);
+    ++compared;
+  }
+  EXPECT_EQ(compared, 2);
+}
+
 TEST_F(AdaptersGoldenTest, MixesOfAdapters) {
   const nlohmann::json manifest = Manifest();
   int mixes = 0;
