@@ -219,6 +219,8 @@ const std::vector<FlagSpec>& Specs() {
       Pin(),
       Switch("allow-unmatched-keys", &Flags::allow_unmatched_keys,
              "load adapters that have keys of modules this model lacks"),
+      OneOf("dora-weighting", &Flags::dora_weighting, {"peft", "interpolated"},
+            "at a DoRA's weight: scale its change before the norm, peft; or interpolate, interpolated"),
       Seconds("max-request-seconds", &Flags::max_request_seconds, 1e6,
               "longest time a request may take, 0 for no limit; 300 on CUDA, 0 on the CPU"),
       Bytes("max-message-bytes", &Flags::max_message_bytes, 65536, uint64_t{1} << 30,

@@ -43,6 +43,7 @@ struct Flags {
   uint64_t adapter_host_bytes = uint64_t{4} << 30;
   std::vector<std::string> pin;
   bool allow_unmatched_keys = false;
+  std::string dora_weighting = "peft";
   std::optional<double> max_request_seconds;  // 0: none; unset: 300 on CUDA, none on the CPU
   uint32_t max_message_bytes = uint32_t{32} << 20;
   TlsFiles tls;

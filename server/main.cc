@@ -70,6 +70,7 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.adapters.directory = flags.adapters;
   config.adapters.follow_links = flags.adapters_follow_links;
   config.adapters.allow_unmatched_keys = flags.allow_unmatched_keys;
+  config.interpolate_dora = flags.dora_weighting == "interpolated";
   config.adapters.host_bytes = flags.adapter_host_bytes;
   config.engine.max_batch = flags.max_batch;
   config.engine.max_queue = flags.max_queue;

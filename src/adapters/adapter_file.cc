@@ -1,8 +1,6 @@
 #include "src/adapters/adapter_file.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <map>
 #include <set>
 #include <utility>
@@ -20,15 +18,9 @@
 namespace hotlora {
 namespace {
 
-// Far beyond sense, far inside float.
-constexpr double kMaxScale = 1e30;
-constexpr size_t kNone = std::numeric_limits<size_t>::max();
-
 absl::Status Refuse(absl::string_view reason, absl::string_view message) {
   return MakeError(absl::StatusCode::kFailedPrecondition, reason, message);
 }
-
-std::string ShapeText(absl::Span<const int64_t> shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
 
 absl::string_view NameOf(Component component) {
   switch (component) {
@@ -51,12 +43,25 @@ std::string Shortened(const std::string& name) {
   return name.substr(0, size);
 }
 
-// The tensors that speak of one module.
-struct ModuleKeys {
-  size_t part[5] = {kNone, kNone, kNone, kNone, kNone};  // by KeyPart
-
-  size_t operator[](KeyPart which) const { return part[static_cast<size_t>(which)]; }
-};
+std::string FormatOf(absl::Span<const ParsedDelta> deltas, const ModuleTable& table) {
+  std::set<absl::string_view> found;
+  for (const ParsedDelta& delta : deltas) {
+    const std::vector<int64_t>& shape = table.modules[delta.module].weight_shape;
+    const bool large_kernel = shape.size() == 4 && (shape[2] > 1 || shape[3] > 1);
+    found.insert(delta.magnitude.has_value()           ? "dora"
+                 : delta.form == DeltaForm::kKronecker ? "lokr"
+                 : delta.form == DeltaForm::kHadamard  ? "loha"
+                 : delta.form == DeltaForm::kFull      ? "full"
+                 : large_kernel                        ? "locon"
+                                                       : "lora");
+  }
+  for (const absl::string_view format : {"dora", "lokr", "loha", "locon", "lora"}) {
+    if (found.count(format) > 0) {
+      return std::string(format);
+    }
+  }
+  return "full";
+}
 
 class AdapterParser {
  public:
@@ -67,15 +72,19 @@ class AdapterParser {
     ABSL_RETURN_IF_ERROR(SortKeys());
     ABSL_RETURN_IF_ERROR(CheckUnmatched(options.allow_unmatched_keys));
     ABSL_RETURN_IF_ERROR(ReadPeftScaling(options));
+    DeltaReader reader(file_, scaling_, faults_);
     for (const auto& [module, keys] : modules_) {
-      ABSL_RETURN_IF_ERROR(ReadModule(module, keys));
+      ABSL_ASSIGN_OR_RETURN(std::optional<ParsedDelta> delta, reader.Read(module, table_.modules[module], keys));
+      if (delta.has_value()) {
+        deltas_.push_back(*std::move(delta));
+      }
     }
-    if (!invalid_.empty()) {
-      return Refuse("ADAPTER_INVALID", absl::StrCat("adapter is not sound: ", invalid_.ToString()));
+    if (!faults_.invalid.empty()) {
+      return Refuse("ADAPTER_INVALID", absl::StrCat("adapter is not sound: ", faults_.invalid.ToString()));
     }
-    if (!mismatched_.empty()) {
+    if (!faults_.mismatched.empty()) {
       return Refuse("ADAPTER_MISMATCH",
-                    absl::StrCat("adapter does not fit this model: ", mismatched_.ToString(), ForeignHint()));
+                    absl::StrCat("adapter does not fit this model: ", faults_.mismatched.ToString(), ForeignHint()));
     }
     return absl::OkStatus();
   }
@@ -83,20 +92,14 @@ class AdapterParser {
   ParsedAdapter Take(SafetensorsFile file) && {
     ParsedAdapter adapter{std::move(file), std::move(deltas_)};
     std::set<std::string> targets;
-    bool convolution = false;
     for (const ParsedDelta& delta : adapter.deltas) {
-      const AdaptableModule& module = table_.modules[delta.module];
-      targets.insert(std::string(NameOf(module.component)));
+      targets.insert(std::string(NameOf(table_.modules[delta.module].component)));
       adapter.rank_max = std::max(adapter.rank_max, static_cast<uint32_t>(delta.rank));
-      convolution |= module.weight_shape.size() == 4 && (module.weight_shape[2] > 1 || module.weight_shape[3] > 1);
-      for (const std::optional<size_t>& tensor :
-           {std::optional<size_t>(delta.down), std::optional<size_t>(delta.up), delta.mid}) {
-        if (tensor.has_value()) {
-          adapter.tensor_bytes += LoadedBytes(adapter.file.tensors()[*tensor]);
-        }
+      for (const size_t tensor : delta.Tensors()) {
+        adapter.tensor_bytes += LoadedBytes(adapter.file.tensors()[tensor]);
       }
     }
-    adapter.format = convolution ? "locon" : "lora";
+    adapter.format = FormatOf(adapter.deltas, table_);
     adapter.targets.assign(targets.begin(), targets.end());
     adapter.unmatched_keys = std::move(unmatched_keys_);
     return adapter;
@@ -120,10 +123,10 @@ class AdapterParser {
         unmatched_.push_back(i);
         continue;
       }
-      size_t& place = modules_[*module].part[static_cast<size_t>(split->part)];
-      if (place != kNone) {
-        invalid_.AddPrintable(
-            absl::StrCat(PrintableName(Tensor(place).name), " and ", PrintableName(key), " mean the same"));
+      std::optional<size_t>& place = modules_[*module][split->part];
+      if (place.has_value()) {
+        faults_.invalid.AddPrintable(
+            absl::StrCat(PrintableName(Tensor(*place).name), " and ", PrintableName(key), " mean the same"));
       }
       place = i;
     }
@@ -144,10 +147,10 @@ class AdapterParser {
         return absl::StrCat("; these are keys of an adapter for ", model);
       }
     }
-    return foreign_width_ == 0
-               ? ""
-               : absl::StrCat("; a context of ", foreign_width_,
-                              " channels belongs to an adapter for Stable Diffusion ", foreign_width_ == 768 ? 1 : 2);
+    return faults_.foreign_width == 0 ? ""
+                                      : absl::StrCat("; a context of ", faults_.foreign_width,
+                                                     " channels belongs to an adapter for Stable Diffusion ",
+                                                     faults_.foreign_width == 768 ? 1 : 2);
   }
 
   absl::Status CheckUnmatched(bool allowed) {
@@ -184,136 +187,6 @@ class AdapterParser {
     return absl::OkStatus();
   }
 
-  // Notes what is wrong with one module, or adds its delta. An error only where the PEFT
-  // configuration is at fault.
-  absl::Status ReadModule(size_t index, const ModuleKeys& keys) {
-    const AdaptableModule& module = table_.modules[index];
-    if (keys[KeyPart::kDown] == kNone || keys[KeyPart::kUp] == kNone) {
-      const size_t present =
-          *std::find_if(std::begin(keys.part), std::end(keys.part), [](size_t place) { return place != kNone; });
-      invalid_.AddPrintable(absl::StrCat(PrintableName(Tensor(present).name), " lacks its ",
-                                         keys[KeyPart::kDown] != kNone ? "up"
-                                         : keys[KeyPart::kUp] != kNone ? "down"
-                                                                       : "down and up"));
-      return absl::OkStatus();
-    }
-    ParsedDelta delta;
-    delta.module = index;
-    delta.down = keys[KeyPart::kDown];
-    delta.up = keys[KeyPart::kUp];
-    if (keys[KeyPart::kMid] != kNone) {
-      delta.mid = keys[KeyPart::kMid];
-    }
-    if (!CheckValues(delta) || !CheckShapes(module, delta)) {
-      return absl::OkStatus();
-    }
-    ABSL_RETURN_IF_ERROR(ReadScale(module, keys, delta));
-    deltas_.push_back(delta);
-    return absl::OkStatus();
-  }
-
-  bool CheckValues(const ParsedDelta& delta) {
-    bool sound = true;
-    for (const size_t index : {delta.down, delta.up, delta.mid.value_or(delta.up)}) {
-      const StoredTensor& tensor = Tensor(index);
-      const absl::string_view fault = !IsWeightDtype(tensor.dtype) ? "is no floating-point tensor of 16, 32 or 64 bits"
-                                      : AllFinite(tensor, file_.Data(tensor)) ? ""
-                                                                              : "has values that are not finite";
-      if (!fault.empty()) {
-        invalid_.AddPrintable(absl::StrCat(PrintableName(tensor.name), " ", fault));
-        sound = false;
-        break;
-      }
-    }
-    return sound;
-  }
-
-  // Checks dimensions, then ranks against each other, then both sides against the module.
-  bool CheckShapes(const AdaptableModule& module, ParsedDelta& delta) {
-    const StoredTensor& down = Tensor(delta.down);
-    const StoredTensor& up = Tensor(delta.up);
-    for (const StoredTensor* tensor : {&down, &up}) {
-      if (tensor->shape.size() != 2 && tensor->shape.size() != 4) {
-        invalid_.AddPrintable(
-            absl::StrCat(PrintableName(tensor->name), " has ", tensor->shape.size(), " dimensions, not 2 or 4"));
-        return false;
-      }
-    }
-    delta.rank = down.shape[0];
-    if (delta.rank < 1 || up.shape[1] != delta.rank || delta.rank > std::numeric_limits<int32_t>::max()) {
-      invalid_.AddPrintable(absl::StrCat(PrintableName(down.name), " has rank ", delta.rank, " and its up has ",
-                                         up.shape[1], delta.rank < 1 ? "; the lowest is 1" : ""));
-      return false;
-    }
-    std::vector<int64_t> weight = module.weight_shape;
-    weight.resize(4, 1);  // [out, in, kh, kw], a linear module as a 1x1 convolution
-    const std::vector<int64_t> kernel = {weight[2], weight[3]};
-    if (delta.mid.has_value()) {
-      const StoredTensor& mid = Tensor(*delta.mid);
-      if (mid.shape.size() != 4 || mid.shape[0] != delta.rank || mid.shape[1] != delta.rank) {
-        invalid_.AddPrintable(absl::StrCat(PrintableName(mid.name), " has shape ", ShapeText(mid.shape), ", not [",
-                                           delta.rank, ", ", delta.rank, ", height, width]"));
-        return false;
-      }
-      weight[2] = weight[3] = 1;
-      if (!Expect(module, mid, {delta.rank, delta.rank, kernel[0], kernel[1]})) {
-        return false;
-      }
-    }
-    const bool fits_down = Expect(module, down, {delta.rank, weight[1], weight[2], weight[3]});
-    return Expect(module, up, {weight[0], delta.rank, 1, 1}) && fits_down;
-  }
-
-  // `shape` has four dimensions; a stored tensor without trailing ones is the same.
-  bool Expect(const AdaptableModule& module, const StoredTensor& tensor, const std::vector<int64_t>& shape) {
-    std::vector<int64_t> stored = tensor.shape;
-    stored.resize(4, 1);
-    if (stored == shape) {
-      return true;
-    }
-    mismatched_.AddPrintable(absl::StrCat(PrintableName(tensor.name), " has shape ", ShapeText(tensor.shape),
-                                          ", module \"", module.path, "\" needs ", ShapeText(shape)));
-    if (absl::StrContains(module.path, ".attn2.") && (stored[1] == 768 || stored[1] == 1024)) {
-      foreign_width_ = stored[1];
-    }
-    return false;
-  }
-
-  // Reads the one number of an alpha or scale tensor.
-  std::optional<double> ReadNumber(size_t index) {
-    const StoredTensor& tensor = Tensor(index);
-    const std::optional<double> number = ReadScalar(tensor, file_.Data(tensor));
-    if (!number.has_value() || !std::isfinite(*number)) {
-      invalid_.AddPrintable(absl::StrCat(PrintableName(tensor.name), " is not one finite number"));
-      return std::nullopt;
-    }
-    return number;
-  }
-
-  absl::Status ReadScale(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta) {
-    ABSL_ASSIGN_OR_RETURN(const std::optional<double> configured, scaling_.ScaleOf(module, delta.rank));
-    std::optional<double> stored;
-    if (keys[KeyPart::kAlpha] != kNone) {
-      stored = ReadNumber(keys[KeyPart::kAlpha]);
-      if (stored.has_value()) {
-        stored = *stored == 0.0 ? 1.0 : *stored / static_cast<double>(delta.rank);
-      }
-    }
-    if (keys[KeyPart::kScale] != kNone) {
-      stored = ReadNumber(keys[KeyPart::kScale]);
-    }
-    if (stored.has_value() && configured.has_value() &&
-        std::abs(*stored - *configured) > 1e-3 * std::abs(*configured)) {
-      invalid_.AddPrintable(absl::StrCat("module \"", module.path, "\" has scale ", *configured,
-                                         " by its PEFT configuration and ", *stored, " by its alpha"));
-    }
-    delta.scale = stored.value_or(configured.value_or(1.0));
-    if (std::abs(delta.scale) > kMaxScale) {
-      invalid_.AddPrintable(absl::StrCat("module \"", module.path, "\" has scale ", delta.scale));
-    }
-    return absl::OkStatus();
-  }
-
   const SafetensorsFile& file_;
   const KeyMap& keys_;
   const ModuleTable& table_;
@@ -322,8 +195,7 @@ class AdapterParser {
   std::vector<size_t> unmatched_;
   std::vector<std::string> unmatched_keys_;
   std::vector<ParsedDelta> deltas_;
-  NameSample invalid_, mismatched_;
-  int64_t foreign_width_ = 0;
+  DeltaFaults faults_;
 };
 
 }  // namespace

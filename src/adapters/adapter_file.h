@@ -13,27 +13,21 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
+#include "src/adapters/delta_reader.h"
 #include "src/adapters/key_map.h"
 #include "src/weights/module_table.h"
 #include "src/weights/safetensors_file.h"
 
 namespace hotlora {
 
-// One module's change, as places in the file.
-struct ParsedDelta {
-  size_t module = 0;        // index into ModuleTable::modules
-  size_t down = 0, up = 0;  // indices into SafetensorsFile::tensors()
-  std::optional<size_t> mid;
-  int64_t rank = 0;
-  double scale = 1.0;  // alpha / rank, or what replaces it
-};
-
 // An adapter that is sound and fits the model. Immutable.
 struct ParsedAdapter {
   SafetensorsFile file;
   std::vector<ParsedDelta> deltas;  // in the order of the module table
   uint64_t tensor_bytes = 0;        // of the tensors that MakeAdapterWeights makes
-  std::string format;               // "lora"; "locon" with a kernel larger than 1x1 in it
+  // "dora" where a module has a magnitude; else "lokr", "loha", "locon" (a low-rank change of a kernel larger than
+  // 1x1), "lora", "full": the first of these that a module has.
+  std::string format;
   uint32_t rank_max = 0;
   std::vector<std::string> targets;         // components, sorted
   std::vector<std::string> unmatched_keys;  // at most kMaxListedKeys, then one entry with a count
@@ -50,22 +44,32 @@ struct AdapterFileOptions {
 // Checks an adapter file against the model and says what it changes.
 //
 // Names     KeyMap and SplitAdapterKey. A module may be spelled in one way only.
-// Shapes    linear: down [r, in], up [out, r], each also with trailing [1, 1];
-//           convolution: down [r, in, kh, kw], up [out, r, 1, 1], and without the ones where
-//           kh = kw = 1; with mid [r, r, kh, kw] (Tucker) down is [r, in, 1, 1]
+// Shapes    trailing dimensions of 1 may be missing; a linear layer has kh = kw = 1
+//   LoRA    down [r, in, kh, kw], up [out, r]; with mid [r, r, kh, kw] (Tucker) down is [r, in]
+//   LoHa    hada_w1_a, hada_w2_a [out, r]; hada_w1_b, hada_w2_b [r, in * kh * kw] or [r, in, kh, kw]; with hada_t1 and
+//           hada_t2 [r, r, kh, kw] w*_a are [r, out] and w*_b [r, in]
+//   LoKr    lokr_w1 [A, B] or lokr_w1_a [A, r], lokr_w1_b [r, B]; lokr_w2 [C, D, kh, kw] or lokr_w2_a [C, r],
+//           lokr_w2_b [r, D * kh * kw] or [r, D, kh, kw]; with lokr_t2 [r, r, kh, kw] w2_a is [r, C], w2_b [r, D];
+//           A * C = out, B * D = in
+//   full    diff as the weight
+//   DoRA    with any of these: dora_scale [out] or [out, 1] for norms of outputs, [1, in] for norms of inputs;
+//           lora_magnitude_vector [out] or [1, out]
 // Dtypes    F32, F16, BF16, F64 (becomes F32); every value finite.
 //           Alpha and scale: one finite number, integers too
 // Scale     `.scale` if there is one, else alpha / r, else what PEFT's configuration says
 //           (adapter_config.json, or `lora_adapter_metadata` of the header), else 1.
+//           r is of the module: LoHa's, or of LoKr's second factor, else of its first. Where nothing is a product (LoKr
+//           with both factors whole, full) a stored alpha says nothing and is not read.
 //           A stored alpha of 0 means alpha = r, as kohya's loader has it.
 //           Alpha tensors beside a PEFT configuration must agree with it
 // Errors    FailedPrecondition, with what is wrong and which keys (at most 8, then a count)
-//   ADAPTER_UNSUPPORTED   keys of another format (LoHa, LoKr, DoRA, bias deltas, ...)
-//   ADAPTER_INVALID       a half that is missing, ranks that disagree, values that are not
+//   ADAPTER_UNSUPPORTED   keys of another format (GLoRA, OFT, norms, bias deltas, ...)
+//   ADAPTER_INVALID       a half that is missing, two formats in one module, ranks that disagree, values that are not
 //                         finite, other dtypes
 //   ADAPTER_MISMATCH      keys or shapes that this model lacks; even with
 //                         allow_unmatched_keys where no key names a module
-// Source    kohya networks/lora.py (LoRAModule, create_network_from_weights); diffusers utils/state_dict_utils.py
+// Source    kohya networks/lora.py (LoRAModule, create_network_from_weights); diffusers utils/state_dict_utils.py;
+//           LyCORIS functional/loha.py, functional/lokr.py; PEFT tuners/lora/dora.py
 absl::StatusOr<ParsedAdapter> ParseAdapter(SafetensorsFile file, const KeyMap& keys, const ModuleTable& table,
                                            const AdapterFileOptions& options);
 

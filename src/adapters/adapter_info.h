@@ -18,7 +18,7 @@ struct AdapterInfo {
   // Of the file; of a PEFT folder SHA-256(hex SHA-256 of the tensors' file, then the text of the
   // configuration), because the configuration shapes the weights too. Empty until it was read once.
   std::string content_sha256;
-  std::string format;  // "lora", "locon"; empty until read
+  std::string format;  // ParsedAdapter::format; empty until read
   uint32_t rank_max = 0;
   uint64_t bytes = 0;  // of the file
   AdapterTier tier = AdapterTier::kDisk;

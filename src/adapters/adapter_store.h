@@ -72,7 +72,7 @@ class AdapterStore {
   //   NotFound             ADAPTER_NOT_FOUND: no file of that name, or a name no adapter can have
   //   FailedPrecondition   ADAPTER_INVALID: not a sound file, not finite, ranks that disagree
   //                        ADAPTER_MISMATCH: keys or shapes that this model lacks, each named
-  //                        ADAPTER_UNSUPPORTED: a format other than LoRA and LoCon
+  //                        ADAPTER_UNSUPPORTED: a format that hotlora lacks (ParseAdapter)
   //   ResourceExhausted    ADAPTER_BUDGET: does not fit beside what is leased or pinned
   // A failed load leaves everything as it was.
   virtual absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) = 0;

@@ -34,6 +34,49 @@ at::Tensor Load(const ParsedAdapter& parsed, size_t index) {
   return stored.dtype == StoredDtype::kF64 ? tensor.to(at::kFloat) : tensor;
 }
 
+LowRank LoadProduct(const ParsedAdapter& parsed, const ParsedFactor& from) {
+  LowRank factors;
+  factors.down = Load(parsed, *from.down).view({from.rank, -1});
+  const at::Tensor up = Load(parsed, *from.up);
+  factors.up = from.up_transposed ? up.view({from.rank, -1}).t().contiguous() : up.view({-1, from.rank});
+  if (from.mid.has_value()) {
+    factors.mid = Load(parsed, *from.mid);
+  }
+  return factors;
+}
+
+Kronecker::Factor LoadFactor(const ParsedAdapter& parsed, const ParsedFactor& from) {
+  if (from.whole.has_value()) {
+    return Load(parsed, *from.whole);
+  }
+  return LoadProduct(parsed, from);
+}
+
+ModuleDelta LoadDelta(const ParsedAdapter& parsed, const ParsedDelta& from) {
+  ModuleDelta delta;
+  delta.module = from.module;
+  delta.scale = from.scale;
+  switch (from.form) {
+    case DeltaForm::kLowRank:
+      delta.change = LoadProduct(parsed, from.first);
+      break;
+    case DeltaForm::kHadamard:
+      delta.change = Hadamard{LoadProduct(parsed, from.first), LoadProduct(parsed, from.second)};
+      break;
+    case DeltaForm::kKronecker:
+      delta.change = Kronecker{LoadFactor(parsed, from.first), LoadFactor(parsed, from.second)};
+      break;
+    case DeltaForm::kFull:
+      delta.change = FullDifference{Load(parsed, *from.first.whole)};
+      break;
+  }
+  if (from.magnitude.has_value()) {
+    const at::Tensor magnitude = Load(parsed, *from.magnitude);
+    delta.magnitude = from.magnitude_of_outputs ? magnitude.view({-1, 1, 1}) : magnitude.view({1, -1, 1});
+  }
+  return delta;
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const AdapterWeights>> MakeAdapterWeights(const ParsedAdapter& parsed) {
@@ -41,15 +84,7 @@ absl::StatusOr<std::shared_ptr<const AdapterWeights>> MakeAdapterWeights(const P
   const absl::Status made = GuardTorch("adapter load", [&] {
     weights->deltas.reserve(parsed.deltas.size());
     for (const ParsedDelta& from : parsed.deltas) {
-      LoraDelta delta;
-      delta.module = from.module;
-      delta.scale = from.scale;
-      delta.down = Load(parsed, from.down).view({from.rank, -1});
-      delta.up = Load(parsed, from.up).view({-1, from.rank});
-      if (from.mid.has_value()) {
-        delta.mid = Load(parsed, *from.mid);
-      }
-      weights->deltas.push_back(std::move(delta));
+      weights->deltas.push_back(LoadDelta(parsed, from));
     }
     return absl::OkStatus();
   });

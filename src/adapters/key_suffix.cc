@@ -1,5 +1,6 @@
 #include "src/adapters/key_suffix.h"
 
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -29,12 +30,29 @@ constexpr std::pair<absl::string_view, KeyPart> kSuffixes[] = {
     {"_lora.up.weight", KeyPart::kUp},
     {".lora_linear_layer.down.weight", KeyPart::kDown},
     {".lora_linear_layer.up.weight", KeyPart::kUp},
+    {".hada_w1_a", KeyPart::kHadaW1A},
+    {".hada_w1_b", KeyPart::kHadaW1B},
+    {".hada_w2_a", KeyPart::kHadaW2A},
+    {".hada_w2_b", KeyPart::kHadaW2B},
+    {".hada_t1", KeyPart::kHadaT1},
+    {".hada_t2", KeyPart::kHadaT2},
+    {".lokr_w1", KeyPart::kLokrW1},
+    {".lokr_w1_a", KeyPart::kLokrW1A},
+    {".lokr_w1_b", KeyPart::kLokrW1B},
+    {".lokr_w2", KeyPart::kLokrW2},
+    {".lokr_w2_a", KeyPart::kLokrW2A},
+    {".lokr_w2_b", KeyPart::kLokrW2B},
+    {".lokr_t2", KeyPart::kLokrT2},
+    {".diff", KeyPart::kDiff},
+    {".dora_scale", KeyPart::kDoraScale},
+    {".lora_magnitude_vector", KeyPart::kMagnitudeVector},
+    {".lora_magnitude_vector.weight", KeyPart::kMagnitudeVector},
+    {".lora_magnitude_vector.default", KeyPart::kMagnitudeVector},
+    {".lora_magnitude_vector.default.weight", KeyPart::kMagnitudeVector},
 };
 
 constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedSuffixes[] = {
-    {".dora_scale", "DoRA"},
-    {".diff", "full difference"},
-    {".diff_b", "full difference"},
+    {".diff_b", "bias deltas"},
     {".w_norm", "norm difference"},
     {".b_norm", "norm difference"},
     {".a1.weight", "GLoRA"},
@@ -50,11 +68,6 @@ constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedSuffixes[]
 };
 
 constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedParts[] = {
-    {".hada_w", "LoHa"},
-    {".hada_t", "LoHa"},
-    {".lokr_w", "LoKr"},
-    {".lokr_t", "LoKr"},
-    {".lora_magnitude_vector", "DoRA"},
     {".oft_", "OFT"},
     {".boft_", "BOFT"},
     {".ia3_l", "IA3"},
@@ -62,6 +75,14 @@ constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedParts[] = 
     {".lora_embedding_", "embedding LoRA"},
     {"bundle_emb.", "bundled embeddings"},
 };
+
+// By KeyPart.
+constexpr absl::string_view kPartNames[] = {
+    "down",      "up",      "mid",     "hada_w1_a", "hada_w1_b", "hada_w2_a",  "hada_w2_b",
+    "hada_t1",   "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2",    "lokr_w2_a",
+    "lokr_w2_b", "lokr_t2", "diff",    "alpha",     "scale",     "dora_scale", "lora_magnitude_vector",
+};
+static_assert(std::size(kPartNames) == kKeyParts);
 
 // Parts of names that no SDXL module has.
 constexpr std::pair<absl::string_view, absl::string_view> kForeignParts[] = {
@@ -89,6 +110,8 @@ std::optional<SplitKey> SplitAdapterKey(absl::string_view key) {
   }
   return std::nullopt;
 }
+
+absl::string_view NameOf(KeyPart part) { return kPartNames[static_cast<size_t>(part)]; }
 
 absl::string_view UnsupportedFormatOf(absl::string_view key) {
   for (const auto& [suffix, format] : kUnsupportedSuffixes) {

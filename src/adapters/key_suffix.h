@@ -3,6 +3,7 @@
 
 // What a tensor in an adapter file is, by the end of its name. No LibTorch here.
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,7 +12,31 @@
 
 namespace hotlora {
 
-enum class KeyPart { kDown, kUp, kMid, kAlpha, kScale };
+// What a tensor is to its module. LoRA and LoCon, LoHa, LoKr, a full difference; then what goes with any of them.
+enum class KeyPart {
+  kDown,
+  kUp,
+  kMid,
+  kHadaW1A,
+  kHadaW1B,
+  kHadaW2A,
+  kHadaW2B,
+  kHadaT1,
+  kHadaT2,
+  kLokrW1,
+  kLokrW1A,
+  kLokrW1B,
+  kLokrW2,
+  kLokrW2A,
+  kLokrW2B,
+  kLokrT2,
+  kDiff,
+  kAlpha,
+  kScale,
+  kDoraScale,        // LyCORIS and kohya
+  kMagnitudeVector,  // PEFT
+};
+inline constexpr size_t kKeyParts = static_cast<size_t>(KeyPart::kMagnitudeVector) + 1;
 
 // A key such as "unet.conv_in.lora_A.weight", taken apart: module "unet.conv_in", part kDown.
 struct SplitKey {
@@ -24,12 +49,19 @@ struct SplitKey {
 //             _lora.down.weight, .lora_linear_layer.down.weight
 //   up        the same with up and lora_B
 //   mid       .lora_mid.weight
+//   LoHa      .hada_w1_a, .hada_w1_b, .hada_w2_a, .hada_w2_b, .hada_t1, .hada_t2
+//   LoKr      .lokr_w1 or .lokr_w1_a and .lokr_w1_b; the same with w2; .lokr_t2
+//   full      .diff
+//   DoRA      .dora_scale; .lora_magnitude_vector, also with .weight, .default or .default.weight
 //   scalars   .alpha, .scale
 // Nothing where the key ends otherwise.
 std::optional<SplitKey> SplitAdapterKey(absl::string_view key);
 
-// The name of the adapter format that hotlora lacks and this key belongs to ("LoHa", "DoRA", "bias
-// deltas", ...); empty where the key belongs to none.
+// The part's own word in a key, for messages: "down", "hada_w1_a", ...
+absl::string_view NameOf(KeyPart part);
+
+// The name of the adapter format that hotlora lacks and this key belongs to ("OFT", "GLoRA",
+// "bias deltas", ...); empty where the key belongs to none.
 absl::string_view UnsupportedFormatOf(absl::string_view key);
 
 // The model family that a key names which SDXL lacks, such as "Flux" or "Stable Diffusion 1 or 2";

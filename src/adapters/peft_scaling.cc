@@ -66,10 +66,10 @@ bool IsSet(const Json& json, const char* key) {
   return value != json.end() && !value->is_null() && *value != false;
 }
 
-// Configurations whose adapters are more than scale * up * down.
+// Configurations whose adapters are more than scale * up * down, and a magnitude.
 absl::Status CheckPlain(const Json& json) {
-  for (const char* const key : {"use_dora", "use_qalora", "lora_bias", "alora_invocation_tokens", "megatron_config",
-                                "trainable_token_indices"}) {
+  for (const char* const key :
+       {"use_qalora", "lora_bias", "alora_invocation_tokens", "megatron_config", "trainable_token_indices"}) {
     if (IsSet(json, key)) {
       return Unsupported(key);
     }
@@ -128,11 +128,13 @@ absl::StatusOr<PeftScaling::Config> PeftScaling::ReadConfig(const J& json) {
   if (IsSet(json, "lora_alpha")) {
     ABSL_ASSIGN_OR_RETURN(config.alpha, Number(json["lora_alpha"], "lora_alpha"));
   }
-  if (const auto rslora = json.find("use_rslora"); rslora != json.end() && !rslora->is_null()) {
-    if (!rslora->is_boolean()) {
-      return Invalid("use_rslora is neither true nor false");
+  for (const auto& [key, flag] : {std::pair{"use_rslora", &config.rslora}, {"use_dora", &config.dora}}) {
+    if (const auto value = json.find(key); value != json.end() && !value->is_null()) {
+      if (!value->is_boolean()) {
+        return Invalid(absl::StrCat(key, " is neither true nor false"));
+      }
+      *flag = value->template get<bool>();
     }
-    config.rslora = rslora->template get<bool>();
   }
   if (json.contains("rank_pattern")) {
     ABSL_ASSIGN_OR_RETURN(config.ranks, ReadPatterns(json["rank_pattern"]));
@@ -173,6 +175,11 @@ absl::StatusOr<PeftScaling> PeftScaling::FromConfig(absl::string_view text) {
     slot = config;
   }
   return scaling;
+}
+
+bool PeftScaling::UsesDora(const AdaptableModule& module) const {
+  const std::optional<Config>& config = configs_[static_cast<size_t>(module.component)];
+  return config.has_value() && config->dora;
 }
 
 absl::StatusOr<std::optional<double>> PeftScaling::ScaleOf(const AdaptableModule& module, int64_t rank) const {

@@ -38,7 +38,7 @@ class PeftScaling {
   // scale here.
   // FailedPrecondition
   //   ADAPTER_INVALID       not such JSON, numbers out of range, too many or unsound patterns
-  //   ADAPTER_UNSUPPORTED   more than plain LoRA (use_dora, PiSSA, ...)
+  //   ADAPTER_UNSUPPORTED   more than LoRA and DoRA (bias, PiSSA, ...)
   static absl::StatusOr<PeftScaling> FromMetadata(absl::string_view json);
 
   // `adapter_config.json` of a PEFT folder, for all components. The same errors.
@@ -47,6 +47,9 @@ class PeftScaling {
   // The scale of one module whose tensors have `rank`; nothing where no configuration speaks of its
   // component. FailedPrecondition (ADAPTER_INVALID) where the configuration says another rank.
   absl::StatusOr<std::optional<double>> ScaleOf(const AdaptableModule& module, int64_t rank) const;
+
+  // Whether a configuration says that every module of the component has a magnitude (use_dora).
+  bool UsesDora(const AdaptableModule& module) const;
 
  private:
   struct Pattern {
@@ -57,6 +60,7 @@ class PeftScaling {
     std::optional<double> rank;
     double alpha = 8.0;  // PEFT's default where the key is missing
     bool rslora = false;
+    bool dora = false;
     std::vector<Pattern> ranks, alphas;
   };
 

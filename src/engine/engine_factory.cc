@@ -39,7 +39,8 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   ModuleTable modules = model->modules();
   std::filesystem::path path(config.model_folder);
   const std::string name = path.has_filename() ? path.filename() : path.parent_path().filename();
-  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, MakeSdxlPipeline(std::move(model), name));
+  const DoraWeighting dora = config.interpolate_dora ? DoraWeighting::kInterpolated : DoraWeighting::kScaledChange;
+  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, MakeSdxlPipeline(std::move(model), name, dora));
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterStore> adapters,
                         AdapterStore::Create(std::move(config.adapters), std::move(modules), metrics));
   config.engine.max_request_time =

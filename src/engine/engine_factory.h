@@ -22,6 +22,9 @@ struct EngineConfig {
   std::string device = "auto";  // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";   // auto, float32, bfloat16, float16
   AdapterStoreOptions adapters;
+  // What a weight other than 1 means for a DoRA: true interpolates between the weights without and with it, false
+  // scales its change before the norm, as PEFT does.
+  bool interpolate_dora = false;
   EngineOptions engine;  // its max_request_time is overridden by the next field
   // nullopt: 300 s on CUDA, none on the CPU.
   std::optional<absl::Duration> max_request_time;

@@ -3,40 +3,77 @@
 
 // What an adapter changes, as tensors: the mathematical side of an adapter ("LoRA" is maths,
 // "adapter" is life cycle).
+//
+// Weights are written W[o,i,k], k over height x width; k = 1 in linear layers. Tensors have the dtype of the file
+// (float32, float16, bfloat16), on the CPU or the device; the merge computes in float32.
 
 #include <cstddef>
-#include <string>
+#include <variant>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 namespace hotlora {
 
-// The change of one module's weight by one adapter:
+// A product of two thin matrices, LoRA's own form:
 //
-//   dW = scale * up * down     linear, and convolutions flattened to [out, in * kh * kw]
-//
-// and with `mid` (LoCon's Tucker form)
-//
-//   dW[o,i,h,w] = scale * sum_mn up[o,m] mid[m,n,h,w] down[n,i]
+//   dW = up * down                                             linear, and convolutions flattened to [out, in * kh *
+//   kw] dW[o,i,h,w] = sum_mn up[o,m] mid[m,n,h,w] down[n,i]        with `mid`, Tucker's form
 //
 // Shapes   down [rank, in] or [rank, in * kh * kw]; up [out, rank];
 //          mid [rank, rank, kh, kw] or undefined
-// Dtypes   as stored in the file (float32, float16, bfloat16), on the CPU or the device;
-//          the merge computes in float32
 // Source   Hu et al. 2021, arXiv 2106.09685, eq. 3; Tucker form: LyCORIS functional/general.py
-struct LoraDelta {
-  size_t module = 0;  // index into ModuleTable::modules
+struct LowRank {
   at::Tensor down;
   at::Tensor up;
   at::Tensor mid;
+};
+
+// LoHa: dW = first o second, element by element. Both in the shape of the weight.
+// Source   Hyeon-Woo et al. 2021, arXiv 2108.06098; LyCORIS functional/loha.py
+struct Hadamard {
+  LowRank first;
+  LowRank second;
+};
+
+// LoKr: dW = first (x) second, Kronecker's product:
+//
+//   dW[a * C + c, b * D + d, k] = first[a,b] second[c,d,k]
+//
+// Shapes   first [A, B], second [C, D] or [C, D, kh, kw], either whole or as a product of that shape;
+//          A * C = out, B * D = in
+// Source   Yeh et al. 2023, arXiv 2309.14859; LyCORIS functional/lokr.py
+struct Kronecker {
+  using Factor = std::variant<at::Tensor, LowRank>;
+  Factor first;
+  Factor second;
+};
+
+// dW itself, in the shape of the weight; trailing ones are no difference.
+struct FullDifference {
+  at::Tensor value;
+};
+
+// The change of one module's weight by one adapter: W + scale * dW, and with a magnitude (DoRA)
+//
+//   W' = magnitude o V / |V|,   V = W + scale * dW
+//
+// where the norm is of each output's weights, over i and k, or of each input's, over o and k. W is the weight as the
+// adapters before this one left it.
+//
+// Shapes   magnitude [out, 1, 1] for norms of outputs, [1, in, 1] for norms of inputs; undefined without DoRA
+// Source   Liu et al. 2024, arXiv 2402.09353, eq. 5; PEFT tuners/lora/dora.py
+struct ModuleDelta {
+  size_t module = 0;  // index into ModuleTable::modules
+  std::variant<LowRank, Hadamard, Kronecker, FullDifference> change;
   double scale = 1.0;  // alpha / rank of this module; the request's weight comes on top
+  at::Tensor magnitude;
 };
 
 // All changes of one adapter, each module at most once, in the order of the module table.
 // Immutable.
 struct AdapterWeights {
-  std::vector<LoraDelta> deltas;
+  std::vector<ModuleDelta> deltas;
 };
 
 }  // namespace hotlora

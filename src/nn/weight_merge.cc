@@ -1,5 +1,6 @@
 #include "src/nn/weight_merge.h"
 
+#include <variant>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -10,34 +11,93 @@ namespace {
 // On the device first: converting there is cheaper than carrying float32 across.
 at::Tensor AsFloat(const at::Tensor& tensor, c10::Device device) { return tensor.to(device).to(at::kFloat); }
 
-// sum[o,i,k] += factor * sum_mn up[o,m] mid[m,n,k] down[n,i], with k over height x width.
-void AddTucker(at::Tensor& sum, const LoraDelta& delta, float factor) {
-  const c10::Device device = sum.device();
-  const at::Tensor up = AsFloat(delta.up, device);      // [out, rank]
-  const at::Tensor down = AsFloat(delta.down, device);  // [rank, in]
-  const int64_t out = up.size(0), rank = down.size(0), in = down.size(1);
-  const at::Tensor mid = AsFloat(delta.mid, device).reshape({up.size(1), -1});  // [rank, rank * k]
+// up * down: [out, columns], or with mid [out, in, kh * kw].
+at::Tensor Product(const LowRank& factors, c10::Device device) {
+  const at::Tensor up = AsFloat(factors.up, device);      // [out, rank]
+  const at::Tensor down = AsFloat(factors.down, device);  // [rank, columns]
+  if (!factors.mid.defined()) {
+    return up.matmul(down);
+  }
+  const int64_t out = up.size(0), rank = down.size(0);
+  const at::Tensor mid = AsFloat(factors.mid, device).reshape({up.size(1), -1});  // [rank, rank * k]
   const int64_t kernel = mid.size(1) / rank;
   const at::Tensor core = up.matmul(mid).view({out, rank, kernel}).transpose(1, 2);  // [out, k, rank]
-  const at::Tensor product = core.matmul(down).transpose(1, 2);                      // [out, in, k]
-  sum.view({out, in, kernel}).add_(product, factor);
+  return core.matmul(down).transpose(1, 2);                                          // [out, in, k]
 }
 
-// sum is float32, contiguous, in the shape of the weight.
-void AddDelta(at::Tensor& sum, const LoraDelta& delta, double weight) {
-  const float factor = static_cast<float>(weight * delta.scale);
-  if (delta.mid.defined()) {
-    AddTucker(sum, delta, factor);
+at::Tensor Whole(const Kronecker::Factor& factor, c10::Device device) {
+  const LowRank* const factors = std::get_if<LowRank>(&factor);
+  return factors == nullptr ? AsFloat(std::get<at::Tensor>(factor), device) : Product(*factors, device);
+}
+
+// dW in float32, in a shape that a weight of shape [out, in, ...] can be viewed in.
+struct DenseChange {
+  at::IntArrayRef weight_shape;
+  c10::Device device;
+
+  at::Tensor operator()(const LowRank& change) const { return Product(change, device); }
+
+  at::Tensor operator()(const Hadamard& change) const {
+    return Product(change.first, device).mul_(Product(change.second, device));
+  }
+
+  at::Tensor operator()(const Kronecker& change) const {
+    const at::Tensor first = Whole(change.first, device);    // [A, B]
+    const at::Tensor second = Whole(change.second, device);  // [C, D * k] in some shape
+    const int64_t rows = first.size(0), columns = first.size(1), inner = weight_shape[1] / columns;
+    return first.reshape({rows, 1, columns, 1, 1}) *
+           second.reshape({1, second.size(0), 1, inner, -1});  // [A, C, B, D, k]
+  }
+
+  at::Tensor operator()(const FullDifference& change) const {
+    TORCH_CHECK(change.value.size(0) == weight_shape[0] && change.value.size(1) == weight_shape[1], "difference is ",
+                change.value.sizes(), ", weight ", weight_shape);
+    return AsFloat(change.value, device);
+  }
+};
+
+// sum += factor * dW. sum is float32, contiguous, in the shape of the weight.
+void AddChange(at::Tensor& sum, const ModuleDelta& delta, float factor) {
+  const LowRank* const factors = std::get_if<LowRank>(&delta.change);
+  if (factors != nullptr && !factors->mid.defined()) {
+    at::Tensor flat = sum.view({sum.size(0), -1});  // [out, in * kh * kw]
+    flat.addmm_(AsFloat(factors->up, sum.device()), AsFloat(factors->down, sum.device()), /*beta=*/1,
+                /*alpha=*/factor);
     return;
   }
-  at::Tensor flat = sum.view({sum.size(0), -1});  // [out, in * kh * kw]
-  flat.addmm_(AsFloat(delta.up, sum.device()), AsFloat(delta.down, sum.device()), /*beta=*/1,
-              /*alpha=*/factor);
+  const at::Tensor change = std::visit(DenseChange{sum.sizes(), sum.device()}, delta.change);
+  sum.view(change.sizes()).add_(change, factor);
+}
+
+// sum = magnitude o sum / |sum|. Where the norm is 0 there is no direction, and 0 stays.
+void Renormalise(at::Tensor& sum, const at::Tensor& stored_magnitude) {
+  const at::Tensor magnitude = AsFloat(stored_magnitude, sum.device());  // [out, 1, 1] or [1, in, 1]
+  at::Tensor weight = sum.view({sum.size(0), sum.size(1), -1});          // [out, in, k]
+  const bool by_output = magnitude.size(0) == weight.size(0) && magnitude.size(1) == 1;
+  const at::Tensor norm = at::linalg_vector_norm(weight, 2, at::IntArrayRef({by_output ? 1 : 0, 2}), /*keepdim=*/true);
+  TORCH_CHECK(norm.sizes() == magnitude.sizes(), "magnitude is ", magnitude.sizes(), ", norms are ", norm.sizes());
+  weight.mul_(at::where(norm > 0, magnitude / norm, 0.0));
+}
+
+void AddDelta(at::Tensor& sum, const WeightedDelta& weighted, DoraWeighting dora) {
+  const ModuleDelta& delta = *weighted.delta;
+  if (!delta.magnitude.defined()) {
+    AddChange(sum, delta, static_cast<float>(weighted.weight * delta.scale));
+  } else if (dora == DoraWeighting::kScaledChange) {
+    AddChange(sum, delta, static_cast<float>(weighted.weight * delta.scale));
+    Renormalise(sum, delta.magnitude);
+  } else {
+    at::Tensor full = sum.clone();
+    AddChange(full, delta, static_cast<float>(delta.scale));
+    Renormalise(full, delta.magnitude);
+    sum.lerp_(full, weighted.weight);
+  }
 }
 
 }  // namespace
 
-void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas) {
+void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas,
+                 DoraWeighting dora) {
   TORCH_CHECK(live.sizes() == clean.sizes(), "live weight is ", live.sizes(), ", clean is ", clean.sizes());
   std::vector<WeightedDelta> present;
   for (const WeightedDelta& delta : deltas) {
@@ -56,7 +116,7 @@ void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const Wei
       in_place ? live : at::empty(live.sizes(), live.options().dtype(at::kFloat), at::MemoryFormat::Contiguous);
   sum.copy_(clean);
   for (const WeightedDelta& delta : present) {
-    AddDelta(sum, *delta.delta, delta.weight);
+    AddDelta(sum, delta, dora);
   }
   if (!in_place) {
     live.copy_(sum);

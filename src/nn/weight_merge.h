@@ -10,19 +10,27 @@ namespace hotlora {
 
 // One adapter's change of a module with the request's weight on it.
 struct WeightedDelta {
-  const LoraDelta* delta;
+  const ModuleDelta* delta;
   double weight;
 };
 
+// What a request's weight w means for a DoRA. Both are the same at w = 1.
+enum class DoraWeighting {
+  kScaledChange,  // V = W + w * scale * dW, as PEFT has it
+  kInterpolated,  // W + w * (W' - W)
+};
+
 // Rebuilds a module's live weight from its clean base: live = round(clean + sum of weight * dW),
-// summed in float32 in the order given and rounded once to live's dtype. With no deltas it copies
-// the clean bytes. Writes into live's storage, whose address stays; never adds to what is there.
+// summed in float32 in the order given and rounded once to live's dtype. A DoRA maps what the changes before it made of
+// the weight, so it makes the order matter. With no deltas it copies the clean bytes. Writes into live's storage, whose
+// address stays; never adds to what is there. Weight 0 is absent.
 //
 // Shapes   live, clean alike: [out, in] or [out, in, kh, kw]
 // Dtypes   live: the compute dtype; clean: the checkpoint's stored dtype
 // Threads  the step thread only
 // Errors   throws c10::Error where shapes disagree (a bug: adapters are checked when they are read)
-void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas);
+void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas,
+                 DoraWeighting dora = DoraWeighting::kScaledChange);
 
 }  // namespace hotlora
 

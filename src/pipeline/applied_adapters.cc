@@ -9,8 +9,9 @@
 
 namespace hotlora {
 
-AppliedAdapters::AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights)
-    : modules_(modules), weights_(weights), in_effect_(weights.size(), "") {}
+AppliedAdapters::AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights,
+                                 DoraWeighting dora)
+    : modules_(modules), weights_(weights), dora_(dora), in_effect_(weights.size(), "") {}
 
 SwapReport AppliedAdapters::Apply(const AdapterSet& set) {
   SwapReport report;
@@ -45,7 +46,7 @@ std::vector<AppliedAdapters::ModuleChange> AppliedAdapters::ChangesOf(const Adap
   for (const WeightedAdapter& adapter : set.adapters) {
     const auto named = [&adapter](double weight) { return absl::StrFormat("%s:%a;", adapter.content_sha256, weight); };
     const std::string on_unet = named(adapter.weight), on_text = named(adapter.text_encoder_weight);
-    for (const LoraDelta& delta : adapter.weights->deltas) {
+    for (const ModuleDelta& delta : adapter.weights->deltas) {
       const bool unet = modules_.modules[delta.module].component == Component::kUnet;
       const double weight = unet ? adapter.weight : adapter.text_encoder_weight;
       if (weight != 0.0) {
@@ -60,7 +61,7 @@ std::vector<AppliedAdapters::ModuleChange> AppliedAdapters::ChangesOf(const Adap
 void AppliedAdapters::Rebuild(size_t module, const ModuleChange& change) {
   in_effect_[module] = std::nullopt;
   at::Tensor live = weights_[module].live;
-  MergeWeight(live, weights_[module].clean, change.deltas);
+  MergeWeight(live, weights_[module].clean, change.deltas, dora_);
   in_effect_[module] = change.fingerprint;
 }
 

@@ -23,7 +23,7 @@ namespace hotlora {
 class AppliedAdapters {
  public:
   // Nothing is in effect. Both arguments outlive this object; one index means the same module in both.
-  AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights);
+  AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights, DoraWeighting dora);
 
   // Brings `set` into effect and waits until it is. Throws c10::Error (out of memory); the weights are then partly of
   // one set, partly of the other, which the next Apply knows and puts right.
@@ -43,6 +43,7 @@ class AppliedAdapters {
 
   const ModuleTable& modules_;
   const absl::Span<const AdaptableWeight> weights_;
+  const DoraWeighting dora_;
   std::optional<std::string> set_in_effect_ = "";      // nullopt: an Apply failed half-way
   std::vector<std::optional<std::string>> in_effect_;  // by module; nullopt: a Rebuild failed half-way
 };

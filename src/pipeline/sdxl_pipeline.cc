@@ -83,11 +83,11 @@ class UnetBatch {
 
 class SdxlPipeline final : public Pipeline {
  public:
-  SdxlPipeline(std::unique_ptr<SdxlModel> model, ModelInfo info, NoiseSchedule schedule)
+  SdxlPipeline(std::unique_ptr<SdxlModel> model, ModelInfo info, NoiseSchedule schedule, DoraWeighting dora)
       : model_(std::move(model)),
         info_(std::move(info)),
         schedule_(std::move(schedule)),
-        applied_(model_->modules(), model_->adaptable_weights()) {}
+        applied_(model_->modules(), model_->adaptable_weights(), dora) {}
 
   // Remembers the bytes that VerifyNextModule compares with.
   absl::Status RecordChecksums() {
@@ -251,7 +251,8 @@ class SdxlPipeline final : public Pipeline {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name) {
+absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name,
+                                                           DoraWeighting dora) {
   ABSL_ASSIGN_OR_RETURN(SchedulerConfig scheduler, ParseSchedulerConfig(model->scheduler_config()));
   const SdxlConfig& config = model->config();
   ModelInfo info;
@@ -263,7 +264,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   // A skip of all layers but one still leaves the first layer's output.
   info.max_clip_skip = static_cast<uint32_t>(std::min(config.text_encoder.layers, config.text_encoder_2.layers) - 1);
   auto pipeline =
-      std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)));
+      std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)), dora);
   ABSL_RETURN_IF_ERROR(pipeline->RecordChecksums());
   return pipeline;
 }

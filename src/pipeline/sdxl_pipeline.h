@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include <ATen/core/Tensor.h>
 
+#include "src/nn/weight_merge.h"
 #include "src/pipeline/pipeline.h"
 #include "src/sdxl/sdxl_model.h"
 
@@ -16,9 +17,10 @@ namespace hotlora {
 // what it computes; where that mixes rows up or rounds (micro-conditioning in half precision), the maths
 // decides.
 //
-// `name` is what ModelInfo calls the model. FailedPrecondition where the checkpoint's scheduler config asks for what
-// sampling does not have.
-absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name);
+// `name` is what ModelInfo calls the model; `dora` says what a request's weight on a DoRA means. FailedPrecondition
+// where the checkpoint's scheduler config asks for what sampling does not have.
+absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name,
+                                                           DoraWeighting dora = DoraWeighting::kScaledChange);
 
 // For tests that look inside what this pipeline made. Tensors are on the device.
 //

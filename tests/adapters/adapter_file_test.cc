@@ -57,7 +57,7 @@ class AdapterFileTest : public testing::Test {
   const KeyMap keys_ = KeyMap::Build(table_).value();
 };
 
-TEST_F(AdapterFileTest, AcceptsEveryGoldenLoraAndRefusesOtherFormatsByName) {
+TEST_F(AdapterFileTest, AcceptsEveryGoldenAdapter) {
   const std::pair<const char*, const char*> files[] = {
       {"diffusers_old_lora_down_up", "lora"},
       {"diffusers_old_processor", "lora"},
@@ -77,10 +77,13 @@ TEST_F(AdapterFileTest, AcceptsEveryGoldenLoraAndRefusesOtherFormatsByName) {
       {"peft_rslora_metadata", "lora"},
       {"peft_text_encoders_and_unet", "lora"},
       {"peft_transformer_mixed_ranks", "lora"},
-      {"kohya_dora_scale_over_output", "DoRA"},
-      {"peft_dora", "DoRA"},
-      {"lycoris_loha", "LoHa"},
-      {"lycoris_lokr_full_factors", "LoKr"},
+      {"kohya_dora_scale_over_input", "dora"},
+      {"kohya_dora_scale_over_output", "dora"},
+      {"peft_dora", "dora"},
+      {"lycoris_loha", "loha"},
+      {"lycoris_lokr_both_decomposed", "lokr"},
+      {"lycoris_lokr_full_factors", "lokr"},
+      {"lycoris_lokr_second_decomposed", "lokr"},
   };
   for (const auto& [name, expected] : files) {
     SCOPED_TRACE(name);
@@ -89,15 +92,10 @@ TEST_F(AdapterFileTest, AcceptsEveryGoldenLoraAndRefusesOtherFormatsByName) {
     ASSERT_TRUE(file.ok()) << file.status();
     const size_t tensors = file->tensors().size();
     const absl::StatusOr<ParsedAdapter> parsed = ParseAdapter(*std::move(file), keys_, table_, AdapterFileOptions());
-    if (expected[0] == 'l') {
-      ASSERT_TRUE(parsed.ok()) << parsed.status();
-      EXPECT_EQ(parsed->format, expected);
-      EXPECT_GE(tensors, parsed->deltas.size() * 2);
-      EXPECT_LE(tensors, parsed->deltas.size() * 4);
-    } else {
-      EXPECT_EQ(GetErrorDetails(parsed.status()).reason, "ADAPTER_UNSUPPORTED");
-      EXPECT_THAT(std::string(parsed.status().message()), HasSubstr(expected));
-    }
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_EQ(parsed->format, expected);
+    EXPECT_GE(tensors, parsed->deltas.size() * 2);
+    EXPECT_LE(tensors, parsed->deltas.size() * 5);
   }
 }
 
@@ -200,7 +198,9 @@ TEST_F(AdapterFileTest, RefusesPeftConfigurationsThatLie) {
       {R"({"r": 2, "alpha_pattern": [1]})", "ADAPTER_INVALID", "pattern"},
       {R"([])", "ADAPTER_INVALID", "JSON"},
       {R"({"r": 2)", "ADAPTER_INVALID", "JSON"},
-      {R"({"r": 2, "use_dora": true})", "ADAPTER_UNSUPPORTED", "use_dora"},
+      {R"({"r": 2, "use_dora": true})", "ADAPTER_INVALID", "use_dora"},
+      {R"({"r": 2, "use_dora": "yes"})", "ADAPTER_INVALID", "use_dora is neither"},
+      {R"({"r": 2, "lora_bias": true})", "ADAPTER_UNSUPPORTED", "lora_bias"},
       {R"({"r": 2, "peft_type": "LOHA"})", "ADAPTER_UNSUPPORTED", "LOHA"},
       {R"({"r": 2, "peft_type": 7})", "ADAPTER_UNSUPPORTED", "peft_type"},
       {R"({"r": 2, "init_lora_weights": "pissa_niter_16"})", "ADAPTER_UNSUPPORTED", "pissa"},
@@ -242,6 +242,165 @@ TEST_F(AdapterFileTest, AcceptsEveryFormOfAShape) {
   EXPECT_FALSE(accepts(kConv, {2, 32, 1, 1}, {32, 2, 1, 1}, {2, 2, 1, 1}));
   EXPECT_FALSE(accepts(kLinear, {2, 32, 1}, {32, 2}));
   EXPECT_FALSE(accepts(kLinear, {32, 2}, {2, 32}));
+}
+
+using Parts = std::vector<std::pair<const char*, std::vector<int64_t>>>;
+
+SafetensorsWriter WriterOf(const std::string& module, const Parts& parts) {
+  SafetensorsWriter writer;
+  for (const auto& [part, shape] : parts) {
+    writer.Add(absl::StrCat(module, ".", part), shape);
+  }
+  return writer;
+}
+
+const Parts kLoha = {{"hada_w1_a", {32, 2}}, {"hada_w1_b", {2, 32}}, {"hada_w2_a", {32, 2}}, {"hada_w2_b", {2, 32}}};
+const Parts kConvLoha = {
+    {"hada_w1_a", {32, 2}}, {"hada_w1_b", {2, 288}}, {"hada_w2_a", {32, 2}}, {"hada_w2_b", {2, 32, 3, 3}}};
+const Parts kTuckerLoha = {{"hada_t1", {2, 2, 3, 3}}, {"hada_w1_a", {2, 32}}, {"hada_w1_b", {2, 32}},
+                           {"hada_t2", {2, 2, 3, 3}}, {"hada_w2_a", {2, 32}}, {"hada_w2_b", {2, 32}}};
+
+TEST_F(AdapterFileTest, AcceptsEveryFormOfEveryFormat) {
+  const std::tuple<const char*, Parts, const char*, int64_t> cases[] = {
+      {kLinear, kLoha, "loha", 2},
+      {kConv, kConvLoha, "loha", 2},
+      {kConv, kTuckerLoha, "loha", 2},
+      {kLinear, {{"lokr_w1", {8, 4}}, {"lokr_w2", {4, 8}}}, "lokr", 0},
+      {kLinear, {{"lokr_w1", {1, 32}}, {"lokr_w2_a", {32, 3}}, {"lokr_w2_b", {3, 1}}}, "lokr", 3},
+      {kLinear, {{"lokr_w1_a", {8, 2}}, {"lokr_w1_b", {2, 8}}, {"lokr_w2", {4, 4}}}, "lokr", 2},
+      {kLinear,
+       {{"lokr_w1_a", {8, 2}}, {"lokr_w1_b", {2, 8}}, {"lokr_w2_a", {4, 3}}, {"lokr_w2_b", {3, 4}}},
+       "lokr",
+       3},
+      {kConv, {{"lokr_w1", {8, 8}}, {"lokr_w2", {4, 4, 3, 3}}}, "lokr", 0},
+      {kConv, {{"lokr_w1", {8, 8, 1, 1}}, {"lokr_w2_a", {4, 2}}, {"lokr_w2_b", {2, 36}}}, "lokr", 2},
+      {kConv,
+       {{"lokr_w1", {8, 8}}, {"lokr_t2", {2, 2, 3, 3}}, {"lokr_w2_a", {2, 4}}, {"lokr_w2_b", {2, 4}}},
+       "lokr",
+       2},
+      {kLinear, {{"diff", {32, 32}}}, "full", 0},
+      {kShortcut, {{"diff", {64, 32, 1, 1}}}, "full", 0},
+      {kShortcut, {{"diff", {64, 32}}}, "full", 0},
+  };
+  for (const auto& [module, parts, format, rank] : cases) {
+    const absl::StatusOr<ParsedAdapter> parsed = Parse(WriterOf(module, parts));
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_EQ(parsed->format, format);
+    ASSERT_EQ(parsed->deltas.size(), 1u);
+    EXPECT_EQ(parsed->deltas[0].rank, rank) << format;
+  }
+}
+
+TEST_F(AdapterFileTest, AlphaCountsForProductsOnly) {
+  const auto scale = [&](const Parts& parts, const char* number) {
+    return ScaleOf(WriterOf(kLinear, parts).Add(absl::StrCat(kLinear, ".", number), {}, 6.0f));
+  };
+  EXPECT_EQ(scale(kLoha, "alpha"), 3.0);
+  EXPECT_EQ(scale({{"lokr_w1", {8, 4}}, {"lokr_w2", {4, 8}}}, "alpha"), 1.0);
+  EXPECT_EQ(scale({{"lokr_w1", {8, 4}}, {"lokr_w2_a", {4, 3}}, {"lokr_w2_b", {3, 8}}}, "alpha"), 2.0);
+  EXPECT_EQ(scale({{"lokr_w1_a", {8, 2}}, {"lokr_w1_b", {2, 8}}, {"lokr_w2", {4, 4}}}, "alpha"), 3.0);
+  EXPECT_EQ(
+      scale({{"lokr_w1_a", {8, 2}}, {"lokr_w1_b", {2, 8}}, {"lokr_w2_a", {4, 3}}, {"lokr_w2_b", {3, 4}}}, "alpha"),
+      2.0);
+  EXPECT_EQ(scale({{"diff", {32, 32}}}, "alpha"), 1.0);
+  EXPECT_EQ(ScaleOf(WriterOf(kLinear, {{"lokr_w1", {8, 4}}, {"lokr_w2", {4, 8}}})
+                        .Add(absl::StrCat(kLinear, ".alpha"), "F16", {}, std::vector<uint16_t>{0x7C00})),
+            1.0)
+      << "an infinite alpha that does not count";
+  EXPECT_EQ(scale({{"diff", {32, 32}}}, "scale"), 6.0);
+}
+
+TEST_F(AdapterFileTest, NamesWhatIsWrongWithOtherFormats) {
+  const auto without = [](Parts parts, size_t which) {
+    parts.erase(parts.begin() + static_cast<ptrdiff_t>(which));
+    return parts;
+  };
+  const auto with = [](Parts parts, size_t which, std::vector<int64_t> shape) {
+    parts[which].second = std::move(shape);
+    return parts;
+  };
+  const std::tuple<const char*, Parts, const char*, const char*> cases[] = {
+      {kLinear, without(kLoha, 1), "ADAPTER_INVALID", "lacks its hada_w1_b"},
+      {kLinear, without(without(kLoha, 3), 2), "ADAPTER_INVALID", "lacks its hada_w2_b and hada_w2_a"},
+      {kConv, without(kTuckerLoha, 3), "ADAPTER_INVALID", "lacks its hada_t2"},
+      {kLinear, with(kLoha, 1, {3, 32}), "ADAPTER_INVALID", "rank 3"},
+      {kLinear, with(with(kLoha, 2, {32, 3}), 3, {3, 32}), "ADAPTER_INVALID", "rank 2"},
+      {kLinear, with(kLoha, 0, {32, 2, 1}), "ADAPTER_INVALID", "3 dimensions"},
+      {kLinear, with(kLoha, 0, {31, 2}), "ADAPTER_MISMATCH", "has shape [31, 2]"},
+      {kConv, with(kConvLoha, 1, {2, 32}), "ADAPTER_MISMATCH", "needs [2, 288, 1, 1]"},
+      {kConv, with(kTuckerLoha, 0, {2, 3, 3, 3}), "ADAPTER_INVALID", "has shape [2, 3, 3, 3]"},
+      {kConv, with(kTuckerLoha, 0, {2, 2, 5, 5}), "ADAPTER_MISMATCH", "needs [2, 2, 3, 3]"},
+      {kConv, with(kTuckerLoha, 1, {32, 2}), "ADAPTER_INVALID", "its up has 32"},
+      {kLinear, {{"lokr_w1", {8, 4}}}, "ADAPTER_INVALID", "lacks its lokr_w2"},
+      {kLinear, {{"lokr_w2", {8, 4}}}, "ADAPTER_INVALID", "lacks its lokr_w1"},
+      {kLinear, {{"lokr_w1", {8, 4}}, {"lokr_w2_a", {4, 2}}}, "ADAPTER_INVALID", "lacks its lokr_w2_b"},
+      {kLinear,
+       {{"lokr_w1", {8, 4}}, {"lokr_w2", {4, 8}}, {"lokr_w2_a", {4, 2}}, {"lokr_w2_b", {2, 8}}},
+       "ADAPTER_INVALID",
+       "whole and as a product"},
+      {kLinear, {{"lokr_w1", {5, 4}}, {"lokr_w2", {4, 8}}}, "ADAPTER_MISMATCH", "needs a factor of [32, 32]"},
+      {kLinear, {{"lokr_w1", {0, 4}}, {"lokr_w2", {4, 8}}}, "ADAPTER_MISMATCH", "needs a factor of [32, 32]"},
+      {kLinear, {{"lokr_w1", {8, 4}}, {"lokr_w2", {8, 4}}}, "ADAPTER_MISMATCH", "needs [4, 8, 1, 1]"},
+      {kConv, {{"lokr_w1", {8, 8}}, {"lokr_w2", {4, 4}}}, "ADAPTER_MISMATCH", "needs [4, 4, 3, 3]"},
+      {kConv, {{"lokr_w1", {8, 8, 3, 3}}, {"lokr_w2", {4, 4, 3, 3}}}, "ADAPTER_MISMATCH", "needs [8, 8, 1, 1]"},
+      {kLinear, {{"diff", {32, 31}}}, "ADAPTER_MISMATCH", "needs [32, 32, 1, 1]"},
+      {kLinear, {{"diff", {1024}}}, "ADAPTER_INVALID", "1 dimensions"},
+      {kLinear, {{"diff", {32, 32}}, {"lokr_w1", {8, 4}}, {"lokr_w2", {4, 8}}}, "ADAPTER_INVALID", "two changes"},
+      {kLinear, {{"diff", {32, 32}}, {"diff_b", {32}}}, "ADAPTER_UNSUPPORTED", "bias deltas"},
+      {kLinear, {{"dora_scale", {32, 1}}}, "ADAPTER_INVALID", "lacks its down and up"},
+  };
+  for (const auto& [module, parts, reason, text] : cases) {
+    SCOPED_TRACE(text);
+    ExpectRefused(WriterOf(module, parts), reason, text);
+  }
+  const float infinite = std::numeric_limits<float>::infinity();
+  for (const char* const part : {"lokr_w1", "lokr_w2", "dora_scale"}) {
+    SafetensorsWriter writer = WriterOf(kLinear, {{"lokr_w1", {1, 32}}, {"lokr_w2", {32, 1}}, {"dora_scale", {32, 1}}});
+    SafetensorsWriter bad;
+    for (const auto& [name, shape] : Parts{{"lokr_w1", {1, 32}}, {"lokr_w2", {32, 1}}, {"dora_scale", {32, 1}}}) {
+      bad.Add(absl::StrCat(kLinear, ".", name), shape, std::string(name) == part ? infinite : 0.5f);
+    }
+    EXPECT_TRUE(Parse(writer).ok());
+    ExpectRefused(bad, "ADAPTER_INVALID", absl::StrCat(part, "\" has values that are not finite"));
+  }
+}
+
+TEST_F(AdapterFileTest, ShapeOfTheMagnitudeSaysWhoseNormItIs) {
+  const auto parse = [&](const char* module, int64_t out, int64_t in, const char* part, std::vector<int64_t> shape) {
+    return Parse(WriterOf(module, {{"lora_down.weight", {2, in}}, {"lora_up.weight", {out, 2}}, {part, shape}}));
+  };
+  const std::tuple<const char*, int64_t, const char*, std::vector<int64_t>, bool> sound[] = {
+      {kLinear, 32, "dora_scale", {32}, true},
+      {kLinear, 32, "dora_scale", {32, 1}, true},
+      {kLinear, 32, "dora_scale", {1, 32}, false},
+      {kShortcut, 64, "dora_scale", {64, 1, 1, 1}, true},
+      {kShortcut, 64, "dora_scale", {1, 32, 1, 1}, false},
+      {kLinear, 32, "lora_magnitude_vector", {32}, true},
+      {kLinear, 32, "lora_magnitude_vector.weight", {1, 32}, true},
+      {kShortcut, 64, "lora_magnitude_vector", {1, 64, 1, 1}, true},
+  };
+  for (const auto& [module, out, part, shape, outputs] : sound) {
+    SCOPED_TRACE(testing::Message() << part << " of " << shape.size() << " dimensions");
+    const absl::StatusOr<ParsedAdapter> parsed = parse(module, out, 32, part, shape);
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_EQ(parsed->format, "dora");
+    EXPECT_EQ(parsed->deltas[0].magnitude_of_outputs, outputs);
+  }
+  for (const auto& [part, shape] : Parts{{"dora_scale", {32}},
+                                         {"dora_scale", {1, 64}},
+                                         {"dora_scale", {}},
+                                         {"dora_scale", {64, 1, 1, 1, 1}},
+                                         {"dora_scale", {64, 32}},
+                                         {"lora_magnitude_vector", {1, 32, 1, 1}}}) {
+    const absl::Status status = parse(kShortcut, 64, 32, part, shape).status();
+    EXPECT_EQ(GetErrorDetails(status).reason, "ADAPTER_MISMATCH") << status;
+  }
+  ExpectRefused(
+      Good().Add(absl::StrCat(kLinear, ".dora_scale"), {32}).Add(absl::StrCat(kLinear, ".lora_magnitude_vector"), {32}),
+      "ADAPTER_INVALID", "mean the same");
+  AdapterFileOptions options;
+  options.peft_config = R"({"r": 2, "lora_alpha": 2, "use_dora": true})";
+  EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".lora_magnitude_vector"), {32}), options), 1.0);
 }
 
 TEST_F(AdapterFileTest, RefusesUnsoundModules) {

@@ -2,7 +2,9 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -23,6 +25,32 @@ std::vector<float> Ramp(size_t count) {
     values[i] = static_cast<float>(i) / 8;
   }
   return values;
+}
+
+void Append(const at::Tensor& tensor, std::vector<at::Tensor>& to) { to.push_back(tensor); }
+
+void Append(const LowRank& factors, std::vector<at::Tensor>& to) {
+  for (const at::Tensor* tensor : {&factors.down, &factors.up, &factors.mid}) {
+    to.push_back(*tensor);
+  }
+}
+
+std::vector<at::Tensor> TensorsOf(const ModuleDelta& delta) {
+  std::vector<at::Tensor> tensors;
+  Append(delta.magnitude, tensors);
+  if (const auto* low_rank = std::get_if<LowRank>(&delta.change)) {
+    Append(*low_rank, tensors);
+  } else if (const auto* hadamard = std::get_if<Hadamard>(&delta.change)) {
+    Append(hadamard->first, tensors);
+    Append(hadamard->second, tensors);
+  } else if (const auto* kronecker = std::get_if<Kronecker>(&delta.change)) {
+    for (const Kronecker::Factor* factor : {&kronecker->first, &kronecker->second}) {
+      std::visit([&](const auto& value) { Append(value, tensors); }, *factor);
+    }
+  } else {
+    Append(std::get<FullDifference>(delta.change).value, tensors);
+  }
+  return tensors;
 }
 
 class AdapterWeightsTest : public testing::Test {
@@ -46,13 +74,13 @@ TEST_F(AdapterWeightsTest, ShapesAreThoseOfTheMerge) {
   writer.Add("unet.conv_out.lora_B.weight", "F64", {4, 1, 1, 1}, std::vector<double>{1, 2, 3, 4});
   const auto weights = Make(writer);
   ASSERT_EQ(weights->deltas.size(), 2u);
-  const LoraDelta& first = weights->deltas[0];
-  EXPECT_EQ(table_.modules[first.module].path, "conv_in");
+  EXPECT_EQ(table_.modules[weights->deltas[0].module].path, "conv_in");
+  const LowRank& first = std::get<LowRank>(weights->deltas[0].change);
   EXPECT_EQ(first.down.sizes(), (std::vector<int64_t>{2, 36}));
   EXPECT_EQ(first.up.sizes(), (std::vector<int64_t>{32, 2}));
   EXPECT_FALSE(first.mid.defined());
   EXPECT_TRUE(at::equal(first.down, at::arange(72, at::kFloat).div(8).view({2, 36})));
-  const LoraDelta& second = weights->deltas[1];
+  const LowRank& second = std::get<LowRank>(weights->deltas[1].change);
   EXPECT_EQ(second.down.scalar_type(), at::kBFloat16);
   EXPECT_TRUE(second.down.eq(1).all().item<bool>());
   EXPECT_EQ(second.up.scalar_type(), at::kFloat);
@@ -66,11 +94,40 @@ TEST_F(AdapterWeightsTest, TuckerKeepsItsCore) {
   writer.Add("lora_unet_conv_in.lora_up.weight", {32, 2, 1, 1});
   writer.Add("lora_unet_conv_in.alpha", {}, 1.0f);
   const auto weights = Make(writer);
-  const LoraDelta& delta = weights->deltas.at(0);
+  const LowRank& delta = std::get<LowRank>(weights->deltas.at(0).change);
   EXPECT_EQ(delta.down.sizes(), (std::vector<int64_t>{2, 4}));
   EXPECT_EQ(delta.mid.sizes(), (std::vector<int64_t>{2, 2, 3, 3}));
   EXPECT_EQ(delta.mid[1][1][2][2].item<float>(), 35 / 8.0f);
-  EXPECT_EQ(delta.scale, 0.5);
+  EXPECT_EQ(weights->deltas[0].scale, 0.5);
+}
+
+TEST_F(AdapterWeightsTest, LycorisTuckerFactorsAreTurned) {
+  SafetensorsWriter writer;
+  for (const std::string half : {"1", "2"}) {
+    writer.Add("lora_unet_conv_in.hada_w" + half + "_a", "F32", {2, 32}, Ramp(64));
+    writer.Add("lora_unet_conv_in.hada_w" + half + "_b", {2, 4});
+    writer.Add("lora_unet_conv_in.hada_t" + half, {2, 2, 3, 3});
+  }
+  const auto weights = Make(writer);
+  const Hadamard& change = std::get<Hadamard>(weights->deltas.at(0).change);
+  for (const LowRank* factors : {&change.first, &change.second}) {
+    EXPECT_TRUE(at::equal(factors->up, at::arange(64, at::kFloat).div(8).view({2, 32}).t()));
+    EXPECT_EQ(factors->down.sizes(), (std::vector<int64_t>{2, 4}));
+    EXPECT_EQ(factors->mid.sizes(), (std::vector<int64_t>{2, 2, 3, 3}));
+  }
+}
+
+TEST_F(AdapterWeightsTest, MagnitudeHasTheAxisOfItsNorms) {
+  for (const auto& [shape, expected] :
+       {std::pair<std::vector<int64_t>, std::vector<int64_t>>{{32, 1, 1, 1}, {32, 1, 1}},
+        {{1, 4, 1, 1}, {1, 4, 1}},
+        {{32}, {32, 1, 1}}}) {
+    SafetensorsWriter writer;
+    writer.Add("lora_unet_conv_in.lora_down.weight", {2, 4, 3, 3});
+    writer.Add("lora_unet_conv_in.lora_up.weight", {32, 2});
+    writer.Add("lora_unet_conv_in.dora_scale", shape);
+    EXPECT_EQ(Make(writer)->deltas.at(0).magnitude.sizes(), expected);
+  }
 }
 
 TEST_F(AdapterWeightsTest, BytesAreExactlyThoseOfTheTensors) {
@@ -78,13 +135,11 @@ TEST_F(AdapterWeightsTest, BytesAreExactlyThoseOfTheTensors) {
     SCOPED_TRACE(entry.path().filename());
     auto file = SafetensorsFile::ReadFile(entry.path(), 1 << 20).value();
     const auto parsed = ParseAdapter(std::move(file), keys_, table_, AdapterFileOptions());
-    if (!parsed.ok()) {
-      continue;  // formats to come; adapter_file_test says which
-    }
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
     const auto weights = MakeAdapterWeights(*parsed).value();
     uint64_t bytes = 0;
-    for (const LoraDelta& delta : weights->deltas) {
-      for (const at::Tensor& tensor : {delta.down, delta.up, delta.mid}) {
+    for (const ModuleDelta& delta : weights->deltas) {
+      for (const at::Tensor& tensor : TensorsOf(delta)) {
         if (tensor.defined()) {
           EXPECT_TRUE(tensor.is_contiguous());
           bytes += tensor.storage().nbytes();
@@ -108,7 +163,7 @@ TEST_F(AdapterWeightsTest, StoreLendsThem) {
   EXPECT_EQ(store->Get("neon")->in_use, 0u);
   // The lease is gone, the tensors are not: they live as long as somebody holds them.
   EXPECT_TRUE(store->Unload("neon").ok());
-  EXPECT_EQ(weights->deltas.at(0).down[0][0].item<float>(), 0.25f);
+  EXPECT_EQ(std::get<LowRank>(weights->deltas.at(0).change).down[0][0].item<float>(), 0.25f);
 }
 
 }  // namespace

@@ -21,6 +21,15 @@ TEST(KeySuffixTest, TakesKeysApart) {
       {"unet.x.lora.down.weight", "unet.x", KeyPart::kDown},
       {"unet.x.processor.to_q_lora.up.weight", "unet.x.processor.to_q", KeyPart::kUp},
       {"te.q_proj.lora_linear_layer.down.weight", "te.q_proj", KeyPart::kDown},
+      {"lora_unet_x.hada_w1_a", "lora_unet_x", KeyPart::kHadaW1A},
+      {"lora_unet_x.hada_t2", "lora_unet_x", KeyPart::kHadaT2},
+      {"lora_unet_x.lokr_w1", "lora_unet_x", KeyPart::kLokrW1},
+      {"lora_unet_x.lokr_w2_b", "lora_unet_x", KeyPart::kLokrW2B},
+      {"lora_unet_x.lokr_t2", "lora_unet_x", KeyPart::kLokrT2},
+      {"lora_unet_x.diff", "lora_unet_x", KeyPart::kDiff},
+      {"lora_unet_x.dora_scale", "lora_unet_x", KeyPart::kDoraScale},
+      {"unet.x.lora_magnitude_vector", "unet.x", KeyPart::kMagnitudeVector},
+      {"unet.x.lora_magnitude_vector.default.weight", "unet.x", KeyPart::kMagnitudeVector},
   };
   for (const auto& [key, module, part] : cases) {
     const auto split = SplitAdapterKey(key);
@@ -33,14 +42,15 @@ TEST(KeySuffixTest, TakesKeysApart) {
 }
 
 TEST(KeySuffixTest, NamesFormatsThatAreMissing) {
-  EXPECT_EQ(UnsupportedFormatOf("x.hada_w1_a"), "LoHa");
-  EXPECT_EQ(UnsupportedFormatOf("x.lokr_w2"), "LoKr");
-  EXPECT_EQ(UnsupportedFormatOf("x.dora_scale"), "DoRA");
-  EXPECT_EQ(UnsupportedFormatOf("x.lora_magnitude_vector"), "DoRA");
+  EXPECT_EQ(UnsupportedFormatOf("x.a1.weight"), "GLoRA");
+  EXPECT_EQ(UnsupportedFormatOf("x.w_norm"), "norm difference");
+  EXPECT_EQ(UnsupportedFormatOf("x.on_input"), "IA3");
   EXPECT_EQ(UnsupportedFormatOf("x.lora_B.bias"), "bias deltas");
   EXPECT_EQ(UnsupportedFormatOf("x.oft_blocks"), "OFT");
-  EXPECT_EQ(UnsupportedFormatOf("x.diff_b"), "full difference");
-  EXPECT_EQ(UnsupportedFormatOf("x.lora_B.weight"), "");
+  EXPECT_EQ(UnsupportedFormatOf("x.diff_b"), "bias deltas");
+  for (const char* key : {"x.lora_B.weight", "x.hada_w1_a", "x.lokr_w2", "x.diff", "x.dora_scale"}) {
+    EXPECT_EQ(UnsupportedFormatOf(key), "") << key;
+  }
 }
 
 TEST(KeySuffixTest, SampleNamesEightPrintablyThenCounts) {

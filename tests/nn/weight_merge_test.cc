@@ -1,7 +1,10 @@
 #include "src/nn/weight_merge.h"
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -10,10 +13,28 @@
 namespace hotlora {
 namespace {
 
-enum class Form { kLinear, kConvolution, kTucker };
+enum class Form {
+  kLinear,
+  kConvolution,
+  kTucker,
+  kLoha,
+  kConvolutionLoha,
+  kTuckerLoha,
+  kLokr,
+  kLokrOfProducts,
+  kConvolutionLokr,
+  kTuckerLokr,
+  kFull,
+  kFullConvolution,
+};
+
+bool IsLinear(Form form) {
+  return form == Form::kLinear || form == Form::kLoha || form == Form::kLokr || form == Form::kLokrOfProducts ||
+         form == Form::kFull;
+}
 
 std::vector<int64_t> ShapeOf(Form form) {
-  return form == Form::kLinear ? std::vector<int64_t>{24, 16} : std::vector<int64_t>{24, 16, 3, 3};
+  return IsLinear(form) ? std::vector<int64_t>{24, 16} : std::vector<int64_t>{24, 16, 3, 3};
 }
 
 at::Tensor Random(at::IntArrayRef shape, c10::ScalarType dtype, double size = 1.0) {
@@ -21,27 +42,83 @@ at::Tensor Random(at::IntArrayRef shape, c10::ScalarType dtype, double size = 1.
   return (at::randn(shape, generator, at::TensorOptions(at::kDouble)) * size).to(dtype);
 }
 
-LoraDelta RandomDelta(Form form, int64_t rank, c10::ScalarType dtype, double scale) {
-  LoraDelta delta;
+LowRank RandomProduct(int64_t out, int64_t rank, int64_t columns, c10::ScalarType dtype, bool tucker = false) {
+  return {Random({rank, columns}, dtype), Random({out, rank}, dtype),
+          tucker ? Random({rank, rank, 3, 3}, dtype) : at::Tensor()};
+}
+
+ModuleDelta RandomDelta(Form form, int64_t rank, c10::ScalarType dtype, double scale) {
+  ModuleDelta delta;
   delta.scale = scale;
-  delta.up = Random({24, rank}, dtype);
-  delta.down = Random({rank, form == Form::kConvolution ? 16 * 9 : 16}, dtype);
-  if (form == Form::kTucker) {
-    delta.mid = Random({rank, rank, 3, 3}, dtype);
+  const auto product = [&](int64_t columns, bool tucker = false) {
+    return RandomProduct(24, rank, columns, dtype, tucker);
+  };
+  switch (form) {
+    case Form::kLinear:
+      delta.change = product(16);
+      break;
+    case Form::kConvolution:
+      delta.change = product(16 * 9);
+      break;
+    case Form::kTucker:
+      delta.change = product(16, true);
+      break;
+    case Form::kLoha:
+      delta.change = Hadamard{product(16), product(16)};
+      break;
+    case Form::kConvolutionLoha:
+      delta.change = Hadamard{product(16 * 9), product(16 * 9)};
+      break;
+    case Form::kTuckerLoha:
+      delta.change = Hadamard{product(16, true), product(16, true)};
+      break;
+    case Form::kLokr:
+      delta.change = Kronecker{Random({6, 2}, dtype), Random({4, 8}, dtype)};
+      break;
+    case Form::kLokrOfProducts:
+      delta.change = Kronecker{RandomProduct(6, rank, 2, dtype), RandomProduct(4, rank, 8, dtype)};
+      break;
+    case Form::kConvolutionLokr:
+      delta.change = Kronecker{Random({6, 2}, dtype), RandomProduct(4, rank, 8 * 9, dtype)};
+      break;
+    case Form::kTuckerLokr:
+      delta.change = Kronecker{RandomProduct(6, rank, 2, dtype), RandomProduct(4, rank, 8, dtype, true)};
+      break;
+    default:
+      delta.change = FullDifference{Random(ShapeOf(form), dtype)};
+      break;
   }
   return delta;
 }
 
-// The formulas of lora_delta.h, element by element in float64.
-at::Tensor DenseChange(Form form, const LoraDelta& delta) {
-  const at::Tensor up = delta.up.to(at::kDouble), down = delta.down.to(at::kDouble);
+at::Tensor Dense(const LowRank& factors, at::IntArrayRef shape) {
+  const at::Tensor up = factors.up.to(at::kDouble), down = factors.down.to(at::kDouble);
+  return factors.mid.defined() ? at::einsum("om,mnhw,ni->oihw", {up, factors.mid.to(at::kDouble), down})
+                               : at::mm(up, down).reshape(shape);
+}
+
+at::Tensor Dense(const Kronecker::Factor& factor, at::IntArrayRef shape) {
+  const auto* const factors = std::get_if<LowRank>(&factor);
+  return factors != nullptr ? Dense(*factors, shape) : std::get<at::Tensor>(factor).to(at::kDouble).reshape(shape);
+}
+
+// The formulas of lora_delta.h in float64, by LibTorch's own einsum and kron.
+at::Tensor DenseChange(Form form, const ModuleDelta& delta) {
+  const std::vector<int64_t> shape = ShapeOf(form);
   at::Tensor change;
-  if (form == Form::kTucker) {
-    change = at::einsum("om,mnhw,ni->oihw", {up, delta.mid.to(at::kDouble), down});
+  if (const auto* factors = std::get_if<LowRank>(&delta.change)) {
+    change = Dense(*factors, shape);
+  } else if (const auto* hadamard = std::get_if<Hadamard>(&delta.change)) {
+    change = Dense(hadamard->first, shape) * Dense(hadamard->second, shape);
+  } else if (const auto* kronecker = std::get_if<Kronecker>(&delta.change)) {
+    const int64_t kernel = IsLinear(form) ? 1 : 3;
+    // at::kron fails with what einsum leaves permuted.
+    change =
+        at::kron(Dense(kronecker->first, {6, 2, 1, 1}), Dense(kronecker->second, {4, 8, kernel, kernel}).contiguous());
   } else {
-    change = at::mm(up, down).reshape(ShapeOf(form));
+    change = std::get<FullDifference>(delta.change).value.to(at::kDouble);
   }
-  return change * delta.scale;
+  return change.reshape(shape) * delta.scale;
 }
 
 bool SameBytes(const at::Tensor& a, const at::Tensor& b) {
@@ -67,18 +144,19 @@ struct MergeCase {
 
   Form form;
   at::Tensor clean, live;
-  std::vector<LoraDelta> deltas;
+  std::vector<ModuleDelta> deltas;
   std::vector<WeightedDelta> weighted;
 };
 
 // Over all forms and the dtypes of delta, clean and live weight.
 void ForEachCase(const std::function<void(MergeCase&)>& test) {
-  for (const Form form : {Form::kLinear, Form::kConvolution, Form::kTucker}) {
+  for (int number = 0; number <= static_cast<int>(Form::kFullConvolution); ++number) {
+    const Form form = static_cast<Form>(number);
     for (const c10::ScalarType delta : {at::kFloat, at::kHalf, at::kBFloat16}) {
       for (const c10::ScalarType clean : {at::kFloat, at::kHalf}) {
         for (const c10::ScalarType live : {at::kFloat, at::kHalf, at::kBFloat16}) {
-          SCOPED_TRACE(testing::Message() << "form " << static_cast<int>(form) << ", delta " << delta << ", clean "
-                                          << clean << ", live " << live);
+          SCOPED_TRACE(testing::Message()
+                       << "form " << number << ", delta " << delta << ", clean " << clean << ", live " << live);
           MergeCase one(form, delta, clean, live);
           test(one);
         }
@@ -137,8 +215,70 @@ TEST(WeightMergeTest, DoesNotDependOnWhatWasMergedBefore) {
   });
 }
 
+// W' = m o V / |V| over all axes but the magnitude's, in float64.
+at::Tensor Renormalised(const at::Tensor& value, const at::Tensor& magnitude) {
+  const bool outputs = magnitude.size(0) == value.size(0);
+  const at::Tensor flat = outputs ? value.reshape({value.size(0), -1})
+                                  : value.transpose(0, 1).reshape({value.size(1), -1});  // a row for each norm
+  std::vector<int64_t> axis(static_cast<size_t>(value.dim()), 1);
+  axis[outputs ? 0 : 1] = magnitude.numel();
+  return value * (magnitude.to(at::kDouble).reshape(axis) / flat.square().sum(1).sqrt().reshape(axis));
+}
+
+// A plain change, a DoRA at 0.6, another plain change, in every form and over either axis.
+TEST(WeightMergeTest, DoraMapsTheRunningWeight) {
+  for (const bool outputs : {true, false}) {
+    ForEachCase([outputs](MergeCase& c) {
+      const std::vector<int64_t> axis = outputs ? std::vector<int64_t>{24, 1, 1} : std::vector<int64_t>{1, 16, 1};
+      c.deltas[1].magnitude = Random(axis, at::kFloat);
+      c.weighted[1].weight = 0.6;
+      const at::Tensor first = c.clean.to(at::kDouble) + DenseChange(c.form, c.deltas[0]);
+      const at::Tensor change = DenseChange(c.form, c.deltas[1]);
+      const at::Tensor last = DenseChange(c.form, c.deltas[2]) * 0.3;
+      const at::Tensor scaled = Renormalised(first + 0.6 * change, c.deltas[1].magnitude) + last;
+      const at::Tensor interpolated =
+          first + 0.6 * (Renormalised(first + change, c.deltas[1].magnitude) - first) + last;
+      for (const auto& [dora, expected] :
+           {std::pair{DoraWeighting::kScaledChange, scaled}, std::pair{DoraWeighting::kInterpolated, interpolated}}) {
+        MergeWeight(c.live, c.clean, c.weighted, dora);
+        const double largest = std::max(expected.abs().max().item<double>(), first.abs().max().item<double>());
+        const at::Tensor allowed =
+            expected.abs() * RoundingOf(c.live.scalar_type(), 0.5) + RoundingOf(at::kFloat, 32 * largest);
+        const at::Tensor error = (c.live.to(at::kDouble) - expected).abs();
+        EXPECT_TRUE((error <= allowed).all().item<bool>())
+            << (error / allowed).max().item<double>() << " times what rounding explains";
+      }
+    });
+  }
+}
+
+TEST(WeightMergeTest, DoraOfWeightZeroIsAbsentAndOfZeroNormIsZero) {
+  ModuleDelta delta = RandomDelta(Form::kLinear, 3, at::kFloat, 1.0);
+  delta.magnitude = Random({24, 1, 1}, at::kFloat);
+  const at::Tensor clean = Random({24, 16}, at::kFloat);
+  at::Tensor live = at::empty_like(clean);
+  for (const DoraWeighting dora : {DoraWeighting::kScaledChange, DoraWeighting::kInterpolated}) {
+    MergeWeight(live, clean, std::vector<WeightedDelta>{{&delta, 0.0}}, dora);
+    EXPECT_TRUE(SameBytes(live, clean));
+  }
+  delta.change = FullDifference{-clean};
+  MergeWeight(live, clean, std::vector<WeightedDelta>{{&delta, 1.0}});
+  EXPECT_TRUE(live.eq(0).all().item<bool>());
+}
+
+TEST(WeightMergeTest, DorasDoNotCommute) {
+  ModuleDelta a = RandomDelta(Form::kLinear, 3, at::kFloat, 1.0), b = RandomDelta(Form::kLokr, 3, at::kFloat, 1.0);
+  a.magnitude = Random({24, 1, 1}, at::kFloat);
+  b.magnitude = Random({1, 16, 1}, at::kFloat);
+  const at::Tensor clean = Random({24, 16}, at::kFloat);
+  at::Tensor ab = at::empty_like(clean), ba = at::empty_like(clean);
+  MergeWeight(ab, clean, std::vector<WeightedDelta>{{&a, 1.0}, {&b, 1.0}});
+  MergeWeight(ba, clean, std::vector<WeightedDelta>{{&b, 1.0}, {&a, 1.0}});
+  EXPECT_GT((ab - ba).abs().max().item<double>(), 1e-3);
+}
+
 TEST(WeightMergeTest, WritesThroughAnyLayout) {
-  const LoraDelta delta = RandomDelta(Form::kConvolution, 3, at::kFloat, 1.0);
+  const ModuleDelta delta = RandomDelta(Form::kConvolution, 3, at::kFloat, 1.0);
   const std::vector<WeightedDelta> weighted = {{&delta, 0.5}};
   const at::Tensor clean = Random({24, 16, 3, 3}, at::kFloat);
   at::Tensor plain = at::empty_like(clean);
@@ -149,11 +289,16 @@ TEST(WeightMergeTest, WritesThroughAnyLayout) {
 }
 
 TEST(WeightMergeTest, ThrowsWhereShapesDisagree) {
-  const LoraDelta delta = RandomDelta(Form::kLinear, 3, at::kFloat, 1.0);
-  const std::vector<WeightedDelta> weighted = {{&delta, 1.0}};
   at::Tensor live = at::zeros({24, 17});
   EXPECT_THROW(MergeWeight(live, at::zeros({24, 16}), {}), c10::Error);
-  EXPECT_THROW(MergeWeight(live, at::zeros({24, 17}), weighted), c10::Error);
+  for (const Form form : {Form::kLinear, Form::kTucker, Form::kLoha, Form::kLokr, Form::kFull}) {
+    const ModuleDelta other = RandomDelta(form, 3, at::kFloat, 1.0);
+    EXPECT_THROW(MergeWeight(live, at::zeros({24, 17}), std::vector<WeightedDelta>{{&other, 1.0}}), c10::Error);
+  }
+  ModuleDelta dora = RandomDelta(Form::kLinear, 3, at::kFloat, 1.0);
+  dora.magnitude = at::ones({1, 17, 1});
+  at::Tensor narrow = at::zeros({24, 16});
+  EXPECT_THROW(MergeWeight(narrow, at::zeros({24, 16}), std::vector<WeightedDelta>{{&dora, 1.0}}), c10::Error);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Golden outputs of UNet and text encoders under adapters, made with diffusers and PEFT, or where those are wrong
-// (kohya files with several alphas) with the formula; tests/golden/adapters/manifest.json says which.
+// (kohya files with several alphas, LyCORIS formats, DoRA) with the formula; tests/golden/adapters/manifest.json says
+// which.
 
 #include <string>
 #include <vector>
@@ -7,7 +8,6 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "src/base/error_details.h"
 #include "src/sdxl/weight_checksum.h"
 #include "tests/pipeline/pipeline_fixture.h"
 
@@ -85,11 +85,33 @@ TEST_F(AdaptersGoldenTest, EachAdapterAtBothScalesAndGoneAfterwards) {
     ASSERT_TRUE(pipeline_->Apply({}).ok());
     EXPECT_EQ(LiveWeightsChecksum(model_->adaptable_weights()), live) << "after " << name;
   }
-  EXPECT_EQ(singles, 18);
+  EXPECT_EQ(singles, 25);
   for (const auto& [name, tensor] : Outputs()) {
     EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
     ExpectWithin(tensor, inputs_.at(name + "_without_adapter"), 5e-5, name + " without adapter");
   }
+}
+
+class InterpolatedDoraGoldenTest : public AdaptersGoldenTest {
+ protected:
+  InterpolatedDoraGoldenTest() { dora_ = DoraWeighting::kInterpolated; }
+};
+
+TEST_F(InterpolatedDoraGoldenTest, WeightsInterpolate) {
+  const nlohmann::json manifest = Manifest();
+  int compared = 0;
+  for (const nlohmann::json& golden : manifest.at("cases")) {
+    if (!golden.at("tolerance").contains("unet_output_scale_0.6_interpolated")) {
+      continue;
+    }
+    const std::string name = NameOf(golden.at("adapters")[0]);
+    ASSERT_TRUE(pipeline_->Apply(Set({{name, 1.0}})).ok());
+    ExpectOutputs(golden, "_scale_1.0", name);
+    ASSERT_TRUE(pipeline_->Apply(Set({{name, 0.6}})).ok());
+    ExpectOutputs(golden, "_scale_0.6_interpolated", name);
+    ++compared;
+  }
+  EXPECT_EQ(compared, 2);
 }
 
 TEST_F(AdaptersGoldenTest, MixesOfAdapters) {
@@ -107,15 +129,7 @@ TEST_F(AdaptersGoldenTest, MixesOfAdapters) {
     ExpectOutputs(golden, "", golden.at("name"));
     ++mixes;
   }
-  EXPECT_EQ(mixes, 2);
-}
-
-TEST_F(AdaptersGoldenTest, FormatsThatAreNotThereYetAreRefusedByName) {
-  for (const char* name : {"peft_dora", "kohya_dora_scale_over_output", "lycoris_loha", "lycoris_lokr_full_factors"}) {
-    const auto lease = store_->Acquire(name);
-    EXPECT_EQ(lease.status().code(), absl::StatusCode::kFailedPrecondition) << name;
-    EXPECT_EQ(GetErrorDetails(lease.status()).reason, "ADAPTER_UNSUPPORTED") << name;
-  }
+  EXPECT_EQ(mixes, 3);
 }
 
 }  // namespace

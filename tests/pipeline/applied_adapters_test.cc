@@ -50,6 +50,21 @@ TEST_F(AppliedAdaptersTest, WeightsDependOnTheSetAlone) {
   }
 }
 
+TEST_F(AppliedAdaptersTest, OrderMattersToDora) {
+  const std::pair<std::string, double> plain = {"peft_attention", 0.7}, dora = {"kohya_dora_scale_over_input", 0.6};
+  const std::string base = Live();
+  Apply(Set({plain, dora}));
+  const std::string plain_first = Live();
+  const SwapReport turned = Apply(Set({dora, plain}));
+  EXPECT_GT(turned.modules_merged, 0u);
+  const std::string dora_first = Live();
+  EXPECT_NE(plain_first, dora_first);
+  Apply(Set({plain, dora}));
+  EXPECT_EQ(Live(), plain_first);
+  Apply({});
+  EXPECT_EQ(Live(), base);
+}
+
 TEST_F(AppliedAdaptersTest, OnlyModulesThatDifferAreTouched) {
   const AdapterSet convolutions = Set({{"kohya_locon_convolutions", 1.0}});
   const uint32_t touched = Apply(convolutions).modules_merged;

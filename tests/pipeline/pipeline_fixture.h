@@ -27,7 +27,7 @@ class PipelineFixture : public ::testing::Test {
     auto store = AdapterStore::Create(options, model_->modules(), nullptr);
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
-    auto pipeline = MakeSdxlPipeline(*std::move(model), "golden");
+    auto pipeline = MakeSdxlPipeline(*std::move(model), "golden", dora_);
     ASSERT_TRUE(pipeline.ok()) << pipeline.status();
     pipeline_ = *std::move(pipeline);
   }
@@ -71,7 +71,8 @@ class PipelineFixture : public ::testing::Test {
     return row;
   }
 
-  SdxlModel* model_ = nullptr;  // pipeline_'s
+  DoraWeighting dora_ = DoraWeighting::kScaledChange;  // to be set before SetUp
+  SdxlModel* model_ = nullptr;                         // pipeline_'s
   std::unique_ptr<AdapterStore> store_;
   std::vector<std::unique_ptr<AdapterLease>> leases_;
   std::unique_ptr<Pipeline> pipeline_;

@@ -69,6 +69,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
                                "--pin=x",
                                "--pin=y/z",
                                "--allow-unmatched-keys",
+                               "--dora-weighting=interpolated",
                                "--max-request-seconds=1.5",
                                "--max-message-bytes=1MiB",
                                "--tls-cert=c",
@@ -112,6 +113,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     EXPECT_EQ(flags->adapter_host_bytes, uint64_t{512} << 20);
     EXPECT_EQ(flags->pin, (std::vector<std::string>{"x", "y/z"}));
     EXPECT_TRUE(flags->allow_unmatched_keys);
+    EXPECT_EQ(flags->dora_weighting, "interpolated");
     EXPECT_EQ(flags->max_request_seconds, 1.5);
     EXPECT_EQ(flags->max_message_bytes, 1u << 20);
     EXPECT_EQ(flags->tls.cert + flags->tls.key + flags->tls.client_ca, "ckca");
@@ -180,6 +182,7 @@ TEST_F(FlagsTest, BadValuesNameTheFlag) {
       {"--device", "cuda:-1"},
       {"--dtype", "half"},
       {"--apply", "both"},
+      {"--dora-weighting", "both"},
       {"--max-request-seconds", "-1"},
       {"--max-request-seconds", "nan"},
       {"--drain-timeout", "soon"},

@@ -1,0 +1,342 @@
+#include "src/adapters/delta_reader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/types/span.h"
+
+#include "src/adapters/stored_values.h"
+#include "src/base/status_macros.h"
+
+namespace hotlora {
+namespace {
+
+// Far beyond sense, far inside float.
+constexpr double kMaxScale = 1e30;
+
+std::string ShapeText(absl::Span<const int64_t> shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
+
+// Trailing dimensions of 1 are no difference. REQUIRES: at most 4 dimensions.
+std::vector<int64_t> Padded(std::vector<int64_t> shape) {
+  shape.resize(4, 1);
+  return shape;
+}
+
+// The first of the parts that is there.
+std::optional<KeyPart> FirstOf(const ModuleKeys& keys, KeyPart first, KeyPart last) {
+  for (size_t part = static_cast<size_t>(first); part <= static_cast<size_t>(last); ++part) {
+    if (keys.part[part].has_value()) {
+      return static_cast<KeyPart>(part);
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::vector<size_t> ParsedFactor::Tensors() const {
+  std::vector<size_t> tensors;
+  for (const std::optional<size_t>& tensor : {whole, down, up, mid}) {
+    if (tensor.has_value()) {
+      tensors.push_back(*tensor);
+    }
+  }
+  return tensors;
+}
+
+std::vector<size_t> ParsedDelta::Tensors() const {
+  std::vector<size_t> tensors = first.Tensors();
+  for (const size_t tensor : second.Tensors()) {
+    tensors.push_back(tensor);
+  }
+  if (magnitude.has_value()) {
+    tensors.push_back(*magnitude);
+  }
+  return tensors;
+}
+
+absl::StatusOr<std::optional<ParsedDelta>> DeltaReader::Read(size_t index, const AdaptableModule& module,
+                                                             const ModuleKeys& keys) {
+  ParsedDelta delta;
+  delta.module = index;
+  if (!ChooseForm(keys, delta) || !CheckValues(delta) || !CheckShapes(module, delta)) {
+    return std::nullopt;
+  }
+  if (scaling_.UsesDora(module) && !delta.magnitude.has_value()) {
+    Invalid(absl::StrCat("module \"", module.path, "\" has no magnitude, but use_dora in its PEFT configuration"));
+    return std::nullopt;
+  }
+  ABSL_RETURN_IF_ERROR(ReadScale(module, keys, delta));
+  return delta;
+}
+
+bool DeltaReader::Invalid(std::string what) {
+  faults_.invalid.AddPrintable(std::move(what));
+  return false;
+}
+
+bool DeltaReader::Mismatched(const AdaptableModule& module, const StoredTensor& tensor, const std::string& needed) {
+  faults_.mismatched.AddPrintable(absl::StrCat(PrintableName(tensor.name), " has shape ", ShapeText(tensor.shape),
+                                               ", module \"", module.path, "\" needs ", needed));
+  return false;
+}
+
+bool DeltaReader::ChooseForm(const ModuleKeys& keys, ParsedDelta& delta) {
+  const std::pair<DeltaForm, std::optional<KeyPart>> forms[] = {
+      {DeltaForm::kLowRank, FirstOf(keys, KeyPart::kDown, KeyPart::kMid)},
+      {DeltaForm::kHadamard, FirstOf(keys, KeyPart::kHadaW1A, KeyPart::kHadaT2)},
+      {DeltaForm::kKronecker, FirstOf(keys, KeyPart::kLokrW1, KeyPart::kLokrT2)},
+      {DeltaForm::kFull, FirstOf(keys, KeyPart::kDiff, KeyPart::kDiff)}};
+  std::optional<KeyPart> chosen;
+  for (const auto& [form, part] : forms) {
+    if (part.has_value() && chosen.has_value()) {
+      return Invalid(absl::StrCat(PrintableName(Tensor(*keys[*chosen]).name), " and ",
+                                  PrintableName(Tensor(*keys[*part]).name), " are two changes of one module"));
+    }
+    if (part.has_value()) {
+      chosen = part;
+      delta.form = form;
+    }
+  }
+  if (keys[KeyPart::kDoraScale].has_value() && keys[KeyPart::kMagnitudeVector].has_value()) {
+    return Invalid(absl::StrCat(PrintableName(Tensor(*keys[KeyPart::kDoraScale]).name), " and ",
+                                PrintableName(Tensor(*keys[KeyPart::kMagnitudeVector]).name), " mean the same"));
+  }
+  delta.magnitude = keys[KeyPart::kDoraScale].has_value() ? keys[KeyPart::kDoraScale] : keys[KeyPart::kMagnitudeVector];
+  delta.magnitude_is_peft = keys[KeyPart::kMagnitudeVector].has_value();
+  switch (delta.form) {
+    case DeltaForm::kLowRank:
+      return TakeFactor(keys, {std::nullopt, KeyPart::kDown, KeyPart::kUp, KeyPart::kMid}, delta.first);
+    case DeltaForm::kHadamard:
+      if ((keys[KeyPart::kHadaT1].has_value() || keys[KeyPart::kHadaT2].has_value()) &&
+          !Require(keys, {KeyPart::kHadaT1, KeyPart::kHadaT2})) {
+        return false;
+      }
+      return TakeFactor(keys, {std::nullopt, KeyPart::kHadaW1B, KeyPart::kHadaW1A, KeyPart::kHadaT1}, delta.first) &&
+             TakeFactor(keys, {std::nullopt, KeyPart::kHadaW2B, KeyPart::kHadaW2A, KeyPart::kHadaT2}, delta.second);
+    case DeltaForm::kKronecker:
+      return TakeFactor(keys, {KeyPart::kLokrW1, KeyPart::kLokrW1B, KeyPart::kLokrW1A, std::nullopt}, delta.first) &&
+             TakeFactor(keys, {KeyPart::kLokrW2, KeyPart::kLokrW2B, KeyPart::kLokrW2A, KeyPart::kLokrT2}, delta.second);
+    case DeltaForm::kFull:
+      delta.first.whole = keys[KeyPart::kDiff];
+      return true;
+  }
+  return false;
+}
+
+bool DeltaReader::Require(const ModuleKeys& keys, std::initializer_list<KeyPart> parts) {
+  std::vector<absl::string_view> missing;
+  for (const KeyPart part : parts) {
+    if (!keys[part].has_value()) {
+      missing.push_back(NameOf(part));
+    }
+  }
+  if (missing.empty()) {
+    return true;
+  }
+  const size_t present = **std::find_if(std::begin(keys.part), std::end(keys.part),
+                                        [](const std::optional<size_t>& place) { return place.has_value(); });
+  return Invalid(absl::StrCat(PrintableName(Tensor(present).name), " lacks its ", absl::StrJoin(missing, " and ")));
+}
+
+bool DeltaReader::TakeFactor(const ModuleKeys& keys, const FactorParts& parts, ParsedFactor& factor) {
+  factor.down = keys[parts.down];
+  factor.up = keys[parts.up];
+  if (parts.mid.has_value()) {
+    factor.mid = keys[*parts.mid];
+  }
+  if (parts.whole.has_value()) {
+    const std::vector<size_t> thin = factor.Tensors();
+    if (thin.empty()) {
+      factor.whole = keys[*parts.whole];
+      return Require(keys, {*parts.whole});
+    }
+    if (keys[*parts.whole].has_value()) {
+      return Invalid(absl::StrCat(PrintableName(Tensor(*keys[*parts.whole]).name), " and ",
+                                  PrintableName(Tensor(thin[0]).name), " are one factor, whole and as a product"));
+    }
+  }
+  factor.up_transposed = factor.mid.has_value() && parts.mid != KeyPart::kMid;
+  return Require(keys, {parts.down, parts.up});
+}
+
+bool DeltaReader::CheckValues(const ParsedDelta& delta) {
+  for (const size_t index : delta.Tensors()) {
+    const StoredTensor& tensor = Tensor(index);
+    const absl::string_view fault = !IsWeightDtype(tensor.dtype) ? "is no floating-point tensor of 16, 32 or 64 bits"
+                                    : AllFinite(tensor, file_.Data(tensor)) ? ""
+                                                                            : "has values that are not finite";
+    if (!fault.empty()) {
+      return Invalid(absl::StrCat(PrintableName(tensor.name), " ", fault));
+    }
+  }
+  return true;
+}
+
+// Checks dimensions, then ranks against each other, then everything against the module.
+bool DeltaReader::CheckShapes(const AdaptableModule& module, ParsedDelta& delta) {
+  const std::vector<int64_t> weight = Padded(module.weight_shape);
+  const WeightShape shape{weight[0], weight[1], weight[2], weight[3]};
+  if (!CheckRanks(delta.first) || !CheckRanks(delta.second)) {
+    return false;
+  }
+  delta.rank = delta.second.rank > 0 ? delta.second.rank : delta.first.rank;
+  if (!CheckMagnitude(module, shape, delta)) {
+    return false;
+  }
+  switch (delta.form) {
+    case DeltaForm::kLowRank:
+      return CheckProduct(module, delta.first, shape, /*may_be_flat=*/false);
+    case DeltaForm::kHadamard:
+      if (delta.first.rank != delta.second.rank) {
+        return Invalid(absl::StrCat(PrintableName(Tensor(*delta.first.down).name), " has rank ", delta.first.rank,
+                                    " and ", PrintableName(Tensor(*delta.second.down).name), " has ",
+                                    delta.second.rank));
+      }
+      return CheckProduct(module, delta.first, shape, /*may_be_flat=*/true) &&
+             CheckProduct(module, delta.second, shape, /*may_be_flat=*/true);
+    case DeltaForm::kKronecker:
+      return CheckKronecker(module, delta, shape);
+    case DeltaForm::kFull:
+      return Expect(module, Tensor(*delta.first.whole), weight);
+  }
+  return false;
+}
+
+bool DeltaReader::CheckRanks(ParsedFactor& factor) {
+  for (const std::optional<size_t>& index : {factor.whole, factor.down, factor.up}) {
+    if (index.has_value() && Tensor(*index).shape.size() != 2 && Tensor(*index).shape.size() != 4) {
+      return Invalid(absl::StrCat(PrintableName(Tensor(*index).name), " has ", Tensor(*index).shape.size(),
+                                  " dimensions, not 2 or 4"));
+    }
+  }
+  if (!factor.down.has_value()) {
+    return true;
+  }
+  const StoredTensor& down = Tensor(*factor.down);
+  const int64_t up_rank = Tensor(*factor.up).shape[factor.up_transposed ? 0 : 1];
+  factor.rank = down.shape[0];
+  if (factor.rank < 1 || up_rank != factor.rank || factor.rank > std::numeric_limits<int32_t>::max()) {
+    return Invalid(absl::StrCat(PrintableName(down.name), " has rank ", factor.rank, " and its up has ", up_rank,
+                                factor.rank < 1 ? "; the lowest is 1" : ""));
+  }
+  if (factor.mid.has_value()) {
+    const StoredTensor& mid = Tensor(*factor.mid);
+    if (mid.shape.size() != 4 || mid.shape[0] != factor.rank || mid.shape[1] != factor.rank) {
+      return Invalid(absl::StrCat(PrintableName(mid.name), " has shape ", ShapeText(mid.shape), ", not [", factor.rank,
+                                  ", ", factor.rank, ", height, width]"));
+    }
+  }
+  return true;
+}
+
+bool DeltaReader::CheckProduct(const AdaptableModule& module, const ParsedFactor& factor, const WeightShape& shape,
+                               bool may_be_flat) {
+  const StoredTensor& down = Tensor(*factor.down);
+  std::vector<int64_t> needed_down = {factor.rank, shape.in, shape.height, shape.width};
+  if (factor.mid.has_value()) {
+    if (!Expect(module, Tensor(*factor.mid), {factor.rank, factor.rank, shape.height, shape.width})) {
+      return false;
+    }
+    needed_down = {factor.rank, shape.in, 1, 1};
+  } else if (may_be_flat && down.shape.size() == 2) {
+    needed_down = {factor.rank, shape.in * shape.height * shape.width, 1, 1};
+  }
+  std::vector<int64_t> needed_up = {shape.out, factor.rank, 1, 1};
+  if (factor.up_transposed) {
+    std::swap(needed_up[0], needed_up[1]);
+  }
+  const bool fits_down = Expect(module, down, needed_down);
+  return Expect(module, Tensor(*factor.up), needed_up) && fits_down;
+}
+
+bool DeltaReader::CheckKronecker(const AdaptableModule& module, ParsedDelta& delta, const WeightShape& shape) {
+  const ParsedFactor& first = delta.first;
+  const StoredTensor& left = Tensor(first.whole.has_value() ? *first.whole : *first.up);
+  const StoredTensor& right = Tensor(first.whole.has_value() ? *first.whole : *first.down);
+  const WeightShape outer{left.shape[0], right.shape[1], 1, 1};
+  if (outer.out < 1 || outer.in < 1 || shape.out % outer.out != 0 || shape.in % outer.in != 0) {
+    return Mismatched(module, left, absl::StrCat("a factor of [", shape.out, ", ", shape.in, "]"));
+  }
+  const WeightShape inner{shape.out / outer.out, shape.in / outer.in, shape.height, shape.width};
+  const bool first_fits = first.whole.has_value() ? Expect(module, left, {outer.out, outer.in, 1, 1})
+                                                  : CheckProduct(module, first, outer, /*may_be_flat=*/false);
+  return first_fits && (delta.second.whole.has_value() ? Expect(module, Tensor(*delta.second.whole),
+                                                                {inner.out, inner.in, inner.height, inner.width})
+                                                       : CheckProduct(module, delta.second, inner,
+                                                                      /*may_be_flat=*/true));
+}
+
+bool DeltaReader::CheckMagnitude(const AdaptableModule& module, const WeightShape& shape, ParsedDelta& delta) {
+  if (!delta.magnitude.has_value()) {
+    return true;
+  }
+  const StoredTensor& tensor = Tensor(*delta.magnitude);
+  const std::vector<int64_t> stored = Padded(tensor.shape);
+  const bool fits = !tensor.shape.empty() && tensor.shape.size() <= 4;
+  const std::vector<int64_t> second_axis = {1, delta.magnitude_is_peft ? shape.out : shape.in, 1, 1};
+  const bool on_first = stored == std::vector<int64_t>{shape.out, 1, 1, 1};
+  if (!fits || (!on_first && stored != second_axis)) {
+    return Mismatched(module, tensor,
+                      absl::StrCat("[", shape.out, "], [", shape.out, ", 1] or [1, ", second_axis[1], "]"));
+  }
+  delta.magnitude_of_outputs = on_first || delta.magnitude_is_peft;
+  return true;
+}
+
+// `shape` has four dimensions; a stored tensor without trailing ones is the same.
+bool DeltaReader::Expect(const AdaptableModule& module, const StoredTensor& tensor, const std::vector<int64_t>& shape) {
+  const std::vector<int64_t> stored = Padded(tensor.shape);
+  if (stored == shape) {
+    return true;
+  }
+  if (absl::StrContains(module.path, ".attn2.") && (stored[1] == 768 || stored[1] == 1024)) {
+    faults_.foreign_width = stored[1];
+  }
+  return Mismatched(module, tensor, ShapeText(shape));
+}
+
+// Reads the one number of an alpha or scale tensor.
+std::optional<double> DeltaReader::ReadNumber(size_t index) {
+  const StoredTensor& tensor = Tensor(index);
+  const std::optional<double> number = ReadScalar(tensor, file_.Data(tensor));
+  if (!number.has_value() || !std::isfinite(*number)) {
+    Invalid(absl::StrCat(PrintableName(tensor.name), " is not one finite number"));
+    return std::nullopt;
+  }
+  return number;
+}
+
+absl::Status DeltaReader::ReadScale(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta) {
+  std::optional<double> configured;
+  if (delta.form == DeltaForm::kLowRank) {
+    ABSL_ASSIGN_OR_RETURN(configured, scaling_.ScaleOf(module, delta.rank));
+  }
+  std::optional<double> stored;
+  // Trainers of whole factors store a rank such as 100000 here, which is infinite in float16.
+  if (keys[KeyPart::kAlpha].has_value() && delta.rank > 0) {
+    stored = ReadNumber(*keys[KeyPart::kAlpha]);
+    if (stored.has_value()) {
+      stored = *stored == 0.0 ? 1.0 : *stored / static_cast<double>(delta.rank);
+    }
+  }
+  if (keys[KeyPart::kScale].has_value()) {
+    stored = ReadNumber(*keys[KeyPart::kScale]);
+  }
+  if (stored.has_value() && configured.has_value() && std::abs(*stored - *configured) > 1e-3 * std::abs(*configured)) {
+    Invalid(absl::StrCat("module \"", module.path, "\" has scale ", *configured, " by its PEFT configuration and ",
+                         *stored, " by its alpha"));
+  }
+  delta.scale = stored.value_or(configured.value_or(1.0));
+  if (std::abs(delta.scale) > kMaxScale) {
+    Invalid(absl::StrCat("module \"", module.path, "\" has scale ", delta.scale));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace hotlora
