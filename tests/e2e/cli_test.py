@@ -16,7 +16,7 @@ from hotlora_server import adapters_pb2, server_pb2
 
 MODEL = e2e.GOLDEN / "pipeline"  # the smallest
 BROKEN = e2e.GOLDEN / "broken_adapters"
-FLAGS = """model adapters adapters-follow-links apply listen metrics-listen device dtype max-batch max-queue
+FLAGS = """model model-config vae adapters adapters-follow-links apply listen metrics-listen device dtype max-batch max-queue
   adapter-host-bytes pin allow-unmatched-keys max-request-seconds max-message-bytes tls-cert tls-key tls-client-ca
   tokens-file reflection ready-file check drain-timeout config log-level version help""".split()
 
@@ -131,6 +131,15 @@ class CheckTest(unittest.TestCase):
         self.assertEqual((result.returncode, result.stderr), (0, ""), result)
         for part in ("model", "sha256", "MiB", "2 found, 0 failed"):
             self.assertIn(part, result.stdout)
+
+    def test_single_file_checkpoint(self):
+        file = e2e.GOLDEN / "single_file/tiny_sdxl_sgm.safetensors"
+        result = self.check(file, "--model-config", MODEL, "--vae", MODEL / "vae")
+        self.assertEqual((result.returncode, result.stderr), (0, ""), result)
+        self.assertIn("tiny_sdxl_sgm", result.stdout)
+        result = self.check(file)
+        self.assertEqual(result.returncode, 1, result)
+        self.assertIn("--model-config", result.stderr)
 
     def test_bad_adapters_are_named(self):
         folder = e2e.copy_adapters(BROKEN / "good.safetensors", BROKEN / "nan_weights.safetensors")
