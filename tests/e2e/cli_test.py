@@ -12,7 +12,7 @@ import unittest
 import safetensors.numpy
 
 import hotlora_server as e2e
-from hotlora_server import adapters_pb2, server_pb2
+from hotlora_server import adapters_pb2, request_for, server_pb2
 
 MODEL = e2e.GOLDEN / "pipeline"  # the smallest
 BROKEN = e2e.GOLDEN / "broken_adapters"
@@ -118,6 +118,24 @@ class BadSettingsTest(unittest.TestCase):
         self.assertEqual((result.returncode, result.stdout), (1, ""))
         self.assertIn("UNAVAILABLE", result.stderr)
         self.assertIn("--server", result.stderr)
+
+
+class SingleFileTest(unittest.TestCase):
+    """A checkpoint of one file, served."""
+
+    def test_gives_the_folders_image(self):
+        settings = e2e.temporary_folder() / "settings.toml"
+        settings.write_text(f'model_config = "{MODEL}"\nvae = "{MODEL / "vae"}"\n')
+        file = e2e.GOLDEN / "single_file/tiny_sdxl_sgm.safetensors"
+        images = []
+        for model, flags in ((MODEL, ()), (file, ("--model-config", MODEL)), (file, ("--config", settings))):
+            server = e2e.Server(*flags, model=model)
+            try:
+                images.append(server.caller.image(request_for()))
+            finally:
+                server.stop()
+        self.assertEqual(images[1], images[0])
+        self.assertEqual(images[2], images[0])
 
 
 class CheckTest(unittest.TestCase):
