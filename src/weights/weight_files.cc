@@ -105,7 +105,7 @@ absl::Status CheckTokenizer(const std::string& folder, const std::string& tokeni
   return absl::OkStatus();
 }
 
-// The old names of attention in a VAE's file, from before diffusers 0.15.
+// Today's name of a tensor of a diffusers VAE: older files call its attention otherwise.
 std::string VaeKey(absl::string_view stored) {
   std::string key(stored);
   for (const auto& [old, now] :

@@ -61,7 +61,7 @@ absl::StatusOr<ReadWeights> ReadComponent(const std::string& folder, const std::
 // config of a folder replaces `config`; a file is read with it.
 absl::StatusOr<ReadWeights> ReadOtherVae(const std::string& path, nlohmann::json& config);
 
-// SgmVaeParameter for the levels of this VAE config.
+// A VAE whose tensors have SGM names, with as many levels as its config says.
 ComponentWeights SgmVae(Tensors tensors, const nlohmann::json& vae_config);
 
 }  // namespace hotlora

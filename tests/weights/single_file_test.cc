@@ -11,6 +11,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -142,10 +143,16 @@ TEST_F(SingleFileTest, OtherVaeComesInEveryFormAndIsPartOfTheHash) {
     }
   }
   const TensorMap diffusers = LoadTensors(GoldenPath("pipeline/vae/diffusion_pytorch_model.safetensors"));
+  TensorMap old;  // the attention of the first published VAEs
+  for (const auto& [name, tensor] : diffusers) {
+    old[absl::StrReplaceAll(
+        name, {{".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}})] =
+        tensor;
+  }
   for (const std::string& vae :
        {GoldenPath("pipeline/vae"), GoldenPath("pipeline/vae/diffusion_pytorch_model.safetensors"),
         WriteTensors("sgm", "", sgm), WriteTensors("sgm_prefixed", "first_stage_model.", sgm),
-        WriteTensors("diffusers_prefixed", "vae.", diffusers)}) {
+        WriteTensors("diffusers_prefixed", "vae.", diffusers), WriteTensors("old", "", old)}) {
     for (CheckpointSource source : {Fixture(), CheckpointSource(GoldenPath("pipeline"))}) {
       source.vae = vae;
       auto checkpoint = ReadCheckpoint(source);
