@@ -53,7 +53,7 @@ set(torch_rule "<torch/...> nowhere: ATen and c10 are enough, and parse in half 
 set(torch_free "^(src/(base|metrics|request|admission|scheduler|engine)|server|client)/")
 set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/image_codec.h src/adapters/adapter_store.h src/adapters/adapter_info.h src/nn/adapter_set.h
-    src/weights/safetensors_file.h src/weights/module_table.h src/tensor/tensor_fwd.h)
+    src/weights/safetensors_file.h src/weights/sgm_names.h src/weights/module_table.h src/tensor/tensor_fwd.h)
 set(torch_free_rule "no LibTorch header in a torch-free module or interface")
 
 # --- The check -------------------------------------------------------------------------------------------------------

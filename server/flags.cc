@@ -204,7 +204,11 @@ FlagSpec Pin() {
 
 const std::vector<FlagSpec>& Specs() {
   static const auto* const specs = new std::vector<FlagSpec>{
-      Text("model", &Flags::model, "diffusers-layout SDXL folder (needed)"),
+      Text("model", &Flags::model,
+           "SDXL checkpoint: diffusers-layout folder, or .safetensors file in SGM names (needed)"),
+      Text("model-config", &Flags::model_config,
+           "diffusers-layout folder whose configs a single-file checkpoint gets; stock SDXL's without it"),
+      Text("vae", &Flags::vae, "folder or .safetensors file of another VAE in place of the checkpoint's"),
       Text("adapters", &Flags::adapters, "folder of adapters, found by name on demand"),
       Switch("adapters-follow-links", &Flags::adapters_follow_links, "allow links that leave the folder of adapters"),
       Apply(),
@@ -370,7 +374,7 @@ absl::StatusOr<Settings> ReadFile(const std::string& path) {
 // What only two flags together can get wrong.
 absl::Status CheckTogether(const Flags& flags) {
   if (flags.model.empty()) {
-    return Bad("--model is needed: the folder of an SDXL checkpoint");
+    return Bad("--model is needed: the folder or file of an SDXL checkpoint");
   }
   if (flags.tls.cert.empty() != flags.tls.key.empty()) {
     return Bad("--tls-cert and --tls-key are needed together");
@@ -435,6 +439,17 @@ absl::Status CheckPaths(const Flags& flags) {
   std::error_code error;
   if (!std::filesystem::exists(flags.model, error)) {
     return Bad("--model ", flags.model, ": no such file or folder");
+  }
+  if (!flags.model_config.empty()) {
+    if (std::filesystem::is_directory(flags.model, error)) {
+      return Bad("--model-config is for single-file checkpoints; --model ", flags.model, " is a folder");
+    }
+    if (!std::filesystem::is_directory(flags.model_config, error)) {
+      return Bad("--model-config ", flags.model_config, ": no such folder");
+    }
+  }
+  if (!flags.vae.empty() && !std::filesystem::exists(flags.vae, error)) {
+    return Bad("--vae ", flags.vae, ": no such file or folder");
   }
   if (!flags.adapters.empty() && !std::filesystem::is_directory(flags.adapters, error)) {
     return Bad("--adapters ", flags.adapters, ": no such folder");

@@ -30,8 +30,10 @@ struct TlsFiles {
 };
 
 struct Flags {
-  std::string model;
-  std::string adapters;  // folder; empty: there are no adapters
+  std::string model;         // folder or single file
+  std::string model_config;  // folder of configs for a single file; empty: stock SDXL's
+  std::string vae;           // folder or file; empty: the checkpoint's own
+  std::string adapters;      // folder; empty: there are no adapters
   bool adapters_follow_links = false;
   std::string apply = "auto";
   std::string listen = "127.0.0.1:50051";

@@ -64,7 +64,9 @@ absl::StatusOr<ServerOptions> MakeServerOptions(const Flags& flags) {
 
 EngineConfig MakeEngineConfig(const Flags& flags) {
   EngineConfig config;
-  config.model_folder = flags.model;
+  config.model = flags.model;
+  config.model_config = flags.model_config;
+  config.vae = flags.vae;
   config.device = flags.device;
   config.dtype = flags.dtype;
   config.adapters.directory = flags.adapters;

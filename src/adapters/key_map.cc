@@ -5,34 +5,17 @@
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
+#include "src/weights/sgm_names.h"
 
 namespace hotlora {
 namespace {
-
-constexpr std::pair<absl::string_view, absl::string_view> kOutsideBlocks[] = {
-    {"conv_in", "input_blocks.0.0"},
-    {"conv_out", "out.2"},
-    {"time_embedding.linear_1", "time_embed.0"},
-    {"time_embedding.linear_2", "time_embed.2"},
-    {"add_embedding.linear_1", "label_emb.0.0"},
-    {"add_embedding.linear_2", "label_emb.0.2"},
-};
-
-constexpr std::pair<absl::string_view, absl::string_view> kInsideResnet[] = {
-    {"conv1", "in_layers.2"},
-    {"time_emb_proj", "emb_layers.1"},
-    {"conv2", "out_layers.3"},
-    {"conv_shortcut", "skip_connection"},
-};
 
 constexpr std::pair<absl::string_view, absl::string_view> kOldTextNames[] = {
     {"q_proj", "to_q"}, {"k_proj", "to_k"}, {"v_proj", "to_v"}, {"out_proj", "to_out"}};
@@ -47,70 +30,17 @@ absl::string_view Translate(const std::pair<absl::string_view, absl::string_view
   return "";
 }
 
-// Writes UNet names the way single-file checkpoints do.
-class SgmSpelling {
- public:
-  explicit SgmSpelling(const ModuleTable& table) : group_(table.unet_layers_per_block + 1) {
-    for (const AdaptableModule& module : table.modules) {
-      const std::vector<absl::string_view> part = absl::StrSplit(module.path, '.');
-      if (module.component == Component::kUnet && part.size() > 3 && part[0] == "up_blocks" &&
-          part[2] == "attentions") {
-        up_blocks_with_attention_.insert(std::string(part[1]));
-      }
+// The up blocks with attention, by their index.
+std::set<std::string> UpBlocksWithAttention(const ModuleTable& table) {
+  std::set<std::string> blocks;
+  for (const AdaptableModule& module : table.modules) {
+    const std::vector<absl::string_view> part = absl::StrSplit(module.path, '.');
+    if (module.component == Component::kUnet && part.size() > 3 && part[0] == "up_blocks" && part[2] == "attentions") {
+      blocks.insert(std::string(part[1]));
     }
   }
-
-  // "" where the module has no such name.
-  std::string Of(absl::string_view path) const {
-    if (const absl::string_view outside = Translate(kOutsideBlocks, path); !outside.empty()) {
-      return std::string(outside);
-    }
-    const std::vector<std::string> part = absl::StrSplit(path, '.');
-    if (part[0] == "mid_block" && part.size() >= 4) {
-      int index = 0;
-      if (!absl::SimpleAtoi(part[2], &index)) {
-        return "";
-      }
-      // resnet 0, attention 0, resnet 1
-      const int place = part[1] == "resnets" ? 2 * index : 2 * index + 1;
-      return WithInside(absl::StrCat("middle_block.", place), part[1], part, 3);
-    }
-    int block = 0, slot = 0;
-    if (part.size() < 5 || !absl::SimpleAtoi(part[1], &block) || !absl::SimpleAtoi(part[3], &slot)) {
-      return "";
-    }
-    if (part[0] == "down_blocks") {
-      if (part[2] == "downsamplers") {
-        return absl::StrCat("input_blocks.", group_ * (block + 1), ".0.op");
-      }
-      return WithInside(absl::StrCat("input_blocks.", group_ * block + slot + 1, part[2] == "attentions" ? ".1" : ".0"),
-                        part[2], part, 4);
-    }
-    if (part[0] == "up_blocks") {
-      if (part[2] == "upsamplers") {
-        return absl::StrCat("output_blocks.", group_ * (block + 1) - 1,
-                            up_blocks_with_attention_.count(part[1]) > 0 ? ".2.conv" : ".1.conv");
-      }
-      return WithInside(absl::StrCat("output_blocks.", group_ * block + slot, part[2] == "attentions" ? ".1" : ".0"),
-                        part[2], part, 4);
-    }
-    return "";
-  }
-
- private:
-  static std::string WithInside(absl::string_view place, absl::string_view kind, const std::vector<std::string>& part,
-                                size_t first) {
-    const std::string rest = absl::StrJoin(part.begin() + first, part.end(), ".");
-    if (kind == "attentions") {
-      return absl::StrCat(place, ".", rest);
-    }
-    const absl::string_view inside = kind == "resnets" ? Translate(kInsideResnet, rest) : absl::string_view();
-    return inside.empty() ? "" : absl::StrCat(place, ".", inside);
-  }
-
-  int group_;
-  std::set<std::string> up_blocks_with_attention_;
-};
+  return blocks;
+}
 
 std::string Under(absl::string_view path) { return absl::StrReplaceAll(path, {{".", "_"}}); }
 
@@ -120,7 +50,7 @@ void AddPeftPrefixes(absl::string_view component, absl::string_view path, std::v
   spellings.push_back(absl::StrCat(component, "base_model.model.", path));
 }
 
-std::vector<std::string> UnetSpellings(const std::string& path, const SgmSpelling& sgm) {
+std::vector<std::string> UnetSpellings(const std::string& path, const SgmUnetNames& sgm) {
   std::vector<std::string> dotted = {path};
   const size_t attention = path.find(".attn");
   const size_t leaf = attention == std::string::npos ? attention : path.find(".to_", attention);
@@ -139,7 +69,7 @@ std::vector<std::string> UnetSpellings(const std::string& path, const SgmSpellin
     AddPeftPrefixes("unet.", name, spellings);
   }
   std::set<std::string> underscored = {Under(path)};
-  if (const std::string name = sgm.Of(path); !name.empty()) {
+  if (const std::string name = sgm.OfModule(path); !name.empty()) {
     spellings.push_back(absl::StrCat("diffusion_model.", name));
     spellings.push_back(absl::StrCat("model.diffusion_model.", name));
     underscored.insert(Under(name));
@@ -177,7 +107,7 @@ std::vector<std::string> TextSpellings(const std::string& path, Component compon
 
 absl::StatusOr<KeyMap> KeyMap::Build(const ModuleTable& table) {
   KeyMap map;
-  const SgmSpelling sgm(table);
+  const SgmUnetNames sgm(table.unet_layers_per_block, UpBlocksWithAttention(table));
   for (size_t index = 0; index < table.modules.size(); ++index) {
     const AdaptableModule& module = table.modules[index];
     for (std::string& spelling : module.component == Component::kUnet ? UnetSpellings(module.path, sgm)

@@ -15,6 +15,14 @@ namespace {
 
 constexpr absl::Duration kLongestOnCuda = absl::Seconds(300);
 
+// The folder's name, or the file's without .safetensors.
+std::string ModelName(const std::filesystem::path& path) {
+  if (!path.has_filename()) {
+    return path.parent_path().filename();
+  }
+  return path.extension() == ".safetensors" ? path.stem() : path.filename();
+}
+
 void TellMetrics(const Engine& engine, c10::Device device, Metrics& metrics) {
   GaugeSources sources;
   sources.device = engine.model().device;
@@ -34,11 +42,13 @@ void TellMetrics(const Engine& engine, c10::Device device, Metrics& metrics) {
 absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics* metrics) {
   InstallCountingCpuAllocator();
   ABSL_ASSIGN_OR_RETURN(const ComputePlace place, ResolvePlace(config.device, config.dtype));
+  CheckpointSource source(config.model);
+  source.model_config = config.model_config;
+  source.vae = config.vae;
   LogInfo("loading the model on ", DeviceName(place.device), " in ", DtypeName(place.dtype));
-  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<SdxlModel> model, SdxlModel::Load(config.model_folder, place));
+  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<SdxlModel> model, SdxlModel::Load(source, place));
   ModuleTable modules = model->modules();
-  std::filesystem::path path(config.model_folder);
-  const std::string name = path.has_filename() ? path.filename() : path.parent_path().filename();
+  const std::string name = ModelName(config.model);
   const DoraWeighting dora = config.interpolate_dora ? DoraWeighting::kInterpolated : DoraWeighting::kScaledChange;
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, MakeSdxlPipeline(std::move(model), name, dora));
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterStore> adapters,

@@ -18,7 +18,9 @@
 namespace hotlora {
 
 struct EngineConfig {
-  std::string model_folder;     // diffusers layout
+  std::string model;            // diffusers-layout folder or single-file checkpoint
+  std::string model_config;     // configs for a single file; empty: stock SDXL's
+  std::string vae;              // another VAE, folder or file; empty: the checkpoint's
   std::string device = "auto";  // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";   // auto, float32, bfloat16, float16
   AdapterStoreOptions adapters;

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <optional>
 #include <queue>
 #include <system_error>
 #include <tuple>
@@ -18,6 +17,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/status_macros.h"
+#include "src/sdxl/clip_vocabulary.h"
 #include "src/sdxl/recent_unicode.h"
 
 namespace hotlora {
@@ -26,6 +26,11 @@ namespace {
 using CodePoints = std::vector<utf8proc_int32_t>;
 
 constexpr uintmax_t kMaxFileBytes = 32 << 20;  // CLIP's vocab.json has 1 MB
+constexpr char kVocabulary[] = "vocab.json";
+constexpr char kMerges[] = "merges.txt";
+constexpr char kSpecialTokens[] = "special_tokens_map.json";
+constexpr char kTokenizerConfig[] = "tokenizer_config.json";
+constexpr const char* kFileNames[] = {kVocabulary, kMerges, kSpecialTokens, kTokenizerConfig};
 constexpr char kWordEnd[] = "</w>";
 constexpr absl::string_view kDefaultBegin = "<|startoftext|>";
 constexpr absl::string_view kDefaultEnd = "<|endoftext|>";
@@ -59,9 +64,8 @@ absl::StatusOr<nlohmann::json> ParseObject(const std::string& name, const std::s
   return json;
 }
 
-absl::StatusOr<absl::flat_hash_map<std::string, int32_t>> ReadVocabulary(const std::string& folder) {
-  constexpr char kName[] = "vocab.json";
-  ABSL_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadText(folder, kName));
+absl::StatusOr<absl::flat_hash_map<std::string, int32_t>> ReadVocabulary(const std::optional<std::string>& text) {
+  constexpr const char* kName = kVocabulary;
   if (!text.has_value()) {
     return Fault(kName, "is missing");
   }
@@ -240,12 +244,28 @@ std::vector<Piece> Split(const CodePoints& text) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ClipTokenizer>> ClipTokenizer::Load(const std::string& folder) {
-  ABSL_ASSIGN_OR_RETURN(const Vocabulary vocabulary, ReadVocabulary(folder));
+  Files files;
+  for (const char* const name : kFileNames) {
+    ABSL_ASSIGN_OR_RETURN(files[name], ReadText(folder, name));
+  }
+  return Build(files);
+}
+
+absl::StatusOr<std::unique_ptr<ClipTokenizer>> ClipTokenizer::LoadClip(absl::string_view pad_token) {
+  Files files;
+  files[kVocabulary] = std::string(ClipVocabularyJson());
+  files[kMerges] = std::string(ClipMergesText());
+  files[kSpecialTokens] = nlohmann::json{{"pad_token", std::string(pad_token)}}.dump();
+  return Build(files);
+}
+
+absl::StatusOr<std::unique_ptr<ClipTokenizer>> ClipTokenizer::Build(Files& files) {
+  ABSL_ASSIGN_OR_RETURN(const Vocabulary vocabulary, ReadVocabulary(files[kVocabulary]));
   std::unique_ptr<ClipTokenizer> tokenizer(new ClipTokenizer);
   tokenizer->vocabulary_size_ = vocabulary.size();
   ABSL_RETURN_IF_ERROR(tokenizer->ReadBytes(vocabulary));
-  ABSL_RETURN_IF_ERROR(tokenizer->ReadMerges(folder, vocabulary));
-  ABSL_RETURN_IF_ERROR(tokenizer->ReadSpecialTokens(folder, vocabulary));
+  ABSL_RETURN_IF_ERROR(tokenizer->ReadMerges(files[kMerges], vocabulary));
+  ABSL_RETURN_IF_ERROR(tokenizer->ReadSpecialTokens(files, vocabulary));
   return tokenizer;
 }
 
@@ -263,9 +283,8 @@ absl::Status ClipTokenizer::ReadBytes(const Vocabulary& vocabulary) {
   return absl::OkStatus();
 }
 
-absl::Status ClipTokenizer::ReadMerges(const std::string& folder, const Vocabulary& vocabulary) {
-  constexpr char kName[] = "merges.txt";
-  ABSL_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadText(folder, kName));
+absl::Status ClipTokenizer::ReadMerges(const std::optional<std::string>& text, const Vocabulary& vocabulary) {
+  constexpr const char* kName = kMerges;
   if (!text.has_value()) {
     return Fault(kName, "is missing");
   }
@@ -293,12 +312,11 @@ absl::Status ClipTokenizer::ReadMerges(const std::string& folder, const Vocabula
   return absl::OkStatus();
 }
 
-absl::Status ClipTokenizer::ReadSpecialTokens(const std::string& folder, const Vocabulary& vocabulary) {
+absl::Status ClipTokenizer::ReadSpecialTokens(Files& texts, const Vocabulary& vocabulary) {
   nlohmann::json files[2];
-  const char* const names[] = {"special_tokens_map.json", "tokenizer_config.json"};
+  const char* const names[] = {kSpecialTokens, kTokenizerConfig};
   for (int i = 0; i < 2; ++i) {
-    ABSL_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadText(folder, names[i]));
-    if (text.has_value()) {
+    if (const std::optional<std::string>& text = texts[names[i]]; text.has_value()) {
       ABSL_ASSIGN_OR_RETURN(files[i], ParseObject(names[i], *text));
     }
   }

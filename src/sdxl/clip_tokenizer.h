@@ -5,7 +5,9 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,6 +42,10 @@ class ClipTokenizer {
   // into something that is no token.
   static absl::StatusOr<std::unique_ptr<ClipTokenizer>> Load(const std::string& folder);
 
+  // With CLIP's vocabulary, which every published SDXL checkpoint has, from inside the program. The pad token is
+  // "<|endoftext|>" for SDXL's first tokenizer and "!" for the second.
+  static absl::StatusOr<std::unique_ptr<ClipTokenizer>> LoadClip(absl::string_view pad_token);
+
   // The whole text's ids between begin and end. InvalidArgument where it is not UTF-8.
   absl::StatusOr<std::vector<int64_t>> Encode(absl::string_view text) const;
 
@@ -65,10 +71,14 @@ class ClipTokenizer {
     int32_t id;    // of the merged token
   };
 
+  // Text by file name; nullopt where there is no such file.
+  using Files = std::map<std::string, std::optional<std::string>>;
+
   ClipTokenizer() = default;
+  static absl::StatusOr<std::unique_ptr<ClipTokenizer>> Build(Files& files);
   absl::Status ReadBytes(const Vocabulary& vocabulary);
-  absl::Status ReadMerges(const std::string& folder, const Vocabulary& vocabulary);
-  absl::Status ReadSpecialTokens(const std::string& folder, const Vocabulary& vocabulary);
+  absl::Status ReadMerges(const std::optional<std::string>& text, const Vocabulary& vocabulary);
+  absl::Status ReadSpecialTokens(Files& texts, const Vocabulary& vocabulary);
 
   // The special token that `text` begins with, the longest of several; nullptr where there is none.
   const SpecialToken* SpecialAt(absl::string_view text) const;

@@ -31,6 +31,11 @@ absl::Status CheckComplete(const Checkpoint& checkpoint) {
   return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED", absl::StrJoin(faults, "; "));
 }
 
+// A single file has no tokenizer folder; `pad_token` is for CLIP's own then.
+absl::StatusOr<std::unique_ptr<ClipTokenizer>> LoadTokenizer(const std::string& folder, const char* pad_token) {
+  return folder.empty() ? ClipTokenizer::LoadClip(pad_token) : ClipTokenizer::Load(folder);
+}
+
 // Every id of the tokenizer must be a row of its encoder's table.
 absl::Status CheckTokenizer(const char* name, const ClipTokenizer& tokenizer, const TextEncoderConfig& config) {
   if (tokenizer.vocabulary_size() > static_cast<size_t>(config.vocab_size) ||
@@ -45,12 +50,12 @@ absl::Status CheckTokenizer(const char* name, const ClipTokenizer& tokenizer, co
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SdxlModel>> SdxlModel::Load(const std::string& folder, ComputePlace place) {
-  ABSL_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(folder));
+absl::StatusOr<std::unique_ptr<SdxlModel>> SdxlModel::Load(const CheckpointSource& source, ComputePlace place) {
+  ABSL_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(source));
   ABSL_ASSIGN_OR_RETURN(SdxlConfig config, ParseSdxlConfig(checkpoint));
   std::unique_ptr<SdxlModel> model(new SdxlModel(place, std::move(config)));
-  ABSL_ASSIGN_OR_RETURN(model->tokenizer_, ClipTokenizer::Load(checkpoint.tokenizer_folder));
-  ABSL_ASSIGN_OR_RETURN(model->tokenizer_2_, ClipTokenizer::Load(checkpoint.tokenizer_2_folder));
+  ABSL_ASSIGN_OR_RETURN(model->tokenizer_, LoadTokenizer(checkpoint.tokenizer_folder, "<|endoftext|>"));
+  ABSL_ASSIGN_OR_RETURN(model->tokenizer_2_, LoadTokenizer(checkpoint.tokenizer_2_folder, "!"));
   ABSL_RETURN_IF_ERROR(CheckTokenizer("tokenizer", *model->tokenizer_, model->config_.text_encoder));
   ABSL_RETURN_IF_ERROR(CheckTokenizer("tokenizer_2", *model->tokenizer_2_, model->config_.text_encoder_2));
   ABSL_RETURN_IF_ERROR(GuardTorch("model load", [&] { return model->BuildNetworks(checkpoint); }));

@@ -15,6 +15,7 @@
 #include "src/sdxl/unet.h"
 #include "src/sdxl/vae_decoder.h"
 #include "src/tensor/device.h"
+#include "src/weights/checkpoint.h"
 #include "src/weights/module_table.h"
 
 namespace hotlora {
@@ -28,11 +29,11 @@ namespace hotlora {
 //          that runs text encoders and UNet meanwhile.
 class SdxlModel {
  public:
-  // Reads the diffusers-layout `folder`; text encoders and UNet compute in place.dtype, the VAE in
+  // Reads the checkpoint, a folder or a single file; text encoders and UNet compute in place.dtype, the VAE in
   // place.vae_dtype(). FailedPrecondition lists at once every config value that is not supported,
   // or every tensor of all components that is missing, surplus or wrongly shaped; other errors are
   // ReadCheckpoint's, the tokenizers' and GuardTorch's.
-  static absl::StatusOr<std::unique_ptr<SdxlModel>> Load(const std::string& folder, ComputePlace place);
+  static absl::StatusOr<std::unique_ptr<SdxlModel>> Load(const CheckpointSource& source, ComputePlace place);
 
   SdxlModel(const SdxlModel&) = delete;
   SdxlModel& operator=(const SdxlModel&) = delete;
@@ -40,10 +41,10 @@ class SdxlModel {
   const SdxlConfig& config() const { return config_; }
   const ComputePlace& place() const { return place_; }
 
-  // As in scheduler/scheduler_config.json.
+  // As in scheduler/scheduler_config.json, with what a single file says of its prediction.
   const nlohmann::json& scheduler_config() const { return scheduler_config_; }
 
-  // Of the weight files, see Checkpoint::sha256.
+  // Of the weight files: see Checkpoint::sha256.
   const std::string& sha256() const { return sha256_; }
 
   const ClipTokenizer& tokenizer() const { return *tokenizer_; }

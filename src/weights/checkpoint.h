@@ -1,10 +1,10 @@
 #ifndef HOTLORA_SRC_WEIGHTS_CHECKPOINT_H_
 #define HOTLORA_SRC_WEIGHTS_CHECKPOINT_H_
 
-// A diffusers-layout SDXL folder: its configs as JSON and its weights as tensors on the CPU in
-// their stored dtype.
+// An SDXL checkpoint, a diffusers-layout folder or a single file: its configs as JSON and its weights
+// as tensors on the CPU in their stored dtype.
 
-#include <map>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,8 +21,13 @@ namespace hotlora {
 // their tensors out by name and shape as they are built; what nobody took is surplus.
 class ComponentWeights {
  public:
-  ComponentWeights(std::string component, absl::flat_hash_map<std::string, at::Tensor> tensors)
-      : component_(std::move(component)), tensors_(std::move(tensors)) {}
+  // What the file calls a parameter; "": it has no such name.
+  using StoredNames = std::function<std::string(const std::string& name)>;
+
+  // `tensors` by the names that `stored_names` gives, by parameter name where there are none.
+  ComponentWeights(std::string component, absl::flat_hash_map<std::string, at::Tensor> tensors,
+                   StoredNames stored_names = nullptr)
+      : component_(std::move(component)), tensors_(std::move(tensors)), stored_name_(std::move(stored_names)) {}
 
   // The tensor of that name, in the stored dtype on the CPU. A missing or wrongly shaped tensor is
   // noted for CheckComplete, and zeros of the right shape come back, so that one load reports every
@@ -32,44 +37,66 @@ class ComponentWeights {
   // True where the tensor exists and nobody took it yet.
   bool Has(const std::string& name) const;
 
-  // Drops the tensors whose names begin with `prefix`: parts of the component that nothing here
+  // Drops the tensors whose stored names begin with `prefix`: parts of the component that nothing here
   // needs.
   void Ignore(absl::string_view prefix);
 
-  // FailedPrecondition that names each missing, surplus and wrongly shaped tensor (at most 20 of a
-  // kind, then a count).
+  // FailedPrecondition that names each missing, surplus and wrongly shaped tensor as its file does (at
+  // most 20 of a kind, then a count).
   absl::Status CheckComplete() const;
 
  private:
+  std::string StoredName(const std::string& name) const;
+
   std::string component_;
   absl::flat_hash_map<std::string, at::Tensor> tensors_;
+  StoredNames stored_name_;
   std::vector<std::string> missing_;
   std::vector<std::string> misshapen_;
 };
 
-struct Checkpoint {
-  std::string folder;
+// Where a checkpoint lies. A folder alone is its own source.
+struct CheckpointSource {
+  CheckpointSource() = default;
+  CheckpointSource(std::string path) : model(std::move(path)) {}  // NOLINT(google-explicit-constructor)
+
+  std::string model;         // diffusers-layout folder, or .safetensors file in SGM names
+  std::string model_config;  // diffusers-layout folder whose configs a file gets; empty: those of stock SDXL
+  std::string vae;  // another VAE in place of the checkpoint's: diffusers folder or .safetensors file; or empty
+};
+
+struct CheckpointConfigs {
   nlohmann::json model_index;  // model_index.json
   nlohmann::json unet_config, vae_config, text_encoder_config, text_encoder_2_config, scheduler_config;
-  std::string tokenizer_folder,
-      tokenizer_2_folder;  // vocab.json, merges.txt, tokenizer_config.json
+  // vocab.json, merges.txt, tokenizer_config.json; empty (single files alone): CLIP's own
+  std::string tokenizer_folder, tokenizer_2_folder;
+};
+
+struct Checkpoint : CheckpointConfigs {
   ComponentWeights unet, vae, text_encoder, text_encoder_2;
-  // What ServerInfo and every summary call model_sha256: the SHA-256 over lines of text, for each
-  // of text_encoder, text_encoder_2, unet, vae its name and then the SHA-256 of each of its weight
-  // files in the order of their names.
+  // What ServerInfo and every summary call model_sha256. Of a single file: its SHA-256. Of a folder:
+  // the SHA-256 over lines of text, for each of text_encoder, text_encoder_2, unet, vae its name and
+  // then the SHA-256 of each of its weight files in the order of their names. Where a single file's
+  // VAE was replaced: likewise over "checkpoint", the file's SHA-256, "vae", those of the VAE's files.
   std::string sha256;
 };
 
-// Reads the folder. Weight files: `diffusion_pytorch_model` (unet, vae) and `model` (text
-// encoders), each as
+// Reads a folder or a single file.
+//
+// Folder. Weight files: `diffusion_pytorch_model` (unet, vae) and `model` (text encoders), each as
 // `.safetensors`, `.safetensors.index.json` with shards, `.fp16.safetensors` or
-// `.safetensors.index.fp16.json` with shards; the first of these that exists. Tensors are filled as
-// their file is read, so that nothing is held twice. Keys of the text encoders are accepted with
-// and without the leading "text_model." and come back with it; `position_ids` buffers are dropped.
-// A linear stored as a [out, in, 1, 1] convolution comes back as it is stored. FailedPrecondition
-// names the file or key that is missing or wrong; DataLoss where a file is no sound safetensors
-// file.
-absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& folder);
+// `.safetensors.index.fp16.json` with shards; the first of these that exists. Keys of the text
+// encoders are accepted with and without the leading "text_model." and come back with it;
+// `position_ids` buffers are dropped. A linear stored as a [out, in, 1, 1] convolution comes back as
+// it is stored.
+//
+// Single file: see single_file.h. The VAE that replaces another may be a folder (config.json and
+// weight files as above) or a file in diffusers or SGM names, bare or below "first_stage_model." or
+// "vae.".
+//
+// Tensors are filled as their file is read, so that nothing is held twice. FailedPrecondition names
+// the file or key that is missing or wrong; DataLoss where a file is no sound safetensors file.
+absl::StatusOr<Checkpoint> ReadCheckpoint(const CheckpointSource& source);
 
 }  // namespace hotlora
 

@@ -12,11 +12,11 @@ import unittest
 import safetensors.numpy
 
 import hotlora_server as e2e
-from hotlora_server import adapters_pb2, server_pb2
+from hotlora_server import adapters_pb2, request_for, server_pb2
 
 MODEL = e2e.GOLDEN / "pipeline"  # the smallest
 BROKEN = e2e.GOLDEN / "broken_adapters"
-FLAGS = """model adapters adapters-follow-links apply listen metrics-listen device dtype max-batch max-queue
+FLAGS = """model model-config vae adapters adapters-follow-links apply listen metrics-listen device dtype max-batch max-queue
   adapter-host-bytes pin allow-unmatched-keys max-request-seconds max-message-bytes tls-cert tls-key tls-client-ca
   tokens-file reflection ready-file check drain-timeout config log-level version help""".split()
 
@@ -120,6 +120,24 @@ class BadSettingsTest(unittest.TestCase):
         self.assertIn("--server", result.stderr)
 
 
+class SingleFileTest(unittest.TestCase):
+    """A checkpoint of one file, served."""
+
+    def test_gives_the_folders_image(self):
+        settings = e2e.temporary_folder() / "settings.toml"
+        settings.write_text(f'model_config = "{MODEL}"\nvae = "{MODEL / "vae"}"\n')
+        file = e2e.GOLDEN / "single_file/tiny_sdxl_sgm.safetensors"
+        images = []
+        for model, flags in ((MODEL, ()), (file, ("--model-config", MODEL)), (file, ("--config", settings))):
+            server = e2e.Server(*flags, model=model)
+            try:
+                images.append(server.caller.image(request_for()))
+            finally:
+                server.stop()
+        self.assertEqual(images[1], images[0])
+        self.assertEqual(images[2], images[0])
+
+
 class CheckTest(unittest.TestCase):
     """--check, and models that cannot be used."""
 
@@ -131,6 +149,15 @@ class CheckTest(unittest.TestCase):
         self.assertEqual((result.returncode, result.stderr), (0, ""), result)
         for part in ("model", "sha256", "MiB", "2 found, 0 failed"):
             self.assertIn(part, result.stdout)
+
+    def test_single_file_checkpoint(self):
+        file = e2e.GOLDEN / "single_file/tiny_sdxl_sgm.safetensors"
+        result = self.check(file, "--model-config", MODEL, "--vae", MODEL / "vae")
+        self.assertEqual((result.returncode, result.stderr), (0, ""), result)
+        self.assertIn("tiny_sdxl_sgm", result.stdout)
+        result = self.check(file)
+        self.assertEqual(result.returncode, 1, result)
+        self.assertIn("--model-config", result.stderr)
 
     def test_bad_adapters_are_named(self):
         folder = e2e.copy_adapters(BROKEN / "good.safetensors", BROKEN / "nan_weights.safetensors")

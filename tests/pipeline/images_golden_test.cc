@@ -115,5 +115,25 @@ TEST_F(ImagesGoldenTest, ASecondImageIsTheOneOfItsOwnSeed) {
   EXPECT_FALSE(at::equal(RowLatents(*second), RowLatents(*Finish(Start(job, {}, 42)))));
 }
 
+TEST_F(ImagesGoldenTest, SingleFileGivesTheFoldersImageByteForByte) {
+  ImageRequest request;
+  request.prompt = "a red circle";
+  request.width = request.height = 128;
+  request.steps = 2;
+  request.seed = 5;
+  const ImageJob job = Job(request);
+  const auto of_folder = pipeline_->Decode(*Finish(Start(job, Set({}), job.seed)));
+  CheckpointSource source(GoldenPath("single_file/tiny_sdxl_sgm.safetensors"));
+  source.model_config = GoldenPath("pipeline");
+  auto model = SdxlModel::Load(source, TestPlace());
+  ASSERT_TRUE(model.ok()) << model.status();
+  auto pipeline = MakeSdxlPipeline(*std::move(model), "single_file");
+  ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+  pipeline_ = *std::move(pipeline);
+  const auto of_file = pipeline_->Decode(*Finish(Start(job, Set({}), job.seed)));
+  ASSERT_TRUE(of_folder.ok() && of_file.ok()) << of_folder.status() << of_file.status();
+  EXPECT_EQ(of_file->pixels, of_folder->pixels);
+}
+
 }  // namespace
 }  // namespace hotlora

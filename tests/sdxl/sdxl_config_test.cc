@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "src/weights/sdxl_base_configs.h"
 #include "tests/golden_support.h"
 #include "tests/sdxl/model_fixture.h"
 
@@ -136,6 +137,18 @@ TEST_F(SdxlConfigTest, RefusesWidthsThatDoNotDivide) {
   checkpoint_->text_encoder_config["num_attention_heads"] = 3;
   EXPECT_THAT(ErrorText(), AllOf(HasSubstr("attention_head_dim does not divide block_out_channels 64"),
                                  HasSubstr("num_attention_heads does not divide hidden_size")));
+}
+
+TEST_F(SdxlConfigTest, StockConfigsAreThoseOfSdxlBase) {
+  static_cast<CheckpointConfigs&>(*checkpoint_) = SdxlBaseConfigs();
+  const absl::StatusOr<SdxlConfig> config = ParseSdxlConfig(*checkpoint_);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->native_size(), 1024);
+  EXPECT_EQ(config->unet.levels.size(), 3u);
+  EXPECT_EQ(config->unet.levels[2].transformer_depth, 10);
+  EXPECT_EQ(config->unet.levels[2].channels / config->unet.levels[2].heads, 64);
+  EXPECT_EQ(config->text_encoder.activation, TextEncoderConfig::Activation::kQuickGelu);
+  EXPECT_EQ(config->text_encoder_2.activation, TextEncoderConfig::Activation::kGelu);
 }
 
 TEST_F(SdxlConfigTest, RefusesConfigsThatAreNoObjects) {

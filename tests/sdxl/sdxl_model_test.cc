@@ -160,6 +160,31 @@ TEST(SdxlModelTest, KnowsItsCheckpoint) {
   EXPECT_EQ(model.scheduler_config().at("num_train_timesteps"), 1000);
 }
 
+TEST(SdxlModelTest, SingleFileIsTheSameModelAsItsFolder) {
+  CheckpointSource source(GoldenPath("single_file/tiny_sdxl_sgm.safetensors"));
+  source.model_config = TinyCheckpoint();
+  absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(source, TestPlace());
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(CleanWeightsChecksum((*model)->adaptable_weights()), CleanWeightsChecksum(TinyModel().adaptable_weights()));
+  EXPECT_EQ(LiveWeightsChecksum((*model)->adaptable_weights()), LiveWeightsChecksum(TinyModel().adaptable_weights()));
+  EXPECT_EQ((*model)->scheduler_config(), TinyModel().scheduler_config());
+  EXPECT_NE((*model)->sha256(), TinyModel().sha256());
+}
+
+TEST(SdxlModelTest, SingleFileNeedsNoTokenizers) {
+  CheckpointCopy copy;
+  std::filesystem::remove_all(copy.folder() + "/tokenizer");
+  std::filesystem::remove_all(copy.folder() + "/tokenizer_2");
+  CheckpointSource source(GoldenPath("single_file/tiny_sdxl_sgm.safetensors"));
+  source.model_config = copy.folder();
+  absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(source, TestPlace());
+  ASSERT_TRUE(model.ok()) << model.status();
+  for (const char* text : {"a photo of 2 cats!", "", "Größe"}) {
+    EXPECT_EQ(*(*model)->tokenizer().EncodePadded(text), *TinyModel().tokenizer().EncodePadded(text)) << text;
+    EXPECT_EQ(*(*model)->tokenizer_2().EncodePadded(text), *TinyModel().tokenizer_2().EncodePadded(text)) << text;
+  }
+}
+
 TEST(SdxlModelTest, ListsFaultsOfAllComponentsAtOnce) {
   CheckpointCopy copy;
   copy.EditConfig("text_encoder/config.json", {{"num_hidden_layers", 4}});

@@ -247,6 +247,14 @@ TEST_F(FlagsTest, PathsThatAreNotThereAreNamed) {
   EXPECT_EQ(CheckPaths(flags).message(), "--model /nowhere/model: no such file or folder");
   flags.model = ConfigOf("");
   EXPECT_TRUE(CheckPaths(flags).ok());
+  flags.vae = "/nowhere/vae";
+  EXPECT_EQ(CheckPaths(flags).message(), "--vae /nowhere/vae: no such file or folder");
+  flags.vae = "";
+  flags.model_config = "/nowhere/configs";
+  EXPECT_EQ(CheckPaths(flags).message(), "--model-config /nowhere/configs: no such folder");
+  flags.model = flags.model_config = ::testing::TempDir();
+  EXPECT_NE(CheckPaths(flags).message().find("is for single-file checkpoints"), std::string::npos);
+  flags.model_config = "";
   flags.adapters = path_;  // a file
   EXPECT_FALSE(CheckPaths(flags).ok());
   flags.adapters = ::testing::TempDir();

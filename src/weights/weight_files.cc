@@ -1,0 +1,290 @@
+#include "src/weights/weight_files.h"
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <set>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include <ATen/ops/empty.h>
+
+#include "src/base/status_macros.h"
+#include "src/weights/safetensors_file.h"
+#include "src/weights/sgm_names.h"
+
+namespace hotlora {
+namespace {
+
+constexpr uintmax_t kMaxJsonBytes = 64 << 20;  // SDXL's own index files have 0.3 MB
+
+std::optional<c10::ScalarType> ScalarTypeOf(StoredDtype dtype) {
+  switch (dtype) {
+    case StoredDtype::kF64:
+      return c10::kDouble;
+    case StoredDtype::kF32:
+      return c10::kFloat;
+    case StoredDtype::kF16:
+      return c10::kHalf;
+    case StoredDtype::kBF16:
+      return c10::kBFloat16;
+    default:
+      return std::nullopt;
+  }
+}
+
+// The weight files of one component, and which tensor is in which where an index says so.
+struct WeightFiles {
+  std::vector<std::string> names;
+  std::optional<std::map<std::string, std::string>> weight_map;
+};
+
+absl::StatusOr<WeightFiles> ReadIndex(const std::string& folder, const std::string& name) {
+  ABSL_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJson(folder, name));
+  const auto map = index.find("weight_map");
+  if (map == index.end() || !map->is_object() || map->empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(name, " has no weight_map"));
+  }
+  WeightFiles files;
+  files.weight_map.emplace();
+  std::set<std::string> shards;
+  for (const auto& [key, shard] : map->items()) {
+    if (!shard.is_string() || !absl::EndsWith(shard.get<std::string>(), ".safetensors") ||
+        absl::StrContains(shard.get<std::string>(), '/')) {
+      return absl::FailedPreconditionError(absl::StrCat(name, " names no safetensors file of its folder for ", key));
+    }
+    shards.insert(shard.get<std::string>());
+    files.weight_map->emplace(key, shard.get<std::string>());
+  }
+  files.names.assign(shards.begin(), shards.end());
+  return files;
+}
+
+absl::StatusOr<WeightFiles> FindWeightFiles(const std::string& folder, const std::string& prefix,
+                                            const std::string& stem) {
+  const auto exists = [&](const std::string& name) { return IsFile(absl::StrCat(folder, "/", prefix, name)); };
+  for (const bool half : {false, true}) {
+    const std::string single = absl::StrCat(stem, half ? ".fp16.safetensors" : ".safetensors");
+    if (exists(single)) {
+      return WeightFiles{{single}, std::nullopt};
+    }
+    const std::string index = absl::StrCat(stem, half ? ".safetensors.index.fp16.json" : ".safetensors.index.json");
+    if (exists(index)) {
+      return ReadIndex(folder, absl::StrCat(prefix, index));
+    }
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat(prefix, stem, ".safetensors is missing, and its .fp16 and sharded spellings too"));
+}
+
+absl::Status CheckModelIndex(const nlohmann::json& index) {
+  constexpr char kClass[] = "StableDiffusionXLPipeline";
+  const auto found = index.find("_class_name");
+  const std::string name = found != index.end() && found->is_string() ? found->get<std::string>() : "";
+  if (name == kClass) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      name.empty() ? "model_index.json has no _class_name"
+                   : absl::StrCat("model_index.json is of a ", name, "; only ", kClass, " can be served"));
+}
+
+absl::Status CheckTokenizer(const std::string& folder, const std::string& tokenizer) {
+  for (const char* name : {"vocab.json", "merges.txt"}) {
+    if (!IsFile(absl::StrCat(folder, "/", tokenizer, "/", name))) {
+      return absl::FailedPreconditionError(absl::StrCat(tokenizer, "/", name, " is missing"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Today's name of a tensor of a diffusers VAE: older files call its attention otherwise.
+std::string VaeKey(absl::string_view stored) {
+  std::string key(stored);
+  for (const auto& [old, now] :
+       {std::pair("query", "to_q"), {"key", "to_k"}, {"value", "to_v"}, {"proj_attn", "to_out.0"}}) {
+    const std::string place = absl::StrCat("mid_block.attentions.0.", old, ".");
+    if (const size_t found = key.find(place); found != std::string::npos) {
+      return key.replace(found, place.size(), absl::StrCat("mid_block.attentions.0.", now, "."));
+    }
+  }
+  return key;
+}
+
+}  // namespace
+
+bool IsFile(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::is_regular_file(path, error);
+}
+
+absl::Status Prefixed(absl::string_view name, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(name, ": ", status.message()));
+}
+
+absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::string& name) {
+  const std::string path = absl::StrCat(folder, "/", name);
+  if (!IsFile(path)) {
+    return absl::FailedPreconditionError(absl::StrCat(name, " is missing"));
+  }
+  std::error_code error;
+  if (std::filesystem::file_size(path, error) > kMaxJsonBytes) {
+    return absl::FailedPreconditionError(absl::StrCat(name, " is over ", kMaxJsonBytes, " bytes"));
+  }
+  std::ifstream stream(path, std::ios::binary);
+  const std::string text(std::istreambuf_iterator<char>(stream), {});
+  if (stream.bad() || !stream.is_open()) {
+    return absl::FailedPreconditionError(absl::StrCat(name, " cannot be read"));
+  }
+  try {
+    nlohmann::json json = nlohmann::json::parse(text);
+    if (!json.is_object()) {
+      return absl::FailedPreconditionError(absl::StrCat(name, " is not a JSON object"));
+    }
+    return json;
+  } catch (const nlohmann::json::parse_error& fault) {
+    return absl::FailedPreconditionError(absl::StrCat(name, " is not JSON: fault at byte ", fault.byte));
+  }
+}
+
+std::string TextEncoderKey(const std::string& stored) {
+  if (absl::EndsWith(stored, ".position_ids")) {
+    return "";
+  }
+  // transformers 5 writes CLIPTextModel without the prefix that all published files have.
+  for (const char* part : {"embeddings.", "encoder.", "final_layer_norm."}) {
+    if (absl::StartsWith(stored, part)) {
+      return absl::StrCat("text_model.", stored);
+    }
+  }
+  return stored;
+}
+
+absl::StatusOr<std::string> ReadTensors(const std::string& path,
+                                        absl::FunctionRef<TensorPlace(const std::string& name)> place_of) {
+  std::vector<std::byte> dropped;
+  const auto room = [&](const StoredTensor& stored) -> absl::StatusOr<void*> {
+    TensorPlace place = place_of(stored.name);
+    if (place.tensors == nullptr) {
+      dropped.resize(stored.bytes());
+      return dropped.data();
+    }
+    const std::optional<c10::ScalarType> dtype = ScalarTypeOf(stored.dtype);
+    if (!dtype.has_value()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("has ", stored.name, " in dtype ", NameOf(stored.dtype), "; allowed are F64, F32, F16, BF16"));
+    }
+    at::Tensor tensor = at::empty(stored.shape, at::TensorOptions(c10::kCPU).dtype(*dtype));
+    void* const data = tensor.mutable_data_ptr();
+    if (!place.tensors->emplace(place.key, std::move(tensor)).second) {
+      return absl::FailedPreconditionError(absl::StrCat("has ", place.key, " a second time"));
+    }
+    return data;
+  };
+  ABSL_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::ReadInto(path, room));
+  for (const StoredTensor& stored : file.tensors()) {
+    if (stored.bytes() == 0) {
+      ABSL_RETURN_IF_ERROR(room(stored).status());
+    }
+  }
+  return file.sha256();
+}
+
+absl::StatusOr<CheckpointConfigs> ReadConfigs(const std::string& folder, bool tokenizers_needed) {
+  CheckpointConfigs configs;
+  ABSL_ASSIGN_OR_RETURN(configs.model_index, ReadJson(folder, "model_index.json"));
+  ABSL_RETURN_IF_ERROR(CheckModelIndex(configs.model_index));
+  ABSL_ASSIGN_OR_RETURN(configs.unet_config, ReadJson(folder, "unet/config.json"));
+  ABSL_ASSIGN_OR_RETURN(configs.vae_config, ReadJson(folder, "vae/config.json"));
+  ABSL_ASSIGN_OR_RETURN(configs.text_encoder_config, ReadJson(folder, "text_encoder/config.json"));
+  ABSL_ASSIGN_OR_RETURN(configs.text_encoder_2_config, ReadJson(folder, "text_encoder_2/config.json"));
+  ABSL_ASSIGN_OR_RETURN(configs.scheduler_config, ReadJson(folder, "scheduler/scheduler_config.json"));
+  for (auto [name, target] :
+       {std::pair("tokenizer", &configs.tokenizer_folder), {"tokenizer_2", &configs.tokenizer_2_folder}}) {
+    const std::string path = absl::StrCat(folder, "/", name);
+    std::error_code error;
+    if (tokenizers_needed || std::filesystem::exists(path, error)) {
+      ABSL_RETURN_IF_ERROR(CheckTokenizer(folder, name));
+      *target = path;
+    }
+  }
+  return configs;
+}
+
+absl::StatusOr<ReadWeights> ReadComponent(const std::string& folder, const std::string& prefix,
+                                          const std::string& component, const std::string& stem) {
+  const std::string inside = prefix.empty() ? "" : absl::StrCat(prefix, "/");
+  ABSL_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(folder, inside, stem));
+  Tensors tensors;
+  std::string lines;
+  for (const std::string& file_name : files.names) {
+    const std::string name = absl::StrCat(inside, file_name);
+    absl::flat_hash_set<std::string> stored_names;
+    const auto sha256 = ReadTensors(absl::StrCat(folder, "/", name), [&](const std::string& stored) -> TensorPlace {
+      stored_names.insert(stored);
+      std::string key = stem == "model" ? TextEncoderKey(stored) : component == "vae" ? VaeKey(stored) : stored;
+      Tensors* const kept = key.empty() ? nullptr : &tensors;
+      return {kept, std::move(key)};
+    });
+    if (absl::IsNotFound(sha256.status())) {
+      return absl::FailedPreconditionError(absl::StrCat(name, " is missing, though the index names it"));
+    }
+    if (!sha256.ok()) {
+      return Prefixed(name, sha256.status());
+    }
+    absl::StrAppend(&lines, *sha256, "\n");
+    if (files.weight_map.has_value()) {
+      for (const auto& [key, shard] : *files.weight_map) {
+        if (shard == file_name && !stored_names.contains(key)) {
+          return absl::FailedPreconditionError(absl::StrCat(name, " lacks ", key, ", which the index puts there"));
+        }
+      }
+    }
+  }
+  return ReadWeights{ComponentWeights(component, std::move(tensors)), std::move(lines)};
+}
+
+ComponentWeights SgmVae(Tensors tensors, const nlohmann::json& vae_config) {
+  const auto channels = vae_config.find("block_out_channels");
+  const int levels = channels != vae_config.end() && channels->is_array() ? static_cast<int>(channels->size()) : 0;
+  return ComponentWeights("vae", std::move(tensors),
+                          [levels](const std::string& name) { return SgmVaeParameter(name, levels); });
+}
+
+absl::StatusOr<ReadWeights> ReadOtherVae(const std::string& path, nlohmann::json& config) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    auto json = ReadJson(path, "config.json");
+    auto read = json.ok() ? ReadComponent(path, "", "vae", "diffusion_pytorch_model") : json.status();
+    if (!read.ok()) {
+      return Prefixed(path, read.status());
+    }
+    config = *std::move(json);
+    return read;
+  }
+  Tensors tensors;
+  bool sgm = false;
+  const auto sha256 = ReadTensors(path, [&](const std::string& stored) -> TensorPlace {
+    absl::string_view key = stored;
+    if (!absl::ConsumePrefix(&key, "first_stage_model.")) {
+      absl::ConsumePrefix(&key, "vae.");
+    }
+    sgm |= absl::StartsWith(key, "decoder.mid.");
+    const bool training = absl::StartsWith(key, "loss.") || absl::StartsWith(key, "model_ema.");
+    return {training ? nullptr : &tensors, VaeKey(key)};
+  });
+  if (!sha256.ok()) {
+    return Prefixed(path, sha256.status());
+  }
+  return ReadWeights{sgm ? SgmVae(std::move(tensors), config) : ComponentWeights("vae", std::move(tensors)),
+                     absl::StrCat(*sha256, "\n")};
+}
+
+}  // namespace hotlora

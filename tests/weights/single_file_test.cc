@@ -1,0 +1,256 @@
+#include "src/weights/single_file.h"
+
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "src/weights/sdxl_base_configs.h"
+#include "tests/golden_support.h"
+
+namespace hotlora {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr char kFirst[] = "model.diffusion_model.input_blocks.0.0.weight";
+constexpr char kText2[] = "conditioner.embedders.1.model.ln_final.bias";
+
+// Name to shape; all tensors are F16 zeros.
+using Shapes = std::map<std::string, std::vector<int64_t>>;
+
+// What the kinds are told by of an SDXL base model.
+Shapes Base() { return {{kFirst, {320, 4, 3, 3}}, {kText2, {8}}, {"first_stage_model.decoder.conv_in.bias", {2}}}; }
+
+std::string FolderFor(const std::string& name) {
+  const std::string folder = absl::StrCat(testing::TempDir(), "/single_file_", getpid(), "_", name);
+  std::filesystem::create_directories(folder);
+  return folder;
+}
+
+void WriteFile(const std::string& path, const nlohmann::json& header, const std::string& data) {
+  const std::string text = header.dump();
+  const uint64_t length = text.size();
+  std::string prefix(8, '\0');
+  std::memcpy(prefix.data(), &length, 8);
+  std::ofstream(path, std::ios::binary) << prefix << text << data;
+}
+
+class SingleFileTest : public testing::Test {
+ protected:
+  SingleFileTest() : folder_(FolderFor(testing::UnitTest::GetInstance()->current_test_info()->name())) {}
+  ~SingleFileTest() override { std::filesystem::remove_all(folder_); }
+
+  std::string Write(const Shapes& shapes, const std::string& prediction = "") {
+    nlohmann::json header = nlohmann::json::object();
+    size_t end = 0;
+    for (const auto& [name, shape] : shapes) {
+      size_t bytes = 2;
+      for (const int64_t size : shape) {
+        bytes *= static_cast<size_t>(size);
+      }
+      header[name] = {{"dtype", "F16"}, {"shape", shape}, {"data_offsets", {end, end + bytes}}};
+      end += bytes;
+    }
+    if (!prediction.empty()) {
+      header["__metadata__"] = {{"modelspec.prediction_type", prediction}};
+    }
+    const std::string path = folder_ + "/model.safetensors";
+    WriteFile(path, header, std::string(end, '\0'));
+    return path;
+  }
+
+  // Writes tensors by their names, with a prefix in front.
+  std::string WriteTensors(const std::string& name, const std::string& prefix, const TensorMap& tensors) {
+    nlohmann::json header = nlohmann::json::object();
+    std::string data;
+    for (const auto& [key, tensor] : tensors) {
+      const at::Tensor plain = tensor.contiguous();
+      header[prefix + key] = {{"dtype", "F16"},
+                              {"shape", plain.sizes().vec()},
+                              {"data_offsets", {data.size(), data.size() + plain.nbytes()}}};
+      data.append(static_cast<const char*>(plain.const_data_ptr()), plain.nbytes());
+    }
+    const std::string path = absl::StrCat(folder_, "/", name, ".safetensors");
+    WriteFile(path, header, data);
+    return path;
+  }
+
+  std::string folder_;
+};
+
+CheckpointSource Fixture() {
+  CheckpointSource source(GoldenPath("single_file/tiny_sdxl_sgm.safetensors"));
+  source.model_config = GoldenPath("pipeline");
+  return source;
+}
+
+// Whether `weights` has every tensor of the file in the golden folder, bit for bit. Of the VAE the decoder alone.
+void ExpectSame(ComponentWeights& weights, const std::string& file) {
+  for (const auto& [name, tensor] : LoadTensors(GoldenPath("pipeline/" + file + ".safetensors"))) {
+    if (!absl::StartsWith(name, "encoder.") && !absl::StartsWith(name, "quant_conv.")) {
+      EXPECT_TRUE(at::equal(weights.Take(name, tensor.sizes()), tensor)) << name;
+    }
+  }
+  weights.Ignore("encoder.");
+  weights.Ignore("quant_conv.");
+  EXPECT_TRUE(weights.CheckComplete().ok()) << weights.CheckComplete();
+}
+
+TEST_F(SingleFileTest, HasEveryTensorOfTheFolder) {
+  auto checkpoint = ReadCheckpoint(Fixture());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  ExpectSame(checkpoint->unet, "unet/diffusion_pytorch_model");
+  ExpectSame(checkpoint->vae, "vae/diffusion_pytorch_model");
+  ExpectSame(checkpoint->text_encoder, "text_encoder/model");
+  ExpectSame(checkpoint->text_encoder_2, "text_encoder_2/model");
+  EXPECT_EQ(checkpoint->sha256, SafetensorsFile::ReadFile(Fixture().model, uint64_t{1} << 30)->sha256());
+  EXPECT_EQ(checkpoint->tokenizer_2_folder, GoldenPath("pipeline/tokenizer_2"));
+}
+
+TEST_F(SingleFileTest, HasStockConfigsWithoutAFolder) {
+  const auto checkpoint = ReadCheckpoint(Write(Base()));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ(checkpoint->unet_config, SdxlBaseConfigs().unet_config);
+  EXPECT_EQ(checkpoint->tokenizer_folder, "");
+}
+
+TEST_F(SingleFileTest, OtherWidthsThanTheConfigsAreRefusedBeforeLoading) {
+  CheckpointSource source = Fixture();
+  source.model_config.clear();
+  EXPECT_THAT(std::string(ReadCheckpoint(source).status().message()),
+              AllOf(HasSubstr("is 32 wide, block_out_channels is 320"), HasSubstr("--model-config")));
+}
+
+TEST_F(SingleFileTest, OtherVaeComesInEveryFormAndIsPartOfTheHash) {
+  const std::string own = ReadCheckpoint(Fixture())->sha256;
+  TensorMap sgm;
+  for (const auto& [name, tensor] : LoadTensors(Fixture().model)) {
+    if (absl::StartsWith(name, "first_stage_model.")) {
+      sgm[name.substr(std::strlen("first_stage_model."))] = tensor;
+    }
+  }
+  const TensorMap diffusers = LoadTensors(GoldenPath("pipeline/vae/diffusion_pytorch_model.safetensors"));
+  TensorMap old;  // the attention of the first published VAEs
+  for (const auto& [name, tensor] : diffusers) {
+    old[absl::StrReplaceAll(
+        name, {{".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}})] =
+        tensor;
+  }
+  for (const std::string& vae :
+       {GoldenPath("pipeline/vae"), GoldenPath("pipeline/vae/diffusion_pytorch_model.safetensors"),
+        WriteTensors("sgm", "", sgm), WriteTensors("sgm_prefixed", "first_stage_model.", sgm),
+        WriteTensors("diffusers_prefixed", "vae.", diffusers), WriteTensors("old", "", old)}) {
+    for (CheckpointSource source : {Fixture(), CheckpointSource(GoldenPath("pipeline"))}) {
+      source.vae = vae;
+      auto checkpoint = ReadCheckpoint(source);
+      ASSERT_TRUE(checkpoint.ok()) << vae << ": " << checkpoint.status();
+      ExpectSame(checkpoint->vae, "vae/diffusion_pytorch_model");
+      EXPECT_NE(checkpoint->sha256, own) << vae;
+    }
+  }
+}
+
+TEST_F(SingleFileTest, RefusesEachOtherKindByName) {
+  const auto with = [](Shapes more) {
+    more.merge(Base());
+    return more;
+  };
+  const std::pair<Shapes, const char*> cases[] = {
+      {{{"conditioner.embedders.0.model.transformer.resblocks.9.mlp.c_proj.bias", {1}}, {kFirst, {4, 4, 3, 3}}},
+       "refiner"},
+      {with({{kFirst, {4, 9, 3, 3}}}), "inpainting"},
+      {with({{kFirst, {4, 8, 3, 3}}}), "editing"},
+      {with({{"edm_mean", {4}}, {"edm_std", {4}}}), "Playground"},
+      {with({{"edm_vpred.sigma_max", {1}}}), "EDM model with v-prediction"},
+      {{{"cond_stage_model.transformer.text_model.final_layer_norm.bias", {1}}, {kFirst, {4, 4, 3, 3}}},
+       "Stable Diffusion 1"},
+      {{{"cond_stage_model.model.ln_final.bias", {1}}, {kFirst, {4, 4, 3, 3}}}, "Stable Diffusion 2"},
+      {{{"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.bias", {1}}}, "Stable Diffusion 3"},
+      {{{"double_blocks.0.img_attn.qkv.bias", {1}}}, "Flux"},
+      {{{"lora_unet_input_blocks_4_1_proj_in.lora_down.weight", {1, 1}}}, "adapter"},
+      {{{kFirst, {4, 4, 3, 3}}}, "UNet alone"},
+      {{{"down_blocks.0.resnets.0.time_emb_proj.bias", {1}}}, "UNet alone"},
+      {{{"first_stage_model.decoder.conv_in.bias", {1}}}, "VAE alone"},
+      {{{"x", {1}}}, "no SDXL checkpoint"},
+      {{{kText2, {1}}}, "no UNet"},
+      {{{kText2, {1}}, {kFirst, {320, 4, 3, 3}}}, "no VAE"},
+      {with({{"model.diffusion_models.0", {1}}, {"stray", {1}}}), "2 tensors that belong to no part"},
+  };
+  for (const auto& [shapes, says] : cases) {
+    const absl::Status status = ReadCheckpoint(Write(shapes)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << says;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(says));
+  }
+}
+
+TEST_F(SingleFileTest, DropsWhatTrainingLeft) {
+  Shapes shapes = Base();
+  for (const char* name : {"model_ema.decay", "denoiser.sigmas", "alphas_cumprod", "first_stage_model.loss.logvar",
+                           "conditioner.embedders.1.model.logit_scale",
+                           "conditioner.embedders.0.transformer.text_model.embeddings.position_ids"}) {
+    shapes[name] = {1};
+  }
+  const auto checkpoint = ReadCheckpoint(Write(shapes));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_TRUE(checkpoint->text_encoder.CheckComplete().ok());
+  EXPECT_THAT(std::string(checkpoint->text_encoder_2.CheckComplete().message()), HasSubstr("surplus 1: ln_final.bias"));
+}
+
+TEST_F(SingleFileTest, PredictionComesFromTensorsAndMetadata) {
+  struct Case {
+    std::vector<std::string> markers;
+    std::string metadata, prediction;
+    bool zero_snr;
+  };
+  for (const Case& c : {Case{{}, "", "epsilon", false}, Case{{}, "epsilon", "epsilon", false},
+                        Case{{"v_pred"}, "", "v_prediction", false}, Case{{}, "v", "v_prediction", false},
+                        Case{{"v_pred", "ztsnr"}, "", "v_prediction", true}}) {
+    Shapes shapes = Base();
+    for (const std::string& marker : c.markers) {
+      shapes[marker] = {0};
+    }
+    const auto checkpoint = ReadCheckpoint(Write(shapes, c.metadata));
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    EXPECT_EQ(checkpoint->scheduler_config["prediction_type"], c.prediction);
+    EXPECT_EQ(checkpoint->scheduler_config.value("rescale_betas_zero_snr", false), c.zero_snr);
+  }
+  EXPECT_THAT(std::string(ReadCheckpoint(Write(Base(), "edm")).status().message()), HasSubstr("\"edm\""));
+  Shapes lone = Base();
+  lone["ztsnr"] = {1};
+  EXPECT_THAT(std::string(ReadCheckpoint(Write(lone)).status().message()), HasSubstr("ztsnr"));
+}
+
+TEST_F(SingleFileTest, MisshapenFusedAttentionIsNamed) {
+  Shapes shapes = Base();
+  shapes["conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight"] = {4, 2};
+  shapes["conditioner.embedders.1.model.text_projection"] = {};
+  auto checkpoint = ReadCheckpoint(Write(shapes));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  checkpoint->text_encoder_2.Take("text_model.encoder.layers.0.self_attn.q_proj.weight", {1, 2});
+  checkpoint->text_encoder_2.Take("text_projection.weight", {2, 2});
+  EXPECT_THAT(std::string(checkpoint->text_encoder_2.CheckComplete().message()),
+              AllOf(HasSubstr("missing 1: transformer.resblocks.0.attn.in_proj_weight (q)"),
+                    HasSubstr("transformer.resblocks.0.attn.in_proj_weight"), HasSubstr("text_projection is []")));
+}
+
+TEST_F(SingleFileTest, UnsoundFilesAreDataLoss) {
+  const std::string path = folder_ + "/model.safetensors";
+  std::ofstream(path) << "not a safetensors file";
+  EXPECT_EQ(ReadCheckpoint(path).status().code(), absl::StatusCode::kDataLoss);
+}
+
+}  // namespace
+}  // namespace hotlora
