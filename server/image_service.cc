@@ -74,12 +74,12 @@ class Generation : public ImageListener {
     {
       std::lock_guard<std::mutex> lock(mu_);
       if (result_.has_value()) {
-        return;  // it has ended, and another request may have its id by now
+        return;  // it has ended
       }
       id = admitted_id_;
       why = rpc_.WhyCancelled();
     }
-    engine_->Cancel(id, why);
+    engine_->Cancel(id, this, why);
   }
 
   // After admission, before any event; with mu_ held.

@@ -86,8 +86,9 @@ class ThreadedEngine final : public Engine {
     return admission;
   }
 
-  void Cancel(absl::string_view request_id, absl::Status status) override {
-    if (auto task = std::static_pointer_cast<ImageTask>(queue_.Find(request_id)); task != nullptr) {
+  void Cancel(absl::string_view request_id, const ImageListener* listener, absl::Status status) override {
+    const auto task = std::static_pointer_cast<ImageTask>(queue_.Find(request_id));
+    if (task != nullptr && task->IsHeardBy(listener)) {
       task->Cancel(std::move(status));
       EndIfUnwanted(task);
     }

@@ -65,9 +65,9 @@ class Engine {
   virtual absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
                                            std::function<void(const Admission&)> on_admitted) = 0;
 
-  // Ends the request with `status` (Cancelled, DeadlineExceeded): at once where it waits, else within one step. Unknown
-  // ids are ignored: the request may just have finished.
-  virtual void Cancel(absl::string_view request_id, absl::Status status) = 0;
+  // Ends the request that `listener` hears with `status` (Cancelled, DeadlineExceeded): at once where it waits, else
+  // within one step. Ignored where there is none: it may just have finished, and another may have its id by now.
+  virtual void Cancel(absl::string_view request_id, const ImageListener* listener, absl::Status status) = 0;
 
   // Adapters, with the errors of AdapterStore; InvalidArgument (INVALID_REQUEST) for a name that no adapter can have.
   // Load answers later, on the adapter thread; the others at once from what is known.

@@ -12,6 +12,7 @@ ImageTask::ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl
     : QueuedRequest(std::move(job)),
       admitted_(admitted),
       deadline_(deadline),
+      listener_identity_(listener.get()),
       listener_(std::move(listener)),
       last_told_(admitted) {}
 

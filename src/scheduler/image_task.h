@@ -30,6 +30,9 @@ class ImageTask : public QueuedRequest {
 
   absl::Time admitted() const { return admitted_; }
 
+  // Tells this request from a later one of the same id.
+  bool IsHeardBy(const ImageListener* listener) const { return listener == listener_identity_; }
+
   // The first status that is given stays. The task ends with it within one step.
   void Cancel(absl::Status status);
 
@@ -67,6 +70,7 @@ class ImageTask : public QueuedRequest {
  private:
   const absl::Time admitted_;
   const absl::Time deadline_;
+  const ImageListener* const listener_identity_;  // never followed
 
   mutable absl::Mutex mu_;
   absl::Status cancel_status_ ABSL_GUARDED_BY(mu_);

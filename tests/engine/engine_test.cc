@@ -201,7 +201,7 @@ TEST_F(EngineTest, CancelTakesEffectWithinOneStep) {
   auto listener = std::make_shared<RecordingListener>();
   ASSERT_TRUE(Submit(Request("one", {{"a", 1.0, {}}}), listener).ok());
   pipeline_->AwaitHeld();
-  engine_->Cancel("one", absl::CancelledError("caller left"));
+  engine_->Cancel("one", listener.get(), absl::CancelledError("caller left"));
   pipeline_->LetGo();
   EXPECT_EQ(listener->AwaitDone().code(), absl::StatusCode::kCancelled);
   EXPECT_LE(listener->progresses().size(), 1u);
@@ -215,7 +215,7 @@ TEST_F(EngineTest, CancelWhileWaitingIsImmediate) {
   pipeline_->AwaitHeld();
   auto waiting = std::make_shared<RecordingListener>();
   ASSERT_TRUE(Submit(Request("waiting", {{"a", 1.0, {}}}), waiting).ok());
-  engine_->Cancel("waiting", absl::DeadlineExceededError("too late"));
+  engine_->Cancel("waiting", waiting.get(), absl::DeadlineExceededError("too late"));
   EXPECT_EQ(waiting->AwaitDone().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(running->dones(), 0);
   pipeline_->LetGo();
@@ -228,11 +228,22 @@ TEST_F(EngineTest, CancelWhileAdaptersLoadGivesThemBack) {
   auto listener = std::make_shared<RecordingListener>();
   ASSERT_TRUE(Submit(Request("one", {{"a", 1.0, {}}, {"b", 1.0, {}}}), listener).ok());
   store_->AwaitHeld();
-  engine_->Cancel("one", absl::CancelledError("caller left"));
+  engine_->Cancel("one", listener.get(), absl::CancelledError("caller left"));
   EXPECT_EQ(listener->dones(), 0);
   store_->LetGo();
   EXPECT_EQ(listener->AwaitDone().code(), absl::StatusCode::kCancelled);
   ExpectNothingHeld();
+}
+
+TEST_F(EngineTest, CancelOfAnEndedRequestSparesTheNextOfTheSameId) {
+  const auto ended = Run(Request("same"));
+  pipeline_->Hold();
+  auto next = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("same"), next).ok());
+  pipeline_->AwaitHeld();
+  engine_->Cancel("same", ended.get(), absl::CancelledError("late"));
+  pipeline_->LetGo();
+  EXPECT_TRUE(next->AwaitDone().ok());
 }
 
 TEST_F(EngineTest, SameRequestIdWhileItRunsAlreadyExists) {
@@ -392,7 +403,7 @@ TEST_F(EngineTest, StormOfCancelsLeavesNothingHeld) {
             i % 3 == 0 ? std::vector<AdapterRef>{} : std::vector<AdapterRef>{{i % 2 == 0 ? "a" : "b", 1.0, {}}};
         if (Submit(Request(id, adapters, 1 + i % 2), listener).ok()) {
           if (i % 4 != 0) {
-            engine_->Cancel(id, absl::CancelledError("storm"));
+            engine_->Cancel(id, listener.get(), absl::CancelledError("storm"));
           }
           (void)listener->AwaitDone();
           EXPECT_EQ(listener->dones(), 1);

@@ -155,7 +155,7 @@ class FakeEngine : public Engine {
     return submission.admission;
   }
 
-  void Cancel(absl::string_view request_id, absl::Status status) override {
+  void Cancel(absl::string_view request_id, const ImageListener* listener, absl::Status status) override {
     std::lock_guard<std::mutex> lock(mu_);
     cancels_.emplace_back(std::string(request_id), std::move(status));
     changed_.notify_all();
