@@ -15,6 +15,8 @@
 namespace hotlora {
 namespace {
 
+constexpr int kReconnectBackoffMs = 100;
+constexpr std::chrono::seconds kConnectPatience{1};
 constexpr int kMaxAnswerBytes = 256 << 20;  // images arrive in parts, other answers are small
 constexpr uint32_t kPageSize = 1000;
 
@@ -88,11 +90,15 @@ absl::StatusOr<std::unique_ptr<ImageClient>> ImageClient::Create(const Connectio
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxAnswerBytes);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectBackoffMs);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectBackoffMs);
   if (!options.tls_server_name.empty()) {
     arguments.SetSslTargetNameOverride(options.tls_server_name);
   }
-  return std::unique_ptr<ImageClient>(
-      new ImageClient(options, grpc::CreateCustomChannel(options.server, credentials, arguments)));
+  const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(options.server, credentials, arguments);
+  // A first attempt to connect fails now and then on a busy machine; a server that is not there is told by the call.
+  channel->WaitForConnected(std::chrono::system_clock::now() + kConnectPatience);
+  return std::unique_ptr<ImageClient>(new ImageClient(options, channel));
 }
 
 ImageClient::ImageClient(ConnectionOptions options, std::shared_ptr<grpc::Channel> channel)

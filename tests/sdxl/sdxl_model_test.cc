@@ -1,10 +1,13 @@
 #include "src/sdxl/sdxl_model.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <set>
 
+#include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -34,7 +37,7 @@ const char* Folder(Component component) {
 // A copy of the tiny checkpoint that a test may damage; removed when the test ends.
 class CheckpointCopy {
  public:
-  CheckpointCopy() : folder_(testing::TempDir() + "sdxl_model_test_checkpoint") {
+  CheckpointCopy() : folder_(absl::StrCat(testing::TempDir(), "/sdxl_model_test.", getpid())) {
     std::filesystem::remove_all(folder_);
     std::filesystem::copy(TinyCheckpoint(), folder_, std::filesystem::copy_options::recursive);
     std::filesystem::permissions(folder_, std::filesystem::perms::owner_all);
