@@ -27,9 +27,7 @@ std::string ToPageToken(absl::string_view last_name) {
 }
 
 absl::Status BadField(std::string field, std::string description) {
-  std::string message = absl::StrCat("1 bad field: ", field, " ", description);
-  return MakeError(absl::StatusCode::kInvalidArgument, message,
-                   ErrorDetails{"INVALID_REQUEST", {{std::move(field), std::move(description)}}, {}});
+  return InvalidRequest({{std::move(field), std::move(description)}});
 }
 
 absl::StatusOr<std::string> FromPageToken(const std::string& token) {

@@ -25,12 +25,7 @@ absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> vio
   for (FieldViolation& violation : GetErrorDetails(rest).violations) {
     violations.push_back(std::move(violation));
   }
-  std::string message = absl::StrCat(violations.size(), " bad field", violations.size() == 1 ? ": " : "s: ");
-  for (size_t i = 0; i < violations.size(); ++i) {
-    absl::StrAppend(&message, i == 0 ? "" : "; ", violations[i].field, " ", violations[i].description);
-  }
-  return MakeError(absl::StatusCode::kInvalidArgument, message,
-                   ErrorDetails{"INVALID_REQUEST", std::move(violations), {}});
+  return InvalidRequest(std::move(violations));
 }
 
 // The half that both RPCs share: one generation, from Submit to the engine's last word.

@@ -58,11 +58,7 @@ class Violations {
     if (violations_.empty()) {
       return absl::OkStatus();
     }
-    std::string message = absl::StrCat(violations_.size(), " bad field", violations_.size() == 1 ? "" : "s", ": ");
-    for (size_t i = 0; i < violations_.size(); ++i) {
-      absl::StrAppend(&message, i == 0 ? "" : "; ", violations_[i].field, " ", violations_[i].description);
-    }
-    return MakeError(absl::StatusCode::kInvalidArgument, message, {"INVALID_REQUEST", std::move(violations_), {}});
+    return InvalidRequest(std::move(violations_));
   }
 
  private:
@@ -206,6 +202,14 @@ void RefuseWhatIsMissing(const ImageRequest& request, Violations& violations) {
 }
 
 }  // namespace
+
+absl::Status InvalidRequest(std::vector<FieldViolation> violations) {
+  std::string message = absl::StrCat(violations.size(), " bad field", violations.size() == 1 ? "" : "s", ": ");
+  for (size_t i = 0; i < violations.size(); ++i) {
+    absl::StrAppend(&message, i == 0 ? "" : "; ", violations[i].field, " ", violations[i].description);
+  }
+  return MakeError(absl::StatusCode::kInvalidArgument, message, {"INVALID_REQUEST", std::move(violations), {}});
+}
 
 absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const RequestLimits& limits) {
   Violations violations;

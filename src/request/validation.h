@@ -2,10 +2,12 @@
 #define HOTLORA_SRC_REQUEST_VALIDATION_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
+#include "src/base/error_details.h"
 #include "src/request/image_job.h"
 #include "src/request/image_request.h"
 
@@ -26,6 +28,9 @@ inline constexpr size_t kMaxAdapters = 16;
 inline constexpr double kMaxAdapterWeight = 10.0;
 inline constexpr double kMaxGuidanceScale = 100.0;
 inline constexpr size_t kMaxRequestIdBytes = 64;
+
+// InvalidArgument (reason INVALID_REQUEST) that carries the bad fields and lists them in its message. At least one.
+absl::Status InvalidRequest(std::vector<FieldViolation> violations);
 
 // Checks every field and fills in defaults. InvalidArgument (reason INVALID_REQUEST) lists every bad field at once,
 // each with its value and the allowed range. Draws a random seed below 2^32 where none is given, and a random request
