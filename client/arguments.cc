@@ -66,9 +66,10 @@ struct Given {
   std::optional<std::string> negative, prompt_2, negative_2;
   std::vector<std::string> adapters;
   std::optional<uint32_t> width, height, steps, images, clip_skip, quality;
-  std::optional<double> guidance, guidance_rescale;
+  std::optional<double> guidance, guidance_rescale, guidance_start, guidance_end;
   std::optional<uint64_t> seed;
   std::optional<int32_t> priority;
+  bool weighted = false, long_prompts = false;
   std::string sampler, schedule, format, request_id;
 };
 
@@ -90,6 +91,8 @@ void AddGenerate(CLI::App& app, Given& given, Arguments& arguments) {
   app.add_option("--negative", given.negative, "what to keep out");
   app.add_option("--prompt-2", given.prompt_2, "prompt of the second text encoder");
   app.add_option("--negative-2", given.negative_2, "negative prompt of the second text encoder");
+  app.add_flag("--weighted", given.weighted, "read (emphasis:1.2) and [its opposite] in the prompts");
+  app.add_flag("--long-prompts", given.long_prompts, "take prompts over 75 tokens in chunks; BREAK begins one");
   app.add_option("--adapter", given.adapters, "NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]] (repeatable)")
       ->allow_extra_args(false);
   app.add_option("--out", arguments.out, "file to write, - for standard output; several images: FILE-0.png, ...")
@@ -99,6 +102,8 @@ void AddGenerate(CLI::App& app, Given& given, Arguments& arguments) {
   app.add_option("--steps", given.steps, "denoising steps");
   app.add_option("--guidance", given.guidance, "classifier-free guidance, 1 for none");
   app.add_option("--guidance-rescale", given.guidance_rescale, "0 to 1");
+  app.add_option("--guidance-start", given.guidance_start, "fraction of the steps from which on guidance runs, 0 to 1");
+  app.add_option("--guidance-end", given.guidance_end, "fraction of the steps at which guidance ends, 0 to 1");
   app.add_option("--seed", given.seed, "image i uses SEED + i")
       ->check([](const std::string& text) {  // CLI11 takes -1 for 2^64 - 1
         uint64_t seed;
@@ -163,11 +168,15 @@ absl::Status FinishGenerate(const Given& given, Arguments* arguments) {
   if (given.negative) request.set_negative_prompt(*given.negative);
   if (given.prompt_2) request.set_prompt_2(*given.prompt_2);
   if (given.negative_2) request.set_negative_prompt_2(*given.negative_2);
+  if (given.weighted) request.set_prompt_syntax(v1::PROMPT_SYNTAX_WEIGHTED);
+  if (given.long_prompts) request.set_long_prompts(true);
   if (given.width) request.set_width(*given.width);
   if (given.height) request.set_height(*given.height);
   if (given.steps) request.set_steps(*given.steps);
   if (given.guidance) request.set_guidance_scale(*given.guidance);
   if (given.guidance_rescale) request.set_guidance_rescale(*given.guidance_rescale);
+  if (given.guidance_start) request.set_guidance_start(*given.guidance_start);
+  if (given.guidance_end) request.set_guidance_end(*given.guidance_end);
   if (given.seed) request.set_seed(*given.seed);
   if (given.images) request.set_num_images(*given.images);
   if (given.clip_skip) request.set_clip_skip(*given.clip_skip);
@@ -250,6 +259,11 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
     command->add_option("name", arguments.adapter, "name of the adapter")->required();
   }
   load->add_flag("--pin", arguments.pin, "never evict it");
+  CLI::App* const sheet =
+      add_command(app, "sheet", "put PNG files side by side as one PNG; needs no server", Command::kSheet);
+  sheet->add_option("pictures", arguments.pictures, "PNG files of one size, row by row")->required();
+  sheet->add_option("--columns", arguments.columns, "pictures in a row")->required()->check(CLI::Range(1, 64));
+  sheet->add_option("--out", arguments.out, "PNG file to write")->required();
   add_command(app, "health", "ask whether the server is ready", Command::kHealth);
   add_command(app, "info", "show model and limits", Command::kInfo);
   try {
@@ -266,10 +280,10 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
     return arguments;
   } catch (const CLI::ParseError& error) {
     if (app.get_subcommands().empty() && !app.remaining().empty()) {
-      return Bad("\"", app.remaining().front(), "\" is no command; they are generate, adapters, health, info");
+      return Bad("\"", app.remaining().front(), "\" is no command; they are generate, adapters, sheet, health, info");
     }
     if (app.get_subcommands().empty()) {
-      return Bad("no command; they are generate, adapters, health, info (hotlora --help tells more)");
+      return Bad("no command; they are generate, adapters, sheet, health, info (hotlora --help tells more)");
     }
     if (adapters->parsed() && adapters->get_subcommands().empty()) {
       return Bad("no command after adapters; they are list, get, load, unload");

@@ -3,6 +3,7 @@
 
 // The command line of `hotlora` as values. Nothing here talks to a server.
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -26,7 +27,7 @@ struct ConnectionOptions {
   double timeout_seconds = 0;     // 0: none
 };
 
-enum class Command { kGenerate, kListAdapters, kGetAdapter, kLoadAdapter, kUnloadAdapter, kHealth, kInfo };
+enum class Command { kGenerate, kListAdapters, kGetAdapter, kLoadAdapter, kUnloadAdapter, kHealth, kInfo, kSheet };
 
 struct Arguments {
   Command command = Command::kInfo;
@@ -34,9 +35,11 @@ struct Arguments {
   bool json = false;
 
   v1::GenerateImagesRequest request;  // kGenerate
-  std::string out;                    // kGenerate: a file, or "-" for standard output
+  std::string out;                    // kGenerate: a file, or "-" for standard output; kSheet: a PNG file
   std::string adapter;                // kGetAdapter, kLoadAdapter, kUnloadAdapter
   bool pin = false;                   // kLoadAdapter
+  std::vector<std::string> pictures;  // kSheet: PNG files, row by row
+  uint32_t columns = 1;               // kSheet
 
   // Set where there is a text to print instead of a command to run (--help, --version).
   std::optional<std::string> answer;

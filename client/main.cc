@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "client/arguments.h"
+#include "client/contact_sheet.h"
 #include "client/error_report.h"
 #include "client/image_client.h"
 #include "client/output_files.h"
@@ -153,6 +154,18 @@ int Info(ImageClient& client, const Arguments& arguments) {
   return 0;
 }
 
+int Sheet(const Arguments& arguments) {
+  if (absl::Status status = WriteContactSheet(arguments.pictures, arguments.columns, arguments.out); !status.ok()) {
+    return Fail(arguments.json, status, kExitFailed);
+  }
+  if (arguments.json) {
+    PrintJson({{"file", arguments.out}});
+  } else {
+    std::puts(arguments.out.c_str());
+  }
+  return 0;
+}
+
 int Main(const std::vector<std::string>& words) {
   const auto arguments = ParseArguments(words, [](const char* name) -> std::optional<std::string> {
     const char* const value = std::getenv(name);
@@ -165,6 +178,9 @@ int Main(const std::vector<std::string>& words) {
   if (arguments->answer.has_value()) {
     std::fputs(arguments->answer->c_str(), stdout);
     return 0;
+  }
+  if (arguments->command == Command::kSheet) {
+    return Sheet(*arguments);
   }
   const auto client = ImageClient::Create(arguments->connection);
   if (!client.ok()) {
@@ -183,6 +199,8 @@ int Main(const std::vector<std::string>& words) {
       return Health(**client, *arguments);
     case Command::kInfo:
       return Info(**client, *arguments);
+    case Command::kSheet:
+      break;  // done above, without a server
   }
   return kExitUsage;
 }

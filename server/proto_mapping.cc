@@ -33,6 +33,10 @@ constexpr EnumPair<v1::NoiseSchedule, NoiseScheduleKind> kSchedules[] = {
     {v1::NOISE_SCHEDULE_EXPONENTIAL, NoiseScheduleKind::kExponential},
     {v1::NOISE_SCHEDULE_TRAILING, NoiseScheduleKind::kTrailing},
 };
+constexpr EnumPair<v1::PromptSyntax, PromptSyntax> kPromptSyntaxes[] = {
+    {v1::PROMPT_SYNTAX_PLAIN, PromptSyntax::kPlain},
+    {v1::PROMPT_SYNTAX_WEIGHTED, PromptSyntax::kWeighted},
+};
 constexpr EnumPair<v1::ImageFormat, ImageFormat> kFormats[] = {
     {v1::IMAGE_FORMAT_PNG, ImageFormat::kPng},
     {v1::IMAGE_FORMAT_JPEG, ImageFormat::kJpeg},
@@ -123,6 +127,8 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   if (message.has_steps()) request.steps = message.steps();
   if (message.has_guidance_scale()) request.guidance_scale = message.guidance_scale();
   if (message.has_guidance_rescale()) request.guidance_rescale = message.guidance_rescale();
+  if (message.has_guidance_start()) request.guidance_start = message.guidance_start();
+  if (message.has_guidance_end()) request.guidance_end = message.guidance_end();
   request.sampler = EnumFromProto(kSamplers, message.sampler(), "sampler", &mapped.violations);
   request.schedule = EnumFromProto(kSchedules, message.schedule(), "schedule", &mapped.violations);
   if (message.has_seed()) request.seed = message.seed();
@@ -148,6 +154,8 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   if (message.has_quality()) request.quality = message.quality();
   if (message.has_preview_every()) request.preview_every = message.preview_every();
   if (message.has_priority()) request.priority = message.priority();
+  request.prompt_syntax = EnumFromProto(kPromptSyntaxes, message.prompt_syntax(), "prompt_syntax", &mapped.violations);
+  if (message.has_long_prompts()) request.long_prompts = message.long_prompts();
   return mapped;
 }
 

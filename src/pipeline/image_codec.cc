@@ -3,10 +3,13 @@
 #include <jpeglib.h>
 #include <png.h>
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdlib>
 #include <string>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 #include <webp/encode.h>
 
 #include "src/base/error_details.h"
@@ -25,7 +28,7 @@ absl::Status Failed(absl::string_view format) {
 
 // libpng and libjpeg report errors by longjmp: no object with a destructor may live in the frames it skips, so each
 // encoder keeps its own in the caller.
-bool WritePng(const RgbImage& image, png_structp png, png_infop info, std::string* out) {
+bool WritePng(const RgbImage& image, png_text* text, png_structp png, png_infop info, std::string* out) {
   if (setjmp(png_jmpbuf(png)) != 0) {
     return false;
   }
@@ -39,6 +42,9 @@ bool WritePng(const RgbImage& image, png_structp png, png_infop info, std::strin
                PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   png_set_compression_level(png, kPngLevel);
   png_set_filter(png, PNG_FILTER_TYPE_BASE, PNG_FILTER_SUB);
+  if (text != nullptr) {
+    png_set_text(png, info, text, 1);
+  }
   png_write_info(png, info);
   for (uint32_t y = 0; y < image.height; ++y) {
     png_write_row(png, image.pixels.data() + size_t{y} * image.width * kChannels);
@@ -47,13 +53,25 @@ bool WritePng(const RgbImage& image, png_structp png, png_infop info, std::strin
   return true;
 }
 
-absl::StatusOr<std::string> EncodePng(const RgbImage& image) {
+absl::StatusOr<std::string> EncodePng(const RgbImage& image, std::string parameters) {
   std::string out;
+  // PNG's tEXt is Latin-1, its iTXt UTF-8; neither may hold a NUL.
+  std::replace(parameters.begin(), parameters.end(), '\0', ' ');
+  const bool ascii = std::all_of(parameters.begin(), parameters.end(), absl::ascii_isascii);
+  char key[] = "parameters", none[] = "";
+  png_text text{};
+  text.compression = ascii ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE;
+  text.key = key;
+  text.text = parameters.data();
+  text.text_length = ascii ? parameters.size() : 0;
+  text.itxt_length = ascii ? 0 : parameters.size();
+  text.lang = none;
+  text.lang_key = none;
   png_structp png = png_create_write_struct(
       PNG_LIBPNG_VER_STRING, nullptr, [](png_structp p, png_const_charp) { longjmp(png_jmpbuf(p), 1); },
       [](png_structp, png_const_charp) {});
   png_infop info = png != nullptr ? png_create_info_struct(png) : nullptr;
-  const bool written = info != nullptr && WritePng(image, png, info, &out);
+  const bool written = info != nullptr && WritePng(image, parameters.empty() ? nullptr : &text, png, info, &out);
   png_destroy_write_struct(&png, &info);
   if (!written) {
     return Failed("PNG");
@@ -120,10 +138,11 @@ absl::StatusOr<std::string> EncodeWebp(const RgbImage& image, int quality) {
 
 }  // namespace
 
-absl::StatusOr<std::string> EncodeImage(const RgbImage& image, ImageFormat format, uint32_t quality) {
+absl::StatusOr<std::string> EncodeImage(const RgbImage& image, ImageFormat format, uint32_t quality,
+                                        const std::string& parameters) {
   switch (format) {
     case ImageFormat::kPng:
-      return EncodePng(image);
+      return EncodePng(image, parameters);
     case ImageFormat::kJpeg:
       return EncodeJpeg(image, static_cast<int>(quality));
     case ImageFormat::kWebp:

@@ -10,6 +10,7 @@
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
 #include "src/pipeline/applied_adapters.h"
+#include "src/pipeline/prompt_encoder.h"
 #include "src/pipeline/row_sampler.h"
 #include "src/sampling/guidance.h"
 #include "src/sampling/noise_schedule.h"
@@ -21,15 +22,8 @@
 namespace hotlora {
 namespace {
 
-// One side (positive or negative) of a prompt as the UNet takes it, in the network's dtype on its device.
-struct TextSide {
-  at::Tensor hidden;  // [1, tokens, cross-attention width]
-  at::Tensor pooled;  // [1, pooled width]
-};
-
 struct SdxlConditioning final : Conditioning {
-  TextSide positive;
-  TextSide negative;  // undefined tensors where no guidance is wanted
+  EncodedPrompts prompts;
 };
 
 struct SdxlRow final : Row {
@@ -40,6 +34,8 @@ struct SdxlRow final : Row {
 
   uint32_t steps_done() const override { return sampler->steps_done(); }
   uint32_t total_steps() const override { return sampler->total_steps(); }
+  int64_t text_tokens() const { return conditioning->prompts.positive.hidden.size(1); }
+  bool guided() const { return options.cfg_at(steps_done(), total_steps()); }
 
   const DenoiseOptions options;
   std::shared_ptr<const SdxlConditioning> conditioning;
@@ -49,16 +45,16 @@ struct SdxlRow final : Row {
   at::Tensor latents;  // [1, latent channels, height / factor, width / factor], float32 on the device
 };
 
-// Collects what the UNet takes, one network row after the other. An image with guidance has two: negative, then
+// Collects what the UNet takes, one network row after the other. An image under guidance has two: negative, then
 // positive.
 class UnetBatch {
  public:
   void Add(const SdxlRow& row) {
     const at::Tensor sample = row.sampler->ScaleInput(row.latents);
-    if (row.options.cfg()) {
-      AddSide(row, sample, row.conditioning->negative, row.options.negative_size_ids);
+    if (row.guided()) {
+      AddSide(row, sample, row.conditioning->prompts.negative, row.options.negative_size_ids);
     }
-    AddSide(row, sample, row.conditioning->positive, row.options.size_ids);
+    AddSide(row, sample, row.conditioning->prompts.positive, row.options.size_ids);
   }
 
   UnetInput Input(const ComputePlace& place) const {
@@ -115,17 +111,7 @@ class SdxlPipeline final : public Pipeline {
     auto conditioning = std::make_shared<SdxlConditioning>();
     ABSL_RETURN_IF_ERROR(GuardTorch("text encoding", [&]() -> absl::Status {
       applied_.Apply(set);
-      ABSL_ASSIGN_OR_RETURN(conditioning->positive, EncodeSide(prompts.prompt, prompts.prompt_2, prompts.clip_skip));
-      if (!negative) {
-        return absl::OkStatus();
-      }
-      if (!prompts.negative_prompt.has_value() && model_->config().force_zeros_for_empty_prompt) {
-        conditioning->negative = {at::zeros_like(conditioning->positive.hidden),
-                                  at::zeros_like(conditioning->positive.pooled)};
-        return absl::OkStatus();
-      }
-      ABSL_ASSIGN_OR_RETURN(conditioning->negative,
-                            EncodeSide(prompts.negative_prompt.value_or(""), prompts.negative_prompt_2, 0));
+      ABSL_ASSIGN_OR_RETURN(conditioning->prompts, EncodePrompts(*model_, prompts, negative));
       return absl::OkStatus();
     }));
     return conditioning;
@@ -154,12 +140,14 @@ class SdxlPipeline final : public Pipeline {
       for (Row* row : plan.rows) {
         left.push_back(static_cast<SdxlRow*>(row));
       }
-      // Merged weights serve one adapter set at a time: the rows of each set go through the UNet together.
+      // Merged weights serve one adapter set at a time, and a batch has one length of text: the rows alike in both go
+      // through the UNet together.
       while (!left.empty()) {
         const AdapterSet& set = left.front()->adapters;
         const std::string fingerprint = set.Fingerprint();
-        const auto others = std::stable_partition(left.begin(), left.end(), [&fingerprint](const SdxlRow* row) {
-          return row->adapters.Fingerprint() == fingerprint;
+        const int64_t tokens = left.front()->text_tokens();
+        const auto others = std::stable_partition(left.begin(), left.end(), [&](const SdxlRow* row) {
+          return row->text_tokens() == tokens && row->adapters.Fingerprint() == fingerprint;
         });
         applied_.Apply(set);
         StepRows({left.begin(), others});
@@ -214,14 +202,6 @@ class SdxlPipeline final : public Pipeline {
   }
 
  private:
-  absl::StatusOr<TextSide> EncodeSide(const std::string& text, const std::string& text_2, uint32_t clip_skip) const {
-    ABSL_ASSIGN_OR_RETURN(const std::vector<int64_t> ids, model_->tokenizer().EncodePadded(text));
-    ABSL_ASSIGN_OR_RETURN(const std::vector<int64_t> ids_2, model_->tokenizer_2().EncodePadded(text_2));
-    const TextEncoding first = model_->text_encoder().forward(at::tensor(ids).unsqueeze(0), clip_skip);
-    const TextEncoding second = model_->text_encoder_2().forward(at::tensor(ids_2).unsqueeze(0), clip_skip);
-    return TextSide{at::cat({first.hidden, second.hidden}, -1), second.pooled};
-  }
-
   void StepRows(const std::vector<SdxlRow*>& rows) const {
     UnetBatch batch;
     for (const SdxlRow* row : rows) {
@@ -232,7 +212,7 @@ class SdxlPipeline final : public Pipeline {
     for (SdxlRow* row : rows) {
       at::Tensor prediction = predictions.narrow(0, next, 1);  // [1, latent channels, height, width]
       ++next;
-      if (row->options.cfg()) {
+      if (row->guided()) {
         prediction = Guide(prediction, predictions.narrow(0, next, 1), row->options.guidance_scale,
                            row->options.guidance_rescale);
         ++next;
@@ -273,7 +253,8 @@ const at::Tensor& RowLatents(const Row& row) { return static_cast<const SdxlRow&
 
 ConditioningTensors TensorsOf(const Conditioning& conditioning) {
   const auto& sdxl = static_cast<const SdxlConditioning&>(conditioning);
-  return {sdxl.positive.hidden, sdxl.positive.pooled, sdxl.negative.hidden, sdxl.negative.pooled};
+  const auto& [positive, negative] = sdxl.prompts;
+  return {positive.hidden, positive.pooled, negative.hidden, negative.pooled};
 }
 
 }  // namespace hotlora

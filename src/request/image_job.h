@@ -21,6 +21,8 @@ struct Prompts {
   std::optional<std::string> negative_prompt;
   std::string negative_prompt_2;  // used only with a negative_prompt
   uint32_t clip_skip = 0;         // of the positive prompt only
+  bool weighted = false;          // (emphasis:1.2) is read in all four texts
+  bool long_prompts = false;      // texts over 75 tokens go on in further chunks, BREAK begins one
 };
 
 // (original height, original width, crop top, crop left, target height, target width): height first, as SDXL was
@@ -39,12 +41,17 @@ struct DenoiseOptions {
   uint32_t steps = 30;
   double guidance_scale = 5.0;  // classifier-free guidance is off at 1 and below
   double guidance_rescale = 0.0;
+  double guidance_start = 0.0, guidance_end = 1.0;  // guidance runs from the one fraction of the steps up to the other
   Sampler sampler = Sampler::kEuler;
   NoiseScheduleKind schedule = NoiseScheduleKind::kDefault;
   SizeIds size_ids{};
   SizeIds negative_size_ids{};
 
   bool cfg() const { return guidance_scale > 1.0; }
+  // Whether step `step` (from 0) of `total` runs guidance.
+  bool cfg_at(uint32_t step, uint32_t total) const {
+    return cfg() && step >= guidance_start * total && step < guidance_end * total;
+  }
 };
 
 struct ImageJob {

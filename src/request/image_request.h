@@ -13,6 +13,7 @@ namespace hotlora {
 
 enum class Sampler { kEuler, kEulerAncestral, kHeun, kDdim, kDpmpp2M, kDpmpp2MSde, kUniPc, kLcm };
 enum class NoiseScheduleKind { kDefault, kKarras, kExponential, kTrailing };
+enum class PromptSyntax { kPlain, kWeighted };
 enum class ImageFormat { kPng, kJpeg, kWebp, kRawRgb8 };
 
 struct AdapterRef {
@@ -31,7 +32,7 @@ struct ImageRequest {
   std::string prompt;
   std::optional<std::string> negative_prompt, prompt_2, negative_prompt_2;
   std::optional<uint32_t> width, height, steps;
-  std::optional<double> guidance_scale, guidance_rescale;
+  std::optional<double> guidance_scale, guidance_rescale, guidance_start, guidance_end;
   std::optional<Sampler> sampler;
   std::optional<NoiseScheduleKind> schedule;
   std::optional<uint64_t> seed;
@@ -43,6 +44,8 @@ struct ImageRequest {
   std::optional<ImageFormat> format;
   std::optional<uint32_t> quality, preview_every;
   std::optional<int32_t> priority;
+  std::optional<PromptSyntax> prompt_syntax;
+  std::optional<bool> long_prompts;
 };
 
 }  // namespace hotlora

@@ -93,6 +93,8 @@ Prompts CheckPrompts(const ImageRequest& request, const RequestLimits& limits, V
   if (prompts.negative_prompt_2.empty()) {
     prompts.negative_prompt_2 = request.negative_prompt.value_or("");
   }
+  prompts.weighted = request.prompt_syntax.value_or(PromptSyntax::kPlain) == PromptSyntax::kWeighted;
+  prompts.long_prompts = request.long_prompts.value_or(false);
   prompts.clip_skip = violations.UintInRange("clip_skip", request.clip_skip, 0, limits.max_clip_skip, 0);
   return prompts;
 }
@@ -146,6 +148,12 @@ DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& li
   options.steps = violations.UintInRange("steps", request.steps, 1, kMaxSteps, 30);
   options.guidance_scale = violations.RealInRange("guidance_scale", request.guidance_scale, 0, kMaxGuidanceScale, 5.0);
   options.guidance_rescale = violations.RealInRange("guidance_rescale", request.guidance_rescale, 0, 1, 0);
+  options.guidance_start = violations.RealInRange("guidance_start", request.guidance_start, 0, 1, 0);
+  options.guidance_end = violations.RealInRange("guidance_end", request.guidance_end, 0, 1, 1);
+  if (options.guidance_start >= options.guidance_end && options.guidance_start <= 1 && options.guidance_end >= 0) {
+    violations.Add("guidance_start", "is ", options.guidance_start, "; it must be below guidance_end, which is ",
+                   options.guidance_end);
+  }
   options.sampler = request.sampler.value_or(Sampler::kEuler);
   options.schedule = request.schedule.value_or(NoiseScheduleKind::kDefault);
   CheckSamplerCombination(options, violations);

@@ -13,6 +13,7 @@
 #include "src/base/named_thread.h"
 #include "src/base/status_macros.h"
 #include "src/pipeline/image_codec.h"
+#include "src/pipeline/png_parameters.h"
 
 namespace hotlora {
 namespace {
@@ -240,11 +241,12 @@ absl::Status StepScheduler::DenoiseRows(Run& run, uint32_t first_image, std::vec
   for (const auto& row : rows) {
     plan.rows.push_back(row.get());
   }
-  const StepShape shape{options.width, options.height, static_cast<uint32_t>(rows.size()), options.cfg()};
   double step_seconds = 0.0;
   while (!rows.front()->done()) {
     ABSL_RETURN_IF_ERROR(run.task->Wanted());
     const uint32_t steps_before = rows.front()->steps_done();
+    const StepShape shape{options.width, options.height, static_cast<uint32_t>(rows.size()),
+                          options.cfg_at(steps_before, rows.front()->total_steps())};
     const Stopwatch stopwatch;
     ABSL_RETURN_IF_ERROR(pipeline_->Step(plan));
     const double seconds = stopwatch.Seconds();
@@ -283,7 +285,12 @@ void StepScheduler::Decode(Run& run, uint32_t image, std::unique_ptr<Row> row) {
     return;
   }
   const ImageJob& job = task.job();
-  absl::StatusOr<std::string> data = EncodeImage(*decoded, job.format, job.quality);
+  std::vector<NamedAdapter> adapters;
+  for (const LeasedAdapter& adapter : task.adapters()) {
+    adapters.push_back({adapter.use, adapter.lease->info().content_sha256});
+  }
+  absl::StatusOr<std::string> data = EncodeImage(*decoded, job.format, job.quality,
+                                                 ImageParameters(job, job.seed + image, pipeline_->info(), adapters));
   metrics_->ObserveStage(StageLabel::kImageEncode, stopwatch.Seconds() - decode_seconds);
   task.summary.decode_seconds += stopwatch.Seconds();
   if (!data.ok()) {

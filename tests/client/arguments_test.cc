@@ -7,6 +7,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace hotlora {
@@ -48,6 +49,10 @@ TEST(ArgumentsTest, GenerateFillsTheRequest) {
                                 "6.5",
                                 "--guidance-rescale",
                                 "0.7",
+                                "--guidance-start",
+                                "0.2",
+                                "--guidance-end",
+                                "0.9",
                                 "--seed",
                                 "18446744073709551615",
                                 "--images",
@@ -86,6 +91,8 @@ TEST(ArgumentsTest, GenerateFillsTheRequest) {
   EXPECT_EQ(request.steps(), 4u);
   EXPECT_EQ(request.guidance_scale(), 6.5);
   EXPECT_EQ(request.guidance_rescale(), 0.7);
+  EXPECT_EQ(request.guidance_start(), 0.2);
+  EXPECT_EQ(request.guidance_end(), 0.9);
   EXPECT_EQ(request.seed(), UINT64_MAX);
   EXPECT_EQ(request.num_images(), 3u);
   EXPECT_EQ(request.clip_skip(), 1u);
@@ -104,6 +111,17 @@ TEST(ArgumentsTest, WhatIsNotGivenStaysUnset) {
   request.set_prompt("a cat");
   request.set_format(v1::IMAGE_FORMAT_PNG);
   EXPECT_EQ(arguments->request.SerializeAsString(), request.SerializeAsString());
+}
+
+TEST(ArgumentsTest, SheetTakesPicturesAndNeedsColumns) {
+  const auto arguments = Parse({"sheet", "a.png", "b.png", "c.png", "--columns", "2", "--out", "all.png"});
+  ASSERT_TRUE(arguments.ok()) << arguments.status();
+  EXPECT_EQ(arguments->command, Command::kSheet);
+  EXPECT_THAT(arguments->pictures, testing::ElementsAre("a.png", "b.png", "c.png"));
+  EXPECT_EQ(arguments->columns, 2u);
+  EXPECT_EQ(arguments->out, "all.png");
+  EXPECT_FALSE(Parse({"sheet", "a.png", "--out", "all.png"}).ok());
+  EXPECT_FALSE(Parse({"sheet", "a.png", "--columns", "0", "--out", "all.png"}).ok());
 }
 
 TEST(ArgumentsTest, FormatComesFromTheFilesEnding) {

@@ -148,12 +148,15 @@ class BadInputTest(unittest.TestCase):
             ("steps", [0, 1001, 2**32 - 1]),
             ("guidance_scale", [nan, infinity, -infinity, -0.1, 100.1]),
             ("guidance_rescale", [nan, infinity, -0.1, 1.1]),
+            ("guidance_start", [nan, infinity, -0.1, 1.1]),
+            ("guidance_end", [nan, infinity, -0.1, 1.1]),
             ("num_images", [0, 17, 2**32 - 1]),
             ("quality", [0, 101]),
             ("clip_skip", [1000]),
             ("format", [99]),
             ("sampler", [99, -1]),
             ("schedule", [99]),
+            ("prompt_syntax", [99]),
         ]
         for field, values in cases:
             for value in values:

@@ -339,6 +339,7 @@ class WhatMovesThemTest(ServerCase):
         # The first brings back the base; those after it have nothing to swap.
         self.check_image(more={key(SWAPS, outcome="ok"): 1})
         self.check_image(guidance_scale=1.0, labels={"cfg": "off"})
+        self.check_image(steps=1, guidance_start=0.5, labels={"cfg": "off"})
         self.check_image(steps=1, guidance_scale=1.0, width=1024, height=520, labels={"size": "le_1mp", "cfg": "off"})
         three = {key(BATCH + "_bucket", le="2"): 0, key(BATCH + "_bucket", le="4"): STEPS}
         self.check_image(num_images=3, more=three)

@@ -37,6 +37,7 @@ class BatchPlanTest : public PipelineFixture {
     cases[1].request.guidance_scale = 1.0;  // no guidance: one network row
     cases[2].request.guidance_scale = 9.0;
     cases[3].request.guidance_rescale = 0.5;
+    cases[3].request.guidance_end = 0.5;
     cases[3].request.schedule = NoiseScheduleKind::kTrailing;
     cases[1].set = Set({{"peft_attention", 0.7}});
     cases[2].set = Set({{"kohya_text_encoders_and_unet", 0.8}});
@@ -89,6 +90,28 @@ TEST_F(BatchPlanTest, RowsOfDifferentSamplersEqualTheirRunsAlone) {
     one.seed = 7;
   }
   ExpectMixedEqualAlone(cases, 6);  // Heun's row stays longest
+}
+
+TEST_F(BatchPlanTest, GuidanceRunsOnlyInsideItsWindow) {
+  ImageRequest request;
+  request.prompt = "a photo of a cat";
+  request.width = request.height = 64;
+  request.steps = 4;
+  const auto latents_after = [this](const ImageRequest& of, uint32_t steps) {
+    const auto row = Start(Job(of), {}, 1);
+    for (uint32_t step = 0; step < steps; ++step) {
+      EXPECT_TRUE(pipeline_->Step(BatchPlan{{row.get()}}).ok());
+    }
+    return RowLatents(*row).clone();
+  };
+  ImageRequest early = request, late = request, unguided = request;
+  early.guidance_end = 0.5;
+  late.guidance_start = 0.5;
+  unguided.guidance_scale = 1.0;
+  EXPECT_TRUE(latents_after(early, 2).equal(latents_after(request, 2)));
+  EXPECT_GT(RelativeError(latents_after(early, 3), latents_after(request, 3)), 1e-4);
+  EXPECT_TRUE(latents_after(late, 2).equal(latents_after(unguided, 2)));
+  EXPECT_GT(RelativeError(latents_after(late, 3), latents_after(unguided, 3)), 1e-4);
 }
 
 TEST_F(BatchPlanTest, RowsOfOneTimestepButDifferentAdaptersDiffer) {

@@ -22,7 +22,7 @@ RgbImage Gradient(uint32_t width, uint32_t height) {
 
 TEST(EncodeImageTest, PngComesBackPixelForPixel) {
   const RgbImage image = Gradient(40, 24);
-  const auto data = EncodeImage(image, ImageFormat::kPng, 90);
+  const auto data = EncodeImage(image, ImageFormat::kPng, 90, "");
   ASSERT_TRUE(data.ok());
   png_image png{};
   png.version = PNG_IMAGE_VERSION;
@@ -35,11 +35,23 @@ TEST(EncodeImageTest, PngComesBackPixelForPixel) {
   EXPECT_EQ(pixels, image.pixels);
 }
 
+TEST(EncodeImageTest, PngCarriesItsParameters) {
+  const RgbImage image = Gradient(8, 8);
+  const auto ascii = EncodeImage(image, ImageFormat::kPng, 90, "a cat, \"big\"\nSteps: 3");
+  ASSERT_TRUE(ascii.ok());
+  EXPECT_NE(ascii->find(std::string("tEXtparameters\0a cat, \"big\"\nSteps: 3", 38)), std::string::npos);
+  const auto utf8 = EncodeImage(image, ImageFormat::kPng, 90, "Käse");
+  ASSERT_TRUE(utf8.ok());
+  EXPECT_NE(utf8->find(std::string("iTXtparameters\0\0\0\0\0Käse", 24)), std::string::npos);
+  const auto none = EncodeImage(image, ImageFormat::kPng, 90, "");
+  EXPECT_EQ(none->find("parameters"), std::string::npos);
+}
+
 TEST(EncodeImageTest, JpegAndWebpCarryTheirMarksAndGrowWithQuality) {
   const RgbImage image = Gradient(64, 64);
   for (const auto& [format, mark, offset] :
        {std::tuple{ImageFormat::kJpeg, "JFIF", 6}, {ImageFormat::kWebp, "WEBP", 8}}) {
-    const auto low = EncodeImage(image, format, 10), high = EncodeImage(image, format, 95);
+    const auto low = EncodeImage(image, format, 10, ""), high = EncodeImage(image, format, 95, "");
     ASSERT_TRUE(low.ok() && high.ok());
     EXPECT_EQ(high->substr(offset, 4), mark);
     EXPECT_LT(low->size(), high->size());
@@ -48,7 +60,7 @@ TEST(EncodeImageTest, JpegAndWebpCarryTheirMarksAndGrowWithQuality) {
 
 TEST(EncodeImageTest, RawIsThePixels) {
   const RgbImage image = Gradient(8, 16);
-  const auto data = EncodeImage(image, ImageFormat::kRawRgb8, 90);
+  const auto data = EncodeImage(image, ImageFormat::kRawRgb8, 90, "");
   ASSERT_TRUE(data.ok());
   EXPECT_EQ(data->size(), image.pixels.size());
   EXPECT_EQ(std::memcmp(data->data(), image.pixels.data(), data->size()), 0);
@@ -57,7 +69,7 @@ TEST(EncodeImageTest, RawIsThePixels) {
 TEST(EncodeImageTest, SamePixelsSameBytes) {
   const RgbImage image = Gradient(32, 32);
   for (const ImageFormat format : {ImageFormat::kPng, ImageFormat::kJpeg, ImageFormat::kWebp}) {
-    EXPECT_EQ(*EncodeImage(image, format, 90), *EncodeImage(image, format, 90));
+    EXPECT_EQ(*EncodeImage(image, format, 90, ""), *EncodeImage(image, format, 90, ""));
   }
 }
 

@@ -81,6 +81,24 @@ TEST(ValidateImageRequestTest, ReportsEveryBadFieldAtOnce) {
                            "num_images", "clip_skip", "quality", "schedule", "adapters[0].name", "adapters[0].weight"));
 }
 
+TEST(ValidateImageRequestTest, GuidanceRunsInsideItsWindow) {
+  ImageRequest request;
+  EXPECT_TRUE(ValidateImageRequest(request, TinyLimits())->denoise.cfg_at(0, 1));
+  request.guidance_start = 0.25;
+  request.guidance_end = 0.5;
+  const DenoiseOptions options = ValidateImageRequest(request, TinyLimits())->denoise;
+  std::vector<bool> guided;
+  for (uint32_t step = 0; step < 8; ++step) {
+    guided.push_back(options.cfg_at(step, 8));
+  }
+  EXPECT_THAT(guided, ElementsAre(false, false, true, true, false, false, false, false));
+  request.guidance_end = 0.25;
+  EXPECT_THAT(BadFields(request), ElementsAre("guidance_start"));
+  request.guidance_start = -0.5;
+  request.guidance_end = 1.5;
+  EXPECT_THAT(BadFields(request), UnorderedElementsAre("guidance_start", "guidance_end"));
+}
+
 TEST(ValidateImageRequestTest, RefusesSchedulesThatTheSamplerDoesNotHave) {
   using Kind = NoiseScheduleKind;
   for (const Sampler sampler : {Sampler::kEuler, Sampler::kEulerAncestral, Sampler::kHeun, Sampler::kDdim,

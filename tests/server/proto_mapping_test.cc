@@ -45,6 +45,10 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   message.set_steps(12);
   message.set_guidance_scale(6.5);
   message.set_guidance_rescale(0.7);
+  message.set_guidance_start(0.25);
+  message.set_prompt_syntax(v1::PROMPT_SYNTAX_WEIGHTED);
+  message.set_long_prompts(true);
+  message.set_guidance_end(0.75);
   message.set_sampler(v1::SAMPLER_UNIPC);
   message.set_schedule(v1::NOISE_SCHEDULE_TRAILING);
   message.set_seed(UINT64_MAX);
@@ -82,6 +86,10 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   EXPECT_EQ(request.steps, 12u);
   EXPECT_EQ(request.guidance_scale, 6.5);
   EXPECT_EQ(request.guidance_rescale, 0.7);
+  EXPECT_EQ(request.guidance_start, 0.25);
+  EXPECT_EQ(request.prompt_syntax, PromptSyntax::kWeighted);
+  EXPECT_EQ(request.long_prompts, true);
+  EXPECT_EQ(request.guidance_end, 0.75);
   EXPECT_EQ(request.sampler, Sampler::kUniPc);
   EXPECT_EQ(request.schedule, NoiseScheduleKind::kTrailing);
   EXPECT_EQ(request.seed, UINT64_MAX);

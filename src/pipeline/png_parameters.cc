@@ -1,0 +1,94 @@
+#include "src/pipeline/png_parameters.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include <nlohmann/json.hpp>
+
+namespace hotlora {
+namespace {
+
+constexpr size_t kModelHashDigits = 10, kAdapterHashDigits = 12;
+
+const char* SamplerName(Sampler sampler) {
+  static constexpr const char* kNames[] = {"Euler",    "Euler a",      "Heun",  "DDIM",
+                                           "DPM++ 2M", "DPM++ 2M SDE", "UniPC", "LCM"};
+  return kNames[static_cast<int>(sampler)];
+}
+
+const char* ScheduleName(NoiseScheduleKind schedule) {
+  static constexpr const char* kNames[] = {"Automatic", "Karras", "Exponential", "Trailing"};
+  return kNames[static_cast<int>(schedule)];
+}
+
+std::string Quoted(const std::string& text) {
+  if (text.find_first_of(",:\"\n") == std::string::npos) {
+    return text;
+  }
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::string AdapterTag(const AdapterUse& use) {
+  std::string tag = absl::StrCat("<lora:", use.name, ":", use.weight);
+  if (use.text_encoder_weight != use.weight) {
+    absl::StrAppend(&tag, ":", use.text_encoder_weight);
+  }
+  return tag + ">";
+}
+
+std::string AdapterHashes(const std::vector<NamedAdapter>& adapters) {
+  return absl::StrJoin(adapters, ", ", [](std::string* out, const NamedAdapter& adapter) {
+    absl::StrAppend(out, adapter.use.name, ": ", adapter.content_sha256.substr(0, kAdapterHashDigits));
+  });
+}
+
+}  // namespace
+
+std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo& model,
+                            const std::vector<NamedAdapter>& adapters) {
+  const DenoiseOptions& denoise = job.denoise;
+  const Prompts& prompts = job.prompts;
+  std::string text = prompts.prompt;
+  for (const NamedAdapter& adapter : adapters) {
+    absl::StrAppend(&text, text.empty() ? "" : " ", AdapterTag(adapter.use));
+  }
+  if (!prompts.negative_prompt.value_or("").empty()) {
+    absl::StrAppend(&text, "\nNegative prompt: ", *prompts.negative_prompt);
+  }
+  absl::StrAppend(&text, "\nSteps: ", denoise.steps, ", Sampler: ", SamplerName(denoise.sampler));
+  const auto add = [&text](const char* name, const auto&... value) {
+    absl::StrAppend(&text, ", ", name, ": ", value...);
+  };
+  if (denoise.schedule != NoiseScheduleKind::kDefault) {
+    add("Schedule type", ScheduleName(denoise.schedule));
+  }
+  if (prompts.weighted) {
+    add("Emphasis", "No norm");
+  }
+  add("CFG scale", denoise.guidance_scale);
+  add("Seed", seed);
+  add("Size", denoise.width, "x", denoise.height);
+  add("Model hash", model.sha256.substr(0, kModelHashDigits));
+  add("Model", Quoted(model.name));
+  if (prompts.clip_skip > 0) {
+    add("Clip skip", prompts.clip_skip + 1);  // there, 1 is no skip
+  }
+  if (prompts.prompt_2 != prompts.prompt) {
+    add("Prompt 2", Quoted(prompts.prompt_2));
+  }
+  if (prompts.negative_prompt_2 != prompts.negative_prompt.value_or("")) {
+    add("Negative prompt 2", Quoted(prompts.negative_prompt_2));
+  }
+  if (denoise.guidance_rescale != 0.0) {
+    add("CFG rescale", denoise.guidance_rescale);
+  }
+  if (denoise.guidance_start != 0.0 || denoise.guidance_end != 1.0) {
+    add("CFG window", denoise.guidance_start, " to ", denoise.guidance_end);
+  }
+  if (!adapters.empty()) {
+    add("Lora hashes", "\"", AdapterHashes(adapters), "\"");
+  }
+  add("Version", "hotlora ", HOTLORA_VERSION);
+  return text;
+}
+
+}  // namespace hotlora

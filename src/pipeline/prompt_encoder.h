@@ -1,0 +1,40 @@
+#ifndef HOTLORA_SRC_PIPELINE_PROMPT_ENCODER_H_
+#define HOTLORA_SRC_PIPELINE_PROMPT_ENCODER_H_
+
+#include "absl/status/statusor.h"
+#include <ATen/core/Tensor.h>
+
+#include "src/request/image_job.h"
+#include "src/sdxl/sdxl_model.h"
+
+namespace hotlora {
+
+// One side (positive or negative) of a prompt as the UNet takes it, in the network's dtype on its device.
+struct TextSide {
+  at::Tensor hidden;  // [1, 77 x chunks, cross-attention width]
+  at::Tensor pooled;  // [1, pooled width]
+};
+
+struct EncodedPrompts {
+  TextSide positive;
+  TextSide negative;  // of as many chunks; undefined tensors where it was not wanted
+};
+
+// Encodes a request's prompts with both text encoders. As diffusers does: one chunk of 75 tokens between begin and end,
+// the rest of the text cut off. Only where the request says so:
+//
+//   long_prompts   the text in as many chunks as it takes, each encoded alone, joined along the tokens; BREAK ends a
+//   chunk. All four
+//                  texts get as many chunks as the longest, by empty ones. Pooled is the first chunk's.
+//   weighted       the hidden state of each token times its weight (weighted_prompt.h), without restoring the mean ("No
+//   norm",
+//                  which suits SDXL); pieces are tokenized one by one. Pooled knows no weights.
+//
+// Errors   InvalidArgument (PROMPT_TOO_LONG) beyond kMaxChunks; may throw c10::Error
+// Source   AUTOMATIC1111's web UI, "Prompt editing" and "Emphasis" of its wiki
+inline constexpr size_t kMaxChunks = 16;
+absl::StatusOr<EncodedPrompts> EncodePrompts(const SdxlModel& model, const Prompts& prompts, bool negative);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_PIPELINE_PROMPT_ENCODER_H_

@@ -1,0 +1,106 @@
+#include "src/sdxl/weighted_prompt.h"
+
+#include <cmath>
+#include <cstddef>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+
+namespace hotlora {
+namespace {
+
+constexpr double kEmphasis = 1.1;
+constexpr absl::string_view kBreak = "BREAK";
+
+// A bracket that is open: the character, and the first of the pieces inside it.
+struct OpenBracket {
+  char character;
+  size_t first_piece;
+};
+
+void Multiply(std::vector<PromptPiece>& pieces, size_t first, double factor) {
+  for (size_t i = first; i < pieces.size(); ++i) {
+    pieces[i].weight *= factor;
+  }
+}
+
+// Takes ":1.3" off the end of the text before a closing parenthesis; 1.1 where there is none.
+double TakeWeight(std::string& text) {
+  const size_t colon = text.rfind(':');
+  double weight = 0.0;
+  if (colon == std::string::npos || !absl::SimpleAtod(text.substr(colon + 1), &weight) || !std::isfinite(weight)) {
+    return kEmphasis;
+  }
+  text.resize(colon);
+  return weight;
+}
+
+bool IsSpaceAt(absl::string_view text, size_t at) {
+  return at >= text.size() || absl::ascii_isspace(static_cast<unsigned char>(text[at]));
+}
+
+}  // namespace
+
+std::vector<PromptPiece> ParseEmphasis(absl::string_view text) {
+  std::vector<PromptPiece> pieces;
+  std::vector<OpenBracket> open;
+  std::string current;
+  const auto finish_piece = [&] {
+    pieces.push_back({current, 1.0});
+    current.clear();
+  };
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\\' && i + 1 < text.size() && absl::StrContains("()[]\\", text[i + 1])) {
+      current += text[++i];
+    } else if (c == '(' || c == '[') {
+      finish_piece();
+      open.push_back({c, pieces.size()});
+    } else if ((c == ')' || c == ']') && !open.empty() && open.back().character == (c == ')' ? '(' : '[')) {
+      const double factor = c == ')' ? TakeWeight(current) : 1.0 / kEmphasis;
+      finish_piece();
+      Multiply(pieces, open.back().first_piece, factor);
+      open.pop_back();
+    } else {
+      current += c;
+    }
+  }
+  finish_piece();
+  for (const OpenBracket& bracket : open) {
+    Multiply(pieces, bracket.first_piece, bracket.character == '(' ? kEmphasis : 1.0 / kEmphasis);
+  }
+  std::vector<PromptPiece> merged;
+  for (PromptPiece& piece : pieces) {
+    if (!merged.empty() && merged.back().weight == piece.weight) {
+      merged.back().text += piece.text;
+    } else if (!piece.text.empty()) {
+      merged.push_back(std::move(piece));
+    }
+  }
+  return merged;
+}
+
+std::vector<std::string> SplitAtBreaks(absl::string_view text) {
+  std::vector<std::string> parts;
+  size_t begin = 0;
+  const auto finish_part = [&](size_t end) {
+    const absl::string_view part = text.substr(begin, end - begin);
+    if (!absl::StripAsciiWhitespace(part).empty()) {
+      parts.emplace_back(part);
+    }
+  };
+  for (size_t at = text.find(kBreak); at != absl::string_view::npos; at = text.find(kBreak, at + 1)) {
+    if ((at == 0 || IsSpaceAt(text, at - 1)) && IsSpaceAt(text, at + kBreak.size())) {
+      finish_part(at);
+      begin = at + kBreak.size();
+    }
+  }
+  finish_part(text.size());
+  if (parts.empty()) {
+    parts.emplace_back();
+  }
+  return parts;
+}
+
+}  // namespace hotlora

@@ -1,0 +1,58 @@
+#include "src/pipeline/png_parameters.h"
+
+#include <gtest/gtest.h>
+
+namespace hotlora {
+namespace {
+
+const std::string kVersion = std::string("Version: hotlora ") + HOTLORA_VERSION;
+
+ImageJob Job() {
+  ImageJob job;
+  job.prompts.prompt = job.prompts.prompt_2 = "a red circle";
+  job.denoise.width = 128;
+  job.denoise.height = 64;
+  job.denoise.steps = 20;
+  return job;
+}
+
+ModelInfo Model() {
+  ModelInfo model;
+  model.name = "demo";
+  model.sha256 = "0123456789abcdef";
+  return model;
+}
+
+TEST(ImageParametersTest, PlainRequest) {
+  EXPECT_EQ(
+      ImageParameters(Job(), 7, Model(), {}),
+      "a red circle\nSteps: 20, Sampler: Euler, CFG scale: 5, Seed: 7, Size: 128x64, Model hash: 0123456789, Model: "
+      "demo, " +
+          kVersion);
+}
+
+TEST(ImageParametersTest, EverythingThatShapesThePicture) {
+  ImageJob job = Job();
+  job.prompts.negative_prompt = job.prompts.negative_prompt_2 = "blue";
+  job.prompts.prompt_2 = "line\nof \"two\"";
+  job.prompts.clip_skip = 1;
+  job.denoise.sampler = Sampler::kDpmpp2MSde;
+  job.denoise.schedule = NoiseScheduleKind::kKarras;
+  job.denoise.guidance_scale = 6.5;
+  job.denoise.guidance_rescale = 0.7;
+  job.denoise.guidance_end = 0.8;
+  ModelInfo model = Model();
+  model.name = "my, model";
+  const std::vector<NamedAdapter> adapters = {{{"styles/ink", 0.5, 0.5}, std::string(64, 'a')},
+                                              {{"neon", 1.0, 0.25}, std::string(64, 'b')}};
+  EXPECT_EQ(
+      ImageParameters(job, 18446744073709551615u, model, adapters),
+      "a red circle <lora:styles/ink:0.5> <lora:neon:1:0.25>\nNegative prompt: blue\nSteps: 20, Sampler: DPM++ 2M "
+      "SDE, Schedule type: Karras, CFG scale: 6.5, Seed: 18446744073709551615, Size: 128x64, Model hash: "
+      "0123456789, Model: \"my, model\", Clip skip: 2, Prompt 2: \"line\\nof \\\"two\\\"\", CFG rescale: 0.7, CFG "
+      "window: 0 to 0.8, Lora hashes: \"styles/ink: aaaaaaaaaaaa, neon: bbbbbbbbbbbb\", " +
+          kVersion);
+}
+
+}  // namespace
+}  // namespace hotlora
