@@ -19,6 +19,7 @@
 
 #include "src/tensor/device.h"
 #include "src/weights/safetensors_file.h"
+#include "tests/golden_path.h"
 
 namespace hotlora {
 
@@ -32,8 +33,6 @@ inline ComputePlace TestPlace(c10::ScalarType dtype = c10::ScalarType::Float) {
   const char* device = std::getenv("HOTLORA_TEST_DEVICE");
   return {c10::Device(device == nullptr || *device == '\0' ? "cpu" : device), dtype};
 }
-
-inline std::string GoldenPath(const std::string& relative) { return std::string(HOTLORA_GOLDEN_DIR) + "/" + relative; }
 
 using TensorMap = std::map<std::string, at::Tensor>;
 

@@ -13,6 +13,7 @@
 #include "src/base/error_details.h"
 #include "tests/adapters/safetensors_writer.h"
 #include "tests/adapters/sdxl_modules.h"
+#include "tests/golden_path.h"
 
 namespace hotlora {
 namespace {
@@ -88,7 +89,7 @@ TEST_F(AdapterFileTest, AcceptsEveryGoldenAdapter) {
   for (const auto& [name, expected] : files) {
     SCOPED_TRACE(name);
     absl::StatusOr<SafetensorsFile> file =
-        SafetensorsFile::ReadFile(absl::StrCat(HOTLORA_GOLDEN_DIR, "/adapters/files/", name, ".safetensors"), 1 << 20);
+        SafetensorsFile::ReadFile(GoldenPath(absl::StrCat("adapters/files/", name, ".safetensors")), 1 << 20);
     ASSERT_TRUE(file.ok()) << file.status();
     const size_t tensors = file->tensors().size();
     const absl::StatusOr<ParsedAdapter> parsed = ParseAdapter(*std::move(file), keys_, table_, AdapterFileOptions());
@@ -100,7 +101,7 @@ TEST_F(AdapterFileTest, AcceptsEveryGoldenAdapter) {
 }
 
 TEST_F(AdapterFileTest, RefusesEveryBrokenAdapter) {
-  const std::string folder = absl::StrCat(HOTLORA_GOLDEN_DIR, "/broken_adapters/");
+  const std::string folder = GoldenPath("broken_adapters/");
   std::ifstream stream(folder + "manifest.json");
   const nlohmann::json manifest = nlohmann::json::parse(stream);
   ASSERT_GT(manifest["cases"].size(), 30u);

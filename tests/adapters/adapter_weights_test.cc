@@ -15,6 +15,7 @@
 #include "tests/adapters/safetensors_writer.h"
 #include "tests/adapters/sdxl_modules.h"
 #include "tests/adapters/temporary_folder.h"
+#include "tests/golden_path.h"
 
 namespace hotlora {
 namespace {
@@ -131,7 +132,7 @@ TEST_F(AdapterWeightsTest, MagnitudeHasTheAxisOfItsNorms) {
 }
 
 TEST_F(AdapterWeightsTest, BytesAreExactlyThoseOfTheTensors) {
-  for (const auto& entry : std::filesystem::directory_iterator(HOTLORA_GOLDEN_DIR "/adapters/files")) {
+  for (const auto& entry : std::filesystem::directory_iterator(GoldenPath("adapters/files"))) {
     SCOPED_TRACE(entry.path().filename());
     auto file = SafetensorsFile::ReadFile(entry.path(), 1 << 20).value();
     const auto parsed = ParseAdapter(std::move(file), keys_, table_, AdapterFileOptions());

@@ -11,12 +11,13 @@
 #include <ATen/ATen.h>
 
 #include "src/weights/safetensors_file.h"
+#include "tests/golden_path.h"
 
 namespace hotlora {
 namespace {
 
 nlohmann::json ReadJson(const std::string& name) {
-  std::ifstream stream(absl::StrCat(HOTLORA_GOLDEN_DIR, "/", name));
+  std::ifstream stream(GoldenPath(name));
   return nlohmann::json::parse(stream);
 }
 
@@ -51,7 +52,7 @@ TEST_P(EulerSamplerTest, FollowsTheReference) {
   const auto parsed = ParseSchedulerConfig(config);
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   const auto file =
-      SafetensorsFile::ReadFile(absl::StrCat(HOTLORA_GOLDEN_DIR, "/schedulers/", GetParam(), ".safetensors"), 1 << 20);
+      SafetensorsFile::ReadFile(GoldenPath(absl::StrCat("schedulers/", GetParam(), ".safetensors")), 1 << 20);
   ASSERT_TRUE(file.ok()) << file.status();
 
   const NoiseSchedule schedule(*parsed);

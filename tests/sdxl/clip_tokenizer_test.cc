@@ -13,15 +13,15 @@
 #include "gtest/gtest.h"
 #include <nlohmann/json.hpp>
 
+#include "tests/golden_path.h"
+
 namespace hotlora {
 namespace {
 
 using ::testing::HasSubstr;
 
-std::string Golden(const std::string& name) { return absl::StrCat(HOTLORA_GOLDEN_DIR, "/", name); }
-
 std::unique_ptr<ClipTokenizer> Load(const std::string& name) {
-  auto tokenizer = ClipTokenizer::Load(Golden("pipeline/" + name));
+  auto tokenizer = ClipTokenizer::Load(GoldenPath("pipeline/" + name));
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return *std::move(tokenizer);
 }
@@ -29,7 +29,7 @@ std::unique_ptr<ClipTokenizer> Load(const std::string& name) {
 TEST(ClipTokenizerTest, EqualsTheReferenceOnEveryPrompt) {
   for (const char* name : {"tokenizer", "tokenizer_2"}) {
     const std::unique_ptr<ClipTokenizer> tokenizer = Load(name);
-    std::ifstream stream(Golden("tokenizer/cases.jsonl"));
+    std::ifstream stream(GoldenPath("tokenizer/cases.jsonl"));
     int count = 0;
     for (std::string line; std::getline(stream, line); ++count) {
       const nlohmann::json one = nlohmann::json::parse(line);
@@ -117,7 +117,7 @@ class BrokenClipTokenizerTest : public testing::Test {
   void SetUp() override {
     folder_ = absl::StrCat(testing::TempDir(), "/tokenizer_", getpid());
     std::filesystem::remove_all(folder_);
-    std::filesystem::copy(Golden("pipeline/tokenizer"), folder_, std::filesystem::copy_options::recursive);
+    std::filesystem::copy(GoldenPath("pipeline/tokenizer"), folder_, std::filesystem::copy_options::recursive);
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 

@@ -11,6 +11,7 @@
 #include <ATen/ATen.h>
 
 #include "src/weights/safetensors_file.h"
+#include "tests/golden_path.h"
 
 namespace hotlora {
 namespace {
@@ -18,8 +19,7 @@ namespace {
 class SeededNoiseTest : public testing::Test {
  protected:
   void SetUp() override {
-    auto file =
-        SafetensorsFile::ReadFile(absl::StrCat(HOTLORA_GOLDEN_DIR, "/random_latents/randn.safetensors"), 1 << 20);
+    auto file = SafetensorsFile::ReadFile(GoldenPath("random_latents/randn.safetensors"), 1 << 20);
     ASSERT_TRUE(file.ok()) << file.status();
     golden_ = std::make_unique<SafetensorsFile>(*std::move(file));
   }

@@ -18,6 +18,7 @@
 #include "src/base/sha256.h"
 #include "src/tensor/memory_stats.h"
 #include "src/weights/safetensors_file.h"
+#include "tests/golden_path.h"
 
 namespace hotlora {
 namespace {
@@ -64,7 +65,7 @@ void WriteEntries(const std::string& path, const std::vector<Entry>& entries) {
 
 void WriteText(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 
-std::string Golden() { return absl::StrCat(HOTLORA_GOLDEN_DIR, "/pipeline"); }
+std::string Golden() { return GoldenPath("pipeline"); }
 
 // A copy of the golden checkpoint that a test may break.
 class CheckpointTest : public testing::Test {

@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/sha256.h"
+#include "tests/golden_path.h"
 
 namespace hotlora {
 namespace {
@@ -52,7 +53,7 @@ std::string WriteTemporary(const std::string& name, const std::string& bytes) {
 }
 
 std::string Golden(const std::string& name) {
-  return absl::StrCat(HOTLORA_GOLDEN_DIR, "/broken_adapters/", name, ".safetensors");
+  return GoldenPath(absl::StrCat("broken_adapters/", name, ".safetensors"));
 }
 
 constexpr char kTwoTensors[] = R"({"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]},)"
@@ -298,7 +299,7 @@ TEST(SafetensorsFileTest, RefusesGoldenFilesThatBreakTheFormatAndNoOthers) {
                                             "pickle_renamed",
                                             "zip_renamed",
                                             "text_file"};
-  std::ifstream stream(absl::StrCat(HOTLORA_GOLDEN_DIR, "/broken_adapters/manifest.json"));
+  std::ifstream stream(GoldenPath("broken_adapters/manifest.json"));
   const nlohmann::json manifest = nlohmann::json::parse(stream);
   size_t refused = 0;
   for (const auto& one : manifest["cases"]) {
