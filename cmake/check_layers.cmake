@@ -21,8 +21,8 @@ set(may_include_src/adapters nn/lora_delta.h nn/adapter_set.h weights tensor met
 set(may_include_src/pipeline sdxl sampling nn weights request tensor metrics base)
 set(may_include_src/admission request metrics base)
 set(may_include_src/scheduler
-    admission pipeline/pipeline.h pipeline/image_codec.h nn/adapter_set.h adapters/adapter_store.h
-    adapters/adapter_info.h request metrics base)
+    admission pipeline/pipeline.h pipeline/image_codec.h pipeline/png_parameters.h nn/adapter_set.h
+    adapters/adapter_store.h adapters/adapter_info.h request metrics base)
 set(may_include_src/engine
     scheduler admission pipeline adapters sdxl sampling nn weights tensor request metrics base)
 set(may_include_server engine adapters/adapter_info.h request metrics base)
@@ -52,7 +52,8 @@ set(torch_rule "<torch/...> nowhere: ATen and c10 are enough, and parse in half 
 # Where no LibTorch header at all may appear: the modules that ThreadSanitizer checks, and the borders to them.
 set(torch_free "^(src/(base|metrics|request|admission|scheduler|engine)|server|client)/")
 set(torch_free_headers
-    src/pipeline/pipeline.h src/pipeline/image_codec.h src/adapters/adapter_store.h src/adapters/adapter_info.h src/nn/adapter_set.h
+    src/pipeline/pipeline.h src/pipeline/image_codec.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
+    src/adapters/adapter_info.h src/nn/adapter_set.h
     src/weights/safetensors_file.h src/weights/sgm_names.h src/weights/module_table.h src/tensor/tensor_fwd.h)
 set(torch_free_rule "no LibTorch header in a torch-free module or interface")
 

@@ -27,6 +27,13 @@ std::string Quoted(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+// How the reading tool has to take the brackets of the texts.
+const char* EmphasisName(const Prompts& prompts) {
+  const bool brackets =
+      absl::StrCat(prompts.prompt, prompts.negative_prompt.value_or("")).find_first_of("()[]\\") != std::string::npos;
+  return !brackets ? nullptr : prompts.weighted ? "No norm" : "None";
+}
+
 std::string AdapterTag(const AdapterUse& use) {
   std::string tag = absl::StrCat("<lora:", use.name, ":", use.weight);
   if (use.text_encoder_weight != use.weight) {
@@ -61,8 +68,8 @@ std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo&
   if (denoise.schedule != NoiseScheduleKind::kDefault) {
     add("Schedule type", ScheduleName(denoise.schedule));
   }
-  if (prompts.weighted) {
-    add("Emphasis", "No norm");
+  if (const char* const emphasis = EmphasisName(prompts); emphasis != nullptr) {
+    add("Emphasis", emphasis);
   }
   add("CFG scale", denoise.guidance_scale);
   add("Seed", seed);

@@ -26,44 +26,76 @@ struct Tokens {
   size_t chunks() const { return ids.size() / kLength; }
 };
 
+// Adds a chunk of these tokens, at most kTextTokens.
 void AppendChunk(const ClipTokenizer& tokenizer, const std::vector<int64_t>& ids, const std::vector<float>& weights,
-                 size_t first, Tokens& tokens) {
-  const size_t count = std::min(kTextTokens, ids.size() - first), end = tokens.ids.size() + kLength;
-  const auto from = static_cast<ptrdiff_t>(first), to = static_cast<ptrdiff_t>(first + count);
+                 Tokens& tokens) {
+  const size_t end = tokens.ids.size() + kLength;
   tokens.ids.push_back(tokenizer.begin_id());
-  tokens.ids.insert(tokens.ids.end(), ids.begin() + from, ids.begin() + to);
+  tokens.ids.insert(tokens.ids.end(), ids.begin(), ids.end());
   tokens.ids.push_back(tokenizer.end_id());
   tokens.ids.resize(end, tokenizer.pad_id());
   tokens.weights.push_back(1.0f);
-  tokens.weights.insert(tokens.weights.end(), weights.begin() + from, weights.begin() + to);
+  tokens.weights.insert(tokens.weights.end(), weights.begin(), weights.end());
   tokens.weights.resize(end, 1.0f);
 }
 
-absl::Status AppendPart(const ClipTokenizer& tokenizer, const std::string& part, const Prompts& prompts,
-                        Tokens& tokens) {
-  std::vector<int64_t> ids;
-  std::vector<float> weights;
-  const std::vector<PromptPiece> pieces =
-      prompts.weighted ? ParseEmphasis(part) : std::vector<PromptPiece>{{part, 1.0}};
-  for (const PromptPiece& piece : pieces) {
-    ABSL_ASSIGN_OR_RETURN(const std::vector<int64_t> framed, tokenizer.Encode(piece.text));
-    ids.insert(ids.end(), framed.begin() + 1, framed.end() - 1);
-    weights.resize(ids.size(), static_cast<float>(piece.weight));
+// Fills chunks with one text's tokens. Where there may be only one chunk, what does not fit is dropped.
+class ChunkWriter {
+ public:
+  ChunkWriter(const ClipTokenizer& tokenizer, bool many) : tokenizer_(tokenizer), many_(many) {}
+
+  void Add(int64_t id, float weight) {
+    if (ids_.size() == kTextTokens) {
+      if (!many_) {
+        return;
+      }
+      EndChunk();
+    }
+    ids_.push_back(id);
+    weights_.push_back(weight);
   }
-  size_t first = 0;
-  do {
-    AppendChunk(tokenizer, ids, weights, first, tokens);
-    first += kTextTokens;
-  } while (prompts.long_prompts && first < ids.size());
-  return absl::OkStatus();
-}
+
+  // Also a chunk without tokens.
+  void EndChunk() {
+    AppendChunk(tokenizer_, ids_, weights_, tokens_);
+    ids_.clear();
+    weights_.clear();
+  }
+
+  // At least one chunk; the last one not empty where there are more.
+  Tokens Take() && {
+    if (!ids_.empty() || tokens_.ids.empty()) {
+      EndChunk();
+    }
+    return std::move(tokens_);
+  }
+
+ private:
+  const ClipTokenizer& tokenizer_;
+  const bool many_;
+  std::vector<int64_t> ids_;  // of the chunk that is being filled
+  std::vector<float> weights_;
+  Tokens tokens_;
+};
 
 absl::StatusOr<Tokens> Tokenize(const ClipTokenizer& tokenizer, const std::string& text, const Prompts& prompts) {
-  Tokens tokens;
-  const std::vector<std::string> parts = prompts.long_prompts ? SplitAtBreaks(text) : std::vector<std::string>{text};
-  for (const std::string& part : parts) {
-    ABSL_RETURN_IF_ERROR(AppendPart(tokenizer, part, prompts, tokens));
+  ChunkWriter writer(tokenizer, prompts.long_prompts);
+  const std::vector<PromptPiece> pieces =
+      prompts.weighted ? ParseEmphasis(text) : std::vector<PromptPiece>{{text, 1.0}};
+  for (const PromptPiece& piece : pieces) {
+    const std::vector<std::string> parts =
+        prompts.long_prompts ? SplitAtBreaks(piece.text) : std::vector<std::string>{piece.text};
+    for (size_t part = 0; part < parts.size(); ++part) {
+      if (part > 0) {
+        writer.EndChunk();
+      }
+      ABSL_ASSIGN_OR_RETURN(const std::vector<int64_t> framed, tokenizer.Encode(parts[part]));
+      for (size_t i = 1; i + 1 < framed.size(); ++i) {
+        writer.Add(framed[i], static_cast<float>(piece.weight));
+      }
+    }
   }
+  Tokens tokens = std::move(writer).Take();
   if (tokens.chunks() > kMaxChunks) {
     return MakeError(absl::StatusCode::kInvalidArgument, "PROMPT_TOO_LONG",
                      absl::StrCat("a prompt takes ", tokens.chunks(), " chunks of ", kTextTokens,
@@ -89,7 +121,7 @@ absl::StatusOr<SideTokens> TokenizeSide(const SdxlModel& model, const std::strin
 TextEncoding Encode(const TextEncoder& encoder, const ClipTokenizer& tokenizer, Tokens tokens, size_t chunks,
                     uint32_t clip_skip) {
   while (tokens.chunks() < chunks) {
-    AppendChunk(tokenizer, {}, {}, 0, tokens);
+    AppendChunk(tokenizer, {}, {}, tokens);
   }
   const auto rows = static_cast<int64_t>(chunks);
   TextEncoding encoding = encoder.forward(at::tensor(tokens.ids).view({rows, -1}), clip_skip);

@@ -24,11 +24,9 @@ struct EncodedPrompts {
 // the rest of the text cut off. Only where the request says so:
 //
 //   long_prompts   the text in as many chunks as it takes, each encoded alone, joined along the tokens; BREAK ends a
-//   chunk. All four
-//                  texts get as many chunks as the longest, by empty ones. Pooled is the first chunk's.
-//   weighted       the hidden state of each token times its weight (weighted_prompt.h), without restoring the mean ("No
-//   norm",
-//                  which suits SDXL); pieces are tokenized one by one. Pooled knows no weights.
+//                  chunk. All four texts get as many chunks as the longest, by empty ones. Pooled is the first chunk's.
+//   weighted       each token's hidden state times its weight (weighted_prompt.h), without restoring the mean ("No
+//                  norm", which suits SDXL). Pieces of one weight are tokenized one by one. Pooled knows no weights.
 //
 // Errors   InvalidArgument (PROMPT_TOO_LONG) beyond kMaxChunks; may throw c10::Error
 // Source   AUTOMATIC1111's web UI, "Prompt editing" and "Emphasis" of its wiki

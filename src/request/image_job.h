@@ -50,7 +50,8 @@ struct DenoiseOptions {
   bool cfg() const { return guidance_scale > 1.0; }
   // Whether step `step` (from 0) of `total` runs guidance.
   bool cfg_at(uint32_t step, uint32_t total) const {
-    return cfg() && step >= guidance_start * total && step < guidance_end * total;
+    const double place = static_cast<double>(step) / total;
+    return cfg() && place >= guidance_start && place < guidance_end;
   }
 };
 

@@ -36,8 +36,10 @@ double TakeWeight(std::string& text) {
   return weight;
 }
 
-bool IsSpaceAt(absl::string_view text, size_t at) {
-  return at >= text.size() || absl::ascii_isspace(static_cast<unsigned char>(text[at]));
+// Whether the byte belongs to a word; those of characters beyond ASCII do.
+bool IsWordByte(char c) {
+  const auto byte = static_cast<unsigned char>(c);
+  return absl::ascii_isalnum(byte) || c == '_' || byte >= 0x80;
 }
 
 }  // namespace
@@ -83,23 +85,18 @@ std::vector<PromptPiece> ParseEmphasis(absl::string_view text) {
 
 std::vector<std::string> SplitAtBreaks(absl::string_view text) {
   std::vector<std::string> parts;
-  size_t begin = 0;
-  const auto finish_part = [&](size_t end) {
-    const absl::string_view part = text.substr(begin, end - begin);
-    if (!absl::StripAsciiWhitespace(part).empty()) {
-      parts.emplace_back(part);
+  absl::string_view rest = text;
+  for (size_t at = rest.find(kBreak); at != absl::string_view::npos; at = rest.find(kBreak, at)) {
+    const size_t end = at + kBreak.size();
+    if ((at > 0 && IsWordByte(rest[at - 1])) || (end < rest.size() && IsWordByte(rest[end]))) {
+      at = end;
+      continue;
     }
-  };
-  for (size_t at = text.find(kBreak); at != absl::string_view::npos; at = text.find(kBreak, at + 1)) {
-    if ((at == 0 || IsSpaceAt(text, at - 1)) && IsSpaceAt(text, at + kBreak.size())) {
-      finish_part(at);
-      begin = at + kBreak.size();
-    }
+    parts.emplace_back(absl::StripTrailingAsciiWhitespace(rest.substr(0, at)));
+    rest = absl::StripLeadingAsciiWhitespace(rest.substr(end));
+    at = 0;
   }
-  finish_part(text.size());
-  if (parts.empty()) {
-    parts.emplace_back();
-  }
+  parts.emplace_back(rest);
   return parts;
 }
 

@@ -27,8 +27,8 @@ struct PromptPiece {
 // colon with no number before ")", are text. Neighbours of equal weight are one piece; the empty text has no piece.
 std::vector<PromptPiece> ParseEmphasis(absl::string_view text);
 
-// The parts between each BREAK that stands as a word of its own, in capitals; without BREAK, the text alone. Parts of
-// nothing but white space are left out, unless there is no other.
+// The parts before, between and after each BREAK that stands as a word of its own, in capitals: one part more than
+// there are BREAKs, each without the white space beside them; without BREAK, the text as it is.
 std::vector<std::string> SplitAtBreaks(absl::string_view text);
 
 }  // namespace hotlora

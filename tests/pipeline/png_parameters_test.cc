@@ -31,6 +31,16 @@ TEST(ImageParametersTest, PlainRequest) {
           kVersion);
 }
 
+TEST(ImageParametersTest, SaysHowBracketsWereRead) {
+  ImageJob job = Job();
+  job.prompts.weighted = true;
+  EXPECT_EQ(ImageParameters(job, 7, Model(), {}).find("Emphasis"), std::string::npos);
+  job.prompts.prompt = job.prompts.prompt_2 = "a (red:1.2) circle";
+  EXPECT_NE(ImageParameters(job, 7, Model(), {}).find(", Emphasis: No norm, "), std::string::npos);
+  job.prompts.weighted = false;
+  EXPECT_NE(ImageParameters(job, 7, Model(), {}).find(", Emphasis: None, "), std::string::npos);
+}
+
 TEST(ImageParametersTest, EverythingThatShapesThePicture) {
   ImageJob job = Job();
   job.prompts.negative_prompt = job.prompts.negative_prompt_2 = "blue";

@@ -75,6 +75,19 @@ TEST_F(PromptEncoderTest, BreakBeginsAChunkAndTheNegativeIsPadded) {
   ExpectWithin(parts.negative_hidden.narrow(1, 77, 77), Encode("", {}).hidden, kRounding, "its empty chunk");
 }
 
+TEST_F(PromptEncoderTest, AWeightGoesOnBehindABreak) {
+  const auto parts = Encode("(a cat BREAK a dog:1.5)", {true, true}), second = Encode("(a dog:1.5)", {true});
+  ASSERT_EQ(parts.hidden.size(1), 154);
+  ExpectWithin(parts.hidden.narrow(1, 77, 77), second.hidden, kRounding, "second part");
+}
+
+TEST_F(PromptEncoderTest, BreaksMakeEmptyChunksExceptAtTheEnd) {
+  const auto parts = Encode("BREAK a cat BREAK", {false, true});
+  ASSERT_EQ(parts.hidden.size(1), 154);
+  ExpectWithin(parts.hidden.narrow(1, 0, 77), Encode("", {}).hidden, kRounding, "empty first part");
+  ExpectWithin(parts.hidden.narrow(1, 77, 77), Encode("a cat", {}).hidden, kRounding, "second part");
+}
+
 TEST_F(PromptEncoderTest, TooManyChunksAreRefused) {
   ImageRequest request;
   request.prompt = Words(75 * 16 + 1);

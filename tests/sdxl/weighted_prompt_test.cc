@@ -42,10 +42,12 @@ TEST(ParseEmphasisTest, OddTextIsText) {
 
 TEST(SplitAtBreaksTest, BreakIsAWordInCapitals) {
   EXPECT_THAT(SplitAtBreaks(""), ElementsAre(""));
-  EXPECT_THAT(SplitAtBreaks("a cat"), ElementsAre("a cat"));
-  EXPECT_THAT(SplitAtBreaks("a BREAK b\nBREAK\nc"), ElementsAre("a ", " b\n", "\nc"));
-  EXPECT_THAT(SplitAtBreaks("a break BREAKFAST OUTBREAK"), ElementsAre("a break BREAKFAST OUTBREAK"));
-  EXPECT_THAT(SplitAtBreaks("BREAK a BREAK  BREAK"), ElementsAre(" a "));
+  EXPECT_THAT(SplitAtBreaks(" a cat "), ElementsAre(" a cat "));
+  EXPECT_THAT(SplitAtBreaks("a BREAK b\nBREAK\nc"), ElementsAre("a", "b", "c"));
+  EXPECT_THAT(SplitAtBreaks("a,BREAK,b"), ElementsAre("a,", ",b"));
+  EXPECT_THAT(SplitAtBreaks("a break BREAKFAST OUTBREAK BREAK_ BREAK\u00e9"),
+              ElementsAre("a break BREAKFAST OUTBREAK BREAK_ BREAK\u00e9"));
+  EXPECT_THAT(SplitAtBreaks("BREAK a BREAK BREAK"), ElementsAre("", "a", "", ""));
 }
 
 }  // namespace
