@@ -20,13 +20,14 @@
 
 namespace hotlora {
 
-// Where an adapter was found and what the way to the host tier took, in seconds. Phases that did
+// Where an adapter was found and what the way to the device took, in seconds. Phases that did
 // not happen are 0.
 struct AcquireReport {
   AdapterTier tier_found = AdapterTier::kDisk;
   double lookup_seconds = 0.0;
   double read_seconds = 0.0;
   double parse_seconds = 0.0;
+  double upload_seconds = 0.0;
 };
 
 // An adapter in use: as long as a lease lives, its version is not evicted, whatever happens to the

@@ -42,7 +42,7 @@ class ThreadedEngine final : public Engine {
         pipeline_(std::move(pipeline)),
         adapters_(std::move(adapters)),
         queue_(options_.max_queue),
-        scheduler_({options_.max_batch, options_.on_device_failure}, &queue_, pipeline_.get(), metrics),
+        scheduler_({options_.max_batch, options_.apply, options_.on_device_failure}, &queue_, pipeline_.get(), metrics),
         adapter_thread_(std::make_unique<SerialExecutor>("adapter")),
         watch_thread_(StartNamedThread("watch", [this] { Watch(); })) {}
 

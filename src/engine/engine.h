@@ -34,6 +34,7 @@ namespace hotlora {
 struct EngineOptions {
   uint32_t max_batch = 4;                                      // rows per denoising step
   uint32_t max_queue = 64;                                     // waiting requests beyond which callers are turned away
+  ApplyPolicy apply = ApplyPolicy::kAuto;                      // --apply
   absl::Duration max_request_time = absl::InfiniteDuration();  // from admission
   // Runs once, on an engine thread, when the device is lost: nothing will work until the process is restarted.
   std::function<void()> on_device_failure;

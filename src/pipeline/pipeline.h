@@ -33,15 +33,31 @@ class Row {
   bool done() const { return steps_done() >= total_steps(); }
 };
 
+// How adapters take effect: two forms of one formula, W' = W + sum of s_k dW_k.
+enum class ApplyMode {
+  kMerged,  // in the weights themselves: nothing per step, but one set at a time
+  kSide,    // beside the weights, row by row: one step may mix sets. What has no such form is merged all the same
+};
+
+// --apply: who chooses.
+enum class ApplyPolicy { kAuto, kMerged, kSide };
+
+// kAuto: merged while one adapter set has the device to itself, side while several want it (`mixed`).
+inline ApplyMode ModeFor(ApplyPolicy policy, bool mixed) {
+  return policy == ApplyPolicy::kSide || (policy == ApplyPolicy::kAuto && mixed) ? ApplyMode::kSide
+                                                                                 : ApplyMode::kMerged;
+}
+
 // The rows of one denoising step. Each has its own timestep, sampler state, conditioning, guidance and adapter set; all
 // have the same width and height.
 struct BatchPlan {
   std::vector<Row*> rows;
+  ApplyMode mode = ApplyMode::kMerged;
 };
 
 // What bringing an adapter set into effect took.
 struct SwapReport {
-  bool changed = false;  // false: the set was in effect already, nothing was done
+  bool changed = false;  // false: the set was in effect already in this mode, nothing was done
   double restore_seconds = 0.0;
   double apply_seconds = 0.0;
   uint32_t modules_restored = 0;
@@ -72,20 +88,25 @@ class Pipeline {
 
   virtual const ModelInfo& info() const = 0;
 
-  // Makes `set` the adapters in effect, exactly; equal set, no work.
-  virtual absl::StatusOr<SwapReport> Apply(const AdapterSet& set) = 0;
+  // Makes `set` the adapters in effect, exactly; equal set and mode, no work. Encode and Step do it themselves where it
+  // was not done: this is for who wants to know what it took.
+  virtual absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) = 0;
 
-  // Text to conditioning under `set`, which it applies first if it is not in effect. `negative`: whether the negative
-  // side is needed (guidance on).
+  // Text to conditioning under `set`. `negative`: whether the negative side is needed (guidance on).
   virtual absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
-                                                                     const AdapterSet& set) = 0;
+                                                                     const AdapterSet& set, ApplyMode mode) = 0;
+
+  // Whether a step in side mode runs rows of both sets in one call of the network: what must be merged of them is the
+  // same (most often nothing). Others share a step too, but one after the other, each with a rebuild of weights.
+  virtual bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const = 0;
 
   // A row at its first step: noise of `seed` scaled for the schedule.
   virtual absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                         std::shared_ptr<const Conditioning> conditioning,
                                                         AdapterSet set) = 0;
 
-  // One evaluation of the network for every row in the plan, each under its own adapter set: a denoising step, except
+  // One evaluation of the network for every row in the plan, each under its own adapter set, whatever the mode: a
+  // denoising step, except
   // with Heun's sampler, whose steps_done() moves at a step's second one. Returns when the work is done, not merely
   // queued. After an error the rows of the plan are of no further use. REQUIRES: no row done; sizes alike.
   virtual absl::Status Step(const BatchPlan& plan) = 0;

@@ -97,7 +97,7 @@ class SdxlPipeline final : public Pipeline {
 
   const ModelInfo& info() const override { return info_; }
 
-  absl::StatusOr<SwapReport> Apply(const AdapterSet& set) override {
+  absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) override {
     SwapReport report;
     ABSL_RETURN_IF_ERROR(GuardTorch("adapter swap", [&] {
       report = applied_.Apply(set);
@@ -107,7 +107,7 @@ class SdxlPipeline final : public Pipeline {
   }
 
   absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
-                                                             const AdapterSet& set) override {
+                                                             const AdapterSet& set, ApplyMode mode) override {
     auto conditioning = std::make_shared<SdxlConditioning>();
     ABSL_RETURN_IF_ERROR(GuardTorch("text encoding", [&]() -> absl::Status {
       applied_.Apply(set);
@@ -115,6 +115,10 @@ class SdxlPipeline final : public Pipeline {
       return absl::OkStatus();
     }));
     return conditioning;
+  }
+
+  bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override {
+    return a.Fingerprint() == b.Fingerprint();
   }
 
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,

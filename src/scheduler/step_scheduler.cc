@@ -111,7 +111,7 @@ absl::Status StepScheduler::MeasureBaseline(bool cfg) {
   options.size_ids = options.negative_size_ids = {size, size, 0, 0, size, size};
   Prompts prompts;
   prompts.negative_prompt = "";
-  ABSL_ASSIGN_OR_RETURN(auto conditioning, pipeline_->Encode(prompts, cfg, AdapterSet{}));
+  ABSL_ASSIGN_OR_RETURN(auto conditioning, pipeline_->Encode(prompts, cfg, AdapterSet{}, ApplyMode::kMerged));
   ABSL_ASSIGN_OR_RETURN(auto row, pipeline_->StartRow(options, 0, std::move(conditioning), AdapterSet{}));
   double fastest = 0.0;
   while (!row->done()) {
@@ -165,7 +165,7 @@ absl::Status StepScheduler::Prepare(Run& run) {
   ABSL_RETURN_IF_ERROR(ApplyAdapters(run));
   ABSL_RETURN_IF_ERROR(run.task->Wanted());
   const Stopwatch stopwatch;
-  ABSL_ASSIGN_OR_RETURN(run.conditioning, pipeline_->Encode(job.prompts, job.denoise.cfg(), run.adapters));
+  ABSL_ASSIGN_OR_RETURN(run.conditioning, pipeline_->Encode(job.prompts, job.denoise.cfg(), run.adapters, mode()));
   summary.encode_seconds = stopwatch.Seconds();
   metrics_->ObserveStage(StageLabel::kEncode, summary.encode_seconds);
   return absl::OkStatus();
@@ -185,10 +185,11 @@ absl::Status StepScheduler::ApplyAdapters(Run& run) {
     acquired.lookup_seconds += report.lookup_seconds;
     acquired.read_seconds += report.read_seconds;
     acquired.parse_seconds += report.parse_seconds;
+    acquired.upload_seconds += report.upload_seconds;
     coldest = std::min(coldest, report.tier_found);
   }
   const Stopwatch stopwatch;
-  const absl::StatusOr<SwapReport> swap = pipeline_->Apply(run.adapters);
+  const absl::StatusOr<SwapReport> swap = pipeline_->Apply(run.adapters, mode());
   task.summary.adapter_seconds = task.load_seconds() + stopwatch.Seconds();
   metrics_->ObserveStage(StageLabel::kAdapter, task.summary.adapter_seconds);
   if (!swap.ok()) {
@@ -204,6 +205,9 @@ absl::Status StepScheduler::ApplyAdapters(Run& run) {
   if (coldest == AdapterTier::kDisk) {
     metrics_->ObserveSwapPhase(SwapPhase::kRead, source, acquired.read_seconds);
     metrics_->ObserveSwapPhase(SwapPhase::kParse, source, acquired.parse_seconds);
+  }
+  if (coldest != AdapterTier::kDevice) {
+    metrics_->ObserveSwapPhase(SwapPhase::kUpload, source, acquired.upload_seconds);
   }
   if (swap->modules_merged > 0) {
     metrics_->ObserveSwapPhase(SwapPhase::kApply, source, swap->apply_seconds);
@@ -238,6 +242,7 @@ absl::Status StepScheduler::Denoise(const std::shared_ptr<Run>& run) {
 absl::Status StepScheduler::DenoiseRows(Run& run, uint32_t first_image, std::vector<std::unique_ptr<Row>>& rows) {
   const DenoiseOptions& options = run.task->job().denoise;
   BatchPlan plan;
+  plan.mode = mode();
   for (const auto& row : rows) {
     plan.rows.push_back(row.get());
   }

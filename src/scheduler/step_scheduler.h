@@ -25,6 +25,7 @@ namespace hotlora {
 
 struct StepSchedulerOptions {
   uint32_t max_batch = 4;                   // rows per step
+  ApplyPolicy apply = ApplyPolicy::kAuto;   // --apply
   std::function<void()> on_device_failure;  // runs once, when the device is lost
 };
 
@@ -44,6 +45,9 @@ class StepScheduler {
 
  private:
   struct Run;  // a task on the step thread and, later, on the decode thread
+
+  // One request runs at a time, so its set has the device to itself.
+  ApplyMode mode() const { return ModeFor(options_.apply, /*mixed=*/false); }
 
   void StepThread();
   void VerifyWhileIdle();

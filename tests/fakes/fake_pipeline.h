@@ -27,6 +27,7 @@ class FakePipeline : public Pipeline {
     uint32_t steps_held ABSL_GUARDED_BY(mu) = 0;  // steps that wait now
     uint32_t steps_run ABSL_GUARDED_BY(mu) = 0;   // evaluations
     uint32_t largest_plan ABSL_GUARDED_BY(mu) = 0;
+    uint32_t side_steps ABSL_GUARDED_BY(mu) = 0;  // evaluations in side mode
     absl::Status next_step_error ABSL_GUARDED_BY(mu);
     absl::Status next_decode_error ABSL_GUARDED_BY(mu);
     std::vector<std::string> applied ABSL_GUARDED_BY(mu);  // fingerprints, as they changed
@@ -62,12 +63,13 @@ class FakePipeline : public Pipeline {
 
   const ModelInfo& info() const override { return info_; }
 
-  absl::StatusOr<SwapReport> Apply(const AdapterSet& set) override {
+  absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) override {
     SwapReport report;
-    if (set.Fingerprint() == applied_) {
+    if (set.Fingerprint() == applied_ && mode == mode_) {
       return report;
     }
     applied_ = set.Fingerprint();
+    mode_ = mode;
     report.changed = true;
     report.modules_merged = static_cast<uint32_t>(set.adapters.size());
     report.modules_restored = 1;
@@ -77,11 +79,13 @@ class FakePipeline : public Pipeline {
   }
 
   absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
-                                                             const AdapterSet& set) override {
+                                                             const AdapterSet& set, ApplyMode mode) override {
     absl::MutexLock lock(&levers_->mu);
     levers_->prompts.push_back(prompts.prompt);
     return std::make_shared<const FakeConditioning>(levers_);
   }
+
+  bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override { return true; }
 
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning,
@@ -99,6 +103,7 @@ class FakePipeline : public Pipeline {
       return error;
     }
     ++levers_->steps_run;
+    levers_->side_steps += plan.mode == ApplyMode::kSide ? 1 : 0;
     levers_->largest_plan = std::max(levers_->largest_plan, static_cast<uint32_t>(plan.rows.size()));
     for (Row* row : plan.rows) {
       ++static_cast<FakeRow*>(row)->evaluations;
@@ -153,6 +158,7 @@ class FakePipeline : public Pipeline {
   std::shared_ptr<Levers> levers_;
   ModelInfo info_;
   std::string applied_;  // step thread only; "" is the base
+  ApplyMode mode_ = ApplyMode::kMerged;
 };
 
 }  // namespace hotlora

@@ -64,7 +64,7 @@ TEST_F(Peft1639Test, FiveHundredSwapsLeaveMemoryAndBaseAsTheyWere) {
     Swap(sets[swap % sets.size()]);
     ASSERT_EQ(Allocated(), allocated) << "after swap " << swap;
   }
-  ASSERT_TRUE(pipeline_->Apply({}).ok());
+  ASSERT_TRUE(pipeline_->Apply({}, ApplyMode::kMerged).ok());
   EXPECT_EQ(Allocated(), allocated);
   EXPECT_EQ(CleanWeightsChecksum(model_->adaptable_weights()), clean);
   EXPECT_EQ(LiveWeightsChecksum(model_->adaptable_weights()), live);

@@ -79,10 +79,10 @@ TEST_F(AdaptersGoldenTest, EachAdapterAtBothScalesAndGoneAfterwards) {
     ++singles;
     const std::string name = golden.at("name");
     for (const auto& [scale, suffix] : {std::pair{1.0, "_scale_1.0"}, {0.6, "_scale_0.6"}}) {
-      ASSERT_TRUE(pipeline_->Apply(Set({{NameOf(golden.at("adapters")[0]), scale}})).ok()) << name;
+      ASSERT_TRUE(pipeline_->Apply(Set({{NameOf(golden.at("adapters")[0]), scale}}), ApplyMode::kMerged).ok()) << name;
       ExpectOutputs(golden, suffix, name);
     }
-    ASSERT_TRUE(pipeline_->Apply({}).ok());
+    ASSERT_TRUE(pipeline_->Apply({}, ApplyMode::kMerged).ok());
     EXPECT_EQ(LiveWeightsChecksum(model_->adaptable_weights()), live) << "after " << name;
   }
   EXPECT_EQ(singles, 25);
@@ -105,9 +105,9 @@ TEST_F(InterpolatedDoraGoldenTest, WeightsInterpolate) {
       continue;
     }
     const std::string name = NameOf(golden.at("adapters")[0]);
-    ASSERT_TRUE(pipeline_->Apply(Set({{name, 1.0}})).ok());
+    ASSERT_TRUE(pipeline_->Apply(Set({{name, 1.0}}), ApplyMode::kMerged).ok());
     ExpectOutputs(golden, "_scale_1.0", name);
-    ASSERT_TRUE(pipeline_->Apply(Set({{name, 0.6}})).ok());
+    ASSERT_TRUE(pipeline_->Apply(Set({{name, 0.6}}), ApplyMode::kMerged).ok());
     ExpectOutputs(golden, "_scale_0.6_interpolated", name);
     ++compared;
   }
@@ -125,7 +125,7 @@ TEST_F(AdaptersGoldenTest, MixesOfAdapters) {
     for (const nlohmann::json& adapter : golden.at("adapters")) {
       adapters.emplace_back(NameOf(adapter), adapter.at("scale"));
     }
-    ASSERT_TRUE(pipeline_->Apply(Set(adapters)).ok());
+    ASSERT_TRUE(pipeline_->Apply(Set(adapters), ApplyMode::kMerged).ok());
     ExpectOutputs(golden, "", golden.at("name"));
     ++mixes;
   }

@@ -14,7 +14,7 @@ namespace {
 class AppliedAdaptersTest : public PipelineFixture {
  protected:
   SwapReport Apply(const AdapterSet& set) {
-    const auto report = pipeline_->Apply(set);
+    const auto report = pipeline_->Apply(set, ApplyMode::kMerged);
     EXPECT_TRUE(report.ok()) << report.status();
     return *report;
   }

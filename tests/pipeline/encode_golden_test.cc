@@ -35,7 +35,8 @@ TEST_F(EncodeGoldenTest, ConditioningEqualsTheReference) {
       continue;
     }
     const std::string name = golden.at("name");
-    const auto conditioning = pipeline_->Encode(MakePrompts(golden["arguments"]), /*negative=*/true, {});
+    const auto conditioning =
+        pipeline_->Encode(MakePrompts(golden["arguments"]), /*negative=*/true, {}, ApplyMode::kMerged);
     ASSERT_TRUE(conditioning.ok()) << conditioning.status();
     const ConditioningTensors actual = TensorsOf(**conditioning);
     const TensorMap expected = LoadTensors(GoldenPath("text_encoder/" + golden.at("file").get<std::string>()));

@@ -52,7 +52,7 @@ class PipelineFixture : public ::testing::Test {
   }
 
   std::unique_ptr<Row> Start(const ImageJob& job, const AdapterSet& set, uint64_t seed) {
-    auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), set);
+    auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), set, mode_);
     EXPECT_TRUE(conditioning.ok()) << conditioning.status();
     auto row = pipeline_->StartRow(job.denoise, seed, *std::move(conditioning), set);
     EXPECT_TRUE(row.ok()) << row.status();
@@ -62,7 +62,7 @@ class PipelineFixture : public ::testing::Test {
   // The row after all its steps, run alone.
   std::unique_ptr<Row> Finish(std::unique_ptr<Row> row) {
     while (!row->done()) {
-      const absl::Status status = pipeline_->Step(BatchPlan{{row.get()}});
+      const absl::Status status = pipeline_->Step(BatchPlan{{row.get()}, mode_});
       EXPECT_TRUE(status.ok()) << status;
       if (!status.ok()) {
         break;
@@ -72,7 +72,8 @@ class PipelineFixture : public ::testing::Test {
   }
 
   DoraWeighting dora_ = DoraWeighting::kScaledChange;  // to be set before SetUp
-  SdxlModel* model_ = nullptr;                         // pipeline_'s
+  ApplyMode mode_ = ApplyMode::kMerged;
+  SdxlModel* model_ = nullptr;  // pipeline_'s
   std::unique_ptr<AdapterStore> store_;
   std::vector<std::unique_ptr<AdapterLease>> leases_;
   std::unique_ptr<Pipeline> pipeline_;

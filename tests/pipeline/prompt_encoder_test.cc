@@ -28,7 +28,7 @@ class PromptEncoderTest : public PipelineFixture {
     request.negative_prompt = wish.negative;
     request.prompt_syntax = wish.weighted ? PromptSyntax::kWeighted : PromptSyntax::kPlain;
     request.long_prompts = wish.long_prompts;
-    const auto conditioning = pipeline_->Encode(Job(request).prompts, /*negative=*/true, {});
+    const auto conditioning = pipeline_->Encode(Job(request).prompts, /*negative=*/true, {}, ApplyMode::kMerged);
     EXPECT_TRUE(conditioning.ok()) << conditioning.status();
     return TensorsOf(**conditioning);
   }
@@ -92,7 +92,7 @@ TEST_F(PromptEncoderTest, TooManyChunksAreRefused) {
   ImageRequest request;
   request.prompt = Words(75 * 16 + 1);
   request.long_prompts = true;
-  const auto conditioning = pipeline_->Encode(Job(request).prompts, false, {});
+  const auto conditioning = pipeline_->Encode(Job(request).prompts, false, {}, ApplyMode::kMerged);
   EXPECT_EQ(conditioning.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(GetErrorDetails(conditioning.status()).reason, "PROMPT_TOO_LONG");
   EXPECT_THAT(std::string(conditioning.status().message()), testing::HasSubstr("17 chunks"));
