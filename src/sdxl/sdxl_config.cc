@@ -302,9 +302,12 @@ VaeConfig ParseVae(ConfigReader reader) {
   config.channels = reader.Levels("block_out_channels");
   config.latents_mean = ParseLatentStatistics(reader, "latents_mean", config.latent_channels);
   config.latents_std = ParseLatentStatistics(reader, "latents_std", config.latent_channels);
+  config.quant_conv = reader.Flag("use_quant_conv", true);
   config.post_quant_conv = reader.Flag("use_post_quant_conv", true);
+  reader.Names("down_block_types", config.channels.size(), {"DownEncoderBlock2D"});
   reader.Names("up_block_types", config.channels.size(), {"UpDecoderBlock2D"});
   reader.Only("act_fn", "silu");
+  reader.Only("in_channels", 3);
   reader.Only("mid_block_add_attention", true);
   reader.Absent("shift_factor");
   reader.Check(config.out_channels == 3, absl::StrCat("out_channels is ", config.out_channels, ", must be 3"));

@@ -67,7 +67,7 @@ struct VaeConfig {
   std::vector<int64_t> channels;     // outermost first
   std::vector<double> latents_mean;  // empty, or one for each latent channel
   std::vector<double> latents_std;
-  bool post_quant_conv = true;
+  bool quant_conv = true, post_quant_conv = true;
 
   // Pixels per latent pixel on each side.
   int64_t factor() const { return int64_t{1} << (channels.size() - 1); }

@@ -75,11 +75,9 @@ absl::Status SdxlModel::BuildNetworks(Checkpoint& checkpoint) {
   CheckpointParameters unet = parameters(checkpoint.unet, Component::kUnet);
   unet_ = std::make_unique<Unet>(ParameterScope(unet), config_.unet);
   CheckpointParameters vae(checkpoint.vae, place_.device, place_.vae_dtype());
+  vae_encoder_ = std::make_unique<VaeEncoder>(ParameterScope(vae), config_.vae);
   vae_decoder_ = std::make_unique<VaeDecoder>(ParameterScope(vae), config_.vae);
   adaptable_.table.unet_layers_per_block = static_cast<int>(config_.unet.layers_per_block);
-  // Part of every checkpoint, but nothing here encodes images yet.
-  checkpoint.vae.Ignore("encoder.");
-  checkpoint.vae.Ignore("quant_conv.");
   return CheckComplete(checkpoint);
 }
 

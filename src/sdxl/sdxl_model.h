@@ -14,17 +14,18 @@
 #include "src/sdxl/text_encoder.h"
 #include "src/sdxl/unet.h"
 #include "src/sdxl/vae_decoder.h"
+#include "src/sdxl/vae_encoder.h"
 #include "src/tensor/device.h"
 #include "src/weights/checkpoint.h"
 #include "src/weights/module_table.h"
 
 namespace hotlora {
 
-// One SDXL checkpoint, resident: tokenizers, text encoders, UNet and VAE decoder on one device, and
+// One SDXL checkpoint, resident: tokenizers, text encoders, UNet and VAE on one device, and
 // beside the adaptable weights their clean copies. All its memory is allocated by Load and stays
 // until it is destroyed.
 //
-// Threads  the networks are const; tokenizers and VAE decoder may be used at any time. Whoever
+// Threads  the networks are const; tokenizers and VAE may be used at any time. Whoever
 //          rewrites live weights (the step thread, through nn/weight_merge) must be the only one
 //          that runs text encoders and UNet meanwhile.
 class SdxlModel {
@@ -52,6 +53,7 @@ class SdxlModel {
   const TextEncoder& text_encoder() const { return *text_encoder_; }
   const TextEncoder& text_encoder_2() const { return *text_encoder_2_; }
   const Unet& unet() const { return *unet_; }
+  const VaeEncoder& vae_encoder() const { return *vae_encoder_; }
   const VaeDecoder& vae_decoder() const { return *vae_decoder_; }
 
   // What adapters may change: every linear layer of both text encoders, every linear layer and
@@ -75,6 +77,7 @@ class SdxlModel {
   std::unique_ptr<const ClipTokenizer> tokenizer_, tokenizer_2_;
   std::unique_ptr<const TextEncoder> text_encoder_, text_encoder_2_;
   std::unique_ptr<const Unet> unet_;
+  std::unique_ptr<const VaeEncoder> vae_encoder_;
   std::unique_ptr<const VaeDecoder> vae_decoder_;
 };
 

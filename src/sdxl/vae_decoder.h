@@ -6,13 +6,13 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "src/nn/attention.h"
 #include "src/nn/conv2d.h"
 #include "src/nn/norm.h"
 #include "src/nn/parameter_source.h"
 #include "src/nn/resample.h"
 #include "src/nn/resnet_block.h"
 #include "src/sdxl/sdxl_config.h"
+#include "src/sdxl/vae_blocks.h"
 
 namespace hotlora {
 
@@ -43,22 +43,12 @@ class VaeDecoder {
     std::vector<ResnetBlock> resnets;
     std::optional<Upsample2d> upsampler;
   };
-  struct MidBlock {
-    ResnetBlock first, second;
-    GroupNorm group_norm;
-    SelfAttention attention;
-  };
-
-  ResnetBlock MakeResnet(const ParameterScope& scope, int64_t in, int64_t out) const;
-  at::Tensor RunMidBlock(at::Tensor h) const;
-  at::Tensor Unscale(const at::Tensor& latents) const;
 
   VaeConfig config_;
-  at::Tensor latents_mean_,
-      latents_std_;  // [latent channels, 1, 1]; undefined where the config has none
+  LatentScaling scaling_;
   std::optional<Conv2d> post_quant_conv_;
   Conv2d conv_in_;
-  MidBlock mid_block_;
+  VaeMidBlock mid_block_;
   std::vector<UpBlock> up_blocks_;
   GroupNorm conv_norm_out_;
   Conv2d conv_out_;

@@ -74,10 +74,6 @@ at::Tensor ComponentWeights::Take(const std::string& name, at::IntArrayRef shape
   return tensor;
 }
 
-void ComponentWeights::Ignore(absl::string_view prefix) {
-  absl::erase_if(tensors_, [prefix](const auto& entry) { return absl::StartsWith(entry.first, prefix); });
-}
-
 bool ComponentWeights::Has(const std::string& name) const { return tensors_.contains(StoredName(name)); }
 
 std::string ComponentWeights::StoredName(const std::string& name) const {

@@ -37,10 +37,6 @@ class ComponentWeights {
   // True where the tensor exists and nobody took it yet.
   bool Has(const std::string& name) const;
 
-  // Drops the tensors whose stored names begin with `prefix`: parts of the component that nothing here
-  // needs.
-  void Ignore(absl::string_view prefix);
-
   // FailedPrecondition that names each missing, surplus and wrongly shaped tensor as its file does (at
   // most 20 of a kind, then a count).
   absl::Status CheckComplete() const;

@@ -126,12 +126,13 @@ std::string SgmUnetNames::OfParameter(absl::string_view name) const {
 
 std::string SgmVaeParameter(absl::string_view name, int levels) {
   const auto [module, leaf] = SplitLeaf(name);
-  if (module == "decoder.conv_norm_out") {
-    return absl::StrCat("decoder.norm_out.", leaf);
-  }
   const std::vector<std::string> part = absl::StrSplit(module, '.');
+  const std::string& half = part[0];  // "encoder", "decoder"
+  if (part.size() == 2 && part[1] == "conv_norm_out") {
+    return absl::StrCat(half, ".norm_out.", leaf);
+  }
   int index = 0;
-  if (part.size() < 5 || part[0] != "decoder") {
+  if (part.size() < 5) {
     return std::string(name);
   }
   const auto inside = [&](size_t first) {
@@ -140,18 +141,19 @@ std::string SgmVaeParameter(absl::string_view name, int levels) {
   };
   if (part[1] == "mid_block" && absl::SimpleAtoi(part[3], &index)) {
     if (part[2] == "resnets") {
-      return absl::StrCat("decoder.mid.block_", index + 1, ".", inside(4), ".", leaf);
+      return absl::StrCat(half, ".mid.block_", index + 1, ".", inside(4), ".", leaf);
     }
-    return absl::StrCat("decoder.mid.attn_", index + 1, ".", Translate(kInsideVaeAttention, inside(4)), ".", leaf);
+    return absl::StrCat(half, ".mid.attn_", index + 1, ".", Translate(kInsideVaeAttention, inside(4)), ".", leaf);
   }
-  if (part[1] == "up_blocks" && absl::SimpleAtoi(part[2], &index)) {
-    const std::string level = absl::StrCat("decoder.up.", levels - 1 - index);
-    if (part[3] == "upsamplers") {
-      return absl::StrCat(level, ".upsample.conv.", leaf);
-    }
-    return part.size() < 6 ? std::string(name) : absl::StrCat(level, ".block.", part[4], ".", inside(5), ".", leaf);
+  const bool down = part[1] == "down_blocks";
+  if ((!down && part[1] != "up_blocks") || !absl::SimpleAtoi(part[2], &index)) {
+    return std::string(name);
   }
-  return std::string(name);
+  const std::string level = down ? absl::StrCat(half, ".down.", index) : absl::StrCat(half, ".up.", levels - 1 - index);
+  if (part[3] == "downsamplers" || part[3] == "upsamplers") {
+    return absl::StrCat(level, down ? ".downsample" : ".upsample", ".conv.", leaf);
+  }
+  return part.size() < 6 ? std::string(name) : absl::StrCat(level, ".block.", part[4], ".", inside(5), ".", leaf);
 }
 
 std::string OpenClipParameter(absl::string_view name) {

@@ -31,7 +31,7 @@ class SgmUnetNames {
   std::set<std::string> up_blocks_with_attention_;
 };
 
-// Of a parameter of the VAE's decoder, below "first_stage_model."; the levels of the file count from the outermost,
+// Of a parameter of the VAE, below "first_stage_model."; the decoder's levels of the file count from the outermost,
 // ours from the innermost. Names that are equal in both come back as they are.
 std::string SgmVaeParameter(absl::string_view name, int levels);
 

@@ -56,13 +56,5 @@ TEST(CheckpointParametersTest, ConvolutionsAreChannelsLastAndCleanOnesAsStored) 
   EXPECT_NE(weight.data_ptr(), modules.weights[0].clean.data_ptr());
 }
 
-TEST(CheckpointParametersTest, IgnoredTensorsAreNotSurplus) {
-  ComponentWeights weights = SmallComponent();
-  weights.Ignore("encoder.");
-  const std::string message(weights.CheckComplete().message());
-  EXPECT_EQ(message.find("encoder."), std::string::npos) << message;
-  EXPECT_NE(message.find("conv.weight"), std::string::npos) << message;
-}
-
 }  // namespace
 }  // namespace hotlora

@@ -39,6 +39,17 @@ TEST(SgmNamesTest, VaeLevelsAreReversed) {
   EXPECT_EQ(SgmVaeParameter("decoder.up_blocks.1.upsamplers.0.conv.weight", 4), "decoder.up.2.upsample.conv.weight");
 }
 
+TEST(SgmNamesTest, VaeEncoderLevelsAreNot) {
+  EXPECT_EQ(SgmVaeParameter("quant_conv.weight", 4), "quant_conv.weight");
+  EXPECT_EQ(SgmVaeParameter("encoder.conv_norm_out.weight", 4), "encoder.norm_out.weight");
+  EXPECT_EQ(SgmVaeParameter("encoder.mid_block.attentions.0.to_q.bias", 4), "encoder.mid.attn_1.q.bias");
+  EXPECT_EQ(SgmVaeParameter("encoder.down_blocks.0.downsamplers.0.conv.bias", 4),
+            "encoder.down.0.downsample.conv.bias");
+  EXPECT_EQ(SgmVaeParameter("encoder.down_blocks.2.resnets.0.conv_shortcut.weight", 4),
+            "encoder.down.2.block.0.nin_shortcut.weight");
+  EXPECT_EQ(SgmVaeParameter("encoder.down_blocks.3.resnets.1.norm1.bias", 4), "encoder.down.3.block.1.norm1.bias");
+}
+
 TEST(SgmNamesTest, SecondEncoderHasOpenClipNames) {
   EXPECT_EQ(OpenClipParameter("text_model.embeddings.position_embedding.weight"), "positional_embedding");
   EXPECT_EQ(OpenClipParameter("text_projection.weight"), "text_projection");

@@ -1,0 +1,54 @@
+#ifndef HOTLORA_SRC_SDXL_VAE_BLOCKS_H_
+#define HOTLORA_SRC_SDXL_VAE_BLOCKS_H_
+
+// What both halves of SDXL's autoencoder have.
+
+#include <ATen/core/Tensor.h>
+
+#include "src/nn/attention.h"
+#include "src/nn/conv2d.h"
+#include "src/nn/norm.h"
+#include "src/nn/parameter_source.h"
+#include "src/nn/resnet_block.h"
+#include "src/sdxl/sdxl_config.h"
+
+namespace hotlora {
+
+inline constexpr double kVaeNormEpsilon = 1e-6;  // of every norm in diffusers' autoencoder; no config key
+
+ResnetBlock MakeVaeResnet(const ParameterScope& scope, int64_t in, int64_t out, const VaeConfig& config);
+
+// A convolution of one pixel, as before the decoder and behind the encoder.
+Conv2d MakePointwiseConv(const ParameterScope& scope, int64_t in, int64_t out);
+
+// Resnet, self-attention over all pixels, resnet; at the innermost resolution.
+//
+// Shapes   h and the result [rows, innermost channels, height, width]; channels_last
+struct VaeMidBlock {
+  VaeMidBlock() = default;
+  VaeMidBlock(const ParameterScope& scope, const VaeConfig& config);
+  at::Tensor forward(at::Tensor h) const;
+
+  ResnetBlock first, second;
+  GroupNorm group_norm;
+  SelfAttention attention;
+};
+
+// Between the latents that the UNet works on, of about unit variance, and those of the autoencoder itself.
+class LatentScaling {
+ public:
+  LatentScaling() = default;
+  // `options`: dtype and device of the autoencoder.
+  LatentScaling(const VaeConfig& config, const at::TensorOptions& options);
+
+  at::Tensor ToVae(const at::Tensor& latents) const;
+  at::Tensor FromVae(const at::Tensor& latents) const;
+
+ private:
+  double factor_ = 1.0;
+  at::Tensor mean_, std_;  // [latent channels, 1, 1]; undefined where the config has none
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SDXL_VAE_BLOCKS_H_
