@@ -14,6 +14,7 @@
 #include "absl/strings/strip.h"
 #include <CLI/CLI.hpp>
 
+#include "client/input_files.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -66,10 +67,12 @@ struct Given {
   std::optional<std::string> negative, prompt_2, negative_2;
   std::vector<std::string> adapters;
   std::optional<uint32_t> width, height, steps, images, clip_skip, quality;
-  std::optional<double> guidance, guidance_rescale, guidance_start, guidance_end;
+  std::optional<double> strength, guidance, guidance_rescale, guidance_start, guidance_end;
   std::optional<uint64_t> seed;
   std::optional<int32_t> priority;
   bool weighted = false, long_prompts = false;
+  std::string init, mask;
+  std::optional<uint32_t> preview_every;
   std::string sampler, schedule, format, request_id;
 };
 
@@ -104,6 +107,11 @@ void AddGenerate(CLI::App& app, Given& given, Arguments& arguments) {
   app.add_option("--guidance-rescale", given.guidance_rescale, "0 to 1");
   app.add_option("--guidance-start", given.guidance_start, "fraction of the steps from which on guidance runs, 0 to 1");
   app.add_option("--guidance-end", given.guidance_end, "fraction of the steps at which guidance ends, 0 to 1");
+  app.add_option("--init", given.init, "picture to begin with (PNG, JPEG, WebP), - for standard input");
+  app.add_option("--mask", given.mask, "picture of what to repaint of it: white is repainted, black stays");
+  app.add_option("--strength", given.strength, "how much of --init may change, above 0 to 1; 0.3, with --mask 0.9999");
+  app.add_option("--preview-out", arguments.preview_out, "write rough previews: FILE-STEP.jpg (FILE-IMAGE-STEP.jpg)");
+  app.add_option("--preview-every", given.preview_every, "steps between previews, 1");
   app.add_option("--seed", given.seed, "image i uses SEED + i")
       ->check([](const std::string& text) {  // CLI11 takes -1 for 2^64 - 1
         uint64_t seed;
@@ -161,6 +169,30 @@ absl::Status FinishConnection(const Given& given, const CLI::App& app,
   return absl::OkStatus();
 }
 
+absl::Status FinishPictures(const Given& given, Arguments* arguments) {
+  v1::GenerateImagesRequest& request = arguments->request;
+  if (given.init == "-" && given.mask == "-") {
+    return Bad("--init and --mask cannot both be standard input");
+  }
+  if (!given.init.empty()) {
+    ABSL_ASSIGN_OR_RETURN(*request.mutable_init_image(), ReadPicture("--init", given.init));
+  }
+  if (!given.mask.empty()) {
+    ABSL_ASSIGN_OR_RETURN(*request.mutable_mask_image(), ReadPicture("--mask", given.mask));
+  }
+  if (given.strength) request.set_strength(*given.strength);
+  if (given.preview_every && arguments->preview_out.empty()) {
+    return Bad("--preview-every makes previews that go nowhere: give --preview-out");
+  }
+  if (arguments->preview_out == "-") {
+    return Bad("--preview-out - would mix previews on standard output: give a file");
+  }
+  if (!arguments->preview_out.empty()) {
+    request.set_preview_every(given.preview_every.value_or(1));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status FinishGenerate(const Given& given, Arguments* arguments) {
   v1::GenerateImagesRequest& request = arguments->request;
   request.set_prompt(given.prompt);
@@ -182,6 +214,7 @@ absl::Status FinishGenerate(const Given& given, Arguments* arguments) {
   if (given.clip_skip) request.set_clip_skip(*given.clip_skip);
   if (given.quality) request.set_quality(*given.quality);
   if (given.priority) request.set_priority(*given.priority);
+  ABSL_RETURN_IF_ERROR(FinishPictures(given, arguments));
   for (const std::string& adapter : given.adapters) {
     ABSL_ASSIGN_OR_RETURN(*request.add_adapters(), ParseAdapter(adapter));
   }

@@ -36,6 +36,7 @@ struct Arguments {
 
   v1::GenerateImagesRequest request;  // kGenerate
   std::string out;                    // kGenerate: a file, or "-" for standard output; kSheet: a PNG file
+  std::string preview_out;            // kGenerate: file that previews are named after; empty: none
   std::string adapter;                // kGetAdapter, kLoadAdapter, kUnloadAdapter
   bool pin = false;                   // kLoadAdapter
   std::vector<std::string> pictures;  // kSheet: PNG files, row by row
@@ -46,7 +47,8 @@ struct Arguments {
 };
 
 // Reads `arguments` (without the program's name); `environment` looks up a variable, nullopt where
-// it is not set (HOTLORA_SERVER and HOTLORA_TOKEN are read). Reads the file of --token-file.
+// it is not set (HOTLORA_SERVER and HOTLORA_TOKEN are read). Reads the files of --token-file, --init and
+// --mask.
 // InvalidArgument says what is wrong.
 absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& arguments,
                                          const std::function<std::optional<std::string>(const char*)>& environment);

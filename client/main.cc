@@ -53,13 +53,29 @@ int Fail(bool json, const absl::Status& status, int code) {
   return code;
 }
 
+absl::Status WritePreview(const Arguments& arguments, const v1::Progress& progress) {
+  if (arguments.preview_out.empty() || progress.preview().empty()) {
+    return absl::OkStatus();
+  }
+  const v1::GenerateImagesRequest& request = arguments.request;
+  return WriteFile(PreviewName(arguments.preview_out, progress.image_index(), std::max(1u, request.num_images()),
+                               progress.step(), progress.total_steps()),
+                   progress.preview());
+}
+
 int Generate(ImageClient& client, const Arguments& arguments) {
   const bool to_stdout = arguments.out == "-";
   if (!to_stdout) {
-    if (absl::Status status = CheckWritable(arguments.out); !status.ok()) {
+    if (absl::Status status = CheckWritable("--out", arguments.out); !status.ok()) {
       return Fail(arguments.json, status, kExitUsage);
     }
   }
+  if (!arguments.preview_out.empty()) {
+    if (absl::Status status = CheckWritable("--preview-out", arguments.preview_out); !status.ok()) {
+      return Fail(arguments.json, status, kExitUsage);
+    }
+  }
+  absl::Status previews;
   GeneratedImages images;
   CallResult result;
   {
@@ -68,7 +84,12 @@ int Generate(ImageClient& client, const Arguments& arguments) {
                                                : ProgressDisplay::Style::kLines;
     ProgressDisplay display(style, stderr);
     result = client.Generate(
-        arguments.request, [&](const v1::GenerateImagesEvent& event) { display.Show(event); }, &images);
+        arguments.request,
+        [&](const v1::GenerateImagesEvent& event) {
+          display.Show(event);
+          previews.Update(WritePreview(arguments, event.progress()));
+        },
+        &images);
   }
   if (!result.status.ok()) {
     return Fail(arguments, result);
@@ -84,6 +105,9 @@ int Generate(ImageClient& client, const Arguments& arguments) {
     } else if (absl::Status status = WriteFile(files[i], data); !status.ok()) {
       return Fail(arguments.json, status, kExitFailed);
     }
+  }
+  if (!previews.ok()) {
+    return Fail(arguments.json, previews, kExitFailed);
   }
   if (arguments.json) {
     PrintJson(GenerationJson(images, files));

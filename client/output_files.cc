@@ -8,7 +8,9 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 
 namespace hotlora {
 
@@ -25,15 +27,24 @@ std::vector<std::string> OutputNames(const std::string& out, size_t count) {
   return names;
 }
 
-absl::Status CheckWritable(const std::string& path) {
+std::string PreviewName(const std::string& out, uint32_t image, uint32_t count, uint32_t step, uint32_t total_steps) {
+  const bool named = absl::EndsWithIgnoreCase(out, ".jpg") || absl::EndsWithIgnoreCase(out, ".jpeg");
+  const std::string ending = named ? std::filesystem::path(out).extension().string() : ".jpg";
+  const std::string stem = named ? out.substr(0, out.size() - ending.size()) : out;
+  const int digits = static_cast<int>(absl::StrCat(total_steps).size());
+  return absl::StrCat(stem, count > 1 ? absl::StrCat("-", image) : "", "-", absl::StrFormat("%0*d", digits, step),
+                      ending);
+}
+
+absl::Status CheckWritable(absl::string_view flag, const std::string& path) {
   std::filesystem::path folder = std::filesystem::path(path).parent_path();
   folder = folder.empty() ? "." : folder;
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
-    return absl::InvalidArgumentError(absl::StrCat("--out ", path, ": is a folder"));
+    return absl::InvalidArgumentError(absl::StrCat(flag, " ", path, ": is a folder"));
   }
   if (access(folder.c_str(), W_OK) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("--out ", path, ": its folder: ", std::strerror(errno)));
+    return absl::InvalidArgumentError(absl::StrCat(flag, " ", path, ": its folder: ", std::strerror(errno)));
   }
   return absl::OkStatus();
 }

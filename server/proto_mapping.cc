@@ -181,6 +181,7 @@ v1::Progress ToProto(const ImageProgress& progress) {
   message.set_step(progress.step);
   message.set_total_steps(progress.total_steps);
   message.set_step_seconds(progress.step_seconds);
+  message.set_preview(progress.preview);
   return message;
 }
 

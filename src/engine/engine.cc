@@ -13,6 +13,7 @@
 #include "src/base/named_thread.h"
 #include "src/base/serial_executor.h"
 #include "src/base/status_macros.h"
+#include "src/pipeline/init_picture.h"
 #include "src/scheduler/image_task.h"
 #include "src/scheduler/step_scheduler.h"
 
@@ -77,7 +78,7 @@ class ThreadedEngine final : public Engine {
     ABSL_ASSIGN_OR_RETURN(admission.queue_position, queue_.Admit(task));
     on_admitted(admission);
     queue_.Enqueue(task);
-    if (task->job().adapters.empty()) {
+    if (task->job().adapters.empty() && !task->job().has_init()) {
       queue_.MarkReady(task);
     } else {
       adapter_thread_->Post([this, task] { LoadFor(task); });
@@ -134,26 +135,39 @@ class ThreadedEngine final : public Engine {
   }
 
  private:
-  // Adapter thread: lends the request its adapters. Until it is marked ready the step thread cannot take it, so where
-  // there is nothing to run for, it ends here.
+  // Adapter thread: decodes the request's init image and lends it its adapters. Until it is marked ready the step
+  // thread cannot take it, so where there is nothing to run for, it ends here.
   void LoadFor(const std::shared_ptr<ImageTask>& task) {
     if (!task->BeginLoading()) {
       return;
     }
+    absl::StatusOr<std::unique_ptr<const InitPicture>> picture = DecodeInit(task->job());
     const absl::Time start = absl::Now();
-    absl::StatusOr<std::vector<LeasedAdapter>> leased = Lease(*task);
+    using Leased = absl::StatusOr<std::vector<LeasedAdapter>>;
+    Leased leased = picture.ok() ? Lease(*task) : Leased(picture.status());
     const absl::Status wanted = task->Wanted();
     const absl::Status status = wanted.ok() ? leased.status() : wanted;
     task->EndLoading(leased.ok() ? *std::move(leased) : std::vector<LeasedAdapter>(),
-                     absl::ToDoubleSeconds(absl::Now() - start));
+                     picture.ok() ? *std::move(picture) : nullptr, absl::ToDoubleSeconds(absl::Now() - start));
     if (!status.ok()) {
-      metrics_->CountSwap(false);
+      if (picture.ok() && !task->job().adapters.empty()) {
+        metrics_->CountSwap(false);
+      }
       queue_.Remove(task);
       scheduler_.End(task, status);
       return;
     }
     queue_.MarkReady(task);
     EndIfUnwanted(task);
+  }
+
+  // nullptr where there is none.
+  static absl::StatusOr<std::unique_ptr<const InitPicture>> DecodeInit(const ImageJob& job) {
+    if (!job.has_init()) {
+      return nullptr;
+    }
+    ABSL_ASSIGN_OR_RETURN(InitPicture picture, LoadInitPicture(job));
+    return std::make_unique<const InitPicture>(std::move(picture));
   }
 
   absl::StatusOr<std::vector<LeasedAdapter>> Lease(const ImageTask& task) {

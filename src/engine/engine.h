@@ -5,7 +5,7 @@
 // and their threads; server/ speaks to nothing else. Only plain values cross this header: no tensors, no protobuf.
 //
 //   gRPC threads     call this class; they validate, enqueue and return, and never touch a tensor or an adapter file
-//   adapter thread   reads adapters for queued requests and for LoadAdapter
+//   adapter thread   reads adapters for queued requests and for LoadAdapter; decodes requests' init images
 //   step thread      applies adapters, encodes, runs every denoising step
 //   decode thread    latents to pixels to PNG, so that the next request's steps do not wait
 
@@ -58,7 +58,8 @@ class Engine {
   virtual absl::Status WarmUp() = 0;
 
   // Validates and enqueues. On success the listener hears the rest; on error it is never called:
-  //   InvalidArgument      INVALID_REQUEST, each bad field
+  //   InvalidArgument      INVALID_REQUEST, each bad field; the listener hears it where an image's header is sound but
+  //                        the rest cannot be decoded
   //   AlreadyExists        REQUEST_ID_RUNNING
   //   ResourceExhausted    QUEUE_FULL, with a retry delay
   //   Unavailable          STARTING or DRAINING, with a retry delay

@@ -12,7 +12,9 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
+#include "src/image/rgb_image.h"
 #include "src/nn/adapter_set.h"
+#include "src/pipeline/init_picture.h"
 #include "src/request/image_job.h"
 
 namespace hotlora {
@@ -21,6 +23,12 @@ namespace hotlora {
 class Conditioning {
  public:
   virtual ~Conditioning() = default;
+};
+
+// The init image of a request as the network takes it, and its mask. Immutable.
+class InitLatents {
+ public:
+  virtual ~InitLatents() = default;
 };
 
 // One image on its way: its latents, noise generator, sampler state and step index, with everything that shapes its
@@ -64,11 +72,6 @@ struct SwapReport {
   uint32_t modules_merged = 0;
 };
 
-struct RgbImage {
-  uint32_t width = 0, height = 0;
-  std::vector<uint8_t> pixels;  // height x width x 3, rows top-down, interleaved, no padding
-};
-
 // Fixed once the pipeline stands.
 struct ModelInfo {
   std::string name;    // last part of the checkpoint's path
@@ -79,9 +82,9 @@ struct ModelInfo {
   uint32_t max_clip_skip = 0;
 };
 
-// Threads: one step thread calls Apply, Encode, StartRow and Step; a decode thread may call Decode at the same time.
-// Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone and leaves the pipeline usable;
-// Internal with reason DEVICE_FAILED means the device is lost.
+// Threads: one step thread calls Apply, Encode, EncodeInit, StartRow, Step and Preview; a decode thread may call Decode
+// at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone and leaves the
+// pipeline usable; Internal with reason DEVICE_FAILED means the device is lost.
 class Pipeline {
  public:
   virtual ~Pipeline() = default;
@@ -100,16 +103,24 @@ class Pipeline {
   // same (most often nothing). Others share a step too, but one after the other, each with a rebuild of weights.
   virtual bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const = 0;
 
-  // A row at its first step: noise of `seed` scaled for the schedule.
+  // An init image to latents.
+  virtual absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) = 0;
+
+  // A row at its first step: noise of `seed` scaled for the schedule, or over `init`, which has the options' size,
+  // where that is no nullptr.
   virtual absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                         std::shared_ptr<const Conditioning> conditioning,
-                                                        AdapterSet set) = 0;
+                                                        AdapterSet set, std::shared_ptr<const InitLatents> init) = 0;
 
   // One evaluation of the network for every row in the plan, each under its own adapter set, whatever the mode: a
   // denoising step, except
   // with Heun's sampler, whose steps_done() moves at a step's second one. Returns when the work is done, not merely
   // queued. After an error the rows of the plan are of no further use. REQUIRES: no row done; sizes alike.
   virtual absl::Status Step(const BatchPlan& plan) = 0;
+
+  // What the row's last step made of its image, a fraction of its size and roughly, for next to no work. REQUIRES: a
+  // preview was due then (DenoiseOptions::preview_at).
+  virtual absl::StatusOr<RgbImage> Preview(const Row& row) = 0;
 
   // The finished row as an image.
   virtual absl::StatusOr<RgbImage> Decode(const Row& row) = 0;

@@ -76,6 +76,9 @@ std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo&
   add("Size", denoise.width, "x", denoise.height);
   add("Model hash", model.sha256.substr(0, kModelHashDigits));
   add("Model", Quoted(model.name));
+  if (job.has_init()) {
+    add("Denoising strength", denoise.strength);
+  }
   if (prompts.clip_skip > 0) {
     add("Clip skip", prompts.clip_skip + 1);  // there, 1 is no skip
   }

@@ -1,6 +1,7 @@
 #include "src/pipeline/sdxl_pipeline.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,8 @@
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
 #include "src/pipeline/applied_adapters.h"
+#include "src/pipeline/init_latents.h"
+#include "src/pipeline/latent_preview.h"
 #include "src/pipeline/prompt_encoder.h"
 #include "src/pipeline/row_sampler.h"
 #include "src/sampling/guidance.h"
@@ -35,6 +38,16 @@ struct SdxlRow final : Row {
   uint32_t steps_done() const override { return sampler->steps_done(); }
   uint32_t total_steps() const override { return sampler->total_steps(); }
   int64_t text_tokens() const { return conditioning->prompts.positive.hidden.size(1); }
+  // One evaluation's `prediction` to the next latents.
+  void Advance(const at::Tensor& prediction) {
+    const at::Tensor estimate = options.preview_every > 0 ? sampler->Clean(latents, prediction) : at::Tensor();
+    latents = sampler->Step(latents, prediction);
+    if (init.has_value()) {
+      latents = init->Keep(latents, *sampler);
+    }
+    clean = options.preview_at(steps_done()) ? estimate : at::Tensor();
+  }
+
   bool guided() const { return options.cfg_at(steps_done(), total_steps()); }
 
   const DenoiseOptions options;
@@ -42,7 +55,9 @@ struct SdxlRow final : Row {
   AdapterSet adapters;
   SeededNoise noise;  // draws the first latents, then what the sampler adds
   const std::unique_ptr<SamplerState> sampler;
+  std::optional<InitRow> init;
   at::Tensor latents;  // [1, latent channels, height / factor, width / factor], float32 on the device
+  at::Tensor clean;    // the network's estimate of the finished latents, where a preview of it is due
 };
 
 // Collects what the UNet takes, one network row after the other. An image under guidance has two: negative, then
@@ -85,6 +100,13 @@ class SdxlPipeline final : public Pipeline {
         schedule_(std::move(schedule)),
         applied_(model_->modules(), model_->adaptable_weights(), dora) {}
 
+  absl::Status FitPreview() {
+    return GuardTorch("preview", [this] {
+      preview_.emplace(model_->vae_decoder(), model_->place().device);
+      return absl::OkStatus();
+    });
+  }
+
   // Remembers the bytes that VerifyNextModule compares with.
   absl::Status RecordChecksums() {
     return GuardTorch("checksum of the base weights", [this] {
@@ -121,14 +143,29 @@ class SdxlPipeline final : public Pipeline {
     return a.Fingerprint() == b.Fingerprint();
   }
 
+  absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
+    std::shared_ptr<const SdxlInitLatents> init;
+    ABSL_RETURN_IF_ERROR(GuardTorch("encoding of the init image", [&] {
+      init = std::make_shared<SdxlInitLatents>(
+          EncodeInitPicture(model_->vae_encoder(), picture, model_->config().vae.factor(), model_->place().device));
+      return absl::OkStatus();
+    }));
+    return init;
+  }
+
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
-                                                std::shared_ptr<const Conditioning> conditioning,
-                                                AdapterSet set) override {
+                                                std::shared_ptr<const Conditioning> conditioning, AdapterSet set,
+                                                std::shared_ptr<const InitLatents> init) override {
     std::unique_ptr<SdxlRow> row;
     ABSL_RETURN_IF_ERROR(GuardTorch("noise", [&] {
       row = std::make_unique<SdxlRow>(options, seed, schedule_);
       row->conditioning = std::static_pointer_cast<const SdxlConditioning>(std::move(conditioning));
       row->adapters = std::move(set);
+      if (init != nullptr) {
+        row->init = StartInitRow(static_cast<const SdxlInitLatents&>(*init), model_->vae_encoder(), row->noise);
+        row->latents = FirstLatents(*row->init, options.strength, *row->sampler);
+        return absl::OkStatus();
+      }
       const VaeConfig& vae = model_->config().vae;
       const int64_t height = options.height / vae.factor(), width = options.width / vae.factor();
       const at::Tensor noise = row->noise.Draw({1, vae.latent_channels, height, width});
@@ -162,6 +199,17 @@ class SdxlPipeline final : public Pipeline {
     });
   }
 
+  absl::StatusOr<RgbImage> Preview(const Row& row) override {
+    RgbImage image;
+    ABSL_RETURN_IF_ERROR(GuardTorch("preview", [&] {
+      const auto& sdxl_row = static_cast<const SdxlRow&>(row);
+      TORCH_CHECK(sdxl_row.clean.defined(), "no preview is due");
+      image = preview_->Draw(sdxl_row.init.has_value() ? sdxl_row.init->KeepClean(sdxl_row.clean) : sdxl_row.clean);
+      return absl::OkStatus();
+    }));
+    return image;
+  }
+
   absl::StatusOr<RgbImage> Decode(const Row& row) override {
     RgbImage image;
     ABSL_RETURN_IF_ERROR(GuardTorch("decoding", [&]() -> absl::Status {
@@ -171,21 +219,7 @@ class SdxlPipeline final : public Pipeline {
                          "the image came out with NaN or infinity in it");
       }
       const at::Tensor decoded = model_->vae_decoder().forward(sdxl_row.latents);  // [1, 3, height, width]
-      const at::Tensor bytes = decoded.to(at::kFloat)
-                                   .div(2)
-                                   .add(0.5)
-                                   .clamp(0, 1)
-                                   .mul(255)
-                                   .round()
-                                   .to(at::kByte)
-                                   .squeeze(0)
-                                   .permute({1, 2, 0})
-                                   .contiguous()
-                                   .cpu();  // [height, width, 3]
-      image.height = static_cast<uint32_t>(bytes.size(0));
-      image.width = static_cast<uint32_t>(bytes.size(1));
-      const auto* data = bytes.const_data_ptr<uint8_t>();
-      image.pixels.assign(data, data + bytes.numel());
+      image = ToRgbImage(decoded);
       return absl::OkStatus();
     }));
     return image;
@@ -221,13 +255,14 @@ class SdxlPipeline final : public Pipeline {
                            row->options.guidance_rescale);
         ++next;
       }
-      row->latents = row->sampler->Step(row->latents, prediction);
+      row->Advance(prediction);
     }
   }
 
   const std::unique_ptr<SdxlModel> model_;
   const ModelInfo info_;
   const NoiseSchedule schedule_;
+  std::optional<LatentPreview> preview_;      // set before use
   AppliedAdapters applied_;                   // step thread only, like the rest
   std::vector<std::string> clean_checksums_;  // of each adaptable module, taken at start
   size_t next_to_verify_ = 0;
@@ -250,6 +285,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   auto pipeline =
       std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)), dora);
   ABSL_RETURN_IF_ERROR(pipeline->RecordChecksums());
+  ABSL_RETURN_IF_ERROR(pipeline->FitPreview());
   return pipeline;
 }
 

@@ -4,6 +4,7 @@
 // A validated request: every default filled in, every value inside its limits. What admission, scheduler and pipeline
 // work with.
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -46,6 +47,15 @@ struct DenoiseOptions {
   NoiseScheduleKind schedule = NoiseScheduleKind::kDefault;
   SizeIds size_ids{};
   SizeIds negative_size_ids{};
+  double strength = 1.0;       // above 0, at most 1: the part of the steps that an init image goes through
+  uint32_t preview_every = 0;  // steps between previews; 0: none
+
+  // An image that begins with another skips the noisiest steps; with noise there is none to skip.
+  uint32_t first_step() const { return steps - std::min(steps, static_cast<uint32_t>(steps * strength)); }
+  // Whether a preview is due once `steps_done` steps are done.
+  bool preview_at(uint32_t steps_done) const {
+    return preview_every > 0 && steps_done > 0 && steps_done % preview_every == 0;
+  }
 
   bool cfg() const { return guidance_scale > 1.0; }
   // Whether step `step` (from 0) of `total` runs guidance.
@@ -62,9 +72,13 @@ struct ImageJob {
   uint64_t seed = 0;  // image i uses seed + i, wrapping
   uint32_t num_images = 1;
   std::vector<AdapterUse> adapters;  // in request order, those of weight 0 left out
+  // Files as sent, of which the headers alone are checked; empty: none. A mask is never without an image.
+  std::string init_image, mask_image;
   ImageFormat format = ImageFormat::kPng;
   uint32_t quality = 90;
   int32_t priority = 0;
+
+  bool has_init() const { return !init_image.empty(); }
 };
 
 }  // namespace hotlora

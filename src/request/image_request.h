@@ -9,12 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "src/image/rgb_image.h"
+
 namespace hotlora {
 
 enum class Sampler { kEuler, kEulerAncestral, kHeun, kDdim, kDpmpp2M, kDpmpp2MSde, kUniPc, kLcm };
 enum class NoiseScheduleKind { kDefault, kKarras, kExponential, kTrailing };
 enum class PromptSyntax { kPlain, kWeighted };
-enum class ImageFormat { kPng, kJpeg, kWebp, kRawRgb8 };
 
 struct AdapterRef {
   std::string name;

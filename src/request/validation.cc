@@ -1,5 +1,6 @@
 #include "src/request/validation.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "absl/strings/str_split.h"
 
 #include "src/base/error_details.h"
+#include "src/image/image_header.h"
 
 namespace hotlora {
 namespace {
@@ -137,10 +139,67 @@ void CheckSamplerCombination(const DenoiseOptions& options, Violations& violatio
   }
 }
 
+// What images are made in where the request does not say.
+struct Size {
+  uint32_t width = 0, height = 0;
+};
+
+// The files' headers; answers the size to paint in by default: the init image's, rounded down.
+Size CheckInputImages(const ImageRequest& request, const RequestLimits& limits, Violations& violations) {
+  Size size{limits.native_size, limits.native_size};
+  if (!request.mask_image.empty()) {
+    if (const absl::Status mask = ReadImageHeader(request.mask_image).status(); !mask.ok()) {
+      violations.Add("mask_image", mask.message());
+    }
+    if (request.init_image.empty()) {
+      violations.Add("mask_image", "is set without an init_image to repaint");
+    }
+  }
+  if (request.init_image.empty()) {
+    return size;
+  }
+  const absl::StatusOr<ImageHeader> init = ReadImageHeader(request.init_image);
+  if (!init.ok()) {
+    violations.Add("init_image", init.status().message());
+    return size;
+  }
+  const uint32_t width = init->upright_width(), height = init->upright_height();
+  size = {width / kSideMultiple * kSideMultiple, height / kSideMultiple * kSideMultiple};
+  const bool own_size = !request.width.has_value() || !request.height.has_value();
+  if (own_size && (std::min(size.width, size.height) < kMinSide || std::max(size.width, size.height) > kMaxSide ||
+                   uint64_t{size.width} * size.height > kMaxPixels)) {
+    violations.Add("init_image", "is ", width, "x", height,
+                   " pixels, no size that images are made in: give width and height");
+    size = {limits.native_size, limits.native_size};
+  }
+  return size;
+}
+
+// The part of the steps that an init image goes through; 1 without one.
+double CheckStrength(const ImageRequest& request, uint32_t steps, Violations& violations) {
+  constexpr double kDefault = 0.3, kDefaultWithMask = 0.9999;
+  if (request.init_image.empty()) {
+    if (request.strength.has_value()) {
+      violations.Add("strength", "is set without an init_image to change");
+    }
+    return 1.0;
+  }
+  const double strength = request.strength.value_or(request.mask_image.empty() ? kDefault : kDefaultWithMask);
+  if (!(strength > 0.0 && strength <= 1.0)) {  // so that NaN is refused too
+    violations.Add("strength", "is ", strength, "; allowed are numbers above 0, at most 1");
+    return 1.0;
+  }
+  if (steps >= 1 && steps <= kMaxSteps && static_cast<uint32_t>(steps * strength) < 1) {
+    violations.Add("strength", "of ", strength, " leaves none of ", steps, " steps; their product must be at least 1");
+  }
+  return strength;
+}
+
 DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& limits, Violations& violations) {
   DenoiseOptions options;
-  options.width = CheckSide("width", request.width, limits.native_size, violations);
-  options.height = CheckSide("height", request.height, limits.native_size, violations);
+  const Size own_size = CheckInputImages(request, limits, violations);
+  options.width = CheckSide("width", request.width, own_size.width, violations);
+  options.height = CheckSide("height", request.height, own_size.height, violations);
   const uint64_t pixels = uint64_t{options.width} * options.height;
   if (options.width <= kMaxSide && options.height <= kMaxSide && pixels > kMaxPixels) {
     violations.Add("width", "times height is ", pixels, " pixels; allowed are at most ", kMaxPixels);
@@ -157,6 +216,8 @@ DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& li
   options.sampler = request.sampler.value_or(Sampler::kEuler);
   options.schedule = request.schedule.value_or(NoiseScheduleKind::kDefault);
   CheckSamplerCombination(options, violations);
+  options.strength = CheckStrength(request, options.steps, violations);
+  options.preview_every = violations.UintInRange("preview_every", request.preview_every, 0, kMaxSteps, 0);
   options.size_ids = MakeSizeIds(request.size_conditioning.value_or(SizeConditioning{}), options.width, options.height);
   options.negative_size_ids = request.negative_size_conditioning.has_value()
                                   ? MakeSizeIds(*request.negative_size_conditioning, options.width, options.height)
@@ -194,21 +255,6 @@ std::vector<AdapterUse> CheckAdapters(const std::vector<AdapterRef>& refs, Viola
   return uses;
 }
 
-void RefuseWhatIsMissing(const ImageRequest& request, Violations& violations) {
-  if (!request.init_image.empty()) {
-    violations.Add("init_image", "is set; this version generates from text alone");
-  }
-  if (!request.mask_image.empty()) {
-    violations.Add("mask_image", "is set; this version generates from text alone");
-  }
-  if (request.strength.has_value()) {
-    violations.Add("strength", "is set; it goes with init_image, which this version does not take");
-  }
-  if (request.preview_every.value_or(0) != 0) {
-    violations.Add("preview_every", "is ", *request.preview_every, "; this version has no previews, allowed is 0");
-  }
-}
-
 }  // namespace
 
 absl::Status InvalidRequest(std::vector<FieldViolation> violations) {
@@ -227,10 +273,11 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   job.denoise = CheckDenoise(request, limits, violations);
   job.num_images = violations.UintInRange("num_images", request.num_images, 1, kMaxImages, 1);
   job.adapters = CheckAdapters(request.adapters, violations);
+  job.init_image = request.init_image;
+  job.mask_image = request.mask_image;
   job.format = request.format.value_or(ImageFormat::kPng);
   job.quality = violations.UintInRange("quality", request.quality, 1, kMaxQuality, 90);
   job.priority = request.priority.value_or(0);
-  RefuseWhatIsMissing(request, violations);
   if (absl::Status status = std::move(violations).ToStatus(); !status.ok()) {
     return status;
   }

@@ -18,12 +18,22 @@ at::Tensor Dpmpp2MSampler::ScaleInput(const at::Tensor& latents) const {
   return latents;
 }
 
+Dpmpp2MSampler::NoiseLevel Dpmpp2MSampler::level() const {
+  const SignalLevel here(plan_.sigmas[index_]);
+  return {here.signal, here.noise};
+}
+
+at::Tensor Dpmpp2MSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
+  const NoiseLevel here = level();
+  return CleanFromSignal(plan_.prediction, latents, model_output, here.signal, here.noise);
+}
+
 at::Tensor Dpmpp2MSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
   CheckStep(latents, model_output);
   constexpr uint32_t kFewSteps = 15;
   const SignalLevel here(plan_.sigmas[index_]), target(plan_.sigmas[index_ + 1]);
   const at::Tensor x = latents.to(at::kFloat);
-  const at::Tensor x0 = CleanFromSignal(plan_.prediction, x, model_output, here.signal, here.noise);
+  const at::Tensor x0 = Clean(x, model_output);
   const at::Tensor fresh = noise_ ? noise_(x.sizes()).to(x.device()) : at::Tensor();
   ++index_;
   const double h = target.lambda - here.lambda;  // infinite where the target is sigma 0
@@ -31,7 +41,7 @@ at::Tensor Dpmpp2MSampler::Step(const at::Tensor& latents, const at::Tensor& mod
     return x;
   }
   const bool first_order =
-      !x0_before_.defined() || (done() && (total_steps() < kFewSteps || plan_.sigmas[index_] == 0.0f));
+      !x0_before_.defined() || (done() && (plan_.run_steps < kFewSteps || plan_.sigmas[index_] == 0.0f));
   at::Tensor d = x0;
   if (!first_order) {
     d = x0 + (x0 - x0_before_) * (h / (here.lambda - lambda_before_) / 2.0);

@@ -32,9 +32,12 @@ class Dpmpp2MSampler final : public SamplerState {
   float init_noise_sigma() const override { return 1.0f; }
   float timestep() const override { return plan_.timesteps.at(index_); }
   at::Tensor ScaleInput(const at::Tensor& latents) const override;
+  at::Tensor Clean(const at::Tensor& latents, const at::Tensor& model_output) const override;
   at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) override;
 
  private:
+  NoiseLevel level() const override;
+
   const StepPlan plan_;
   const NoiseSource noise_;
   uint32_t index_ = 0;

@@ -21,6 +21,12 @@ at::Tensor EulerAncestralSampler::ScaleInput(const at::Tensor& latents) const {
   return latents / std::sqrt(sigma * sigma + 1.0f);
 }
 
+EulerAncestralSampler::NoiseLevel EulerAncestralSampler::level() const { return {1.0, plan_.sigmas[index_]}; }
+
+at::Tensor EulerAncestralSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
+  return CleanFromSigma(plan_.prediction, latents, model_output, plan_.sigmas[index_]);
+}
+
 at::Tensor EulerAncestralSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
   CheckStep(latents, model_output);
   const float sigma = plan_.sigmas[index_];
@@ -29,7 +35,7 @@ at::Tensor EulerAncestralSampler::Step(const at::Tensor& latents, const at::Tens
   const float up = std::sqrt(std::max(0.0f, target * target * (sigma * sigma - target * target) / (sigma * sigma)));
   const float down = std::sqrt(std::max(0.0f, target * target - up * up));
   const at::Tensor x = latents.to(at::kFloat);
-  const at::Tensor x0 = CleanFromSigma(plan_.prediction, x, model_output, sigma);
+  const at::Tensor x0 = Clean(x, model_output);
   const at::Tensor noise = noise_(x.sizes()).to(x.device());
   at::Tensor next = x + (x - x0) / sigma * (down - sigma) + noise * up;
   ++index_;

@@ -27,9 +27,12 @@ class HeunSampler final : public SamplerState {
   float init_noise_sigma() const override { return plan_.init_noise_sigma; }
   float timestep() const override { return plan_.timesteps.at(place()); }
   at::Tensor ScaleInput(const at::Tensor& latents) const override;
+  at::Tensor Clean(const at::Tensor& latents, const at::Tensor& model_output) const override;
   at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) override;
 
  private:
+  NoiseLevel level() const override;
+
   // Where the next evaluation is: index_ or, at a step's second evaluation, one further.
   uint32_t place() const { return index_ + (slope_.defined() ? 1 : 0); }
 

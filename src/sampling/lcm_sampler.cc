@@ -13,21 +13,29 @@ at::Tensor LcmSampler::ScaleInput(const at::Tensor& latents) const {
   return latents;
 }
 
-at::Tensor LcmSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
-  CheckStep(latents, model_output);
+LcmSampler::NoiseLevel LcmSampler::level() const {
+  return {std::sqrt(plan_.alphas[index_]), std::sqrt(1.0f - plan_.alphas[index_])};
+}
+
+at::Tensor LcmSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
   constexpr double kTimestepScaling = 10.0, kDataVariance = 0.25;
-  const float alpha = plan_.alphas[index_];
+  const NoiseLevel here = level();
   const at::Tensor x = latents.to(at::kFloat);
-  const at::Tensor x0 = CleanFromSignal(plan_.prediction, x, model_output, std::sqrt(alpha), std::sqrt(1.0f - alpha));
+  const at::Tensor x0 = CleanFromSignal(plan_.prediction, x, model_output, here.signal, here.noise);
   const double scaled = plan_.timesteps[index_] * kTimestepScaling;
   const double spread = scaled * scaled + kDataVariance;
-  const at::Tensor clean = x0 * (scaled / std::sqrt(spread)) + x * (kDataVariance / spread);
+  return x0 * (scaled / std::sqrt(spread)) + x * (kDataVariance / spread);
+}
+
+at::Tensor LcmSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
+  CheckStep(latents, model_output);
+  const at::Tensor clean = Clean(latents, model_output);
   const float next = plan_.next_alphas[index_];
   ++index_;
   if (done()) {
     return clean;
   }
-  return clean * std::sqrt(next) + noise_(x.sizes()).to(x.device()) * std::sqrt(1.0f - next);
+  return clean * std::sqrt(next) + noise_(clean.sizes()).to(clean.device()) * std::sqrt(1.0f - next);
 }
 
 }  // namespace hotlora

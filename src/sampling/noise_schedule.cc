@@ -139,11 +139,29 @@ void CheckSteps(uint32_t steps, uint32_t most = 1000) {
   TORCH_CHECK(steps >= 1 && steps <= most, "steps is ", steps, ", allowed are 1 to ", most);
 }
 
+void DropFront(std::vector<float>& values, uint32_t count) {
+  TORCH_CHECK(count < values.size(), "a run of ", values.size(), " steps has no step ", count);
+  values.erase(values.begin(), values.begin() + count);
+}
+
 }  // namespace
 
 void CheckPlan(const StepPlan& plan) {
   TORCH_CHECK(plan.sigmas.size() == plan.timesteps.size() + 1, "step plan of ", plan.timesteps.size(),
               " timesteps has ", plan.sigmas.size(), " sigmas");
+}
+
+StepPlan Tail(StepPlan plan, uint32_t first) {
+  DropFront(plan.timesteps, first);
+  DropFront(plan.sigmas, first);
+  return plan;
+}
+
+SignalPlan Tail(SignalPlan plan, uint32_t first) {
+  DropFront(plan.timesteps, first);
+  DropFront(plan.alphas, first);
+  DropFront(plan.next_alphas, first);
+  return plan;
 }
 
 NoiseSchedule::NoiseSchedule(SchedulerConfig config) : config_(std::move(config)) {
@@ -183,6 +201,7 @@ StepPlan NoiseSchedule::Plan(uint32_t steps, ScheduleKind kind) const {
   StepPlan plan;
   plan.timesteps.assign(timesteps.begin(), timesteps.end());
   plan.sigmas.assign(sigmas.begin(), sigmas.end());
+  plan.run_steps = steps;
   plan.prediction = config_.prediction;
   const float largest = *std::max_element(plan.sigmas.begin(), plan.sigmas.end());
   plan.init_noise_sigma = spacing == TimestepSpacing::kLeading ? std::sqrt(largest * largest + 1.0f) : largest;
@@ -209,6 +228,7 @@ StepPlan NoiseSchedule::MultistepPlan(uint32_t steps, ScheduleKind kind) const {
   StepPlan plan;
   plan.timesteps.assign(timesteps.begin(), timesteps.end());
   plan.sigmas.assign(sigmas.begin(), sigmas.end());
+  plan.run_steps = steps;
   plan.prediction = config_.prediction;
   return plan;
 }

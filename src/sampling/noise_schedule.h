@@ -20,6 +20,7 @@ struct StepPlan {
                                   // Karras and exponential
   std::vector<float> sigmas;      // one more: the noise level before each step, then the one at the end
   float init_noise_sigma = 1.0f;  // what unit noise is multiplied with at the start
+  uint32_t run_steps = 0;         // of the whole run, also where this is its tail
   Prediction prediction = Prediction::kEpsilon;
 };
 
@@ -33,6 +34,10 @@ struct SignalPlan {
   std::vector<float> next_alphas;  // abar that the step goes to; not always that of the next timestep
   Prediction prediction = Prediction::kEpsilon;
 };
+
+// The run from its step `first` on, as images that begin with another image take it. REQUIRES: a step is left.
+StepPlan Tail(StepPlan plan, uint32_t first);
+SignalPlan Tail(SignalPlan plan, uint32_t first);
 
 // The noise schedule that a checkpoint was trained with:
 //

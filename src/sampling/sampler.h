@@ -30,6 +30,9 @@ class SamplerState {
   virtual uint32_t total_steps() const = 0;
   bool done() const { return steps_done() >= total_steps(); }
 
+  // `clean` latents under unit `noise`, as the next evaluation expects latents to be; `clean` itself once done.
+  at::Tensor AddNoise(const at::Tensor& clean, const at::Tensor& noise) const;
+
   // What unit noise is multiplied with to become the first latents.
   virtual float init_noise_sigma() const = 0;
 
@@ -39,12 +42,21 @@ class SamplerState {
   // The latents as the network wants them at timestep().
   virtual at::Tensor ScaleInput(const at::Tensor& latents) const = 0;
 
+  // The network's estimate of the finished latents, of the same arguments as Step and before it.
+  virtual at::Tensor Clean(const at::Tensor& latents, const at::Tensor& model_output) const = 0;
+
   // The latents after one evaluation of the network at ScaleInput(latents); the arguments are left
   // as they were. One evaluation is one step, except where a sampler needs two (Heun): then
   // steps_done() moves at the second.
   virtual at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) = 0;
 
  protected:
+  // Latents at the next evaluation are signal * clean + noise * unit noise. REQUIRES: not done.
+  struct NoiseLevel {
+    double signal = 1.0, noise = 0.0;
+  };
+  virtual NoiseLevel level() const = 0;
+
   // What ScaleInput and Step require; throw otherwise.
   void CheckNotDone() const;
   void CheckStep(const at::Tensor& latents, const at::Tensor& model_output) const;

@@ -32,6 +32,16 @@ at::Tensor UniPcSampler::Correct(const at::Tensor& x0_here) const {
   return start_ * (to.noise / from.noise) - (last_.x0 + change) * (to.signal * e);
 }
 
+UniPcSampler::NoiseLevel UniPcSampler::level() const {
+  const SignalLevel here(plan_.sigmas[index_]);
+  return {here.signal, here.noise};
+}
+
+at::Tensor UniPcSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
+  const NoiseLevel here = level();
+  return CleanFromSignal(plan_.prediction, latents, model_output, here.signal, here.noise);
+}
+
 at::Tensor UniPcSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
   CheckStep(latents, model_output);
   const SignalLevel here(plan_.sigmas[index_]), target(plan_.sigmas[index_ + 1]);
@@ -41,7 +51,7 @@ at::Tensor UniPcSampler::Step(const at::Tensor& latents, const at::Tensor& model
     ++index_;
     return x;
   }
-  const at::Tensor x0 = CleanFromSignal(plan_.prediction, x, model_output, here.signal, here.noise);
+  const at::Tensor x0 = Clean(x, model_output);
   if (start_.defined()) {
     x = Correct(x0);
   }

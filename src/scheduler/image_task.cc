@@ -38,11 +38,18 @@ bool ImageTask::BeginLoading() {
   return loading_;
 }
 
-void ImageTask::EndLoading(std::vector<LeasedAdapter> adapters, double seconds) {
+void ImageTask::EndLoading(std::vector<LeasedAdapter> adapters, std::unique_ptr<const InitPicture> picture,
+                           double seconds) {
   absl::MutexLock lock(&mu_);
   loading_ = false;
   adapters_ = std::move(adapters);
+  picture_ = std::move(picture);
   load_seconds_ = seconds;
+}
+
+std::unique_ptr<const InitPicture> ImageTask::TakePicture() {
+  absl::MutexLock lock(&mu_);
+  return std::move(picture_);
 }
 
 bool ImageTask::loading() const {
@@ -63,6 +70,7 @@ void ImageTask::ReleaseAdapters() {
   std::vector<LeasedAdapter> released;  // destroyed after the lock is let go
   absl::MutexLock lock(&mu_);
   released.swap(adapters_);
+  picture_ = nullptr;
 }
 
 void ImageTask::Tell(absl::FunctionRef<void(ImageListener&)> call) {

@@ -12,6 +12,7 @@
 
 #include "src/adapters/adapter_store.h"
 #include "src/admission/request_queue.h"
+#include "src/pipeline/init_picture.h"
 #include "src/request/image_events.h"
 
 namespace hotlora {
@@ -39,13 +40,15 @@ class ImageTask : public QueuedRequest {
   // OK while the request is wanted; else why not (cancelled, or past its deadline).
   absl::Status Wanted() const;
 
-  // The adapter thread acquires the adapters from here to EndLoading, and nobody else can end the task. False where it
-  // has ended already.
+  // The adapter thread acquires the adapters and decodes the init image from here to EndLoading, and nobody else can
+  // end the task. False where it has ended already.
   bool BeginLoading();
-  void EndLoading(std::vector<LeasedAdapter> adapters, double seconds);
+  void EndLoading(std::vector<LeasedAdapter> adapters, std::unique_ptr<const InitPicture> picture, double seconds);
 
   // Of EndLoading. REQUIRES: the task was taken from the queue.
   const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return adapters_; }
+  // nullptr where the job has none.
+  std::unique_ptr<const InitPicture> TakePicture();
   double load_seconds() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return load_seconds_; }
 
   // Calls the listener, unless the task has ended; calls never overlap.
@@ -59,7 +62,8 @@ class ImageTask : public QueuedRequest {
   // True for the first caller, who must go on to ReleaseAdapters and TellDone; false for all others and while loading.
   bool ClaimEnd();
 
-  // Gives back the adapters. REQUIRES: ClaimEnd was true; nothing of the pipeline holds their weights any more.
+  // Gives back the adapters and drops a picture that nobody took. REQUIRES: ClaimEnd was true; nothing of the pipeline
+  // holds their weights any more.
   void ReleaseAdapters();
 
   // The last call to the listener. REQUIRES: ClaimEnd was true, and what was to be released and counted is.
@@ -77,6 +81,7 @@ class ImageTask : public QueuedRequest {
   bool loading_ ABSL_GUARDED_BY(mu_) = false;
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<LeasedAdapter> adapters_ ABSL_GUARDED_BY(mu_);
+  std::unique_ptr<const InitPicture> picture_ ABSL_GUARDED_BY(mu_);
   double load_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;
 
   absl::Mutex listener_mu_;  // held while the listener is called; taken before mu_ where both are

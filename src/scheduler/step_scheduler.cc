@@ -12,7 +12,7 @@
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
 #include "src/base/status_macros.h"
-#include "src/pipeline/image_codec.h"
+#include "src/image/image_encoder.h"
 #include "src/pipeline/png_parameters.h"
 
 namespace hotlora {
@@ -49,6 +49,7 @@ struct StepScheduler::Run {
   std::shared_ptr<ImageTask> task;
   AdapterSet adapters;
   std::shared_ptr<const Conditioning> conditioning;
+  std::shared_ptr<const InitLatents> init;  // nullptr: from noise alone
   Stopwatch since_start;
   absl::Status decode_status;  // of the first image that failed; decode thread only
 };
@@ -112,7 +113,7 @@ absl::Status StepScheduler::MeasureBaseline(bool cfg) {
   Prompts prompts;
   prompts.negative_prompt = "";
   ABSL_ASSIGN_OR_RETURN(auto conditioning, pipeline_->Encode(prompts, cfg, AdapterSet{}, ApplyMode::kMerged));
-  ABSL_ASSIGN_OR_RETURN(auto row, pipeline_->StartRow(options, 0, std::move(conditioning), AdapterSet{}));
+  ABSL_ASSIGN_OR_RETURN(auto row, pipeline_->StartRow(options, 0, std::move(conditioning), AdapterSet{}, nullptr));
   double fastest = 0.0;
   while (!row->done()) {
     const bool first = row->steps_done() == 0;
@@ -166,6 +167,9 @@ absl::Status StepScheduler::Prepare(Run& run) {
   ABSL_RETURN_IF_ERROR(run.task->Wanted());
   const Stopwatch stopwatch;
   ABSL_ASSIGN_OR_RETURN(run.conditioning, pipeline_->Encode(job.prompts, job.denoise.cfg(), run.adapters, mode()));
+  if (const std::unique_ptr<const InitPicture> picture = run.task->TakePicture(); picture != nullptr) {
+    ABSL_ASSIGN_OR_RETURN(run.init, pipeline_->EncodeInit(*picture));
+  }
   summary.encode_seconds = stopwatch.Seconds();
   metrics_->ObserveStage(StageLabel::kEncode, summary.encode_seconds);
   return absl::OkStatus();
@@ -224,8 +228,8 @@ absl::Status StepScheduler::Denoise(const std::shared_ptr<Run>& run) {
   for (uint32_t first = 0; first < job.num_images; first += options_.max_batch) {
     std::vector<std::unique_ptr<Row>> rows;
     for (uint32_t image = first; image < std::min(first + options_.max_batch, job.num_images); ++image) {
-      ABSL_ASSIGN_OR_RETURN(auto row,
-                            pipeline_->StartRow(job.denoise, job.seed + image, run->conditioning, run->adapters));
+      ABSL_ASSIGN_OR_RETURN(
+          auto row, pipeline_->StartRow(job.denoise, job.seed + image, run->conditioning, run->adapters, run->init));
       rows.push_back(std::move(row));
     }
     ABSL_RETURN_IF_ERROR(DenoiseRows(*run, first, rows));
@@ -263,12 +267,22 @@ absl::Status StepScheduler::DenoiseRows(Run& run, uint32_t first_image, std::vec
       continue;
     }
     for (uint32_t i = 0; i < rows.size(); ++i) {
-      const ImageProgress progress{first_image + i, rows[i]->steps_done(), rows[i]->total_steps(), step_seconds};
+      ImageProgress progress{first_image + i, rows[i]->steps_done(), rows[i]->total_steps(), step_seconds, ""};
+      if (options.preview_at(progress.step)) {
+        ABSL_ASSIGN_OR_RETURN(progress.preview, Preview(*rows[i]));
+      }
       run.task->Tell([&progress](ImageListener& listener) { listener.OnProgress(progress); });
     }
     step_seconds = 0.0;
   }
   return absl::OkStatus();
+}
+
+// An eighth of the image's width and height, so the JPEG takes some hundred microseconds.
+absl::StatusOr<std::string> StepScheduler::Preview(const Row& row) {
+  constexpr uint32_t kQuality = 80;
+  ABSL_ASSIGN_OR_RETURN(const RgbImage image, pipeline_->Preview(row));
+  return EncodeImage(image, ImageFormat::kJpeg, kQuality, "");
 }
 
 void StepScheduler::Decode(Run& run, uint32_t image, std::unique_ptr<Row> row) {
@@ -309,6 +323,7 @@ void StepScheduler::Decode(Run& run, uint32_t image, std::unique_ptr<Row> row) {
 
 void StepScheduler::FinishRun(Run& run, const absl::Status& status) {
   run.conditioning = nullptr;
+  run.init = nullptr;
   run.adapters = {};
   End(run.task, status.ok() ? run.decode_status : status, run.since_start.Seconds());
   absl::MutexLock lock(&mu_);

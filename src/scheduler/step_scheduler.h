@@ -7,11 +7,13 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 
@@ -59,6 +61,7 @@ class StepScheduler {
   absl::Status ApplyAdapters(Run& run);
   absl::Status Denoise(const std::shared_ptr<Run>& run);
   absl::Status DenoiseRows(Run& run, uint32_t first_image, std::vector<std::unique_ptr<Row>>& rows);
+  absl::StatusOr<std::string> Preview(const Row& row);
   void Decode(Run& run, uint32_t image, std::unique_ptr<Row> row);
   void FinishRun(Run& run, const absl::Status& status);
   void NoticeDeviceFailure(const absl::Status& status);

@@ -13,6 +13,8 @@
 namespace hotlora {
 namespace {
 
+using ::testing::HasSubstr;
+
 absl::StatusOr<Arguments> Parse(const std::vector<std::string>& words,
                                 const std::map<std::string, std::string>& environment = {}) {
   return ParseArguments(words, [&](const char* name) -> std::optional<std::string> {
@@ -231,6 +233,50 @@ TEST(ArgumentsTest, HelpIsOfTheCommandAskedFor) {
   EXPECT_NE(Parse({"--help"})->answer->find("adapters"), std::string::npos);
   EXPECT_NE(Parse({"generate", "--help"})->answer->find("--guidance-rescale"), std::string::npos);
   EXPECT_EQ(Parse({"--version"})->answer, std::string("hotlora ") + HOTLORA_VERSION + "\n");
+}
+
+// A file with these bytes, gone at the end of the test.
+class PictureFile {
+ public:
+  explicit PictureFile(absl::string_view bytes)
+      : path_(absl::StrCat(::testing::TempDir(), "/arguments_test.", getpid(), ".png")) {
+    std::ofstream(path_, std::ios::binary) << bytes;
+  }
+  ~PictureFile() { std::filesystem::remove(path_); }
+  const std::string& path() const { return path_; }
+
+ private:
+  const std::string path_;
+};
+
+TEST(ArgumentsTest, PicturesToBeginWithAreRead) {
+  const PictureFile file(absl::string_view("\0picture", 8));
+  const auto arguments = Parse({"generate", "x", "--out", "x.png", "--init", file.path(), "--mask", file.path(),
+                                "--strength", "0.75", "--preview-out", "p.jpg"});
+  ASSERT_TRUE(arguments.ok()) << arguments.status();
+  EXPECT_EQ(arguments->request.init_image(), std::string("\0picture", 8));
+  EXPECT_EQ(arguments->request.mask_image(), arguments->request.init_image());
+  EXPECT_EQ(arguments->request.strength(), 0.75);
+  EXPECT_EQ(arguments->request.preview_every(), 1u);
+  EXPECT_EQ(arguments->preview_out, "p.jpg");
+  EXPECT_EQ(
+      Parse({"generate", "x", "--out", "x.png", "--preview-out", "p", "--preview-every", "4"})->request.preview_every(),
+      4u);
+  EXPECT_FALSE(Parse({"generate", "x", "--out", "x.png"})->request.has_preview_every());
+}
+
+TEST(ArgumentsTest, PicturesThatCannotBeReadAreNamed) {
+  EXPECT_THAT(Error({"generate", "x", "--out", "x.png", "--init", "/nowhere/cat.png"}),
+              HasSubstr("--init /nowhere/cat.png: No such file"));
+  EXPECT_THAT(Error({"generate", "x", "--out", "x.png", "--mask", "/"}), HasSubstr("--mask /: is a folder"));
+  EXPECT_THAT(Error({"generate", "x", "--out", "x.png", "--init", "/dev/null"}), HasSubstr("is empty"));
+  EXPECT_THAT(Error({"generate", "x", "--out", "x.png", "--init", "/dev/zero"}), HasSubstr("has more than 33554432"));
+  EXPECT_THAT(Error({"generate", "x", "--out", "x.png", "--init", "-", "--mask", "-"}), HasSubstr("cannot both"));
+}
+
+TEST(ArgumentsTest, PreviewsNeedAFile) {
+  EXPECT_THAT(Error({"generate", "x", "--out", "x.png", "--preview-every", "2"}), HasSubstr("give --preview-out"));
+  EXPECT_THAT(Error({"generate", "x", "--out", "x.png", "--preview-out", "-"}), HasSubstr("--preview-out -"));
 }
 
 }  // namespace

@@ -34,6 +34,12 @@ TEST_F(OutputFilesTest, SeveralImagesAreNumberedBeforeTheEnding) {
   EXPECT_TRUE(OutputNames("cat.png", 0).empty());
 }
 
+TEST_F(OutputFilesTest, PreviewsAreNumberedByImageAndStep) {
+  EXPECT_EQ(PreviewName("a/cat.jpg", 0, 1, 5, 30), "a/cat-05.jpg");
+  EXPECT_EQ(PreviewName("a.b/cat", 2, 3, 7, 8), "a.b/cat-2-7.jpg");
+  EXPECT_EQ(PreviewName("cat.png", 0, 1, 10, 100), "cat.png-010.jpg");
+}
+
 TEST_F(OutputFilesTest, ReplacesAFileAndLeavesNothingBeside) {
   const std::string path = folder_ + "/x.png";
   std::ofstream(path) << "old, and longer than the new one";
@@ -54,10 +60,10 @@ TEST_F(OutputFilesTest, FailureLeavesWhatWasThere) {
 }
 
 TEST_F(OutputFilesTest, FoldersThatCannotTakeTheFileAreNamed) {
-  EXPECT_TRUE(CheckWritable(folder_ + "/x.png").ok());
-  EXPECT_TRUE(CheckWritable("x.png").ok());
-  EXPECT_NE(CheckWritable("/nowhere/x.png").message().find("/nowhere/x.png"), absl::string_view::npos);
-  EXPECT_FALSE(CheckWritable(folder_).ok());
+  EXPECT_TRUE(CheckWritable("--out", folder_ + "/x.png").ok());
+  EXPECT_TRUE(CheckWritable("--out", "x.png").ok());
+  EXPECT_NE(CheckWritable("--out", "/nowhere/x.png").message().find("--out /nowhere/x.png: "), absl::string_view::npos);
+  EXPECT_FALSE(CheckWritable("--out", folder_).ok());
 }
 
 }  // namespace

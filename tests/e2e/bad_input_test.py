@@ -197,11 +197,7 @@ class BadInputTest(unittest.TestCase):
                 problem = self.refused_request(request)
                 self.assertEqual(list(problem.fields), ["adapters[0].text_encoder_weight"])
 
-    def test_what_this_version_lacks_is_refused_and_not_ignored(self):
-        for field in ("init_image", "mask_image"):
-            with self.subTest(field):
-                problem = self.refused_request(request_for(**{field: b"\x89PNG"}))
-                self.assertEqual(list(problem.fields), [field])
+    def test_schedules_that_a_sampler_lacks_are_refused_and_not_ignored(self):
         problem = self.refused_request(
             request_for(sampler=images_pb2.SAMPLER_DDIM, schedule=images_pb2.NOISE_SCHEDULE_KARRAS))
         self.assertEqual(list(problem.fields), ["schedule"])

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
+#include "src/image/image_encoder.h"
 #include "tests/fakes/fake_adapter_store.h"
 #include "tests/fakes/fake_pipeline.h"
 #include "tests/fakes/recording_listener.h"
@@ -58,6 +59,7 @@ class EngineTest : public ::testing::Test {
   void ExpectNothingHeld() {
     EXPECT_EQ(pipeline_->live_rows, 0);
     EXPECT_EQ(pipeline_->live_conditionings, 0);
+    EXPECT_EQ(pipeline_->live_inits, 0);
     EXPECT_EQ(store_->Leases(), 0);
     EXPECT_EQ(engine_->queue_depth(), 0u);
   }
@@ -416,6 +418,57 @@ TEST_F(EngineTest, StormOfCancelsLeavesNothingHeld) {
   }
   ExpectNothingHeld();
   Run(Request("after"));
+}
+
+std::string Png(uint32_t width, uint32_t height) {
+  return *EncodeImage({width, height, std::vector<uint8_t>(size_t{width} * height * 3, 99)}, ImageFormat::kPng, 90, "");
+}
+
+TEST_F(EngineTest, AnInitImageIsDecodedOnceAndFreeAtTheEnd) {
+  ImageRequest request = Request("one", {}, 3);
+  request.init_image = Png(40, 33);
+  request.steps = 10;
+  request.strength = 0.2;
+  const auto listener = Run(request);
+  EXPECT_EQ(listener->images().size(), 3u);
+  EXPECT_EQ(listener->progresses().size(), 6u);
+  EXPECT_EQ(listener->progresses()[0].total_steps, 2u);
+  EXPECT_EQ(listener->summary().width, 40u);
+  ExpectNothingHeld();
+  absl::MutexLock lock(&pipeline_->mu);
+  ASSERT_EQ(pipeline_->init_sizes.size(), 1u);
+  EXPECT_EQ(pipeline_->init_sizes[0], std::pair(40u, 32u));
+}
+
+TEST_F(EngineTest, AnInitImageThatCannotBeDecodedEndsTheRequestAsABadField) {
+  ImageRequest request = Request("one", {{"a", 1.0, {}}});
+  const std::string png = Png(40, 32);
+  request.init_image = png.substr(0, png.size() - 20);
+  auto listener = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(request, listener).ok());
+  const absl::Status status = listener->AwaitDone();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  const ErrorDetails details = GetErrorDetails(status);
+  EXPECT_EQ(details.reason, "INVALID_REQUEST");
+  ASSERT_EQ(details.violations.size(), 1u);
+  EXPECT_EQ(details.violations[0].field, "init_image");
+  ExpectNothingHeld();
+  EXPECT_EQ(Run(Request("one"))->images().size(), 1u);
+}
+
+TEST_F(EngineTest, PreviewsComeEveryNthStep) {
+  ImageRequest request = Request("one");
+  request.steps = 5;
+  request.preview_every = 2;
+  const auto progresses = Run(request)->progresses();
+  ASSERT_EQ(progresses.size(), 5u);
+  for (const ImageProgress& progress : progresses) {
+    EXPECT_EQ(progress.preview.empty(), progress.step % 2 != 0) << progress.step;
+  }
+  EXPECT_EQ(progresses[1].preview.substr(0, 2), "\xFF\xD8");
+  for (const ImageProgress& progress : Run(Request("two"))->progresses()) {
+    EXPECT_TRUE(progress.preview.empty());
+  }
 }
 
 }  // namespace

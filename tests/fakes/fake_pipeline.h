@@ -32,10 +32,12 @@ class FakePipeline : public Pipeline {
     absl::Status next_decode_error ABSL_GUARDED_BY(mu);
     std::vector<std::string> applied ABSL_GUARDED_BY(mu);  // fingerprints, as they changed
     std::vector<std::string> prompts ABSL_GUARDED_BY(mu);
-    bool corrupt ABSL_GUARDED_BY(mu) = false;  // the next module that is verified
+    std::vector<std::pair<uint32_t, uint32_t>> init_sizes ABSL_GUARDED_BY(mu);  // of the init images encoded
+    bool corrupt ABSL_GUARDED_BY(mu) = false;                                   // the next module that is verified
     uint32_t modules_verified ABSL_GUARDED_BY(mu) = 0;
     std::atomic<int> live_rows = 0;
     std::atomic<int> live_conditionings = 0;
+    std::atomic<int> live_inits = 0;
 
     void Hold() {
       absl::MutexLock lock(&mu);
@@ -87,10 +89,21 @@ class FakePipeline : public Pipeline {
 
   bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override { return true; }
 
+  absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->init_sizes.emplace_back(picture.image.width, picture.image.height);
+    return std::make_shared<const FakeInit>(levers_);
+  }
+
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
-                                                std::shared_ptr<const Conditioning> conditioning,
-                                                AdapterSet set) override {
-    return std::make_unique<FakeRow>(levers_, options, seed, std::move(conditioning));
+                                                std::shared_ptr<const Conditioning> conditioning, AdapterSet set,
+                                                std::shared_ptr<const InitLatents> init) override {
+    return std::make_unique<FakeRow>(levers_, options, seed, std::move(conditioning), std::move(init));
+  }
+
+  // One pixel of the steps done.
+  absl::StatusOr<RgbImage> Preview(const Row& row) override {
+    return RgbImage{1, 1, std::vector<uint8_t>(3, static_cast<uint8_t>(row.steps_done()))};
   }
 
   absl::Status Step(const BatchPlan& plan) override {
@@ -135,23 +148,31 @@ class FakePipeline : public Pipeline {
     std::shared_ptr<Levers> levers;
   };
 
+  struct FakeInit : InitLatents {
+    explicit FakeInit(std::shared_ptr<Levers> l) : levers(std::move(l)) { ++levers->live_inits; }
+    ~FakeInit() override { --levers->live_inits; }
+    std::shared_ptr<Levers> levers;
+  };
+
   struct FakeRow : Row {
-    FakeRow(std::shared_ptr<Levers> l, const DenoiseOptions& o, uint64_t s, std::shared_ptr<const Conditioning> c)
-        : levers(std::move(l)), options(o), seed(s), conditioning(std::move(c)) {
+    FakeRow(std::shared_ptr<Levers> l, const DenoiseOptions& o, uint64_t s, std::shared_ptr<const Conditioning> c,
+            std::shared_ptr<const InitLatents> i)
+        : levers(std::move(l)), options(o), seed(s), conditioning(std::move(c)), init(std::move(i)) {
       ++levers->live_rows;
     }
     ~FakeRow() override { --levers->live_rows; }
     // As Heun's: two evaluations a step, the last step one.
     uint32_t steps_done() const override {
-      const bool two = options.sampler == Sampler::kHeun && evaluations < 2 * options.steps - 1;
-      return two ? evaluations / 2 : std::min(evaluations, options.steps);
+      const bool two = options.sampler == Sampler::kHeun && evaluations < 2 * total_steps() - 1;
+      return two ? evaluations / 2 : std::min(evaluations, total_steps());
     }
-    uint32_t total_steps() const override { return options.steps; }
+    uint32_t total_steps() const override { return options.steps - options.first_step(); }
 
     std::shared_ptr<Levers> levers;
     DenoiseOptions options;
     uint64_t seed;
     std::shared_ptr<const Conditioning> conditioning;
+    std::shared_ptr<const InitLatents> init;
     uint32_t evaluations = 0;
   };
 

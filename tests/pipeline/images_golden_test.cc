@@ -1,6 +1,9 @@
-// Golden images of diffusers' StableDiffusionXLPipeline.
+// Golden images of diffusers' StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline and
+// StableDiffusionXLInpaintPipeline.
 
 #include <cmath>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <string>
 #include <utility>
@@ -9,6 +12,10 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "src/image/image_decoder.h"
+#include "src/image/image_encoder.h"
+#include "src/image/resize.h"
+#include "src/pipeline/init_picture.h"
 #include "tests/pipeline/pipeline_fixture.h"
 
 namespace hotlora {
@@ -38,12 +45,22 @@ const std::map<std::string, std::pair<Sampler, NoiseScheduleKind>>& SchedulersBy
       {"euler", {Sampler::kEuler, NoiseScheduleKind::kDefault}},
       {"euler_trailing", {Sampler::kEuler, NoiseScheduleKind::kTrailing}},
       {"euler_ancestral", {Sampler::kEulerAncestral, NoiseScheduleKind::kDefault}},
+      {"heun", {Sampler::kHeun, NoiseScheduleKind::kDefault}},
       {"ddim", {Sampler::kDdim, NoiseScheduleKind::kDefault}},
       {"dpmpp_2m_karras", {Sampler::kDpmpp2M, NoiseScheduleKind::kKarras}},
       {"dpmpp_2m_sde", {Sampler::kDpmpp2MSde, NoiseScheduleKind::kDefault}},
       {"unipc", {Sampler::kUniPc, NoiseScheduleKind::kDefault}},
       {"lcm", {Sampler::kLcm, NoiseScheduleKind::kDefault}}};
   return *kSchedulers;
+}
+
+// A picture as the golden runs began with: resized to the request's size beforehand.
+std::string Picture(const std::string& name, uint32_t width, uint32_t height) {
+  std::ifstream stream(GoldenPath("images/" + name), std::ios::binary);
+  const std::string file{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  const auto image = DecodeImage(file);
+  EXPECT_TRUE(image.ok()) << image.status();
+  return *EncodeImage(ResizeNearest(*image, width, height), ImageFormat::kPng, 90, "");
 }
 
 ImageRequest MakeRequest(const nlohmann::json& golden) {
@@ -68,6 +85,16 @@ ImageRequest MakeRequest(const nlohmann::json& golden) {
   const auto [sampler, schedule] = SchedulersByName().at(golden.at("scheduler"));
   request.sampler = sampler;
   request.schedule = schedule;
+  const std::string kind = golden.at("kind");
+  if (kind != "text_to_image") {
+    request.init_image = Picture("init_image.png", *request.width, *request.height);
+    if (!arguments.at("strength").is_null()) {
+      request.strength = arguments.at("strength").get<double>();
+    }
+  }
+  if (kind == "inpaint") {
+    request.mask_image = Picture("mask.png", *request.width, *request.height);
+  }
   if (arguments.contains("original_size")) {
     request.size_conditioning = MakeSize(arguments, "");
     request.negative_size_conditioning = MakeSize(arguments, "negative_");
@@ -75,11 +102,45 @@ ImageRequest MakeRequest(const nlohmann::json& golden) {
   return request;
 }
 
+at::Tensor Pixels(const RgbImage& image) {
+  return at::from_blob(const_cast<uint8_t*>(image.pixels.data()), {image.height, image.width, 3}, at::kByte);
+}
+
 class ImagesGoldenTest : public PipelineFixture {};
+
+// What the mask keeps is the VAE's image of the init image, whatever the prompt and adapters.
+TEST_F(ImagesGoldenTest, InpaintingKeepsWhatTheMaskDoes) {
+  ImageRequest request;
+  request.prompt = "a photo of a cat";
+  request.init_image = Picture("init_image.png", 64, 64);
+  request.mask_image = Picture("mask.png", 64, 64);
+  request.steps = 3;
+  request.seed = 9;
+  const ImageJob job = Job(request);
+  EXPECT_EQ(job.denoise.strength, 0.9999);
+  const at::Tensor plain = RowLatents(*Finish(Start(job, {}, job.seed)));
+  const at::Tensor adapted = RowLatents(*Finish(Start(job, Set({{"kohya_text_encoders_and_unet", 0.8}}), job.seed)));
+  const at::Tensor mask =
+      Pixels(*DecodeImage(request.mask_image)).select(2, 0).ge(128).slice(0, 0, 64, 8).slice(1, 0, 64, 8);
+  const at::Tensor differs = (plain - adapted).abs().amax({0, 1}).gt(0);
+  EXPECT_TRUE(at::equal(differs.cpu(), mask));
+}
+
+TEST_F(ImagesGoldenTest, ADifferentSeedIsADifferentImageOfTheSameInitImage) {
+  ImageRequest request;
+  request.init_image = Picture("init_image.png", 64, 64);
+  request.strength = 0.5;
+  request.steps = 4;
+  const ImageJob job = Job(request);
+  EXPECT_EQ(Start(job, {}, 1)->total_steps(), 2u);
+  const auto latents = [&](uint64_t seed) { return RowLatents(*Finish(Start(job, {}, seed))).clone(); };
+  EXPECT_TRUE(at::equal(latents(1), latents(1)));
+  EXPECT_FALSE(at::equal(latents(1), latents(2)));
+}
 
 TEST_F(ImagesGoldenTest, ImagesEqualTheReference) {
   const nlohmann::json manifest = Manifest();
-  ASSERT_EQ(manifest.at("cases").size(), 18u);
+  ASSERT_EQ(manifest.at("cases").size(), 22u);
   for (const nlohmann::json& golden : manifest.at("cases")) {
     const std::string name = golden.at("name");
     std::vector<std::pair<std::string, double>> adapters;
@@ -96,8 +157,7 @@ TEST_F(ImagesGoldenTest, ImagesEqualTheReference) {
                  golden.at("tolerance").at("latents").at("absolute"), name + " latents");
     const auto image = pipeline_->Decode(*row);
     ASSERT_TRUE(image.ok()) << image.status();
-    const at::Tensor pixels =
-        at::from_blob(const_cast<uint8_t*>(image->pixels.data()), {image->height, image->width, 3}, at::kByte);
+    const at::Tensor pixels = Pixels(*image);
     // Rounding to bytes may fall either way where 255 times the value is close to a half.
     ExpectWithin(pixels, expected.at("image")[0].permute({1, 2, 0}).mul(255).round(), 1, name + " pixels");
   }

@@ -51,10 +51,22 @@ class PipelineFixture : public ::testing::Test {
     return *std::move(job);
   }
 
+  // nullptr where the job has no init image.
+  std::shared_ptr<const InitLatents> Init(const ImageJob& job) {
+    if (!job.has_init()) {
+      return nullptr;
+    }
+    const auto picture = LoadInitPicture(job);
+    EXPECT_TRUE(picture.ok()) << picture.status();
+    auto init = pipeline_->EncodeInit(*picture);
+    EXPECT_TRUE(init.ok()) << init.status();
+    return *std::move(init);
+  }
+
   std::unique_ptr<Row> Start(const ImageJob& job, const AdapterSet& set, uint64_t seed) {
     auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), set, mode_);
     EXPECT_TRUE(conditioning.ok()) << conditioning.status();
-    auto row = pipeline_->StartRow(job.denoise, seed, *std::move(conditioning), set);
+    auto row = pipeline_->StartRow(job.denoise, seed, *std::move(conditioning), set, Init(job));
     EXPECT_TRUE(row.ok()) << row.status();
     return *std::move(row);
   }

@@ -64,5 +64,14 @@ TEST(ImageParametersTest, EverythingThatShapesThePicture) {
           kVersion);
 }
 
+TEST(ImageParametersTest, AnInitImagesStrength) {
+  ImageJob job = Job();
+  job.denoise.strength = 0.6;
+  EXPECT_EQ(ImageParameters(job, 7, Model(), {}).find("Denoising strength"), std::string::npos);
+  job.init_image = "PNG";
+  EXPECT_NE(ImageParameters(job, 7, Model(), {}).find("Model: demo, Denoising strength: 0.6, Version"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace hotlora

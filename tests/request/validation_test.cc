@@ -1,7 +1,9 @@
 #include "src/request/validation.h"
 
 #include <limits>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -181,6 +183,106 @@ TEST(ValidateAdapterNameTest, AcceptsIdentifiersAndRefusesPaths) {
   }
   EXPECT_FALSE(ValidateAdapterName(absl::string_view("a\0b", 3)).ok());
   EXPECT_FALSE(ValidateAdapterName(std::string(201, 'a')).ok());
+}
+
+// A PNG of that size by its header; the pixels are not validation's.
+std::string PngHeader(uint32_t width, uint32_t height) {
+  std::string file("\x89PNG\r\n\x1a\n\0\0\0\x0DIHDR", 16);
+  for (const uint32_t side : {width, height}) {
+    for (int shift = 24; shift >= 0; shift -= 8) {
+      file.push_back(static_cast<char>(side >> shift));
+    }
+  }
+  return file + std::string("\x08\x02\0\0\0crc.", 9);
+}
+
+std::string Message(const ImageRequest& request) {
+  return std::string(ValidateImageRequest(request, TinyLimits()).status().message());
+}
+
+TEST(ValidateImageRequestTest, AnInitImageGivesTheSizeAndGoesThroughAPartOfTheSteps) {
+  ImageRequest request;
+  request.init_image = PngHeader(101, 70);
+  request.preview_every = 5;
+  auto job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->denoise.width, 96u);
+  EXPECT_EQ(job->denoise.height, 64u);
+  EXPECT_THAT(job->denoise.size_ids, ElementsAre(64, 96, 0, 0, 64, 96));
+  EXPECT_EQ(job->denoise.strength, 0.3);
+  EXPECT_EQ(job->denoise.first_step(), 21u);  // 9 of 30 are left
+  EXPECT_EQ(job->denoise.preview_every, 5u);
+  EXPECT_EQ(job->init_image, request.init_image);
+  EXPECT_TRUE(job->has_init());
+
+  request.mask_image = PngHeader(5, 5);
+  request.width = 256;
+  job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->denoise.width, 256u);
+  EXPECT_EQ(job->denoise.height, 64u);
+  EXPECT_EQ(job->denoise.strength, 0.9999);
+  EXPECT_EQ(job->denoise.first_step(), 1u);
+  request.strength = 1.0;
+  EXPECT_EQ(ValidateImageRequest(request, TinyLimits())->denoise.first_step(), 0u);
+}
+
+TEST(ValidateImageRequestTest, WithoutAnInitImageAllStepsRun) {
+  const auto job = ValidateImageRequest({}, TinyLimits());
+  ASSERT_TRUE(job.ok());
+  EXPECT_EQ(job->denoise.first_step(), 0u);
+  EXPECT_FALSE(job->denoise.preview_at(1));
+}
+
+TEST(ValidateImageRequestTest, RefusesFilesThatAreNoImages) {
+  ImageRequest request;
+  request.init_image = "GIF89a";
+  request.mask_image = PngHeader(9000, 9000);
+  request.width = 65;
+  EXPECT_THAT(BadFields(request), UnorderedElementsAre("init_image", "mask_image", "width"));
+  EXPECT_THAT(Message(request), HasSubstr("init_image is no PNG, JPEG or WebP file"));
+  EXPECT_THAT(Message(request), HasSubstr("mask_image is 9000x9000 pixels; allowed are 1 to 8192 on a side"));
+}
+
+TEST(ValidateImageRequestTest, MaskAndStrengthNeedAnInitImage) {
+  ImageRequest request;
+  request.mask_image = PngHeader(8, 8);
+  request.strength = 0.5;
+  EXPECT_THAT(BadFields(request), UnorderedElementsAre("mask_image", "strength"));
+}
+
+TEST(ValidateImageRequestTest, StrengthLeavesAtLeastOneStep) {
+  ImageRequest request;
+  request.init_image = PngHeader(64, 64);
+  for (const double bad :
+       {0.0, -0.1, 1.001, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    request.strength = bad;
+    EXPECT_THAT(BadFields(request), ElementsAre("strength")) << bad;
+  }
+  request.strength = 0.3;
+  request.steps = 3;
+  EXPECT_THAT(BadFields(request), ElementsAre("strength"));
+  EXPECT_THAT(Message(request), HasSubstr("strength of 0.3 leaves none of 3 steps"));
+  request.steps = 4;
+  EXPECT_EQ(ValidateImageRequest(request, TinyLimits())->denoise.first_step(), 3u);
+}
+
+TEST(ValidateImageRequestTest, AnInitImageOfNoSizeToPaintInNeedsWidthAndHeight) {
+  ImageRequest request;
+  for (const auto& [width, height] : {std::pair(3000u, 2000u), {4104u, 16u}, {15u, 64u}}) {
+    request.init_image = PngHeader(width, height);
+    request.width = request.height = std::nullopt;
+    EXPECT_THAT(BadFields(request), ElementsAre("init_image"));
+    EXPECT_THAT(Message(request), HasSubstr("give width and height"));
+    request.width = request.height = 128;
+    EXPECT_TRUE(ValidateImageRequest(request, TinyLimits()).ok());
+  }
+}
+
+TEST(ValidateImageRequestTest, PreviewsAreAtMostAsFarApartAsStepsMayBeMany) {
+  ImageRequest request;
+  request.preview_every = 1001;
+  EXPECT_THAT(BadFields(request), ElementsAre("preview_every"));
 }
 
 }  // namespace

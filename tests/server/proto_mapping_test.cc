@@ -153,6 +153,10 @@ TEST(ProtoMappingTest, NamesFromFilesBecomeUtf8) {
   EXPECT_EQ(message.targets(0), "unet");
 }
 
+TEST(ProtoMappingTest, ProgressCarriesItsPreview) {
+  EXPECT_EQ(ToProto(ImageProgress{0, 1, 2, 0.5, "jpeg"}).preview(), "jpeg");
+}
+
 TEST(ProtoMappingTest, InfiniteRequestTimeIsZero) {
   EngineOptions options;
   EXPECT_EQ(ToProto(ModelInfo{}, options, 1).limits().max_request_seconds(), 0);

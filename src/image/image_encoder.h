@@ -1,13 +1,12 @@
-#ifndef HOTLORA_SRC_PIPELINE_IMAGE_CODEC_H_
-#define HOTLORA_SRC_PIPELINE_IMAGE_CODEC_H_
+#ifndef HOTLORA_SRC_IMAGE_IMAGE_ENCODER_H_
+#define HOTLORA_SRC_IMAGE_IMAGE_ENCODER_H_
 
 #include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
 
-#include "src/pipeline/pipeline.h"
-#include "src/request/image_request.h"
+#include "src/image/rgb_image.h"
 
 namespace hotlora {
 
@@ -19,4 +18,4 @@ absl::StatusOr<std::string> EncodeImage(const RgbImage& image, ImageFormat forma
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_PIPELINE_IMAGE_CODEC_H_
+#endif  // HOTLORA_SRC_IMAGE_IMAGE_ENCODER_H_

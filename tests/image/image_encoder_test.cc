@@ -1,4 +1,4 @@
-#include "src/pipeline/image_codec.h"
+#include "src/image/image_encoder.h"
 
 #include <png.h>
 

@@ -1,0 +1,26 @@
+#ifndef HOTLORA_SRC_IMAGE_RESIZE_H_
+#define HOTLORA_SRC_IMAGE_RESIZE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "src/image/rgb_image.h"
+
+namespace hotlora {
+
+// Resizing as Pillow's Image.resize does it, bit for bit. Thread-safe; may throw std::bad_alloc. REQUIRES: no side is
+// 0.
+
+// By Lanczos' kernel of three lobes, as wide as the image shrinks: first along the rows, then along the columns, each
+// rounded to 8 bits, with weights in fixed point.
+RgbImage ResizeLanczos(const RgbImage& image, uint32_t width, uint32_t height);
+
+// By the pixel whose middle is nearest.
+RgbImage ResizeNearest(const RgbImage& image, uint32_t width, uint32_t height);
+
+// Brightness of each pixel by ITU-R 601-2: (299 R + 587 G + 114 B) / 1000.
+std::vector<uint8_t> Luma(const RgbImage& image);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_IMAGE_RESIZE_H_

@@ -1,0 +1,19 @@
+#ifndef HOTLORA_SRC_IMAGE_RGB_IMAGE_H_
+#define HOTLORA_SRC_IMAGE_RGB_IMAGE_H_
+
+#include <cstdint>
+#include <vector>
+
+namespace hotlora {
+
+// The formats of finished images.
+enum class ImageFormat { kPng, kJpeg, kWebp, kRawRgb8 };
+
+struct RgbImage {
+  uint32_t width = 0, height = 0;
+  std::vector<uint8_t> pixels;  // height x width x 3, rows top-down, interleaved, no padding
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_IMAGE_RGB_IMAGE_H_

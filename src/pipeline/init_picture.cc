@@ -1,0 +1,62 @@
+#include "src/pipeline/init_picture.h"
+
+#include <new>
+#include <string>
+#include <utility>
+
+#include "src/base/error_details.h"
+#include "src/base/status_macros.h"
+#include "src/image/image_decoder.h"
+#include "src/image/resize.h"
+#include "src/request/validation.h"
+
+namespace hotlora {
+namespace {
+
+constexpr uint8_t kRepaintFrom = 128;
+
+// Notes a bad file in `violations`; other errors come back.
+absl::StatusOr<RgbImage> Decode(const char* field, const std::string& file, std::vector<FieldViolation>& violations) {
+  absl::StatusOr<RgbImage> image = DecodeImage(file);
+  if (image.status().code() == absl::StatusCode::kInvalidArgument) {
+    violations.push_back({field, std::string(image.status().message())});
+    return RgbImage();
+  }
+  return image;
+}
+
+absl::StatusOr<InitPicture> Load(const ImageJob& job) {
+  const uint32_t width = job.denoise.width, height = job.denoise.height;
+  std::vector<FieldViolation> violations;
+  InitPicture picture;
+  ABSL_ASSIGN_OR_RETURN(picture.image, Decode("init_image", job.init_image, violations));
+  RgbImage mask;
+  if (!job.mask_image.empty()) {
+    ABSL_ASSIGN_OR_RETURN(mask, Decode("mask_image", job.mask_image, violations));
+  }
+  if (!violations.empty()) {
+    return InvalidRequest(std::move(violations));
+  }
+  if (picture.image.width != width || picture.image.height != height) {
+    picture.image = ResizeLanczos(picture.image, width, height);
+  }
+  if (!job.mask_image.empty()) {
+    picture.repaint = Luma(mask.width == width && mask.height == height ? mask : ResizeNearest(mask, width, height));
+    for (uint8_t& pixel : picture.repaint) {
+      pixel = pixel >= kRepaintFrom ? 1 : 0;
+    }
+  }
+  return picture;
+}
+
+}  // namespace
+
+absl::StatusOr<InitPicture> LoadInitPicture(const ImageJob& job) {
+  try {
+    return Load(job);
+  } catch (const std::bad_alloc&) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "no memory to decode an image");
+  }
+}
+
+}  // namespace hotlora
