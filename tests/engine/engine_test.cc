@@ -444,6 +444,7 @@ TEST_F(EngineTest, AnInitImageThatCannotBeDecodedEndsTheRequestAsABadField) {
   ImageRequest request = Request("one", {{"a", 1.0, {}}});
   const std::string png = Png(40, 32);
   request.init_image = png.substr(0, png.size() - 20);
+  request.strength = 1.0;
   auto listener = std::make_shared<RecordingListener>();
   ASSERT_TRUE(Submit(request, listener).ok());
   const absl::Status status = listener->AwaitDone();

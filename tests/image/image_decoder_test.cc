@@ -41,14 +41,16 @@ TEST(DecodeImageTest, EqualsPillow) {
 }
 
 TEST(DecodeImageTest, RefusesOtherFormats) {
-  for (const std::string name : InputImagesManifest().at("refused")) {
+  const nlohmann::json manifest = InputImagesManifest();
+  for (const std::string name : manifest.at("refused")) {
     const auto image = DecodeImage(InputImage(name));
     EXPECT_EQ(image.status().code(), absl::StatusCode::kInvalidArgument) << name;
   }
 }
 
 TEST(DecodeImageTest, RefusesFilesThatAreCutOff) {
-  for (const nlohmann::json& entry : InputImagesManifest().at("cases")) {
+  const nlohmann::json manifest = InputImagesManifest();
+  for (const nlohmann::json& entry : manifest.at("cases")) {
     const std::string name = entry.at("name"), file = InputImage(name);
     for (const double part : {0.0, 0.1, 0.5, 0.9}) {
       const auto image = DecodeImage(absl::string_view(file).substr(0, static_cast<size_t>(part * file.size())));
@@ -85,7 +87,8 @@ TEST(DecodeImageTest, RefusesAJpegOfManyScans) {
 TEST(DecodeImageTest, SurvivesMutatedFiles) {
   std::mt19937 random(20);
   int decoded = 0, refused = 0;
-  for (const nlohmann::json& entry : InputImagesManifest().at("cases")) {
+  const nlohmann::json manifest = InputImagesManifest();
+  for (const nlohmann::json& entry : manifest.at("cases")) {
     const std::string file = InputImage(entry.at("name"));
     for (int round = 0; round < 200; ++round) {
       std::string mutated = file;

@@ -17,14 +17,16 @@ std::string Why(absl::string_view file) { return std::string(ReadImageHeader(fil
 
 // `file` with the big-endian number at `at` replaced.
 std::string WithNumber(std::string file, size_t at, uint32_t value, int bytes) {
-  for (int i = 0; i < bytes; ++i) {
-    file[at + i] = static_cast<char>(value >> 8 * (bytes - 1 - i));
+  std::string number;
+  for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) {
+    number.push_back(static_cast<char>(value >> shift));
   }
-  return file;
+  return file.replace(at, number.size(), number);
 }
 
 TEST(ReadImageHeaderTest, SizesAndOrientationsOfEveryFormat) {
-  for (const nlohmann::json& entry : InputImagesManifest().at("cases")) {
+  const nlohmann::json manifest = InputImagesManifest();
+  for (const nlohmann::json& entry : manifest.at("cases")) {
     const std::string name = entry.at("name");
     const auto header = ReadImageHeader(InputImage(name));
     ASSERT_TRUE(header.ok()) << name << ": " << header.status();
