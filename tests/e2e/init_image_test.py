@@ -117,6 +117,13 @@ class InitImageTest(unittest.TestCase):
         text = Image.open(io.BytesIO(self.changed(strength=0.75).data)).text["parameters"]
         self.assertIn(", Denoising strength: 0.75, ", text)
 
+    def test_jpeg_and_webp_say_it_too(self):
+        expected = Image.open(io.BytesIO(self.changed().data)).text["parameters"]
+        for format in (images_pb2.IMAGE_FORMAT_JPEG, images_pb2.IMAGE_FORMAT_WEBP):
+            exif = Image.open(io.BytesIO(self.changed(format=format).data)).getexif()
+            comment = exif.get_ifd(0x8769)[0x9286]
+            self.assertEqual((comment[:8], comment[8:].decode("utf-16-be")), (b"UNICODE\0", expected))
+
     # --- what is refused
 
     def refused(self, fields, **request):

@@ -7,6 +7,8 @@
 
 #include <gtest/gtest.h>
 
+#include "src/image/image_decoder.h"
+
 namespace hotlora {
 namespace {
 
@@ -55,6 +57,20 @@ TEST(EncodeImageTest, JpegAndWebpCarryTheirMarksAndGrowWithQuality) {
     ASSERT_TRUE(low.ok() && high.ok());
     EXPECT_EQ(high->substr(offset, 4), mark);
     EXPECT_LT(low->size(), high->size());
+  }
+}
+
+TEST(EncodeImageTest, JpegAndWebpCarryTheirParametersAsExif) {
+  const RgbImage image = Gradient(8, 8);
+  const std::string utf16("UNICODE\0\0K\0\xE4\0s\0e\0 \xD8\x3D\xDE\x3A", 22);
+  for (const ImageFormat format : {ImageFormat::kJpeg, ImageFormat::kWebp}) {
+    const auto with = EncodeImage(image, format, 90, "K\xC3\xA4se \xF0\x9F\x98\xBA");
+    ASSERT_TRUE(with.ok());
+    EXPECT_NE(with->find(utf16), std::string::npos);
+    const auto decoded = DecodeImage(*with), plain = DecodeImage(*EncodeImage(image, format, 90, ""));
+    ASSERT_TRUE(decoded.ok() && plain.ok()) << decoded.status() << plain.status();
+    EXPECT_EQ(decoded->pixels, plain->pixels);
+    EXPECT_EQ(EncodeImage(image, format, 90, std::string(40'000, 'x'))->find("UNICODE"), std::string::npos);
   }
 }
 
