@@ -27,7 +27,8 @@ set(may_include_src/scheduler
 set(may_include_src/engine
     scheduler admission pipeline adapters sdxl sampling nn weights tensor request metrics base)
 set(may_include_server engine adapters/adapter_info.h request metrics base)
-set(may_include_client base)
+# The client reads adapters where they lie (`adapters inspect`), with what the server reads them with.
+set(may_include_client adapters/adapter_inspection.h sdxl/module_list.h base)
 # The one place that wires the engine to the networks.
 set(may_include_server/main.cc pipeline adapters sdxl tensor)
 
@@ -55,7 +56,9 @@ set(torch_free "^(src/(base|metrics|image|request|admission|scheduler|engine)|se
 set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
     src/adapters/adapter_info.h src/nn/adapter_set.h
-    src/weights/safetensors_file.h src/weights/sgm_names.h src/weights/module_table.h src/tensor/tensor_fwd.h)
+    src/adapters/adapter_inspection.h src/adapters/adapter_metadata.h src/sdxl/module_list.h src/sdxl/sdxl_config.h
+    src/weights/checkpoint_configs.h src/weights/safetensors_file.h src/weights/sgm_names.h src/weights/module_table.h
+    src/tensor/tensor_fwd.h)
 set(torch_free_rule "no LibTorch header in a torch-free module or interface")
 
 # --- The check -------------------------------------------------------------------------------------------------------

@@ -230,6 +230,14 @@ v1::Adapter ToProto(const AdapterInfo& info) {
     message.set_format(CleanText(info.format));
     message.set_rank_max(info.rank_max);
     message.set_in_use(info.in_use);
+    message.set_matched_modules(info.matched_modules);
+  }
+  message.set_architecture(CleanText(info.metadata.architecture));
+  message.set_base_model(CleanText(info.metadata.base_model));
+  message.set_title(CleanText(info.metadata.title));
+  message.set_trigger_phrase(CleanText(info.metadata.trigger_phrase));
+  for (const std::string& tag : info.metadata.tags) {
+    message.add_tags(CleanText(tag));
   }
   for (const std::string& target : info.targets) {
     message.add_targets(CleanText(target));

@@ -9,10 +9,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
+#include "src/adapters/adapter_metadata.h"
 #include "src/adapters/key_suffix.h"
 #include "src/adapters/peft_scaling.h"
 #include "src/adapters/stored_values.h"
 #include "src/base/error_details.h"
+#include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -22,45 +24,32 @@ absl::Status Refuse(absl::string_view reason, absl::string_view message) {
   return MakeError(absl::StatusCode::kFailedPrecondition, reason, message);
 }
 
-absl::string_view NameOf(Component component) {
-  switch (component) {
-    case Component::kTextEncoder:
-      return "text_encoder";
-    case Component::kTextEncoder2:
-      return "text_encoder_2";
-    case Component::kUnet:
-      return "unet";
-  }
-  return "";
-}
+// Of the text that cross-attention reads in other models of the family; SDXL's has 2048 channels.
+constexpr std::pair<int64_t, absl::string_view> kContextWidths[] = {
+    {768, "Stable Diffusion 1"}, {1024, "Stable Diffusion 2"}, {1280, "the SDXL refiner"}};
 
-// At most 512 bytes, cut between characters: names are UTF-8 and must stay so.
-std::string Shortened(const std::string& name) {
-  size_t size = std::min<size_t>(name.size(), 512);
-  while (size < name.size() && size > 0 && (name[size] & 0xC0) == 0x80) {
-    --size;
-  }
-  return name.substr(0, size);
-}
+constexpr absl::string_view kFormats[] = {"dora", "oft", "glora", "lokr", "loha", "locon", "lora", "full", "norm"};
 
 std::string FormatOf(absl::Span<const ParsedDelta> deltas, const ModuleTable& table) {
   std::set<absl::string_view> found;
   for (const ParsedDelta& delta : deltas) {
-    const std::vector<int64_t>& shape = table.modules[delta.module].weight_shape;
+    const std::vector<int64_t>& shape = table.modules[delta.module].shape;
     const bool large_kernel = shape.size() == 4 && (shape[2] > 1 || shape[3] > 1);
-    found.insert(delta.magnitude.has_value()           ? "dora"
-                 : delta.form == DeltaForm::kKronecker ? "lokr"
-                 : delta.form == DeltaForm::kHadamard  ? "loha"
-                 : delta.form == DeltaForm::kFull      ? "full"
-                 : large_kernel                        ? "locon"
-                                                       : "lora");
+    found.insert(delta.magnitude.has_value()             ? "dora"
+                 : delta.form == DeltaForm::kRotation    ? "oft"
+                 : delta.form == DeltaForm::kGeneralized ? "glora"
+                 : delta.form == DeltaForm::kKronecker   ? "lokr"
+                 : delta.form == DeltaForm::kHadamard    ? "loha"
+                 : delta.form == DeltaForm::kFull        ? (shape.size() == 1 ? "norm" : "full")
+                 : large_kernel                          ? "locon"
+                                                         : "lora");
   }
-  for (const absl::string_view format : {"dora", "lokr", "loha", "locon", "lora"}) {
+  for (const absl::string_view format : kFormats) {
     if (found.count(format) > 0) {
       return std::string(format);
     }
   }
-  return "full";
+  return "";
 }
 
 class AdapterParser {
@@ -69,22 +58,24 @@ class AdapterParser {
       : file_(file), keys_(keys), table_(table) {}
 
   absl::Status Parse(const AdapterFileOptions& options) {
+    if (const std::string model = ForeignModelOf(file_.metadata()); !model.empty()) {
+      return Refuse("ADAPTER_MISMATCH", absl::StrCat("adapter is for ", model, ", not for SDXL"));
+    }
     ABSL_RETURN_IF_ERROR(SortKeys());
     ABSL_RETURN_IF_ERROR(CheckUnmatched(options.allow_unmatched_keys));
-    ABSL_RETURN_IF_ERROR(ReadPeftScaling(options));
+    ABSL_RETURN_IF_ERROR(ReadMetadata(options));
     DeltaReader reader(file_, scaling_, faults_);
     for (const auto& [module, keys] : modules_) {
-      ABSL_ASSIGN_OR_RETURN(std::optional<ParsedDelta> delta, reader.Read(module, table_.modules[module], keys));
-      if (delta.has_value()) {
-        deltas_.push_back(*std::move(delta));
-      }
+      ABSL_RETURN_IF_ERROR(reader.Read(table_, module, keys, deltas_));
     }
+    std::sort(deltas_.begin(), deltas_.end(),
+              [](const ParsedDelta& a, const ParsedDelta& b) { return a.module < b.module; });
     if (!faults_.invalid.empty()) {
       return Refuse("ADAPTER_INVALID", absl::StrCat("adapter is not sound: ", faults_.invalid.ToString()));
     }
     if (!faults_.mismatched.empty()) {
       return Refuse("ADAPTER_MISMATCH",
-                    absl::StrCat("adapter does not fit this model: ", faults_.mismatched.ToString(), ForeignHint()));
+                    absl::StrCat(MisfitOr("adapter does not fit this model"), ": ", faults_.mismatched.ToString()));
     }
     return absl::OkStatus();
   }
@@ -96,12 +87,17 @@ class AdapterParser {
       targets.insert(std::string(NameOf(table_.modules[delta.module].component)));
       adapter.rank_max = std::max(adapter.rank_max, static_cast<uint32_t>(delta.rank));
       for (const size_t tensor : delta.Tensors()) {
-        adapter.tensor_bytes += LoadedBytes(adapter.file.tensors()[tensor]);
+        const StoredTensor& stored = adapter.file.tensors()[tensor];
+        const bool becomes_float = delta.form == DeltaForm::kRotation && tensor == delta.first.whole;
+        adapter.tensor_bytes +=
+            becomes_float ? sizeof(float) * stored.bytes() / SizeOf(stored.dtype) : LoadedBytes(stored);
       }
     }
+    adapter.matched_modules = static_cast<uint32_t>(modules_.size());
     adapter.format = FormatOf(adapter.deltas, table_);
     adapter.targets.assign(targets.begin(), targets.end());
     adapter.unmatched_keys = std::move(unmatched_keys_);
+    adapter.metadata = std::move(metadata_);
     return adapter;
   }
 
@@ -115,6 +111,10 @@ class AdapterParser {
       const std::string& key = Tensor(i).name;
       if (const absl::string_view format = UnsupportedFormatOf(key); !format.empty()) {
         unsupported[format].Add(key);
+        continue;
+      }
+      if (absl::EndsWith(key, ".oft_blocks") && Tensor(i).shape.size() == 4) {
+        unsupported["BOFT"].Add(key);
         continue;
       }
       const std::optional<SplitKey> split = SplitAdapterKey(key);
@@ -141,23 +141,51 @@ class AdapterParser {
     return absl::OkStatus();
   }
 
-  std::string ForeignHint() const {
-    for (const size_t index : unmatched_) {
-      if (const absl::string_view model = ForeignModelOf(Tensor(index).name); !model.empty()) {
-        return absl::StrCat("; these are keys of an adapter for ", model);
+  // "adapter is for X, not for SDXL" where keys and shapes tell, else `otherwise`.
+  std::string MisfitOr(absl::string_view otherwise) const {
+    std::string model = ModelOfContext();
+    for (auto index = unmatched_.begin(); index != unmatched_.end() && model.empty(); ++index) {
+      model = std::string(ForeignModelOf(Tensor(*index).name));
+    }
+    return model.empty() ? std::string(otherwise) : absl::StrCat("adapter is for ", model, ", not for SDXL");
+  }
+
+  // Told by the width of the text that cross-attention reads, where it is not this model's.
+  std::string ModelOfContext() const {
+    for (const auto& [module, keys] : modules_) {
+      const AdaptableModule& to_k = table_.modules[module];
+      if (!absl::EndsWith(to_k.path, ".attn2.to_k")) {
+        continue;
+      }
+      for (const KeyPart part : {KeyPart::kDown, KeyPart::kHadaW1B, KeyPart::kDiff}) {
+        const int64_t width = keys[part].has_value() && Tensor(*keys[part]).shape.size() >= 2
+                                  ? Tensor(*keys[part]).shape[1]
+                                  : to_k.shape[1];
+        for (const auto& [foreign, model] : kContextWidths) {
+          if (width == foreign && width != to_k.shape[1]) {
+            return absl::StrCat(model, " (whose text has ", width, " channels)");
+          }
+        }
       }
     }
-    return faults_.foreign_width == 0 ? ""
-                                      : absl::StrCat("; a context of ", faults_.foreign_width,
-                                                     " channels belongs to an adapter for Stable Diffusion ",
-                                                     faults_.foreign_width == 768 ? 1 : 2);
+    return "";
+  }
+
+  // Keys of modules that this model lacks may be passed over where they are allowed and not all of the UNet's.
+  bool MayPassOver() const {
+    return std::any_of(
+               modules_.begin(), modules_.end(),
+               [this](const auto& entry) { return table_.modules[entry.first].component == Component::kUnet; }) ||
+           (!modules_.empty() && std::all_of(unmatched_.begin(), unmatched_.end(), [this](size_t index) {
+             return ForeignModelOf(Tensor(index).name).empty();
+           }));
   }
 
   absl::Status CheckUnmatched(bool allowed) {
     if (file_.tensors().empty()) {
       return Refuse("ADAPTER_INVALID", "adapter has no tensors");
     }
-    if (unmatched_.empty() || (allowed && !modules_.empty())) {
+    if (unmatched_.empty() || (allowed && MayPassOver())) {
       for (const size_t index : unmatched_) {
         if (unmatched_keys_.size() == kMaxListedKeys) {
           unmatched_keys_.push_back(absl::StrCat("and ", unmatched_.size() - kMaxListedKeys, " more"));
@@ -171,13 +199,15 @@ class AdapterParser {
     for (const size_t index : unmatched_) {
       sample.Add(Tensor(index).name);
     }
-    return Refuse("ADAPTER_MISMATCH", absl::StrCat(modules_.empty() ? "adapter has no key" : "adapter has keys",
-                                                   modules_.empty() ? " that names a module of this model: "
-                                                                    : " of modules that this model lacks: ",
-                                                   sample.ToString(), ForeignHint()));
+    return Refuse("ADAPTER_MISMATCH",
+                  absl::StrCat(MisfitOr("adapter does not fit this model"),
+                               modules_.empty() ? ": it has no key that names a module of this model: "
+                                                : ": it has keys of modules that this model lacks: ",
+                               sample.ToString()));
   }
 
-  absl::Status ReadPeftScaling(const AdapterFileOptions& options) {
+  absl::Status ReadMetadata(const AdapterFileOptions& options) {
+    metadata_ = ReadAdapterMetadata(file_.metadata(), options.peft_config.value_or(""));
     const auto metadata = file_.metadata().find("lora_adapter_metadata");
     if (options.peft_config.has_value()) {
       ABSL_ASSIGN_OR_RETURN(scaling_, PeftScaling::FromConfig(*options.peft_config));
@@ -191,6 +221,7 @@ class AdapterParser {
   const KeyMap& keys_;
   const ModuleTable& table_;
   PeftScaling scaling_;
+  AdapterMetadata metadata_;
   std::map<size_t, ModuleKeys> modules_;
   std::vector<size_t> unmatched_;
   std::vector<std::string> unmatched_keys_;
@@ -205,6 +236,16 @@ absl::StatusOr<ParsedAdapter> ParseAdapter(SafetensorsFile file, const KeyMap& k
   AdapterParser parser(file, keys, table);
   ABSL_RETURN_IF_ERROR(parser.Parse(options));
   return std::move(parser).Take(std::move(file));
+}
+
+std::string ContentHash(const SafetensorsFile& file, const std::optional<std::string>& peft_config) {
+  if (!peft_config.has_value()) {
+    return file.sha256();
+  }
+  Sha256 hash;
+  hash.Update(file.sha256().data(), file.sha256().size());
+  hash.Update(peft_config->data(), peft_config->size());
+  return hash.HexDigest();
 }
 
 }  // namespace hotlora

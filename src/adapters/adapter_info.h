@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "src/adapters/adapter_metadata.h"
 #include "src/request/adapter_tier.h"
 
 namespace hotlora {
@@ -32,6 +33,7 @@ struct AdapterInfo {
   std::vector<std::string> targets;
   uint32_t matched_modules = 0;
   std::vector<std::string> unmatched_keys;  // with --allow-unmatched-keys
+  AdapterMetadata metadata;
 };
 
 }  // namespace hotlora

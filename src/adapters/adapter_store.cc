@@ -19,15 +19,12 @@
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
-#include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/weights/safetensors_file.h"
 
 namespace hotlora {
 namespace {
 
-// kohya writes its training tags into the header; a few MiB are common, this is ample.
-constexpr uint64_t kMaxHeaderBytes = uint64_t{32} << 20;
 // How often a file may change under the reader before the request gives up.
 constexpr int kMaxAttempts = 4;
 
@@ -126,16 +123,6 @@ absl::Status FileError(absl::string_view name, const absl::Status& status) {
 absl::Status Named(absl::string_view name, const absl::Status& status) {
   return MakeError(status.code(), absl::StrCat("adapter ", PrintableName(name), ": ", status.message()),
                    GetErrorDetails(status));
-}
-
-std::string ContentHash(const SafetensorsFile& file, const std::optional<std::string>& config) {
-  if (!config.has_value()) {
-    return file.sha256();
-  }
-  Sha256 hash;
-  hash.Update(file.sha256().data(), file.sha256().size());
-  hash.Update(config->data(), config->size());
-  return hash.HexDigest();
 }
 
 class TieredAdapterStore : public AdapterStore {
@@ -359,8 +346,9 @@ class TieredAdapterStore : public AdapterStore {
     info.bytes = parsed->file.file_bytes();
     info.tier = AdapterTier::kHost;
     info.targets = std::move(parsed->targets);
-    info.matched_modules = static_cast<uint32_t>(parsed->deltas.size());
+    info.matched_modules = parsed->matched_modules;
     info.unmatched_keys = std::move(parsed->unmatched_keys);
+    info.metadata = std::move(parsed->metadata);
     return std::make_shared<const HostedAdapter>(std::move(info), version, *std::move(room), std::move(weights));
   }
 
@@ -375,7 +363,7 @@ class TieredAdapterStore : public AdapterStore {
       ABSL_ASSIGN_OR_RETURN(OpenedAdapter opened, directory_.OpenAdapter(name));
       version = opened.version;
       absl::StatusOr<SafetensorsFile> file = SafetensorsFile::ReadDescriptor(
-          opened.weights.number(), options_.host_bytes + kMaxHeaderBytes, kMaxHeaderBytes);
+          opened.weights.number(), options_.host_bytes + kMaxAdapterHeaderBytes, kMaxAdapterHeaderBytes);
       ABSL_ASSIGN_OR_RETURN(const AdapterVersion now, directory_.Find(name));
       if (now == version) {
         if (!file.ok()) {

@@ -4,9 +4,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
 
 #include "src/adapters/adapter_store.h"
+#include "src/adapters/key_suffix.h"
+#include "src/base/error_details.h"
 #include "src/nn/lora_delta.h"
 #include "src/tensor/torch_guard.h"
 
@@ -52,6 +55,23 @@ Kronecker::Factor LoadFactor(const ParsedAdapter& parsed, const ParsedFactor& fr
   return LoadProduct(parsed, from);
 }
 
+// Cayley's map of the skew part Q = B - B^T of the stored blocks, R = (I + Q) (I - Q)^-1, as R - I = 2 Q (I - Q)^-1.
+Rotation LoadRotation(const ParsedAdapter& parsed, const ParsedDelta& from) {
+  const at::Tensor blocks = Load(parsed, *from.first.whole).to(at::kFloat);
+  at::Tensor skew = blocks - blocks.transpose(1, 2);
+  const double norm = at::linalg_vector_norm(skew).item<double>();
+  if (from.constraint > 0.0 && norm > from.constraint) {
+    skew.mul_(from.constraint / norm);
+  }
+  Rotation rotation;
+  const at::Tensor identity = at::eye(skew.size(1), at::kFloat);
+  rotation.turn = at::linalg_solve(identity - skew, skew).mul_(2.0).contiguous();
+  if (from.rescale.has_value()) {
+    rotation.rescale = Load(parsed, *from.rescale).view(-1);
+  }
+  return rotation;
+}
+
 ModuleDelta LoadDelta(const ParsedAdapter& parsed, const ParsedDelta& from) {
   ModuleDelta delta;
   delta.module = from.module;
@@ -65,6 +85,12 @@ ModuleDelta LoadDelta(const ParsedAdapter& parsed, const ParsedDelta& from) {
       break;
     case DeltaForm::kKronecker:
       delta.change = Kronecker{LoadFactor(parsed, from.first), LoadFactor(parsed, from.second)};
+      break;
+    case DeltaForm::kGeneralized:
+      delta.change = GeneralizedLowRank{LoadProduct(parsed, from.first), LoadProduct(parsed, from.second)};
+      break;
+    case DeltaForm::kRotation:
+      delta.change = LoadRotation(parsed, from);
       break;
     case DeltaForm::kFull:
       delta.change = FullDifference{Load(parsed, *from.first.whole)};
@@ -85,6 +111,13 @@ absl::StatusOr<std::shared_ptr<const AdapterWeights>> MakeAdapterWeights(const P
     weights->deltas.reserve(parsed.deltas.size());
     for (const ParsedDelta& from : parsed.deltas) {
       weights->deltas.push_back(LoadDelta(parsed, from));
+      const Rotation* const rotation = std::get_if<Rotation>(&weights->deltas.back().change);
+      if (rotation != nullptr && !at::isfinite(rotation->turn).all().item<bool>()) {
+        return MakeError(
+            absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
+            absl::StrCat("adapter is not sound: ", PrintableName(parsed.file.tensors()[*from.first.whole].name),
+                         " is too large to become a rotation"));
+      }
     }
     return absl::OkStatus();
   });

@@ -39,6 +39,16 @@ std::optional<KeyPart> FirstOf(const ModuleKeys& keys, KeyPart first, KeyPart la
 
 }  // namespace
 
+bool ModuleKeys::SpeaksOfWeight() const {
+  for (size_t i = 0; i < kKeyParts; ++i) {
+    const KeyPart which = static_cast<KeyPart>(i);
+    if (part[i].has_value() && which != KeyPart::kDiffBias && which != KeyPart::kUpBias) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::vector<size_t> ParsedFactor::Tensors() const {
   std::vector<size_t> tensors;
   for (const std::optional<size_t>& tensor : {whole, down, up, mid}) {
@@ -54,25 +64,65 @@ std::vector<size_t> ParsedDelta::Tensors() const {
   for (const size_t tensor : second.Tensors()) {
     tensors.push_back(tensor);
   }
-  if (magnitude.has_value()) {
-    tensors.push_back(*magnitude);
+  for (const std::optional<size_t>& tensor : {rescale, magnitude}) {
+    if (tensor.has_value()) {
+      tensors.push_back(*tensor);
+    }
   }
   return tensors;
 }
 
-absl::StatusOr<std::optional<ParsedDelta>> DeltaReader::Read(size_t index, const AdaptableModule& module,
-                                                             const ModuleKeys& keys) {
+absl::Status DeltaReader::Read(const ModuleTable& table, size_t index, const ModuleKeys& keys,
+                               std::vector<ParsedDelta>& deltas) {
+  const AdaptableModule& module = table.modules[index];
   ParsedDelta delta;
   delta.module = index;
-  if (!ChooseForm(keys, delta) || !CheckValues(delta) || !CheckShapes(module, delta)) {
+  if (keys.SpeaksOfWeight()) {
+    if (!ChooseForm(module, keys, delta) || !CheckValues(delta) || !CheckShapes(module, delta)) {
+      return absl::OkStatus();
+    }
+    if (scaling_.UsesDora(module) && !delta.magnitude.has_value()) {
+      Invalid(absl::StrCat("module \"", module.path, "\" has no magnitude, but use_dora in its PEFT configuration"));
+      return absl::OkStatus();
+    }
+    ABSL_RETURN_IF_ERROR(ReadScale(module, keys, delta));
+    deltas.push_back(delta);
+  }
+  if (keys[KeyPart::kDiffBias].has_value() || keys[KeyPart::kUpBias].has_value()) {
+    if (std::optional<ParsedDelta> bias = ReadBias(table, module, keys, delta); bias.has_value()) {
+      deltas.push_back(*std::move(bias));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::optional<ParsedDelta> DeltaReader::ReadBias(const ModuleTable& table, const AdaptableModule& module,
+                                                 const ModuleKeys& keys, const ParsedDelta& weight) {
+  const bool of_up = keys[KeyPart::kUpBias].has_value();
+  const StoredTensor& tensor = Tensor(of_up ? *keys[KeyPart::kUpBias] : *keys[KeyPart::kDiffBias]);
+  if (of_up && keys[KeyPart::kDiffBias].has_value()) {
+    Invalid(absl::StrCat(PrintableName(tensor.name), " and ", PrintableName(Tensor(*keys[KeyPart::kDiffBias]).name),
+                         " are two changes of one bias"));
     return std::nullopt;
   }
-  if (scaling_.UsesDora(module) && !delta.magnitude.has_value()) {
-    Invalid(absl::StrCat("module \"", module.path, "\" has no magnitude, but use_dora in its PEFT configuration"));
+  if (of_up && (!weight.first.up.has_value() || weight.magnitude.has_value())) {
+    Invalid(absl::StrCat(PrintableName(tensor.name), " belongs to a LoRA without a magnitude, which is not there"));
     return std::nullopt;
   }
-  ABSL_RETURN_IF_ERROR(ReadScale(module, keys, delta));
-  return delta;
+  if (!module.bias.has_value()) {
+    faults_.mismatched.AddPrintable(
+        absl::StrCat(PrintableName(tensor.name), " changes a bias, and module \"", module.path, "\" has none"));
+    return std::nullopt;
+  }
+  ParsedDelta bias;
+  bias.module = *module.bias;
+  bias.form = DeltaForm::kFull;
+  bias.first.whole = of_up ? keys[KeyPart::kUpBias] : keys[KeyPart::kDiffBias];
+  bias.scale = of_up ? weight.scale : 1.0;
+  if (!CheckValues(bias) || !CheckShapes(table.modules[bias.module], bias)) {
+    return std::nullopt;
+  }
+  return bias;
 }
 
 bool DeltaReader::Invalid(std::string what) {
@@ -86,11 +136,13 @@ bool DeltaReader::Mismatched(const AdaptableModule& module, const StoredTensor& 
   return false;
 }
 
-bool DeltaReader::ChooseForm(const ModuleKeys& keys, ParsedDelta& delta) {
+bool DeltaReader::ChooseForm(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta) {
   const std::pair<DeltaForm, std::optional<KeyPart>> forms[] = {
       {DeltaForm::kLowRank, FirstOf(keys, KeyPart::kDown, KeyPart::kMid)},
       {DeltaForm::kHadamard, FirstOf(keys, KeyPart::kHadaW1A, KeyPart::kHadaT2)},
       {DeltaForm::kKronecker, FirstOf(keys, KeyPart::kLokrW1, KeyPart::kLokrT2)},
+      {DeltaForm::kGeneralized, FirstOf(keys, KeyPart::kGloraA1, KeyPart::kGloraBm)},
+      {DeltaForm::kRotation, FirstOf(keys, KeyPart::kOftBlocks, KeyPart::kOftBlocks)},
       {DeltaForm::kFull, FirstOf(keys, KeyPart::kDiff, KeyPart::kDiff)}};
   std::optional<KeyPart> chosen;
   for (const auto& [form, part] : forms) {
@@ -103,12 +155,27 @@ bool DeltaReader::ChooseForm(const ModuleKeys& keys, ParsedDelta& delta) {
       delta.form = form;
     }
   }
+  if (module.shape.size() == 1 && chosen.has_value() && delta.form != DeltaForm::kFull) {
+    return Mismatched(module, Tensor(*keys[*chosen]), "a difference: it is a norm");
+  }
   if (keys[KeyPart::kDoraScale].has_value() && keys[KeyPart::kMagnitudeVector].has_value()) {
     return Invalid(absl::StrCat(PrintableName(Tensor(*keys[KeyPart::kDoraScale]).name), " and ",
                                 PrintableName(Tensor(*keys[KeyPart::kMagnitudeVector]).name), " mean the same"));
   }
   delta.magnitude = keys[KeyPart::kDoraScale].has_value() ? keys[KeyPart::kDoraScale] : keys[KeyPart::kMagnitudeVector];
   delta.magnitude_is_peft = keys[KeyPart::kMagnitudeVector].has_value();
+  for (const KeyPart part : {KeyPart::kDoraScale, KeyPart::kMagnitudeVector}) {
+    if (keys[part].has_value() && (delta.form == DeltaForm::kRotation || module.shape.size() == 1)) {
+      return Invalid(absl::StrCat(PrintableName(Tensor(*keys[part]).name), " is a magnitude where there can be none"));
+    }
+  }
+  if (keys[KeyPart::kRescale].has_value() && delta.form != DeltaForm::kRotation) {
+    return Invalid(absl::StrCat(PrintableName(Tensor(*keys[KeyPart::kRescale]).name), " lacks its oft_blocks"));
+  }
+  return TakeParts(module, keys, delta);
+}
+
+bool DeltaReader::TakeParts(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta) {
   switch (delta.form) {
     case DeltaForm::kLowRank:
       return TakeFactor(keys, {std::nullopt, KeyPart::kDown, KeyPart::kUp, KeyPart::kMid}, delta.first);
@@ -122,11 +189,37 @@ bool DeltaReader::ChooseForm(const ModuleKeys& keys, ParsedDelta& delta) {
     case DeltaForm::kKronecker:
       return TakeFactor(keys, {KeyPart::kLokrW1, KeyPart::kLokrW1B, KeyPart::kLokrW1A, std::nullopt}, delta.first) &&
              TakeFactor(keys, {KeyPart::kLokrW2, KeyPart::kLokrW2B, KeyPart::kLokrW2A, KeyPart::kLokrT2}, delta.second);
+    case DeltaForm::kGeneralized:
+      return TakeGeneralized(module, keys, delta);
+    case DeltaForm::kRotation:
+      delta.first.whole = keys[KeyPart::kOftBlocks];
+      delta.rescale = keys[KeyPart::kRescale];
+      return true;
     case DeltaForm::kFull:
       delta.first.whole = keys[KeyPart::kDiff];
       return true;
   }
   return false;
+}
+
+// LyCORIS has stored GLoRA in two ways: today a1 [in, r], a2 [r, in], b1 [out, r], b2 [r, in], at first a1 [r, in],
+// a2 [in, r], b1 [r, in], b2 [out, r]. Where both would fit, a square of full rank, other programs read the older one.
+bool DeltaReader::TakeGeneralized(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta) {
+  if (!Require(keys, {KeyPart::kGloraA1, KeyPart::kGloraA2, KeyPart::kGloraB1, KeyPart::kGloraB2})) {
+    return false;
+  }
+  const std::vector<int64_t> a1 = Padded(Tensor(*keys[KeyPart::kGloraA1]).shape);
+  const int64_t out = module.shape[0], in = module.shape[1];
+  const bool old = a1[1] == in && (a1[0] != in || out == in);
+  const FactorParts added = old ? FactorParts{std::nullopt, KeyPart::kGloraB1, KeyPart::kGloraB2, KeyPart::kGloraBm}
+                                : FactorParts{std::nullopt, KeyPart::kGloraB2, KeyPart::kGloraB1, KeyPart::kGloraBm};
+  const FactorParts mixed = old ? FactorParts{std::nullopt, KeyPart::kGloraA1, KeyPart::kGloraA2, std::nullopt}
+                                : FactorParts{std::nullopt, KeyPart::kGloraA2, KeyPart::kGloraA1, std::nullopt};
+  if (!TakeFactor(keys, added, delta.first) || !TakeFactor(keys, mixed, delta.second)) {
+    return false;
+  }
+  delta.first.up_transposed = false;  // unlike the Tucker forms of LoHa and LoKr
+  return true;
 }
 
 bool DeltaReader::Require(const ModuleKeys& keys, std::initializer_list<KeyPart> parts) {
@@ -180,8 +273,14 @@ bool DeltaReader::CheckValues(const ParsedDelta& delta) {
 
 // Checks dimensions, then ranks against each other, then everything against the module.
 bool DeltaReader::CheckShapes(const AdaptableModule& module, ParsedDelta& delta) {
-  const std::vector<int64_t> weight = Padded(module.weight_shape);
+  const std::vector<int64_t> weight = Padded(module.shape);
   const WeightShape shape{weight[0], weight[1], weight[2], weight[3]};
+  if (delta.form == DeltaForm::kRotation) {
+    return CheckRotation(module, delta, shape);
+  }
+  if (module.shape.size() == 1) {
+    return Expect(module, Tensor(*delta.first.whole), weight);
+  }
   if (!CheckRanks(delta.first) || !CheckRanks(delta.second)) {
     return false;
   }
@@ -193,19 +292,35 @@ bool DeltaReader::CheckShapes(const AdaptableModule& module, ParsedDelta& delta)
     case DeltaForm::kLowRank:
       return CheckProduct(module, delta.first, shape, /*may_be_flat=*/false);
     case DeltaForm::kHadamard:
-      if (delta.first.rank != delta.second.rank) {
-        return Invalid(absl::StrCat(PrintableName(Tensor(*delta.first.down).name), " has rank ", delta.first.rank,
-                                    " and ", PrintableName(Tensor(*delta.second.down).name), " has ",
-                                    delta.second.rank));
-      }
-      return CheckProduct(module, delta.first, shape, /*may_be_flat=*/true) &&
+      return CheckSameRank(delta) && CheckProduct(module, delta.first, shape, /*may_be_flat=*/true) &&
              CheckProduct(module, delta.second, shape, /*may_be_flat=*/true);
+    case DeltaForm::kGeneralized:
+      return CheckSameRank(delta) && CheckProduct(module, delta.first, shape, /*may_be_flat=*/true) &&
+             CheckProduct(module, delta.second, {shape.in, shape.in, 1, 1}, /*may_be_flat=*/false);
     case DeltaForm::kKronecker:
       return CheckKronecker(module, delta, shape);
-    case DeltaForm::kFull:
+    default:
       return Expect(module, Tensor(*delta.first.whole), weight);
   }
-  return false;
+}
+
+bool DeltaReader::CheckSameRank(const ParsedDelta& delta) {
+  return delta.first.rank == delta.second.rank ||
+         Invalid(absl::StrCat(PrintableName(Tensor(*delta.first.down).name), " has rank ", delta.first.rank, " and ",
+                              PrintableName(Tensor(*delta.second.down).name), " has ", delta.second.rank));
+}
+
+bool DeltaReader::CheckRotation(const AdaptableModule& module, const ParsedDelta& delta, const WeightShape& shape) {
+  const StoredTensor& blocks = Tensor(*delta.first.whole);
+  const std::vector<int64_t>& stored = blocks.shape;
+  if (stored.size() != 3 || stored[1] != stored[2]) {
+    return Invalid(
+        absl::StrCat(PrintableName(blocks.name), " has shape ", ShapeText(stored), ", not [blocks, size, size]"));
+  }
+  if (stored[1] < 1 || shape.out % stored[1] != 0 || stored[0] != shape.out / stored[1]) {
+    return Mismatched(module, blocks, absl::StrCat("blocks of ", shape.out, " outputs together"));
+  }
+  return !delta.rescale.has_value() || Expect(module, Tensor(*delta.rescale), {shape.out, 1, 1, 1});
 }
 
 bool DeltaReader::CheckRanks(ParsedFactor& factor) {
@@ -292,11 +407,8 @@ bool DeltaReader::CheckMagnitude(const AdaptableModule& module, const WeightShap
 // `shape` has four dimensions; a stored tensor without trailing ones is the same.
 bool DeltaReader::Expect(const AdaptableModule& module, const StoredTensor& tensor, const std::vector<int64_t>& shape) {
   const std::vector<int64_t> stored = Padded(tensor.shape);
-  if (stored == shape) {
+  if (stored == shape && tensor.shape.size() <= stored.size()) {
     return true;
-  }
-  if (absl::StrContains(module.path, ".attn2.") && (stored[1] == 768 || stored[1] == 1024)) {
-    faults_.foreign_width = stored[1];
   }
   return Mismatched(module, tensor, ShapeText(shape));
 }
@@ -312,12 +424,24 @@ std::optional<double> DeltaReader::ReadNumber(size_t index) {
   return number;
 }
 
+// kohya and LyCORIS store the bound for one output.
+void DeltaReader::ReadConstraint(const AdaptableModule& module, size_t alpha, ParsedDelta& delta) {
+  const std::optional<double> stored = ReadNumber(alpha);
+  if (stored.has_value() && *stored < 0.0) {
+    Invalid(absl::StrCat(PrintableName(Tensor(alpha).name), " is ", *stored, ", a bound below 0"));
+  }
+  delta.constraint = stored.value_or(0.0) * static_cast<double>(module.shape[0]);
+}
+
 absl::Status DeltaReader::ReadScale(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta) {
   std::optional<double> configured;
   if (delta.form == DeltaForm::kLowRank) {
     ABSL_ASSIGN_OR_RETURN(configured, scaling_.ScaleOf(module, delta.rank));
   }
   std::optional<double> stored;
+  if (keys[KeyPart::kAlpha].has_value() && delta.form == DeltaForm::kRotation) {
+    ReadConstraint(module, *keys[KeyPart::kAlpha], delta);
+  }
   // Trainers of whole factors store a rank such as 100000 here, which is infinite in float16.
   if (keys[KeyPart::kAlpha].has_value() && delta.rank > 0) {
     stored = ReadNumber(*keys[KeyPart::kAlpha]);

@@ -20,7 +20,7 @@
 namespace hotlora {
 
 // The forms of nn/lora_delta.h.
-enum class DeltaForm { kLowRank, kHadamard, kKronecker, kFull };
+enum class DeltaForm { kLowRank, kHadamard, kKronecker, kFull, kGeneralized, kRotation };
 
 // One matrix of a change, as places in the file: whole, or down and up, perhaps with mid.
 struct ParsedFactor {
@@ -33,11 +33,13 @@ struct ParsedFactor {
   std::vector<size_t> Tensors() const;
 };
 
-// One module's change, as places in the file.
+// One parameter's change, as places in the file.
 struct ParsedDelta {
   size_t module = 0;  // index into ModuleTable::modules
   DeltaForm form = DeltaForm::kLowRank;
-  ParsedFactor first, second;  // second for LoHa and LoKr
+  ParsedFactor first, second;  // second for LoHa, LoKr, and GLoRA's mixed inputs; whole blocks of OFT are first
+  std::optional<size_t> rescale;
+  double constraint = 0.0;  // OFT: the most that the norm of all its skew blocks may be; 0: anything
   std::optional<size_t> magnitude;
   bool magnitude_is_peft = false;    // whose spelling always means outputs
   bool magnitude_of_outputs = true;  // else of inputs
@@ -54,12 +56,14 @@ struct ModuleKeys {
 
   const std::optional<size_t>& operator[](KeyPart which) const { return part[static_cast<size_t>(which)]; }
   std::optional<size_t>& operator[](KeyPart which) { return part[static_cast<size_t>(which)]; }
+
+  // Whether anything here is of the weight, and not of the bias alone.
+  bool SpeaksOfWeight() const;
 };
 
 // What is wrong with an adapter, collected over all modules.
 struct DeltaFaults {
   NameSample invalid, mismatched;
-  int64_t foreign_width = 0;  // of another model's text, where a context has that width
 };
 
 // Reads modules one by one; ParseAdapter has the rules. Its arguments outlive it.
@@ -68,9 +72,9 @@ class DeltaReader {
   DeltaReader(const SafetensorsFile& file, const PeftScaling& scaling, DeltaFaults& faults)
       : file_(file), scaling_(scaling), faults_(faults) {}
 
-  // The change of the module, or nothing where `faults` now says what is wrong. An error only where the PEFT
-  // configuration is at fault.
-  absl::StatusOr<std::optional<ParsedDelta>> Read(size_t index, const AdaptableModule& module, const ModuleKeys& keys);
+  // Appends the changes of the module at `index` (of its weight and its bias), or none where `faults` now says what is
+  // wrong. An error only where the PEFT configuration is at fault.
+  absl::Status Read(const ModuleTable& table, size_t index, const ModuleKeys& keys, std::vector<ParsedDelta>& deltas);
 
  private:
   // A module's weight as a convolution's: a linear module has a kernel of 1x1.
@@ -87,7 +91,12 @@ class DeltaReader {
   bool Invalid(std::string what);                                                                         // false
   bool Mismatched(const AdaptableModule& module, const StoredTensor& tensor, const std::string& needed);  // false
 
-  bool ChooseForm(const ModuleKeys& keys, ParsedDelta& delta);
+  // `weight` is the change of the module's weight, empty where there is none.
+  std::optional<ParsedDelta> ReadBias(const ModuleTable& table, const AdaptableModule& module, const ModuleKeys& keys,
+                                      const ParsedDelta& weight);
+  bool ChooseForm(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta);
+  bool TakeParts(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta);
+  bool TakeGeneralized(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta);
   bool TakeFactor(const ModuleKeys& keys, const FactorParts& parts, ParsedFactor& factor);
   bool Require(const ModuleKeys& keys, std::initializer_list<KeyPart> parts);
   bool CheckValues(const ParsedDelta& delta);
@@ -95,10 +104,13 @@ class DeltaReader {
   bool CheckRanks(ParsedFactor& factor);
   bool CheckProduct(const AdaptableModule& module, const ParsedFactor& factor, const WeightShape& shape,
                     bool may_be_flat);
+  bool CheckSameRank(const ParsedDelta& delta);
   bool CheckKronecker(const AdaptableModule& module, ParsedDelta& delta, const WeightShape& shape);
+  bool CheckRotation(const AdaptableModule& module, const ParsedDelta& delta, const WeightShape& shape);
   bool CheckMagnitude(const AdaptableModule& module, const WeightShape& shape, ParsedDelta& delta);
   bool Expect(const AdaptableModule& module, const StoredTensor& tensor, const std::vector<int64_t>& shape);
   std::optional<double> ReadNumber(size_t index);
+  void ReadConstraint(const AdaptableModule& module, size_t alpha, ParsedDelta& delta);
   absl::Status ReadScale(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta);
 
   const SafetensorsFile& file_;

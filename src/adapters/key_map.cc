@@ -77,6 +77,7 @@ std::vector<std::string> UnetSpellings(const std::string& path, const SgmUnetNam
   for (const std::string& name : underscored) {
     spellings.push_back(absl::StrCat("lora_unet_", name));
     spellings.push_back(absl::StrCat("lycoris_", name));
+    spellings.push_back(absl::StrCat("oft_unet_", name));
   }
   return spellings;
 }
@@ -110,6 +111,9 @@ absl::StatusOr<KeyMap> KeyMap::Build(const ModuleTable& table) {
   const SgmUnetNames sgm(table.unet_layers_per_block, UpBlocksWithAttention(table));
   for (size_t index = 0; index < table.modules.size(); ++index) {
     const AdaptableModule& module = table.modules[index];
+    if (module.is_bias) {
+      continue;
+    }
     for (std::string& spelling : module.component == Component::kUnet ? UnetSpellings(module.path, sgm)
                                                                       : TextSpellings(module.path, module.component)) {
       const auto [entry, inserted] = map.modules_.try_emplace(std::move(spelling), index);

@@ -23,7 +23,7 @@ namespace hotlora {
 //   diffusers, PEFT   P, unet.P, base_model.model.P, base_model.model.unet.P,
 //                     unet.base_model.model.P
 //   single files      diffusion_model.SGM(P), model.diffusion_model.SGM(P)
-//   kohya, LyCORIS    lora_unet_ or lycoris_, then under(P) or under(SGM(P))
+//   kohya, LyCORIS    lora_unet_, lycoris_ or oft_unet_, then under(P) or under(SGM(P))
 //   old diffusers     in attention layers `.processor` before to_q, to_k, to_v, to_out;
 //                     `to_out` for `to_out.0`
 // A text encoder's module P, each with and without the leading "text_model.":
@@ -38,7 +38,7 @@ class KeyMap {
   // FailedPrecondition where one spelling would mean two modules, naming all three.
   static absl::StatusOr<KeyMap> Build(const ModuleTable& table);
 
-  // The index of the module in the table, or nothing.
+  // The index of the module's weight in the table, or nothing.
   std::optional<size_t> Find(absl::string_view spelling) const;
 
   // How many spellings there are.

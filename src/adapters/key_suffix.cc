@@ -43,7 +43,20 @@ constexpr std::pair<absl::string_view, KeyPart> kSuffixes[] = {
     {".lokr_w2_a", KeyPart::kLokrW2A},
     {".lokr_w2_b", KeyPart::kLokrW2B},
     {".lokr_t2", KeyPart::kLokrT2},
+    {".a1.weight", KeyPart::kGloraA1},
+    {".a2.weight", KeyPart::kGloraA2},
+    {".b1.weight", KeyPart::kGloraB1},
+    {".b2.weight", KeyPart::kGloraB2},
+    {".bm.weight", KeyPart::kGloraBm},
+    {".oft_blocks", KeyPart::kOftBlocks},
+    {".rescale", KeyPart::kRescale},
     {".diff", KeyPart::kDiff},
+    {".diff_b", KeyPart::kDiffBias},
+    {".w_norm", KeyPart::kDiff},
+    {".b_norm", KeyPart::kDiffBias},
+    {".lora_B.bias", KeyPart::kUpBias},
+    {".lora_B.default.bias", KeyPart::kUpBias},
+    {".lora_up.bias", KeyPart::kUpBias},
     {".dora_scale", KeyPart::kDoraScale},
     {".lora_magnitude_vector", KeyPart::kMagnitudeVector},
     {".lora_magnitude_vector.weight", KeyPart::kMagnitudeVector},
@@ -52,24 +65,18 @@ constexpr std::pair<absl::string_view, KeyPart> kSuffixes[] = {
 };
 
 constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedSuffixes[] = {
-    {".diff_b", "bias deltas"},
-    {".w_norm", "norm difference"},
-    {".b_norm", "norm difference"},
-    {".a1.weight", "GLoRA"},
-    {".a2.weight", "GLoRA"},
-    {".b1.weight", "GLoRA"},
-    {".b2.weight", "GLoRA"},
     {".on_input", "IA3"},
-    {".lora_A.bias", "bias deltas"},
-    {".lora_B.bias", "bias deltas"},
-    {".lora_B.default.bias", "bias deltas"},
-    {".lora_down.bias", "bias deltas"},
-    {".lora_up.bias", "bias deltas"},
+    {".lora_A.bias", "a bias inside LoRA"},
+    {".lora_A.default.bias", "a bias inside LoRA"},
+    {".lora_down.bias", "a bias inside LoRA"},
 };
 
 constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedParts[] = {
-    {".oft_", "OFT"},
     {".boft_", "BOFT"},
+    {".oft_diag", "OFT of early LyCORIS"},
+    {".oft_R", "OFT of PEFT"},
+    {".oft_r", "OFT of early PEFT"},
+    {".oft_s", "OFT of early PEFT"},
     {".ia3_l", "IA3"},
     {".vera_lambda_", "VeRA"},
     {".lora_embedding_", "embedding LoRA"},
@@ -78,9 +85,12 @@ constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedParts[] = 
 
 // By KeyPart.
 constexpr absl::string_view kPartNames[] = {
-    "down",      "up",      "mid",     "hada_w1_a", "hada_w1_b", "hada_w2_a",  "hada_w2_b",
-    "hada_t1",   "hada_t2", "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2",    "lokr_w2_a",
-    "lokr_w2_b", "lokr_t2", "diff",    "alpha",     "scale",     "dora_scale", "lora_magnitude_vector",
+    "down",      "up",         "mid",     "hada_w1_a",  "hada_w1_b",  //
+    "hada_w2_a", "hada_w2_b",  "hada_t1", "hada_t2",    "lokr_w1",    //
+    "lokr_w1_a", "lokr_w1_b",  "lokr_w2", "lokr_w2_a",  "lokr_w2_b",  //
+    "lokr_t2",   "a1",         "a2",      "b1",         "b2",         //
+    "bm",        "oft_blocks", "diff",    "diff_b",     "bias",       //
+    "rescale",   "alpha",      "scale",   "dora_scale", "lora_magnitude_vector",
 };
 static_assert(std::size(kPartNames) == kKeyParts);
 
@@ -90,14 +100,20 @@ constexpr std::pair<absl::string_view, absl::string_view> kForeignParts[] = {
     {"double_blocks", "Flux"},
     {"single_blocks", "Flux"},
     {"joint_blocks", "Stable Diffusion 3"},
+    {"lora_te3_", "Stable Diffusion 3 or Flux"},
     {"transformer.transformer_blocks", "Stable Diffusion 3 or another transformer model"},
+    {"lora_transformer_transformer_blocks", "Stable Diffusion 3 or another transformer model"},
+    {"lora_prior_unet_", "Stable Cascade"},
+    {"diffusion_model.blocks.", "a transformer model such as Wan"},
+    {"diffusion_model.layers.", "a transformer model such as Lumina"},
+    {"down_blocks_3_resnets", "Stable Diffusion 1 or 2"},
+    {"down_blocks.3.resnets", "Stable Diffusion 1 or 2"},
     {"down_blocks_0_attentions", "Stable Diffusion 1 or 2"},
     {"down_blocks.0.attentions", "Stable Diffusion 1 or 2"},
     {"up_blocks_3_attentions", "Stable Diffusion 1 or 2"},
     {"up_blocks.3.attentions", "Stable Diffusion 1 or 2"},
     {"input_blocks_1_1_", "Stable Diffusion 1 or 2"},
     {"output_blocks_11_1_", "Stable Diffusion 1 or 2"},
-    {"lora_te3_", "Stable Diffusion 3"},
 };
 
 }  // namespace

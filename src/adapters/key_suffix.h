@@ -12,7 +12,8 @@
 
 namespace hotlora {
 
-// What a tensor is to its module. LoRA and LoCon, LoHa, LoKr, a full difference; then what goes with any of them.
+// What a tensor is to its module. Changes of the weight: LoRA and LoCon, LoHa, LoKr, GLoRA, OFT, a full difference; of
+// the bias; then what goes with any change of a weight.
 enum class KeyPart {
   kDown,
   kUp,
@@ -30,7 +31,16 @@ enum class KeyPart {
   kLokrW2A,
   kLokrW2B,
   kLokrT2,
+  kGloraA1,
+  kGloraA2,
+  kGloraB1,
+  kGloraB2,
+  kGloraBm,
+  kOftBlocks,
   kDiff,
+  kDiffBias,
+  kUpBias,  // of LoRA's up, which PEFT can have
+  kRescale,
   kAlpha,
   kScale,
   kDoraScale,        // LyCORIS and kohya
@@ -51,7 +61,10 @@ struct SplitKey {
 //   mid       .lora_mid.weight
 //   LoHa      .hada_w1_a, .hada_w1_b, .hada_w2_a, .hada_w2_b, .hada_t1, .hada_t2
 //   LoKr      .lokr_w1 or .lokr_w1_a and .lokr_w1_b; the same with w2; .lokr_t2
-//   full      .diff
+//   GLoRA     .a1.weight, .a2.weight, .b1.weight, .b2.weight, .bm.weight
+//   OFT       .oft_blocks, .rescale
+//   full      .diff, .w_norm; of the bias .diff_b, .b_norm
+//   up bias   .lora_B.bias, .lora_B.default.bias, .lora_up.bias
 //   DoRA      .dora_scale; .lora_magnitude_vector, also with .weight, .default or .default.weight
 //   scalars   .alpha, .scale
 // Nothing where the key ends otherwise.
@@ -60,8 +73,8 @@ std::optional<SplitKey> SplitAdapterKey(absl::string_view key);
 // The part's own word in a key, for messages: "down", "hada_w1_a", ...
 absl::string_view NameOf(KeyPart part);
 
-// The name of the adapter format that hotlora lacks and this key belongs to ("OFT", "GLoRA",
-// "bias deltas", ...); empty where the key belongs to none.
+// The name of the adapter format that hotlora lacks and this key belongs to ("BOFT", "IA3", ...); empty where the key
+// belongs to none.
 absl::string_view UnsupportedFormatOf(absl::string_view key);
 
 // The model family that a key names which SDXL lacks, such as "Flux" or "Stable Diffusion 1 or 2";

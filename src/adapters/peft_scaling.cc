@@ -69,7 +69,7 @@ bool IsSet(const Json& json, const char* key) {
 // Configurations whose adapters are more than scale * up * down, and a magnitude.
 absl::Status CheckPlain(const Json& json) {
   for (const char* const key :
-       {"use_qalora", "lora_bias", "alora_invocation_tokens", "megatron_config", "trainable_token_indices"}) {
+       {"use_qalora", "alora_invocation_tokens", "megatron_config", "trainable_token_indices"}) {
     if (IsSet(json, key)) {
       return Unsupported(key);
     }

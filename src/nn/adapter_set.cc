@@ -1,10 +1,22 @@
 #include "src/nn/adapter_set.h"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 
 namespace hotlora {
+
+void AdapterSet::Add(WeightedAdapter adapter, const std::vector<std::string>& targets) {
+  const size_t on_unet = std::count(targets.begin(), targets.end(), "unet");
+  const auto weight_on = [](double weight, bool changed) { return changed && weight != 0.0 ? weight : 0.0; };  // no -0
+  adapter.weight = weight_on(adapter.weight, on_unet > 0);
+  adapter.text_encoder_weight = weight_on(adapter.text_encoder_weight, targets.size() > on_unet);
+  if (adapter.weight != 0.0 || adapter.text_encoder_weight != 0.0) {
+    adapters.push_back(std::move(adapter));
+  }
+}
 
 std::string AdapterSet::Fingerprint() const {
   std::string fingerprint;

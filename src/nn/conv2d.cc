@@ -38,8 +38,8 @@ at::Tensor MultiplyWindows(const at::Tensor& x, const at::Tensor& weight, const 
 }  // namespace
 
 Conv2d::Conv2d(const ParameterScope& scope, const Conv2dOptions& options)
-    : weight(scope.TakeModuleWeight({options.out, options.in, options.kernel, options.kernel}, true)),
-      bias(scope.Take("bias", {options.out})),
+    : weight(scope.TakeAdaptable("weight", {options.out, options.in, options.kernel, options.kernel})),
+      bias(scope.TakeAdaptable("bias", {options.out})),
       options(options) {}
 
 at::Tensor Conv2d::forward(const at::Tensor& x) const {

@@ -28,7 +28,7 @@ struct Conv2d {
   Conv2d(const ParameterScope& scope, const Conv2dOptions& options);
   at::Tensor forward(const at::Tensor& x) const;
 
-  at::Tensor weight;  // its storage is the module's live weight: adapters rebuild it in place
+  at::Tensor weight;  // their storage is the module's live parameters: adapters rebuild it in place
   at::Tensor bias;
   Conv2dOptions options;
 };

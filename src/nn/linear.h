@@ -27,7 +27,7 @@ struct Linear {
 
   at::Tensor forward(const at::Tensor& x) const;
 
-  // Its storage is the module's live weight (or the modules', one below the other): adapters
+  // Their storage is the module's live parameters (or the modules', one below the other): adapters
   // rebuild it in place.
   at::Tensor weight;
   at::Tensor bias;

@@ -49,28 +49,56 @@ struct Kronecker {
   Factor second;
 };
 
-// dW itself, in the shape of the weight; trailing ones are no difference.
+// GLoRA: dW[o,j,k] = added + sum_i W[o,i,k] mixed[i,j], which mixes inputs as W sees them.
+//
+// Shapes   added that of the weight; mixed [in, in]
+// Source   Chavan et al. 2023, arXiv 2306.07967; LyCORIS modules/glora.py
+struct GeneralizedLowRank {
+  LowRank added;
+  LowRank mixed;
+};
+
+// OFT: the outputs, block by block, are turned and then rescaled,
+//
+//   W'[b * size + m, ...] = rescale[b * size + m] * (W[b * size + m, ...] + sum_n turn[b,n,m] W[b * size + n, ...])
+//
+// and dW = W' - W. turn = R - I with R orthogonal, so it is 0 where nothing turns.
+//
+// Shapes   turn [blocks, size, size], blocks * size = out; rescale [out] or undefined
+// Source   Qiu et al. 2023, arXiv 2306.07280; kohya networks/oft.py, LyCORIS functional/diag_oft.py
+struct Rotation {
+  at::Tensor turn;
+  at::Tensor rescale;
+};
+
+// dW itself, in the shape of the weight, bias or norm; trailing ones are no difference.
 struct FullDifference {
   at::Tensor value;
 };
 
-// The change of one module's weight by one adapter: W + scale * dW, and with a magnitude (DoRA)
+// The change of one parameter by one adapter: W + scale * dW, and with a magnitude (DoRA)
 //
 //   W' = magnitude o V / |V|,   V = W + scale * dW
 //
 // where the norm is of each output's weights, over i and k, or of each input's, over o and k. W is the weight as the
-// adapters before this one left it.
+// adapters before this one left it. Biases and norms change by a full difference alone.
 //
 // Shapes   magnitude [out, 1, 1] for norms of outputs, [1, in, 1] for norms of inputs; undefined without DoRA
 // Source   Liu et al. 2024, arXiv 2402.09353, eq. 5; PEFT tuners/lora/dora.py
 struct ModuleDelta {
   size_t module = 0;  // index into ModuleTable::modules
-  std::variant<LowRank, Hadamard, Kronecker, FullDifference> change;
+  std::variant<LowRank, Hadamard, Kronecker, FullDifference, GeneralizedLowRank, Rotation> change;
   double scale = 1.0;  // alpha / rank of this module; the request's weight comes on top
   at::Tensor magnitude;
 };
 
-// All changes of one adapter, each module at most once, in the order of the module table.
+// Whether dW is a product of two thin matrices whatever W is: of the change's rank, of its square with Hadamard's.
+// What is not can only be merged.
+inline bool HasLowRankForm(const ModuleDelta& delta) {
+  return std::holds_alternative<LowRank>(delta.change) || std::holds_alternative<Hadamard>(delta.change);
+}
+
+// All changes of one adapter, each entry of the module table at most once, in its order.
 // Immutable.
 struct AdapterWeights {
   std::vector<ModuleDelta> deltas;

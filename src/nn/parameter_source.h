@@ -22,19 +22,18 @@ class ParameterSource {
  public:
   virtual ~ParameterSource() = default;
 
-  // Biases, norms and embeddings: what no adapter changes.
+  // Embeddings: what no adapter changes.
   virtual at::Tensor Take(const std::string& name, at::IntArrayRef shape) = 0;
 
-  // The tensor "<module>.weight" of a linear layer ([out, in]) or a convolution ([out, in, height,
-  // width]), which adapters may change in place: its storage stays where it is for as long as the
-  // network lives.
-  virtual at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape, bool has_bias) = 0;
+  // "<module>.weight" or, after it, "<module>.bias" of a linear layer (weight [out, in]), a convolution
+  // ([out, in, height, width]) or a norm ([channels]), which adapters may change in place: its storage
+  // stays where it is for as long as the network lives.
+  virtual at::Tensor TakeAdaptable(const std::string& name, at::IntArrayRef shape) = 0;
 
-  // The weights of several linear layers [out, in] that read the same input, one below the other in
-  // one tensor [modules * out, in], so that one product computes them all. Each is a module of its
-  // own for adapters: its live weight is its rows of the stack.
-  virtual at::Tensor TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape,
-                                        bool has_bias) = 0;
+  // The same for several linear layers of one shape that read the same input, one below the other in one
+  // tensor [names * shape[0], ...], so that one product computes them all. Each is a module of its own for
+  // adapters: its live parameter is its rows of the stack.
+  virtual at::Tensor TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) = 0;
 };
 
 // A place in the checkpoint's tree of names. A cheap value; the source must outlive it.
@@ -49,16 +48,17 @@ class ParameterScope {
   }
 
   at::Tensor Take(std::string_view name, at::IntArrayRef shape) const { return source_->Take(Join(name), shape); }
-  at::Tensor TakeModuleWeight(at::IntArrayRef shape, bool has_bias) const {
-    return source_->TakeModuleWeight(path_, shape, has_bias);
+  at::Tensor TakeAdaptable(std::string_view name, at::IntArrayRef shape) const {
+    return source_->TakeAdaptable(Join(name), shape);
   }
 
-  at::Tensor TakeStackedWeights(const std::vector<std::string>& names, at::IntArrayRef shape, bool has_bias) const {
-    std::vector<std::string> modules;
-    for (const std::string& name : names) {
-      modules.push_back(Join(name));
+  // The parameter `name` of each of the modules.
+  at::Tensor TakeStacked(const std::vector<std::string>& modules, std::string_view name, at::IntArrayRef shape) const {
+    std::vector<std::string> names;
+    for (const std::string& module : modules) {
+      names.push_back(In(module).Join(name));
     }
-    return source_->TakeStackedWeights(modules, shape, has_bias);
+    return source_->TakeStacked(names, shape);
   }
 
   const std::string& path() const { return path_; }

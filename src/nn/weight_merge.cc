@@ -30,10 +30,10 @@ at::Tensor Whole(const Kronecker::Factor& factor, c10::Device device) {
   return factors == nullptr ? AsFloat(std::get<at::Tensor>(factor), device) : Product(*factors, device);
 }
 
-// dW in float32, in a shape that a weight of shape [out, in, ...] can be viewed in.
+// dW in float32, in a shape that the weight can be viewed in.
 struct DenseChange {
-  at::IntArrayRef weight_shape;
-  c10::Device device;
+  const at::Tensor& weight;  // [out, in, ...], or [channels] for a full difference
+  const c10::Device device = weight.device();
 
   at::Tensor operator()(const LowRank& change) const { return Product(change, device); }
 
@@ -44,15 +44,35 @@ struct DenseChange {
   at::Tensor operator()(const Kronecker& change) const {
     const at::Tensor first = Whole(change.first, device);    // [A, B]
     const at::Tensor second = Whole(change.second, device);  // [C, D * k] in some shape
-    const int64_t rows = first.size(0), columns = first.size(1), inner = weight_shape[1] / columns;
+    const int64_t rows = first.size(0), columns = first.size(1), inner = weight.size(1) / columns;
     return first.reshape({rows, 1, columns, 1, 1}) *
            second.reshape({1, second.size(0), 1, inner, -1});  // [A, C, B, D, k]
   }
 
   at::Tensor operator()(const FullDifference& change) const {
-    TORCH_CHECK(change.value.size(0) == weight_shape[0] && change.value.size(1) == weight_shape[1], "difference is ",
-                change.value.sizes(), ", weight ", weight_shape);
-    return AsFloat(change.value, device);
+    TORCH_CHECK(change.value.numel() == weight.numel() && change.value.size(0) == weight.size(0), "difference is ",
+                change.value.sizes(), ", weight ", weight.sizes());
+    return AsFloat(change.value, device).view(weight.sizes());
+  }
+
+  at::Tensor operator()(const GeneralizedLowRank& change) const {
+    const at::Tensor by_kernel = weight.view({weight.size(0), weight.size(1), -1}).transpose(1, 2);  // [out, k, in]
+    const at::Tensor mixed = by_kernel.matmul(AsFloat(change.mixed.up, device))
+                                 .matmul(AsFloat(change.mixed.down, device))
+                                 .transpose(1, 2);  // [out, in, k]
+    return mixed.add(Product(change.added, device).view(mixed.sizes()));
+  }
+
+  at::Tensor operator()(const Rotation& change) const {
+    const at::Tensor turn = AsFloat(change.turn, device);                     // [blocks, size, size]
+    const at::Tensor blocks = weight.view({turn.size(0), turn.size(1), -1});  // [blocks, size, rest]
+    const at::Tensor turned = turn.transpose(1, 2).bmm(blocks).view(weight.sizes());
+    if (!change.rescale.defined()) {
+      return turned;
+    }
+    const at::Tensor rows = weight.view({weight.size(0), -1});  // [out, rest]
+    const at::Tensor rescale = AsFloat(change.rescale, device).view({-1, 1});
+    return turned.view(rows.sizes()).add(rows).mul_(rescale).sub_(rows);
   }
 };
 
@@ -65,7 +85,7 @@ void AddChange(at::Tensor& sum, const ModuleDelta& delta, float factor) {
                 /*alpha=*/factor);
     return;
   }
-  const at::Tensor change = std::visit(DenseChange{sum.sizes(), sum.device()}, delta.change);
+  const at::Tensor change = std::visit(DenseChange{sum}, delta.change);
   sum.view(change.sizes()).add_(change, factor);
 }
 

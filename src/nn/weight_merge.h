@@ -20,12 +20,12 @@ enum class DoraWeighting {
   kInterpolated,  // W + w * (W' - W)
 };
 
-// Rebuilds a module's live weight from its clean base: live = round(clean + sum of weight * dW),
-// summed in float32 in the order given and rounded once to live's dtype. A DoRA maps what the changes before it made of
-// the weight, so it makes the order matter. With no deltas it copies the clean bytes. Writes into live's storage, whose
-// address stays; never adds to what is there. Weight 0 is absent.
+// Rebuilds a live parameter from its clean base: live = round(clean + sum of weight * dW),
+// summed in float32 in the order given and rounded once to live's dtype. DoRA, GLoRA and OFT map what the changes
+// before them made of the weight, so they make the order matter. With no deltas it copies the clean bytes. Writes into
+// live's storage, whose address stays; never adds to what is there. Weight 0 is absent.
 //
-// Shapes   live, clean alike: [out, in] or [out, in, kh, kw]
+// Shapes   live, clean alike: [out, in], [out, in, kh, kw], or [channels] (biases and norms)
 // Dtypes   live: the compute dtype; clean: the checkpoint's stored dtype
 // Threads  the step thread only
 // Errors   throws c10::Error where shapes disagree (a bug: adapters are checked when they are read)

@@ -182,8 +182,9 @@ absl::Status StepScheduler::ApplyAdapters(Run& run) {
   for (const LeasedAdapter& adapter : task.adapters()) {
     const AdapterInfo& info = adapter.lease->info();
     const AcquireReport& report = adapter.lease->report();
-    run.adapters.adapters.push_back(
-        {adapter.lease->weights(), info.content_sha256, adapter.use.weight, adapter.use.text_encoder_weight});
+    run.adapters.Add(
+        {adapter.lease->weights(), info.content_sha256, adapter.use.weight, adapter.use.text_encoder_weight},
+        info.targets);
     task.summary.adapters.push_back({info.name, info.content_sha256, adapter.use.weight, report.tier_found,
                                      info.matched_modules, info.unmatched_keys});
     acquired.lookup_seconds += report.lookup_seconds;

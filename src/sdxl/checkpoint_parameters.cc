@@ -1,5 +1,8 @@
 #include "src/sdxl/checkpoint_parameters.h"
 
+#include <algorithm>
+#include <utility>
+
 #include <ATen/ops/empty.h>
 
 namespace hotlora {
@@ -15,30 +18,44 @@ at::Tensor CheckpointParameters::Take(const std::string& name, at::IntArrayRef s
   return weights_.Take(name, shape).to(device_, dtype_);
 }
 
-at::Tensor CheckpointParameters::TakeModuleWeight(const std::string& module, at::IntArrayRef shape, bool has_bias) {
+at::Tensor CheckpointParameters::TakeAdaptable(const std::string& name, at::IntArrayRef shape) {
   const at::MemoryFormat format = shape.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   const at::Tensor live = at::empty(shape, at::TensorOptions(dtype_).device(device_), format);
-  FillModule(module, has_bias, live);
+  Fill(name, live);
   return live;
 }
 
-at::Tensor CheckpointParameters::TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape,
-                                                    bool has_bias) {
-  const int64_t count = static_cast<int64_t>(modules.size());
-  const at::Tensor stack = at::empty({count * shape[0], shape[1]}, at::TensorOptions(dtype_).device(device_));
-  for (int64_t i = 0; i < count; ++i) {
-    FillModule(modules[i], has_bias, stack.narrow(0, i * shape[0], shape[0]));
+at::Tensor CheckpointParameters::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) {
+  std::vector<int64_t> stacked = shape.vec();
+  stacked[0] *= static_cast<int64_t>(names.size());
+  const at::Tensor stack = at::empty(stacked, at::TensorOptions(dtype_).device(device_));
+  for (size_t i = 0; i < names.size(); ++i) {
+    Fill(names[i], stack.narrow(0, static_cast<int64_t>(i) * shape[0], shape[0]));
   }
   return stack;
 }
 
-void CheckpointParameters::FillModule(const std::string& module, bool has_bias, const at::Tensor& live) {
-  const at::Tensor stored = weights_.Take(module + ".weight", live.sizes());
+void CheckpointParameters::Fill(const std::string& name, const at::Tensor& live) {
+  const at::Tensor stored = weights_.Take(name, live.sizes());
   live.copy_(stored);
   if (modules_ != nullptr) {
-    modules_->table.modules.push_back({component_, module, live.sizes().vec(), has_bias});
+    List(name, live.sizes());
     modules_->weights.push_back({live, stored.to(device_)});
   }
+}
+
+void CheckpointParameters::List(const std::string& name, at::IntArrayRef shape) {
+  std::vector<AdaptableModule>& modules = modules_->table.modules;
+  const size_t dot = name.rfind('.');
+  AdaptableModule entry{component_, name.substr(0, dot), shape.vec(), name.substr(dot) == ".bias"};
+  if (entry.is_bias) {
+    const auto weight = std::find_if(modules.rbegin(), modules.rend(), [&entry](const AdaptableModule& module) {
+      return module.component == entry.component && module.path == entry.path;
+    });
+    TORCH_CHECK(weight != modules.rend(), name, " was taken before its weight");
+    weight->bias = modules.size();
+  }
+  modules.push_back(std::move(entry));
 }
 
 }  // namespace hotlora

@@ -14,18 +14,18 @@
 
 namespace hotlora {
 
-// The two storages of a weight that adapters may change, on one device. Both stay where they are
+// The two storages of a parameter that adapters may change, on one device. Both stay where they are
 // for as long as the model lives.
 struct AdaptableWeight {
-  // What the network computes with, in the compute dtype. A convolution's is channels_last; that of
+  // What the network computes with, in the compute dtype. A convolution's weight is channels_last; that of
   // a linear layer may be some rows of a larger tensor, but is contiguous.
   at::Tensor live;
   // The checkpoint's own bytes in their stored dtype, contiguous; never written after the load.
   at::Tensor clean;
 };
 
-// Collects, while networks are built, the modules that adapters may change, in the order in which
-// they are built. One index means the same module in both.
+// Collects, while networks are built, the parameters that adapters may change, in the order in which
+// they are built. One index means the same parameter in both.
 struct AdaptableModules {
   ModuleTable table;
   std::vector<AdaptableWeight> weights;
@@ -45,12 +45,13 @@ class CheckpointParameters : public ParameterSource {
                        AdaptableModules& modules);
 
   at::Tensor Take(const std::string& name, at::IntArrayRef shape) override;
-  at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape, bool has_bias) override;
-  at::Tensor TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape, bool has_bias) override;
+  at::Tensor TakeAdaptable(const std::string& name, at::IntArrayRef shape) override;
+  at::Tensor TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override;
 
  private:
-  // Fills `live` with the weight of `module` and lists the module.
-  void FillModule(const std::string& module, bool has_bias, const at::Tensor& live);
+  // Fills `live` with the parameter `name` and lists it.
+  void Fill(const std::string& name, const at::Tensor& live);
+  void List(const std::string& name, at::IntArrayRef shape);
 
   ComponentWeights& weights_;
   c10::Device device_;

@@ -340,17 +340,17 @@ void CheckTogether(const SdxlConfig& config, std::vector<std::string>& errors) {
 
 }  // namespace
 
-absl::StatusOr<SdxlConfig> ParseSdxlConfig(const Checkpoint& checkpoint) {
+absl::StatusOr<SdxlConfig> ParseSdxlConfig(const CheckpointConfigs& configs) {
   std::vector<std::string> errors;
   SdxlConfig config;
   config.text_encoder =
-      ParseTextEncoder({"text_encoder/config.json", checkpoint.text_encoder_config, errors}, /*projected=*/false);
+      ParseTextEncoder({"text_encoder/config.json", configs.text_encoder_config, errors}, /*projected=*/false);
   config.text_encoder_2 =
-      ParseTextEncoder({"text_encoder_2/config.json", checkpoint.text_encoder_2_config, errors}, /*projected=*/true);
-  config.unet = ParseUnet({"unet/config.json", checkpoint.unet_config, errors});
-  config.vae = ParseVae({"vae/config.json", checkpoint.vae_config, errors});
+      ParseTextEncoder({"text_encoder_2/config.json", configs.text_encoder_2_config, errors}, /*projected=*/true);
+  config.unet = ParseUnet({"unet/config.json", configs.unet_config, errors});
+  config.vae = ParseVae({"vae/config.json", configs.vae_config, errors});
   config.force_zeros_for_empty_prompt =
-      ConfigReader("model_index.json", checkpoint.model_index, errors).Flag("force_zeros_for_empty_prompt", true);
+      ConfigReader("model_index.json", configs.model_index, errors).Flag("force_zeros_for_empty_prompt", true);
   if (errors.empty()) {
     CheckTogether(config, errors);
   }

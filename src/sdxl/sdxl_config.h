@@ -10,7 +10,7 @@
 
 #include "absl/status/statusor.h"
 
-#include "src/weights/checkpoint.h"
+#include "src/weights/checkpoint_configs.h"
 
 namespace hotlora {
 
@@ -83,12 +83,12 @@ struct SdxlConfig {
   int64_t native_size() const { return unet.sample_size * vae.factor(); }
 };
 
-// Reads the five configs of `checkpoint`. FailedPrecondition (reason MODEL_UNSUPPORTED) lists every
+// Reads the five configs. FailedPrecondition (reason MODEL_UNSUPPORTED) lists every
 // key that is missing, of the wrong type or out of range, and every value that asks for something
 // these networks do not do (another block type, activation, attention or embedding type), each with
 // the file, the key and the value. Keys at their default, null or unknown to us with no bearing on
 // the networks are passed over.
-absl::StatusOr<SdxlConfig> ParseSdxlConfig(const Checkpoint& checkpoint);
+absl::StatusOr<SdxlConfig> ParseSdxlConfig(const CheckpointConfigs& configs);
 
 }  // namespace hotlora
 

@@ -56,12 +56,12 @@ class SdxlModel {
   const VaeEncoder& vae_encoder() const { return *vae_encoder_; }
   const VaeDecoder& vae_decoder() const { return *vae_decoder_; }
 
-  // What adapters may change: every linear layer of both text encoders, every linear layer and
-  // convolution of the UNet; by component (text_encoder, text_encoder_2, unet), inside it in the
-  // order in which the network is built.
+  // What adapters may change: weights and biases of every linear layer and norm of both text encoders, of every
+  // linear layer, convolution and norm of the UNet; by component (text_encoder, text_encoder_2, unet), inside it in
+  // the order in which the network is built.
   const ModuleTable& modules() const { return adaptable_.table; }
 
-  // The weights of modules(), index for index. Tensors are handles: their values may be written
+  // The tensors of modules(), index for index. Tensors are handles: their values may be written
   // through a const model.
   absl::Span<const AdaptableWeight> adaptable_weights() const { return adaptable_.weights; }
 

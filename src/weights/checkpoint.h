@@ -13,7 +13,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include <ATen/core/Tensor.h>
-#include <nlohmann/json.hpp>
+
+#include "src/weights/checkpoint_configs.h"
 
 namespace hotlora {
 
@@ -59,13 +60,6 @@ struct CheckpointSource {
   std::string model;         // diffusers-layout folder, or .safetensors file in SGM names
   std::string model_config;  // diffusers-layout folder whose configs a file gets; empty: those of stock SDXL
   std::string vae;  // another VAE in place of the checkpoint's: diffusers folder or .safetensors file; or empty
-};
-
-struct CheckpointConfigs {
-  nlohmann::json model_index;  // model_index.json
-  nlohmann::json unet_config, vae_config, text_encoder_config, text_encoder_2_config, scheduler_config;
-  // vocab.json, merges.txt, tokenizer_config.json; empty (single files alone): CLIP's own
-  std::string tokenizer_folder, tokenizer_2_folder;
 };
 
 struct Checkpoint : CheckpointConfigs {

@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_WEIGHTS_SDXL_BASE_CONFIGS_H_
 #define HOTLORA_SRC_WEIGHTS_SDXL_BASE_CONFIGS_H_
 
-#include "src/weights/checkpoint.h"
+#include "src/weights/checkpoint_configs.h"
 
 namespace hotlora {
 

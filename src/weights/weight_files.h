@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_WEIGHTS_WEIGHT_FILES_H_
 #define HOTLORA_SRC_WEIGHTS_WEIGHT_FILES_H_
 
-// What both layouts of checkpoints share: JSON files and safetensors files into tensors.
+// What both layouts of checkpoints share: safetensors files into tensors.
 
 #include <string>
 
@@ -13,19 +13,14 @@
 #include <nlohmann/json.hpp>
 
 #include "src/weights/checkpoint.h"
+#include "src/weights/checkpoint_configs.h"
 
 namespace hotlora {
 
 using Tensors = absl::flat_hash_map<std::string, at::Tensor>;
 
-bool IsFile(const std::string& path);
-
 // `status` with "name: " before its message.
 absl::Status Prefixed(absl::string_view name, const absl::Status& status);
-
-// The JSON object in folder/name; `name` is what messages call the file. FailedPrecondition where it is missing, too
-// big or no JSON object.
-absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::string& name);
 
 // Where a stored tensor goes: into `tensors` under `key`; nowhere where `tensors` is null.
 struct TensorPlace {
@@ -41,10 +36,6 @@ absl::StatusOr<std::string> ReadTensors(const std::string& path,
 
 // The key of a text encoder's tensor in transformers' names, with its leading "text_model."; empty where it is dropped.
 std::string TextEncoderKey(const std::string& stored);
-
-// Everything of a checkpoint but weights and hash, from the configs of the diffusers-layout `folder`. Its tokenizer
-// folders are empty where the folder has no tokenizer and `tokenizers_needed` is false.
-absl::StatusOr<CheckpointConfigs> ReadConfigs(const std::string& folder, bool tokenizers_needed);
 
 // One component's weights, and the SHA-256 of its files in the order of their names, each with a newline behind it.
 struct ReadWeights {

@@ -25,6 +25,8 @@ using testing::HasSubstr;
 constexpr char kLinear[] = "lora_unet_input_blocks_4_1_proj_in";
 constexpr char kConv[] = "lora_unet_input_blocks_1_0_in_layers_2";
 constexpr char kShortcut[] = "lora_unet_input_blocks_7_0_skip_connection";
+constexpr char kNorm[] = "lora_unet_input_blocks_4_1_norm";                               // of 32 channels
+constexpr char kNoBias[] = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q";  // linear [32, 32]
 
 class AdapterFileTest : public testing::Test {
  protected:
@@ -54,7 +56,7 @@ class AdapterFileTest : public testing::Test {
     EXPECT_THAT(std::string(status.message()), HasSubstr(text));
   }
 
-  const ModuleTable table_ = MakeModules(TinySdxl());
+  const ModuleTable table_ = TinySdxl();
   const KeyMap keys_ = KeyMap::Build(table_).value();
 };
 
@@ -201,7 +203,6 @@ TEST_F(AdapterFileTest, RefusesPeftConfigurationsThatLie) {
       {R"({"r": 2)", "ADAPTER_INVALID", "JSON"},
       {R"({"r": 2, "use_dora": true})", "ADAPTER_INVALID", "use_dora"},
       {R"({"r": 2, "use_dora": "yes"})", "ADAPTER_INVALID", "use_dora is neither"},
-      {R"({"r": 2, "lora_bias": true})", "ADAPTER_UNSUPPORTED", "lora_bias"},
       {R"({"r": 2, "peft_type": "LOHA"})", "ADAPTER_UNSUPPORTED", "LOHA"},
       {R"({"r": 2, "peft_type": 7})", "ADAPTER_UNSUPPORTED", "peft_type"},
       {R"({"r": 2, "init_lora_weights": "pissa_niter_16"})", "ADAPTER_UNSUPPORTED", "pissa"},
@@ -282,6 +283,43 @@ TEST_F(AdapterFileTest, AcceptsEveryFormOfEveryFormat) {
       {kLinear, {{"diff", {32, 32}}}, "full", 0},
       {kShortcut, {{"diff", {64, 32, 1, 1}}}, "full", 0},
       {kShortcut, {{"diff", {64, 32}}}, "full", 0},
+      {kLinear,
+       {{"a1.weight", {32, 2}}, {"a2.weight", {2, 32}}, {"b1.weight", {32, 2}}, {"b2.weight", {2, 32}}},
+       "glora",
+       2},
+      {kLinear,
+       {{"a1.weight", {2, 32}}, {"a2.weight", {32, 2}}, {"b1.weight", {2, 32}}, {"b2.weight", {32, 2}}},
+       "glora",
+       2},
+      {kShortcut,
+       {{"a1.weight", {32, 2}}, {"a2.weight", {2, 32}}, {"b1.weight", {64, 2}}, {"b2.weight", {2, 32}}},
+       "glora",
+       2},
+      {kShortcut,
+       {{"a1.weight", {2, 32}}, {"a2.weight", {32, 2}}, {"b1.weight", {2, 32}}, {"b2.weight", {64, 2}}},
+       "glora",
+       2},
+      {kConv,
+       {{"a1.weight", {32, 2, 1, 1}},
+        {"a2.weight", {2, 32, 1, 1}},
+        {"b1.weight", {32, 2, 1, 1}},
+        {"b2.weight", {2, 32, 3, 3}}},
+       "glora",
+       2},
+      {kConv,
+       {{"a1.weight", {32, 2}},
+        {"a2.weight", {2, 32}},
+        {"b1.weight", {32, 2}},
+        {"b2.weight", {2, 32}},
+        {"bm.weight", {2, 2, 3, 3}}},
+       "glora",
+       2},
+      {kLinear, {{"oft_blocks", {4, 8, 8}}}, "oft", 0},
+      {kConv, {{"oft_blocks", {4, 8, 8}}, {"rescale", {32, 1, 1, 1}}, {"alpha", {}}}, "oft", 0},
+      {kNorm, {{"w_norm", {32}}}, "norm", 0},
+      {kNorm, {{"b_norm", {32}}}, "norm", 0},
+      {kNorm, {{"diff", {32}}}, "norm", 0},
+      {kLinear, {{"diff_b", {32}}}, "norm", 0},
   };
   for (const auto& [module, parts, format, rank] : cases) {
     const absl::StatusOr<ParsedAdapter> parsed = Parse(WriterOf(module, parts));
@@ -347,7 +385,31 @@ TEST_F(AdapterFileTest, NamesWhatIsWrongWithOtherFormats) {
       {kLinear, {{"diff", {32, 31}}}, "ADAPTER_MISMATCH", "needs [32, 32, 1, 1]"},
       {kLinear, {{"diff", {1024}}}, "ADAPTER_INVALID", "1 dimensions"},
       {kLinear, {{"diff", {32, 32}}, {"lokr_w1", {8, 4}}, {"lokr_w2", {4, 8}}}, "ADAPTER_INVALID", "two changes"},
-      {kLinear, {{"diff", {32, 32}}, {"diff_b", {32}}}, "ADAPTER_UNSUPPORTED", "bias deltas"},
+      {kNoBias, {{"diff", {32, 32}}, {"diff_b", {32}}}, "ADAPTER_MISMATCH", "changes a bias, and module"},
+      {kLinear, {{"diff_b", {31}}}, "ADAPTER_MISMATCH", "needs [32, 1, 1, 1]"},
+      {kLinear, {{"diff_b", {32}}, {"lora_B.bias", {32}}}, "ADAPTER_INVALID", "two changes of one bias"},
+      {kLinear, {{"lora_B.bias", {32}}}, "ADAPTER_INVALID", "belongs to a LoRA"},
+      {kNorm, {{"w_norm", {31}}}, "ADAPTER_MISMATCH", "needs [32, 1, 1, 1]"},
+      {kNorm, {{"w_norm", {32}}, {"diff", {32}}}, "ADAPTER_INVALID", "mean the same"},
+      {kNorm, {{"w_norm", {32}}, {"dora_scale", {32}}}, "ADAPTER_INVALID", "where there can be none"},
+      {kNorm, {{"lora_down.weight", {2, 32}}, {"lora_up.weight", {32, 2}}}, "ADAPTER_MISMATCH", "it is a norm"},
+      {kLinear, {{"a1.weight", {32, 2}}, {"a2.weight", {2, 32}}}, "ADAPTER_INVALID", "lacks its b1 and b2"},
+      {kLinear,
+       {{"a1.weight", {32, 2}}, {"a2.weight", {2, 32}}, {"b1.weight", {32, 3}}, {"b2.weight", {3, 32}}},
+       "ADAPTER_INVALID",
+       "has rank 3"},
+      {kLinear,
+       {{"a1.weight", {31, 2}}, {"a2.weight", {2, 32}}, {"b1.weight", {32, 2}}, {"b2.weight", {2, 32}}},
+       "ADAPTER_MISMATCH",
+       "needs [32, 2, 1, 1]"},
+      {kLinear, {{"oft_blocks", {4, 8, 7}}}, "ADAPTER_INVALID", "not [blocks, size, size]"},
+      {kLinear, {{"oft_blocks", {8, 8, 8}}}, "ADAPTER_MISMATCH", "blocks of 32 outputs together"},
+      {kLinear, {{"oft_blocks", {0, 0, 0}}}, "ADAPTER_MISMATCH", "blocks of 32 outputs together"},
+      {kLinear, {{"oft_blocks", {2, 4, 8, 8}}}, "ADAPTER_UNSUPPORTED", "BOFT"},
+      {kLinear, {{"oft_blocks", {4, 8, 8}}, {"rescale", {31, 1}}}, "ADAPTER_MISMATCH", "needs [32, 1, 1, 1]"},
+      {kLinear, {{"oft_blocks", {4, 8, 8}}, {"dora_scale", {32, 1}}}, "ADAPTER_INVALID", "where there can be none"},
+      {kLinear, {{"diff", {32, 32}}, {"rescale", {32, 1}}}, "ADAPTER_INVALID", "lacks its oft_blocks"},
+      {kLinear, {{"weight", {32}}, {"on_input", {}}}, "ADAPTER_UNSUPPORTED", "IA3"},
       {kLinear, {{"dora_scale", {32, 1}}}, "ADAPTER_INVALID", "lacks its down and up"},
   };
   for (const auto& [module, parts, reason, text] : cases) {
@@ -425,7 +487,43 @@ TEST_F(AdapterFileTest, RefusesUnsoundModules) {
   ExpectRefused(SafetensorsWriter().Add(down, "F8_E4M3", {1, 32}, std::vector<uint8_t>(32, 1)).Add(up, {32, 1}),
                 "ADAPTER_INVALID", "floating-point");
   ExpectRefused(Good().Add(absl::StrCat(kLinear, ".alpha"), {2}), "ADAPTER_INVALID", "one finite number");
-  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".lora_up.bias"), {32}), "ADAPTER_UNSUPPORTED", "bias");
+  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".lora_down.bias"), {2}), "ADAPTER_UNSUPPORTED", "a bias inside LoRA");
+  ExpectRefused(Good().Add(absl::StrCat(kLinear, ".lora_B.bias"), {32}).Add(absl::StrCat(kLinear, ".dora_scale"), {32}),
+                "ADAPTER_INVALID", "without a magnitude");
+}
+
+TEST_F(AdapterFileTest, BiasIsAChangeOfItsOwn) {
+  SafetensorsWriter writer = Good();
+  writer.Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f).Add(absl::StrCat(kLinear, ".lora_B.bias"), {32});
+  writer.Add(absl::StrCat(kConv, ".diff"), {32, 32, 3, 3}).Add(absl::StrCat(kConv, ".diff_b"), {32});
+  const absl::StatusOr<ParsedAdapter> parsed = Parse(writer);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->matched_modules, 2u);
+  ASSERT_EQ(parsed->deltas.size(), 4u);
+  for (size_t i : {0, 2}) {
+    const ParsedDelta& weight = parsed->deltas[i];
+    const ParsedDelta& bias = parsed->deltas[i + 1];
+    EXPECT_EQ(table_.modules[weight.module].bias, std::optional<size_t>(bias.module));
+    EXPECT_TRUE(table_.modules[bias.module].is_bias);
+    // That of LoRA's up has LoRA's scale; a difference has none.
+    EXPECT_EQ(bias.scale, weight.rank > 0 ? 0.5 : 1.0);
+  }
+}
+
+TEST_F(AdapterFileTest, AlphaOfOftIsABoundForOneOutput) {
+  const SafetensorsWriter blocks = WriterOf(kLinear, {{"oft_blocks", {4, 8, 8}}});
+  const auto bound = [&](float alpha) {
+    const absl::StatusOr<ParsedAdapter> parsed =
+        Parse(SafetensorsWriter(blocks).Add(absl::StrCat(kLinear, ".alpha"), {}, alpha));
+    EXPECT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_EQ(parsed->deltas.at(0).scale, 1.0);
+    return parsed->deltas.at(0).constraint;
+  };
+  EXPECT_EQ(bound(0.25f), 8.0);
+  EXPECT_EQ(bound(0.0f), 0.0);
+  EXPECT_EQ(Parse(blocks)->deltas.at(0).constraint, 0.0);
+  ExpectRefused(SafetensorsWriter(blocks).Add(absl::StrCat(kLinear, ".alpha"), {}, -1.0f), "ADAPTER_INVALID",
+                "a bound below 0");
 }
 
 TEST_F(AdapterFileTest, SaysWhatItChanges) {

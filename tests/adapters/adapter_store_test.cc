@@ -89,7 +89,7 @@ class AdapterStoreTest : public testing::Test {
     AdapterStoreOptions options;
     options.directory = folder_.path();
     options.host_bytes = host_bytes;
-    store_ = AdapterStore::Create(options, MakeModules(TinySdxl()), &metrics_, weights_.Maker()).value();
+    store_ = AdapterStore::Create(options, TinySdxl(), &metrics_, weights_.Maker()).value();
   }
 
   void Save(const std::string& name, const SafetensorsWriter& writer) {

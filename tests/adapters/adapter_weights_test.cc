@@ -1,5 +1,6 @@
 #include "src/adapters/adapter_weights.h"
 
+#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -48,6 +49,12 @@ std::vector<at::Tensor> TensorsOf(const ModuleDelta& delta) {
     for (const Kronecker::Factor* factor : {&kronecker->first, &kronecker->second}) {
       std::visit([&](const auto& value) { Append(value, tensors); }, *factor);
     }
+  } else if (const auto* generalized = std::get_if<GeneralizedLowRank>(&delta.change)) {
+    Append(generalized->added, tensors);
+    Append(generalized->mixed, tensors);
+  } else if (const auto* rotation = std::get_if<Rotation>(&delta.change)) {
+    Append(rotation->turn, tensors);
+    Append(rotation->rescale, tensors);
   } else {
     Append(std::get<FullDifference>(delta.change).value, tensors);
   }
@@ -62,7 +69,7 @@ class AdapterWeightsTest : public testing::Test {
     return MakeAdapterWeights(*parsed_).value();
   }
 
-  const ModuleTable table_ = MakeModules(TinySdxl());
+  const ModuleTable table_ = TinySdxl();
   const KeyMap keys_ = KeyMap::Build(table_).value();
   std::unique_ptr<ParsedAdapter> parsed_;
 };
@@ -129,6 +136,58 @@ TEST_F(AdapterWeightsTest, MagnitudeHasTheAxisOfItsNorms) {
     writer.Add("lora_unet_conv_in.dora_scale", shape);
     EXPECT_EQ(Make(writer)->deltas.at(0).magnitude.sizes(), expected);
   }
+}
+
+TEST_F(AdapterWeightsTest, BothLayoutsOfGloraAreOneChange) {
+  SafetensorsWriter today, first;
+  today.Add("lora_unet_conv_in.a1.weight", "F32", {4, 2}, Ramp(8)).Add("lora_unet_conv_in.a2.weight", {2, 4});
+  today.Add("lora_unet_conv_in.b1.weight", {32, 2}).Add("lora_unet_conv_in.b2.weight", {2, 4, 3, 3});
+  const auto now = Make(today);
+  const GeneralizedLowRank& change = std::get<GeneralizedLowRank>(now->deltas.at(0).change);
+  EXPECT_TRUE(at::equal(change.mixed.up, at::arange(8, at::kFloat).div(8).view({4, 2})));
+  EXPECT_EQ(change.mixed.down.sizes(), (std::vector<int64_t>{2, 4}));
+  EXPECT_EQ(change.added.up.sizes(), (std::vector<int64_t>{32, 2}));
+  EXPECT_EQ(change.added.down.sizes(), (std::vector<int64_t>{2, 36}));
+  const std::string linear = "lora_unet_time_embed_0";  // [128, 32]
+  first.Add(linear + ".a1.weight", {2, 32}).Add(linear + ".a2.weight", "F32", {32, 2}, Ramp(64));
+  first.Add(linear + ".b1.weight", {2, 32}).Add(linear + ".b2.weight", {128, 2});
+  const auto then = Make(first);
+  const GeneralizedLowRank& old = std::get<GeneralizedLowRank>(then->deltas.at(0).change);
+  EXPECT_TRUE(at::equal(old.mixed.up, at::arange(64, at::kFloat).div(8).view({32, 2})));
+  EXPECT_EQ(old.mixed.down.sizes(), (std::vector<int64_t>{2, 32}));
+  EXPECT_EQ(old.added.up.sizes(), (std::vector<int64_t>{128, 2}));
+  EXPECT_EQ(old.added.down.sizes(), (std::vector<int64_t>{2, 32}));
+}
+
+TEST_F(AdapterWeightsTest, OftBlocksBecomeRotationsWithinTheirBound) {
+  std::vector<float> values(8 * 4 * 4);
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = std::sin(static_cast<float>(i * i));
+  }
+  const at::Tensor blocks = at::from_blob(values.data(), {8, 4, 4}, at::kFloat).to(at::kDouble);
+  const at::Tensor skew = blocks - blocks.transpose(1, 2), identity = at::eye(4, at::kDouble);
+  for (const float alpha : {0.0f, 0.0625f}) {  // no bound; 2.0 for 32 outputs, below the norm
+    SafetensorsWriter writer;
+    writer.Add("oft_unet_conv_in.oft_blocks", "F32", {8, 4, 4}, values).Add("oft_unet_conv_in.alpha", {}, alpha);
+    const auto weights = Make(writer);
+    const Rotation& rotation = std::get<Rotation>(weights->deltas.at(0).change);
+    const double norm = skew.square().sum().sqrt().item<double>();
+    ASSERT_GT(norm, 2.0);
+    const at::Tensor q = alpha == 0.0f ? skew : skew * (2.0 / norm);
+    const at::Tensor r = (identity + q).bmm(at::inverse(identity - q));
+    EXPECT_LT((rotation.turn.to(at::kDouble) + identity - r).abs().max().item<double>(), 1e-6);
+    const at::Tensor turned = rotation.turn.to(at::kDouble) + identity;
+    EXPECT_LT((turned.bmm(turned.transpose(1, 2)) - identity).abs().max().item<double>(), 1e-5);
+  }
+}
+
+TEST_F(AdapterWeightsTest, BytesCountRotationsAsFloats) {
+  SafetensorsWriter writer;
+  writer.Add("oft_unet_conv_in.oft_blocks", "F16", {8, 4, 4}, std::vector<uint16_t>(128, 0x3C00));
+  writer.Add("oft_unet_conv_in.rescale", "F16", {32, 1, 1, 1}, std::vector<uint16_t>(32, 0x3C00));
+  writer.Add("oft_unet_conv_out.oft_blocks", "F64", {2, 2, 2}, std::vector<double>(8, 0.5));
+  EXPECT_EQ(Make(writer)->deltas.size(), 2u);
+  EXPECT_EQ(parsed_->tensor_bytes, 128 * 4 + 32 * 2 + 8 * 4u);
 }
 
 TEST_F(AdapterWeightsTest, BytesAreExactlyThoseOfTheTensors) {

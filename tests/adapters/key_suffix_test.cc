@@ -27,6 +27,14 @@ TEST(KeySuffixTest, TakesKeysApart) {
       {"lora_unet_x.lokr_w2_b", "lora_unet_x", KeyPart::kLokrW2B},
       {"lora_unet_x.lokr_t2", "lora_unet_x", KeyPart::kLokrT2},
       {"lora_unet_x.diff", "lora_unet_x", KeyPart::kDiff},
+      {"lora_unet_x.diff_b", "lora_unet_x", KeyPart::kDiffBias},
+      {"lora_unet_x.w_norm", "lora_unet_x", KeyPart::kDiff},
+      {"lora_unet_x.b_norm", "lora_unet_x", KeyPart::kDiffBias},
+      {"unet.x.lora_B.bias", "unet.x", KeyPart::kUpBias},
+      {"lora_unet_x.a1.weight", "lora_unet_x", KeyPart::kGloraA1},
+      {"lora_unet_x.bm.weight", "lora_unet_x", KeyPart::kGloraBm},
+      {"oft_unet_x.oft_blocks", "oft_unet_x", KeyPart::kOftBlocks},
+      {"lora_unet_x.rescale", "lora_unet_x", KeyPart::kRescale},
       {"lora_unet_x.dora_scale", "lora_unet_x", KeyPart::kDoraScale},
       {"unet.x.lora_magnitude_vector", "unet.x", KeyPart::kMagnitudeVector},
       {"unet.x.lora_magnitude_vector.default.weight", "unet.x", KeyPart::kMagnitudeVector},
@@ -42,13 +50,14 @@ TEST(KeySuffixTest, TakesKeysApart) {
 }
 
 TEST(KeySuffixTest, NamesFormatsThatAreMissing) {
-  EXPECT_EQ(UnsupportedFormatOf("x.a1.weight"), "GLoRA");
-  EXPECT_EQ(UnsupportedFormatOf("x.w_norm"), "norm difference");
   EXPECT_EQ(UnsupportedFormatOf("x.on_input"), "IA3");
-  EXPECT_EQ(UnsupportedFormatOf("x.lora_B.bias"), "bias deltas");
-  EXPECT_EQ(UnsupportedFormatOf("x.oft_blocks"), "OFT");
-  EXPECT_EQ(UnsupportedFormatOf("x.diff_b"), "bias deltas");
-  for (const char* key : {"x.lora_B.weight", "x.hada_w1_a", "x.lokr_w2", "x.diff", "x.dora_scale"}) {
+  EXPECT_EQ(UnsupportedFormatOf("x.ia3_l"), "IA3");
+  EXPECT_EQ(UnsupportedFormatOf("x.boft_R"), "BOFT");
+  EXPECT_EQ(UnsupportedFormatOf("x.oft_R.weight"), "OFT of PEFT");
+  EXPECT_EQ(UnsupportedFormatOf("x.oft_diag"), "OFT of early LyCORIS");
+  EXPECT_EQ(UnsupportedFormatOf("x.lora_A.bias"), "a bias inside LoRA");
+  for (const char* key : {"x.lora_B.weight", "x.hada_w1_a", "x.lokr_w2", "x.diff", "x.dora_scale", "x.oft_blocks",
+                          "x.a1.weight", "x.w_norm", "x.diff_b", "x.lora_B.bias"}) {
     EXPECT_EQ(UnsupportedFormatOf(key), "") << key;
   }
 }

@@ -34,6 +34,7 @@ class FakeAdapterStore : public AdapterStore {
       info.name = name;
       info.bytes = 100;
       info.content_sha256 = std::string(64, name[0]);
+      info.targets = {"text_encoder", "unet"};
       adapters[name] = info;
     }
     int Leases() {

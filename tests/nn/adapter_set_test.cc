@@ -27,6 +27,19 @@ TEST(AdapterSetTest, FingerprintNamesEveryInput) {
   EXPECT_NE(other.Fingerprint(), print);
 }
 
+TEST(AdapterSetTest, WeightsOnWhatAnAdapterLeavesAloneAreZero) {
+  AdapterSet set;
+  set.Add(Adapter('a', 0.5, 0.25), {"unet"});
+  set.Add(Adapter('b', 0.5, 0.25), {"text_encoder_2"});
+  set.Add(Adapter('c', 0.5, 0.25), {"text_encoder", "unet"});
+  set.Add(Adapter('d', -0.0, 0.25), {"text_encoder", "unet"});
+  set.Add(Adapter('e', 0.0, 0.25), {"unet"});
+  set.Add(Adapter('f', -0.0, -0.0), {"text_encoder", "unet"});
+  const AdapterSet expected = {
+      {Adapter('a', 0.5, 0.0), Adapter('b', 0.0, 0.25), Adapter('c', 0.5, 0.25), Adapter('d', 0.0, 0.25)}};
+  EXPECT_EQ(set.Fingerprint(), expected.Fingerprint());
+}
+
 TEST(AdapterSetTest, FingerprintTellsNeighbouringWeightsApart) {
   const double weight = 0.1;
   const AdapterSet one = {{Adapter('a', weight, 1.0)}};

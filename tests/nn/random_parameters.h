@@ -22,21 +22,23 @@ class RandomParameters : public ParameterSource {
     return taken[name] = at::randn(shape) * 0.3 + 0.5;
   }
 
-  at::Tensor TakeModuleWeight(const std::string& module, at::IntArrayRef shape, bool has_bias) override {
+  at::Tensor TakeAdaptable(const std::string& name, at::IntArrayRef shape) override {
+    if (shape.size() == 1) {
+      return Take(name, shape);
+    }
     at::Tensor weight = at::randn(shape) / std::sqrt(static_cast<double>(at::randn(shape)[0].numel()));
     if (shape.size() == 4) {
       weight = weight.contiguous(at::MemoryFormat::ChannelsLast);
     }
-    return taken[module + ".weight"] = weight;
+    return taken[name] = weight;
   }
 
-  at::Tensor TakeStackedWeights(const std::vector<std::string>& modules, at::IntArrayRef shape,
-                                bool has_bias) override {
-    std::vector<at::Tensor> weights;
-    for (const std::string& module : modules) {
-      weights.push_back(TakeModuleWeight(module, shape, has_bias));
+  at::Tensor TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override {
+    std::vector<at::Tensor> parameters;
+    for (const std::string& name : names) {
+      parameters.push_back(TakeAdaptable(name, shape));
     }
-    return at::cat(weights);
+    return at::cat(parameters);
   }
 
   std::map<std::string, at::Tensor> taken;

@@ -24,13 +24,17 @@ enum class Form {
   kLokrOfProducts,
   kConvolutionLokr,
   kTuckerLokr,
+  kGlora,
+  kConvolutionGlora,
+  kRotation,
+  kConvolutionRotation,
   kFull,
   kFullConvolution,
 };
 
 bool IsLinear(Form form) {
   return form == Form::kLinear || form == Form::kLoha || form == Form::kLokr || form == Form::kLokrOfProducts ||
-         form == Form::kFull;
+         form == Form::kGlora || form == Form::kRotation || form == Form::kFull;
 }
 
 std::vector<int64_t> ShapeOf(Form form) {
@@ -84,6 +88,17 @@ ModuleDelta RandomDelta(Form form, int64_t rank, c10::ScalarType dtype, double s
     case Form::kTuckerLokr:
       delta.change = Kronecker{RandomProduct(6, rank, 2, dtype), RandomProduct(4, rank, 8, dtype, true)};
       break;
+    case Form::kGlora:
+    case Form::kConvolutionGlora:
+      delta.change = GeneralizedLowRank{product(form == Form::kGlora ? 16 : 16 * 9),
+                                        {Random({rank, 16}, dtype, 0.2), Random({16, rank}, dtype, 0.2), {}}};
+      break;
+    case Form::kRotation:
+      delta.change = Rotation{Random({3, 8, 8}, dtype, 0.3), {}};
+      break;
+    case Form::kConvolutionRotation:
+      delta.change = Rotation{Random({6, 4, 4}, dtype, 0.3), Random({24}, dtype)};
+      break;
     default:
       delta.change = FullDifference{Random(ShapeOf(form), dtype)};
       break;
@@ -102,8 +117,22 @@ at::Tensor Dense(const Kronecker::Factor& factor, at::IntArrayRef shape) {
   return factors != nullptr ? Dense(*factors, shape) : std::get<at::Tensor>(factor).to(at::kDouble).reshape(shape);
 }
 
-// The formulas of lora_delta.h in float64, by LibTorch's own einsum and kron.
-at::Tensor DenseChange(Form form, const ModuleDelta& delta) {
+// W with its outputs turned and rescaled, by one matrix of the blocks.
+at::Tensor Turned(const Rotation& rotation, const at::Tensor& weight) {
+  const at::Tensor turn = rotation.turn.to(at::kDouble);
+  std::vector<at::Tensor> blocks;
+  for (int64_t b = 0; b < turn.size(0); ++b) {
+    blocks.push_back(at::eye(turn.size(1), at::kDouble) + turn[b].t());
+  }
+  at::Tensor rows = at::block_diag(blocks).mm(weight.reshape({weight.size(0), -1}));
+  if (rotation.rescale.defined()) {
+    rows = at::diag(rotation.rescale.to(at::kDouble)).mm(rows);
+  }
+  return rows.reshape(weight.sizes());
+}
+
+// The formulas of lora_delta.h in float64, by LibTorch's own einsum and kron. `weight` is the running one.
+at::Tensor DenseChange(Form form, const ModuleDelta& delta, const at::Tensor& weight) {
   const std::vector<int64_t> shape = ShapeOf(form);
   at::Tensor change;
   if (const auto* factors = std::get_if<LowRank>(&delta.change)) {
@@ -115,6 +144,11 @@ at::Tensor DenseChange(Form form, const ModuleDelta& delta) {
     // at::kron fails with what einsum leaves permuted.
     change =
         at::kron(Dense(kronecker->first, {6, 2, 1, 1}), Dense(kronecker->second, {4, 8, kernel, kernel}).contiguous());
+  } else if (const auto* generalized = std::get_if<GeneralizedLowRank>(&delta.change)) {
+    change =
+        Dense(generalized->added, shape) + at::einsum("oi...,ij->oj...", {weight, Dense(generalized->mixed, {16, 16})});
+  } else if (const auto* rotation = std::get_if<Rotation>(&delta.change)) {
+    change = Turned(*rotation, weight) - weight;
   } else {
     change = std::get<FullDifference>(delta.change).value.to(at::kDouble);
   }
@@ -169,7 +203,7 @@ TEST(WeightMergeTest, EqualsTheDenseFormulaRoundedOnce) {
   ForEachCase([](MergeCase& c) {
     at::Tensor expected = c.clean.to(at::kDouble);
     for (const WeightedDelta& delta : c.weighted) {
-      expected = expected + DenseChange(c.form, *delta.delta) * delta.weight;
+      expected = expected + DenseChange(c.form, *delta.delta, expected) * delta.weight;
     }
     MergeWeight(c.live, c.clean, c.weighted);
     const double largest = expected.abs().max().item<double>();
@@ -232,12 +266,13 @@ TEST(WeightMergeTest, DoraMapsTheRunningWeight) {
       const std::vector<int64_t> axis = outputs ? std::vector<int64_t>{24, 1, 1} : std::vector<int64_t>{1, 16, 1};
       c.deltas[1].magnitude = Random(axis, at::kFloat);
       c.weighted[1].weight = 0.6;
-      const at::Tensor first = c.clean.to(at::kDouble) + DenseChange(c.form, c.deltas[0]);
-      const at::Tensor change = DenseChange(c.form, c.deltas[1]);
-      const at::Tensor last = DenseChange(c.form, c.deltas[2]) * 0.3;
-      const at::Tensor scaled = Renormalised(first + 0.6 * change, c.deltas[1].magnitude) + last;
-      const at::Tensor interpolated =
-          first + 0.6 * (Renormalised(first + change, c.deltas[1].magnitude) - first) + last;
+      const at::Tensor clean = c.clean.to(at::kDouble);
+      const at::Tensor first = clean + DenseChange(c.form, c.deltas[0], clean);
+      const at::Tensor change = DenseChange(c.form, c.deltas[1], first);
+      at::Tensor scaled = Renormalised(first + 0.6 * change, c.deltas[1].magnitude);
+      scaled = scaled + DenseChange(c.form, c.deltas[2], scaled) * 0.3;
+      at::Tensor interpolated = first + 0.6 * (Renormalised(first + change, c.deltas[1].magnitude) - first);
+      interpolated = interpolated + DenseChange(c.form, c.deltas[2], interpolated) * 0.3;
       for (const auto& [dora, expected] :
            {std::pair{DoraWeighting::kScaledChange, scaled}, std::pair{DoraWeighting::kInterpolated, interpolated}}) {
         MergeWeight(c.live, c.clean, c.weighted, dora);
@@ -288,10 +323,20 @@ TEST(WeightMergeTest, WritesThroughAnyLayout) {
   EXPECT_TRUE(at::equal(plain, last));
 }
 
+TEST(WeightMergeTest, BiasesAndNormsChangeByADifference) {
+  ModuleDelta delta;
+  delta.change = FullDifference{at::tensor({1.0f, -2.0f, 0.5f})};
+  const at::Tensor clean = at::tensor({0.25f, 1.0f, -1.0f});
+  at::Tensor live = at::empty_like(clean);
+  MergeWeight(live, clean, std::vector<WeightedDelta>{{&delta, -0.5}});
+  EXPECT_TRUE(at::equal(live, at::tensor({-0.25f, 2.0f, -1.25f})));
+  EXPECT_FALSE(HasLowRankForm(delta));
+}
+
 TEST(WeightMergeTest, ThrowsWhereShapesDisagree) {
   at::Tensor live = at::zeros({24, 17});
   EXPECT_THROW(MergeWeight(live, at::zeros({24, 16}), {}), c10::Error);
-  for (const Form form : {Form::kLinear, Form::kTucker, Form::kLoha, Form::kLokr, Form::kFull}) {
+  for (const Form form : {Form::kLinear, Form::kTucker, Form::kLoha, Form::kLokr, Form::kGlora, Form::kFull}) {
     const ModuleDelta other = RandomDelta(form, 3, at::kFloat, 1.0);
     EXPECT_THROW(MergeWeight(live, at::zeros({24, 17}), std::vector<WeightedDelta>{{&other, 1.0}}), c10::Error);
   }

@@ -12,6 +12,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "src/sdxl/module_list.h"
 #include "src/sdxl/weight_checksum.h"
 #include "tests/golden_support.h"
 #include "tests/sdxl/model_fixture.h"
@@ -58,14 +59,14 @@ class CheckpointCopy {
   std::string folder_;
 };
 
-TEST(SdxlModelTest, EveryLinearAndConvolutionIsAdaptable) {
-  // The files are the independent source: weights of two or more dimensions, embeddings apart.
+TEST(SdxlModelTest, EveryParameterButEmbeddingsIsAdaptable) {
+  // The files are the independent source.
   std::set<std::string> expected, actual;
   std::map<std::string, at::Tensor> stored;
   for (const Component component : {Component::kTextEncoder, Component::kTextEncoder2, Component::kUnet}) {
     const std::string file = Folder(component);
     for (const auto& [name, tensor] : LoadTensors(TinyCheckpoint() + "/" + file + ".safetensors")) {
-      if (tensor.dim() >= 2 && name.find("embeddings.") == std::string::npos) {
+      if (name.find("embeddings.") == std::string::npos) {
         expected.insert(file + ":" + name);
       }
       stored[file + ":" + name] = tensor;
@@ -76,17 +77,41 @@ TEST(SdxlModelTest, EveryLinearAndConvolutionIsAdaptable) {
   for (size_t i = 0; i < model.modules().modules.size(); ++i) {
     const AdaptableModule& module = model.modules().modules[i];
     const AdaptableWeight& weight = model.adaptable_weights()[i];
-    const std::string name = std::string(Folder(module.component)) + ":" + module.path;
-    EXPECT_TRUE(actual.insert(name + ".weight").second) << name << " is listed twice";
-    ASSERT_EQ(stored.count(name + ".weight"), 1u) << name;
-    EXPECT_EQ(module.weight_shape, stored.at(name + ".weight").sizes().vec()) << name;
-    EXPECT_EQ(module.has_bias, stored.count(name + ".bias") == 1) << name;
+    const std::string path = std::string(Folder(module.component)) + ":" + module.path;
+    const std::string name = path + (module.is_bias ? ".bias" : ".weight");
+    EXPECT_TRUE(actual.insert(name).second) << name << " is listed twice";
+    ASSERT_EQ(stored.count(name), 1u) << name;
+    EXPECT_EQ(module.shape, stored.at(name).sizes().vec()) << name;
+    EXPECT_EQ(module.bias.has_value(), !module.is_bias && stored.count(path + ".bias") == 1) << name;
     EXPECT_EQ(weight.live.sizes(), weight.clean.sizes()) << name;
     EXPECT_EQ(weight.clean.scalar_type(), at::kHalf) << name;
-    EXPECT_TRUE(at::equal(weight.clean.cpu(), stored.at(name + ".weight"))) << name;
+    EXPECT_TRUE(at::equal(weight.clean.cpu(), stored.at(name))) << name;
     EXPECT_TRUE(at::equal(weight.live, weight.clean.to(at::kFloat))) << name;
   }
   EXPECT_EQ(actual, expected);
+}
+
+TEST(SdxlModelTest, ModuleListIsTheTableOfTheNetworks) {
+  const auto lines = [](const ModuleTable& table) {
+    std::set<std::string> entries;
+    for (const AdaptableModule& module : table.modules) {
+      std::string line = std::string(NameOf(module.component)) + ":" + module.path;
+      line += module.is_bias ? ".bias" : module.bias.has_value() ? ".weight with bias" : ".weight";
+      for (const int64_t size : module.shape) {
+        line += " " + std::to_string(size);
+      }
+      EXPECT_TRUE(entries.insert(line).second) << line;
+      if (module.bias.has_value()) {
+        const AdaptableModule& bias = table.modules.at(*module.bias);
+        EXPECT_TRUE(bias.is_bias && bias.path == module.path && bias.component == module.component) << line;
+      }
+    }
+    return entries;
+  };
+  const absl::StatusOr<ModuleTable> list = ReadModuleList(TinyCheckpoint());
+  ASSERT_TRUE(list.ok()) << list.status();
+  EXPECT_EQ(lines(*list), lines(TinyModel().modules()));
+  EXPECT_EQ(list->unet_layers_per_block, TinyModel().modules().unet_layers_per_block);
 }
 
 TEST(SdxlModelTest, TableGoesByComponentThenNetworkOrder) {
@@ -94,7 +119,7 @@ TEST(SdxlModelTest, TableGoesByComponentThenNetworkOrder) {
   EXPECT_TRUE(std::is_sorted(modules.begin(), modules.end(), [](const AdaptableModule& a, const AdaptableModule& b) {
     return static_cast<int>(a.component) < static_cast<int>(b.component);
   }));
-  EXPECT_EQ(modules.front().path, "text_model.encoder.layers.0.self_attn.q_proj");
+  EXPECT_EQ(modules.front().path, "text_model.encoder.layers.0.layer_norm1");
   EXPECT_EQ(modules.back().path, "conv_out");
   EXPECT_EQ(TinyModel().modules().unet_layers_per_block, 2);
 }
@@ -123,15 +148,18 @@ TEST(SdxlModelTest, EveryLiveWeightIsWhatItsNetworkUses) {
   std::map<Component, at::Tensor> before;
   for (size_t i = 0; i < model.modules().modules.size(); ++i) {
     const AdaptableModule& module = model.modules().modules[i];
-    // SDXL takes the state before the first encoder's last layer.
-    if (module.component == Component::kTextEncoder && module.path.find("layers.2.") != std::string::npos) {
+    // SDXL takes the state before the first encoder's last layer. A key's bias moves all scores of a row alike.
+    const bool unused =
+        module.component == Component::kTextEncoder && (module.path.find("layers.2.") != std::string::npos ||
+                                                        module.path.find("final_layer_norm") != std::string::npos);
+    if (unused || (module.is_bias && module.path.find("k_proj") != std::string::npos)) {
       continue;
     }
     if (before.count(module.component) == 0) {
       before[module.component] = OutputOf(model, module.component);
     }
     at::Tensor live = model.adaptable_weights()[i].live;
-    live.mul_(1.5);
+    live.mul_(1.5).add_(0.25);
     EXPECT_FALSE(at::equal(OutputOf(model, module.component), before[module.component])) << module.path;
     live.copy_(model.adaptable_weights()[i].clean);
   }

@@ -146,11 +146,20 @@ TEST(ProtoMappingTest, NamesFromFilesBecomeUtf8) {
   info.content_sha256 = "ff";
   info.error = "key \xFF";
   info.targets = {"unet"};
+  info.matched_modules = 7;
+  info.metadata.base_model = "sd_xl_base_1.0.safetensors";
+  info.metadata.title = "Neon \xFF";
+  info.metadata.tags = {"night", "rain"};
   info.rank_max = 8;
   const v1::Adapter message = ToProto(info);
   EXPECT_EQ(message.error(), "key ?");
   EXPECT_EQ(message.rank_max(), 8u);
   EXPECT_EQ(message.targets(0), "unet");
+  EXPECT_EQ(message.matched_modules(), 7u);
+  EXPECT_EQ(message.base_model(), "sd_xl_base_1.0.safetensors");
+  EXPECT_EQ(message.title().find('\xFF'), std::string::npos) << "no UTF-8, no string of protobuf";
+  EXPECT_EQ(message.tags_size(), 2);
+  EXPECT_EQ(message.architecture(), "");
 }
 
 TEST(ProtoMappingTest, ProgressCarriesItsPreview) {
