@@ -276,7 +276,7 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
 
   CLI::App* const generate = app.add_subcommand("generate", "paint images");
   AddGenerate(*generate, given, arguments);
-  CLI::App* const adapters = app.add_subcommand("adapters", "list, get, load and unload adapters");
+  CLI::App* const adapters = app.add_subcommand("adapters", "list, get, load, unload and inspect adapters");
   adapters->require_subcommand(1);
   const auto add_command = [&](CLI::App& parent, const char* name, const char* help, Command command) {
     CLI::App* const added = parent.add_subcommand(name, help);
@@ -292,6 +292,12 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
     command->add_option("name", arguments.adapter, "name of the adapter")->required();
   }
   load->add_flag("--pin", arguments.pin, "never evict it");
+  CLI::App* const inspect =
+      add_command(*adapters, "inspect", "say what an adapter on this machine is and whether it fits; needs no server",
+                  Command::kInspectAdapter);
+  inspect->add_option("file", arguments.file, ".safetensors file or PEFT folder")->required();
+  inspect->add_option("--model-config", arguments.model_config,
+                      "diffusers-layout folder whose configs say what the model is; else stock SDXL");
   CLI::App* const sheet =
       add_command(app, "sheet", "put PNG files side by side as one PNG; needs no server", Command::kSheet);
   sheet->add_option("pictures", arguments.pictures, "PNG files of one size, row by row")->required();
@@ -319,7 +325,7 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
       return Bad("no command; they are generate, adapters, sheet, health, info (hotlora --help tells more)");
     }
     if (adapters->parsed() && adapters->get_subcommands().empty()) {
-      return Bad("no command after adapters; they are list, get, load, unload");
+      return Bad("no command after adapters; they are list, get, load, unload, inspect");
     }
     return Bad(error.what());
   }

@@ -27,7 +27,17 @@ struct ConnectionOptions {
   double timeout_seconds = 0;     // 0: none
 };
 
-enum class Command { kGenerate, kListAdapters, kGetAdapter, kLoadAdapter, kUnloadAdapter, kHealth, kInfo, kSheet };
+enum class Command {
+  kGenerate,
+  kListAdapters,
+  kGetAdapter,
+  kLoadAdapter,
+  kUnloadAdapter,
+  kInspectAdapter,
+  kHealth,
+  kInfo,
+  kSheet
+};
 
 struct Arguments {
   Command command = Command::kInfo;
@@ -39,6 +49,8 @@ struct Arguments {
   std::string preview_out;            // kGenerate: file that previews are named after; empty: none
   std::string adapter;                // kGetAdapter, kLoadAdapter, kUnloadAdapter
   bool pin = false;                   // kLoadAdapter
+  std::string file;                   // kInspectAdapter: a .safetensors file or a PEFT folder
+  std::string model_config;           // kInspectAdapter: folder of the model's configs; empty: stock SDXL
   std::vector<std::string> pictures;  // kSheet: PNG files, row by row
   uint32_t columns = 1;               // kSheet
 

@@ -1,6 +1,7 @@
 // hotlora: the command-line client.
 //
-// Exit codes: 0 done, 1 the call failed (or `health`: not serving), 2 the command line is wrong.
+// Exit codes: 0 done, 1 the call failed (`health`: not serving; `adapters inspect`: does not fit), 2 the command line
+// is wrong.
 
 #include <unistd.h>
 
@@ -18,9 +19,12 @@
 #include "client/contact_sheet.h"
 #include "client/error_report.h"
 #include "client/image_client.h"
+#include "client/inspection_report.h"
 #include "client/output_files.h"
 #include "client/progress_display.h"
 #include "client/report.h"
+#include "src/adapters/adapter_inspection.h"
+#include "src/sdxl/module_list.h"
 
 namespace hotlora {
 namespace {
@@ -190,6 +194,24 @@ int Sheet(const Arguments& arguments) {
   return 0;
 }
 
+int Inspect(const Arguments& arguments) {
+  const absl::StatusOr<ModuleTable> table = ReadModuleList(arguments.model_config);
+  if (!table.ok()) {
+    return Fail(arguments.json, table.status(), kExitFailed);
+  }
+  const absl::StatusOr<AdapterInspection> inspection = InspectAdapter(arguments.file, *table);
+  if (!inspection.ok()) {
+    return Fail(arguments.json, inspection.status(), kExitFailed);
+  }
+  const std::string model = arguments.model_config.empty() ? "stock SDXL" : arguments.model_config;
+  if (arguments.json) {
+    PrintJson(InspectionJson(*inspection, arguments.file, model));
+  } else {
+    std::fputs(InspectionText(*inspection, arguments.file, model).c_str(), stdout);
+  }
+  return inspection->verdict.ok() ? 0 : kExitFailed;
+}
+
 int Main(const std::vector<std::string>& words) {
   const auto arguments = ParseArguments(words, [](const char* name) -> std::optional<std::string> {
     const char* const value = std::getenv(name);
@@ -205,6 +227,9 @@ int Main(const std::vector<std::string>& words) {
   }
   if (arguments->command == Command::kSheet) {
     return Sheet(*arguments);
+  }
+  if (arguments->command == Command::kInspectAdapter) {
+    return Inspect(*arguments);
   }
   const auto client = ImageClient::Create(arguments->connection);
   if (!client.ok()) {
@@ -223,6 +248,7 @@ int Main(const std::vector<std::string>& words) {
       return Health(**client, *arguments);
     case Command::kInfo:
       return Info(**client, *arguments);
+    case Command::kInspectAdapter:
     case Command::kSheet:
       break;  // done above, without a server
   }

@@ -1,6 +1,7 @@
 #include "client/report.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -101,8 +102,16 @@ std::string AdapterText(const v1::Adapter& adapter) {
                                   adapter.pinned() ? ", pinned" : "", "\nsize     ", MiB(adapter.bytes()), "\n");
   if (!adapter.content_sha256().empty()) {
     absl::StrAppend(&text, "format   ", adapter.format(), ", rank up to ", adapter.rank_max(), "\nchanges  ",
-                    absl::StrJoin(adapter.targets(), ", "), "\nin use   ", adapter.in_use(), "\nsha256   ",
-                    adapter.content_sha256(), "\n");
+                    absl::StrJoin(adapter.targets(), ", "), ", ", adapter.matched_modules(), " modules\nin use   ",
+                    adapter.in_use(), "\nsha256   ", adapter.content_sha256(), "\n");
+    for (const auto& [label, value] : {std::pair("trained  ", &adapter.base_model()),
+                                       {"for      ", &adapter.architecture()},
+                                       {"title    ", &adapter.title()},
+                                       {"trigger  ", &adapter.trigger_phrase()}}) {
+      if (!value->empty()) {
+        absl::StrAppend(&text, label, *value, "\n");
+      }
+    }
   }
   if (!adapter.error().empty()) {
     absl::StrAppend(&text, "error    ", adapter.error(), "\n");

@@ -152,6 +152,12 @@ TEST(ArgumentsTest, CommandsAndTheirNames) {
     std::vector<std::string> words;
     Command command;
   };
+  const auto inspect = Parse({"adapters", "inspect", "a.safetensors", "--model-config", "model", "--json"});
+  ASSERT_TRUE(inspect.ok()) << inspect.status();
+  EXPECT_EQ(inspect->command, Command::kInspectAdapter);
+  EXPECT_EQ(inspect->file, "a.safetensors");
+  EXPECT_EQ(inspect->model_config, "model");
+  EXPECT_FALSE(Parse({"adapters", "inspect"}).ok());
   const Case cases[] = {{{"adapters", "list"}, Command::kListAdapters},
                         {{"adapters", "get", "x"}, Command::kGetAdapter},
                         {{"adapters", "load", "x", "--pin"}, Command::kLoadAdapter},

@@ -1,6 +1,8 @@
 """The programs' own words: flags, settings, exit codes, what they say when something is wrong, TLS and tokens."""
 
 import contextlib
+import hashlib
+import json
 import os
 import pathlib
 import pty
@@ -9,6 +11,7 @@ import socket
 import subprocess
 import unittest
 
+import numpy
 import safetensors.numpy
 
 import hotlora_server as e2e
@@ -356,6 +359,56 @@ class SecurityTest(unittest.TestCase):
                 result = serve("--model", MODEL, "--listen", "127.0.0.1:0", *words)
                 self.assertEqual(result.returncode, 2, result)
                 self.assertIn(says, result.stderr)
+
+
+class InspectTest(unittest.TestCase):
+    """`adapters inspect` needs no server."""
+
+    def inspect(self, *words):
+        result = e2e.run(e2e.CLIENT, "--json", "adapters", "inspect", *words)
+        return result.returncode, json.loads(result.stdout)
+
+    def test_says_what_fits(self):
+        file = e2e.GOLDEN / "adapters/files/lycoris_loha.safetensors"
+        code, said = self.inspect(file, "--model-config", MODEL)
+        self.assertEqual((code, said["fits"], said["format"]), (0, True, "loha"), said)
+        self.assertEqual(said["content_sha256"], hashlib.sha256(file.read_bytes()).hexdigest())
+        self.assertEqual(said["matched_modules"], sum(said["modules"].values()))
+        self.assertEqual(said["unmatched_keys"], [])
+        text = e2e.run(e2e.CLIENT, "adapters", "inspect", file, "--model-config", MODEL)
+        self.assertEqual(text.returncode, 0, text)
+        self.assertIn("format      loha, rank up to", text.stdout)
+        # It is far too small for stock SDXL.
+        code, said = self.inspect(file)
+        self.assertEqual((code, said["fits"], said["error"]["reason"]), (1, False, "ADAPTER_MISMATCH"), said)
+        self.assertIn("has shape", said["error"]["message"])
+
+    def test_says_which_other_model_an_adapter_is_for(self):
+        folder = e2e.temporary_folder()
+        array = numpy.zeros((4, 768), numpy.float32)
+        cases = [
+            ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": array}, {}, "for Flux"),
+            ({"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight": array}, {}, "for Stable Diffusion 3"),
+            ({"lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight": array,
+              "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_up.weight": array.T.copy()}, {},
+             "for Stable Diffusion 1"),
+            ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": array,
+              "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": numpy.zeros((3072, 4), numpy.float32)},
+             {"ss_base_model_version": "sd_v1"}, "for Stable Diffusion 1 (ss_base_model_version \"sd_v1\")"),
+        ]
+        for number, (tensors, metadata, says) in enumerate(cases):
+            with self.subTest(says):
+                file = folder / f"{number}.safetensors"
+                safetensors.numpy.save_file(tensors, file, metadata or None)
+                code, said = self.inspect(file)
+                self.assertEqual((code, said["error"]["reason"]), (1, "ADAPTER_MISMATCH"), said)
+                self.assertIn(f"adapter is {says}", said["error"]["message"])
+
+    def test_what_cannot_be_read(self):
+        for path in (e2e.GOLDEN / "missing.safetensors", e2e.GOLDEN / "adapters" / "manifest.json"):
+            result = e2e.run(e2e.CLIENT, "adapters", "inspect", path)
+            self.assertEqual((result.returncode, result.stdout), (1, ""), result)
+            self.assertIn(str(path), result.stderr)
 
 
 if __name__ == "__main__":
