@@ -2,13 +2,14 @@
 #define HOTLORA_TESTS_ADAPTERS_SDXL_MODULES_H_
 
 #include "src/sdxl/module_list.h"
+#include "tests/golden_path.h"
 
 namespace hotlora {
 
 inline ModuleTable FullSdxl() { return ReadModuleList("").value(); }
 
 // The model of tests/golden/pipeline.
-inline ModuleTable TinySdxl() { return ReadModuleList(HOTLORA_GOLDEN_DIR "/pipeline").value(); }
+inline ModuleTable TinySdxl() { return ReadModuleList(GoldenPath("pipeline")).value(); }
 
 }  // namespace hotlora
 
