@@ -1,0 +1,34 @@
+"""Pictures of the stock StableDiffusionXLPipeline to compare the server with: golden_pictures.py MODEL ADAPTERS OUT."""
+import json
+import os
+import sys
+
+import diffusers
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from world import STYLES
+
+REQUEST = dict(prompt="a yellow square and a red triangle on a white background", seed=7, steps=20, guidance_scale=5.0)
+CASES = {"none": {}, **{name: {name: 1.0} for name in STYLES}, "mix": {"frame": 1.0, "outline": 0.5}}
+
+if __name__ == "__main__":
+    model, adapters, out = sys.argv[1:]
+    os.makedirs(out, exist_ok=True)
+    pipe = StableDiffusionXLPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    for name, weights in CASES.items():
+        for adapter in weights:
+            pipe.load_lora_weights(adapters, weight_name=adapter + ".safetensors", adapter_name=adapter)
+        if weights:
+            pipe.set_adapters(list(weights), list(weights.values()))
+        picture = pipe(REQUEST["prompt"], num_inference_steps=REQUEST["steps"], guidance_scale=REQUEST["guidance_scale"], height=128,
+                       width=128, generator=torch.Generator().manual_seed(REQUEST["seed"])).images[0]
+        picture.save(os.path.join(out, name + ".png"))
+        pipe.unload_lora_weights()
+    manifest = dict(about="The demo model's pictures, 128x128, by the stock StableDiffusionXLPipeline in float32.",
+                    reference=f"diffusers {diffusers.__version__}, torch {torch.__version__.split('+')[0]}", request=REQUEST, cases=CASES,
+                    largest_difference=2)
+    with open(os.path.join(out, "manifest.json"), "w") as file:
+        json.dump(manifest, file, indent=1)
+        file.write("\n")
