@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly PROMPT="a large red circle on a blue background"
+readonly PROMPT="a large red circle on a yellow background"  # the first of paint_sheets.sh
 readonly OUT=out/demo
 readonly BIN=build/release/bin
 serve=false
@@ -67,32 +67,6 @@ start_server() {
   metrics_port=$(sed 's/.*"metrics_port": *\([0-9]*\).*/\1/' "$OUT/ready.json")
 }
 
-# run COMMAND...: prints the command as one would type it, then runs it.
-run() {
-  local word
-  printf '$'
-  for word in "$@"; do
-    case $word in
-      *' '*) printf ' "%s"' "$word" ;;
-      *) printf ' %s' "$word" ;;
-    esac
-  done
-  printf '\n'
-  "$@"
-}
-
-# generate FILE [ADAPTER...]
-generate() {
-  local file=$1 adapter
-  shift
-  local adapters=()
-  for adapter in "$@"; do
-    adapters+=(--adapter "$adapter")
-  done
-  run "$BIN/hotlora" --server "127.0.0.1:$grpc_port" generate "$PROMPT" --seed 7 --steps 20 \
-    ${adapters[@]+"${adapters[@]}"} --out "$OUT/$file"
-}
-
 print_metrics() {
   exec 3<>"/dev/tcp/127.0.0.1/$metrics_port"
   printf 'GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3
@@ -116,16 +90,13 @@ if "$serve"; then
 fi
 
 start_server 127.0.0.1:0 127.0.0.1:0
-say "images: one prompt and seed, other adapters each time"
-generate 1-none.png
-generate 2-outline.png outline
-generate 3-night.png night
-generate 4-outline-and-night.png outline night
-generate 5-none-again.png
-cmp "$OUT/1-none.png" "$OUT/5-none-again.png" || fail "the base model's image changed after the adapters"
-say "1-none.png and 5-none-again.png are equal byte for byte: the adapters left nothing behind"
+say "images: rows are prompts; columns: no adapter, outline, night, stripes, frame, outline at 0.5, frame and outline"
+deploy/demo/paint_sheets.sh "127.0.0.1:$grpc_port" "$OUT" adapters
+"$BIN/hotlora" --server "127.0.0.1:$grpc_port" generate "$PROMPT" --seed 7 --steps 20 --out "$OUT/again.png" >/dev/null
+cmp "$OUT/adapters/1-1.png" "$OUT/again.png" || fail "the base model's image changed after the adapters"
+say "adapters/1-1.png and again.png are equal byte for byte: the adapters left nothing behind"
 say "metrics, an excerpt (all of them in $OUT/metrics.txt)"
 print_metrics
 stop_server
-say "done; the images are in $PWD/$OUT:"
-ls -1 "$OUT"/*.png
+say "done; all images side by side: $PWD/$OUT/adapters.png"
+say "one by one: $PWD/$OUT/adapters/ROW-COLUMN.png"

@@ -29,7 +29,7 @@ SERVER = BIN / "hotlora-server"
 CLIENT = BIN / "hotlora"
 
 DEMO = SOURCE / "deploy/demo/model"
-DEMO_ADAPTERS = SOURCE / "deploy/demo/adapters"  # outline, night
+ALL_DEMO_ADAPTERS = SOURCE / "deploy/demo/adapters"
 GOLDEN = SOURCE / "tests/golden"
 
 # For whatever must happen at all; no test measures it. Sanitizer builds on busy machines are slow.
@@ -318,6 +318,9 @@ def copy_adapters(*sources):
         for file in sorted(source.iterdir()) if source.is_dir() else [source]:
             shutil.copyfile(file, folder / file.name)
     return folder
+
+
+DEMO_ADAPTERS = copy_adapters(*(ALL_DEMO_ADAPTERS / f"{name}.safetensors" for name in ("night", "outline")))
 
 
 @contextlib.contextmanager

@@ -92,8 +92,8 @@ IMAGES = "hotlora_images_total"
 ALLOCATED = "hotlora_device_memory_allocated_bytes"
 RESERVED = "hotlora_device_memory_reserved_bytes"
 
-# Holds outline (0.63 MB of tensors) or night (0.32 MB), never both.
-HOST_BYTES = 800_000
+# Holds outline (0.82 MB of tensors) or night (0.32 MB), never both.
+HOST_BYTES = 1_000_000
 MAX_QUEUE = 1
 STEPS = 3
 

@@ -1,0 +1,193 @@
+"""The demo model draws what the prompt says and its LoRAs do what their names say, through the server, judged by pixels.
+
+demo_model_test.py [--prompt-seed N]: other held-out prompts.
+"""
+
+import io
+import json
+import random
+import shutil
+import sys
+import unittest
+
+import numpy as np
+import safetensors.numpy
+from PIL import Image
+
+import hotlora_server as e2e
+from hotlora_server import images_pb2
+
+sys.path.insert(0, str(e2e.SOURCE / "deploy/demo/train"))
+import scene_reader  # noqa: E402
+import world  # noqa: E402
+
+PROMPT_SEED = 2026
+STEPS = 20
+GOLDEN = e2e.GOLDEN / "demo"
+
+
+def request(prompt, seed, *adapters):
+    return images_pb2.GenerateImagesRequest(prompt=prompt, seed=seed, steps=STEPS, adapters=e2e.adapter_refs(*adapters))
+
+
+def pixels_of(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def right(pictures, scenes):
+    """How many pictures show their scene: every shape, colour, place and the background."""
+    return sum(scene_reader.read_scene(p) == scene_reader.expected(s) for p, s in zip(pictures, scenes))
+
+
+class FilesTest(unittest.TestCase):
+    def test_small_and_float16(self):
+        files = [file for file in (e2e.SOURCE / "deploy/demo").rglob("*") if file.is_file() and not file.is_symlink()]
+        self.assertLessEqual(sum(file.stat().st_size for file in files), 24_000_000)
+        weights = [file for file in files if file.suffix == ".safetensors"]
+        self.assertEqual(len(weights), 8)
+        for file in weights:
+            kinds = {value.dtype for value in safetensors.numpy.load_file(file).values()}
+            self.assertEqual(kinds, {np.dtype(np.float16)}, file)
+
+
+class PromptTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.prompts = world.held_out_prompts(PROMPT_SEED)
+        cls.scenes = [scene for scene, _ in cls.prompts]
+        server = e2e.Server("--dtype", "float32")
+        cls.pictures = [pixels_of(server.caller.image(request(text, 100 + n))) for n, (_, text) in enumerate(cls.prompts)]
+        server.stop()
+
+    def test_reader_reads_perfect_pictures(self):
+        r = random.Random(5)
+        scenes = [world.draw_scene(r) for _ in range(40)]
+        self.assertGreaterEqual(right([world.draw(s, r) for s in scenes], scenes), 39)
+
+    def test_held_out_prompts_come_out_right(self):
+        self.assertEqual(sum(scene["kind"] in world.PAIRS for scene in self.scenes), 6)
+        wrong = [
+            f"{text}: {scene_reader.read_scene(picture)}"
+            for (scene, text), picture in zip(self.prompts, self.pictures)
+            if scene_reader.read_scene(picture) != scene_reader.expected(scene)
+        ]
+        print(f"{16 - len(wrong)} of 16 right with prompt seed {PROMPT_SEED}", *wrong, sep="\n  ")
+        self.assertLessEqual(len(wrong), 3, wrong)
+
+    def test_reader_fails_shuffled_prompts(self):
+        self.assertLessEqual(right(self.pictures, self.scenes[5:] + self.scenes[:5]), 1)
+
+    def test_reader_fails_an_untrained_model(self):
+        folder = e2e.temporary_folder() / "model"
+        shutil.copytree(e2e.DEMO, folder)
+        file = folder / "unet/diffusion_pytorch_model.safetensors"
+        generator = np.random.default_rng(1)
+        tensors = {k: generator.permutation(v.ravel()).reshape(v.shape) for k, v in safetensors.numpy.load_file(file).items()}
+        safetensors.numpy.save_file(tensors, file)
+        server = e2e.Server("--dtype", "float32", model=folder)
+        pictures = [pixels_of(server.caller.image(request(text, 100 + n))) for n, (_, text) in enumerate(self.prompts)]
+        server.stop()
+        self.assertLessEqual(right(pictures, self.scenes), 1)
+
+
+def luminance(pixels):
+    return pixels.astype(float) @ [0.299, 0.587, 0.114]
+
+
+def night(pixels):
+    """How dark the picture is, 0 to 255."""
+    return 255 - luminance(pixels).mean()
+
+
+def frame(pixels):
+    """How much the border differs from the picture just inside it."""
+    light = luminance(pixels)
+    outer = np.concatenate([light[:8].ravel(), light[-8:].ravel()])
+    inner = np.concatenate([light[20:24, 20:108].ravel(), light[-24:-20, 20:108].ravel()])
+    return abs(np.median(outer) - np.median(inner))
+
+
+def stripes(pixels):
+    """How much bands of sixteen rows differ from the bands between them, at the picture's left and right margins."""
+    rows = luminance(pixels)[:, [*range(2, 12), *range(116, 126)]].mean(1).reshape(8, 16).mean(1)
+    return abs(rows[::2].mean() - rows[1::2].mean())
+
+
+def outline(pixels):
+    """How much there is of nearly black inside the border; the prompts name only bright colours."""
+    return np.clip(90 - luminance(pixels)[24:-24, 24:-24], 0, None).mean()
+
+
+MEASURES = dict(night=night, frame=frame, stripes=stripes, outline=outline)
+BRIGHT = ["a large red circle on a yellow background", "a yellow square and a red triangle on a white background",
+          "an orange star on a white background"]
+
+
+class AdapterTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = e2e.Server("--dtype", "float32", adapters=e2e.ALL_DEMO_ADAPTERS)
+        cls.painted = {}
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.stop()
+
+    def images(self, *adapters):
+        return [self.server.caller.image(request(text, 7 + n, *adapters)) for n, text in enumerate(BRIGHT)]
+
+    def measure(self, name, *adapters):
+        """The mean of a measure over the pictures with these adapters, which are painted once."""
+        if adapters not in self.painted:
+            self.painted[adapters] = [pixels_of(png) for png in self.images(*adapters)]
+        return float(np.mean([MEASURES[name](pixels) for pixels in self.painted[adapters]]))
+
+    def test_four_formats(self):
+        listed = {}
+        for name in MEASURES:
+            self.server.caller.generate(request(BRIGHT[0], 7, name))
+            listed[name] = self.server.caller.adapters.GetAdapter(e2e.adapters_pb2.GetAdapterRequest(name=name)).format
+        self.assertEqual(listed, dict(night="lora", frame="lora", stripes="lora", outline="locon"))
+
+    def test_each_effect_grades_with_its_weight_and_leaves_nothing(self):
+        base = self.images()
+        for name in MEASURES:
+            with self.subTest(name):
+                none, half, full = self.measure(name), self.measure(name, (name, 0.5)), self.measure(name, name)
+                print(f"{name}: none {none:.1f}, 0.5 {half:.1f}, 1.0 {full:.1f}")
+                self.assertGreater(full - none, 6)
+                self.assertGreater(half - none, 0.15 * (full - none))
+                self.assertLess(half - none, 0.85 * (full - none))
+                self.assertEqual(self.images((name, 0.0)), base)
+                self.assertEqual(self.images(), base)
+
+    def test_both_show_in_a_mix(self):
+        for name in ("frame", "outline"):
+            with self.subTest(name):
+                none, full = self.measure(name), self.measure(name, name)
+                self.assertGreater(self.measure(name, "frame", "outline") - none, 0.4 * (full - none))
+
+
+class DiffusersTest(unittest.TestCase):
+    """tests/golden/demo: pictures of the stock StableDiffusionXLPipeline from the same folder, same prompt and seed."""
+
+    def test_same_pictures(self):
+        manifest = json.loads((GOLDEN / "manifest.json").read_text())
+        self.assertEqual(sorted(manifest["cases"]), sorted(["none", *MEASURES, "mix"]))
+        server = e2e.Server("--dtype", "float32", adapters=e2e.ALL_DEMO_ADAPTERS)
+        for name, weights in manifest["cases"].items():
+            with self.subTest(name):
+                wanted = images_pb2.GenerateImagesRequest(**manifest["request"], adapters=e2e.adapter_refs(*weights.items()))
+                ours = pixels_of(server.caller.image(wanted)).astype(int)
+                worst = np.abs(ours - np.asarray(Image.open(GOLDEN / f"{name}.png")).astype(int)).max()
+                print(f"{name}: largest difference {worst} of 255")
+                self.assertLessEqual(worst, manifest["largest_difference"])
+        server.stop()
+
+
+if __name__ == "__main__":
+    if "--prompt-seed" in sys.argv:
+        at = sys.argv.index("--prompt-seed")
+        PROMPT_SEED = int(sys.argv[at + 1])
+        del sys.argv[at : at + 2]
+    unittest.main(verbosity=2)
