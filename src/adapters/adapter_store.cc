@@ -314,6 +314,11 @@ class TieredAdapterStore : public AdapterStore {
       }
       flights_.erase(name);
     }
+    if (metrics_ != nullptr) {
+      const bool ok = flight.result.ok();
+      metrics_->CountAdapterLoad(ok ? "" : GetErrorDetails(flight.result.status()).reason,
+                                 ok ? (*flight.result)->info.bytes : 0);
+    }
     flight.done.Notify();
   }
 

@@ -1,5 +1,8 @@
 #include "src/base/logging.h"
 
+#include <algorithm>
+#include <array>
+#include <atomic>
 #include <string>
 
 #include "absl/strings/escaping.h"
@@ -8,6 +11,10 @@
 
 namespace hotlora {
 namespace {
+
+constexpr spdlog::level::level_enum kSpdlogLevels[] = {spdlog::level::debug, spdlog::level::info, spdlog::level::warn,
+                                                       spdlog::level::err};
+std::atomic<LogLevel> current_level{LogLevel::kInfo};
 
 spdlog::logger& Logger() {
   static spdlog::logger* const logger = [] {
@@ -19,29 +26,37 @@ spdlog::logger& Logger() {
   return *logger;
 }
 
+std::array<std::atomic<uint64_t>, 4> line_counts{};
+std::atomic<uint64_t> lost_lines{0};
+
 }  // namespace
 
+uint64_t LogLineCount(LogLevel level) { return line_counts[static_cast<size_t>(level)]; }
+uint64_t LostLogLineCount() { return lost_lines; }
+void CountLostLogLine() { ++lost_lines; }
+
 absl::Status SetLogLevel(absl::string_view level) {
-  if (level == "debug") {
-    Logger().set_level(spdlog::level::debug);
-  } else if (level == "info") {
-    Logger().set_level(spdlog::level::info);
-  } else if (level == "warning") {
-    Logger().set_level(spdlog::level::warn);
-  } else if (level == "error") {
-    Logger().set_level(spdlog::level::err);
-  } else {
+  static constexpr absl::string_view kNames[] = {"debug", "info", "warning", "error"};
+  const auto name = std::find(std::begin(kNames), std::end(kNames), level);
+  if (name == std::end(kNames)) {
     return absl::InvalidArgumentError(
         absl::StrCat("log level is \"", level, "\"; allowed are debug, info, warning, error"));
   }
+  ExchangeLogLevel(static_cast<LogLevel>(name - std::begin(kNames)));
   return absl::OkStatus();
 }
 
+LogLevel ExchangeLogLevel(LogLevel level) {
+  Logger().set_level(kSpdlogLevels[static_cast<size_t>(level)]);
+  return current_level.exchange(level);
+}
+
+LogLevel CurrentLogLevel() { return current_level; }
+
 void Log(LogLevel level, absl::string_view message) {
-  static constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::debug, spdlog::level::info,
-                                                          spdlog::level::warn, spdlog::level::err};
-  const spdlog::level::level_enum spdlog_level = kLevels[static_cast<int>(level)];
+  const spdlog::level::level_enum spdlog_level = kSpdlogLevels[static_cast<size_t>(level)];
   if (Logger().should_log(spdlog_level)) {
+    ++line_counts[static_cast<size_t>(level)];
     Logger().log(spdlog_level, "{}", absl::Utf8SafeCEscape(message));
   }
 }

@@ -5,6 +5,7 @@
 //
 // Never log a prompt, a token or anything else a caller sent at info level or above; log the request id.
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -17,6 +18,14 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 
 // Sets the lowest level that is written: "debug", "info", "warning" or "error".
 absl::Status SetLogLevel(absl::string_view level);
+// The same, and what it was before.
+LogLevel ExchangeLogLevel(LogLevel level);
+LogLevel CurrentLogLevel();
+
+// How many lines of that level were written, and how many lines somebody else (the access log) could not write.
+uint64_t LogLineCount(LogLevel level);
+uint64_t LostLogLineCount();
+void CountLostLogLine();
 
 // Writes one line; line breaks and control characters in `message` are escaped.
 void Log(LogLevel level, absl::string_view message);

@@ -1,5 +1,6 @@
 #include "src/engine/engine.h"
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #include <utility>
@@ -209,12 +210,17 @@ class ThreadedEngine final : public Engine {
           return;
         }
       }
+      absl::Time oldest = absl::InfiniteFuture();
+      double newcomer_seconds = 0;
       for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
         const auto task = std::static_pointer_cast<ImageTask>(waiting.request);
         EndIfUnwanted(task);
         const WaitStage stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
         task->TellWaiting({waiting.position, stage, waiting.estimated_seconds}, kWaitingEvery);
+        oldest = std::min(oldest, task->admitted());
+        newcomer_seconds = waiting.estimated_seconds;
       }
+      metrics_->SetWaiting(oldest == absl::InfiniteFuture() ? absl::UnixEpoch() : oldest, newcomer_seconds);
     }
   }
 

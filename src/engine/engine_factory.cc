@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <utility>
 
+#include "absl/time/clock.h"
+
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
 #include "src/pipeline/sdxl_pipeline.h"
@@ -23,15 +25,18 @@ std::string ModelName(const std::filesystem::path& path) {
   return path.extension() == ".safetensors" ? path.stem() : path.filename();
 }
 
-void TellMetrics(const Engine& engine, c10::Device device, Metrics& metrics) {
+void TellMetrics(const Engine& engine, c10::Device device, const std::string& adapters_folder, Metrics& metrics) {
   GaugeSources sources;
   sources.device = engine.model().device;
   sources.device_memory = [device] {
     const MemoryStats stats = GetMemoryStats(device);
-    return DeviceMemory{stats.allocated, stats.reserved, stats.fragmentation()};
+    return DeviceMemory{stats.allocated, stats.reserved, stats.peak_allocated, stats.active,   stats.inactive_split,
+                        stats.requested, stats.segments, stats.retries,        stats.failures, stats.fragmentation()};
   };
   sources.queue_depth = [&engine] { return engine.queue_depth(); };
   sources.queue_capacity = engine.options().max_queue;
+  sources.batch_capacity = engine.options().max_batch;
+  sources.adapters_folder = adapters_folder;
   metrics.SetSources(std::move(sources));
   metrics.SetBuildInfo(HOTLORA_VERSION, HOTLORA_LIBTORCH_VERSION);
   metrics.SetModelInfo(engine.model().name, engine.model().sha256, engine.model().dtype, engine.model().device);
@@ -41,6 +46,8 @@ void TellMetrics(const Engine& engine, c10::Device device, Metrics& metrics) {
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics* metrics) {
   InstallCountingCpuAllocator();
+  const absl::Time start = absl::Now();
+  const std::string adapters_folder = config.adapters.directory;
   ABSL_ASSIGN_OR_RETURN(const ComputePlace place, ResolvePlace(config.device, config.dtype));
   CheckpointSource source(config.model);
   source.model_config = config.model_config;
@@ -57,7 +64,8 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
       config.max_request_time.value_or(place.device.is_cuda() ? kLongestOnCuda : absl::InfiniteDuration());
   std::unique_ptr<Engine> engine =
       Engine::Create(std::move(config.engine), std::move(pipeline), std::move(adapters), metrics);
-  TellMetrics(*engine, place.device, *metrics);
+  TellMetrics(*engine, place.device, adapters_folder, *metrics);
+  metrics->SetStartUp(StartUpPhase::kLoad, absl::ToDoubleSeconds(absl::Now() - start));
   return engine;
 }
 

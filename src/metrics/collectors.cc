@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -12,6 +13,8 @@
 #include "absl/strings/str_split.h"
 #include <prometheus/client_metric.h>
 #include <prometheus/metric_type.h>
+
+#include "src/base/logging.h"
 
 namespace hotlora {
 namespace {
@@ -87,6 +90,52 @@ class ProcessCollector : public prometheus::Collectable {
   }
 };
 
+prometheus::MetricFamily LogLines() {
+  prometheus::MetricFamily family{"hotlora_log_messages_total", "Log lines written, by level", kCounter, {}};
+  static constexpr const char* kLevels[] = {"debug", "info", "warning", "error"};
+  for (int level = 0; level < 4; ++level) {
+    prometheus::ClientMetric metric;
+    metric.label = {{"level", kLevels[level]}};
+    metric.counter.value = static_cast<double>(LogLineCount(static_cast<LogLevel>(level)));
+    family.metric.push_back(std::move(metric));
+  }
+  return family;
+}
+
+prometheus::MetricFamily LostLogLines() {
+  return OneValueFamily("hotlora_log_dropped_total", "Lines of the access log that could not be written", kCounter,
+                        static_cast<double>(LostLogLineCount()), {});
+}
+
+void AddDeviceMemory(const DeviceMemory& memory, const std::string& device,
+                     std::vector<prometheus::MetricFamily>* families) {
+  const auto add = [&](const char* name, const char* help, prometheus::MetricType type, double value) {
+    families->push_back(OneValueFamily(name, help, type, value, {{"device", device}}));
+  };
+  const auto number = [](int64_t value) { return static_cast<double>(value); };
+  add("hotlora_device_memory_allocated_bytes", "Bytes of live tensors, by the allocator's own count", kGauge,
+      number(memory.allocated_bytes));
+  add("hotlora_device_memory_reserved_bytes", "Bytes the allocator holds of the device", kGauge,
+      number(memory.reserved_bytes));
+  add("hotlora_device_memory_fragmentation_ratio", "Share of reserved bytes in remainders that cannot be used", kGauge,
+      memory.fragmentation_ratio);
+  add("hotlora_device_memory_peak_allocated_bytes", "Most bytes of live tensors since the start", kGauge,
+      number(memory.peak_allocated_bytes));
+  add("hotlora_device_memory_active_bytes", "Bytes of blocks that are in use or wait for a stream", kGauge,
+      number(memory.active_bytes));
+  add("hotlora_device_memory_inactive_split_bytes", "Bytes of free remainders of split blocks", kGauge,
+      number(memory.inactive_split_bytes));
+  add("hotlora_device_memory_requested_bytes", "Bytes that were asked for, before rounding up", kGauge,
+      number(memory.requested_bytes));
+  add("hotlora_device_memory_segments", "Pieces of device memory that the allocator holds", kGauge,
+      number(memory.segments));
+  add("hotlora_device_memory_allocation_retries_total",
+      "Allocations that succeeded only once the allocator's cache was given back", kCounter,
+      number(memory.allocation_retries));
+  add("hotlora_device_memory_oom_total", "Allocations that failed for want of memory", kCounter,
+      number(memory.out_of_memory));
+}
+
 }  // namespace
 
 std::shared_ptr<prometheus::Collectable> MakeProcessCollector() { return std::make_shared<ProcessCollector>(); }
@@ -101,25 +150,34 @@ int64_t SourcesCollector::GpuReservedBytes() const {
   return sources_.device_memory && sources_.device != "cpu" ? sources_.device_memory().reserved_bytes : 0;
 }
 
+void SourcesCollector::SetCertificateEnd(std::function<std::optional<absl::Time>()> end) {
+  absl::MutexLock lock(&mu_);
+  certificate_end_ = std::move(end);
+}
+
 std::vector<prometheus::MetricFamily> SourcesCollector::Collect() const {
   absl::MutexLock lock(&mu_);
-  std::vector<prometheus::MetricFamily> families;
+  std::vector<prometheus::MetricFamily> families = {LogLines(), LostLogLines()};
   if (sources_.device_memory) {
-    const DeviceMemory memory = sources_.device_memory();
-    const std::vector<prometheus::ClientMetric::Label> labels = {{"device", sources_.device}};
-    families.push_back(OneValueFamily("hotlora_device_memory_allocated_bytes",
-                                      "Bytes of live tensors, by the allocator's own count", kGauge,
-                                      static_cast<double>(memory.allocated_bytes), labels));
-    families.push_back(OneValueFamily("hotlora_device_memory_reserved_bytes", "Bytes the allocator holds of the device",
-                                      kGauge, static_cast<double>(memory.reserved_bytes), labels));
-    families.push_back(OneValueFamily("hotlora_device_memory_fragmentation_ratio",
-                                      "Share of reserved bytes in remainders that cannot be used", kGauge,
-                                      memory.fragmentation_ratio, labels));
+    AddDeviceMemory(sources_.device_memory(), sources_.device, &families);
   }
   if (sources_.queue_depth) {
     families.push_back(OneValueFamily("hotlora_queue_depth", "Requests that wait", kGauge, sources_.queue_depth(), {}));
     families.push_back(
         OneValueFamily("hotlora_queue_capacity", "Requests that may wait", kGauge, sources_.queue_capacity, {}));
+    families.push_back(OneValueFamily("hotlora_batch_capacity_rows", "Rows that a denoising step may have", kGauge,
+                                      sources_.batch_capacity, {}));
+  }
+  if (struct statvfs disk{};
+      !sources_.adapters_folder.empty() && statvfs(sources_.adapters_folder.c_str(), &disk) == 0) {
+    families.push_back(OneValueFamily("hotlora_disk_free_bytes", "Free space of a volume", kGauge,
+                                      static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize),
+                                      {{"volume", "adapters"}}));
+  }
+  if (const auto end = certificate_end_ ? certificate_end_() : std::nullopt; end.has_value()) {
+    families.push_back(OneValueFamily("hotlora_tls_certificate_not_after_timestamp_seconds",
+                                      "When the TLS certificate ends, in seconds since the Unix epoch", kGauge,
+                                      absl::ToDoubleSeconds(*end - absl::UnixEpoch()), {}));
   }
   return families;
 }

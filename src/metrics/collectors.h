@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -20,16 +21,18 @@ namespace hotlora {
 // process_* with the standard names of Prometheus' client libraries, from /proc/self.
 std::shared_ptr<prometheus::Collectable> MakeProcessCollector();
 
-// hotlora_gpu_memory_{used,free,total,unaccounted}_bytes of every GPU that NVML (libnvidia-ml.so.1, by dlopen) knows,
-// and hotlora_nvml_up: 0 where the library is missing or fails, and then no gpu figures. `reserved_bytes` tells what
-// LibTorch's allocator holds on the GPUs; unaccounted is what this process uses beyond it (context, cuBLAS and cuDNN
-// workspaces).
+// hotlora_gpu_* of every GPU that NVML (libnvidia-ml.so.1, by dlopen) knows, and hotlora_nvml_up: 0 where the library
+// is missing or fails, and then no gpu figures. `reserved_bytes` tells what LibTorch's allocator holds on the GPUs;
+// unaccounted is what this process uses beyond it (context, cuBLAS and cuDNN workspaces).
 std::shared_ptr<prometheus::Collectable> MakeNvmlCollector(std::function<int64_t()> reserved_bytes);
 
-// hotlora_device_memory_* and hotlora_queue_{depth,capacity}, as GaugeSources tell them. Nothing before Set.
+// What GaugeSources tell: hotlora_device_memory_*, hotlora_queue_{depth,capacity}, hotlora_batch_capacity_rows and
+// hotlora_disk_free_bytes, nothing of that before Set. Besides how many log lines were written, and when the TLS
+// certificate ends.
 class SourcesCollector : public prometheus::Collectable {
  public:
   void Set(GaugeSources sources);
+  void SetCertificateEnd(std::function<std::optional<absl::Time>()> end);
 
   // What the allocator holds on a GPU; 0 where the device is none.
   int64_t GpuReservedBytes() const;
@@ -39,6 +42,7 @@ class SourcesCollector : public prometheus::Collectable {
  private:
   mutable absl::Mutex mu_;
   GaugeSources sources_ ABSL_GUARDED_BY(mu_);
+  std::function<std::optional<absl::Time>()> certificate_end_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace hotlora

@@ -1,11 +1,13 @@
 #include "src/metrics/metrics.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <tuple>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include <prometheus/collectable.h>
@@ -17,24 +19,15 @@
 #include <prometheus/text_serializer.h>
 
 #include "src/metrics/collectors.h"
+#include "src/metrics/labels.h"
 
 namespace hotlora {
 namespace {
 
-using Buckets = prometheus::Histogram::BucketBoundaries;
-template <typename T>
-using FamilyRef = prometheus::Family<T>&;
-
-const Buckets kStepBuckets = {.005, .01, .02, .03, .04, .05, .06, .08, .1,  .125,
-                              .15,  .2,  .25, .3,  .4,  .5,  .75, 1,   1.5, 2.5};
 const Buckets kSwapBuckets = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
-const Buckets kPhaseBuckets = {.005, .01, .025, .05, .1, .2, .3, .5, .75, 1, 2, 5, 10, 30};
 const Buckets kRequestBuckets = {.1, .25, .5, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600};
-const Buckets kQueueBuckets = {.001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120};
 const Buckets kBatchBuckets = {1, 2, 4, 8, 16};
 
-constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages", "ListAdapters", "GetAdapter",
-                                    "LoadAdapter",    "UnloadAdapter",        "GetServerInfo"};
 constexpr const char* kCodes[] = {
     "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
     "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
@@ -43,11 +36,18 @@ constexpr const char* kCodes[] = {
 constexpr const char* kOutcomes[] = {"ok", "error", "cancelled"};
 constexpr const char* kSizes[] = {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"};
 constexpr const char* kOnOff[] = {"off", "on"};
-constexpr const char* kFormats[] = {"png", "jpeg", "webp", "raw_rgb8"};
 constexpr const char* kStages[] = {"queue", "adapter", "encode", "denoise", "decode", "image_encode"};
 constexpr const char* kSwapPhases[] = {"lookup", "read", "parse", "upload", "apply", "restore", "total"};
 constexpr const char* kTiers[] = {"disk", "host", "device"};
 constexpr const char* kReasons[] = {"capacity", "explicit", "replaced"};
+constexpr const char* kStartUpPhases[] = {"load", "warm_up"};
+constexpr const char* kLoadReasons[] = {"adapter_not_found",
+                                        "adapter_invalid",
+                                        "adapter_mismatch",
+                                        "adapter_unsupported",
+                                        "adapter_budget",
+                                        "out_of_memory",
+                                        "other"};
 
 // Weight of the newest step in the drift ratio's moving average.
 constexpr double kDriftWeight = 0.1;
@@ -69,69 +69,69 @@ const char* OutcomeOf(absl::string_view code) {
 struct Metrics::Families {
   explicit Families(prometheus::Registry& registry);
 
-  FamilyRef<prometheus::Histogram> step;
-  FamilyRef<prometheus::Gauge> step_baseline;
-  FamilyRef<prometheus::Gauge> step_drift;
-  FamilyRef<prometheus::Histogram> batch_size;
-  FamilyRef<prometheus::Counter> requests;
-  FamilyRef<prometheus::Histogram> request_duration;
-  FamilyRef<prometheus::Histogram> stage;
-  FamilyRef<prometheus::Histogram> queue_wait;
-  FamilyRef<prometheus::Counter> images;
-  FamilyRef<prometheus::Histogram> swap;
-  FamilyRef<prometheus::Counter> swaps;
-  FamilyRef<prometheus::Counter> cache_requests;
-  FamilyRef<prometheus::Counter> evictions;
-  FamilyRef<prometheus::Gauge> cache_bytes;
-  FamilyRef<prometheus::Gauge> cache_capacity;
-  FamilyRef<prometheus::Gauge> cache_entries;
-  FamilyRef<prometheus::Gauge> adapter_refs;
-  FamilyRef<prometheus::Counter> restore_mismatch;
-  FamilyRef<prometheus::Gauge> build_info;
-  FamilyRef<prometheus::Gauge> model_info;
+  HistogramFamily& step;
+  GaugeFamily& step_baseline;
+  GaugeFamily& step_drift;
+  HistogramFamily& batch_size;
+  CounterFamily& requests;
+  HistogramFamily& request_duration;
+  HistogramFamily& stage;
+  HistogramFamily& queue_wait;
+  CounterFamily& images;
+  HistogramFamily& swap;
+  CounterFamily& swaps;
+  CounterFamily& cache_requests;
+  CounterFamily& evictions;
+  GaugeFamily& cache_bytes;
+  GaugeFamily& cache_capacity;
+  GaugeFamily& cache_entries;
+  GaugeFamily& adapter_refs;
+  CounterFamily& restore_mismatch;
+  CounterFamily& adapter_loads;
+  CounterFamily& bytes_loaded;
+  GaugeFamily& oldest_waiting;
+  GaugeFamily& estimated_wait;
+  GaugeFamily& heartbeat;
+  GaugeFamily& start_up;
+  GaugeFamily& build_info;
+  GaugeFamily& model_info;
 
   void StandAtZero();
 };
 
-namespace {
-
-FamilyRef<prometheus::Counter> Counter(prometheus::Registry& registry, const char* name, const char* help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
-}
-FamilyRef<prometheus::Gauge> Gauge(prometheus::Registry& registry, const char* name, const char* help) {
-  return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
-}
-FamilyRef<prometheus::Histogram> Histogram(prometheus::Registry& registry, const char* name, const char* help) {
-  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
-}
-
-}  // namespace
-
 Metrics::Families::Families(prometheus::Registry& r)
-    : step(Histogram(r, "hotlora_denoise_step_duration_seconds",
-                     "Duration of one denoising step, by image size and guidance: the latency per iteration")),
-      step_baseline(Gauge(r, "hotlora_step_baseline_seconds", "Step duration that warm-up measured")),
-      step_drift(Gauge(r, "hotlora_step_drift_ratio",
-                       "Moving average of step duration over the baseline of the same size, rows and guidance")),
-      batch_size(Histogram(r, "hotlora_batch_size", "Rows in a denoising step; a row is one image")),
-      requests(Counter(r, "hotlora_requests_total", "Requests that ended, by method and gRPC code")),
-      request_duration(Histogram(r, "hotlora_request_duration_seconds", "From arrival of a request to its end")),
-      stage(Histogram(r, "hotlora_phase_duration_seconds", "Duration of one phase of a request")),
-      queue_wait(Histogram(r, "hotlora_queue_wait_seconds", "From admission until the first work on a request")),
-      images(Counter(r, "hotlora_images_total", "Images finished, by format")),
-      swap(Histogram(r, "hotlora_adapter_swap_duration_seconds",
-                     "Duration of an adapter swap by phase, and where the coldest adapter of the set was found")),
-      swaps(Counter(r, "hotlora_adapter_swaps_total", "Requests whose adapter set was not in effect already")),
-      cache_requests(Counter(r, "hotlora_adapter_cache_requests_total", "Look-ups of an adapter in a tier")),
-      evictions(Counter(r, "hotlora_adapter_cache_evictions_total", "Adapters that left a tier, and why")),
-      cache_bytes(Gauge(r, "hotlora_adapter_cache_bytes", "Bytes of adapters in a tier")),
-      cache_capacity(Gauge(r, "hotlora_adapter_cache_capacity_bytes", "Byte budget of a tier")),
-      cache_entries(Gauge(r, "hotlora_adapter_cache_entries", "Adapters in a tier")),
-      adapter_refs(Gauge(r, "hotlora_adapter_refs", "Leases on adapters held by running requests")),
+    : step(AddHistogram(r, "hotlora_denoise_step_duration_seconds",
+                        "Duration of one denoising step, by image size and guidance: the latency per iteration")),
+      step_baseline(AddGauge(r, "hotlora_step_baseline_seconds", "Step duration that warm-up measured")),
+      step_drift(AddGauge(r, "hotlora_step_drift_ratio",
+                          "Moving average of step duration over the baseline of the same size, rows and guidance")),
+      batch_size(AddHistogram(r, "hotlora_batch_size", "Rows in a denoising step; a row is one image")),
+      requests(AddCounter(r, "hotlora_requests_total", "Requests that ended, by method and gRPC code")),
+      request_duration(AddHistogram(r, "hotlora_request_duration_seconds", "From arrival of a request to its end")),
+      stage(AddHistogram(r, "hotlora_phase_duration_seconds", "Duration of one phase of a request")),
+      queue_wait(AddHistogram(r, "hotlora_queue_wait_seconds", "From admission until the first work on a request")),
+      images(AddCounter(r, "hotlora_images_total", "Images finished, by format")),
+      swap(AddHistogram(r, "hotlora_adapter_swap_duration_seconds",
+                        "Duration of an adapter swap by phase, and where the coldest adapter of the set was found")),
+      swaps(AddCounter(r, "hotlora_adapter_swaps_total", "Requests whose adapter set was not in effect already")),
+      cache_requests(AddCounter(r, "hotlora_adapter_cache_requests_total", "Look-ups of an adapter in a tier")),
+      evictions(AddCounter(r, "hotlora_adapter_cache_evictions_total", "Adapters that left a tier, and why")),
+      cache_bytes(AddGauge(r, "hotlora_adapter_cache_bytes", "Bytes of adapters in a tier")),
+      cache_capacity(AddGauge(r, "hotlora_adapter_cache_capacity_bytes", "Byte budget of a tier")),
+      cache_entries(AddGauge(r, "hotlora_adapter_cache_entries", "Adapters in a tier")),
+      adapter_refs(AddGauge(r, "hotlora_adapter_refs", "Leases on adapters held by running requests")),
       restore_mismatch(
-          Counter(r, "hotlora_base_restore_mismatch_total", "Checks that found base weights changed; must stay 0")),
-      build_info(Gauge(r, "hotlora_build_info", "1, with the versions of this build as labels")),
-      model_info(Gauge(r, "hotlora_model_info", "1, with the resident model as labels")) {
+          AddCounter(r, "hotlora_base_restore_mismatch_total", "Checks that found base weights changed; must stay 0")),
+      adapter_loads(AddCounter(r, "hotlora_adapter_loads_total", "Adapter files read, and why those that failed did")),
+      bytes_loaded(AddCounter(r, "hotlora_adapter_bytes_loaded_total", "Bytes of adapters read, by where from")),
+      oldest_waiting(AddGauge(r, "hotlora_queue_oldest_enqueue_timestamp_seconds",
+                              "When the request came that waits longest; 0 where none waits")),
+      estimated_wait(AddGauge(r, "hotlora_estimated_wait_seconds", "What a newcomer would wait, as far as is known")),
+      heartbeat(AddGauge(r, "hotlora_scheduler_heartbeat_timestamp_seconds",
+                         "When the step thread last finished a step or looked for work")),
+      start_up(AddGauge(r, "hotlora_warmup_duration_seconds", "Duration of the phases from the start until ready")),
+      build_info(AddGauge(r, "hotlora_build_info", "1, with the versions of this build as labels")),
+      model_info(AddGauge(r, "hotlora_model_info", "1, with the resident model as labels")) {
   StandAtZero();
 }
 
@@ -179,11 +179,19 @@ void Metrics::Families::StandAtZero() {
   }
   adapter_refs.Add({});
   restore_mismatch.Add({});
+  adapter_loads.Add({{"outcome", "ok"}, {"reason", "none"}});
+  for (const char* reason : kLoadReasons) {
+    adapter_loads.Add({{"outcome", "error"}, {"reason", reason}});
+  }
+  bytes_loaded.Add({{"source", kTiers[0]}});
+  oldest_waiting.Add({});
+  estimated_wait.Add({});
 }
 
 struct Metrics::State {
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
   Families families{*registry};
+  CallMetrics calls{*registry};
   std::shared_ptr<prometheus::Collectable> process = MakeProcessCollector();
   std::shared_ptr<SourcesCollector> sources = std::make_shared<SourcesCollector>();
   std::shared_ptr<prometheus::Collectable> nvml = MakeNvmlCollector([this] { return sources->GpuReservedBytes(); });
@@ -197,8 +205,10 @@ Metrics::Metrics() : state_(std::make_unique<State>()) {}
 Metrics::~Metrics() = default;
 
 std::vector<std::shared_ptr<prometheus::Collectable>> Metrics::collectables() const {
-  return {state_->registry, state_->sources, state_->nvml, state_->process};
+  return {state_->registry, state_->calls.adapter_usage(), state_->sources, state_->nvml, state_->process};
 }
+
+CallMetrics& Metrics::calls() { return state_->calls; }
 
 std::string Metrics::Render() const {
   std::vector<prometheus::MetricFamily> families;
@@ -225,7 +235,18 @@ void Metrics::SetModelInfo(absl::string_view model, absl::string_view sha256, ab
       .Set(1);
 }
 
+void Metrics::SetCertificateEnd(std::function<std::optional<absl::Time>()> end) {
+  state_->sources->SetCertificateEnd(std::move(end));
+}
+
+void Metrics::SetStartUp(StartUpPhase phase, double seconds) {
+  state_->families.start_up.Add({{"phase", kStartUpPhases[static_cast<int>(phase)]}}).Set(seconds);
+}
+
+void Metrics::BeatScheduler() { state_->families.heartbeat.Add({}).SetToCurrentTime(); }
+
 void Metrics::ObserveStep(const StepShape& shape, double seconds) {
+  BeatScheduler();
   Families& families = state_->families;
   families.step.Add({{"size", SizeLabel(shape)}, {"cfg", kOnOff[shape.cfg]}}, kStepBuckets).Observe(seconds);
   families.batch_size.Add({}, kBatchBuckets).Observe(shape.rows);
@@ -292,6 +313,23 @@ void Metrics::SetCache(TierLabel tier, uint64_t bytes, uint64_t capacity_bytes, 
   state_->families.cache_bytes.Add(labels).Set(static_cast<double>(bytes));
   state_->families.cache_capacity.Add(labels).Set(static_cast<double>(capacity_bytes));
   state_->families.cache_entries.Add(labels).Set(static_cast<double>(entries));
+}
+
+void Metrics::SetWaiting(absl::Time oldest, double newcomer_seconds) {
+  state_->families.oldest_waiting.Add({}).Set(absl::ToDoubleSeconds(oldest - absl::UnixEpoch()));
+  state_->families.estimated_wait.Add({}).Set(newcomer_seconds);
+}
+
+void Metrics::CountAdapterLoad(absl::string_view reason, uint64_t bytes) {
+  Families& families = state_->families;
+  if (reason.empty()) {
+    families.adapter_loads.Add({{"outcome", "ok"}, {"reason", "none"}}).Increment();
+    families.bytes_loaded.Add({{"source", kTiers[0]}}).Increment(static_cast<double>(bytes));
+    return;
+  }
+  const std::string word = absl::AsciiStrToLower(reason);
+  const bool known = std::find(std::begin(kLoadReasons), std::end(kLoadReasons), word) != std::end(kLoadReasons);
+  families.adapter_loads.Add({{"outcome", "error"}, {"reason", known ? word : "other"}}).Increment();
 }
 
 void Metrics::AddAdapterRefs(int change) { state_->families.adapter_refs.Add({}).Increment(change); }

@@ -3,15 +3,19 @@
 
 // Every figure that hotlora publishes, by what happened rather than by metric name. The only module that knows
 // prometheus-cpp (with server/metrics_endpoint.cc); names, labels and help texts are in metrics.cc. All known label
-// sets stand at 0 from the start; adapter names are never a label. Thread-safe.
+// sets stand at 0 from the start; adapters' names are a label of adapter_usage.h's alone. Thread-safe.
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+#include "src/metrics/call_metrics.h"
 
 namespace prometheus {
 class Collectable;
@@ -19,9 +23,17 @@ class Collectable;
 
 namespace hotlora {
 
+// An allocator's own figures. On the CPU all but the first two are 0.
 struct DeviceMemory {
   int64_t allocated_bytes = 0;
   int64_t reserved_bytes = 0;
+  int64_t peak_allocated_bytes = 0;
+  int64_t active_bytes = 0;
+  int64_t inactive_split_bytes = 0;
+  int64_t requested_bytes = 0;
+  int64_t segments = 0;
+  int64_t allocation_retries = 0;  // since the start
+  int64_t out_of_memory = 0;       // since the start
   double fragmentation_ratio = 0.0;
 };
 
@@ -31,11 +43,14 @@ struct GaugeSources {
   std::function<DeviceMemory()> device_memory;
   std::function<uint32_t()> queue_depth;
   uint32_t queue_capacity = 0;
+  uint32_t batch_capacity = 0;  // rows
+  std::string adapters_folder;  // whose disk's free space is told; empty: none
 };
 
 enum class StageLabel { kQueue, kAdapter, kEncode, kDenoise, kDecode, kImageEncode };
 enum class SwapPhase { kLookup, kRead, kParse, kUpload, kApply, kRestore, kTotal };
 enum class TierLabel { kDisk, kHost, kDevice };
+enum class StartUpPhase { kLoad, kWarmUp };
 enum class EvictionReason { kCapacity, kExplicit, kReplaced };
 
 // A denoising step's size and guidance, as labels.
@@ -51,6 +66,8 @@ class Metrics {
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
+  CallMetrics& calls();
+
   // What an exposer scrapes.
   std::vector<std::shared_ptr<prometheus::Collectable>> collectables() const;
 
@@ -63,7 +80,12 @@ class Metrics {
   void SetModelInfo(absl::string_view model, absl::string_view sha256, absl::string_view dtype,
                     absl::string_view device);
 
+  // When the TLS certificate in use ends; nullopt where that cannot be told. Without it there is no such figure.
+  void SetCertificateEnd(std::function<std::optional<absl::Time>()> end);
+  void SetStartUp(StartUpPhase phase, double seconds);
+
   // --- steps
+  void BeatScheduler();                                      // the step thread is alive; each step counts as well
   void ObserveStep(const StepShape& shape, double seconds);  // also the drift ratio, once its baseline is known
   void SetStepBaseline(const StepShape& shape, double seconds);
 
@@ -72,6 +94,8 @@ class Metrics {
   void ObserveStage(StageLabel stage, double seconds);
   void ObserveQueueWait(double seconds);
   void CountImage(absl::string_view format);
+  // Who has waited longest since when (the epoch where nobody waits), and what a newcomer would have to wait.
+  void SetWaiting(absl::Time oldest, double newcomer_seconds);
 
   // --- adapters
   void ObserveSwapPhase(SwapPhase phase, TierLabel source, double seconds);
@@ -80,6 +104,8 @@ class Metrics {
   void CountEviction(TierLabel tier, EvictionReason reason);
   void SetCache(TierLabel tier, uint64_t bytes, uint64_t capacity_bytes, uint64_t entries);
   void AddAdapterRefs(int change);
+  // A file that was read, or was to be; `reason` as in ErrorInfo, "" where it went well.
+  void CountAdapterLoad(absl::string_view reason, uint64_t bytes);
   void CountBaseRestoreMismatch();
 
  private:

@@ -73,6 +73,7 @@ void StepScheduler::StepThread() {
   warm_up_status_ = WarmUp();
   warmed_up_.Notify();
   while (!queue_->stopped()) {
+    metrics_->BeatScheduler();
     const std::shared_ptr<QueuedRequest> request = queue_->TakeReady(kIdleAfter);
     if (request == nullptr) {
       VerifyWhileIdle();
@@ -99,7 +100,9 @@ absl::Status StepScheduler::WarmUp() {
   for (const bool cfg : {false, true}) {
     ABSL_RETURN_IF_ERROR(MeasureBaseline(cfg));
   }
-  LogInfo("warm-up took ", stopwatch.Seconds(), " s");
+  const double seconds = stopwatch.Seconds();
+  metrics_->SetStartUp(StartUpPhase::kWarmUp, seconds);
+  LogInfo("warm-up took ", seconds, " s");
   return absl::OkStatus();
 }
 

@@ -91,6 +91,12 @@ MemoryStats GetMemoryStats(c10::Device device) {
   stats.allocated = figures.allocated_bytes[kAll].current;
   stats.reserved = figures.reserved_bytes[kAll].current;
   stats.inactive_split = figures.inactive_split_bytes[kAll].current;
+  stats.peak_allocated = figures.allocated_bytes[kAll].peak;
+  stats.active = figures.active_bytes[kAll].current;
+  stats.requested = figures.requested_bytes[kAll].current;
+  stats.segments = figures.segment[kAll].current;
+  stats.retries = figures.num_alloc_retries;
+  stats.failures = figures.num_ooms;
   return stats;
 }
 

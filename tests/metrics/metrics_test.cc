@@ -23,8 +23,17 @@ TEST(MetricsTest, KnownLabelSetsStandAtZero) {
   EXPECT_TRUE(Has(metrics, "hotlora_nvml_up "));
 }
 
-TEST(MetricsTest, StaysUnderTwoThousandSeries) {
-  const Metrics metrics;
+TEST(MetricsTest, TenThousandAdaptersStayUnderTwoThousandSeriesAnd256KiB) {
+  Metrics metrics;
+  GaugeSources sources;
+  sources.device_memory = [] { return DeviceMemory{}; };
+  sources.queue_depth = [] { return 0; };
+  sources.adapters_folder = "/";
+  metrics.SetSources(std::move(sources));
+  for (int i = 0; i < 10'000; ++i) {
+    metrics.calls().CountAdapterUse({"styles/of-the-season/adapter-" + std::to_string(i)});
+  }
+  EXPECT_LE(metrics.Render().size(), 256u << 10);
   const std::string text = metrics.Render();
   const auto lines = std::count(text.begin(), text.end(), '\n') - 2 * (std::count(text.begin(), text.end(), '#') / 2);
   EXPECT_LT(lines, 2000);
@@ -58,8 +67,23 @@ TEST(MetricsTest, SizesFallIntoTheirLabel) {
 TEST(MetricsTest, ReadsSourcesAtScrapeAndForgetsThemWhenCleared) {
   Metrics metrics;
   uint32_t depth = 3;
-  metrics.SetSources({"cpu", [] { return DeviceMemory{100, 120, 0.25}; }, [&depth] { return depth; }, 64});
+  GaugeSources sources;
+  sources.device = "cpu";
+  sources.device_memory = [] {
+    DeviceMemory memory;
+    memory.allocated_bytes = 100;
+    memory.allocation_retries = 2;
+    return memory;
+  };
+  sources.queue_depth = [&depth] { return depth; };
+  sources.queue_capacity = 64;
+  sources.batch_capacity = 4;
+  sources.adapters_folder = "/";
+  metrics.SetSources(std::move(sources));
   EXPECT_TRUE(Has(metrics, "hotlora_device_memory_allocated_bytes{device=\"cpu\"} 100"));
+  EXPECT_TRUE(Has(metrics, "hotlora_device_memory_allocation_retries_total{device=\"cpu\"} 2"));
+  EXPECT_TRUE(Has(metrics, "hotlora_batch_capacity_rows 4"));
+  EXPECT_TRUE(Has(metrics, "hotlora_disk_free_bytes{volume=\"adapters\"} "));
   EXPECT_TRUE(Has(metrics, "hotlora_queue_depth 3"));
   depth = 4;
   EXPECT_TRUE(Has(metrics, "hotlora_queue_depth 4"));
@@ -78,6 +102,36 @@ TEST(MetricsTest, CountsByOutcome) {
         Has(metrics, std::string("hotlora_request_duration_seconds_count{method=\"GenerateImages\",outcome=\"") +
                          outcome + "\"} 1"));
   }
+}
+
+TEST(MetricsTest, LoadsAreCountedByReason) {
+  Metrics metrics;
+  metrics.CountAdapterLoad("", 1000);
+  metrics.CountAdapterLoad("ADAPTER_INVALID", 0);
+  metrics.CountAdapterLoad("SOMETHING_NEW", 0);
+  EXPECT_TRUE(Has(metrics, "hotlora_adapter_loads_total{outcome=\"ok\",reason=\"none\"} 1"));
+  EXPECT_TRUE(Has(metrics, "hotlora_adapter_loads_total{outcome=\"error\",reason=\"adapter_invalid\"} 1"));
+  EXPECT_TRUE(Has(metrics, "hotlora_adapter_loads_total{outcome=\"error\",reason=\"other\"} 1"));
+  EXPECT_TRUE(Has(metrics, "hotlora_adapter_bytes_loaded_total{source=\"disk\"} 1000"));
+}
+
+TEST(MetricsTest, ErrorsAreCountedByReasonAndUnknownOnesAsOther) {
+  Metrics metrics;
+  metrics.calls().CountRejection("QUEUE_FULL");
+  metrics.calls().CountRejection("NONFINITE_OUTPUT");
+  metrics.calls().CountRejection("SOMETHING_NEW");
+  EXPECT_TRUE(Has(metrics, "hotlora_requests_rejected_total{reason=\"queue_full\"} 1"));
+  EXPECT_TRUE(Has(metrics, "hotlora_requests_rejected_total{reason=\"other\"} 1"));
+  EXPECT_TRUE(Has(metrics, "hotlora_images_nonfinite_total 1"));
+}
+
+TEST(MetricsTest, TheCertificatesEndIsThereWhereThereIsACertificate) {
+  Metrics metrics;
+  EXPECT_FALSE(Has(metrics, "hotlora_tls_certificate_not_after_timestamp_seconds"));
+  metrics.SetCertificateEnd([] { return std::optional(absl::FromUnixSeconds(2000000000)); });
+  EXPECT_TRUE(Has(metrics, "hotlora_tls_certificate_not_after_timestamp_seconds 2000000000"));
+  metrics.SetCertificateEnd([] { return std::nullopt; });
+  EXPECT_FALSE(Has(metrics, "hotlora_tls_certificate_not_after_timestamp_seconds"));
 }
 
 }  // namespace

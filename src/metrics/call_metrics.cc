@@ -1,0 +1,166 @@
+#include "src/metrics/call_metrics.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "absl/strings/ascii.h"
+#include "absl/time/clock.h"
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include "src/metrics/adapter_usage.h"
+#include "src/metrics/labels.h"
+
+namespace hotlora {
+namespace {
+
+constexpr const char* kStates[] = {"starting", "ready", "draining", "failed"};
+constexpr const char* kCallStages[] = {"queued", "denoise", "decode"};
+constexpr const char* kCauses[] = {"client", "deadline", "shutdown"};
+constexpr const char* kAuthFailures[] = {"missing", "invalid", "scope"};
+// The reasons of ErrorInfo (docs/metrics.md), in lower case.
+constexpr const char* kOtherReason = "other";
+constexpr const char* kReasons[] = {"invalid_request", "prompt_too_long",   "request_id_running",  "queue_full",
+                                    "starting",        "draining",          "unauthenticated",     "permission_denied",
+                                    "cancelled",       "deadline_exceeded", "request_time_limit",  "adapter_not_found",
+                                    "adapter_invalid", "adapter_mismatch",  "adapter_unsupported", "adapter_budget",
+                                    "out_of_memory",   "device_failed",     "nonfinite_output",    "internal",
+                                    kOtherReason};
+constexpr const char* kNonfinite = "nonfinite_output";
+
+const Buckets kAdaptersBuckets = {1, 2, 3, 4, 6, 8, 16};
+
+}  // namespace
+
+struct CallMetrics::Families {
+  explicit Families(prometheus::Registry& registry);
+
+  CounterFamily& transitions;
+  prometheus::Gauge& ready;
+  prometheus::Gauge& draining;
+  GaugeFamily& in_flight;
+  prometheus::Counter& retries;
+  CounterFamily& rejected;
+  CounterFamily& nonfinite;
+  CounterFamily& auth_failures;
+  CounterFamily& cancelled;
+  prometheus::Histogram& cancel_latency;
+  prometheus::Histogram& first_event;
+  prometheus::Histogram& send_blocked;
+  prometheus::Counter& updates_dropped;
+  CounterFamily& image_bytes;
+  prometheus::Histogram& adapters_per_request;
+  std::shared_ptr<AdapterUsage> usage = std::make_shared<AdapterUsage>();
+
+  void StandAtZero();
+};
+
+CallMetrics::Families::Families(prometheus::Registry& r)
+    : transitions(AddCounter(r, "hotlora_state_transitions_total", "Changes of the server's state, by the new one")),
+      ready(AddGauge(r, "hotlora_ready", "1 while requests are accepted").Add({})),
+      draining(AddGauge(r, "hotlora_draining", "1 while the server finishes what runs, before it stops").Add({})),
+      in_flight(AddGauge(r, "hotlora_requests_in_flight", "Requests that arrived and have not ended")),
+      retries(AddCounter(r, "hotlora_client_retries_total", "Calls that were made by a client's retry policy").Add({})),
+      rejected(AddCounter(r, "hotlora_requests_rejected_total",
+                          "Requests that were refused or failed, by the reason in the error's ErrorInfo")),
+      nonfinite(AddCounter(r, "hotlora_images_nonfinite_total", "Requests that failed because values were not finite")),
+      auth_failures(AddCounter(r, "hotlora_auth_failures_total", "Calls without a token that allows them")),
+      cancelled(AddCounter(r, "hotlora_requests_cancelled_total",
+                           "Admitted requests that ended early, by how far they had come and by who ended them")),
+      cancel_latency(AddHistogram(r, "hotlora_cancel_latency_seconds", "From a cancelled call to the end of its work")
+                         .Add({}, kStepBuckets)),
+      first_event(AddHistogram(r, "hotlora_time_to_first_event_seconds", "From a stream's arrival to its first event")
+                      .Add({}, kQueueBuckets)),
+      send_blocked(AddHistogram(r, "hotlora_grpc_send_blocked_seconds",
+                                "How long a message of a stream was in gRPC's hands before the next could follow")
+                       .Add({}, kPhaseBuckets)),
+      updates_dropped(AddCounter(r, "hotlora_stream_updates_dropped_total",
+                                 "Progress events and previews that a slow reader did not get")
+                          .Add({})),
+      image_bytes(AddCounter(r, "hotlora_image_bytes_total", "Bytes of images handed to callers, by format")),
+      adapters_per_request(
+          AddHistogram(r, "hotlora_adapters_per_request", "Adapters of a request that ran").Add({}, kAdaptersBuckets)) {
+  StandAtZero();
+}
+
+void CallMetrics::Families::StandAtZero() {
+  for (const char* state : kStates) {
+    transitions.Add({{"to", state}});
+  }
+  transitions.Add({{"to", kStates[0]}}).Increment();
+  for (const char* method : kMethods) {
+    in_flight.Add({{"method", method}});
+  }
+  for (const char* reason : kReasons) {
+    rejected.Add({{"reason", reason}});
+  }
+  nonfinite.Add({});
+  for (const char* failure : kAuthFailures) {
+    auth_failures.Add({{"reason", failure}});
+  }
+  for (const char* stage : kCallStages) {
+    for (const char* cause : kCauses) {
+      cancelled.Add({{"stage", stage}, {"cause", cause}});
+    }
+  }
+  for (const char* format : kFormats) {
+    image_bytes.Add({{"format", format}});
+  }
+}
+
+CallMetrics::CallMetrics(prometheus::Registry& registry) : families_(std::make_unique<Families>(registry)) {}
+CallMetrics::~CallMetrics() = default;
+
+std::shared_ptr<prometheus::Collectable> CallMetrics::adapter_usage() const { return families_->usage; }
+
+void CallMetrics::SetState(ServerState state) {
+  families_->ready.Set(state == ServerState::kReady ? 1 : 0);
+  families_->draining.Set(state == ServerState::kDraining ? 1 : 0);
+  families_->transitions.Add({{"to", kStates[static_cast<int>(state)]}}).Increment();
+}
+
+void CallMetrics::AddInFlight(absl::string_view method, int change) {
+  families_->in_flight.Add({{"method", std::string(method)}}).Increment(change);
+}
+
+void CallMetrics::CountRetry() { families_->retries.Increment(); }
+
+void CallMetrics::CountRejection(absl::string_view reason) {
+  const std::string word = absl::AsciiStrToLower(reason);
+  const bool known = std::find(std::begin(kReasons), std::end(kReasons), word) != std::end(kReasons);
+  families_->rejected.Add({{"reason", known ? word : kOtherReason}}).Increment();
+  if (word == kNonfinite) {
+    families_->nonfinite.Add({}).Increment();
+  }
+}
+
+void CallMetrics::CountAuthFailure(AuthFailure failure) {
+  families_->auth_failures.Add({{"reason", kAuthFailures[static_cast<int>(failure)]}}).Increment();
+}
+
+void CallMetrics::CountCancelled(CallStage stage, CancelCause cause) {
+  families_->cancelled
+      .Add({{"stage", kCallStages[static_cast<int>(stage)]}, {"cause", kCauses[static_cast<int>(cause)]}})
+      .Increment();
+}
+
+void CallMetrics::ObserveCancelLatency(double seconds) { families_->cancel_latency.Observe(seconds); }
+void CallMetrics::ObserveFirstEvent(double seconds) { families_->first_event.Observe(seconds); }
+void CallMetrics::ObserveSendBlocked(double seconds) { families_->send_blocked.Observe(seconds); }
+
+void CallMetrics::CountDroppedUpdates(uint64_t count) {
+  families_->updates_dropped.Increment(static_cast<double>(count));
+}
+
+void CallMetrics::CountImageBytes(absl::string_view format, uint64_t bytes) {
+  families_->image_bytes.Add({{"format", std::string(format)}}).Increment(static_cast<double>(bytes));
+}
+
+void CallMetrics::CountAdapterUse(const std::vector<std::string>& names) {
+  families_->adapters_per_request.Observe(static_cast<double>(names.size()));
+  families_->usage->Count(names, absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()));
+}
+
+}  // namespace hotlora
