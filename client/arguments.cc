@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -305,6 +306,13 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
   sheet->add_option("--out", arguments.out, "PNG file to write")->required();
   add_command(app, "health", "ask whether the server is ready", Command::kHealth);
   add_command(app, "info", "show model and limits", Command::kInfo);
+  const std::map<std::string, v1::LogLevel> levels = {{"debug", v1::LOG_LEVEL_DEBUG},
+                                                      {"info", v1::LOG_LEVEL_INFO},
+                                                      {"warning", v1::LOG_LEVEL_WARNING},
+                                                      {"error", v1::LOG_LEVEL_ERROR}};
+  add_command(app, "log-level", "show or set how much the server logs", Command::kLogLevel)
+      ->add_option("level", arguments.log_level, "debug, info, warning or error; without it the level is only shown")
+      ->transform(CLI::CheckedTransformer(levels));
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
   } catch (const CLI::CallForHelp&) {
@@ -319,10 +327,11 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
     return arguments;
   } catch (const CLI::ParseError& error) {
     if (app.get_subcommands().empty() && !app.remaining().empty()) {
-      return Bad("\"", app.remaining().front(), "\" is no command; they are generate, adapters, sheet, health, info");
+      return Bad("\"", app.remaining().front(),
+                 "\" is no command; they are generate, adapters, sheet, health, info, log-level");
     }
     if (app.get_subcommands().empty()) {
-      return Bad("no command; they are generate, adapters, sheet, health, info (hotlora --help tells more)");
+      return Bad("no command; they are generate, adapters, sheet, health, info, log-level (hotlora --help tells more)");
     }
     if (adapters->parsed() && adapters->get_subcommands().empty()) {
       return Bad("no command after adapters; they are list, get, load, unload, inspect");

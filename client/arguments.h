@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 
 #include "hotlora/v1/images.pb.h"
+#include "hotlora/v1/server.pb.h"
 
 namespace hotlora {
 
@@ -36,6 +37,7 @@ enum class Command {
   kInspectAdapter,
   kHealth,
   kInfo,
+  kLogLevel,
   kSheet
 };
 
@@ -49,7 +51,8 @@ struct Arguments {
   std::string preview_out;            // kGenerate: file that previews are named after; empty: none
   std::string adapter;                // kGetAdapter, kLoadAdapter, kUnloadAdapter
   bool pin = false;                   // kLoadAdapter
-  std::string file;                   // kInspectAdapter: a .safetensors file or a PEFT folder
+  v1::LogLevel log_level = v1::LOG_LEVEL_UNSPECIFIED;  // kLogLevel: the new one, unspecified only asks
+  std::string file;                                    // kInspectAdapter: a .safetensors file or a PEFT folder
   std::string model_config;           // kInspectAdapter: folder of the model's configs; empty: stock SDXL
   std::vector<std::string> pictures;  // kSheet: PNG files, row by row
   uint32_t columns = 1;               // kSheet

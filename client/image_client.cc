@@ -198,6 +198,15 @@ CallResult ImageClient::GetServerInfo(v1::ServerInfo* info) {
   return {status, RequestId(context)};
 }
 
+CallResult ImageClient::SetLogLevel(v1::LogLevel level, v1::SetLogLevelResponse* response) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  v1::SetLogLevelRequest request;
+  request.set_level(level);
+  const grpc::Status status = v1::ServerService::NewStub(channel_)->SetLogLevel(&context, request, response);
+  return {status, RequestId(context)};
+}
+
 CallResult ImageClient::IsServing(bool* serving) {
   grpc::ClientContext context;
   Prepare(&context);

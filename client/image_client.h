@@ -49,6 +49,7 @@ class ImageClient {
   CallResult LoadAdapter(const std::string& name, bool pin, v1::Adapter* adapter);
   CallResult UnloadAdapter(const std::string& name, v1::Adapter* adapter);
   CallResult GetServerInfo(v1::ServerInfo* info);
+  CallResult SetLogLevel(v1::LogLevel level, v1::SetLogLevelResponse* response);
   CallResult IsServing(bool* serving);
 
  private:

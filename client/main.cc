@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/strip.h"
 #include <nlohmann/json.hpp>
 
 #include "client/arguments.h"
@@ -182,6 +184,24 @@ int Info(ImageClient& client, const Arguments& arguments) {
   return 0;
 }
 
+// "LOG_LEVEL_DEBUG" as "debug".
+std::string LevelWord(v1::LogLevel level) {
+  return absl::AsciiStrToLower(absl::StripPrefix(v1::LogLevel_Name(level), "LOG_LEVEL_"));
+}
+
+int LogLevel(ImageClient& client, const Arguments& arguments) {
+  v1::SetLogLevelResponse response;
+  if (const CallResult result = client.SetLogLevel(arguments.log_level, &response); !result.status.ok()) {
+    return Fail(arguments, result);
+  }
+  if (arguments.json) {
+    PrintJson({{"level", LevelWord(response.level())}, {"previous", LevelWord(response.previous())}});
+  } else {
+    std::puts(LevelWord(response.level()).c_str());
+  }
+  return 0;
+}
+
 int Sheet(const Arguments& arguments) {
   if (absl::Status status = WriteContactSheet(arguments.pictures, arguments.columns, arguments.out); !status.ok()) {
     return Fail(arguments.json, status, kExitFailed);
@@ -248,6 +268,8 @@ int Main(const std::vector<std::string>& words) {
       return Health(**client, *arguments);
     case Command::kInfo:
       return Info(**client, *arguments);
+    case Command::kLogLevel:
+      return LogLevel(**client, *arguments);
     case Command::kInspectAdapter:
     case Command::kSheet:
       break;  // done above, without a server

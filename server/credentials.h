@@ -2,8 +2,11 @@
 #define HOTLORA_SERVER_CREDENTIALS_H_
 
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include <grpcpp/security/server_credentials.h>
 
 #include "server/flags.h"
@@ -17,6 +20,9 @@ namespace hotlora {
 // InvalidArgument names the flag where a file is no PEM of its kind or the key is not the
 // certificate's.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const TlsFiles& files);
+
+// Until when the first certificate of the PEM file is valid; nullopt where there is none to be read.
+std::optional<absl::Time> CertificateEnd(const std::string& path);
 
 }  // namespace hotlora
 

@@ -241,6 +241,8 @@ const std::vector<FlagSpec>& Specs() {
       Seconds("drain-timeout", &Flags::drain_timeout, 86400, "seconds that SIGTERM leaves to what runs, 30"),
       OneOf("log-level", &Flags::log_level, {"debug", "info", "warning", "error"},
             "debug, info, warning or error; info"),
+      Text("access-log", &Flags::access_log,
+           "file to append a line of JSON to for each call, or - for standard output"),
   };
   return *specs;
 }

@@ -55,6 +55,7 @@ struct Flags {
   bool check = false;
   double drain_timeout = 30;
   std::string log_level = "info";
+  std::string access_log;  // file, or "-" for standard output; empty: none
 
   // Set where there is a text to print instead of a server to run (--help, --version).
   std::optional<std::string> answer;

@@ -29,6 +29,7 @@ void ImageEventQueue::PushUpdate(v1::GenerateImagesEvent event) {
   if (updates_ == kMaxUpdates) {
     entries_.erase(std::find_if(entries_.begin(), entries_.end(), [](const Entry& e) { return e.is_update; }));
     --updates_;
+    ++dropped_updates_;
   }
   Entry& entry = entries_.emplace_back();
   entry.is_update = true;

@@ -5,6 +5,7 @@
 // may read slowly.
 
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 
 #include "hotlora/v1/images.pb.h"
@@ -33,6 +34,9 @@ class ImageEventQueue {
   // time, so that a queued image is held once.
   bool Next(v1::GenerateImagesEvent* event);
 
+  // Updates that were dropped since the start.
+  uint64_t dropped_updates() const { return dropped_updates_; }
+
   bool empty() const { return entries_.empty(); }
   void clear();
 
@@ -48,6 +52,7 @@ class ImageEventQueue {
 
   std::deque<Entry> entries_;
   size_t updates_ = 0;  // entries with is_update
+  uint64_t dropped_updates_ = 0;
 };
 
 }  // namespace hotlora

@@ -1,5 +1,6 @@
 #include "server/image_service.h"
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -8,9 +9,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 #include "server/image_event_queue.h"
 #include "server/proto_mapping.h"
+#include "server/status_mapping.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
@@ -19,6 +22,14 @@
 namespace hotlora {
 namespace {
 
+constexpr size_t kMaxLoggedNameBytes = 128;
+
+// The label `format` of hotlora_images_total and its like.
+const char* FormatLabel(ImageFormat format) {
+  static constexpr const char* kNames[] = {"png", "jpeg", "webp", "raw_rgb8"};
+  return kNames[static_cast<int>(format)];
+}
+
 // Refuses a request for `violations`, together with whatever else is wrong with it.
 absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> violations, const RequestLimits& limits) {
   const absl::Status rest = ValidateImageRequest(request, limits).status();
@@ -26,6 +37,17 @@ absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> vio
     violations.push_back(std::move(violation));
   }
   return InvalidRequest(std::move(violations));
+}
+
+// Who ended an admitted request before its time; nullopt where it ended by itself.
+std::optional<CancelCause> CauseOf(const absl::Status& status) {
+  if (absl::IsCancelled(status)) {
+    return CancelCause::kClient;
+  }
+  if (absl::IsDeadlineExceeded(status)) {
+    return CancelCause::kDeadline;
+  }
+  return absl::IsUnavailable(status) ? std::optional(CancelCause::kShutdown) : std::nullopt;
 }
 
 // The half that both RPCs share: one generation, from Submit to the engine's last word.
@@ -51,6 +73,7 @@ class Generation : public ImageListener {
   absl::Status Submit(const v1::GenerateImagesRequest& message, std::shared_ptr<ImageListener> self) {
     return CatchExceptions([&]() -> absl::Status {
       rpc_.set_request_id(message.request_id());
+      NoteRequest(message);
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kGenerate));
       MappedImageRequest mapped = FromProto(message);
       if (!mapped.violations.empty()) {
@@ -73,9 +96,37 @@ class Generation : public ImageListener {
       }
       id = admitted_id_;
       why = rpc_.WhyCancelled();
+      cancelled_at_ = cancelled_at_.value_or(absl::Now());
     }
     engine_->Cancel(id, this, why);
   }
+
+  // These count and note what the access log is to say; with mu_ held.
+  void NoteProgressLocked(const ImageProgress& progress) {
+    stage_ = progress.step < progress.total_steps ? CallStage::kDenoise : CallStage::kDecode;
+  }
+  void NoteImageLocked(const FinishedImage& image) {
+    calls().CountImageBytes(FormatLabel(image.format), image.data.size());
+    rpc_.image_access()->image_bytes += image.data.size();
+  }
+  void NoteEndLocked(const absl::Status& status, const ImageSummary& summary) {
+    if (cancelled_at_.has_value()) {
+      calls().ObserveCancelLatency(absl::ToDoubleSeconds(absl::Now() - *cancelled_at_));
+    }
+    if (const auto cause = CauseOf(status); cause.has_value()) {
+      calls().CountCancelled(stage_, *cause);
+    }
+    if (status.ok()) {
+      std::vector<std::string> names;
+      for (const AppliedAdapter& adapter : summary.adapters) {
+        names.push_back(adapter.name);
+      }
+      calls().CountAdapterUse(names);
+    }
+    rpc_.image_access()->summary = summary;
+  }
+
+  CallMetrics& calls() { return rpc_.service().metrics->calls(); }
 
   // After admission, before any event; with mu_ held.
   virtual void OnAdmittedLocked(const Admission& admission) = 0;
@@ -89,12 +140,27 @@ class Generation : public ImageListener {
     std::lock_guard<std::mutex> lock(mu_);
     admitted_id_ = admission.request_id;
     rpc_.set_request_id(admission.request_id);
+    rpc_.SendIdsFirst();
     OnAdmittedLocked(admission);
+  }
+
+  void NoteRequest(const v1::GenerateImagesRequest& message) {
+    ImageAccess& access = rpc_.image_access().emplace();
+    access.width = message.width();
+    access.height = message.height();
+    access.steps = message.steps();
+    access.images = message.has_num_images() ? message.num_images() : 1;
+    for (int i = 0; i < std::min<int>(message.adapters_size(), kMaxAdapters); ++i) {
+      access.adapters_asked.push_back(CleanText(message.adapters(i).name(), kMaxLoggedNameBytes));
+    }
   }
 
   ActiveCalls* const active_calls_;
   Engine* engine_ = nullptr;  // constant after Submit
-  std::string admitted_id_;   // guarded by mu_
+  // Guarded by mu_.
+  std::string admitted_id_;
+  std::optional<absl::Time> cancelled_at_;
+  CallStage stage_ = CallStage::kQueued;
 };
 
 // StreamGenerateImages. gRPC's reactions and the engine's calls come from different threads; mu_
@@ -127,6 +193,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
     {
       std::lock_guard<std::mutex> lock(mu_);
       writing_ = false;
+      calls().ObserveSendBlocked(absl::ToDoubleSeconds(absl::Now() - write_start_));
       gone = !ok && !gone_;
       gone_ = gone_ || !ok;
       WriteNextLocked();
@@ -151,14 +218,22 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
     Push([&] { queue_.PushWaiting(waiting); });
   }
   void OnProgress(const ImageProgress& progress) override {
-    Push([&] { queue_.PushProgress(progress); });
+    Push([&] {
+      NoteProgressLocked(progress);
+      queue_.PushProgress(progress);
+    });
   }
   void OnImage(FinishedImage image) override {
-    Push([&] { queue_.PushImage(std::move(image)); });
+    Push([&] {
+      NoteImageLocked(image);
+      queue_.PushImage(std::move(image));
+    });
   }
   void OnDone(const absl::Status& status, const ImageSummary& summary) override {
     std::lock_guard<std::mutex> lock(mu_);
     const absl::Status pushed = CatchExceptions([&] {
+      NoteEndLocked(status, summary);
+      calls().CountDroppedUpdates(queue_.dropped_updates());
       if (status.ok()) {
         queue_.PushSummary(summary);
       }
@@ -171,6 +246,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
  private:
   void OnAdmittedLocked(const Admission& admission) override {
     queue_.PushAccepted(admission);
+    calls().ObserveFirstEvent(rpc_.seconds());
     WriteNextLocked();
   }
 
@@ -213,6 +289,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       StartWriteAndFinish(&event_, grpc::WriteOptions(), rpc_.Close(*result_));
     } else if (has_event) {
       writing_ = true;
+      write_start_ = absl::Now();
       StartWrite(&event_);
     } else if (result_.has_value()) {
       finished_ = true;
@@ -225,6 +302,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
   ImageEventQueue queue_;
   v1::GenerateImagesEvent event_;  // what gRPC is sending; it lives until OnWriteDone, or to the end
   bool writing_ = false;
+  absl::Time write_start_;
   bool finished_ = false;  // gRPC has the final status
   bool gone_ = false;      // the caller hears nothing any more
   absl::Status failure_;   // a failure of ours that the engine does not know of
@@ -256,11 +334,15 @@ class WholeImages final : public grpc::ServerUnaryReactor,
   void OnDone() override { LetGo(&held_by_grpc_); }
 
   void OnWaiting(const ImageWaiting&) override {}
-  void OnProgress(const ImageProgress&) override {}
+  void OnProgress(const ImageProgress& progress) override {
+    std::lock_guard<std::mutex> lock(mu_);
+    NoteProgressLocked(progress);
+  }
 
   void OnImage(FinishedImage image) override {
     std::lock_guard<std::mutex> lock(mu_);
     const absl::Status added = CatchExceptions([&] {
+      NoteImageLocked(image);
       v1::Image* message = response_->add_images();
       *message = ToProtoWithoutData(image);
       message->set_data(std::move(image.data));
@@ -271,13 +353,13 @@ class WholeImages final : public grpc::ServerUnaryReactor,
 
   void OnDone(const absl::Status& status, const ImageSummary& summary) override {
     std::lock_guard<std::mutex> lock(mu_);
-    result_ = !status.ok()     ? status
-              : !failure_.ok() ? failure_
-                               : CatchExceptions([&] {
-                                   response_->set_request_id(rpc_.request_id());
-                                   *response_->mutable_summary() = ToProto(summary);
-                                   return absl::OkStatus();
-                                 });
+    const absl::Status answered = CatchExceptions([&] {
+      NoteEndLocked(status, summary);
+      response_->set_request_id(rpc_.request_id());
+      *response_->mutable_summary() = ToProto(summary);
+      return absl::OkStatus();
+    });
+    result_ = !status.ok() ? status : !failure_.ok() ? failure_ : answered;
     Finish(rpc_.Close(*result_));
   }
 

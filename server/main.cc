@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include <grpc/support/log.h>
 
+#include "server/access_log.h"
 #include "server/flags.h"
 #include "server/metrics_endpoint.h"
 #include "server/ready_file.h"
@@ -104,6 +105,15 @@ int Serve(const Flags& flags, StopSignal& stop) {
   // early callers hear that the server is starting.
   Metrics metrics;
   std::atomic<bool> device_failed = false;
+  std::unique_ptr<AccessLog> access_log;
+  if (!flags.access_log.empty()) {
+    auto opened = AccessLog::Open(flags.access_log);
+    if (!opened.ok()) {
+      return Fail(opened.status(), kExitBadSetting);
+    }
+    access_log = *std::move(opened);
+    options->access_log = access_log.get();
+  }
   absl::StatusOr<std::unique_ptr<Engine>> engine;
   const auto server = Server::Start(*std::move(options), &metrics);
   if (!server.ok()) {
@@ -116,8 +126,9 @@ int Serve(const Flags& flags, StopSignal& stop) {
   unlink(flags.ready_file.c_str());  // a former process's
 
   EngineConfig config = MakeEngineConfig(flags);
-  config.engine.on_device_failure = [&device_failed, &stop] {
+  config.engine.on_device_failure = [&device_failed, &stop, &metrics] {
     device_failed = true;
+    metrics.calls().SetState(ServerState::kFailed);
     stop.Request();
   };
   engine = MakeEngine(std::move(config), &metrics);
@@ -148,6 +159,7 @@ int Serve(const Flags& flags, StopSignal& stop) {
   if (!(*server)->Stop(absl::Seconds(flags.drain_timeout))) {
     LogWarning("--drain-timeout has passed: what still ran was cancelled");
   }
+  access_log = nullptr;  // writes what waits
   LogInfo("stopped");
   // The exposer's listener looks for its end only every 2 s; all else has ended, so nothing is lost by not waiting.
   std::_Exit(device_failed ? kExitFailure : 0);

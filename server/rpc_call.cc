@@ -5,19 +5,26 @@
 #include <new>
 #include <optional>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
+#include "src/base/status_macros.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
 namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
+constexpr char kTraceParentKey[] = "traceparent";
+constexpr char kPreviousAttemptsKey[] = "grpc-previous-rpc-attempts";  // gRFC A6
 constexpr absl::Duration kStartingRetryDelay = absl::Seconds(1);
 
 absl::string_view FindMetadata(const grpc::CallbackServerContext& context, const char* key) {
@@ -28,6 +35,19 @@ absl::string_view FindMetadata(const grpc::CallbackServerContext& context, const
 
 bool IsGoodRequestId(absl::string_view id) {
   return !id.empty() && id.size() <= kMaxRequestIdBytes && std::all_of(id.begin(), id.end(), absl::ascii_isprint);
+}
+
+// W3C Trace Context, version 00: 00-<trace id>-<parent id>-<flags>. Anything else is no trace of ours.
+bool IsGoodTraceParent(absl::string_view text) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(text, '-');
+  const auto is_hex = [](absl::string_view part, size_t size) {
+    return part.size() == size && std::all_of(part.begin(), part.end(), [](char c) {
+             return absl::ascii_isdigit(static_cast<unsigned char>(c)) || (c >= 'a' && c <= 'f');
+           });
+  };
+  const auto is_zero = [](absl::string_view part) { return part.find_first_not_of('0') == absl::string_view::npos; };
+  return parts.size() == 4 && parts[0] == "00" && is_hex(parts[1], 32) && is_hex(parts[2], 16) && is_hex(parts[3], 2) &&
+         !is_zero(parts[1]) && !is_zero(parts[2]);
 }
 
 std::string RandomRequestId() {
@@ -55,20 +75,41 @@ bool ActiveCalls::WaitUntilNone(absl::Duration timeout) {
 }
 
 RpcCall::RpcCall(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
-    : service_(service), method_(method), context_(context), start_(std::chrono::steady_clock::now()) {
+    : service_(service),
+      method_(method),
+      context_(context),
+      start_(std::chrono::steady_clock::now()),
+      arrival_(absl::Now()) {
+  CallMetrics& metrics = service->metrics->calls();
+  metrics.AddInFlight(method, 1);
+  if (!FindMetadata(*context, kPreviousAttemptsKey).empty()) {
+    metrics.CountRetry();
+  }
+  if (const absl::string_view trace = FindMetadata(*context, kTraceParentKey); IsGoodTraceParent(trace)) {
+    traceparent_ = std::string(trace);
+  }
   set_request_id(FindMetadata(*context, kRequestIdKey));
   if (request_id_.empty()) {
     request_id_ = RandomRequestId();
   }
 }
 
-absl::StatusOr<Engine*> RpcCall::Open(Scope scope) {
-  if (service_->tokens != nullptr) {
-    const absl::Status allowed = service_->tokens->Check(FindMetadata(*context_, "authorization"), scope);
-    if (!allowed.ok()) {
-      return allowed;
-    }
+absl::Status RpcCall::Authorize(Scope scope) {
+  if (service_->tokens == nullptr) {
+    return absl::OkStatus();
   }
+  const absl::string_view authorization = FindMetadata(*context_, "authorization");
+  const absl::Status allowed = service_->tokens->Check(authorization, scope);
+  if (!allowed.ok()) {
+    service_->metrics->calls().CountAuthFailure(absl::IsPermissionDenied(allowed) ? AuthFailure::kScope
+                                                : authorization.empty()           ? AuthFailure::kMissing
+                                                                                  : AuthFailure::kInvalid);
+  }
+  return allowed;
+}
+
+absl::StatusOr<Engine*> RpcCall::Open(Scope scope) {
+  ABSL_RETURN_IF_ERROR(Authorize(scope));
   Engine* const engine = service_->engine.load();
   if (engine == nullptr) {
     return MakeError(absl::StatusCode::kUnavailable, "the server is starting; try again shortly",
@@ -81,6 +122,20 @@ void RpcCall::set_request_id(absl::string_view id) {
   if (IsGoodRequestId(id)) {
     request_id_ = std::string(id);
   }
+}
+
+void RpcCall::SendIdsFirst() {
+  if (std::exchange(ids_sent_, true)) {
+    return;
+  }
+  context_->AddInitialMetadata(kRequestIdKey, request_id_);
+  if (!traceparent_.empty()) {
+    context_->AddInitialMetadata(kTraceParentKey, traceparent_);
+  }
+}
+
+double RpcCall::seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
 }
 
 absl::Status RpcCall::WhyCancelled() const {
@@ -96,20 +151,33 @@ absl::Status RpcCall::WhyCancelled() const {
 }
 
 grpc::Status RpcCall::Close(const absl::Status& status) {
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  const double seconds = this->seconds();
   const std::string code = CodeName(status.code());
+  const std::string reason = status.ok() ? "" : GetErrorDetails(status).reason;
+  if (status.ok()) {
+    SendIdsFirst();
+  }
   context_->AddTrailingMetadata(kRequestIdKey, request_id_);
+  if (!traceparent_.empty()) {
+    context_->AddTrailingMetadata(kTraceParentKey, traceparent_);
+  }
   if (const std::optional<std::string> pushback = RetryPushback(status); pushback.has_value()) {
     context_->AddTrailingMetadata("grpc-retry-pushback-ms", *pushback);
   }
   service_->metrics->CountRequest(method_, code, seconds);
-  if (status.ok()) {
-    LogInfo(method_, " ", code, " request_id=", request_id_, " seconds=", seconds);
-  } else {
-    // The message may quote what the caller sent; the reason does not.
-    LogInfo(method_, " ", code, " reason=", GetErrorDetails(status).reason, " request_id=", request_id_,
-            " seconds=", seconds);
+  service_->metrics->calls().AddInFlight(method_, -1);
+  if (!status.ok()) {
+    service_->metrics->calls().CountRejection(reason);
+  }
+  // The message may quote what the caller sent; the reason does not.
+  LogInfo(method_, " ", code, reason.empty() ? "" : " reason=", reason, " request_id=", request_id_,
+          traceparent_.empty() ? "" : " traceparent=", traceparent_, " seconds=", seconds);
+  if (!status.ok()) {
     LogDebug("request_id=", request_id_, " ", status.message());
+  }
+  if (service_->access_log != nullptr) {
+    service_->access_log->Write(ToJsonLine({arrival_, method_, code, reason, request_id_, traceparent_,
+                                            context_->peer(), seconds, std::move(image_access_)}));
   }
   return ToGrpcStatus(status);
 }

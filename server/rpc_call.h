@@ -7,6 +7,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -16,6 +17,7 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/status.h>
 
+#include "server/access_log.h"
 #include "server/tokens.h"
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
@@ -41,7 +43,8 @@ class ActiveCalls {
 struct ServiceContext {
   std::atomic<Engine*> engine{nullptr};  // null until it has warmed up; outlives every call
   Metrics* metrics = nullptr;
-  const Tokens* tokens = nullptr;  // null: everybody may call
+  const Tokens* tokens = nullptr;   // null: everybody may call
+  AccessLog* access_log = nullptr;  // null: there is none
   uint64_t max_message_bytes = 0;
   ActiveCalls active_calls;
 };
@@ -52,8 +55,10 @@ class RpcCall {
   // `method`: the bare RPC name, a string literal. `context` outlives this.
   RpcCall(ServiceContext* service, const char* method, grpc::CallbackServerContext* context);
 
-  // The engine where the caller's token has `scope`: Unauthenticated, PermissionDenied, or
-  // Unavailable (STARTING) else.
+  // Whether the caller's token has `scope`: Unauthenticated or PermissionDenied else.
+  absl::Status Authorize(Scope scope);
+
+  // The engine, where the caller is authorized: Unavailable (STARTING) where there is none yet.
   absl::StatusOr<Engine*> Open(Scope scope);
 
   // What goes into the trailer x-request-id: the caller's metadata of that name or a made-up one
@@ -61,12 +66,21 @@ class RpcCall {
   void set_request_id(absl::string_view id);
   const std::string& request_id() const { return request_id_; }
 
+  // Puts x-request-id and the caller's traceparent into the initial metadata too: from here on the call is no refusal,
+  // whose answer is trailers alone. Before anything is written; Close does it for calls that end well.
+  void SendIdsFirst();
+
+  double seconds() const;  // since arrival
+
+  // What the access log is to say beside the rest.
+  std::optional<ImageAccess>& image_access() { return image_access_; }
+
   // Why the call was cancelled, for one that gRPC says is: DeadlineExceeded where its deadline has
   // passed, else Cancelled.
   absl::Status WhyCancelled() const;
 
-  // Ends the call: sets the trailers, counts it and logs a line. Once, before the last message or
-  // status is handed to gRPC, so that a caller who has the answer finds it counted.
+  // Ends the call: sets the trailers, counts it and logs a line here and in the access log. Once, before the last
+  // message or status is handed to gRPC, so that a caller who has the answer finds it counted.
   grpc::Status Close(const absl::Status& status);
 
   ServiceContext& service() { return *service_; }
@@ -76,7 +90,11 @@ class RpcCall {
   const char* const method_;
   grpc::CallbackServerContext* const context_;
   const std::chrono::steady_clock::time_point start_;
+  const absl::Time arrival_;
   std::string request_id_;
+  std::string traceparent_;
+  std::optional<ImageAccess> image_access_;
+  bool ids_sent_ = false;
 };
 
 // Runs `body`, which returns absl::Status, and turns what it throws into Internal or

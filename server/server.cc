@@ -80,11 +80,15 @@ Server::Server(ServerOptions options)
     : options_(std::move(options)), images_(&context_), adapters_(&context_), info_(&context_) {
   context_.tokens = options_.tokens.has_value() ? &*options_.tokens : nullptr;
   context_.max_message_bytes = options_.max_message_bytes;
+  context_.access_log = options_.access_log;
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, Metrics* metrics) {
   std::unique_ptr<Server> server(new Server(std::move(options)));
   server->context_.metrics = metrics;
+  if (!server->options_.tls.cert.empty()) {
+    metrics->SetCertificateEnd([path = server->options_.tls.cert] { return CertificateEnd(path); });
+  }
   ABSL_RETURN_IF_ERROR(server->Listen());
   return server;
 }
@@ -125,9 +129,15 @@ void Server::SetHealth(bool serving) {
 void Server::Serve(Engine* engine) {
   context_.engine.store(engine);
   SetHealth(true);
+  context_.metrics->calls().SetState(ServerState::kReady);
 }
 
-void Server::StopServing() { SetHealth(false); }
+void Server::StopServing() {
+  SetHealth(false);
+  if (!stopping_.exchange(true)) {
+    context_.metrics->calls().SetState(ServerState::kDraining);
+  }
+}
 
 bool Server::Stop(absl::Duration timeout) {
   // What finished calls still have to send, and what callers of Health.Watch, who never end by

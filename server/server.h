@@ -3,6 +3,7 @@
 
 // The gRPC listener with its services, from the first connection to the last.
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "absl/time/time.h"
 #include <grpcpp/server.h>
 
+#include "server/access_log.h"
 #include "server/adapter_service.h"
 #include "server/flags.h"
 #include "server/image_service.h"
@@ -24,7 +26,8 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:0";  // HOST:PORT; port 0 picks a free one
   uint32_t max_message_bytes = uint32_t{32} << 20;
   TlsFiles tls;
-  std::optional<Tokens> tokens;  // nullopt: everybody may call
+  std::optional<Tokens> tokens;     // nullopt: everybody may call
+  AccessLog* access_log = nullptr;  // outlives the server; null: there is none
   bool reflection = false;
   // What an old connection's calls may still take, when connections are renewed every 30 minutes.
   absl::Duration longest_request = absl::InfiniteDuration();
@@ -64,6 +67,7 @@ class Server {
   ServerInfoService info_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
+  std::atomic<bool> stopping_ = false;
 };
 
 }  // namespace hotlora

@@ -1,7 +1,11 @@
 #include "server/server_info_service.h"
 
+#include "absl/strings/str_cat.h"
+
 #include "server/proto_mapping.h"
+#include "src/base/logging.h"
 #include "src/base/status_macros.h"
+#include "src/request/validation.h"
 
 namespace hotlora {
 
@@ -12,6 +16,28 @@ grpc::ServerUnaryReactor* ServerInfoService::GetServerInfo(grpc::CallbackServerC
   const absl::Status status = CatchExceptions([&]() -> absl::Status {
     ABSL_ASSIGN_OR_RETURN(Engine* const engine, call.Open(Scope::kAny));
     *response = ToProto(engine->model(), engine->options(), service_->max_message_bytes);
+    return absl::OkStatus();
+  });
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  reactor->Finish(call.Close(status));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* ServerInfoService::SetLogLevel(grpc::CallbackServerContext* context,
+                                                         const v1::SetLogLevelRequest* request,
+                                                         v1::SetLogLevelResponse* response) {
+  RpcCall call(service_, "SetLogLevel", context);
+  const absl::Status status = CatchExceptions([&]() -> absl::Status {
+    ABSL_RETURN_IF_ERROR(call.Authorize(Scope::kAdmin));
+    if (!v1::LogLevel_IsValid(request->level())) {
+      return InvalidRequest(
+          {{"level", absl::StrCat("is ", static_cast<int>(request->level()), "; allowed are the values of LogLevel")}});
+    }
+    const bool change = request->level() != v1::LOG_LEVEL_UNSPECIFIED;
+    const LogLevel previous =
+        change ? ExchangeLogLevel(static_cast<LogLevel>(request->level() - 1)) : CurrentLogLevel();
+    response->set_previous(static_cast<v1::LogLevel>(static_cast<int>(previous) + 1));
+    response->set_level(change ? request->level() : response->previous());
     return absl::OkStatus();
   });
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();

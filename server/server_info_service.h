@@ -6,13 +6,16 @@
 
 namespace hotlora {
 
-// hotlora.v1.ServerService: what runs here and what it allows. Any known token may ask.
+// hotlora.v1.ServerService: what runs here and what it allows, which any known token may ask, and how much is logged,
+// which scope admin may set.
 class ServerInfoService final : public v1::ServerService::CallbackService {
  public:
   explicit ServerInfoService(ServiceContext* service) : service_(service) {}
 
   grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context, const v1::GetServerInfoRequest* request,
                                           v1::ServerInfo* response) override;
+  grpc::ServerUnaryReactor* SetLogLevel(grpc::CallbackServerContext* context, const v1::SetLogLevelRequest* request,
+                                        v1::SetLogLevelResponse* response) override;
 
  private:
   ServiceContext* const service_;

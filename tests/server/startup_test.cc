@@ -39,7 +39,10 @@ TEST_F(StartupTest, PinThatFailsIsNamed) {
 TEST_F(StartupTest, CheckListsEveryAdapterThatFails) {
   engine_.FailLoads("broken", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID", "not finite"));
   engine_.FailLoads("odd", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_MISMATCH", "no such module"));
-  metrics_.SetSources({"cpu", [] { return DeviceMemory{3 << 20, 3 << 20, 0}; }, [] { return 0u; }, 64});
+  GaugeSources sources;
+  sources.device = "cpu";
+  sources.device_memory = [] { return DeviceMemory{3 << 20, 3 << 20}; };
+  metrics_.SetSources(std::move(sources));
   const CheckReport report = CheckModelAndAdapters(engine_, metrics_, 64 << 20);
   EXPECT_FALSE(report.ok);
   EXPECT_NE(report.text.find("broken: FAILED_PRECONDITION: not finite\n"), std::string::npos) << report.text;

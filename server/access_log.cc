@@ -1,0 +1,162 @@
+#include "server/access_log.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include <nlohmann/json.hpp>
+
+#include "src/base/logging.h"
+
+namespace hotlora {
+namespace {
+
+constexpr auto kLastWrites = std::chrono::seconds(1);
+constexpr int kPollMilliseconds = 100;
+
+nlohmann::ordered_json AdaptersJson(const ImageAccess& image) {
+  auto adapters = nlohmann::ordered_json::array();
+  if (image.summary.adapters.empty()) {  // the request never came so far that they were looked up
+    for (const std::string& name : image.adapters_asked) {
+      adapters.push_back({{"name", name}});
+    }
+  }
+  for (const AppliedAdapter& adapter : image.summary.adapters) {
+    static constexpr const char* kTiers[] = {"disk", "host", "device"};
+    adapters.push_back({{"name", adapter.name},
+                        {"sha256_12", adapter.content_sha256.substr(0, 12)},
+                        {"weight", adapter.weight},
+                        {"tier", kTiers[static_cast<int>(adapter.tier_found)]}});
+  }
+  return adapters;
+}
+
+void AddImage(const ImageAccess& image, nlohmann::ordered_json* line) {
+  const ImageSummary& summary = image.summary;
+  (*line)["width"] = summary.width > 0 ? summary.width : image.width;
+  (*line)["height"] = summary.height > 0 ? summary.height : image.height;
+  (*line)["steps"] = image.steps;
+  (*line)["images"] = image.images;
+  (*line)["image_bytes"] = image.image_bytes;
+  (*line)["adapters"] = AdaptersJson(image);
+  (*line)["phases"] = {{"queue", summary.queue_seconds},
+                       {"adapter", summary.adapter_seconds},
+                       {"encode", summary.encode_seconds},
+                       {"denoise", summary.denoise_seconds},
+                       {"decode", summary.decode_seconds}};
+}
+
+}  // namespace
+
+std::string ToJsonLine(const AccessEntry& entry) {
+  nlohmann::ordered_json line;
+  line["time"] = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", entry.time, absl::UTCTimeZone());
+  line["method"] = entry.method;
+  line["outcome"] = entry.code == "OK" ? "ok" : entry.code == "CANCELLED" ? "cancelled" : "error";
+  line["code"] = entry.code;
+  if (!entry.reason.empty()) {
+    line["reason"] = entry.reason;
+  }
+  line["request_id"] = entry.request_id;
+  if (!entry.traceparent.empty()) {
+    line["traceparent"] = entry.traceparent;
+  }
+  line["peer"] = entry.peer;
+  line["seconds"] = entry.seconds;
+  if (entry.image.has_value()) {
+    AddImage(*entry.image, &line);
+  }
+  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+absl::StatusOr<std::unique_ptr<AccessLog>> AccessLog::Open(const std::string& path) {
+  if (path == "-") {
+    return std::make_unique<AccessLog>(STDOUT_FILENO, /*owned=*/false);
+  }
+  const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0640);
+  if (descriptor < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--access-log ", path, ": ", std::strerror(errno)));
+  }
+  return std::make_unique<AccessLog>(descriptor, /*owned=*/true);
+}
+
+AccessLog::AccessLog(int descriptor, bool owned) : descriptor_(descriptor), owned_(owned) {
+  std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is a lost line, not our end
+  thread_ = std::thread([this] { Run(); });
+}
+
+AccessLog::~AccessLog() {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    stop_by_ = std::chrono::steady_clock::now() + kLastWrites;
+  }
+  changed_.notify_one();
+  thread_.join();
+  if (owned_) {
+    close(descriptor_);
+  }
+}
+
+void AccessLog::Write(std::string line) {
+  line.push_back('\n');
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (waiting_.size() < kMaxWaiting) {
+      waiting_.push_back(std::move(line));
+      changed_.notify_one();
+      return;
+    }
+  }
+  CountLostLogLine();
+}
+
+bool AccessLog::stopping() {
+  std::lock_guard<std::mutex> lock(mu_);
+  return stop_by_.has_value() && std::chrono::steady_clock::now() >= *stop_by_;
+}
+
+void AccessLog::Run() {
+  std::unique_lock<std::mutex> lock(mu_);
+  while (true) {
+    changed_.wait(lock, [this] { return !waiting_.empty() || stop_by_.has_value(); });
+    if (waiting_.empty()) {
+      return;
+    }
+    const std::string line = std::move(waiting_.front());
+    waiting_.pop_front();
+    lock.unlock();
+    if (!WriteOut(line)) {
+      CountLostLogLine();
+    }
+    lock.lock();
+  }
+}
+
+bool AccessLog::WriteOut(const std::string& text) {
+  size_t written = 0;
+  while (written < text.size()) {
+    pollfd ready{descriptor_, POLLOUT, 0};
+    const bool last_chance = stopping();
+    if (poll(&ready, 1, last_chance ? 0 : kPollMilliseconds) == 0) {
+      if (last_chance) {
+        return false;
+      }
+      continue;
+    }
+    const ssize_t bytes = write(descriptor_, text.data() + written, text.size() - written);
+    if (bytes < 0 && errno != EINTR && errno != EAGAIN) {
+      return false;
+    }
+    written += bytes > 0 ? static_cast<size_t>(bytes) : 0;
+  }
+  return true;
+}
+
+}  // namespace hotlora
