@@ -18,7 +18,7 @@ readonly BUILD_PACKAGES=(
   libabsl-dev libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc libssl-dev libpng-dev
   libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev nlohmann-json3-dev libcli11-dev libutf8proc-dev
   libwebp-dev libtomlplusplus-dev libgtest-dev libgmock-dev)
-readonly TEST_PACKAGES=(clang-format-14 prometheus python3-venv)
+readonly TEST_PACKAGES=(clang-format-14 prometheus prometheus-alertmanager python3-venv)
 
 with_cuda=false
 with_test=false
@@ -31,7 +31,7 @@ Installs what hotlora needs to be built and run on Debian 12 (x86_64): Debian pa
 and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there already is left alone.
 
   --cuda   also the CUDA libraries that LibTorch needs on a GPU, and nvcc 13.0 unless a CUDA toolkit 13 is installed
-  --test   also what only tests and checks need: clang-format 14, Prometheus (for promtool), Python packages
+  --test   also what only tests and checks need: clang-format 14, Prometheus and Alertmanager, Python packages
   --help   this text
 
                           download   disk
