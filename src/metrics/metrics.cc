@@ -8,6 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include <prometheus/collectable.h>
@@ -58,6 +59,11 @@ const char* SizeLabel(const StepShape& shape) {
          : pixels <= 1024 * 1024     ? kSizes[1]
          : pixels <= 2 * 1024 * 1024 ? kSizes[2]
                                      : kSizes[3];
+}
+
+// Whether calls of that RPC may be cancelled: the others are answered at once.
+bool EndsLater(absl::string_view method) {
+  return absl::StrContains(method, "Image") || method == "LoadAdapter" || method == "UploadAdapter";
 }
 
 const char* OutcomeOf(absl::string_view code) {
@@ -147,6 +153,9 @@ void Metrics::Families::StandAtZero() {
       requests.Add({{"method", method}, {"code", code}});
     }
     for (const char* outcome : kOutcomes) {
+      if (outcome == kOutcomes[2] && !EndsLater(method)) {
+        continue;
+      }
       request_duration.Add({{"method", method}, {"outcome", outcome}}, kRequestBuckets);
     }
   }
@@ -159,6 +168,9 @@ void Metrics::Families::StandAtZero() {
   }
   for (const char* tier : kTiers) {
     for (const char* phase : kSwapPhases) {
+      if (tier != kTiers[0] && (phase == kSwapPhases[1] || phase == kSwapPhases[2])) {
+        continue;  // only files are read and parsed
+      }
       swap.Add({{"phase", phase}, {"source", tier}}, kSwapBuckets);
     }
     for (const char* result : {"hit", "miss"}) {
