@@ -21,8 +21,8 @@
 namespace hotlora {
 namespace {
 
-nlohmann::json Manifest() {
-  std::ifstream stream(GoldenPath("images/manifest.json"));
+nlohmann::json Manifest(const std::string& folder = "images") {
+  std::ifstream stream(GoldenPath(folder + "/manifest.json"));
   return nlohmann::json::parse(stream);
 }
 
@@ -107,6 +107,22 @@ at::Tensor Pixels(const RgbImage& image) {
 }
 
 class ImagesGoldenTest : public PipelineFixture {};
+
+TEST_F(ImagesGoldenTest, InitImagesEqualTheReferenceWithEverySampler) {
+  const nlohmann::json manifest = Manifest("init_images");
+  ASSERT_EQ(manifest.at("cases").size(), 17u);
+  for (const nlohmann::json& golden : manifest.at("cases")) {
+    const std::string name = golden.at("name");
+    const ImageJob job = Job(MakeRequest(golden));
+    const std::unique_ptr<Row> row = Finish(Start(job, Set({}), job.seed));
+    const TensorMap expected = LoadTensors(GoldenPath("init_images/" + golden.at("file").get<std::string>()));
+    ExpectWithin(RowLatents(*row), expected.at("latents"), golden.at("tolerance").at("latents").at("absolute"),
+                 name + " latents");
+    const auto image = pipeline_->Decode(*row);
+    ASSERT_TRUE(image.ok()) << image.status();
+    ExpectWithin(Pixels(*image), expected.at("pixels"), 1, name + " pixels");
+  }
+}
 
 // What the mask keeps is the VAE's image of the init image, whatever the prompt and adapters.
 TEST_F(ImagesGoldenTest, InpaintingKeepsWhatTheMaskDoes) {
