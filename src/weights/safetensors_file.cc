@@ -22,7 +22,7 @@ namespace hotlora {
 namespace {
 
 constexpr uint64_t kLengthBytes = 8;
-constexpr uint64_t kReadChunk = uint64_t{4} << 20;  // hashed while it is still in the CPU's cache
+constexpr uint64_t kReadChunk = uint64_t{256} << 10;  // hashed while it is still in the CPU's cache
 
 struct DtypeEntry {
   absl::string_view name;
@@ -398,13 +398,21 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadInto(const std::string& pat
 
 namespace {
 
-absl::StatusOr<std::vector<std::byte>> ReadWhole(const OpenFile& file, uint64_t max_bytes) {
+struct Whole {
+  std::shared_ptr<const std::byte> bytes;
+  uint64_t size = 0;
+  std::string sha256;
+};
+
+absl::StatusOr<Whole> ReadWhole(const OpenFile& file, uint64_t max_bytes) {
   if (file.bytes > max_bytes) {
     return absl::ResourceExhaustedError(absl::StrCat("file of ", file.bytes, " bytes; allowed are ", max_bytes));
   }
-  std::vector<std::byte> bytes(file.bytes);
-  ABSL_RETURN_IF_ERROR(ReadExactly(file, bytes.data(), file.bytes, nullptr));
-  return bytes;
+  // Not zeroed first, unlike a vector: adapters are read while somebody waits.
+  const std::shared_ptr<std::byte> bytes(new std::byte[file.bytes], std::default_delete<std::byte[]>());
+  Sha256 hash;
+  ABSL_RETURN_IF_ERROR(ReadExactly(file, bytes.get(), file.bytes, &hash));
+  return Whole{bytes, file.bytes, hash.HexDigest()};
 }
 
 }  // namespace
@@ -412,8 +420,8 @@ absl::StatusOr<std::vector<std::byte>> ReadWhole(const OpenFile& file, uint64_t 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadFile(const std::string& path, uint64_t max_bytes,
                                                           uint64_t max_header_bytes) {
   ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
-  ABSL_ASSIGN_OR_RETURN(std::vector<std::byte> bytes, ReadWhole(file, max_bytes));
-  return Parse(std::move(bytes), max_header_bytes);
+  ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes));
+  return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.sha256), max_header_bytes);
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadDescriptor(int descriptor, uint64_t max_bytes,
@@ -423,26 +431,34 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadDescriptor(int descriptor, 
     return absl::ErrnoToStatus(errno, "cannot read the file");
   }
   ABSL_ASSIGN_OR_RETURN(const OpenFile file, Adopt(own));
-  ABSL_ASSIGN_OR_RETURN(std::vector<std::byte> bytes, ReadWhole(file, max_bytes));
-  return Parse(std::move(bytes), max_header_bytes);
+  ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes));
+  return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.sha256), max_header_bytes);
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(std::vector<std::byte> bytes, uint64_t max_header_bytes) {
-  if (bytes.size() < kLengthBytes) {
-    return TooShort(bytes.size());
-  }
-  unsigned char length[kLengthBytes];
-  std::copy_n(reinterpret_cast<const unsigned char*>(bytes.data()), kLengthBytes, length);
-  ABSL_ASSIGN_OR_RETURN(const uint64_t header_bytes, HeaderLength(length, bytes.size(), max_header_bytes));
-  SafetensorsFile result;
-  result.file_bytes_ = bytes.size();
-  result.data_offset_ = kLengthBytes + header_bytes;
-  ABSL_RETURN_IF_ERROR(
-      result.ParseHeader(absl::string_view(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes)));
   Sha256 hash;
   hash.Update(bytes.data(), bytes.size());
-  result.sha256_ = hash.HexDigest();
-  result.bytes_ = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+  const uint64_t size = bytes.size();
+  auto owner = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+  const std::byte* const data = owner->data();
+  return ParseBytes(std::shared_ptr<const std::byte>(std::move(owner), data), size, hash.HexDigest(), max_header_bytes);
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ParseBytes(std::shared_ptr<const std::byte> bytes, uint64_t size,
+                                                            std::string sha256, uint64_t max_header_bytes) {
+  if (size < kLengthBytes) {
+    return TooShort(size);
+  }
+  unsigned char length[kLengthBytes];
+  std::copy_n(reinterpret_cast<const unsigned char*>(bytes.get()), kLengthBytes, length);
+  ABSL_ASSIGN_OR_RETURN(const uint64_t header_bytes, HeaderLength(length, size, max_header_bytes));
+  SafetensorsFile result;
+  result.file_bytes_ = size;
+  result.data_offset_ = kLengthBytes + header_bytes;
+  ABSL_RETURN_IF_ERROR(
+      result.ParseHeader(absl::string_view(reinterpret_cast<const char*>(bytes.get()) + kLengthBytes, header_bytes)));
+  result.sha256_ = std::move(sha256);
+  result.bytes_ = std::move(bytes);
   return result;
 }
 

@@ -116,10 +116,13 @@ class SafetensorsFile {
 
   // The tensor's bytes (little-endian, row-major), inside this object. REQUIRES: made by ReadFile
   // or Parse.
-  const std::byte* Data(const StoredTensor& tensor) const { return bytes_->data() + data_offset_ + tensor.begin; }
+  const std::byte* Data(const StoredTensor& tensor) const { return bytes_.get() + data_offset_ + tensor.begin; }
 
  private:
   SafetensorsFile() = default;
+  // `bytes` of the file, whose SHA-256 is known.
+  static absl::StatusOr<SafetensorsFile> ParseBytes(std::shared_ptr<const std::byte> bytes, uint64_t size,
+                                                    std::string sha256, uint64_t max_header_bytes);
   absl::Status ParseHeader(absl::string_view header);
   absl::Status CheckLayout();
 
@@ -129,7 +132,7 @@ class SafetensorsFile {
   uint64_t file_bytes_ = 0;
   uint64_t data_offset_ = 0;
   std::string sha256_;
-  std::shared_ptr<const std::vector<std::byte>> bytes_;
+  std::shared_ptr<const std::byte> bytes_;  // of the whole file
 };
 
 }  // namespace hotlora
