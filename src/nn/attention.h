@@ -28,7 +28,7 @@ at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tenso
 struct SelfAttention {
   SelfAttention() = default;
   SelfAttention(const ParameterScope& scope, int64_t width, int64_t heads, Linear::Bias qkv_bias);
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
 
   Linear to_qkv, to_out;
   int64_t heads = 0;
@@ -41,7 +41,7 @@ struct SelfAttention {
 struct CrossAttention {
   CrossAttention() = default;
   CrossAttention(const ParameterScope& scope, int64_t width, int64_t context_width, int64_t heads);
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& context) const;
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& context, SideBranch side = {}) const;
 
   Linear to_q, to_kv, to_out;
   int64_t heads = 0;

@@ -30,23 +30,57 @@ at::Tensor MultiplyWindows(const at::Tensor& x, const at::Tensor& weight, const 
   const at::IntArrayRef strides = padded.strides();  // [rows, height + 2p, width + 2p, in]
   const at::Tensor windows = padded.as_strided({rows, height, width, k, k, options.in},
                                                {strides[0], strides[1] * s, strides[2] * s, strides[1], strides[2], 1});
-  const at::Tensor matrix = weight.permute({0, 2, 3, 1}).view({options.out, k * k * options.in});
+  const at::Tensor matrix = weight.permute({0, 2, 3, 1}).reshape({options.out, k * k * options.in});
   const at::Tensor y = at::linear(windows.reshape({rows * height * width, k * k * options.in}), matrix, bias);
   return y.view({rows, height, width, options.out}).permute({0, 3, 1, 2});
 }
 
-}  // namespace
-
-Conv2d::Conv2d(const ParameterScope& scope, const Conv2dOptions& options)
-    : weight(scope.TakeAdaptable("weight", {options.out, options.in, options.kernel, options.kernel})),
-      bias(scope.TakeAdaptable("bias", {options.out})),
-      options(options) {}
-
-at::Tensor Conv2d::forward(const at::Tensor& x) const {
+at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                    const Conv2dOptions& options) {
   if (IsSmall(x, options)) {
     return MultiplyWindows(x, weight, bias, options);
   }
   return at::conv2d(x, weight, bias, {options.stride, options.stride}, {options.padding, options.padding});
+}
+
+// A x: the input through an adapter's thin side, a convolution like the module's own. [rows, rank, ...]
+at::Tensor ConvolveDown(const at::Tensor& x, const LowRank& factors, Conv2dOptions options) {
+  const int64_t rank = factors.down.size(0), k = options.kernel;
+  const at::Tensor down = factors.down.to(at::kFloat);
+  if (!factors.mid.defined()) {
+    options.out = rank;
+    return Convolve(x, down.view({rank, options.in, k, k}), {}, options);
+  }
+  const at::Tensor low = Convolve(x, down.view({rank, options.in, 1, 1}), {}, {options.in, rank, 1, 1, 0});
+  options.in = rank;
+  options.out = factors.mid.size(0);
+  return Convolve(low, factors.mid.to(at::kFloat), {}, options);
+}
+
+}  // namespace
+
+Conv2d::Conv2d(const ParameterScope& scope, const Conv2dOptions& options) : options(options) {
+  const AdaptableParameter taken =
+      scope.TakeAdaptable("weight", {options.out, options.in, options.kernel, options.kernel});
+  weight = taken.live;
+  module = taken.index;
+  bias = scope.TakeAdaptable("bias", {options.out}).live;
+}
+
+at::Tensor Conv2d::forward(const at::Tensor& x, SideBranch side) const {
+  at::Tensor y = Convolve(x, weight, bias, options);
+  AddSide(side, x, y);
+  return y;
+}
+
+void Conv2d::AddSide(SideBranch side, const at::Tensor& x, at::Tensor& y) const {
+  for (const SideRows& rows : side) {
+    for (const SideChange& change : rows.table->Of(module)) {
+      const at::Tensor low = ConvolveDown(x.narrow(0, rows.first, rows.rows).to(at::kFloat), change.factors, options);
+      AddSideProduct(change, low.permute({0, 2, 3, 1}).reshape({-1, low.size(1)}), bias,
+                     y.narrow(0, rows.first, rows.rows).permute({0, 2, 3, 1}).view({-1, options.out}));
+    }
+  }
 }
 
 }  // namespace hotlora

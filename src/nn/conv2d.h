@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "src/nn/parameter_source.h"
+#include "src/nn/side_branch.h"
 
 namespace hotlora {
 
@@ -17,7 +18,7 @@ struct Conv2dOptions {
   int64_t padding = 1;  // zeros on all four sides
 };
 
-// A two-dimensional convolution with bias.
+// A two-dimensional convolution with bias, and with a side branch what adapters add.
 //
 // Shapes   x [rows, in, height, width]; weight [out, in, kernel, kernel]; y [rows, out, ...]
 // Layout   x, weight and y are channels_last: [rows, height, width, channels] in memory
@@ -26,11 +27,15 @@ struct Conv2dOptions {
 struct Conv2d {
   Conv2d() = default;
   Conv2d(const ParameterScope& scope, const Conv2dOptions& options);
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
 
   at::Tensor weight;  // their storage is the module's live parameters: adapters rebuild it in place
   at::Tensor bias;
+  size_t module = AdaptableParameter::kNotListed;
   Conv2dOptions options;
+
+ private:
+  void AddSide(SideBranch side, const at::Tensor& x, at::Tensor& y) const;
 };
 
 }  // namespace hotlora

@@ -21,7 +21,7 @@ struct GegluFeedForward {
 
   GegluFeedForward() = default;
   GegluFeedForward(const ParameterScope& scope, int64_t width);
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
 
   Linear project_in, project_out;
 };

@@ -8,10 +8,11 @@
 #include <ATen/core/Tensor.h>
 
 #include "src/nn/parameter_source.h"
+#include "src/nn/side_branch.h"
 
 namespace hotlora {
 
-// y = x W^T + b over the last dimension.
+// y = x W^T + b over the last dimension, and with a side branch what adapters add.
 //
 // Shapes   x [..., in]; weight [out, in]; bias [out] or undefined; y [..., out], contiguous
 // Dtypes   alike
@@ -25,12 +26,14 @@ struct Linear {
   // The linear layers `names` of one shape, stacked: y is [..., names * out], in their order.
   Linear(const ParameterScope& scope, const std::vector<std::string>& names, int64_t in, int64_t out, Bias has_bias);
 
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
 
   // Their storage is the module's live parameters (or the modules', one below the other): adapters
   // rebuild it in place.
   at::Tensor weight;
   at::Tensor bias;
+  size_t module = AdaptableParameter::kNotListed;  // the first
+  int64_t modules = 1;                             // in the stack
 };
 
 }  // namespace hotlora

@@ -92,16 +92,65 @@ struct ModuleDelta {
   at::Tensor magnitude;
 };
 
-// Whether dW is a product of two thin matrices whatever W is: of the change's rank, of its square with Hadamard's.
-// What is not can only be merged.
-inline bool HasLowRankForm(const ModuleDelta& delta) {
-  return std::holds_alternative<LowRank>(delta.change) || std::holds_alternative<Hadamard>(delta.change);
+template <typename Visit>
+void ForEachTensor(LowRank& factors, Visit visit) {
+  for (at::Tensor* tensor : {&factors.down, &factors.up, &factors.mid}) {
+    if (tensor->defined()) {
+      visit(*tensor);
+    }
+  }
+}
+
+template <typename Visit>
+void ForEachTensor(Hadamard& change, Visit visit) {
+  ForEachTensor(change.first, visit);
+  ForEachTensor(change.second, visit);
+}
+
+template <typename Visit>
+void ForEachTensor(Kronecker& change, Visit visit) {
+  for (Kronecker::Factor* factor : {&change.first, &change.second}) {
+    if (auto* whole = std::get_if<at::Tensor>(factor)) {
+      visit(*whole);
+    } else {
+      ForEachTensor(std::get<LowRank>(*factor), visit);
+    }
+  }
+}
+
+template <typename Visit>
+void ForEachTensor(GeneralizedLowRank& change, Visit visit) {
+  ForEachTensor(change.added, visit);
+  ForEachTensor(change.mixed, visit);
+}
+
+template <typename Visit>
+void ForEachTensor(Rotation& change, Visit visit) {
+  visit(change.turn);
+  if (change.rescale.defined()) {
+    visit(change.rescale);
+  }
+}
+
+template <typename Visit>
+void ForEachTensor(FullDifference& change, Visit visit) {
+  visit(change.value);
+}
+
+// Calls visit(at::Tensor&) with every tensor that the change has.
+template <typename Visit>
+void ForEachTensor(ModuleDelta& delta, Visit visit) {
+  std::visit([&visit](auto& change) { ForEachTensor(change, visit); }, delta.change);
+  if (delta.magnitude.defined()) {
+    visit(delta.magnitude);
+  }
 }
 
 // All changes of one adapter, each entry of the module table at most once, in its order.
 // Immutable.
 struct AdapterWeights {
   std::vector<ModuleDelta> deltas;
+  at::Tensor block;  // uint8: the one memory that all of them are views of (slot_layout.h); undefined in tests' own
 };
 
 }  // namespace hotlora

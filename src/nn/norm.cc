@@ -7,8 +7,8 @@
 namespace hotlora {
 
 GroupNorm::GroupNorm(const ParameterScope& scope, int64_t channels, int64_t groups, double epsilon)
-    : weight(scope.TakeAdaptable("weight", {channels})),
-      bias(scope.TakeAdaptable("bias", {channels})),
+    : weight(scope.TakeAdaptable("weight", {channels}).live),
+      bias(scope.TakeAdaptable("bias", {channels}).live),
       groups(groups),
       epsilon(epsilon) {}
 
@@ -20,7 +20,9 @@ at::Tensor GroupNorm::forward_silu(const at::Tensor& x) const {
 }
 
 LayerNorm::LayerNorm(const ParameterScope& scope, int64_t width, double epsilon)
-    : weight(scope.TakeAdaptable("weight", {width})), bias(scope.TakeAdaptable("bias", {width})), epsilon(epsilon) {}
+    : weight(scope.TakeAdaptable("weight", {width}).live),
+      bias(scope.TakeAdaptable("bias", {width}).live),
+      epsilon(epsilon) {}
 
 at::Tensor LayerNorm::forward(const at::Tensor& x) const {
   return at::layer_norm(x, weight.sizes(), weight, bias, epsilon);

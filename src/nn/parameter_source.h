@@ -5,6 +5,8 @@
 // dotted path into the checkpoint, so the weight's name is the code's path: the block at `scope`
 // makes its parts from `scope.In("conv1")`.
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +15,14 @@
 #include <ATen/core/Tensor.h>
 
 namespace hotlora {
+
+// A parameter that adapters may change in place, or several that lie one below the other.
+struct AdaptableParameter {
+  static constexpr size_t kNotListed = SIZE_MAX;
+
+  at::Tensor live;
+  size_t index = kNotListed;  // in the module table; of the first, a stack's others follow it
+};
 
 // Gives out parameters, ready to compute with: on the device, in the network's dtype. Only the
 // loading thread uses it. A parameter that the checkpoint lacks or holds in another shape is the
@@ -28,12 +38,12 @@ class ParameterSource {
   // "<module>.weight" or, after it, "<module>.bias" of a linear layer (weight [out, in]), a convolution
   // ([out, in, height, width]) or a norm ([channels]), which adapters may change in place: its storage
   // stays where it is for as long as the network lives.
-  virtual at::Tensor TakeAdaptable(const std::string& name, at::IntArrayRef shape) = 0;
+  virtual AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) = 0;
 
   // The same for several linear layers of one shape that read the same input, one below the other in one
   // tensor [names * shape[0], ...], so that one product computes them all. Each is a module of its own for
   // adapters: its live parameter is its rows of the stack.
-  virtual at::Tensor TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) = 0;
+  virtual AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) = 0;
 };
 
 // A place in the checkpoint's tree of names. A cheap value; the source must outlive it.
@@ -48,12 +58,13 @@ class ParameterScope {
   }
 
   at::Tensor Take(std::string_view name, at::IntArrayRef shape) const { return source_->Take(Join(name), shape); }
-  at::Tensor TakeAdaptable(std::string_view name, at::IntArrayRef shape) const {
+  AdaptableParameter TakeAdaptable(std::string_view name, at::IntArrayRef shape) const {
     return source_->TakeAdaptable(Join(name), shape);
   }
 
   // The parameter `name` of each of the modules.
-  at::Tensor TakeStacked(const std::vector<std::string>& modules, std::string_view name, at::IntArrayRef shape) const {
+  AdaptableParameter TakeStacked(const std::vector<std::string>& modules, std::string_view name,
+                                 at::IntArrayRef shape) const {
     std::vector<std::string> names;
     for (const std::string& module : modules) {
       names.push_back(In(module).Join(name));

@@ -16,7 +16,7 @@ namespace hotlora {
 struct Downsample2d {
   Downsample2d() = default;
   Downsample2d(const ParameterScope& scope, int64_t channels);
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
 
   Conv2d conv;
 };
@@ -29,7 +29,7 @@ struct Downsample2d {
 struct Upsample2d {
   Upsample2d() = default;
   Upsample2d(const ParameterScope& scope, int64_t channels);
-  at::Tensor forward(const at::Tensor& x, int64_t height, int64_t width) const;
+  at::Tensor forward(const at::Tensor& x, int64_t height, int64_t width, SideBranch side = {}) const;
 
   Conv2d conv;
 };

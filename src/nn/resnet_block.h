@@ -34,7 +34,7 @@ struct ResnetBlock {
 
   // `time_silu` is silu of the time embedding: computed once per step, used by every block.
   // Undefined without time_width.
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& time_silu) const;
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& time_silu, SideBranch side = {}) const;
 
   GroupNorm norm1, norm2;
   Conv2d conv1, conv2;

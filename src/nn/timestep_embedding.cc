@@ -22,9 +22,9 @@ at::Tensor SinusoidEmbedding(const at::Tensor& values, const SinusoidOptions& op
 TimestepEmbedding::TimestepEmbedding(const ParameterScope& scope, int64_t in, int64_t width)
     : linear_1(scope.In("linear_1"), in, width), linear_2(scope.In("linear_2"), width, width) {}
 
-at::Tensor TimestepEmbedding::forward(const at::Tensor& x) const {
-  at::Tensor h = linear_1.forward(x);
-  return linear_2.forward(at::silu_(h));
+at::Tensor TimestepEmbedding::forward(const at::Tensor& x, SideBranch side) const {
+  at::Tensor h = linear_1.forward(x, side);
+  return linear_2.forward(at::silu_(h), side);
 }
 
 }  // namespace hotlora

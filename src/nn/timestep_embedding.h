@@ -31,7 +31,7 @@ at::Tensor SinusoidEmbedding(const at::Tensor& values, const SinusoidOptions& op
 struct TimestepEmbedding {
   TimestepEmbedding() = default;
   TimestepEmbedding(const ParameterScope& scope, int64_t in, int64_t width);
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
 
   Linear linear_1, linear_2;
 };

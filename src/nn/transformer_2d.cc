@@ -16,10 +16,10 @@ TransformerBlock::TransformerBlock(const ParameterScope& scope, const Transforme
       attn2(scope.In("attn2"), options.channels, options.context_width, options.heads),
       ff(scope.In("ff"), options.channels) {}
 
-at::Tensor TransformerBlock::forward(at::Tensor x, const at::Tensor& context) const {
-  x.add_(attn1.forward(norm1.forward(x)));
-  x.add_(attn2.forward(norm2.forward(x), context));
-  x.add_(ff.forward(norm3.forward(x)));
+at::Tensor TransformerBlock::forward(at::Tensor x, const at::Tensor& context, SideBranch side) const {
+  x.add_(attn1.forward(norm1.forward(x), side));
+  x.add_(attn2.forward(norm2.forward(x), context, side));
+  x.add_(ff.forward(norm3.forward(x), side));
   return x;  // [rows, tokens, width]
 }
 
@@ -32,15 +32,15 @@ Transformer2d::Transformer2d(const ParameterScope& scope, const Transformer2dOpt
   proj_out = Linear(scope.In("proj_out"), options.channels, options.channels);
 }
 
-at::Tensor Transformer2d::forward(const at::Tensor& x, const at::Tensor& context) const {
+at::Tensor Transformer2d::forward(const at::Tensor& x, const at::Tensor& context, SideBranch side) const {
   const int64_t rows = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
   at::Tensor h = norm.forward(x);
   h = h.permute({0, 2, 3, 1}).reshape({rows, height * width, channels});  // a view: channels_last
-  h = proj_in.forward(h);
+  h = proj_in.forward(h, side);
   for (const TransformerBlock& block : blocks) {
-    h = block.forward(std::move(h), context);  // [rows, height * width, channels]
+    h = block.forward(std::move(h), context, side);  // [rows, height * width, channels]
   }
-  h = proj_out.forward(h);
+  h = proj_out.forward(h, side);
   h = h.view({rows, height, width, channels}).permute({0, 3, 1, 2});  // [rows, channels, height, width]
   return h.add_(x);
 }

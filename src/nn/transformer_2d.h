@@ -31,7 +31,7 @@ struct Transformer2dOptions {
 struct TransformerBlock {
   TransformerBlock() = default;
   TransformerBlock(const ParameterScope& scope, const Transformer2dOptions& options);
-  at::Tensor forward(at::Tensor x, const at::Tensor& context) const;
+  at::Tensor forward(at::Tensor x, const at::Tensor& context, SideBranch side = {}) const;
 
   LayerNorm norm1, norm2, norm3;
   SelfAttention attn1;
@@ -48,7 +48,7 @@ struct TransformerBlock {
 struct Transformer2d {
   Transformer2d() = default;
   Transformer2d(const ParameterScope& scope, const Transformer2dOptions& options);
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& context) const;
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& context, SideBranch side = {}) const;
 
   GroupNorm norm;
   Linear proj_in, proj_out;

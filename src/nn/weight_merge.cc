@@ -1,5 +1,6 @@
 #include "src/nn/weight_merge.h"
 
+#include <algorithm>
 #include <variant>
 #include <vector>
 
@@ -89,14 +90,19 @@ void AddChange(at::Tensor& sum, const ModuleDelta& delta, float factor) {
   sum.view(change.sizes()).add_(change, factor);
 }
 
-// sum = magnitude o sum / |sum|. Where the norm is 0 there is no direction, and 0 stays.
-void Renormalise(at::Tensor& sum, const at::Tensor& stored_magnitude) {
+// magnitude / |sum|. Where the norm is 0 there is no direction, and 0 stays.
+at::Tensor Ratio(const at::Tensor& sum, const at::Tensor& stored_magnitude) {
   const at::Tensor magnitude = AsFloat(stored_magnitude, sum.device());  // [out, 1, 1] or [1, in, 1]
-  at::Tensor weight = sum.view({sum.size(0), sum.size(1), -1});          // [out, in, k]
+  const at::Tensor weight = sum.view({sum.size(0), sum.size(1), -1});    // [out, in, k]
   const bool by_output = magnitude.size(0) == weight.size(0) && magnitude.size(1) == 1;
   const at::Tensor norm = at::linalg_vector_norm(weight, 2, at::IntArrayRef({by_output ? 1 : 0, 2}), /*keepdim=*/true);
   TORCH_CHECK(norm.sizes() == magnitude.sizes(), "magnitude is ", magnitude.sizes(), ", norms are ", norm.sizes());
-  weight.mul_(at::where(norm > 0, magnitude / norm, 0.0));
+  return at::where(norm > 0, magnitude / norm, 0.0);
+}
+
+// sum = magnitude o sum / |sum|.
+void Renormalise(at::Tensor& sum, const at::Tensor& magnitude) {
+  sum.view({sum.size(0), sum.size(1), -1}).mul_(Ratio(sum, magnitude));
 }
 
 void AddDelta(at::Tensor& sum, const WeightedDelta& weighted, DoraWeighting dora) {
@@ -111,6 +117,39 @@ void AddDelta(at::Tensor& sum, const WeightedDelta& weighted, DoraWeighting dora
     AddChange(full, delta, static_cast<float>(delta.scale));
     Renormalise(full, delta.magnitude);
     sum.lerp_(full, weighted.weight);
+  }
+}
+
+// Bytes of a weight that are rebuilt at a time, so that they are still in the cache when the products come.
+constexpr int64_t kBlockBytes = int64_t{512} << 10;
+
+bool IsPlainProduct(const WeightedDelta& weighted) {
+  const LowRank* const factors = std::get_if<LowRank>(&weighted.delta->change);
+  return factors != nullptr && !factors->mid.defined() && !weighted.delta->magnitude.defined();
+}
+
+// live = clean + sum of products, some rows at a time. live is float32 and contiguous, on the CPU.
+void MergeProducts(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas) {
+  struct Product {
+    at::Tensor up, down;
+    double factor;
+  };
+  std::vector<Product> products;
+  for (const WeightedDelta& weighted : deltas) {
+    const auto& factors = std::get<LowRank>(weighted.delta->change);
+    products.push_back({AsFloat(factors.up, live.device()), AsFloat(factors.down, live.device()),
+                        weighted.weight * weighted.delta->scale});
+  }
+  const int64_t rows = live.size(0);
+  const at::Tensor to = live.view({rows, -1}), from = clean.view({rows, -1});  // [out, in * kh * kw]
+  const int64_t step = std::max<int64_t>(16, kBlockBytes / static_cast<int64_t>(to.size(1) * sizeof(float)));
+  for (int64_t begin = 0; begin < rows; begin += step) {
+    const int64_t count = std::min(step, rows - begin);
+    at::Tensor block = to.narrow(0, begin, count);
+    block.copy_(from.narrow(0, begin, count));
+    for (const Product& product : products) {
+      block.addmm_(product.up.narrow(0, begin, count), product.down, /*beta=*/1, /*alpha=*/product.factor);
+    }
   }
 }
 
@@ -132,6 +171,10 @@ void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const Wei
   }
   // float32 weights are summed where they live, which saves a copy of the largest ones.
   const bool in_place = live.scalar_type() == at::kFloat && live.is_contiguous();
+  if (in_place && live.is_cpu() && std::all_of(present.begin(), present.end(), IsPlainProduct)) {
+    MergeProducts(live, clean, present);
+    return;
+  }
   at::Tensor sum =
       in_place ? live : at::empty(live.sizes(), live.options().dtype(at::kFloat), at::MemoryFormat::Contiguous);
   sum.copy_(clean);
@@ -141,6 +184,14 @@ void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const Wei
   if (!in_place) {
     live.copy_(sum);
   }
+}
+
+at::Tensor MagnitudeRatio(const at::Tensor& clean, const ModuleDelta& delta, double factor) {
+  const c10::InferenceMode inference;
+  at::Tensor sum = at::empty(clean.sizes(), clean.options().dtype(at::kFloat), at::MemoryFormat::Contiguous);
+  sum.copy_(clean);
+  AddChange(sum, delta, static_cast<float>(factor));
+  return Ratio(sum, delta.magnitude);
 }
 
 }  // namespace hotlora

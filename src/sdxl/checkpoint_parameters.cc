@@ -18,21 +18,27 @@ at::Tensor CheckpointParameters::Take(const std::string& name, at::IntArrayRef s
   return weights_.Take(name, shape).to(device_, dtype_);
 }
 
-at::Tensor CheckpointParameters::TakeAdaptable(const std::string& name, at::IntArrayRef shape) {
-  const at::MemoryFormat format = shape.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  const at::Tensor live = at::empty(shape, at::TensorOptions(dtype_).device(device_), format);
-  Fill(name, live);
-  return live;
+size_t CheckpointParameters::NextIndex() const {
+  return modules_ == nullptr ? AdaptableParameter::kNotListed : modules_->table.modules.size();
 }
 
-at::Tensor CheckpointParameters::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) {
+AdaptableParameter CheckpointParameters::TakeAdaptable(const std::string& name, at::IntArrayRef shape) {
+  const at::MemoryFormat format = shape.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  const at::Tensor live = at::empty(shape, at::TensorOptions(dtype_).device(device_), format);
+  const size_t index = NextIndex();
+  Fill(name, live);
+  return {live, index};
+}
+
+AdaptableParameter CheckpointParameters::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) {
   std::vector<int64_t> stacked = shape.vec();
   stacked[0] *= static_cast<int64_t>(names.size());
   const at::Tensor stack = at::empty(stacked, at::TensorOptions(dtype_).device(device_));
+  const size_t first = NextIndex();
   for (size_t i = 0; i < names.size(); ++i) {
     Fill(names[i], stack.narrow(0, static_cast<int64_t>(i) * shape[0], shape[0]));
   }
-  return stack;
+  return {stack, first};
 }
 
 void CheckpointParameters::Fill(const std::string& name, const at::Tensor& live) {

@@ -45,10 +45,13 @@ class CheckpointParameters : public ParameterSource {
                        AdaptableModules& modules);
 
   at::Tensor Take(const std::string& name, at::IntArrayRef shape) override;
-  at::Tensor TakeAdaptable(const std::string& name, at::IntArrayRef shape) override;
-  at::Tensor TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override;
+  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) override;
+  AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override;
 
  private:
+  // The index of what is listed next.
+  size_t NextIndex() const;
+
   // Fills `live` with the parameter `name` and lists it.
   void Fill(const std::string& name, const at::Tensor& live);
   void List(const std::string& name, at::IntArrayRef shape);

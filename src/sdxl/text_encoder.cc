@@ -32,13 +32,13 @@ TextEncoder::Layer::Layer(const ParameterScope& scope, const TextEncoderConfig& 
       fc1(scope.In("mlp.fc1"), config.width, config.inner_width),
       fc2(scope.In("mlp.fc2"), config.inner_width, config.width) {}
 
-at::Tensor TextEncoder::Layer::forward(at::Tensor x, const TextEncoderConfig& config) const {
-  const std::vector<at::Tensor> qkv = qkv_proj.forward(layer_norm1.forward(x)).chunk(3, -1);
+at::Tensor TextEncoder::Layer::forward(at::Tensor x, const TextEncoderConfig& config, SideBranch side) const {
+  const std::vector<at::Tensor> qkv = qkv_proj.forward(layer_norm1.forward(x), side).chunk(3, -1);
   at::Tensor h = AttendHeads(qkv[0], qkv[1], qkv[2], config.heads, Masking::kCausal);
-  x = out_proj.forward(h).add_(x);  // [rows, tokens, width]
-  h = fc1.forward(layer_norm2.forward(x));
+  x = out_proj.forward(h, side).add_(x);  // [rows, tokens, width]
+  h = fc1.forward(layer_norm2.forward(x), side);
   h = config.activation == TextEncoderConfig::Activation::kQuickGelu ? at::sigmoid(h * 1.702).mul_(h) : at::gelu(h);
-  return fc2.forward(h).add_(x);
+  return fc2.forward(h, side).add_(x);
 }
 
 TextEncoder::TextEncoder(const ParameterScope& scope, const TextEncoderConfig& config) : config_(config) {
@@ -54,7 +54,7 @@ TextEncoder::TextEncoder(const ParameterScope& scope, const TextEncoderConfig& c
   }
 }
 
-TextEncoding TextEncoder::forward(const at::Tensor& ids, int64_t clip_skip) const {
+TextEncoding TextEncoder::forward(const at::Tensor& ids, int64_t clip_skip, SideBranch side) const {
   TORCH_CHECK(clip_skip >= 0 && clip_skip < config_.layers, "clip_skip must be 0 to ", config_.layers - 1, ", got ",
               clip_skip);
   const int64_t wanted = config_.layers - 1 - clip_skip;  // layers run before the hidden state is taken
@@ -65,10 +65,10 @@ TextEncoding TextEncoder::forward(const at::Tensor& ids, int64_t clip_skip) cons
     if (i == wanted) {
       encoding.hidden = h;
     }
-    h = layers_[i].forward(h, config_);
+    h = layers_[i].forward(h, config_, side);
   }
   if (config_.projection > 0) {
-    encoding.pooled = Pool(h, ids);
+    encoding.pooled = Pool(h, ids, side);
   } else {
     encoding.hidden = h;
   }
@@ -89,7 +89,7 @@ at::Tensor TextEncoder::Embed(const at::Tensor& ids) const {
   return tokens + position_embedding_.narrow(0, 0, ids.size(1));
 }
 
-at::Tensor TextEncoder::Pool(const at::Tensor& hidden, const at::Tensor& ids) const {
+at::Tensor TextEncoder::Pool(const at::Tensor& hidden, const at::Tensor& ids, SideBranch side) const {
   const at::Tensor contiguous = ids.contiguous();
   const int64_t* data = contiguous.const_data_ptr<int64_t>();
   const int64_t tokens = ids.size(1);
@@ -97,7 +97,7 @@ at::Tensor TextEncoder::Pool(const at::Tensor& hidden, const at::Tensor& ids) co
   for (int64_t row = 0; row < ids.size(0); ++row) {
     ends.push_back(hidden[row][EndPosition(data + row * tokens, tokens, config_.eos_token_id)]);
   }
-  return text_projection_.forward(final_layer_norm_.forward(at::stack(ends)));  // [rows, projection]
+  return text_projection_.forward(final_layer_norm_.forward(at::stack(ends)), side);  // [rows, projection]
 }
 
 }  // namespace hotlora

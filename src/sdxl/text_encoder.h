@@ -34,21 +34,21 @@ class TextEncoder {
   // Shapes   ids [rows, tokens] on the CPU, tokens at most the config's positions
   // Dtypes   ids int64; the encoding in the encoder's dtype, on its device
   // Errors   throws c10::Error on ids outside the vocabulary and on clip_skip beyond layers - 1
-  TextEncoding forward(const at::Tensor& ids, int64_t clip_skip) const;
+  TextEncoding forward(const at::Tensor& ids, int64_t clip_skip, SideBranch side = {}) const;
 
   const TextEncoderConfig& config() const { return config_; }
 
  private:
   struct Layer {
     Layer(const ParameterScope& scope, const TextEncoderConfig& config);
-    at::Tensor forward(at::Tensor x, const TextEncoderConfig& config) const;
+    at::Tensor forward(at::Tensor x, const TextEncoderConfig& config, SideBranch side) const;
 
     LayerNorm layer_norm1, layer_norm2;
     Linear qkv_proj, out_proj, fc1, fc2;
   };
 
   at::Tensor Embed(const at::Tensor& ids) const;
-  at::Tensor Pool(const at::Tensor& hidden, const at::Tensor& ids) const;
+  at::Tensor Pool(const at::Tensor& hidden, const at::Tensor& ids, SideBranch side) const;
 
   TextEncoderConfig config_;
   at::Tensor token_embedding_;     // [vocabulary, width]

@@ -80,15 +80,15 @@ Unet::UpBlock Unet::MakeUpBlock(const ParameterScope& scope, size_t level) const
   return block;
 }
 
-at::Tensor Unet::EmbedTime(const UnetInput& input, const Tap& tap) const {
+at::Tensor Unet::EmbedTime(const UnetInput& input, const Tap& tap, SideBranch side) const {
   const at::ScalarType dtype = input.sample.scalar_type();
   const int64_t rows = input.sample.size(0);
   SinusoidOptions sinusoid{config_.levels.front().channels, config_.cosine_first, config_.frequency_shift};
   at::Tensor time =
-      time_embedding_.forward(SinusoidEmbedding(input.timesteps, sinusoid).to(dtype));  // [rows, time width]
+      time_embedding_.forward(SinusoidEmbedding(input.timesteps, sinusoid).to(dtype), side);  // [rows, time width]
   sinusoid.width = config_.size_id_width;
   at::Tensor sizes = SinusoidEmbedding(input.time_ids.flatten(), sinusoid).to(dtype);  // [rows * 6, size id width]
-  at::Tensor added = add_embedding_.forward(at::cat({input.pooled, sizes.view({rows, -1})}, 1));  // [rows, time width]
+  at::Tensor added = add_embedding_.forward(at::cat({input.pooled, sizes.view({rows, -1})}, 1), side);  // [rows, time width]
   if (tap) {
     tap("time_embedding", time);
     tap("add_embedding", added);
@@ -96,39 +96,39 @@ at::Tensor Unet::EmbedTime(const UnetInput& input, const Tap& tap) const {
   return time.add_(added);
 }
 
-at::Tensor Unet::forward(const UnetInput& input, const Tap& tap) const {
+at::Tensor Unet::forward(const UnetInput& input, const Tap& tap, SideBranch side) const {
   auto watch = [&tap](const std::string& stage, const at::Tensor& output) {
     if (tap) {
       tap(stage, output);
     }
   };
   const at::Tensor& context = input.encoder_hidden_states;
-  at::Tensor time = EmbedTime(input, tap);
+  at::Tensor time = EmbedTime(input, tap, side);
   time = at::silu_(time);
 
   at::Tensor h =
-      conv_in_.forward(input.sample.contiguous(at::MemoryFormat::ChannelsLast));  // [rows, c0, height, width]
+      conv_in_.forward(input.sample.contiguous(at::MemoryFormat::ChannelsLast), side);  // [rows, c0, height, width]
   watch("conv_in", h);
   std::vector<at::Tensor> skips{h};
   for (size_t level = 0; level < down_blocks_.size(); ++level) {
     const DownBlock& block = down_blocks_[level];
     for (size_t i = 0; i < block.resnets.size(); ++i) {
-      h = block.resnets[i].forward(h, time);
+      h = block.resnets[i].forward(h, time, side);
       if (!block.attentions.empty()) {
-        h = block.attentions[i].forward(h, context);
+        h = block.attentions[i].forward(h, context, side);
       }
       skips.push_back(h);  // [rows, c, height >> level, width >> level]
     }
     if (block.downsampler) {
-      h = block.downsampler->forward(h);
+      h = block.downsampler->forward(h, side);
       skips.push_back(h);
     }
     watch("down_blocks." + std::to_string(level), h);
   }
 
-  h = mid_block_.first.forward(h, time);
-  h = mid_block_.attention.forward(h, context);
-  h = mid_block_.second.forward(h, time);
+  h = mid_block_.first.forward(h, time, side);
+  h = mid_block_.attention.forward(h, context, side);
+  h = mid_block_.second.forward(h, time, side);
   watch("mid_block", h);
 
   for (size_t level = 0; level < up_blocks_.size(); ++level) {
@@ -136,17 +136,17 @@ at::Tensor Unet::forward(const UnetInput& input, const Tap& tap) const {
     for (size_t i = 0; i < block.resnets.size(); ++i) {
       h = at::cat({h, skips.back()}, 1);
       skips.pop_back();
-      h = block.resnets[i].forward(h, time);
+      h = block.resnets[i].forward(h, time, side);
       if (!block.attentions.empty()) {
-        h = block.attentions[i].forward(h, context);
+        h = block.attentions[i].forward(h, context, side);
       }
     }
     if (block.upsampler) {
-      h = block.upsampler->forward(h, skips.back().size(2), skips.back().size(3));
+      h = block.upsampler->forward(h, skips.back().size(2), skips.back().size(3), side);
     }
     watch("up_blocks." + std::to_string(level), h);
   }
-  return conv_out_.forward(conv_norm_out_.forward_silu(h)).contiguous();  // [rows, out channels, height, width]
+  return conv_out_.forward(conv_norm_out_.forward_silu(h), side).contiguous();  // [rows, out channels, height, width]
 }
 
 }  // namespace hotlora

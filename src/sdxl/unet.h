@@ -42,9 +42,9 @@ class Unet {
 
   Unet(const ParameterScope& scope, const UnetConfig& config);
 
-  // The prediction, [rows, out_channels, height, width], contiguous, in the network's dtype. Any
+  // The prediction under the adapters that are merged into the weights and those of `side`: [rows, out_channels, height, width], contiguous, in the network's dtype. Any
   // height and width. Errors: throws c10::Error where shapes disagree (a caller's bug).
-  at::Tensor forward(const UnetInput& input, const Tap& tap = {}) const;
+  at::Tensor forward(const UnetInput& input, const Tap& tap = {}, SideBranch side = {}) const;
 
   const UnetConfig& config() const { return config_; }
 
@@ -70,7 +70,7 @@ class Unet {
   ResnetBlock MakeResnet(const ParameterScope& scope, int64_t in, int64_t out) const;
   Transformer2d MakeTransformer(const ParameterScope& scope, const UnetLevel& level) const;
 
-  at::Tensor EmbedTime(const UnetInput& input, const Tap& tap) const;
+  at::Tensor EmbedTime(const UnetInput& input, const Tap& tap, SideBranch side) const;
 
   UnetConfig config_;
   Conv2d conv_in_;

@@ -22,26 +22,29 @@ class RandomParameters : public ParameterSource {
     return taken[name] = at::randn(shape) * 0.3 + 0.5;
   }
 
-  at::Tensor TakeAdaptable(const std::string& name, at::IntArrayRef shape) override {
+  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) override {
     if (shape.size() == 1) {
-      return Take(name, shape);
+      return {Take(name, shape), next_index++};
     }
     at::Tensor weight = at::randn(shape) / std::sqrt(static_cast<double>(at::randn(shape)[0].numel()));
     if (shape.size() == 4) {
       weight = weight.contiguous(at::MemoryFormat::ChannelsLast);
     }
-    return taken[name] = weight;
+    taken[name] = weight;
+    return {weight, next_index++};
   }
 
-  at::Tensor TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override {
+  AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override {
+    const size_t first = next_index;
     std::vector<at::Tensor> parameters;
     for (const std::string& name : names) {
-      parameters.push_back(TakeAdaptable(name, shape));
+      parameters.push_back(TakeAdaptable(name, shape).live);
     }
-    return at::cat(parameters);
+    return {at::cat(parameters), first};
   }
 
   std::map<std::string, at::Tensor> taken;
+  size_t next_index = 0;  // parameters that adapters may change, in the order in which they are taken
 };
 
 }  // namespace hotlora

@@ -27,7 +27,7 @@ TEST(CheckpointParametersTest, StackedModulesAreRowsOfOneTensor) {
   ComponentWeights weights = SmallComponent();
   AdaptableModules modules;
   CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
-  const at::Tensor stack = parameters.TakeStacked({"attn.to_q.weight", "attn.to_k.weight"}, {3, 4});
+  const at::Tensor stack = parameters.TakeStacked({"attn.to_q.weight", "attn.to_k.weight"}, {3, 4}).live;
   EXPECT_EQ(stack.sizes(), at::IntArrayRef({6, 4}));
   ASSERT_EQ(modules.weights.size(), 2u);
   EXPECT_EQ(modules.table.modules[1].path, "attn.to_k");
@@ -43,7 +43,7 @@ TEST(CheckpointParametersTest, TakesALinearStoredAsAPointwiseConvolution) {
   ComponentWeights weights = SmallComponent();
   AdaptableModules modules;
   CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
-  const at::Tensor weight = parameters.TakeAdaptable("proj_in.weight", {4, 4});
+  const at::Tensor weight = parameters.TakeAdaptable("proj_in.weight", {4, 4}).live;
   EXPECT_EQ(weight.sizes(), at::IntArrayRef({4, 4}));
   EXPECT_EQ(modules.table.modules[0].shape, std::vector<int64_t>({4, 4}));
   EXPECT_EQ(modules.weights[0].clean.sizes(), at::IntArrayRef({4, 4}));
@@ -54,7 +54,7 @@ TEST(CheckpointParametersTest, ConvolutionsAreChannelsLastAndCleanOnesAsStored) 
   ComponentWeights weights = SmallComponent();
   AdaptableModules modules;
   CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
-  const at::Tensor weight = parameters.TakeAdaptable("conv.weight", {2, 3, 3, 3});
+  const at::Tensor weight = parameters.TakeAdaptable("conv.weight", {2, 3, 3, 3}).live;
   EXPECT_TRUE(weight.is_contiguous(at::MemoryFormat::ChannelsLast));
   EXPECT_TRUE(modules.weights[0].clean.is_contiguous());
   EXPECT_TRUE(at::equal(weight, modules.weights[0].clean));
@@ -67,7 +67,7 @@ TEST(CheckpointParametersTest, BiasesAreEntriesOfTheirOwn) {
   AdaptableModules modules;
   CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
   parameters.TakeStacked({"q.weight", "k.weight"}, {3, 4});
-  const at::Tensor biases = parameters.TakeStacked({"q.bias", "k.bias"}, {3});
+  const at::Tensor biases = parameters.TakeStacked({"q.bias", "k.bias"}, {3}).live;
   EXPECT_EQ(biases.sizes(), at::IntArrayRef({6}));
   const std::vector<AdaptableModule>& table = modules.table.modules;
   ASSERT_EQ(table.size(), 4u);
