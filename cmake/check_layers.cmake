@@ -18,7 +18,7 @@ set(may_include_src/weights tensor base)
 set(may_include_src/nn tensor base)
 set(may_include_src/sampling tensor base)
 set(may_include_src/sdxl nn weights tensor base)
-set(may_include_src/adapters nn/lora_delta.h nn/adapter_set.h weights tensor metrics request base)
+set(may_include_src/adapters nn/lora_delta.h nn/slot_layout.h nn/adapter_set.h weights tensor metrics request base)
 set(may_include_src/pipeline sdxl sampling nn weights request image tensor metrics base)
 set(may_include_src/admission request metrics base)
 set(may_include_src/scheduler
@@ -56,7 +56,8 @@ set(torch_free "^(src/(base|metrics|image|request|admission|scheduler|engine)|se
 set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
     src/adapters/adapter_info.h src/nn/adapter_set.h
-    src/adapters/adapter_inspection.h src/adapters/adapter_metadata.h src/sdxl/module_list.h src/sdxl/sdxl_config.h
+    src/adapters/adapter_inspection.h src/adapters/adapter_memory.h src/adapters/adapter_metadata.h
+    src/sdxl/module_list.h src/sdxl/sdxl_config.h
     src/weights/checkpoint_configs.h src/weights/safetensors_file.h src/weights/sgm_names.h src/weights/module_table.h
     src/tensor/tensor_fwd.h)
 set(torch_free_rule "no LibTorch header in a torch-free module or interface")

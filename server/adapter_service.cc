@@ -93,7 +93,8 @@ class Loading final : public grpc::ServerUnaryReactor, public std::enable_shared
                                              "; allowed are ADAPTER_TIER_HOST and ADAPTER_TIER_DEVICE"));
       }
       engine->LoadAdapter(
-          request.name(), request.pin(),
+          request.name(), request.tier() == v1::ADAPTER_TIER_HOST ? AdapterTier::kHost : AdapterTier::kDevice,
+          request.pin(),
           [self = shared_from_this()](absl::StatusOr<AdapterInfo> loaded) { self->End(std::move(loaded)); });
       return absl::OkStatus();
     });

@@ -178,19 +178,6 @@ FlagSpec Device() {
           }};
 }
 
-FlagSpec Apply() {
-  return {"apply", Kind::kValue, "how adapters take effect: auto or merged", [](const Values& values, Flags* flags) {
-            if (values[0] == "side") {
-              return Bad("is \"side\", which this release cannot do yet; use auto or merged");
-            }
-            if (values[0] != "auto" && values[0] != "merged") {
-              return Bad("is \"", values[0], "\"; allowed are auto, merged");
-            }
-            flags->apply = values[0];
-            return absl::OkStatus();
-          }};
-}
-
 FlagSpec Pin() {
   return {"pin", Kind::kList, "NAME of an adapter to load at start and never evict (repeatable)",
           [](const Values& values, Flags* flags) {
@@ -211,13 +198,16 @@ const std::vector<FlagSpec>& Specs() {
       Text("vae", &Flags::vae, "folder or .safetensors file of another VAE in place of the checkpoint's"),
       Text("adapters", &Flags::adapters, "folder of adapters, found by name on demand"),
       Switch("adapters-follow-links", &Flags::adapters_follow_links, "allow links that leave the folder of adapters"),
-      Apply(),
+      OneOf("apply", &Flags::apply, {"auto", "merged", "side"},
+            "how adapters take effect: auto, merged into the weights, or beside them (side)"),
       HostPort("listen", &Flags::listen, "HOST:PORT for gRPC, 127.0.0.1:50051; port 0 picks a free one"),
       HostPort("metrics-listen", &Flags::metrics_listen, "HOST:PORT for GET /metrics, 127.0.0.1:9464"),
       Device(),
       OneOf("dtype", &Flags::dtype, {"auto", "float32", "bfloat16", "float16"}, "auto, float32, bfloat16 or float16"),
       Count("max-batch", &Flags::max_batch, 1, 256, "rows per denoising step, 4"),
       Count("max-queue", &Flags::max_queue, 1, 1'000'000, "waiting requests beyond which callers are turned away, 64"),
+      Bytes("adapter-device-bytes", &Flags::adapter_device_bytes, 0, uint64_t{INT64_MAX},
+            "storage of adapters on the device, allocated at start, 2GiB"),
       Bytes("adapter-host-bytes", &Flags::adapter_host_bytes, 0, uint64_t{INT64_MAX},
             "budget of adapters in host memory, 4GiB"),
       Pin(),

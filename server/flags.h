@@ -42,6 +42,7 @@ struct Flags {
   std::string dtype = "auto";
   uint32_t max_batch = 4;
   uint32_t max_queue = 64;
+  uint64_t adapter_device_bytes = uint64_t{2} << 30;
   uint64_t adapter_host_bytes = uint64_t{4} << 30;
   std::vector<std::string> pin;
   bool allow_unmatched_keys = false;

@@ -75,6 +75,10 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.adapters.allow_unmatched_keys = flags.allow_unmatched_keys;
   config.interpolate_dora = flags.dora_weighting == "interpolated";
   config.adapters.host_bytes = flags.adapter_host_bytes;
+  config.adapter_device_bytes = flags.adapter_device_bytes;
+  config.engine.apply = flags.apply == "merged" ? ApplyPolicy::kMerged
+                        : flags.apply == "side" ? ApplyPolicy::kSide
+                                                : ApplyPolicy::kAuto;
   config.engine.max_batch = flags.max_batch;
   config.engine.max_queue = flags.max_queue;
   if (flags.max_request_seconds.has_value()) {

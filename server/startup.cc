@@ -20,7 +20,8 @@ constexpr size_t kPage = 1000;
 
 absl::StatusOr<AdapterInfo> Load(Engine& engine, const std::string& name, bool pin) {
   auto answer = std::make_shared<std::promise<absl::StatusOr<AdapterInfo>>>();
-  engine.LoadAdapter(name, pin, [answer](absl::StatusOr<AdapterInfo> info) { answer->set_value(std::move(info)); });
+  engine.LoadAdapter(name, AdapterTier::kDevice, pin,
+                     [answer](absl::StatusOr<AdapterInfo> info) { answer->set_value(std::move(info)); });
   return answer->get_future().get();
 }
 

@@ -25,7 +25,7 @@ namespace hotlora {
 struct ParsedAdapter {
   SafetensorsFile file;
   std::vector<ParsedDelta> deltas;  // in the order of the module table
-  uint64_t tensor_bytes = 0;        // of the tensors that MakeAdapterWeights makes
+  uint64_t tensor_bytes = 0;        // of the tensors as they are stored; F64 becomes float32
   uint32_t matched_modules = 0;
   // "dora" where a module has a magnitude; else "oft", "glora", "lokr", "loha", "locon" (a low-rank change of a kernel
   // larger than 1x1), "lora", "full", "norm" (a difference of biases or norms): the first of these that a module has.

@@ -14,9 +14,9 @@
 
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_file.h"
-#include "src/adapters/host_tier.h"
 #include "src/adapters/key_map.h"
 #include "src/adapters/key_suffix.h"
+#include "src/adapters/resident_tier.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
@@ -28,7 +28,14 @@ namespace {
 // How often a file may change under the reader before the request gives up.
 constexpr int kMaxAttempts = 4;
 
-using Hosted = std::shared_ptr<const HostedAdapter>;
+using Resident = std::shared_ptr<const ResidentAdapter>;
+
+// Where an adapter is by now. Used on the device, or where that has no storage of its own from the host.
+struct Residence {
+  Resident host, device;
+
+  const Resident& use() const { return device != nullptr ? device : host; }
+};
 
 // Adds the seconds since it was made, or since the last call, to a figure.
 class Stopwatch {
@@ -83,12 +90,12 @@ class LeaseBook {
 
 class Lease : public AdapterLease {
  public:
-  Lease(std::shared_ptr<LeaseBook> book, Hosted hosted, const AcquireReport& report)
-      : book_(std::move(book)), hosted_(std::move(hosted)), info_(hosted_->info), report_(report) {
+  Lease(std::shared_ptr<LeaseBook> book, Residence residence, const AcquireReport& report)
+      : book_(std::move(book)), residence_(std::move(residence)), info_(residence_.use()->info), report_(report) {
     info_.in_use = book_->Take(info_.name);
   }
   ~Lease() override {
-    hosted_.reset();
+    residence_ = {};
     book_->Return(info_.name);
   }
   Lease(const Lease&) = delete;
@@ -96,17 +103,17 @@ class Lease : public AdapterLease {
 
   const AdapterInfo& info() const override { return info_; }
 
-  // Shares ownership of the hosted version, not of the tensors alone: its bytes count as long as
-  // anybody holds them.
+  // Shares ownership of the resident version, not of the tensors alone: its bytes count, and its place on the device
+  // is its own, as long as anybody holds them.
   std::shared_ptr<const AdapterWeights> weights() const override {
-    return std::shared_ptr<const AdapterWeights>(hosted_, hosted_->weights.get());
+    return std::shared_ptr<const AdapterWeights>(residence_.use(), residence_.use()->weights.get());
   }
 
   const AcquireReport& report() const override { return report_; }
 
  private:
   const std::shared_ptr<LeaseBook> book_;
-  Hosted hosted_;
+  Residence residence_;
   AdapterInfo info_;
   const AcquireReport report_;
 };
@@ -128,43 +135,45 @@ absl::Status Named(absl::string_view name, const absl::Status& status) {
 class TieredAdapterStore : public AdapterStore {
  public:
   TieredAdapterStore(AdapterStoreOptions options, AdapterDirectory directory, KeyMap keys, ModuleTable modules,
-                     Metrics* metrics, AdapterWeightsMaker make_weights)
+                     Metrics* metrics, std::unique_ptr<AdapterMemory> memory)
       : options_(std::move(options)),
         directory_(std::move(directory)),
         keys_(std::move(keys)),
         modules_(std::move(modules)),
         metrics_(metrics),
-        make_weights_(std::move(make_weights)),
+        memory_(std::move(memory)),
         book_(std::make_shared<LeaseBook>(metrics)),
-        tier_(options_.host_bytes, metrics) {}
+        host_(TierLabel::kHost, options_.host_bytes, TierPlacement::kAnywhere, metrics),
+        device_(TierLabel::kDevice, memory_->device_bytes(), TierPlacement::kContiguous, metrics) {}
 
   absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) override {
     AcquireReport report;
-    ABSL_ASSIGN_OR_RETURN(Hosted hosted, Bring(name, /*old_will_do=*/true, report));
-    return std::make_unique<Lease>(book_, std::move(hosted), report);
+    ABSL_ASSIGN_OR_RETURN(Residence residence, Bring(name, AdapterTier::kDevice, /*old_will_do=*/true, report));
+    return std::make_unique<Lease>(book_, std::move(residence), report);
   }
 
-  absl::StatusOr<AdapterInfo> Load(absl::string_view name, bool pin) override {
+  absl::StatusOr<AdapterInfo> Load(absl::string_view name, AdapterTier tier, bool pin) override {
     AcquireReport report;
-    ABSL_ASSIGN_OR_RETURN(const Hosted hosted, Bring(name, /*old_will_do=*/false, report));
+    ABSL_ASSIGN_OR_RETURN(const Residence residence, Bring(name, tier, /*old_will_do=*/false, report));
     if (pin) {
-      tier_.Pin(name);
+      host_.Pin(name);
+      device_.Pin(name);
     }
     absl::MutexLock lock(&mutex_);
-    return Describe(name, hosted->version);
+    return Describe(name, residence.use()->version);
   }
 
   absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override {
     const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
     absl::MutexLock lock(&mutex_);
-    const std::optional<AdapterInfo> resident = tier_.Describe(name);
+    const std::optional<AdapterInfo> resident = DescribeResident(name);
     if (!version.ok() && !resident.has_value()) {
       return version.status();
     }
     if (const auto flight = flights_.find(name); flight != flights_.end()) {
       flight->second->unloaded = true;
     }
-    tier_.Remove(name, EvictionReason::kExplicit);
+    RemoveResident(name);
     if (version.ok()) {
       return Describe(name, *version);
     }
@@ -200,7 +209,7 @@ class TieredAdapterStore : public AdapterStore {
     bool unloaded = false;  // guarded by mutex_: asked to leave the tier before it came in
     // Written by the reader before `done`, read after it.
     AdapterVersion version;
-    absl::StatusOr<Hosted> result = absl::InternalError("not read");
+    absl::StatusOr<Resident> result = absl::InternalError("not read");
     absl::Notification done;
   };
 
@@ -209,46 +218,78 @@ class TieredAdapterStore : public AdapterStore {
     absl::Status status;
   };
 
-  // The adapter in the version that its file has now. With `old_will_do` an earlier version where
-  // the file is broken.
-  absl::StatusOr<Hosted> Bring(absl::string_view name, bool old_will_do, AcquireReport& report) {
+  // The adapter in the version that its file has now, in that tier. With `old_will_do` an earlier version where the
+  // file is broken.
+  absl::StatusOr<Residence> Bring(absl::string_view name, AdapterTier tier, bool old_will_do, AcquireReport& report) {
     Stopwatch watch;
+    const bool to_device = tier == AdapterTier::kDevice && device_.capacity() > 0;
+    const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+    if (!version.ok()) {
+      Forget(name, version.status());
+    }
+    Residence residence;
+    if (version.ok()) {
+      residence = UseResident(name, *version, old_will_do);
+    }
+    CountRequest(to_device, residence, version.ok());
+    if (!version.ok()) {
+      return version.status();
+    }
+    report.tier_found = residence.device != nullptr ? AdapterTier::kDevice
+                        : residence.host != nullptr ? AdapterTier::kHost
+                                                    : AdapterTier::kDisk;
+    watch.AddTo(report.lookup_seconds);
+    if (residence.use() == nullptr) {
+      ABSL_ASSIGN_OR_RETURN(residence.host, BringToHost(name, *version, old_will_do, report));
+    }
+    if (to_device && residence.device == nullptr) {
+      ABSL_ASSIGN_OR_RETURN(residence.device, Raise(residence.host, report));
+    }
+    return residence;
+  }
+
+  // From the resident tiers: this version, or the one that serves because this version is known to be broken.
+  Residence UseResident(absl::string_view name, const AdapterVersion& version, bool old_will_do)
+      ABSL_LOCKS_EXCLUDED(mutex_) {
+    Residence residence{host_.Use(name, &version), device_.Use(name, &version)};
+    if (residence.use() != nullptr || !old_will_do) {
+      return residence;
+    }
+    absl::MutexLock lock(&mutex_);
+    const auto failure = failures_.find(name);
+    const bool broken = failure != failures_.end() && failure->second.version == version &&
+                        absl::IsFailedPrecondition(failure->second.status);
+    if (broken) {
+      residence.host = host_.Use(name, nullptr);
+      residence.device = device_.Use(name, residence.host == nullptr ? nullptr : &residence.host->version);
+    }
+    return residence;
+  }
+
+  // Reads the adapter, unless somebody does already.
+  absl::StatusOr<Resident> BringToHost(absl::string_view name, AdapterVersion version, bool old_will_do,
+                                       AcquireReport& report) {
     for (int attempt = 1;; ++attempt) {
-      const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
-      if (!version.ok()) {
-        CountRequest(attempt, TierLabel::kHost, false);
-        CountRequest(attempt, TierLabel::kDisk, false);
-        Forget(name, version.status());
-        return version.status();
-      }
-      Hosted hosted = UseHosted(name, *version, old_will_do);
-      CountRequest(attempt, TierLabel::kHost, hosted != nullptr);
-      if (hosted != nullptr) {
-        if (attempt == 1) {
-          report.tier_found = AdapterTier::kHost;
-        }
-        watch.AddTo(report.lookup_seconds);
-        return hosted;
-      }
-      CountRequest(attempt, TierLabel::kDisk, true);
       bool leads = false;
-      const std::shared_ptr<Flight> flight = JoinFlight(name, *version, leads);
-      watch.AddTo(report.lookup_seconds);
-      if (flight == nullptr) {
-        continue;  // it came in between
+      const std::shared_ptr<Flight> flight = JoinFlight(name, version, leads);
+      if (flight == nullptr) {  // it came in between
+        if (Resident host = host_.Use(name, &version); host != nullptr) {
+          return host;
+        }
+        continue;
       }
       if (leads) {
         Fly(std::string(name), *flight, report);
       } else {
         flight->done.WaitForNotification();
       }
-      watch = Stopwatch();
       // A read that began before the file was replaced is not what this caller asked for.
-      if (!leads && flight->version != *version && attempt < kMaxAttempts) {
+      if (!leads && flight->version != version && attempt < kMaxAttempts) {
+        ABSL_ASSIGN_OR_RETURN(version, directory_.Find(name));
         continue;
       }
       if (!flight->result.ok() && old_will_do && absl::IsFailedPrecondition(flight->result.status())) {
-        if (Hosted old = tier_.Use(name, nullptr); old != nullptr) {
+        if (Resident old = host_.Use(name, nullptr); old != nullptr) {
           return old;
         }
       }
@@ -256,18 +297,34 @@ class TieredAdapterStore : public AdapterStore {
     }
   }
 
-  // From the host tier: this version, or the one that serves because this version is known to be
-  // broken.
-  Hosted UseHosted(absl::string_view name, const AdapterVersion& version, bool old_will_do)
-      ABSL_LOCKS_EXCLUDED(mutex_) {
-    if (Hosted hosted = tier_.Use(name, &version); hosted != nullptr || !old_will_do) {
-      return hosted;
+  // Copies a hosted adapter to the device, unless it is there. One at a time: they share the way there.
+  absl::StatusOr<Resident> Raise(const Resident& hosted, AcquireReport& report) ABSL_LOCKS_EXCLUDED(mutex_) {
+    const std::string& name = hosted->info.name;
+    Stopwatch watch;
+    absl::MutexLock upload_lock(&upload_mutex_);
+    if (Resident there = device_.Use(name, &hosted->version); there != nullptr) {
+      return there;
     }
+    absl::StatusOr<TierReservation> room = device_.Reserve(name, hosted->room.bytes());
+    if (!room.ok()) {
+      return Named(name, room.status());
+    }
+    ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights,
+                          memory_->Upload(hosted->weights, room->range().offset, room->bytes()));
+    AdapterInfo info = hosted->info;
+    info.tier = AdapterTier::kDevice;
+    auto raised =
+        std::make_shared<const ResidentAdapter>(std::move(info), hosted->version, *std::move(room), std::move(weights));
+    watch.AddTo(report.upload_seconds);
     absl::MutexLock lock(&mutex_);
-    const auto failure = failures_.find(name);
-    const bool broken = failure != failures_.end() && failure->second.version == version &&
-                        absl::IsFailedPrecondition(failure->second.status);
-    return broken ? tier_.Use(name, nullptr) : nullptr;
+    // Unless it was unloaded or replaced meanwhile.
+    if (const std::optional<AdapterInfo> host = host_.Describe(name); host_.Use(name, &hosted->version) != nullptr) {
+      device_.Insert(raised);
+      if (host->pinned) {
+        device_.Pin(name);
+      }
+    }
+    return raised;
   }
 
   // The flight under way, or a new one that the caller leads; nullptr where one has just landed.
@@ -278,7 +335,7 @@ class TieredAdapterStore : public AdapterStore {
     if (under_way != flights_.end()) {
       return under_way->second;
     }
-    if (tier_.Use(name, &version) != nullptr) {
+    if (host_.Use(name, &version) != nullptr) {
       return nullptr;
     }
     leads = true;
@@ -300,9 +357,9 @@ class TieredAdapterStore : public AdapterStore {
     {
       absl::MutexLock lock(&mutex_);
       if (flight.result.ok()) {
-        const Hosted& hosted = *flight.result;
+        const Resident& hosted = *flight.result;
         if (!flight.unloaded) {
-          tier_.Insert(hosted);
+          host_.Insert(hosted);
         }
         failures_.erase(name);
         known_[name] = {hosted->info, hosted->version};
@@ -322,7 +379,7 @@ class TieredAdapterStore : public AdapterStore {
     flight.done.Notify();
   }
 
-  absl::StatusOr<Hosted> Read(const std::string& name, AdapterVersion& version, AcquireReport& report) {
+  absl::StatusOr<Resident> Read(const std::string& name, AdapterVersion& version, AcquireReport& report) {
     Stopwatch watch;
     ABSL_ASSIGN_OR_RETURN(Contents contents, ReadContents(name, version));
     watch.AddTo(report.read_seconds);
@@ -335,12 +392,18 @@ class TieredAdapterStore : public AdapterStore {
     if (!parsed.ok()) {
       return Named(name, parsed.status());
     }
+    ABSL_ASSIGN_OR_RETURN(const StagedAdapter staged, memory_->Stage(*parsed));
+    if (device_.capacity() > 0 && staged.bytes > device_.capacity()) {
+      return Named(name, MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
+                                   absl::StrCat("adapter needs ", staged.bytes, " bytes of device memory; there are ",
+                                                device_.capacity())));
+    }
     // All that can be wrong with the file is known by now: from here on others make room.
-    absl::StatusOr<HostReservation> room = tier_.Reserve(name, parsed->tensor_bytes);
+    absl::StatusOr<TierReservation> room = host_.Reserve(name, staged.bytes);
     if (!room.ok()) {
       return Named(name, room.status());
     }
-    ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, make_weights_(*parsed));
+    ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, staged.place());
     watch.AddTo(report.parse_seconds);
 
     AdapterInfo info;
@@ -354,7 +417,7 @@ class TieredAdapterStore : public AdapterStore {
     info.matched_modules = parsed->matched_modules;
     info.unmatched_keys = std::move(parsed->unmatched_keys);
     info.metadata = std::move(parsed->metadata);
-    return std::make_shared<const HostedAdapter>(std::move(info), version, *std::move(room), std::move(weights));
+    return std::make_shared<const ResidentAdapter>(std::move(info), version, *std::move(room), std::move(weights));
   }
 
   struct Contents {
@@ -383,10 +446,19 @@ class TieredAdapterStore : public AdapterStore {
     }
   }
 
-  // Only the first look of a request counts.
-  void CountRequest(int attempt, TierLabel tier, bool hit) {
-    if (attempt == 1 && metrics_ != nullptr) {
-      metrics_->CountCacheRequest(tier, hit);
+  // A look into each tier on the way down.
+  void CountRequest(bool to_device, const Residence& found, bool on_disk) {
+    if (metrics_ == nullptr) {
+      return;
+    }
+    if (to_device) {
+      metrics_->CountCacheRequest(TierLabel::kDevice, found.device != nullptr);
+    }
+    if (!to_device || found.device == nullptr) {
+      metrics_->CountCacheRequest(TierLabel::kHost, found.host != nullptr);
+    }
+    if (found.use() == nullptr) {
+      metrics_->CountCacheRequest(TierLabel::kDisk, on_disk);
     }
   }
 
@@ -396,7 +468,7 @@ class TieredAdapterStore : public AdapterStore {
       absl::MutexLock lock(&mutex_);
       known_.erase(name);
       failures_.erase(name);
-      tier_.Remove(name, EvictionReason::kExplicit);
+      RemoveResident(name);
     }
   }
 
@@ -412,10 +484,21 @@ class TieredAdapterStore : public AdapterStore {
     absl::erase_if(failures_, [&](const auto& entry) { return !names.contains(entry.first); });
   }
 
+  void RemoveResident(absl::string_view name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    host_.Remove(name, EvictionReason::kExplicit);
+    device_.Remove(name, EvictionReason::kExplicit);
+  }
+
+  // In the tier closest to the device; of the host's version where they differ, because that is the newer one.
+  std::optional<AdapterInfo> DescribeResident(absl::string_view name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    std::optional<AdapterInfo> host = host_.Describe(name), device = device_.Describe(name);
+    return device.has_value() && (!host.has_value() || host->content_sha256 == device->content_sha256) ? device : host;
+  }
+
   AdapterInfo Describe(absl::string_view name, const AdapterVersion& version) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     AdapterInfo info;
-    if (std::optional<AdapterInfo> resident = tier_.Describe(name); resident.has_value()) {
+    if (std::optional<AdapterInfo> resident = DescribeResident(name); resident.has_value()) {
       info = *std::move(resident);
     } else if (const auto known = known_.find(name); known != known_.end() && known->second.version == version) {
       info = known->second.info;
@@ -446,11 +529,13 @@ class TieredAdapterStore : public AdapterStore {
   const KeyMap keys_;
   const ModuleTable modules_;
   Metrics* const metrics_;
-  const AdapterWeightsMaker make_weights_;
+  const std::unique_ptr<AdapterMemory> memory_;
 
   // Their own synchronisation; taken after mutex_ where both are needed.
   const std::shared_ptr<LeaseBook> book_;
-  HostTier tier_;
+  ResidentTier host_, device_;
+
+  absl::Mutex upload_mutex_;  // taken before mutex_
 
   mutable absl::Mutex mutex_;  // never held while a file is read
   absl::flat_hash_map<std::string, std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mutex_);
@@ -462,11 +547,12 @@ class TieredAdapterStore : public AdapterStore {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(AdapterStoreOptions options, ModuleTable modules,
-                                                                   Metrics* metrics, AdapterWeightsMaker make_weights) {
+                                                                   Metrics* metrics,
+                                                                   std::unique_ptr<AdapterMemory> memory) {
   ABSL_ASSIGN_OR_RETURN(AdapterDirectory directory, AdapterDirectory::Open(options.directory, options.follow_links));
   ABSL_ASSIGN_OR_RETURN(KeyMap keys, KeyMap::Build(modules));
   return std::make_unique<TieredAdapterStore>(std::move(options), std::move(directory), std::move(keys),
-                                              std::move(modules), metrics, std::move(make_weights));
+                                              std::move(modules), metrics, std::move(memory));
 }
 
 }  // namespace hotlora

@@ -1,11 +1,10 @@
 #ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_STORE_H_
 #define HOTLORA_SRC_ADAPTERS_ADAPTER_STORE_H_
 
-// The life cycle of adapters: found by name in a folder, read and checked once, kept in a host
-// cache with a byte budget, lent out by lease. No LibTorch in this header.
+// The life cycle of adapters: found by name in a folder, read and checked once, kept in two tiers of memory (host,
+// device) with byte budgets, lent out by lease. No LibTorch in this header.
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "absl/strings/string_view.h"
 
 #include "src/adapters/adapter_info.h"
+#include "src/adapters/adapter_memory.h"
 #include "src/metrics/metrics.h"
 #include "src/nn/adapter_set.h"
 #include "src/weights/module_table.h"
@@ -40,12 +40,6 @@ class AdapterLease {
   virtual const AcquireReport& report() const = 0;
 };
 
-struct ParsedAdapter;  // adapter_file.h
-
-// Makes the tensors of a checked adapter; MakeAdapterWeights (adapter_weights.h) but in tests of
-// the life cycle.
-using AdapterWeightsMaker = std::function<absl::StatusOr<std::shared_ptr<const AdapterWeights>>(const ParsedAdapter&)>;
-
 struct AdapterStoreOptions {
   std::string directory;      // --adapters; empty: there are no adapters
   bool follow_links = false;  // --adapters-follow-links: links may leave the directory
@@ -63,13 +57,11 @@ class AdapterStore {
   // InvalidArgument where the directory does not exist. `metrics` may be null, else outlives the
   // store and all leases.
   static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options, ModuleTable modules,
-                                                              Metrics* metrics);
-  static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options, ModuleTable modules,
-                                                              Metrics* metrics, AdapterWeightsMaker make_weights);
+                                                              Metrics* metrics, std::unique_ptr<AdapterMemory> memory);
 
-  // Lends the adapter, reading its file where the host tier lacks it or the file has changed (a
-  // changed file is a new version; if it is broken the old one goes on serving). Loads of one name
-  // at the same time are one read.
+  // Lends the adapter on the device, from the tier that has it, or reading its file where none has it or the file has
+  // changed (a changed file is a new version; if it is broken the old one goes on serving). Loads of one name at the
+  // same time are one read.
   //   NotFound             ADAPTER_NOT_FOUND: no file of that name, or a name no adapter can have
   //   FailedPrecondition   ADAPTER_INVALID: not a sound file, not finite, ranks that disagree
   //                        ADAPTER_MISMATCH: keys or shapes that this model lacks, each named
@@ -78,9 +70,9 @@ class AdapterStore {
   // A failed load leaves everything as it was.
   virtual absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) = 0;
 
-  // Brings the adapter into the host tier; with `pin` it is not evicted until it is unloaded.
+  // Brings the adapter into `tier` (kHost or kDevice); with `pin` it is not evicted until it is unloaded.
   // Errors as Acquire, also where an earlier version goes on serving.
-  virtual absl::StatusOr<AdapterInfo> Load(absl::string_view name, bool pin) = 0;
+  virtual absl::StatusOr<AdapterInfo> Load(absl::string_view name, AdapterTier tier, bool pin) = 0;
 
   // Leaves the resident tiers (running requests keep their lease) and loses its pin. NotFound as
   // Acquire.

@@ -1,5 +1,6 @@
 #include "src/adapters/adapter_weights.h"
 
+#include <cstdint>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -7,10 +8,11 @@
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
 
-#include "src/adapters/adapter_store.h"
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
+#include "src/base/status_macros.h"
 #include "src/nn/lora_delta.h"
+#include "src/nn/slot_layout.h"
 #include "src/tensor/torch_guard.h"
 
 namespace hotlora {
@@ -29,11 +31,18 @@ at::ScalarType TorchDtype(StoredDtype dtype) {
   }
 }
 
-// The tensor in its stored shape.
+// The tensor in its stored shape: a view of the file's bytes, if they are aligned.
 at::Tensor Load(const ParsedAdapter& parsed, size_t index) {
   const StoredTensor& stored = parsed.file.tensors()[index];
-  at::Tensor tensor = at::empty(stored.shape, TorchDtype(stored.dtype));
-  std::memcpy(tensor.mutable_data_ptr(), parsed.file.Data(stored), stored.bytes());
+  const at::ScalarType dtype = TorchDtype(stored.dtype);
+  const std::byte* const data = parsed.file.Data(stored);
+  at::Tensor tensor;
+  if (reinterpret_cast<uintptr_t>(data) % SizeOf(stored.dtype) == 0) {
+    tensor = at::from_blob(const_cast<std::byte*>(data), stored.shape, dtype);  // never written to
+  } else {
+    tensor = at::empty(stored.shape, dtype);
+    std::memcpy(tensor.mutable_data_ptr(), data, stored.bytes());
+  }
   return stored.dtype == StoredDtype::kF64 ? tensor.to(at::kFloat) : tensor;
 }
 
@@ -103,15 +112,63 @@ ModuleDelta LoadDelta(const ParsedAdapter& parsed, const ParsedDelta& from) {
   return delta;
 }
 
+class TorchAdapterMemory final : public AdapterMemory {
+ public:
+  TorchAdapterMemory(ComputePlace place, uint64_t device_bytes, at::Tensor slab)
+      : place_(place), device_bytes_(device_bytes), slab_(std::move(slab)) {}
+
+  uint64_t device_bytes() const override { return device_bytes_; }
+
+  absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) override {
+    StagedAdapter staged;
+    ABSL_ASSIGN_OR_RETURN(AdapterWeights viewed, ViewAdapter(parsed));
+    ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
+      auto views = std::make_shared<const AdapterWeights>(std::move(viewed));
+      staged.bytes = static_cast<uint64_t>(SlotBytes(*views, dtype()));
+      staged.place = [this, views, bytes = staged.bytes] { return Place(*views, bytes); };
+      return absl::OkStatus();
+    }));
+    return staged;
+  }
+
+  absl::StatusOr<std::shared_ptr<const AdapterWeights>> Upload(const std::shared_ptr<const AdapterWeights>& hosted,
+                                                               uint64_t offset, uint64_t bytes) override {
+    std::shared_ptr<const AdapterWeights> uploaded;
+    ABSL_RETURN_IF_ERROR(GuardTorch("adapter upload", [&] {
+      uploaded = CopyToSlab(*hosted, slab_, static_cast<int64_t>(offset));
+      Synchronize(place_.device);
+      return absl::OkStatus();
+    }));
+    return uploaded;
+  }
+
+ private:
+  SlotDtype dtype() const { return place_.dtype == at::kFloat ? SlotDtype::kFloat : SlotDtype::kAsStored; }
+
+  absl::StatusOr<std::shared_ptr<const AdapterWeights>> Place(const AdapterWeights& views, uint64_t bytes) const {
+    std::shared_ptr<const AdapterWeights> placed;
+    ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
+      const auto pinned = at::TensorOptions(at::kByte).pinned_memory(!place_.device.is_cpu());
+      placed = LayOut(views, dtype(), at::empty({static_cast<int64_t>(bytes)}, pinned));
+      return absl::OkStatus();
+    }));
+    return placed;
+  }
+
+  const ComputePlace place_;
+  const uint64_t device_bytes_;
+  const at::Tensor slab_;  // uint8 on the device
+};
+
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const AdapterWeights>> MakeAdapterWeights(const ParsedAdapter& parsed) {
-  auto weights = std::make_shared<AdapterWeights>();
-  const absl::Status made = GuardTorch("adapter load", [&] {
-    weights->deltas.reserve(parsed.deltas.size());
+absl::StatusOr<AdapterWeights> ViewAdapter(const ParsedAdapter& parsed) {
+  AdapterWeights weights;
+  ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
+    weights.deltas.reserve(parsed.deltas.size());
     for (const ParsedDelta& from : parsed.deltas) {
-      weights->deltas.push_back(LoadDelta(parsed, from));
-      const Rotation* const rotation = std::get_if<Rotation>(&weights->deltas.back().change);
+      weights.deltas.push_back(LoadDelta(parsed, from));
+      const Rotation* const rotation = std::get_if<Rotation>(&weights.deltas.back().change);
       if (rotation != nullptr && !at::isfinite(rotation->turn).all().item<bool>()) {
         return MakeError(
             absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
@@ -120,16 +177,19 @@ absl::StatusOr<std::shared_ptr<const AdapterWeights>> MakeAdapterWeights(const P
       }
     }
     return absl::OkStatus();
-  });
-  if (!made.ok()) {
-    return made;
-  }
-  return std::shared_ptr<const AdapterWeights>(std::move(weights));
+  }));
+  return weights;
 }
 
-absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(AdapterStoreOptions options, ModuleTable modules,
-                                                                   Metrics* metrics) {
-  return Create(std::move(options), std::move(modules), metrics, MakeAdapterWeights);
+absl::StatusOr<std::unique_ptr<AdapterMemory>> MakeAdapterMemory(ComputePlace place, uint64_t device_bytes) {
+  at::Tensor slab;
+  if (device_bytes > 0) {
+    ABSL_RETURN_IF_ERROR(GuardTorch("device memory for adapters", [&] {
+      slab = at::empty({static_cast<int64_t>(device_bytes)}, at::TensorOptions(at::kByte).device(place.device));
+      return absl::OkStatus();
+    }));
+  }
+  return std::make_unique<TorchAdapterMemory>(place, device_bytes, std::move(slab));
 }
 
 }  // namespace hotlora

@@ -1,20 +1,28 @@
 #ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_WEIGHTS_H_
 #define HOTLORA_SRC_ADAPTERS_ADAPTER_WEIGHTS_H_
 
+// The tensors of adapters: the one part of adapters/ that knows LibTorch.
+
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/statusor.h"
 
 #include "src/adapters/adapter_file.h"
+#include "src/adapters/adapter_memory.h"
+#include "src/tensor/device.h"
 
 namespace hotlora {
 
-struct AdapterWeights;  // nn/lora_delta.h
+// A checked adapter as tensors in the shapes of ModuleDelta, contiguous and in the stored dtype (F64 becomes float32,
+// as do OFT's blocks, which become rotations). They are views of the file's bytes where those are aligned: `parsed`
+// outlives them. FailedPrecondition (ADAPTER_INVALID) where an OFT's blocks are too large to become rotations;
+// ResourceExhausted (OUT_OF_MEMORY).
+absl::StatusOr<AdapterWeights> ViewAdapter(const ParsedAdapter& parsed);
 
-// Copies a checked adapter out of its file into tensors on the CPU, in the shapes of ModuleDelta,
-// contiguous and in the stored dtype (F64 becomes float32, as do OFT's blocks, which become rotations). They hold
-// parsed.tensor_bytes bytes, and nothing of the file. ResourceExhausted (OUT_OF_MEMORY) where there is no memory.
-absl::StatusOr<std::shared_ptr<const AdapterWeights>> MakeAdapterWeights(const ParsedAdapter& parsed);
+// Memory for adapters of networks at `place`: blocks in slot layout (nn/slot_layout.h), in memory that the device can
+// copy from by itself (pinned) where it is not the CPU, and `device_bytes` of the device, allocated now.
+absl::StatusOr<std::unique_ptr<AdapterMemory>> MakeAdapterMemory(ComputePlace place, uint64_t device_bytes);
 
 }  // namespace hotlora
 

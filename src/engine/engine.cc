@@ -96,13 +96,14 @@ class ThreadedEngine final : public Engine {
     }
   }
 
-  void LoadAdapter(std::string name, bool pin, std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
+  void LoadAdapter(std::string name, AdapterTier tier, bool pin,
+                   std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
     if (absl::Status status = CheckName(name); !status.ok()) {
       done(std::move(status));
       return;
     }
     adapter_thread_->Post(
-        [this, name = std::move(name), pin, done = std::move(done)] { done(adapters_->Load(name, pin)); });
+        [this, name = std::move(name), tier, pin, done = std::move(done)] { done(adapters_->Load(name, tier, pin)); });
   }
 
   absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) override {

@@ -73,7 +73,8 @@ class Engine {
 
   // Adapters, with the errors of AdapterStore; InvalidArgument (INVALID_REQUEST) for a name that no adapter can have.
   // Load answers later, on the adapter thread; the others at once from what is known.
-  virtual void LoadAdapter(std::string name, bool pin, std::function<void(absl::StatusOr<AdapterInfo>)> done) = 0;
+  virtual void LoadAdapter(std::string name, AdapterTier tier, bool pin,
+                           std::function<void(absl::StatusOr<AdapterInfo>)> done) = 0;
   virtual absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) = 0;
   virtual absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const = 0;
   virtual absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const = 0;

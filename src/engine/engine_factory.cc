@@ -5,6 +5,7 @@
 
 #include "absl/time/clock.h"
 
+#include "src/adapters/adapter_weights.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
 #include "src/pipeline/sdxl_pipeline.h"
@@ -58,8 +59,10 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   const std::string name = ModelName(config.model);
   const DoraWeighting dora = config.interpolate_dora ? DoraWeighting::kInterpolated : DoraWeighting::kScaledChange;
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, MakeSdxlPipeline(std::move(model), name, dora));
-  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterStore> adapters,
-                        AdapterStore::Create(std::move(config.adapters), std::move(modules), metrics));
+  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterMemory> memory, MakeAdapterMemory(place, config.adapter_device_bytes));
+  ABSL_ASSIGN_OR_RETURN(
+      std::unique_ptr<AdapterStore> adapters,
+      AdapterStore::Create(std::move(config.adapters), std::move(modules), metrics, std::move(memory)));
   config.engine.max_request_time =
       config.max_request_time.value_or(place.device.is_cuda() ? kLongestOnCuda : absl::InfiniteDuration());
   std::unique_ptr<Engine> engine =

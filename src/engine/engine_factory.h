@@ -4,6 +4,7 @@
 // Makes an engine over a real checkpoint: the one place that names the SDXL pipeline. A target of its own, so that
 // engine.h and its tests link without LibTorch.
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,7 @@ struct EngineConfig {
   std::string device = "auto";  // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";   // auto, float32, bfloat16, float16
   AdapterStoreOptions adapters;
+  uint64_t adapter_device_bytes = uint64_t{2} << 30;  // --adapter-device-bytes: allocated at start
   // What a weight other than 1 means for a DoRA: true interpolates between the weights without and with it, false
   // scales its change before the norm, as PEFT does.
   bool interpolate_dora = false;

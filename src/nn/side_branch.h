@@ -23,8 +23,9 @@ struct SideChange {
   at::Tensor kept;      // [out]: the share of W x that stays (DoRA); undefined: all of it
 };
 
-// True where the changes of one module, together, have an exact form of low rank: products of two thin matrices (Tucker's
-// three for a convolution), and a DoRA over outputs alone. Other formats, and a DoRA beside another change, are merged.
+// True where the changes of one module, together, have an exact form of low rank: products of two thin matrices
+// (Tucker's three for a convolution), and a DoRA over outputs alone. Other formats, and a DoRA beside another change,
+// are merged.
 bool HasSideForm(absl::Span<const WeightedDelta> deltas);
 
 // What one adapter set adds, by module. Immutable once filled.
@@ -59,7 +60,8 @@ using SideBranch = absl::Span<const SideRows>;
 
 // Adds the adapters of the linear modules first_module, first_module + 1, ..., stacked one below the other, to y.
 //
-// Shapes   x [rows, ..., in]; y [rows, ..., modules * out], contiguous; bias [modules * out] or undefined: what y has of
+// Shapes   x [rows, ..., in]; y [rows, ..., modules * out], contiguous; bias [modules * out] or undefined: what y has
+// of
 //          it
 // Dtypes   x and y alike. The rank-wide intermediate is float32; another dtype of y is rounded once for each adapter
 // Source   Hu et al. 2021, arXiv 2106.09685, section 4.1; DoRA: Liu et al. 2024, arXiv 2402.09353, eq. 5

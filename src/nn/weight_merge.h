@@ -32,7 +32,8 @@ enum class DoraWeighting {
 void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas,
                  DoraWeighting dora = DoraWeighting::kScaledChange);
 
-// What a DoRA over outputs multiplies each output's weights by: magnitude / |clean + factor * dW|, 0 where the norm is 0.
+// What a DoRA over outputs multiplies each output's weights by: magnitude / |clean + factor * dW|, 0 where the norm is
+// 0.
 //
 // Shapes   clean [out, in] or [out, in, kh, kw]; result [out, 1, 1] (or [1, in, 1] for norms of inputs)
 // Dtypes   result float32

@@ -1,68 +1,162 @@
 #include "src/pipeline/applied_adapters.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include <ATen/Parallel.h>
 
 #include "src/tensor/device.h"
 
 namespace hotlora {
+namespace {
+
+// One change of one module by one adapter of a set.
+struct SetChange {
+  size_t module;
+  size_t adapter;  // index in the set
+  WeightedDelta delta;
+};
+
+// By module, then in request order.
+std::vector<SetChange> ChangesOf(const AdapterSet& set, const ModuleTable& table) {
+  std::vector<SetChange> changes;
+  for (size_t i = 0; i < set.adapters.size(); ++i) {
+    const WeightedAdapter& adapter = set.adapters[i];
+    changes.reserve(changes.size() + adapter.weights->deltas.size());
+    for (const ModuleDelta& delta : adapter.weights->deltas) {
+      const bool unet = table.modules[delta.module].component == Component::kUnet;
+      const double weight = unet ? adapter.weight : adapter.text_encoder_weight;
+      if (weight != 0.0) {
+        changes.push_back({delta.module, i, {&delta, weight}});
+      }
+    }
+  }
+  if (set.adapters.size() > 1) {
+    std::stable_sort(changes.begin(), changes.end(),
+                     [](const SetChange& a, const SetChange& b) { return a.module < b.module; });
+  }
+  return changes;
+}
+
+}  // namespace
 
 AppliedAdapters::AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights,
                                  DoraWeighting dora)
     : modules_(modules), weights_(weights), dora_(dora), in_effect_(weights.size(), "") {}
 
-SwapReport AppliedAdapters::Apply(const AdapterSet& set) {
-  SwapReport report;
-  std::string fingerprint = set.Fingerprint();
-  if (set_in_effect_ == fingerprint) {
-    return report;
+SwapReport AppliedAdapters::Apply(const AdapterSet& set, ApplyMode mode) {
+  const bool side = mode == ApplyMode::kSide;
+  std::string wanted = set.Fingerprint();
+  if (side && !wanted.empty()) {
+    wanted.insert(0, "side;");
   }
+  if (merged_.has_value() && last_applied_ == wanted) {
+    return {};
+  }
+  SwapReport report = side ? Merge(SideOf(set)->merge) : Merge(Plan(set, mode, nullptr));
   report.changed = true;
-  set_in_effect_ = std::nullopt;
-  const std::vector<ModuleChange> changes = ChangesOf(set);
-  const auto rebuild_where = [&](bool merged, uint32_t& count) {
-    const absl::Time start = absl::Now();
-    for (size_t module = 0; module < changes.size(); ++module) {
-      if (in_effect_[module] != changes[module].fingerprint && changes[module].deltas.empty() != merged) {
-        Rebuild(module, changes[module]);
-        ++count;
-      }
-    }
-    if (count > 0) {
-      Synchronize(weights_.front().live.device());
-    }
-    return absl::ToDoubleSeconds(absl::Now() - start);
-  };
-  report.restore_seconds = rebuild_where(false, report.modules_restored);
-  report.apply_seconds = rebuild_where(true, report.modules_merged);
-  set_in_effect_ = std::move(fingerprint);
+  last_applied_ = std::move(wanted);
   return report;
 }
 
-std::vector<AppliedAdapters::ModuleChange> AppliedAdapters::ChangesOf(const AdapterSet& set) const {
-  std::vector<ModuleChange> changes(weights_.size());
-  for (const WeightedAdapter& adapter : set.adapters) {
-    const auto named = [&adapter](double weight) { return absl::StrFormat("%s:%a;", adapter.content_sha256, weight); };
-    const std::string on_unet = named(adapter.weight), on_text = named(adapter.text_encoder_weight);
-    for (const ModuleDelta& delta : adapter.weights->deltas) {
-      const bool unet = modules_.modules[delta.module].component == Component::kUnet;
-      const double weight = unet ? adapter.weight : adapter.text_encoder_weight;
-      if (weight != 0.0) {
-        changes[delta.module].deltas.push_back({&delta, weight});
-        changes[delta.module].fingerprint += unet ? on_unet : on_text;
-      }
-    }
+std::shared_ptr<const SidePlan> AppliedAdapters::SideOf(const AdapterSet& set) {
+  absl::erase_if(side_plans_, [](const auto& entry) { return entry.second.expired(); });
+  std::weak_ptr<const SidePlan>& known = side_plans_[set.Fingerprint()];
+  std::shared_ptr<const SidePlan> plan = known.lock();
+  if (plan == nullptr) {
+    auto made = std::make_shared<SidePlan>();
+    made->set = set;
+    made->merge = Plan(set, ApplyMode::kSide, &made->table);
+    plan = std::move(made);
+    known = plan;
   }
-  return changes;
+  return plan;
 }
 
-void AppliedAdapters::Rebuild(size_t module, const ModuleChange& change) {
-  in_effect_[module] = std::nullopt;
-  at::Tensor live = weights_[module].live;
-  MergeWeight(live, weights_[module].clean, change.deltas, dora_);
-  in_effect_[module] = change.fingerprint;
+MergePlan AppliedAdapters::Plan(const AdapterSet& set, ApplyMode mode, SideTable* table) const {
+  const std::vector<SetChange> changes = ChangesOf(set, modules_);
+  MergePlan plan;
+  std::vector<WeightedDelta> deltas;
+  for (size_t begin = 0, end; begin < changes.size(); begin = end) {
+    const size_t module = changes[begin].module;
+    deltas.clear();
+    for (end = begin; end < changes.size() && changes[end].module == module; ++end) {
+      deltas.push_back(changes[end].delta);
+    }
+    if (mode == ApplyMode::kSide && HasSideForm(deltas)) {
+      if (table != nullptr) {
+        table->Add(module, deltas, weights_[module].clean, dora_);
+      }
+      continue;
+    }
+    MergePlan::Module& merged = plan.modules.emplace_back(MergePlan::Module{module, "", deltas});
+    for (size_t i = begin; i < end; ++i) {
+      absl::StrAppendFormat(&merged.fingerprint, "%s:%a;", set.adapters[changes[i].adapter].content_sha256,
+                            changes[i].delta.weight);
+    }
+    if (mode == ApplyMode::kSide) {
+      absl::StrAppend(&plan.fingerprint, module, "=", merged.fingerprint);
+    }
+  }
+  if (mode == ApplyMode::kMerged) {
+    plan.fingerprint = set.Fingerprint();
+  }
+  return plan;
+}
+
+SwapReport AppliedAdapters::Merge(const MergePlan& plan) {
+  SwapReport report;
+  if (merged_ == plan.fingerprint) {
+    return report;
+  }
+  report.changed = true;
+  merged_ = std::nullopt;
+  last_applied_ = std::nullopt;
+  // What each module is to become: the clean weight, unless the plan says otherwise.
+  std::vector<MergePlan::Module> restored, merged;
+  size_t next = 0;
+  for (size_t module = 0; module < in_effect_.size(); ++module) {
+    const bool planned = next < plan.modules.size() && plan.modules[next].module == module;
+    const std::string& fingerprint = planned ? plan.modules[next].fingerprint : std::string();
+    if (in_effect_[module] != fingerprint) {
+      planned ? merged.push_back(plan.modules[next]) : restored.push_back({module, "", {}});
+    }
+    next += planned ? 1 : 0;
+  }
+  report.restore_seconds = Rebuild(restored);
+  report.apply_seconds = Rebuild(merged);
+  report.modules_restored = static_cast<uint32_t>(restored.size());
+  report.modules_merged = static_cast<uint32_t>(merged.size());
+  merged_ = plan.fingerprint;
+  return report;
+}
+
+double AppliedAdapters::Rebuild(absl::Span<const MergePlan::Module> modules) {
+  if (modules.empty()) {
+    return 0.0;
+  }
+  const absl::Time start = absl::Now();
+  const auto rebuild = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const MergePlan::Module& change = modules[static_cast<size_t>(i)];
+      in_effect_[change.module] = std::nullopt;
+      at::Tensor live = weights_[change.module].live;
+      MergeWeight(live, weights_[change.module].clean, change.deltas, dora_);
+      in_effect_[change.module] = change.fingerprint;
+    }
+  };
+  const auto count = static_cast<int64_t>(modules.size());
+  const c10::Device device = weights_.front().live.device();
+  if (device.is_cpu()) {
+    at::parallel_for(0, count, 1, rebuild);
+  } else {
+    rebuild(0, count);
+  }
+  Synchronize(device);
+  return absl::ToDoubleSeconds(absl::Now() - start);
 }
 
 }  // namespace hotlora

@@ -1,13 +1,16 @@
 #ifndef HOTLORA_SRC_PIPELINE_APPLIED_ADAPTERS_H_
 #define HOTLORA_SRC_PIPELINE_APPLIED_ADAPTERS_H_
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
 
 #include "src/nn/adapter_set.h"
+#include "src/nn/side_branch.h"
 #include "src/nn/weight_merge.h"
 #include "src/pipeline/pipeline.h"
 #include "src/sdxl/checkpoint_parameters.h"
@@ -15,8 +18,27 @@
 
 namespace hotlora {
 
+// The modules whose weights a set is merged into, ascending, with their changes in request order.
+struct MergePlan {
+  struct Module {
+    size_t module;
+    std::string fingerprint;  // of the changes and their weights, in order
+    std::vector<WeightedDelta> deltas;
+  };
+  std::vector<Module> modules;
+  std::string fingerprint;  // of all of them; empty: the clean weights
+};
+
+// A set in side mode: what runs beside the weights, and what has no such form and is merged all the same. Keeps the
+// adapters it came from where they are.
+struct SidePlan {
+  AdapterSet set;
+  SideTable table;
+  MergePlan merge;
+};
+
 // Which adapters are merged into which live weights, and how to get from there to another set with the least work: only
-// modules whose own list of changes differs are touched, each rebuilt from its clean weight.
+// modules whose own list of changes differs are touched, each rebuilt from its clean weight, on all threads.
 //
 // Threads  the step thread only
 // Memory   holds no adapter: what is in effect is remembered by fingerprint, never by pointer
@@ -26,26 +48,36 @@ class AppliedAdapters {
   AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights, DoraWeighting dora);
 
   // Brings `set` into effect and waits until it is. Throws c10::Error (out of memory); the weights are then partly of
-  // one set, partly of the other, which the next Apply knows and puts right.
-  SwapReport Apply(const AdapterSet& set);
+  // one set, partly of the other, which the next call knows and puts right.
+  SwapReport Apply(const AdapterSet& set, ApplyMode mode);
+
+  // How `set` runs in side mode. As long as anybody holds it, asking again gives the same plan.
+  std::shared_ptr<const SidePlan> SideOf(const AdapterSet& set);
+
+  // Makes the live weights what the plan needs; as Apply.
+  SwapReport Merge(const MergePlan& plan);
+
+  // MergePlan::fingerprint of the set in side mode, without the work of a plan.
+  std::string SideMergeFingerprint(const AdapterSet& set) const {
+    return Plan(set, ApplyMode::kSide, nullptr).fingerprint;
+  }
 
   // True where `module` has no change in effect, so that its live weight must equal the clean one.
   bool IsClean(size_t module) const { return in_effect_[module].has_value() && in_effect_[module]->empty(); }
 
  private:
-  // What a set does to one module.
-  struct ModuleChange {
-    std::string fingerprint;  // of the changes and their weights, in order; empty: the clean weight
-    std::vector<WeightedDelta> deltas;
-  };
-  std::vector<ModuleChange> ChangesOf(const AdapterSet& set) const;
-  void Rebuild(size_t module, const ModuleChange& change);
+  // What to merge in that mode; the rest goes into `table`, where there is one.
+  MergePlan Plan(const AdapterSet& set, ApplyMode mode, SideTable* table) const;
+  double Rebuild(absl::Span<const MergePlan::Module> modules);
 
   const ModuleTable& modules_;
   const absl::Span<const AdaptableWeight> weights_;
   const DoraWeighting dora_;
-  std::optional<std::string> set_in_effect_ = "";      // nullopt: an Apply failed half-way
-  std::vector<std::optional<std::string>> in_effect_;  // by module; nullopt: a Rebuild failed half-way
+  std::optional<std::string> last_applied_ =
+      "";                                   // what Apply brought into effect, with its mode; nullopt: undone since
+  std::optional<std::string> merged_ = "";  // MergePlan::fingerprint in effect; nullopt: a Merge failed half-way
+  std::vector<std::optional<std::string>> in_effect_;  // by module; nullopt: its rebuild failed half-way
+  absl::flat_hash_map<std::string, std::weak_ptr<const SidePlan>> side_plans_;  // by the set's fingerprint
 };
 
 }  // namespace hotlora

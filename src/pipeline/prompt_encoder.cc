@@ -119,12 +119,14 @@ absl::StatusOr<SideTokens> TokenizeSide(const SdxlModel& model, const std::strin
 
 // `chunks` of them, the ones that are missing empty.
 TextEncoding Encode(const TextEncoder& encoder, const ClipTokenizer& tokenizer, Tokens tokens, size_t chunks,
-                    uint32_t clip_skip) {
+                    uint32_t clip_skip, const SideTable* side) {
   while (tokens.chunks() < chunks) {
     AppendChunk(tokenizer, {}, {}, tokens);
   }
   const auto rows = static_cast<int64_t>(chunks);
-  TextEncoding encoding = encoder.forward(at::tensor(tokens.ids).view({rows, -1}), clip_skip);
+  const SideRows all{0, rows, side};
+  TextEncoding encoding = encoder.forward(at::tensor(tokens.ids).view({rows, -1}), clip_skip,
+                                          side == nullptr ? SideBranch() : SideBranch(&all, 1));
   if (std::any_of(tokens.weights.begin(), tokens.weights.end(), [](float weight) { return weight != 1.0f; })) {
     const at::Tensor weights = at::tensor(tokens.weights).view({rows, -1, 1});  // [chunks, tokens, 1]
     encoding.hidden =
@@ -137,10 +139,12 @@ TextEncoding Encode(const TextEncoder& encoder, const ClipTokenizer& tokenizer, 
   return encoding;
 }
 
-TextSide EncodeSide(const SdxlModel& model, SideTokens side, size_t chunks, uint32_t clip_skip) {
-  const TextEncoding first = Encode(model.text_encoder(), model.tokenizer(), std::move(side.first), chunks, clip_skip);
+TextSide EncodeSide(const SdxlModel& model, SideTokens side, size_t chunks, uint32_t clip_skip,
+                    const SideTable* adapters) {
+  const TextEncoding first =
+      Encode(model.text_encoder(), model.tokenizer(), std::move(side.first), chunks, clip_skip, adapters);
   const TextEncoding second =
-      Encode(model.text_encoder_2(), model.tokenizer_2(), std::move(side.second), chunks, clip_skip);
+      Encode(model.text_encoder_2(), model.tokenizer_2(), std::move(side.second), chunks, clip_skip, adapters);
   return {at::cat({first.hidden, second.hidden}, -1), second.pooled};
 }
 
@@ -148,13 +152,14 @@ size_t ChunksOf(const SideTokens& side) { return std::max(side.first.chunks(), s
 
 }  // namespace
 
-absl::StatusOr<EncodedPrompts> EncodePrompts(const SdxlModel& model, const Prompts& prompts, bool negative) {
+absl::StatusOr<EncodedPrompts> EncodePrompts(const SdxlModel& model, const Prompts& prompts, bool negative,
+                                             const SideTable* side) {
   EncodedPrompts encoded;
   ABSL_ASSIGN_OR_RETURN(SideTokens positive, TokenizeSide(model, prompts.prompt, prompts.prompt_2, prompts));
   size_t chunks = ChunksOf(positive);
   const bool zeros = !prompts.negative_prompt.has_value() && model.config().force_zeros_for_empty_prompt;
   if (!negative || zeros) {
-    encoded.positive = EncodeSide(model, std::move(positive), chunks, prompts.clip_skip);
+    encoded.positive = EncodeSide(model, std::move(positive), chunks, prompts.clip_skip, side);
     if (negative) {
       encoded.negative = {at::zeros_like(encoded.positive.hidden), at::zeros_like(encoded.positive.pooled)};
     }
@@ -163,8 +168,8 @@ absl::StatusOr<EncodedPrompts> EncodePrompts(const SdxlModel& model, const Promp
   ABSL_ASSIGN_OR_RETURN(SideTokens against,
                         TokenizeSide(model, prompts.negative_prompt.value_or(""), prompts.negative_prompt_2, prompts));
   chunks = std::max(chunks, ChunksOf(against));
-  encoded.positive = EncodeSide(model, std::move(positive), chunks, prompts.clip_skip);
-  encoded.negative = EncodeSide(model, std::move(against), chunks, 0);
+  encoded.positive = EncodeSide(model, std::move(positive), chunks, prompts.clip_skip, side);
+  encoded.negative = EncodeSide(model, std::move(against), chunks, 0, side);
   return encoded;
 }
 

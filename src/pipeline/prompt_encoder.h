@@ -4,6 +4,7 @@
 #include "absl/status/statusor.h"
 #include <ATen/core/Tensor.h>
 
+#include "src/nn/side_branch.h"
 #include "src/request/image_job.h"
 #include "src/sdxl/sdxl_model.h"
 
@@ -28,10 +29,12 @@ struct EncodedPrompts {
 //   weighted       each token's hidden state times its weight (weighted_prompt.h), without restoring the mean ("No
 //                  norm", which suits SDXL). Pieces of one weight are tokenized one by one. Pooled knows no weights.
 //
+// `side`    adapters beside the weights, for all of it; nullptr: none
 // Errors   InvalidArgument (PROMPT_TOO_LONG) beyond kMaxChunks; may throw c10::Error
 // Source   AUTOMATIC1111's web UI, "Prompt editing" and "Emphasis" of its wiki
 inline constexpr size_t kMaxChunks = 16;
-absl::StatusOr<EncodedPrompts> EncodePrompts(const SdxlModel& model, const Prompts& prompts, bool negative);
+absl::StatusOr<EncodedPrompts> EncodePrompts(const SdxlModel& model, const Prompts& prompts, bool negative,
+                                             const SideTable* side = nullptr);
 
 }  // namespace hotlora
 

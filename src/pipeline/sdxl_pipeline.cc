@@ -27,6 +27,7 @@ namespace {
 
 struct SdxlConditioning final : Conditioning {
   EncodedPrompts prompts;
+  std::shared_ptr<const SidePlan> side;  // in side mode: so that rows find it
 };
 
 struct SdxlRow final : Row {
@@ -53,7 +54,8 @@ struct SdxlRow final : Row {
   const DenoiseOptions options;
   std::shared_ptr<const SdxlConditioning> conditioning;
   AdapterSet adapters;
-  SeededNoise noise;  // draws the first latents, then what the sampler adds
+  std::shared_ptr<const SidePlan> side;  // of adapters, once a step needs it
+  SeededNoise noise;                     // draws the first latents, then what the sampler adds
   const std::unique_ptr<SamplerState> sampler;
   std::optional<InitRow> init;
   at::Tensor latents;  // [1, latent channels, height / factor, width / factor], float32 on the device
@@ -64,13 +66,19 @@ struct SdxlRow final : Row {
 // positive.
 class UnetBatch {
  public:
-  void Add(const SdxlRow& row) {
+  void Add(const SdxlRow& row, ApplyMode mode) {
     const at::Tensor sample = row.sampler->ScaleInput(row.latents);
+    const auto first = static_cast<int64_t>(timesteps_.size());
     if (row.guided()) {
       AddSide(row, sample, row.conditioning->prompts.negative, row.options.negative_size_ids);
     }
     AddSide(row, sample, row.conditioning->prompts.positive, row.options.size_ids);
+    if (mode == ApplyMode::kSide && !row.side->table.empty()) {
+      AddAdapters({first, static_cast<int64_t>(timesteps_.size()) - first, &row.side->table});
+    }
   }
+
+  SideBranch adapters() const { return adapters_; }
 
   UnetInput Input(const ComputePlace& place) const {
     const auto float32 = at::TensorOptions().dtype(at::kFloat);
@@ -88,7 +96,18 @@ class UnetBatch {
     size_ids_.insert(size_ids_.end(), size_ids.begin(), size_ids.end());
   }
 
+  // Neighbours under one set go through its side branch together.
+  void AddAdapters(const SideRows& rows) {
+    if (!adapters_.empty() && adapters_.back().table == rows.table &&
+        adapters_.back().first + adapters_.back().rows == rows.first) {
+      adapters_.back().rows += rows.rows;
+    } else {
+      adapters_.push_back(rows);
+    }
+  }
+
   std::vector<at::Tensor> samples_, hidden_, pooled_;
+  std::vector<SideRows> adapters_;
   std::vector<float> timesteps_, size_ids_;
 };
 
@@ -122,7 +141,7 @@ class SdxlPipeline final : public Pipeline {
   absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) override {
     SwapReport report;
     ABSL_RETURN_IF_ERROR(GuardTorch("adapter swap", [&] {
-      report = applied_.Apply(set);
+      report = applied_.Apply(set, mode);
       return absl::OkStatus();
     }));
     return report;
@@ -132,15 +151,21 @@ class SdxlPipeline final : public Pipeline {
                                                              const AdapterSet& set, ApplyMode mode) override {
     auto conditioning = std::make_shared<SdxlConditioning>();
     ABSL_RETURN_IF_ERROR(GuardTorch("text encoding", [&]() -> absl::Status {
-      applied_.Apply(set);
-      ABSL_ASSIGN_OR_RETURN(conditioning->prompts, EncodePrompts(*model_, prompts, negative));
+      applied_.Apply(set, mode);
+      if (mode == ApplyMode::kSide) {
+        conditioning->side = applied_.SideOf(set);
+        applied_.Merge(conditioning->side->merge);
+      }
+      ABSL_ASSIGN_OR_RETURN(
+          conditioning->prompts,
+          EncodePrompts(*model_, prompts, negative, mode == ApplyMode::kSide ? &conditioning->side->table : nullptr));
       return absl::OkStatus();
     }));
     return conditioning;
   }
 
   bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override {
-    return a.Fingerprint() == b.Fingerprint();
+    return applied_.SideMergeFingerprint(a) == applied_.SideMergeFingerprint(b);
   }
 
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
@@ -180,18 +205,28 @@ class SdxlPipeline final : public Pipeline {
       std::vector<SdxlRow*> left;
       for (Row* row : plan.rows) {
         left.push_back(static_cast<SdxlRow*>(row));
+        if (plan.mode == ApplyMode::kSide && left.back()->side == nullptr) {
+          left.back()->side = applied_.SideOf(left.back()->adapters);
+        }
       }
-      // Merged weights serve one adapter set at a time, and a batch has one length of text: the rows alike in both go
+      // The weights serve one merged state at a time, and a batch has one length of text: the rows alike in both go
       // through the UNet together.
+      const auto merged = [&](const SdxlRow* row) {
+        return plan.mode == ApplyMode::kSide ? row->side->merge.fingerprint : row->adapters.Fingerprint();
+      };
       while (!left.empty()) {
-        const AdapterSet& set = left.front()->adapters;
-        const std::string fingerprint = set.Fingerprint();
-        const int64_t tokens = left.front()->text_tokens();
+        const SdxlRow* const front = left.front();
+        const std::string fingerprint = merged(front);
+        const int64_t tokens = front->text_tokens();
         const auto others = std::stable_partition(left.begin(), left.end(), [&](const SdxlRow* row) {
-          return row->text_tokens() == tokens && row->adapters.Fingerprint() == fingerprint;
+          return row->text_tokens() == tokens && merged(row) == fingerprint;
         });
-        applied_.Apply(set);
-        StepRows({left.begin(), others});
+        if (plan.mode == ApplyMode::kSide) {
+          applied_.Merge(front->side->merge);
+        } else {
+          applied_.Apply(front->adapters, plan.mode);
+        }
+        StepRows({left.begin(), others}, plan.mode);
         left.erase(left.begin(), others);
       }
       Synchronize(model_->place().device);
@@ -240,12 +275,13 @@ class SdxlPipeline final : public Pipeline {
   }
 
  private:
-  void StepRows(const std::vector<SdxlRow*>& rows) const {
+  void StepRows(const std::vector<SdxlRow*>& rows, ApplyMode mode) const {
     UnetBatch batch;
     for (const SdxlRow* row : rows) {
-      batch.Add(*row);
+      batch.Add(*row, mode);
     }
-    const at::Tensor predictions = model_->unet().forward(batch.Input(model_->place())).to(at::kFloat);
+    const at::Tensor predictions =
+        model_->unet().forward(batch.Input(model_->place()), {}, batch.adapters()).to(at::kFloat);
     int64_t next = 0;
     for (SdxlRow* row : rows) {
       at::Tensor prediction = predictions.narrow(0, next, 1);  // [1, latent channels, height, width]

@@ -214,7 +214,7 @@ absl::Status StepScheduler::ApplyAdapters(Run& run) {
     metrics_->ObserveSwapPhase(SwapPhase::kRead, source, acquired.read_seconds);
     metrics_->ObserveSwapPhase(SwapPhase::kParse, source, acquired.parse_seconds);
   }
-  if (coldest != AdapterTier::kDevice) {
+  if (acquired.upload_seconds > 0.0) {
     metrics_->ObserveSwapPhase(SwapPhase::kUpload, source, acquired.upload_seconds);
   }
   if (swap->modules_merged > 0) {

@@ -88,7 +88,8 @@ at::Tensor Unet::EmbedTime(const UnetInput& input, const Tap& tap, SideBranch si
       time_embedding_.forward(SinusoidEmbedding(input.timesteps, sinusoid).to(dtype), side);  // [rows, time width]
   sinusoid.width = config_.size_id_width;
   at::Tensor sizes = SinusoidEmbedding(input.time_ids.flatten(), sinusoid).to(dtype);  // [rows * 6, size id width]
-  at::Tensor added = add_embedding_.forward(at::cat({input.pooled, sizes.view({rows, -1})}, 1), side);  // [rows, time width]
+  at::Tensor added =
+      add_embedding_.forward(at::cat({input.pooled, sizes.view({rows, -1})}, 1), side);  // [rows, time width]
   if (tap) {
     tap("time_embedding", time);
     tap("add_embedding", added);

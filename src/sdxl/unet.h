@@ -42,8 +42,9 @@ class Unet {
 
   Unet(const ParameterScope& scope, const UnetConfig& config);
 
-  // The prediction under the adapters that are merged into the weights and those of `side`: [rows, out_channels, height, width], contiguous, in the network's dtype. Any
-  // height and width. Errors: throws c10::Error where shapes disagree (a caller's bug).
+  // The prediction under the adapters that are merged into the weights and those of `side`: [rows, out_channels,
+  // height, width], contiguous, in the network's dtype. Any height and width. Errors: throws c10::Error where shapes
+  // disagree (a caller's bug).
   at::Tensor forward(const UnetInput& input, const Tap& tap = {}, SideBranch side = {}) const;
 
   const UnetConfig& config() const { return config_; }

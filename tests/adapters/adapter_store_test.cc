@@ -3,8 +3,11 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
+#include <iterator>
 #include <map>
 #include <memory>
+#include <random>
 #include <string>
 #include <thread>
 #include <utility>
@@ -40,25 +43,12 @@ SafetensorsWriter Adapter(int64_t rank, float value = 0.5f) {
   return writer;
 }
 
-// Stands for the tensors: counts those that live, and can keep a read from ending.
+// Stands for the tensors in both tiers: counts those that live, and can keep a read from ending.
 class FakeWeights {
  public:
-  AdapterWeightsMaker Maker() {
-    return [this](const ParsedAdapter& parsed) -> absl::StatusOr<std::shared_ptr<const AdapterWeights>> {
-      made_.fetch_add(1);
-      {
-        absl::MutexLock lock(&mutex_);
-        mutex_.Await(absl::Condition(
-            +[](bool* held) { return !*held; }, &held_));
-        if (!failure_.ok()) {
-          return failure_;
-        }
-      }
-      live_bytes_.fetch_add(static_cast<int64_t>(parsed.tensor_bytes));
-      std::shared_ptr<void> owner(
-          nullptr, [this, bytes = parsed.tensor_bytes](void*) { live_bytes_.fetch_sub(static_cast<int64_t>(bytes)); });
-      return std::shared_ptr<const AdapterWeights>(std::move(owner), nullptr);
-    };
+  // Memory for one store; this object outlives it, and all leases.
+  std::unique_ptr<AdapterMemory> Memory(uint64_t device_bytes) {
+    return std::make_unique<FakeMemory>(this, device_bytes);
   }
 
   void Hold(bool held) {
@@ -71,25 +61,90 @@ class FakeWeights {
   }
   int made() const { return made_.load(); }
   int64_t live_bytes() const { return live_bytes_.load(); }
+  int uploads() const { return uploads_.load(); }
+  int64_t device_bytes() {
+    absl::MutexLock lock(&mutex_);
+    int64_t sum = 0;
+    for (const auto& [offset, bytes] : on_device_) {
+      sum += static_cast<int64_t>(bytes);
+    }
+    return sum;
+  }
+  // Uploads onto what still lives on the device, or beyond its end.
+  int faults() const { return faults_.load(); }
 
  private:
+  using Weights = std::shared_ptr<const AdapterWeights>;
+
+  class FakeMemory : public AdapterMemory {
+   public:
+    FakeMemory(FakeWeights* fake, uint64_t device_bytes) : fake_(fake), device_bytes_(device_bytes) {}
+    uint64_t device_bytes() const override { return device_bytes_; }
+    absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) override {
+      return StagedAdapter{parsed.tensor_bytes,
+                           [fake = fake_, bytes = parsed.tensor_bytes] { return fake->Place(bytes); }};
+    }
+    absl::StatusOr<Weights> Upload(const Weights&, uint64_t offset, uint64_t bytes) override {
+      return fake_->Upload(offset, bytes, device_bytes_);
+    }
+
+   private:
+    FakeWeights* const fake_;
+    const uint64_t device_bytes_;
+  };
+
+  absl::StatusOr<Weights> Place(uint64_t bytes) {
+    made_.fetch_add(1);
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(
+          +[](bool* held) { return !*held; }, &held_));
+      if (!failure_.ok()) {
+        return failure_;
+      }
+    }
+    live_bytes_.fetch_add(static_cast<int64_t>(bytes));
+    std::shared_ptr<void> owner(nullptr, [this, bytes](void*) { live_bytes_.fetch_sub(static_cast<int64_t>(bytes)); });
+    return Weights(std::move(owner), nullptr);
+  }
+
+  Weights Upload(uint64_t offset, uint64_t bytes, uint64_t capacity) {
+    uploads_.fetch_add(1);
+    absl::MutexLock lock(&mutex_);
+    const auto next = on_device_.lower_bound(offset);
+    const bool free = (next == on_device_.end() || offset + bytes <= next->first) &&
+                      (next == on_device_.begin() || std::prev(next)->first + std::prev(next)->second <= offset);
+    faults_ += free && offset + bytes <= capacity ? 0 : 1;
+    on_device_[offset] = bytes;
+    std::shared_ptr<void> owner(nullptr, [this, offset](void*) {
+      absl::MutexLock unlock(&mutex_);
+      on_device_.erase(offset);
+    });
+    return Weights(std::move(owner), nullptr);
+  }
+
   absl::Mutex mutex_;
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   std::atomic<int> made_{0};
+  std::map<uint64_t, uint64_t> on_device_ ABSL_GUARDED_BY(mutex_);  // bytes by offset
   std::atomic<int64_t> live_bytes_{0};
+  std::atomic<int> uploads_{0}, faults_{0};
 };
 
 class AdapterStoreTest : public testing::Test {
  protected:
   void SetUp() override { Open(1 << 20); }
 
-  void Open(uint64_t host_bytes) {
+  void TearDown() override { EXPECT_EQ(weights_.faults(), 0) << "adapters share memory on the device"; }
+
+  // Without a storage on the device adapters are used from the host.
+  void Open(uint64_t host_bytes, uint64_t device_bytes = 0) {
     store_.reset();
     AdapterStoreOptions options;
     options.directory = folder_.path();
     options.host_bytes = host_bytes;
-    store_ = AdapterStore::Create(options, TinySdxl(), &metrics_, weights_.Maker()).value();
+    store_ = AdapterStore::Create(options, TinySdxl(), &metrics_, weights_.Memory(device_bytes)).value();
   }
 
   void Save(const std::string& name, const SafetensorsWriter& writer) {
@@ -184,7 +239,7 @@ TEST_F(AdapterStoreTest, BrokenReplacementLeavesTheOldVersionServing) {
   EXPECT_EQ(Info("neon").state, AdapterState::kFailed);
   EXPECT_THAT(Info("neon").error, HasSubstr("header"));
   EXPECT_EQ(Info("neon").tier, AdapterTier::kHost);
-  EXPECT_EQ(store_->Load("neon", false).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(store_->Load("neon", AdapterTier::kDevice, false).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(Acquire("neon")->info().content_sha256, sha);
   Save("neon", Adapter(3));
   EXPECT_EQ(Acquire("neon")->info().rank_max, 3u);
@@ -241,15 +296,15 @@ TEST_F(AdapterStoreTest, PinnedStaysUntilItIsUnloaded) {
   for (const char* const name : {"a", "b", "c"}) {
     Save(name, Adapter(2));
   }
-  EXPECT_TRUE(store_->Load("a", /*pin=*/true)->pinned);
-  EXPECT_TRUE(store_->Load("a", /*pin=*/false)->pinned);
+  EXPECT_TRUE(store_->Load("a", AdapterTier::kDevice, /*pin=*/true)->pinned);
+  EXPECT_TRUE(store_->Load("a", AdapterTier::kDevice, /*pin=*/false)->pinned);
   Acquire("b");
   Acquire("c");
   EXPECT_EQ(Info("a").tier, AdapterTier::kHost);
   const AdapterInfo unloaded = store_->Unload("a").value();
   EXPECT_EQ(unloaded.tier, AdapterTier::kDisk);
   EXPECT_FALSE(unloaded.pinned);
-  EXPECT_FALSE(store_->Load("a", false)->pinned);
+  EXPECT_FALSE(store_->Load("a", AdapterTier::kDevice, false)->pinned);
 }
 
 TEST_F(AdapterStoreTest, PeftFolderIsIdentifiedByItsConfigurationToo) {
@@ -328,6 +383,134 @@ TEST_F(AdapterStoreTest, CountsWhatHappens) {
   EXPECT_EQ(Figure("hotlora_adapter_cache_evictions_total", {{"reason", "explicit"}, {"tier", "host"}}), 1);
 }
 
+TEST_F(AdapterStoreTest, ServesFromTheDeviceWithoutTheHost) {
+  Open(1 << 20, 4 * kBytesPerRank);
+  Save("neon", Adapter(2));
+  {
+    const auto first = Acquire("neon");
+    EXPECT_EQ(first->report().tier_found, AdapterTier::kDisk);
+    EXPECT_EQ(first->info().tier, AdapterTier::kDevice);
+  }
+  const auto second = Acquire("neon");
+  EXPECT_EQ(second->report().tier_found, AdapterTier::kDevice);
+  EXPECT_EQ(second->report().upload_seconds, 0.0);
+  EXPECT_EQ(weights_.uploads(), 1);
+  EXPECT_EQ(Info("neon").tier, AdapterTier::kDevice);
+  EXPECT_EQ(Figure("hotlora_adapter_cache_bytes", {{"tier", "device"}}), 2 * kBytesPerRank);
+  EXPECT_EQ(Figure("hotlora_adapter_cache_capacity_bytes", {{"tier", "device"}}), 4 * kBytesPerRank);
+  EXPECT_EQ(Figure("hotlora_adapter_cache_requests_total", {{"result", "hit"}, {"tier", "device"}}), 1);
+  EXPECT_EQ(Figure("hotlora_adapter_cache_requests_total", {{"result", "miss"}, {"tier", "device"}}), 1);
+}
+
+TEST_F(AdapterStoreTest, EvictedFromTheDeviceItIsStillInTheHost) {
+  Open(1 << 20, 4 * kBytesPerRank);
+  for (const char* const name : {"a", "b", "c"}) {
+    Save(name, Adapter(2));
+    Acquire(name);
+  }
+  EXPECT_EQ(Info("a").tier, AdapterTier::kHost);
+  EXPECT_EQ(weights_.device_bytes(), static_cast<int64_t>(4 * kBytesPerRank));
+  const auto lease = Acquire("a");
+  EXPECT_EQ(lease->report().tier_found, AdapterTier::kHost);
+  EXPECT_EQ(lease->report().read_seconds, 0.0);
+  EXPECT_EQ(Info("b").tier, AdapterTier::kHost);
+  EXPECT_EQ(Figure("hotlora_adapter_cache_evictions_total", {{"reason", "capacity"}, {"tier", "device"}}), 2);
+}
+
+TEST_F(AdapterStoreTest, WhatDoesNotFitTheDeviceIsRefusedBeforeAnythingMoves) {
+  Open(1 << 20, 4 * kBytesPerRank);
+  Save("a", Adapter(3));
+  Save("b", Adapter(2));
+  Save("large", Adapter(5));
+  Acquire("a");
+  ExpectRefused("large", absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET");
+  EXPECT_EQ(Info("large").tier, AdapterTier::kDisk);
+  EXPECT_EQ(Info("a").tier, AdapterTier::kDevice);
+  const auto a = Acquire("a");
+  ExpectRefused("b", absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET");
+  EXPECT_EQ(Info("a").tier, AdapterTier::kDevice);
+}
+
+TEST_F(AdapterStoreTest, LoadStopsAtTheTierThatIsAskedFor) {
+  Open(1 << 20, 4 * kBytesPerRank);
+  Save("a", Adapter(2));
+  EXPECT_EQ(store_->Load("a", AdapterTier::kHost, /*pin=*/true)->tier, AdapterTier::kHost);
+  EXPECT_EQ(weights_.uploads(), 0);
+  const AdapterInfo raised = store_->Load("a", AdapterTier::kDevice, /*pin=*/false).value();
+  EXPECT_EQ(raised.tier, AdapterTier::kDevice);
+  EXPECT_TRUE(raised.pinned) << "pinned in the tier that it came from";
+  for (const char* const name : {"b", "c", "d"}) {
+    Save(name, Adapter(2));
+    Acquire(name);
+  }
+  EXPECT_EQ(Info("a").tier, AdapterTier::kDevice);
+  EXPECT_EQ(store_->Unload("a")->tier, AdapterTier::kDisk);
+  EXPECT_EQ(weights_.device_bytes(), static_cast<int64_t>(2 * kBytesPerRank));
+}
+
+TEST_F(AdapterStoreTest, ReplacedFileLeavesTheOldOneOnTheDeviceWithItsLease) {
+  Open(1 << 20, 8 * kBytesPerRank);
+  Save("neon", Adapter(2));
+  auto old = Acquire("neon");
+  Save("neon", Adapter(3));
+  const auto now = Acquire("neon");
+  EXPECT_EQ(now->report().tier_found, AdapterTier::kDisk);
+  EXPECT_EQ(weights_.device_bytes(), static_cast<int64_t>(5 * kBytesPerRank));
+  old.reset();
+  EXPECT_EQ(weights_.device_bytes(), static_cast<int64_t>(3 * kBytesPerRank));
+  std::ofstream(folder_.Under("neon.safetensors")) << "a web page";
+  const auto still = Acquire("neon");
+  EXPECT_EQ(still->info().rank_max, 3u);
+  EXPECT_EQ(still->report().tier_found, AdapterTier::kDisk);
+  EXPECT_EQ(Acquire("neon")->report().tier_found, AdapterTier::kDevice) << "known to be broken: the old one serves";
+}
+
+// A working set of three times the device's budget under Zipf's law, from several threads, some adapters pinned, some
+// leased for a while.
+TEST_F(AdapterStoreTest, WorkingSetOfThreeTimesTheDevice) {
+  constexpr int kNames = 72, kThreads = 4, kDraws = 400;
+  constexpr uint64_t kCapacity = kNames * 2 * kBytesPerRank / 3;
+  Open(1 << 20, kCapacity);
+  const auto name = [](int i) { return absl::StrCat("adapter", i); };
+  std::vector<double> popularity;
+  for (int i = 0; i < kNames; ++i) {
+    Save(name(i), Adapter(1 + i % 3));  // ranks 1 to 3, 2 on average
+    popularity.push_back(1.0 / (i + 1));
+  }
+  ASSERT_TRUE(store_->Load(name(0), AdapterTier::kDevice, /*pin=*/true).ok());
+  std::atomic<int> refused{0}, over{0}, unpinned{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      std::mt19937 random(static_cast<uint32_t>(t));
+      std::discrete_distribution<int> zipf(popularity.begin(), popularity.end());
+      std::unique_ptr<AdapterLease> held;
+      for (int i = 0; i < kDraws; ++i) {
+        absl::StatusOr<std::unique_ptr<AdapterLease>> lease = store_->Acquire(name(zipf(random)));
+        refused += lease.ok() ? 0 : 1;
+        over += weights_.device_bytes() > static_cast<int64_t>(kCapacity) ? 1 : 0;
+        unpinned += Info(name(0)).tier == AdapterTier::kDevice ? 0 : 1;
+        if (lease.ok() && i % 8 == 0) {
+          held = *std::move(lease);
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(refused, 0);
+  EXPECT_EQ(over, 0);
+  EXPECT_EQ(unpinned, 0);
+  const double hits = Figure("hotlora_adapter_cache_requests_total", {{"result", "hit"}, {"tier", "device"}});
+  const double misses = Figure("hotlora_adapter_cache_requests_total", {{"result", "miss"}, {"tier", "device"}});
+  const double evicted = Figure("hotlora_adapter_cache_evictions_total", {{"reason", "capacity"}, {"tier", "device"}});
+  EXPECT_EQ(hits + misses, kThreads * kDraws + 1);
+  EXPECT_EQ(weights_.uploads() - evicted, Figure("hotlora_adapter_cache_entries", {{"tier", "device"}}));
+  std::cout << "hit ratio " << hits / (hits + misses) << "\n";
+  EXPECT_GT(hits, misses);
+}
+
 TEST_F(AdapterStoreTest, UnloadedWhileLoadingDoesNotStay) {
   Save("neon", Adapter(2));
   weights_.Hold(true);
@@ -358,7 +541,7 @@ TEST_F(AdapterStoreTest, LeasesOutliveTheStore) {
 // a third of them.
 TEST_F(AdapterStoreTest, SixteenThreadsAndAWriterLoseNothing) {
   constexpr int kNames = 6;
-  Open(6 * kBytesPerRank);
+  Open(6 * kBytesPerRank, 5 * kBytesPerRank);
   const auto name = [](int i) { return absl::StrCat("adapter", i % kNames); };
   for (int i = 0; i < kNames; ++i) {
     Save(name(i), Adapter(2));
@@ -410,6 +593,7 @@ TEST_F(AdapterStoreTest, SixteenThreadsAndAWriterLoseNothing) {
     EXPECT_TRUE(store_->Unload(name(i)).ok());
   }
   EXPECT_EQ(weights_.live_bytes(), 0) << "no version is left behind";
+  EXPECT_EQ(weights_.device_bytes(), 0);
 }
 
 }  // namespace

@@ -29,44 +29,12 @@ std::vector<float> Ramp(size_t count) {
   return values;
 }
 
-void Append(const at::Tensor& tensor, std::vector<at::Tensor>& to) { to.push_back(tensor); }
-
-void Append(const LowRank& factors, std::vector<at::Tensor>& to) {
-  for (const at::Tensor* tensor : {&factors.down, &factors.up, &factors.mid}) {
-    to.push_back(*tensor);
-  }
-}
-
-std::vector<at::Tensor> TensorsOf(const ModuleDelta& delta) {
-  std::vector<at::Tensor> tensors;
-  Append(delta.magnitude, tensors);
-  if (const auto* low_rank = std::get_if<LowRank>(&delta.change)) {
-    Append(*low_rank, tensors);
-  } else if (const auto* hadamard = std::get_if<Hadamard>(&delta.change)) {
-    Append(hadamard->first, tensors);
-    Append(hadamard->second, tensors);
-  } else if (const auto* kronecker = std::get_if<Kronecker>(&delta.change)) {
-    for (const Kronecker::Factor* factor : {&kronecker->first, &kronecker->second}) {
-      std::visit([&](const auto& value) { Append(value, tensors); }, *factor);
-    }
-  } else if (const auto* generalized = std::get_if<GeneralizedLowRank>(&delta.change)) {
-    Append(generalized->added, tensors);
-    Append(generalized->mixed, tensors);
-  } else if (const auto* rotation = std::get_if<Rotation>(&delta.change)) {
-    Append(rotation->turn, tensors);
-    Append(rotation->rescale, tensors);
-  } else {
-    Append(std::get<FullDifference>(delta.change).value, tensors);
-  }
-  return tensors;
-}
-
 class AdapterWeightsTest : public testing::Test {
  protected:
-  std::shared_ptr<const AdapterWeights> Make(const SafetensorsWriter& writer) {
+  std::unique_ptr<AdapterWeights> Make(const SafetensorsWriter& writer) {
     parsed_ =
         std::make_unique<ParsedAdapter>(ParseAdapter(writer.Parse(), keys_, table_, AdapterFileOptions()).value());
-    return MakeAdapterWeights(*parsed_).value();
+    return std::make_unique<AdapterWeights>(ViewAdapter(*parsed_).value());
   }
 
   const ModuleTable table_ = TinySdxl();
@@ -190,23 +158,32 @@ TEST_F(AdapterWeightsTest, BytesCountRotationsAsFloats) {
   EXPECT_EQ(parsed_->tensor_bytes, 128 * 4 + 32 * 2 + 8 * 4u);
 }
 
-TEST_F(AdapterWeightsTest, BytesAreExactlyThoseOfTheTensors) {
+// The tensors of an adapter are views of one block, which both tiers count to the byte.
+TEST_F(AdapterWeightsTest, BothTiersHoldOneBlockOfTheBytesTheyCount) {
+  const auto memory = MakeAdapterMemory({at::kCPU, at::kFloat}, 1 << 20).value();
   for (const auto& entry : std::filesystem::directory_iterator(GoldenPath("adapters/files"))) {
     SCOPED_TRACE(entry.path().filename());
     auto file = SafetensorsFile::ReadFile(entry.path(), 1 << 20).value();
-    const auto parsed = ParseAdapter(std::move(file), keys_, table_, AdapterFileOptions());
+    auto parsed = ParseAdapter(std::move(file), keys_, table_, AdapterFileOptions());
     ASSERT_TRUE(parsed.ok()) << parsed.status();
-    const auto weights = MakeAdapterWeights(*parsed).value();
-    uint64_t bytes = 0;
-    for (const ModuleDelta& delta : weights->deltas) {
-      for (const at::Tensor& tensor : TensorsOf(delta)) {
-        if (tensor.defined()) {
+    const StagedAdapter staged = memory->Stage(*parsed).value();
+    const auto hosted = staged.place().value();
+    const auto uploaded = memory->Upload(hosted, 4096, staged.bytes).value();
+    ASSERT_EQ(uploaded->deltas.size(), hosted->deltas.size());
+    for (const auto& weights : {hosted, uploaded}) {
+      EXPECT_EQ(static_cast<uint64_t>(weights->block.nbytes()), staged.bytes);
+      const auto* const begin = static_cast<const char*>(weights->block.const_data_ptr());
+      for (ModuleDelta delta : weights->deltas) {
+        ForEachTensor(delta, [&](const at::Tensor& tensor) {
+          const auto* const data = static_cast<const char*>(tensor.const_data_ptr());
           EXPECT_TRUE(tensor.is_contiguous());
-          bytes += tensor.storage().nbytes();
-        }
+          EXPECT_GE(data, begin);
+          EXPECT_LE(data + tensor.nbytes(), begin + staged.bytes);
+          EXPECT_TRUE(at::isfinite(tensor).all().item<bool>());
+        });
       }
     }
-    EXPECT_EQ(bytes, parsed->tensor_bytes);
+    EXPECT_TRUE(at::equal(hosted->block, uploaded->block));
   }
 }
 
@@ -218,7 +195,9 @@ TEST_F(AdapterWeightsTest, StoreLendsThem) {
   writer.Save(folder.Under("neon.safetensors"));
   AdapterStoreOptions options;
   options.directory = folder.path();
-  auto store = AdapterStore::Create(options, table_, /*metrics=*/nullptr).value();
+  auto store = AdapterStore::Create(options, table_, /*metrics=*/nullptr,
+                                    MakeAdapterMemory({at::kCPU, at::kFloat}, 1 << 20).value())
+                   .value();
   std::shared_ptr<const AdapterWeights> weights = store->Acquire("neon").value()->weights();
   EXPECT_EQ(store->Get("neon")->in_use, 0u);
   // The lease is gone, the tensors are not: they live as long as somebody holds them.

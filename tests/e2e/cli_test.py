@@ -216,7 +216,7 @@ class SettingsTest(unittest.TestCase):
         self.assertEqual((limits.max_message_bytes, limits.max_request_seconds), (1 << 20, 0))
         listed = server.caller.adapters.ListAdapters(adapters_pb2.ListAdaptersRequest()).adapters
         self.assertEqual([(a.name, a.pinned, a.tier) for a in listed],
-                         [(name, True, adapters_pb2.ADAPTER_TIER_HOST) for name in ("night", "outline")])
+                         [(name, True, adapters_pb2.ADAPTER_TIER_DEVICE) for name in ("night", "outline")])
 
     def test_a_pinned_adapter_that_cannot_be_had(self):
         listen = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--log-level", "error"]

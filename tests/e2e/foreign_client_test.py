@@ -328,7 +328,7 @@ class ForeignClientTest(unittest.TestCase):
         self.assertEqual(made["summary"]["adapters"][0]["name"], "night")
         listed = self.hotlora_json("adapters", "list")
         self.assertEqual([adapter["name"] for adapter in listed["adapters"]], ["night", "outline"])
-        self.assertEqual(self.hotlora_json("adapters", "load", "outline")["tier"], "ADAPTER_TIER_HOST")
+        self.assertEqual(self.hotlora_json("adapters", "load", "outline")["tier"], "ADAPTER_TIER_DEVICE")
         self.assertEqual(self.hotlora_json("adapters", "get", "outline")["format"], "locon")
         self.assertEqual(self.hotlora_json("adapters", "unload", "outline")["tier"], "ADAPTER_TIER_DISK")
         self.assertEqual(self.hotlora_json("info")["native_width"], 128)

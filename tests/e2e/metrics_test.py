@@ -92,8 +92,8 @@ IMAGES = "hotlora_images_total"
 ALLOCATED = "hotlora_device_memory_allocated_bytes"
 RESERVED = "hotlora_device_memory_reserved_bytes"
 
-# Holds outline (0.82 MB of tensors) or night (0.32 MB), never both.
-HOST_BYTES = 1_000_000
+# A tier of so many bytes holds outline (2.0 MB as it is laid out, in float32) or night (1.0 MB), never both.
+HOST_BYTES = 2_400_000
 MAX_QUEUE = 1
 STEPS = 3
 
@@ -114,7 +114,8 @@ class ServerCase(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = e2e.copy_adapters(e2e.DEMO_ADAPTERS)
         shutil.copyfile(e2e.GOLDEN / "broken_adapters/nan_weights.safetensors", cls.folder / "broken.safetensors")
-        cls.server = e2e.Server("--adapter-host-bytes", HOST_BYTES, "--max-queue", MAX_QUEUE, adapters=cls.folder)
+        cls.server = e2e.Server("--adapter-host-bytes", HOST_BYTES, "--adapter-device-bytes", 0, "--max-queue", MAX_QUEUE,
+                                adapters=cls.folder)
         cls.caller = cls.server.caller
         cls.at_start = cls.server.metrics()
 
@@ -411,6 +412,56 @@ class WhatMovesThemTest(ServerCase):
                 if buckets:
                     self.assertEqual(list(buckets.values()), [scrape.samples[name, labels]], name)
         self.assertEqual(scrape.value("hotlora_base_restore_mismatch_total"), 0)
+
+
+class DeviceTierTest(unittest.TestCase):
+    """A device that holds one adapter, a host that holds all."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = e2e.Server("--adapter-device-bytes", HOST_BYTES, adapters=e2e.DEMO_ADAPTERS)
+        cls.caller = cls.server.caller
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.stop()
+
+    def generate(self, *names):
+        """The tier in which each adapter was found, and what the swap moved."""
+        before = self.server.metrics()
+        found = [applied.tier_found for applied in self.caller.generate(request_for(*names, steps=1)).summary.adapters]
+        after = self.server.metrics()
+        return found, lambda name, **labels: after.sum(name, **labels) - before.sum(name, **labels)
+
+    def test_tiers_in_turn(self):
+        disk, host, device = (adapters_pb2.ADAPTER_TIER_DISK, adapters_pb2.ADAPTER_TIER_HOST,
+                              adapters_pb2.ADAPTER_TIER_DEVICE)
+        evicted = dict(tier="device", reason="capacity")
+        steps = [("outline", disk, 0), ("night", disk, 1), ("outline", host, 1), (None, None, 0), ("outline", device, 0)]
+        names = {disk: "disk", host: "host", device: "device"}
+        allocated = []
+        for name, tier, evictions in steps:
+            with self.subTest(name, tier=tier):
+                found, moved = self.generate(*([name] if name else []))
+                self.assertEqual(found, [tier] if name else [])
+                self.assertEqual(moved(EVICTIONS, **evicted), evictions)
+                if name:
+                    source = names[tier]
+                    for phase, count in (("lookup", 1), ("read", tier == disk), ("upload", tier != device), ("total", 1)):
+                        self.assertEqual(moved(SWAP, phase=phase, source=source), count, (phase, source))
+                    self.assertEqual(moved(CACHE, tier="device", result="hit"), tier == device)
+                allocated.append(self.server.metrics().value(ALLOCATED, device="cpu"))
+        # Once both were read, nothing that happens on the device changes what is allocated.
+        self.assertEqual(len(set(allocated[1:])), 1, allocated)
+        scrape = self.server.metrics()
+        self.assertEqual(scrape.value("hotlora_adapter_cache_capacity_bytes", tier="device"), HOST_BYTES)
+        self.assertEqual(scrape.value(ENTRIES, tier="device"), 1)
+        self.assertEqual(scrape.value(ENTRIES, tier="host"), 2)
+        both = request_for("night", "outline", steps=1)
+        self.assertEqual(e2e.problem_of(lambda: self.caller.generate(both)).code, "RESOURCE_EXHAUSTED")
+        for asked in (host, device):
+            request = adapters_pb2.LoadAdapterRequest(name="night", tier=asked)
+            self.assertEqual(self.caller.adapters.LoadAdapter(request, timeout=e2e.PATIENCE).tier, asked)
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ class FakeAdapterStore : public AdapterStore {
     return std::make_unique<FakeLease>(levers_, found->second);
   }
 
-  absl::StatusOr<AdapterInfo> Load(absl::string_view name, bool pin) override {
-    return Change(name, AdapterTier::kHost, pin);
+  absl::StatusOr<AdapterInfo> Load(absl::string_view name, AdapterTier tier, bool pin) override {
+    return Change(name, tier, pin);
   }
   absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override {
     return Change(name, AdapterTier::kDisk, false);

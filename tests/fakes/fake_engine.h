@@ -161,7 +161,8 @@ class FakeEngine : public Engine {
     changed_.notify_all();
   }
 
-  void LoadAdapter(std::string name, bool pin, std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
+  void LoadAdapter(std::string name, AdapterTier tier, bool pin,
+                   std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
     absl::StatusOr<AdapterInfo> answer = WithAdapter(name, [&](AdapterInfo& info) {
       info.tier = AdapterTier::kHost;
       info.pinned = info.pinned || pin;

@@ -25,7 +25,7 @@ void Check(bool holds) {
   }
 }
 
-// What MakeAdapterWeights relies on.
+// What ViewAdapter relies on.
 void CheckSound(const ParsedAdapter& adapter, const ModuleTable& table) {
   Check(!adapter.deltas.empty() && !adapter.format.empty() && !adapter.targets.empty());
   Check(adapter.unmatched_keys.size() <= hotlora::kMaxListedKeys + 1);

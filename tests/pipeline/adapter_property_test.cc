@@ -56,9 +56,11 @@ class AdapterPropertyTest : public PipelineFixture {
     const absl::StatusOr<ParsedAdapter> parsed =
         ParseAdapter(adapter.file.Parse(), *keys_, table(), AdapterFileOptions());
     EXPECT_TRUE(parsed.ok()) << parsed.status() << " in" << adapter.formats;
-    return {&adapter,
-            {MakeAdapterWeights(*parsed).value(), ContentHash(parsed->file, std::nullopt), weight, text_weight},
-            parsed->targets};
+    const auto memory = MakeAdapterMemory(TestPlace(), 0).value();
+    return {
+        &adapter,
+        {memory->Stage(*parsed).value().place().value(), ContentHash(parsed->file, std::nullopt), weight, text_weight},
+        parsed->targets};
   }
 
   static AdapterSet SetOf(const std::vector<Use>& uses) {

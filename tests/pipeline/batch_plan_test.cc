@@ -58,6 +58,7 @@ class BatchPlanTest : public PipelineFixture {
     size_t largest = 0;
     for (uint32_t step = 0;; ++step) {
       BatchPlan plan;
+      plan.mode = mode_;
       for (size_t i = 0; i < rows.size(); ++i) {
         if (step >= i && !rows[i]->done()) {
           plan.rows.push_back(rows[i].get());
@@ -77,6 +78,11 @@ class BatchPlanTest : public PipelineFixture {
 };
 
 TEST_F(BatchPlanTest, MixedRowsEqualTheirRunsAlone) { ExpectMixedEqualAlone(MixedCases(), 3); }
+
+TEST_F(BatchPlanTest, MixedRowsEqualTheirRunsAloneInSideMode) {
+  mode_ = ApplyMode::kSide;
+  ExpectMixedEqualAlone(MixedCases(), 3);
+}
 
 TEST_F(BatchPlanTest, RowsOfDifferentSamplersEqualTheirRunsAlone) {
   std::vector<Case> cases;

@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "src/adapters/adapter_store.h"
+#include "src/adapters/adapter_weights.h"
 #include "src/pipeline/sdxl_pipeline.h"
 #include "src/request/validation.h"
 #include "tests/golden_support.h"
@@ -18,13 +19,17 @@ namespace hotlora {
 // The tiny golden checkpoint with its pipeline, and the golden adapters by name.
 class PipelineFixture : public ::testing::Test {
  protected:
+  static constexpr uint64_t kDeviceBytes = uint64_t{64} << 20;  // for adapters
+
   void SetUp() override {
     auto model = SdxlModel::Load(GoldenPath("pipeline"), TestPlace());
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = model->get();
     AdapterStoreOptions options;
     options.directory = GoldenPath("adapters/files");
-    auto store = AdapterStore::Create(options, model_->modules(), nullptr);
+    auto memory = MakeAdapterMemory(TestPlace(), kDeviceBytes);
+    ASSERT_TRUE(memory.ok()) << memory.status();
+    auto store = AdapterStore::Create(options, model_->modules(), nullptr, *std::move(memory));
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
     auto pipeline = MakeSdxlPipeline(*std::move(model), "golden", dora_);

@@ -1,0 +1,96 @@
+#ifndef HOTLORA_SRC_ADAPTERS_RESIDENT_TIER_H_
+#define HOTLORA_SRC_ADAPTERS_RESIDENT_TIER_H_
+
+// A tier of adapters in memory, the host's or the device's: a byte budget, least recently used first out. No LibTorch
+// here.
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+
+#include "src/adapters/adapter_directory.h"
+#include "src/adapters/adapter_info.h"
+#include "src/adapters/tier_ledger.h"
+#include "src/metrics/metrics.h"
+
+namespace hotlora {
+
+struct AdapterWeights;
+
+// One version of one adapter in a tier. Immutable; shared by the tier and everybody who uses it.
+struct ResidentAdapter {
+  ResidentAdapter(AdapterInfo info, AdapterVersion version, TierReservation room,
+                  std::shared_ptr<const AdapterWeights> weights)
+      : info(std::move(info)), version(std::move(version)), room(std::move(room)), weights(std::move(weights)) {}
+
+  const AdapterInfo info;
+  const AdapterVersion version;
+  // Before the tensors, so that they are freed before their bytes are given back.
+  const TierReservation room;
+  const std::shared_ptr<const AdapterWeights> weights;
+};
+
+// Thread-safe. No call waits for a file or a copy.
+class ResidentTier {
+ public:
+  ResidentTier(TierLabel label, uint64_t capacity, TierPlacement placement, Metrics* metrics)
+      : label_(label), metrics_(metrics), ledger_(std::make_shared<TierLedger>(label, capacity, placement, metrics)) {}
+
+  // The adapter, now the most recently used; nullptr where that version, or with nullptr any version, is not here.
+  std::shared_ptr<const ResidentAdapter> Use(absl::string_view name, const AdapterVersion* version);
+
+  // What is known of it, with `pinned` as it is now; nothing where it is not here. Holds nothing.
+  std::optional<AdapterInfo> Describe(absl::string_view name) const;
+
+  // Sets `bytes` aside, evicting what nobody uses and nobody pinned: the least recently used first, `replacing` (the
+  // version of the same adapter that goes on serving until the new one is here) last of all, and none whose going does
+  // not help. ResourceExhausted (ADAPTER_BUDGET) where even that would not do; nothing is evicted then.
+  absl::StatusOr<TierReservation> Reserve(absl::string_view replacing, uint64_t bytes);
+
+  // Puts the adapter in, in the place of its earlier version, whose pin it takes over.
+  void Insert(std::shared_ptr<const ResidentAdapter> adapter);
+
+  // Nothing happens where it is not here.
+  void Remove(absl::string_view name, EvictionReason reason);
+
+  // Keeps it from being evicted until it is removed; false where it is not here.
+  bool Pin(absl::string_view name);
+
+  uint64_t bytes() const { return ledger_->bytes(); }
+  uint64_t capacity() const { return ledger_->capacity(); }
+
+ private:
+  struct Entry {
+    std::shared_ptr<const ResidentAdapter> adapter;
+    bool pinned = false;
+    std::list<std::string>::iterator place;  // in order_
+  };
+
+  // Nobody but the tier holds it. Exact enough: others can only get it from the tier, under its mutex.
+  static bool IsIdle(const Entry& entry) { return !entry.pinned && entry.adapter.use_count() == 1; }
+
+  // What may be evicted, in that order.
+  std::vector<const Entry*> Candidates(absl::string_view replacing) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Erase(absl::string_view name, EvictionReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const TierLabel label_;
+  Metrics* const metrics_;
+  const std::shared_ptr<TierLedger> ledger_;  // outlives the tier with the leases
+  mutable absl::Mutex mutex_;
+  absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  std::list<std::string> order_ ABSL_GUARDED_BY(mutex_);  // least recently used first
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_ADAPTERS_RESIDENT_TIER_H_
