@@ -147,7 +147,7 @@ class AdapterTest(unittest.TestCase):
         for name in MEASURES:
             self.server.caller.generate(request(BRIGHT[0], 7, name))
             listed[name] = self.server.caller.adapters.GetAdapter(e2e.adapters_pb2.GetAdapterRequest(name=name)).format
-        self.assertEqual(listed, dict(night="lora", frame="lora", stripes="lora", outline="locon"))
+        self.assertEqual(listed, dict(night="lora", stripes="lora", frame="locon", outline="locon"))
 
     def test_each_effect_grades_with_its_weight_and_leaves_nothing(self):
         base = self.images()
