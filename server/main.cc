@@ -123,7 +123,8 @@ int Serve(const Flags& flags, StopSignal& stop) {
   if (!server.ok()) {
     return Fail(server.status(), kExitBadSetting);
   }
-  const auto endpoint = MetricsEndpoint::Start(flags.metrics_listen, metrics);
+  const auto endpoint =
+      MetricsEndpoint::Start(flags.metrics_listen, metrics, [&server] { return (*server)->serving(); });
   if (!endpoint.ok()) {
     return Fail(endpoint.status(), kExitBadSetting);
   }
@@ -165,7 +166,7 @@ int Serve(const Flags& flags, StopSignal& stop) {
   }
   access_log = nullptr;  // writes what waits
   LogInfo("stopped");
-  // The exposer's listener looks for its end only every 2 s; all else has ended, so nothing is lost by not waiting.
+  // The metrics listener looks for its end only every 2 s; all else has ended, so nothing is lost by not waiting.
   std::_Exit(device_failed ? kExitFailure : 0);
 }
 

@@ -1,6 +1,7 @@
 #ifndef HOTLORA_SERVER_METRICS_ENDPOINT_H_
 #define HOTLORA_SERVER_METRICS_ENDPOINT_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -8,25 +9,30 @@
 
 #include "src/metrics/metrics.h"
 
-namespace prometheus {
-class Exposer;
-}  // namespace prometheus
+struct mg_context;
 
 namespace hotlora {
 
-// GET /metrics over HTTP, on threads of its own, until it is destroyed. `metrics` outlives it.
+// What HTTP asks, on threads of its own, until it is destroyed:
+//   GET /metrics     the figures as Prometheus text
+//   GET /-/ready     200 while requests are accepted, else 503: for load balancers that cannot speak gRPC's health
+//   protocol GET /-/healthy   200 as long as the process answers
 class MetricsEndpoint {
  public:
-  // `listen`: HOST:PORT, port 0 for any free one. InvalidArgument where it cannot be listened on.
-  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& listen, const Metrics& metrics);
+  // `listen`: HOST:PORT, port 0 for any free one. `metrics`, and what the thread-safe `is_ready` looks at, outlive it.
+  // InvalidArgument where it cannot be listened on.
+  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& listen, const Metrics& metrics,
+                                                                std::function<bool()> is_ready);
   ~MetricsEndpoint();
 
   int port() const { return port_; }
 
  private:
-  MetricsEndpoint();
+  MetricsEndpoint(const Metrics& metrics, std::function<bool()> is_ready);
 
-  std::unique_ptr<prometheus::Exposer> exposer_;
+  const Metrics& metrics_;
+  const std::function<bool()> is_ready_;
+  mg_context* server_ = nullptr;
   int port_ = 0;
 };
 

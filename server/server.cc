@@ -120,6 +120,7 @@ absl::Status Server::Listen() {
 }
 
 void Server::SetHealth(bool serving) {
+  serving_ = serving;
   for (const char* service : {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
                               v1::ServerService::service_full_name()}) {
     server_->GetHealthCheckService()->SetServingStatus(service, serving);

@@ -45,6 +45,9 @@ class Server {
 
   int port() const { return port_; }
 
+  // Whether health says SERVING.
+  bool serving() const { return serving_; }
+
   // From now on calls reach `engine`, which has warmed up and outlives the server.
   void Serve(Engine* engine);
 
@@ -66,6 +69,7 @@ class Server {
   AdapterService adapters_;
   ServerInfoService info_;
   std::unique_ptr<grpc::Server> server_;
+  std::atomic<bool> serving_ = false;
   int port_ = 0;
   std::atomic<bool> stopping_ = false;
 };

@@ -2,7 +2,7 @@
 #define HOTLORA_SRC_METRICS_METRICS_H_
 
 // Every figure that hotlora publishes, by what happened rather than by metric name. The only module that knows
-// prometheus-cpp (with server/metrics_endpoint.cc); names, labels and help texts are in metrics.cc. All known label
+// prometheus-cpp; names, labels and help texts are in metrics.cc. All known label
 // sets stand at 0 from the start; adapters' names are a label of adapter_usage.h's alone. Thread-safe.
 
 #include <cstdint>
@@ -37,7 +37,7 @@ struct DeviceMemory {
   double fragmentation_ratio = 0.0;
 };
 
-// Figures that others hold and a scrape reads. The functions are called on the exposer's threads.
+// Figures that others hold and a scrape reads. The functions are called on the metrics endpoint's threads.
 struct GaugeSources {
   std::string device;  // label of the memory gauges: "cpu" or "cuda:N"
   std::function<DeviceMemory()> device_memory;

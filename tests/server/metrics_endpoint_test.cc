@@ -4,6 +4,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
+
 #include "absl/strings/str_cat.h"
 #include <gtest/gtest.h>
 
@@ -30,7 +32,7 @@ std::string Get(int port, const std::string& path) {
 
 TEST(MetricsEndpointTest, ServesWhatMetricsCounted) {
   Metrics metrics;
-  const auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics);
+  const auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics, [] { return true; });
   ASSERT_TRUE(endpoint.ok()) << endpoint.status();
   metrics.CountRequest("GenerateImages", "OK", 1.0);
   const std::string answer = Get((*endpoint)->port(), "/metrics");
@@ -39,11 +41,23 @@ TEST(MetricsEndpointTest, ServesWhatMetricsCounted) {
   EXPECT_EQ(Get((*endpoint)->port(), "/other").find("200 OK"), std::string::npos);
 }
 
+TEST(MetricsEndpointTest, SaysWhetherRequestsAreAccepted) {
+  Metrics metrics;
+  std::atomic<bool> ready = false;
+  const auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics, [&ready] { return ready.load(); });
+  ASSERT_TRUE(endpoint.ok()) << endpoint.status();
+  EXPECT_EQ(Get((*endpoint)->port(), "/-/ready").find("HTTP/1.1 503"), 0u);
+  EXPECT_EQ(Get((*endpoint)->port(), "/-/healthy").find("HTTP/1.1 200 OK"), 0u);
+  ready = true;
+  EXPECT_EQ(Get((*endpoint)->port(), "/-/ready").find("HTTP/1.1 200 OK"), 0u);
+}
+
 TEST(MetricsEndpointTest, TakenPortIsAnErrorThatNamesTheFlag) {
   Metrics metrics;
-  const auto first = MetricsEndpoint::Start("127.0.0.1:0", metrics);
+  const auto first = MetricsEndpoint::Start("127.0.0.1:0", metrics, [] { return true; });
   ASSERT_TRUE(first.ok());
-  const auto second = MetricsEndpoint::Start(absl::StrCat("127.0.0.1:", (*first)->port()), metrics);
+  const auto second =
+      MetricsEndpoint::Start(absl::StrCat("127.0.0.1:", (*first)->port()), metrics, [] { return true; });
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.status().message().find("--metrics-listen 127.0.0.1:"), 0u);
 }
