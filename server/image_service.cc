@@ -76,6 +76,7 @@ class Generation : public ImageListener {
       NoteRequest(message);
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kGenerate));
       MappedImageRequest mapped = FromProto(message);
+      CheckMore(mapped.request, &mapped.violations);
       if (!mapped.violations.empty()) {
         return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
       }
@@ -127,6 +128,9 @@ class Generation : public ImageListener {
   }
 
   CallMetrics& calls() { return rpc_.service().metrics->calls(); }
+
+  // What this RPC refuses beyond what the request itself may not say.
+  virtual void CheckMore(const ImageRequest& request, std::vector<FieldViolation>* violations) {}
 
   // After admission, before any event; with mu_ held.
   virtual void OnAdmittedLocked(const Admission& admission) = 0;
@@ -308,13 +312,12 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
   absl::Status failure_;   // a failure of ours that the engine does not know of
 };
 
-// GenerateImages: the same, with everything in one answer.
-class WholeImages final : public grpc::ServerUnaryReactor,
-                          public Generation,
-                          public std::enable_shared_from_this<WholeImages> {
+// The same, with everything in one answer.
+class UnaryGeneration : public grpc::ServerUnaryReactor,
+                        public Generation,
+                        public std::enable_shared_from_this<UnaryGeneration> {
  public:
-  WholeImages(ServiceContext* service, grpc::CallbackServerContext* context, v1::GenerateImagesResponse* response)
-      : Generation(service, "GenerateImages", context), response_(response) {}
+  using Generation::Generation;
 
   void Start(const v1::GenerateImagesRequest& request) {
     {
@@ -343,9 +346,7 @@ class WholeImages final : public grpc::ServerUnaryReactor,
     std::lock_guard<std::mutex> lock(mu_);
     const absl::Status added = CatchExceptions([&] {
       NoteImageLocked(image);
-      v1::Image* message = response_->add_images();
-      *message = ToProtoWithoutData(image);
-      message->set_data(std::move(image.data));
+      AddImageLocked(std::move(image));
       return absl::OkStatus();
     });
     failure_ = failure_.ok() ? added : failure_;
@@ -355,8 +356,7 @@ class WholeImages final : public grpc::ServerUnaryReactor,
     std::lock_guard<std::mutex> lock(mu_);
     const absl::Status answered = CatchExceptions([&] {
       NoteEndLocked(status, summary);
-      response_->set_request_id(rpc_.request_id());
-      *response_->mutable_summary() = ToProto(summary);
+      AddSummaryLocked(summary);
       return absl::OkStatus();
     });
     result_ = !status.ok() ? status : !failure_.ok() ? failure_ : answered;
@@ -365,11 +365,53 @@ class WholeImages final : public grpc::ServerUnaryReactor,
 
  private:
   void OnAdmittedLocked(const Admission&) override {}
+  virtual void AddImageLocked(FinishedImage image) = 0;
+  virtual void AddSummaryLocked(const ImageSummary&) {}
+
+  // Guarded by mu_.
+  std::shared_ptr<UnaryGeneration> held_by_grpc_;  // until gRPC's last call
+  absl::Status failure_;
+};
+
+class WholeImages final : public UnaryGeneration {
+ public:
+  WholeImages(ServiceContext* service, grpc::CallbackServerContext* context, v1::GenerateImagesResponse* response)
+      : UnaryGeneration(service, "GenerateImages", context), response_(response) {}
+
+ private:
+  void AddImageLocked(FinishedImage image) override {
+    v1::Image* message = response_->add_images();
+    *message = ToProtoWithoutData(image);
+    message->set_data(std::move(image.data));
+  }
+
+  void AddSummaryLocked(const ImageSummary& summary) override {
+    response_->set_request_id(rpc_.request_id());
+    *response_->mutable_summary() = ToProto(summary);
+  }
 
   v1::GenerateImagesResponse* const response_;  // gRPC's, until OnDone
-  // Guarded by mu_.
-  std::shared_ptr<WholeImages> held_by_grpc_;  // until gRPC's last call
-  absl::Status failure_;
+};
+
+class RenderedImage final : public UnaryGeneration {
+ public:
+  RenderedImage(ServiceContext* service, grpc::CallbackServerContext* context, google::api::HttpBody* response)
+      : UnaryGeneration(service, "RenderImage", context), response_(response) {}
+
+ private:
+  void CheckMore(const ImageRequest& request, std::vector<FieldViolation>* violations) override {
+    if (request.num_images.value_or(1) > 1) {
+      violations->push_back(
+          {"num_images", absl::StrCat("is ", *request.num_images, ", but RenderImage answers with 1")});
+    }
+  }
+
+  void AddImageLocked(FinishedImage image) override {
+    response_->set_content_type(MediaType(image.format));
+    response_->set_data(std::move(image.data));
+  }
+
+  google::api::HttpBody* const response_;  // gRPC's, until OnDone
 };
 
 }  // namespace
@@ -378,6 +420,14 @@ grpc::ServerUnaryReactor* ImageService::GenerateImages(grpc::CallbackServerConte
                                                        const v1::GenerateImagesRequest* request,
                                                        v1::GenerateImagesResponse* response) {
   const auto call = std::make_shared<WholeImages>(service_, context, response);
+  call->Start(*request);
+  return call.get();
+}
+
+grpc::ServerUnaryReactor* ImageService::RenderImage(grpc::CallbackServerContext* context,
+                                                    const v1::GenerateImagesRequest* request,
+                                                    google::api::HttpBody* response) {
+  const auto call = std::make_shared<RenderedImage>(service_, context, response);
   call->Start(*request);
   return call.get();
 }

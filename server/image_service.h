@@ -17,6 +17,9 @@ class ImageService final : public v1::ImageService::CallbackService {
                                            const v1::GenerateImagesRequest* request,
                                            v1::GenerateImagesResponse* response) override;
 
+  grpc::ServerUnaryReactor* RenderImage(grpc::CallbackServerContext* context, const v1::GenerateImagesRequest* request,
+                                        google::api::HttpBody* response) override;
+
   grpc::ServerWriteReactor<v1::GenerateImagesEvent>* StreamGenerateImages(
       grpc::CallbackServerContext* context, const v1::GenerateImagesRequest* request) override;
 

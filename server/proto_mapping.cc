@@ -196,6 +196,20 @@ v1::Image ToProtoWithoutData(const FinishedImage& image) {
   return message;
 }
 
+const char* MediaType(ImageFormat format) {
+  switch (format) {
+    case ImageFormat::kPng:
+      return "image/png";
+    case ImageFormat::kJpeg:
+      return "image/jpeg";
+    case ImageFormat::kWebp:
+      return "image/webp";
+    case ImageFormat::kRawRgb8:
+      return "application/octet-stream";
+  }
+  return "application/octet-stream";
+}
+
 v1::Summary ToProto(const ImageSummary& summary) {
   v1::Summary message;
   message.set_queue_seconds(summary.queue_seconds);

@@ -11,8 +11,9 @@
 
 namespace hotlora {
 
-inline constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages", "ListAdapters",  "GetAdapter",
-                                           "LoadAdapter",    "UnloadAdapter",        "GetServerInfo", "SetLogLevel"};
+inline constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages", "RenderImage",
+                                           "ListAdapters",   "GetAdapter",           "LoadAdapter",
+                                           "UnloadAdapter",  "GetServerInfo",        "SetLogLevel"};
 inline constexpr const char* kFormats[] = {"png", "jpeg", "webp", "raw_rgb8"};
 
 using Buckets = prometheus::Histogram::BucketBoundaries;

@@ -203,6 +203,35 @@ TEST_F(ImageServiceTest, AnswersWholeImagesAtOnce) {
   EXPECT_EQ(Counted("GenerateImages", "OK"), 1);
 }
 
+TEST_F(ImageServiceTest, RendersOneImageAsABodyWithItsMediaType) {
+  auto pending = std::async(std::launch::async, [&] {
+    auto context = Context();
+    google::api::HttpBody body;
+    EXPECT_TRUE(stub_->RenderImage(context.get(), Request(), &body).ok());
+    return body;
+  });
+  const auto submission = engine_.AwaitSubmission();
+  submission.listener->OnImage(ImageOf(0, 10));
+  submission.listener->OnDone(absl::OkStatus(), {});
+  const google::api::HttpBody body = pending.get();
+  EXPECT_EQ(body.content_type(), "image/png");
+  EXPECT_EQ(body.data(), ImageOf(0, 10).data);
+  EXPECT_EQ(Counted("RenderImage", "OK"), 1);
+}
+
+TEST_F(ImageServiceTest, RendersNoSecondImage) {
+  auto context = Context();
+  auto request = Request();
+  request.set_num_images(2);
+  google::api::HttpBody body;
+  const grpc::Status status = stub_->RenderImage(context.get(), request, &body);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  const auto bad = FindDetail<google::rpc::BadRequest>(status);
+  ASSERT_TRUE(bad.has_value());
+  EXPECT_EQ(bad->field_violations(0).field(), "num_images");
+  EXPECT_EQ(engine_.submit_count(), 0);
+}
+
 TEST_F(ImageServiceTest, PassesOnHowARequestFailed) {
   auto context = Context();
   auto reader = stub_->StreamGenerateImages(context.get(), Request());
