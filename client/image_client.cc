@@ -1,11 +1,14 @@
 #include "client/image_client.h"
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <iterator>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
@@ -85,6 +88,17 @@ grpc::Status CheckWhole(const GeneratedImages& answer, size_t asked) {
 
 }  // namespace
 
+std::string AdapterKey(const v1::GenerateImagesRequest& request) {
+  std::vector<std::string> names;
+  for (const v1::AdapterRef& adapter : request.adapters()) {
+    if (std::all_of(adapter.name().begin(), adapter.name().end(), absl::ascii_isgraph)) {
+      names.push_back(adapter.name());
+    }
+  }
+  std::sort(names.begin(), names.end());
+  return names.empty() ? "base" : absl::StrJoin(names, ",");
+}
+
 absl::StatusOr<std::unique_ptr<ImageClient>> ImageClient::Create(const ConnectionOptions& options) {
   ABSL_ASSIGN_OR_RETURN(const auto credentials, MakeCredentials(options));
   grpc::ChannelArguments arguments;
@@ -119,6 +133,7 @@ CallResult ImageClient::Generate(const v1::GenerateImagesRequest& request,
                                  GeneratedImages* images) {
   grpc::ClientContext context;
   Prepare(&context);
+  context.AddMetadata("x-adapter-key", AdapterKey(request));
   const auto reader = v1::ImageService::NewStub(channel_)->StreamGenerateImages(&context, request);
   v1::GenerateImagesEvent event;
   grpc::Status parts = grpc::Status::OK;

@@ -33,6 +33,10 @@ struct GeneratedImages {
   v1::Summary summary;
 };
 
+// What load balancers route by, sent as metadata x-adapter-key, so that a request meets the replica that has its
+// adapters already: their names in order, joined by commas, or "base". Names that no header could carry are left out.
+std::string AdapterKey(const v1::GenerateImagesRequest& request);
+
 // Not thread-safe. Every call blocks.
 class ImageClient {
  public:

@@ -23,6 +23,16 @@ class ImageClientTest : public ServingTest {
   std::unique_ptr<ImageClient> client_;
 };
 
+TEST(AdapterKeyTest, IsTheNamesInOrder) {
+  v1::GenerateImagesRequest request;
+  EXPECT_EQ(AdapterKey(request), "base");
+  request.add_adapters()->set_name("styles/neon");
+  request.add_adapters()->set_name("ink");
+  EXPECT_EQ(AdapterKey(request), "ink,styles/neon");
+  request.add_adapters()->set_name("not\nfor a header");
+  EXPECT_EQ(AdapterKey(request), "ink,styles/neon");
+}
+
 TEST_F(ImageClientTest, PutsTheImagesTogether) {
   engine_.SetScript([](const FakeEngine::Submission& submission) {
     submission.listener->OnWaiting({1, WaitStage::kQueue, 0});
