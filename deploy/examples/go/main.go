@@ -1,0 +1,104 @@
+// Paints a picture and shows how far it is.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"sort"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
+	pb "hotlora-example/hotlorav1"
+)
+
+// deploy/service_config.json, shortened: what did not start is tried again.
+const serviceConfig = `{
+  "methodConfig": [{
+    "name": [{"service": "hotlora.v1.ImageService"}],
+    "retryPolicy": {
+      "maxAttempts": 4, "initialBackoff": "0.5s", "maxBackoff": "10s", "backoffMultiplier": 2,
+      "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]
+    }
+  }],
+  "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1}
+}`
+
+// routingKey is what load balancers route by: the adapters' names in order, or "base".
+func routingKey(adapters []string) string {
+	if len(adapters) == 0 {
+		return "base"
+	}
+	sorted := append([]string(nil), adapters...)
+	sort.Strings(sorted)
+	return strings.Join(sorted, ",")
+}
+
+func paint(ctx context.Context, images pb.ImageServiceClient, request *pb.GenerateImagesRequest) ([]byte, error) {
+	stream, err := images.StreamGenerateImages(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	var picture []byte
+	for {
+		event, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return picture, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if progress := event.GetProgress(); progress != nil {
+			fmt.Fprintf(os.Stderr, "step %d of %d\n", progress.GetStep(), progress.GetTotalSteps())
+		}
+		picture = append(picture, event.GetImage().GetData()...) // over 2 MiB it comes in parts
+	}
+}
+
+func main() {
+	var adapters []string
+	flag.Func("adapter", "name of an adapter (repeatable)", func(name string) error {
+		adapters = append(adapters, name)
+		return nil
+	})
+	flag.Parse()
+	if flag.NArg() != 1 {
+		log.Fatal("usage: hotlora-example [-adapter NAME]... PROMPT")
+	}
+	server := os.Getenv("HOTLORA_SERVER")
+	if server == "" {
+		server = "127.0.0.1:50051"
+	}
+
+	connection, err := grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultServiceConfig(serviceConfig), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer connection.Close()
+
+	prompt := flag.Arg(0)
+	request := &pb.GenerateImagesRequest{Prompt: &prompt}
+	for _, name := range adapters {
+		request.Adapters = append(request.Adapters, &pb.AdapterRef{Name: name})
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	ctx = metadata.AppendToOutgoingContext(ctx, "x-adapter-key", routingKey(adapters))
+	picture, err := paint(ctx, pb.NewImageServiceClient(connection), request)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := os.WriteFile("picture.png", picture, 0o644); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("picture.png: %d bytes\n", len(picture))
+}
