@@ -9,7 +9,8 @@
 #     a program in bin/
 #   hotlora_python_test(e2e.generate SCRIPT generate_test.py [ARGS ...] [LABELS e2e] [TIMEOUT 300])
 #     one test known to CTest as e2e.generate, run by the Python of install_dependencies.sh --test. Exit status 77 means
-#     "skipped". It finds what was built in $HOTLORA_TEST_BIN and the repository in $HOTLORA_TEST_SOURCE.
+#     "skipped". It finds what was built in $HOTLORA_TEST_BIN, the repository in $HOTLORA_TEST_SOURCE and the
+#     tools of tests/deploy/requirements.txt in $HOTLORA_TEST_TOOLS.
 #
 # With HOTLORA_TORCH off, what is marked TORCH is left out, and so is all that depends on it.
 #
@@ -112,6 +113,13 @@ function(hotlora_program name)
   endif()
 endfunction()
 
+# Sets `result` to the folder where install_dependencies.sh --test puts these requirements.
+function(hotlora_find_venv kind requirements result)
+  file(SHA256 ${CMAKE_SOURCE_DIR}/${requirements} hash)
+  string(SUBSTRING ${hash} 0 12 hash)
+  set(${result} ${HOTLORA_CACHE_DIR}/venv-${kind}-${hash} PARENT_SCOPE)
+endfunction()
+
 function(hotlora_python_test name)
   cmake_parse_arguments(PARSE_ARGV 1 ARG "" "SCRIPT;LABELS;TIMEOUT" "ARGS")
   if(NOT HOTLORA_TORCH)
@@ -123,13 +131,13 @@ function(hotlora_python_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
-  file(SHA256 ${CMAKE_SOURCE_DIR}/tests/requirements.txt hash)
-  string(SUBSTRING ${hash} 0 12 hash)
-  set(python ${HOTLORA_CACHE_DIR}/venv-test-${hash}/bin/python)
+  hotlora_find_venv(test tests/requirements.txt venv)
+  hotlora_find_venv(tools tests/deploy/requirements.txt tools)
+  set(python ${venv}/bin/python)
   set(missing "no Python packages for tests; run deploy/install_dependencies.sh --test")
   add_test(NAME ${name} COMMAND sh -c "test -x \"$0\" || { echo \"${missing}\"; exit 77; }; exec \"$0\" \"$@\""
     ${python} ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT} ${ARG_ARGS})
   set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABELS} TIMEOUT ${ARG_TIMEOUT} SKIP_RETURN_CODE 77
     ENVIRONMENT "OMP_WAIT_POLICY=PASSIVE;PYTHONDONTWRITEBYTECODE=1;HOTLORA_TEST_BIN=${CMAKE_BINARY_DIR}/bin;\
-HOTLORA_TEST_SOURCE=${CMAKE_SOURCE_DIR}")
+HOTLORA_TEST_SOURCE=${CMAKE_SOURCE_DIR};HOTLORA_TEST_TOOLS=${tools}/bin")
 endfunction()

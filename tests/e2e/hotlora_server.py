@@ -235,11 +235,12 @@ class Scrape:
 class Server:
     """A hotlora-server on free loopback ports; ready when the constructor returns."""
 
-    def __init__(self, *flags, model=DEMO, adapters=None, environment=None, credentials=None):
+    def __init__(self, *flags, model=DEMO, adapters=None, environment=None, credentials=None,
+                 listen="127.0.0.1:0", metrics_listen="127.0.0.1:0"):
         self.folder = temporary_folder()
         self.ready_file = self.folder / "ready.json"
         self.log_path = self.folder / "server.log"
-        command = [SERVER, "--model", model, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
+        command = [SERVER, "--model", model, "--listen", listen, "--metrics-listen", metrics_listen]
         command += ["--ready-file", self.ready_file]
         command += ["--adapters", adapters] if adapters else []
         command += flags
