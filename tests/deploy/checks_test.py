@@ -1,4 +1,7 @@
-"""What deploy/ and proto/ hold, by the programs that read it: linters, validators, a package build, an installation."""
+"""What deploy/ and proto/ hold, by the programs that read it: linters, validators, a package build, an installation.
+
+What is Prometheus' and Alertmanager's is checked in tests/monitoring.
+"""
 
 import json
 import os
@@ -67,6 +70,9 @@ class ConfigurationTest(CheckCase):
             self.assertEqual("load" in services, "load" in profiles)
             for name, service in services.items():
                 self.assertTrue(service["read_only"], name)
+                for volume in service.get("volumes", []):
+                    if volume["type"] == "bind":
+                        self.assertTrue(os.path.exists(volume["source"]), f"{name} mounts {volume['source']}")
         self.refused("docker-compose", "-f", self.with_mistake(compose, "cap_drop", "cap_dorp"), "config", "-q")
 
     def test_haproxy_reads_its_file(self):

@@ -12,6 +12,8 @@ import time
 
 from balancers import TOOLS, e2e
 
+COMPOSE, = TOOLS.parent.glob("lib/python*/site-packages/compose/docker-compose")
+
 BASE = "debian:bookworm-slim"
 DOCKER = "/usr/bin/docker"  # Debian's, whose BuildKit needs no plug-in
 
@@ -53,10 +55,6 @@ class Daemon:
             raise AssertionError("a Docker daemon runs here already; a second one would take its networks away")
         self.folder = e2e.temporary_folder()
         socket = self.folder / "docker.sock"
-        plugins = self.folder / "config/cli-plugins"
-        plugins.mkdir(parents=True)
-        compose, = TOOLS.parent.glob("lib/python*/site-packages/compose/docker-compose")
-        (plugins / "docker-compose").symlink_to(compose)
         self.environment = e2e.clean_environment(DOCKER_HOST=f"unix://{socket}", DOCKER_CONFIG=str(self.folder / "config"),
                                                  DOCKER_BUILDKIT="1")
         command = ["dockerd", f"--host=unix://{socket}", f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec",

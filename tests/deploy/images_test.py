@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 import unittest
+import urllib.parse
 import urllib.request
 
-import balancers
 from balancers import SOURCE, e2e
 import docker_daemon
-from hotlora_server import images_pb2, request_for
+from hotlora_server import request_for
 
 DEPLOY = SOURCE / "deploy"
 
@@ -24,31 +24,24 @@ def get_json(url):
         return json.load(page)
 
 
-def quick_rules():
-    """The shipped Prometheus configuration, with scrapes and alerts in seconds instead of minutes."""
-    folder = e2e.temporary_folder() / "prometheus"
-    shutil.copytree(DEPLOY / "prometheus", folder)
+def quick(name):
+    """deploy/NAME with scrapes, windows and waits in seconds instead of minutes; all else as shipped."""
+    folder = e2e.temporary_folder() / name
+    shutil.copytree(DEPLOY / name, folder)
     for file in folder.rglob("*.yml"):
-        text = file.read_text()
-        text = re.sub(r"(\b(?:scrape|evaluation)_interval:) \d+s", r"\1 1s", text)
-        text = re.sub(r"(\bscrape_timeout:) \d+s", r"\1 1s", text).replace("[5m]", "[10s]")
-        file.write_text(re.sub(r"(\bfor:) \d+[smh]", r"\1 2s", text))
+        text = re.sub(r"(\b(?:scrape_interval|scrape_timeout|evaluation_interval|group_wait|group_interval):) \d+[sm]", r"\1 1s",
+                      file.read_text())
+        file.write_text(re.sub(r"(\bfor:) \d+[smh]", r"\1 2s", text).replace("[5m]", "[10s]"))
     for path in [folder.parent, folder, *folder.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
-
-
-def quick_routes():
-    folder = e2e.temporary_folder() / "alertmanager"
-    shutil.copytree(DEPLOY / "alertmanager", folder)
-    for file in folder.rglob("*.yml"):
-        file.write_text(re.sub(r"(\bgroup_(?:wait|interval):) \d+[sm]", r"\1 1s", file.read_text()))
-    for path in [folder.parent, folder, *folder.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        path.chmod(0o755 if path.is_dir() else 0o644)  # containers read them as somebody else
     return folder
 
 
 class ImagesTest(unittest.TestCase):
+    """In order, on one set of containers."""
+
+    files = ["-f", DEPLOY / "docker-compose.yml"]
+
     @classmethod
     def setUpClass(cls):
         cls.daemon = daemon = docker_daemon.Daemon()
@@ -59,30 +52,25 @@ class ImagesTest(unittest.TestCase):
         daemon.docker("build", "--network", "host", "--target", "cpu", "--build-arg", f"BUILD_BASE={base}", "--build-arg",
                       f"SOURCE={source}", "-t", "hotlora:cpu", "-f", DEPLOY / "Dockerfile", SOURCE)
         print(f"the image was built in {time.monotonic() - started:.0f} s", file=sys.stderr)
-        compose = json.loads(cls.compose_words(cls, "config", "--format", "json"))
+        services = json.loads(cls.compose("config", "--format", "json"))["services"]
         for name in ("prometheus", "alertmanager"):
-            daemon.docker("build", "--network", "host", "--target", name, "-t", compose["services"][name]["image"],
+            daemon.docker("build", "--network", "host", "--target", name, "-t", services[name]["image"],
                           "-f", SOURCE / "tests/deploy/monitoring.Dockerfile", SOURCE / "tests/deploy")
 
         override = e2e.temporary_folder() / "override.yml"
         override.write_text(json.dumps({"services": {
-            "prometheus": {"volumes": [f"{quick_rules()}:/etc/prometheus:ro"]},
-            "alertmanager": {"volumes": [f"{quick_routes()}:/etc/alertmanager:ro"]}}}))
-        cls.files = ["-f", DEPLOY / "docker-compose.yml", "-f", override]
+            "prometheus": {"volumes": [f"{quick('prometheus')}:/etc/prometheus:ro"]},
+            "alertmanager": {"volumes": [f"{quick('alertmanager')}:/etc/alertmanager:ro"]}}}))
+        cls.files = [*cls.files, "-f", override]
+        cls.addClassCleanup(cls.compose, "down", "-v", "-t", "30")
         # Grafana's image can only come from a hub.
         cls.compose("up", "--wait", "--wait-timeout", "120", "hotlora", "prometheus", "alertmanager")
-        cls.addClassCleanup(cls.compose, "down", "-v", "-t", "30")
-
-    files = ["-f", DEPLOY / "docker-compose.yml"]
-    ports = {"HOTLORA_PORT": "0", "PROMETHEUS_PORT": "0", "ALERTMANAGER_PORT": "0"}  # any free ones
-
-    def compose_words(self, *words):
-        environment = {**self.daemon.environment, **self.ports}
-        return docker_daemon.output(docker_daemon.DOCKER, "compose", *self.files, *words, environment=environment)
 
     @classmethod
     def compose(cls, *words):
-        return cls.compose_words(cls, *words)
+        any_free = {"HOTLORA_PORT": "0", "PROMETHEUS_PORT": "0", "ALERTMANAGER_PORT": "0"}
+        return docker_daemon.output(docker_daemon.COMPOSE, *cls.files, *words,
+                                    environment={**cls.daemon.environment, **any_free})
 
     def address(self, service, port):
         return self.compose("port", service, port).strip()
@@ -100,7 +88,7 @@ class ImagesTest(unittest.TestCase):
         return picture.read_bytes()
 
     def query(self, expression):
-        url = f"http://{self.address('prometheus', 9090)}/api/v1/query?query={urllib.request.quote(expression)}"
+        url = f"http://{self.address('prometheus', 9090)}/api/v1/query?query={urllib.parse.quote(expression)}"
         return [float(entry["value"][1]) for entry in get_json(url)["data"]["result"]]
 
     def alerts(self):

@@ -148,6 +148,17 @@ class ReplicaCase:
             return 0
         return replica.metrics().sum("hotlora_requests_total", method="GenerateImages", code="OK")
 
+    def test_a_new_file_is_found_by_name_on_every_replica(self):
+        balancer = self.start()
+        partial = self.folder / "late.partial"
+        shutil.copyfile(e2e.DEMO_ADAPTERS / "outline.safetensors", partial)
+        partial.rename(self.folder / "late.safetensors")
+        pictures = {replica.caller.image(request_for("late")) for replica in self.replicas}
+        self.assertEqual(len(pictures), 1)
+        client = Client(balancer.target)
+        self.addCleanup(client.close)
+        self.assertEqual(client.generate("late", steps=2, guidance_scale=None).images[0].data, pictures.pop())
+
     def test_adapters_stay_where_they_are(self):
         balancer = self.start()
         with_keys = self.hit_ratio(balancer)
