@@ -46,7 +46,8 @@ paint() {
       pictures+=("$OUT/$name/$row-$column.png")
       [[ $options == *--steps* ]] || options="$options --steps 20"
       # shellcheck disable=SC2086 # a column's options are words
-      run "$CLIENT" --server "$SERVER" generate "$prompt" --seed $((SEED + row - 1)) $options --out "${pictures[-1]}" | grep '^\$'
+      run "$CLIENT" --server "$SERVER" generate "$prompt" --seed $((SEED + row - 1)) $options --out "${pictures[-1]}" \
+        2> >(grep -v '^image .* step' >&2) | grep '^\$'
     done
   done
   run "$CLIENT" sheet "${pictures[@]}" --columns "${#columns[@]}" --out "$OUT/$name.png"
