@@ -115,7 +115,7 @@ class ReplayTest(unittest.TestCase):
             series("hotlora_adapter_swaps_total", done, outcome="ok"),
             series("hotlora_device_memory_allocated_bytes",
                    [bottom + (top - bottom) * count / images for count in done], device="cuda:0"),
-            series("hotlora_adapter_cache_bytes", [200 << 20 for _ in times], tier="device"),
+            series("hotlora_adapter_cache_capacity_bytes", [2 << 30 for _ in times], tier="device"),
             series("hotlora_gpu_memory_free_bytes", [top - bottom - (top - bottom) * count / images for count in done],
                    gpu_uuid="g"),
         ]
@@ -148,10 +148,11 @@ class ReplayTest(unittest.TestCase):
             failed.append(failed[-1] + (chance.random() < 0.002))
             slow.append(slow[-1] + (chance.random() < 0.01))
         tier = [min(2 << 30, swap * (200 << 20)) for swap in swaps]  # fills, then is full
+        tier_bytes = 2 << 30  # allocated whole
         spikes = [chance.choice([0, 0, 1 << 30, 3 << 30]) for _ in swaps]  # activations of images of all sizes
         reserved = [7 << 30]
-        for held, spike in zip(tier, spikes):
-            reserved.append(max(reserved[-1], (7 << 30) + held + spike))
+        for spike in spikes:
+            reserved.append(max(reserved[-1], (7 << 30) + tier_bytes + spike))
         reserved = reserved[1:]
         hosted = [min(4e9, 2e7 * minute) for minute in range(len(swaps))]
         resident = [3e9 + held + chance.uniform(-2e7, 2e7) for held in hosted]
@@ -173,7 +174,8 @@ class ReplayTest(unittest.TestCase):
             series("hotlora_adapter_swap_duration_seconds_bucket", swaps, le="0.5", phase="total", source="host"),
             series("hotlora_adapter_swap_duration_seconds_bucket", swaps, le="+Inf", phase="total", source="host"),
             series("hotlora_device_memory_allocated_bytes",
-                   [(7 << 30) + held + spike for held, spike in zip(tier, spikes)], device="cuda:0"),
+                   [(7 << 30) + tier_bytes + spike for spike in spikes], device="cuda:0"),
+            series("hotlora_adapter_cache_capacity_bytes", always(tier_bytes), tier="device"),
             series("hotlora_device_memory_reserved_bytes", reserved, device="cuda:0"),
             series("hotlora_device_memory_fragmentation_ratio", [chance.uniform(0, 0.3) for _ in swaps], device="cuda:0"),
             series("hotlora_device_memory_allocation_retries_total", always(0), device="cuda:0"),
