@@ -12,7 +12,8 @@ namespace {
 
 std::map<std::string, double> Requests(const AdapterUsage& usage) {
   std::map<std::string, double> requests;
-  for (const auto& metric : usage.Collect().front().metric) {
+  const auto families = usage.Collect();
+  for (const auto& metric : families.front().metric) {
     requests[metric.label.front().value] = metric.counter.value;
   }
   return requests;
