@@ -311,8 +311,17 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
                                                       {"warning", v1::LOG_LEVEL_WARNING},
                                                       {"error", v1::LOG_LEVEL_ERROR}};
   add_command(app, "log-level", "show or set how much the server logs", Command::kLogLevel)
-      ->add_option("level", arguments.log_level, "debug, info, warning or error; without it the level is only shown")
-      ->transform(CLI::CheckedTransformer(levels));
+      ->add_option_function<std::string>(
+          "level",
+          [&arguments, levels](const std::string& word) {
+            const auto level = levels.find(word);
+            if (level == levels.end()) {
+              throw CLI::ValidationError("level",
+                                         absl::StrCat("\"", word, "\" is none of debug, info, warning, error"));
+            }
+            arguments.log_level = level->second;
+          },
+          "debug, info, warning or error; without it the level is only shown");
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
   } catch (const CLI::CallForHelp&) {

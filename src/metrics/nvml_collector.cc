@@ -110,27 +110,33 @@ class Nvml {
   // What a device does not tell (old ones know no energy, many no ECC) is nullopt.
   std::optional<double> Utilization(NvmlDevice device) const {
     NvmlUtilization rates{};
-    return Told(utilization_(device, &rates), rates.gpu / 100.0);
+    return utilization_(device, &rates) == kNvmlSuccess ? std::optional<double>(rates.gpu / 100.0) : std::nullopt;
   }
   std::optional<double> Temperature(NvmlDevice device) const {
     unsigned int celsius = 0;
-    return Told(temperature_(device, kTemperatureGpu, &celsius), celsius);
+    return temperature_(device, kTemperatureGpu, &celsius) == kNvmlSuccess ? std::optional<double>(celsius)
+                                                                           : std::nullopt;
   }
   std::optional<double> SmClockHertz(NvmlDevice device) const {
     unsigned int megahertz = 0;
-    return Told(clock_(device, kClockSm, &megahertz), megahertz * 1e6);
+    return clock_(device, kClockSm, &megahertz) == kNvmlSuccess ? std::optional<double>(megahertz * 1e6) : std::nullopt;
   }
   std::optional<double> EnergyJoules(NvmlDevice device) const {
     unsigned long long millijoules = 0;  // NOLINT(google-runtime-int)
-    return Told(energy_(device, &millijoules), static_cast<double>(millijoules) / 1e3);
+    return energy_(device, &millijoules) == kNvmlSuccess ? std::optional<double>(static_cast<double>(millijoules) / 1e3)
+                                                         : std::nullopt;
   }
   std::optional<double> EccErrors(NvmlDevice device) const {
     unsigned long long errors = 0;  // NOLINT(google-runtime-int)
-    return Told(ecc_errors_(device, kUncorrectedErrors, kVolatileEcc, &errors), static_cast<double>(errors));
+    return ecc_errors_(device, kUncorrectedErrors, kVolatileEcc, &errors) == kNvmlSuccess
+               ? std::optional<double>(static_cast<double>(errors))
+               : std::nullopt;
   }
   std::optional<double> ThrottleSeconds(NvmlDevice device, unsigned int policy) const {
     NvmlViolationTime time{};
-    return Told(violation_(device, policy, &time), static_cast<double>(time.violation_time) / 1e9);
+    return violation_(device, policy, &time) == kNvmlSuccess
+               ? std::optional<double>(static_cast<double>(time.violation_time) / 1e9)
+               : std::nullopt;
   }
 
   bool Memory(NvmlDevice device, NvmlMemory* memory) const { return memory_(device, memory) == kNvmlSuccess; }
@@ -152,10 +158,6 @@ class Nvml {
   }
 
  private:
-  static std::optional<double> Told(int result, double value) {
-    return result == kNvmlSuccess ? std::optional(value) : std::nullopt;
-  }
-
   template <typename Function>
   bool Resolve(const char* name, Function*& function) {
     function = reinterpret_cast<Function*>(dlsym(library_, name));

@@ -115,6 +115,16 @@ TEST(ArgumentsTest, WhatIsNotGivenStaysUnset) {
   EXPECT_EQ(arguments->request.SerializeAsString(), request.SerializeAsString());
 }
 
+TEST(ArgumentsTest, LogLevelIsAskedForOrSet) {
+  const auto asked = Parse({"log-level"});
+  ASSERT_TRUE(asked.ok()) << asked.status();
+  EXPECT_EQ(asked->command, Command::kLogLevel);
+  EXPECT_EQ(asked->log_level, v1::LOG_LEVEL_UNSPECIFIED);
+  EXPECT_EQ(Parse({"log-level", "debug"})->log_level, v1::LOG_LEVEL_DEBUG);
+  const absl::Status status = Parse({"log-level", "loud"}).status();
+  EXPECT_NE(status.message().find("\"loud\" is none of debug, info, warning, error"), std::string::npos) << status;
+}
+
 TEST(ArgumentsTest, SheetTakesPicturesAndNeedsColumns) {
   const auto arguments = Parse({"sheet", "a.png", "b.png", "c.png", "--columns", "2", "--out", "all.png"});
   ASSERT_TRUE(arguments.ok()) << arguments.status();
