@@ -1,6 +1,7 @@
 #include "client/arguments.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -277,7 +278,8 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
 
   CLI::App* const generate = app.add_subcommand("generate", "paint images");
   AddGenerate(*generate, given, arguments);
-  CLI::App* const adapters = app.add_subcommand("adapters", "list, get, load, unload and inspect adapters");
+  CLI::App* const adapters =
+      app.add_subcommand("adapters", "list, get, load, unload, upload, delete and inspect adapters");
   adapters->require_subcommand(1);
   const auto add_command = [&](CLI::App& parent, const char* name, const char* help, Command command) {
     CLI::App* const added = parent.add_subcommand(name, help);
@@ -289,7 +291,13 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
   CLI::App* const get = add_command(*adapters, "get", "show one adapter", Command::kGetAdapter);
   CLI::App* const load = add_command(*adapters, "load", "load an adapter before its first use", Command::kLoadAdapter);
   CLI::App* const unload = add_command(*adapters, "unload", "drop an adapter from memory", Command::kUnloadAdapter);
-  for (CLI::App* const command : {get, load, unload}) {
+  CLI::App* const remove = add_command(*adapters, "delete", "delete an adapter's file", Command::kDeleteAdapter);
+  CLI::App* const upload =
+      add_command(*adapters, "upload", "send an adapter file to the server", Command::kUploadAdapter);
+  upload->add_option("file", arguments.file, ".safetensors file")->required();
+  upload->add_option("--name", arguments.adapter, "name of the adapter; else the file's, without .safetensors");
+  upload->add_flag("--replace", arguments.replace, "take the place of an adapter of that name");
+  for (CLI::App* const command : {get, load, unload, remove}) {
     command->add_option("name", arguments.adapter, "name of the adapter")->required();
   }
   load->add_flag("--pin", arguments.pin, "never evict it");
@@ -306,6 +314,8 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
   sheet->add_option("--out", arguments.out, "PNG file to write")->required();
   add_command(app, "health", "ask whether the server is ready", Command::kHealth);
   add_command(app, "info", "show model and limits", Command::kInfo);
+  add_command(app, "statistics", "show memory, tiers and each adapter's figures", Command::kStatistics);
+  add_command(app, "verify", "check the base weights in the server's memory", Command::kVerify);
   const std::map<std::string, v1::LogLevel> levels = {{"debug", v1::LOG_LEVEL_DEBUG},
                                                       {"info", v1::LOG_LEVEL_INFO},
                                                       {"warning", v1::LOG_LEVEL_WARNING},
@@ -337,17 +347,23 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
   } catch (const CLI::ParseError& error) {
     if (app.get_subcommands().empty() && !app.remaining().empty()) {
       return Bad("\"", app.remaining().front(),
-                 "\" is no command; they are generate, adapters, sheet, health, info, log-level");
+                 "\" is no command; they are generate, adapters, sheet, health, info, statistics, verify, log-level");
     }
     if (app.get_subcommands().empty()) {
-      return Bad("no command; they are generate, adapters, sheet, health, info, log-level (hotlora --help tells more)");
+      return Bad(
+          "no command; they are generate, adapters, sheet, health, info, statistics, verify, log-level (hotlora --help "
+          "tells "
+          "more)");
     }
     if (adapters->parsed() && adapters->get_subcommands().empty()) {
-      return Bad("no command after adapters; they are list, get, load, unload, inspect");
+      return Bad("no command after adapters; they are list, get, load, unload, upload, delete, inspect");
     }
     return Bad(error.what());
   }
   ABSL_RETURN_IF_ERROR(FinishConnection(given, app, environment, &arguments.connection));
+  if (arguments.command == Command::kUploadAdapter && arguments.adapter.empty()) {
+    arguments.adapter = std::filesystem::path(arguments.file).stem();
+  }
   if (arguments.command == Command::kGenerate) {
     ABSL_RETURN_IF_ERROR(FinishGenerate(given, &arguments));
   }

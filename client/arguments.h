@@ -34,9 +34,13 @@ enum class Command {
   kGetAdapter,
   kLoadAdapter,
   kUnloadAdapter,
+  kUploadAdapter,
+  kDeleteAdapter,
   kInspectAdapter,
   kHealth,
   kInfo,
+  kStatistics,
+  kVerify,
   kLogLevel,
   kSheet
 };
@@ -49,11 +53,12 @@ struct Arguments {
   v1::GenerateImagesRequest request;  // kGenerate
   std::string out;                    // kGenerate: a file, or "-" for standard output; kSheet: a PNG file
   std::string preview_out;            // kGenerate: file that previews are named after; empty: none
-  std::string adapter;                // kGetAdapter, kLoadAdapter, kUnloadAdapter
+  std::string adapter;                // of all commands about one adapter of the server's
+  bool replace = false;               // kUploadAdapter
   bool pin = false;                   // kLoadAdapter
   v1::LogLevel log_level = v1::LOG_LEVEL_UNSPECIFIED;  // kLogLevel: the new one, unspecified only asks
-  std::string file;                                    // kInspectAdapter: a .safetensors file or a PEFT folder
-  std::string model_config;           // kInspectAdapter: folder of the model's configs; empty: stock SDXL
+  std::string file;          // kUploadAdapter, kInspectAdapter: a .safetensors file, or (inspect) a PEFT folder
+  std::string model_config;  // kInspectAdapter: folder of the model's configs; empty: stock SDXL
   std::vector<std::string> pictures;  // kSheet: PNG files, row by row
   uint32_t columns = 1;               // kSheet
 

@@ -13,6 +13,7 @@
 #include <grpcpp/security/credentials.h>
 
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -22,6 +23,7 @@ constexpr int kReconnectBackoffMs = 100;
 constexpr std::chrono::seconds kConnectPatience{1};
 constexpr int kMaxAnswerBytes = 256 << 20;  // images arrive in parts, other answers are small
 constexpr uint32_t kPageSize = 1000;
+constexpr size_t kChunkBytes = size_t{1} << 20;
 
 absl::StatusOr<std::string> ReadPem(absl::string_view flag, const std::string& path) {
   if (path.empty()) {
@@ -33,6 +35,20 @@ absl::StatusOr<std::string> ReadPem(absl::string_view flag, const std::string& p
     return absl::InvalidArgumentError(absl::StrCat(flag, " ", path, ": cannot be read"));
   }
   return text;
+}
+
+// Hands the file on in order; ends where `take` says false. True where everything was read.
+bool ReadChunks(const std::string& path, const std::function<bool(std::string)>& take) {
+  std::ifstream file(path, std::ios::binary);
+  while (file) {
+    std::string chunk(kChunkBytes, '\0');
+    file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    chunk.resize(static_cast<size_t>(file.gcount()));
+    if (!chunk.empty() && !take(std::move(chunk))) {
+      return false;
+    }
+  }
+  return file.eof();
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const ConnectionOptions& options) {
@@ -97,6 +113,25 @@ std::string AdapterKey(const v1::GenerateImagesRequest& request) {
   }
   std::sort(names.begin(), names.end());
   return names.empty() ? "base" : absl::StrJoin(names, ",");
+}
+
+absl::StatusOr<v1::UploadHeader> MakeUploadHeader(const std::string& file, const std::string& name, bool replace) {
+  v1::UploadHeader header;
+  header.set_name(name);
+  header.set_replace(replace);
+  Sha256 hash;
+  uint64_t size = 0;
+  const bool read = ReadChunks(file, [&](const std::string& chunk) {
+    hash.Update(chunk.data(), chunk.size());
+    size += chunk.size();
+    return true;
+  });
+  if (!read) {
+    return absl::InvalidArgumentError(absl::StrCat(file, ": cannot be read"));
+  }
+  header.set_size(size);
+  header.set_sha256(hash.HexDigest());
+  return header;
 }
 
 absl::StatusOr<std::unique_ptr<ImageClient>> ImageClient::Create(const ConnectionOptions& options) {
@@ -206,6 +241,39 @@ CallResult ImageClient::UnloadAdapter(const std::string& name, v1::Adapter* adap
   return {status, RequestId(context)};
 }
 
+CallResult ImageClient::UploadAdapter(const v1::UploadHeader& header, const std::string& file, v1::Adapter* adapter) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  const auto writer = v1::AdapterService::NewStub(channel_)->UploadAdapter(&context, adapter);
+  v1::UploadAdapterRequest message;
+  *message.mutable_header() = header;
+  // What the server refuses ends the writing; its reason comes with Finish.
+  bool open = writer->Write(message);
+  const bool whole = ReadChunks(file, [&](std::string chunk) {
+    message.set_chunk(std::move(chunk));
+    open = open && writer->Write(message);
+    return open;
+  });
+  if (open && !whole) {
+    context.TryCancel();  // the server must not take a part for the whole
+    writer->Finish();
+    return {grpc::Status(grpc::StatusCode::DATA_LOSS, absl::StrCat(file, " cannot be read any more")), ""};
+  }
+  writer->WritesDone();
+  const grpc::Status status = writer->Finish();
+  return {status, RequestId(context)};
+}
+
+CallResult ImageClient::DeleteAdapter(const std::string& name) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  v1::DeleteAdapterRequest request;
+  request.set_name(name);
+  google::protobuf::Empty nothing;
+  const grpc::Status status = v1::AdapterService::NewStub(channel_)->DeleteAdapter(&context, request, &nothing);
+  return {status, RequestId(context)};
+}
+
 CallResult ImageClient::GetServerInfo(v1::ServerInfo* info) {
   grpc::ClientContext context;
   Prepare(&context);
@@ -219,6 +287,20 @@ CallResult ImageClient::SetLogLevel(v1::LogLevel level, v1::SetLogLevelResponse*
   v1::SetLogLevelRequest request;
   request.set_level(level);
   const grpc::Status status = v1::ServerService::NewStub(channel_)->SetLogLevel(&context, request, response);
+  return {status, RequestId(context)};
+}
+
+CallResult ImageClient::GetStatistics(v1::Statistics* statistics) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  const grpc::Status status = v1::ServerService::NewStub(channel_)->GetStatistics(&context, {}, statistics);
+  return {status, RequestId(context)};
+}
+
+CallResult ImageClient::VerifyBase(v1::BaseIntegrity* integrity) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  const grpc::Status status = v1::ServerService::NewStub(channel_)->VerifyBase(&context, {}, integrity);
   return {status, RequestId(context)};
 }
 

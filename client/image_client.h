@@ -37,6 +37,9 @@ struct GeneratedImages {
 // adapters already: their names in order, joined by commas, or "base". Names that no header could carry are left out.
 std::string AdapterKey(const v1::GenerateImagesRequest& request);
 
+// Size and checksum of a file that is to be uploaded as `name`. InvalidArgument where it cannot be read.
+absl::StatusOr<v1::UploadHeader> MakeUploadHeader(const std::string& file, const std::string& name, bool replace);
+
 // Not thread-safe. Every call blocks.
 class ImageClient {
  public:
@@ -52,8 +55,13 @@ class ImageClient {
   CallResult GetAdapter(const std::string& name, v1::Adapter* adapter);
   CallResult LoadAdapter(const std::string& name, bool pin, v1::Adapter* adapter);
   CallResult UnloadAdapter(const std::string& name, v1::Adapter* adapter);
+  // Sends the file of that header in chunks.
+  CallResult UploadAdapter(const v1::UploadHeader& header, const std::string& file, v1::Adapter* adapter);
+  CallResult DeleteAdapter(const std::string& name);
   CallResult GetServerInfo(v1::ServerInfo* info);
   CallResult SetLogLevel(v1::LogLevel level, v1::SetLogLevelResponse* response);
+  CallResult GetStatistics(v1::Statistics* statistics);
+  CallResult VerifyBase(v1::BaseIntegrity* integrity);
   CallResult IsServing(bool* serving);
 
  private:

@@ -1,7 +1,7 @@
 // hotlora: the command-line client.
 //
-// Exit codes: 0 done, 1 the call failed (`health`: not serving; `adapters inspect`: does not fit), 2 the command line
-// is wrong.
+// Exit codes: 0 done, 1 the call failed (`health`: not serving; `verify`: not intact; `adapters inspect`: does not
+// fit), 2 the command line is wrong.
 
 #include <unistd.h>
 
@@ -141,6 +141,39 @@ int ListAdapters(ImageClient& client, const Arguments& arguments) {
   return 0;
 }
 
+void ShowAdapter(const Arguments& arguments, const v1::Adapter& adapter) {
+  if (arguments.json) {
+    PrintJson(AdapterJson(adapter));
+  } else {
+    std::fputs(AdapterText(adapter).c_str(), stdout);
+  }
+}
+
+int UploadAdapter(ImageClient& client, const Arguments& arguments) {
+  const auto header = MakeUploadHeader(arguments.file, arguments.adapter, arguments.replace);
+  if (!header.ok()) {
+    return Fail(arguments.json, header.status(), kExitUsage);
+  }
+  v1::Adapter adapter;
+  if (const CallResult result = client.UploadAdapter(*header, arguments.file, &adapter); !result.status.ok()) {
+    return Fail(arguments, result);
+  }
+  ShowAdapter(arguments, adapter);
+  return 0;
+}
+
+int DeleteAdapter(ImageClient& client, const Arguments& arguments) {
+  if (const CallResult result = client.DeleteAdapter(arguments.adapter); !result.status.ok()) {
+    return Fail(arguments, result);
+  }
+  if (arguments.json) {
+    PrintJson({{"deleted", arguments.adapter}});
+  } else {
+    std::printf("%s deleted\n", arguments.adapter.c_str());
+  }
+  return 0;
+}
+
 int OneAdapter(ImageClient& client, const Arguments& arguments) {
   v1::Adapter adapter;
   const CallResult result = arguments.command == Command::kGetAdapter ? client.GetAdapter(arguments.adapter, &adapter)
@@ -150,11 +183,7 @@ int OneAdapter(ImageClient& client, const Arguments& arguments) {
   if (!result.status.ok()) {
     return Fail(arguments, result);
   }
-  if (arguments.json) {
-    PrintJson(AdapterJson(adapter));
-  } else {
-    std::fputs(AdapterText(adapter).c_str(), stdout);
-  }
+  ShowAdapter(arguments, adapter);
   return 0;
 }
 
@@ -200,6 +229,32 @@ int LogLevel(ImageClient& client, const Arguments& arguments) {
     std::puts(LevelWord(response.level()).c_str());
   }
   return 0;
+}
+
+int Statistics(ImageClient& client, const Arguments& arguments) {
+  v1::Statistics statistics;
+  if (const CallResult result = client.GetStatistics(&statistics); !result.status.ok()) {
+    return Fail(arguments, result);
+  }
+  if (arguments.json) {
+    PrintJson(StatisticsJson(statistics));
+  } else {
+    std::fputs(StatisticsText(statistics).c_str(), stdout);
+  }
+  return 0;
+}
+
+int Verify(ImageClient& client, const Arguments& arguments) {
+  v1::BaseIntegrity integrity;
+  if (const CallResult result = client.VerifyBase(&integrity); !result.status.ok()) {
+    return Fail(arguments, result);
+  }
+  if (arguments.json) {
+    PrintJson(IntegrityJson(integrity));
+  } else {
+    std::fputs(IntegrityText(integrity).c_str(), stdout);
+  }
+  return integrity.intact() ? 0 : kExitFailed;
 }
 
 int Sheet(const Arguments& arguments) {
@@ -264,12 +319,20 @@ int Main(const std::vector<std::string>& words) {
     case Command::kLoadAdapter:
     case Command::kUnloadAdapter:
       return OneAdapter(**client, *arguments);
+    case Command::kUploadAdapter:
+      return UploadAdapter(**client, *arguments);
+    case Command::kDeleteAdapter:
+      return DeleteAdapter(**client, *arguments);
     case Command::kHealth:
       return Health(**client, *arguments);
     case Command::kInfo:
       return Info(**client, *arguments);
     case Command::kLogLevel:
       return LogLevel(**client, *arguments);
+    case Command::kStatistics:
+      return Statistics(**client, *arguments);
+    case Command::kVerify:
+      return Verify(**client, *arguments);
     case Command::kInspectAdapter:
     case Command::kSheet:
       break;  // done above, without a server

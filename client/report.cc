@@ -63,6 +63,9 @@ std::string GenerationText(const GeneratedImages& images, const std::vector<std:
       absl::StrAppend(&text, "  not applied: ", absl::StrJoin(adapter.unmatched_keys(), ", "), "\n");
     }
   }
+  if (summary.swap_cost().changed()) {
+    absl::StrAppendFormat(&text, "swap %.4f s, %s\n", summary.swap_cost().total_seconds(), summary.swap_cost().form());
+  }
   return text;
 }
 
@@ -131,5 +134,38 @@ std::string ServerInfoText(const v1::ServerInfo& info) {
 }
 
 nlohmann::json ServerInfoJson(const v1::ServerInfo& info) { return MessageJson(info); }
+
+std::string StatisticsText(const v1::Statistics& statistics) {
+  std::string text = absl::StrFormat("%-36s  %12s  %12s  %s\n", "MEMORY", "PLANNED", "USED", "WHERE");
+  for (const v1::MemoryArea& area : statistics.memory()) {
+    absl::StrAppendFormat(&text, "%-36s  %12s  %12s  %s\n", area.what(), MiB(area.planned_bytes()),
+                          MiB(area.used_bytes()), area.where());
+  }
+  const v1::DeviceMemory& device = statistics.device_memory();
+  absl::StrAppendFormat(&text, "%-36s  %12s  %12s  %s\n", "all allocated", "", MiB(device.allocated_bytes()),
+                        device.device());
+  for (const v1::TierStatistics& tier : statistics.tiers()) {
+    absl::StrAppend(&text, TierWord(tier.tier()), " tier: ", tier.entries(), " adapters, ", tier.hits(), " hits, ",
+                    tier.misses(), " misses, ", tier.evictions(), " evictions, ", MiB(tier.pinned_bytes()),
+                    " pinned\n");
+  }
+  absl::StrAppend(&text, IntegrityText(statistics.base()));
+  for (const v1::AdapterStatistics& entry : statistics.adapters()) {
+    absl::StrAppendFormat(&text, "%s  %s  requests %d  host hits %d  reads %d  failed %d  read %.3f s  parse %.3f s\n",
+                          entry.adapter().name(), StateWord(entry.adapter()), entry.requests(), entry.host_hits(),
+                          entry.reads(), entry.failed_reads(), entry.read_seconds(), entry.parse_seconds());
+  }
+  return text;
+}
+
+nlohmann::json StatisticsJson(const v1::Statistics& statistics) { return MessageJson(statistics); }
+
+std::string IntegrityText(const v1::BaseIntegrity& integrity) {
+  return absl::StrCat("base weights ", integrity.intact() ? "intact" : "DAMAGED", ": ", integrity.modules_checked(),
+                      " modules checked, ", integrity.mismatches(), " mismatches, ", integrity.repaired(),
+                      " repaired\n");
+}
+
+nlohmann::json IntegrityJson(const v1::BaseIntegrity& integrity) { return MessageJson(integrity); }
 
 }  // namespace hotlora

@@ -25,6 +25,11 @@ nlohmann::json AdapterJson(const v1::Adapter& adapter);
 std::string ServerInfoText(const v1::ServerInfo& info);
 nlohmann::json ServerInfoJson(const v1::ServerInfo& info);
 
+std::string StatisticsText(const v1::Statistics& statistics);
+nlohmann::json StatisticsJson(const v1::Statistics& statistics);
+std::string IntegrityText(const v1::BaseIntegrity& integrity);  // one line
+nlohmann::json IntegrityJson(const v1::BaseIntegrity& integrity);
+
 }  // namespace hotlora
 
 #endif  // HOTLORA_CLIENT_REPORT_H_

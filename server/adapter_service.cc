@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,7 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
+#include "server/adapter_upload_call.h"
 #include "server/proto_mapping.h"
+#include "server/unary_call.h"
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
@@ -59,86 +60,35 @@ absl::Status List(Engine& engine, const v1::ListAdaptersRequest& request, v1::Li
   return absl::OkStatus();
 }
 
-// Runs a call that is answered at once.
-template <typename Body>
-grpc::ServerUnaryReactor* Answer(ServiceContext* service, const char* method, Scope scope,
-                                 grpc::CallbackServerContext* context, Body body) {
-  RpcCall call(service, method, context);
-  const absl::Status status = CatchExceptions([&]() -> absl::Status {
-    ABSL_ASSIGN_OR_RETURN(Engine* const engine, call.Open(scope));
-    return body(*engine);
+// What LoadAdapter begins: the engine's adapter thread answers.
+absl::Status Load(Engine& engine, const v1::LoadAdapterRequest& request, LaterAnswer<v1::Adapter>::Done done) {
+  if (request.tier() == v1::ADAPTER_TIER_DISK || !v1::AdapterTier_IsValid(request.tier())) {
+    return BadField("tier", absl::StrCat("is ", static_cast<int>(request.tier()),
+                                         "; allowed are ADAPTER_TIER_HOST and ADAPTER_TIER_DEVICE"));
+  }
+  const AdapterTier tier = request.tier() == v1::ADAPTER_TIER_HOST ? AdapterTier::kHost : AdapterTier::kDevice;
+  engine.LoadAdapter(request.name(), tier, request.pin(), [done = std::move(done)](absl::StatusOr<AdapterInfo> loaded) {
+    if (!loaded.ok()) {
+      done(loaded.status());
+    } else {
+      done([&loaded](v1::Adapter* response) { *response = ToProto(*loaded); });
+    }
   });
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(call.Close(status));
-  return reactor;
+  return absl::OkStatus();
 }
-
-// LoadAdapter under way. gRPC holds it until its last reaction, the engine until it has answered.
-class Loading final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<Loading> {
- public:
-  Loading(ServiceContext* service, grpc::CallbackServerContext* context, v1::Adapter* response)
-      : active_calls_(&service->active_calls), rpc_(service, "LoadAdapter", context), response_(response) {
-    active_calls_->Add();
-  }
-
-  void Start(const v1::LoadAdapterRequest& request) {
-    {
-      std::lock_guard<std::mutex> lock(mu_);
-      held_by_grpc_ = shared_from_this();
-    }
-    const absl::Status status = CatchExceptions([&]() -> absl::Status {
-      ABSL_ASSIGN_OR_RETURN(Engine* const engine, rpc_.Open(Scope::kAdaptersWrite));
-      if (request.tier() == v1::ADAPTER_TIER_DISK || !v1::AdapterTier_IsValid(request.tier())) {
-        return BadField("tier", absl::StrCat("is ", static_cast<int>(request.tier()),
-                                             "; allowed are ADAPTER_TIER_HOST and ADAPTER_TIER_DEVICE"));
-      }
-      engine->LoadAdapter(
-          request.name(), request.tier() == v1::ADAPTER_TIER_HOST ? AdapterTier::kHost : AdapterTier::kDevice,
-          request.pin(),
-          [self = shared_from_this()](absl::StatusOr<AdapterInfo> loaded) { self->End(std::move(loaded)); });
-      return absl::OkStatus();
-    });
-    if (!status.ok()) {
-      End(status);
-    }
-  }
-
-  void OnDone() override {
-    std::shared_ptr<Loading> self;
-    std::lock_guard<std::mutex> lock(mu_);
-    self = std::move(held_by_grpc_);
-    active_calls_->Remove();
-  }
-
- private:
-  void End(absl::StatusOr<AdapterInfo> loaded) {
-    std::lock_guard<std::mutex> lock(mu_);
-    Finish(rpc_.Close(CatchExceptions([&]() -> absl::Status {
-      ABSL_RETURN_IF_ERROR(loaded.status());
-      *response_ = ToProto(*loaded);
-      return absl::OkStatus();
-    })));
-  }
-
-  ActiveCalls* const active_calls_;
-  std::mutex mu_;
-  RpcCall rpc_;                            // guarded by mu_ once the engine knows of the call
-  v1::Adapter* const response_;            // gRPC's, until OnDone
-  std::shared_ptr<Loading> held_by_grpc_;  // guarded by mu_
-};
 
 }  // namespace
 
 grpc::ServerUnaryReactor* AdapterService::ListAdapters(grpc::CallbackServerContext* context,
                                                        const v1::ListAdaptersRequest* request,
                                                        v1::ListAdaptersResponse* response) {
-  return Answer(service_, "ListAdapters", Scope::kAdaptersRead, context,
-                [&](Engine& engine) { return List(engine, *request, response); });
+  return AnswerNow(service_, "ListAdapters", Scope::kAdaptersRead, context,
+                   [&](Engine& engine) { return List(engine, *request, response); });
 }
 
 grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext* context,
                                                      const v1::GetAdapterRequest* request, v1::Adapter* response) {
-  return Answer(service_, "GetAdapter", Scope::kAdaptersRead, context, [&](Engine& engine) -> absl::Status {
+  return AnswerNow(service_, "GetAdapter", Scope::kAdaptersRead, context, [&](Engine& engine) -> absl::Status {
     ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.GetAdapter(request->name()));
     *response = ToProto(info);
     return absl::OkStatus();
@@ -148,7 +98,7 @@ grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* AdapterService::UnloadAdapter(grpc::CallbackServerContext* context,
                                                         const v1::UnloadAdapterRequest* request,
                                                         v1::Adapter* response) {
-  return Answer(service_, "UnloadAdapter", Scope::kAdaptersWrite, context, [&](Engine& engine) -> absl::Status {
+  return AnswerNow(service_, "UnloadAdapter", Scope::kAdaptersWrite, context, [&](Engine& engine) -> absl::Status {
     ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.UnloadAdapter(request->name()));
     *response = ToProto(info);
     return absl::OkStatus();
@@ -157,9 +107,23 @@ grpc::ServerUnaryReactor* AdapterService::UnloadAdapter(grpc::CallbackServerCont
 
 grpc::ServerUnaryReactor* AdapterService::LoadAdapter(grpc::CallbackServerContext* context,
                                                       const v1::LoadAdapterRequest* request, v1::Adapter* response) {
-  const auto call = std::make_shared<Loading>(service_, context, response);
-  call->Start(*request);
+  const auto call = std::make_shared<LaterAnswer<v1::Adapter>>(service_, "LoadAdapter", context, response);
+  call->Start(Scope::kAdaptersWrite, [&](Engine& engine, LaterAnswer<v1::Adapter>::Done done) {
+    return Load(engine, *request, std::move(done));
+  });
   return call.get();
+}
+
+grpc::ServerReadReactor<v1::UploadAdapterRequest>* AdapterService::UploadAdapter(grpc::CallbackServerContext* context,
+                                                                                 v1::Adapter* response) {
+  return StartUpload(service_, &upload_thread_, context, response);
+}
+
+grpc::ServerUnaryReactor* AdapterService::DeleteAdapter(grpc::CallbackServerContext* context,
+                                                        const v1::DeleteAdapterRequest* request,
+                                                        google::protobuf::Empty* /*response*/) {
+  return AnswerNow(service_, "DeleteAdapter", Scope::kAdaptersWrite, context,
+                   [&](Engine& engine) { return engine.DeleteAdapter(request->name()); });
 }
 
 }  // namespace hotlora

@@ -3,11 +3,12 @@
 
 #include "hotlora/v1/adapters.grpc.pb.h"
 #include "server/rpc_call.h"
+#include "src/base/serial_executor.h"
 
 namespace hotlora {
 
 // hotlora.v1.AdapterService over the engine's adapter calls. LoadAdapter answers when the engine's
-// adapter thread has the file; the others at once.
+// adapter thread has the file, UploadAdapter when this class's upload thread has written it; the others at once.
 class AdapterService final : public v1::AdapterService::CallbackService {
  public:
   static constexpr uint32_t kDefaultPageSize = 50;
@@ -23,9 +24,14 @@ class AdapterService final : public v1::AdapterService::CallbackService {
                                         v1::Adapter* response) override;
   grpc::ServerUnaryReactor* UnloadAdapter(grpc::CallbackServerContext* context, const v1::UnloadAdapterRequest* request,
                                           v1::Adapter* response) override;
+  grpc::ServerReadReactor<v1::UploadAdapterRequest>* UploadAdapter(grpc::CallbackServerContext* context,
+                                                                   v1::Adapter* response) override;
+  grpc::ServerUnaryReactor* DeleteAdapter(grpc::CallbackServerContext* context, const v1::DeleteAdapterRequest* request,
+                                          google::protobuf::Empty* response) override;
 
  private:
   ServiceContext* const service_;
+  SerialExecutor upload_thread_{"upload"};
 };
 
 }  // namespace hotlora

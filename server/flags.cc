@@ -20,6 +20,7 @@
 #include <CLI/CLI.hpp>
 
 #include "src/base/status_macros.h"
+#include "src/request/validation.h"
 #include "toml++/toml.h"
 
 namespace hotlora {
@@ -189,6 +190,25 @@ FlagSpec Pin() {
           }};
 }
 
+FlagSpec BaseAdapter() {
+  return {"base-adapter", Kind::kList, "NAME:WEIGHT of an adapter to merge into the base at start (repeatable)",
+          [](const Values& values, Flags* flags) {
+            flags->base_adapters.clear();
+            for (const std::string& value : values) {
+              const size_t colon = value.rfind(':');
+              BaseAdapterFlag adapter{value.substr(0, colon), 0.0};
+              if (colon == std::string::npos || adapter.name.empty() ||
+                  !absl::SimpleAtod(value.substr(colon + 1), &adapter.weight) ||
+                  !(std::abs(adapter.weight) <= kMaxAdapterWeight)) {
+                return Bad("is \"", value, "\"; it is NAME:WEIGHT with a weight from -", kMaxAdapterWeight, " to ",
+                           kMaxAdapterWeight);
+              }
+              flags->base_adapters.push_back(std::move(adapter));
+            }
+            return absl::OkStatus();
+          }};
+}
+
 const std::vector<FlagSpec>& Specs() {
   static const auto* const specs = new std::vector<FlagSpec>{
       Text("model", &Flags::model,
@@ -211,6 +231,7 @@ const std::vector<FlagSpec>& Specs() {
       Bytes("adapter-host-bytes", &Flags::adapter_host_bytes, 0, uint64_t{INT64_MAX},
             "budget of adapters in host memory, 4GiB"),
       Pin(),
+      BaseAdapter(),
       Switch("allow-unmatched-keys", &Flags::allow_unmatched_keys,
              "load adapters that have keys of modules this model lacks"),
       OneOf("dora-weighting", &Flags::dora_weighting, {"peft", "interpolated"},
@@ -376,6 +397,9 @@ absl::Status CheckTogether(const Flags& flags) {
   }
   if (!flags.pin.empty() && flags.adapters.empty()) {
     return Bad("--pin needs --adapters");
+  }
+  if (!flags.base_adapters.empty() && flags.adapters.empty()) {
+    return Bad("--base-adapter needs --adapters");
   }
   return absl::OkStatus();
 }

@@ -19,6 +19,7 @@
 
 #include "server/access_log.h"
 #include "server/flags.h"
+#include "server/memory_plan.h"
 #include "server/metrics_endpoint.h"
 #include "server/ready_file.h"
 #include "server/server.h"
@@ -73,6 +74,9 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.adapters.directory = flags.adapters;
   config.adapters.follow_links = flags.adapters_follow_links;
   config.adapters.allow_unmatched_keys = flags.allow_unmatched_keys;
+  for (const BaseAdapterFlag& adapter : flags.base_adapters) {
+    config.base_adapters.push_back({adapter.name, adapter.weight});
+  }
   config.interpolate_dora = flags.dora_weighting == "interpolated";
   config.adapters.host_bytes = flags.adapter_host_bytes;
   config.adapter_device_bytes = flags.adapter_device_bytes;
@@ -94,7 +98,7 @@ int Check(const Flags& flags) {
   if (!engine.ok()) {
     return Fail(engine.status());
   }
-  const CheckReport report = CheckModelAndAdapters(**engine, metrics, flags.adapter_host_bytes);
+  const CheckReport report = CheckModelAndAdapters(**engine);
   std::fputs(report.text.c_str(), stdout);
   return report.ok ? 0 : kExitFailure;
 }
@@ -131,6 +135,7 @@ int Serve(const Flags& flags, StopSignal& stop) {
   unlink(flags.ready_file.c_str());  // a former process's
 
   EngineConfig config = MakeEngineConfig(flags);
+  config.engine.on_base_state = [&server](bool intact) { (*server)->SetBaseIntact(intact); };
   config.engine.on_device_failure = [&device_failed, &stop, &metrics] {
     device_failed = true;
     metrics.calls().SetState(ServerState::kFailed);
@@ -148,6 +153,7 @@ int Serve(const Flags& flags, StopSignal& stop) {
     return Fail(status);
   }
 
+  LogInfo("memory plan:\n", MemoryPlanText((*engine)->Statistics(), (*engine)->model().device));
   stop.BeginService();
   (*server)->Serve(engine->get());
   if (!flags.ready_file.empty()) {

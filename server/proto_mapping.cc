@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "server/memory_plan.h"
 #include "server/status_mapping.h"
 #include "src/request/validation.h"
 
@@ -109,6 +110,21 @@ v1::AppliedAdapter ToProto(const AppliedAdapter& adapter) {
   for (const std::string& key : adapter.unmatched_keys) {
     message.add_unmatched_keys(CleanText(key));
   }
+  message.set_load_seconds(adapter.load_seconds);
+  return message;
+}
+
+v1::SwapCost ToProto(const SwapCost& cost) {
+  v1::SwapCost message;
+  message.set_changed(cost.changed);
+  message.set_form(cost.merged ? "merged" : "side");
+  if (cost.lookup_seconds > 0) message.set_lookup_seconds(cost.lookup_seconds);
+  if (cost.read_seconds > 0) message.set_read_seconds(cost.read_seconds);
+  if (cost.parse_seconds > 0) message.set_parse_seconds(cost.parse_seconds);
+  if (cost.upload_seconds > 0) message.set_upload_seconds(cost.upload_seconds);
+  if (cost.apply_seconds > 0) message.set_apply_seconds(cost.apply_seconds);
+  if (cost.restore_seconds > 0) message.set_restore_seconds(cost.restore_seconds);
+  message.set_total_seconds(cost.total_seconds);
   return message;
 }
 
@@ -228,6 +244,7 @@ v1::Summary ToProto(const ImageSummary& summary) {
   message.set_width(summary.width);
   message.set_height(summary.height);
   message.set_server_version(HOTLORA_VERSION);
+  *message.mutable_swap_cost() = ToProto(summary.swap);
   return message;
 }
 
@@ -281,6 +298,61 @@ v1::ServerInfo ToProto(const ModelInfo& model, const EngineOptions& options, uin
   const bool limited = options.max_request_time != absl::InfiniteDuration();
   limits->set_max_request_seconds(limited ? absl::ToDoubleSeconds(options.max_request_time) : 0);
   limits->set_max_message_bytes(max_message_bytes);
+  return message;
+}
+
+v1::BaseIntegrity ToProto(const BaseReport& report) {
+  v1::BaseIntegrity message;
+  message.set_modules_checked(report.modules_checked);
+  message.set_mismatches(report.mismatches);
+  message.set_repaired(report.repaired);
+  message.set_intact(report.intact);
+  return message;
+}
+
+v1::Statistics ToProto(const EngineStatistics& statistics, const std::string& device) {
+  v1::Statistics message;
+  for (const PlannedMemory& area : MemoryPlan(statistics, device)) {
+    v1::MemoryArea* added = message.add_memory();
+    added->set_what(area.what);
+    added->set_where(area.where);
+    added->set_planned_bytes(area.planned_bytes);
+    added->set_used_bytes(area.used_bytes);
+  }
+  message.mutable_device_memory()->set_device(device);
+  message.mutable_device_memory()->set_allocated_bytes(statistics.device_memory.allocated_bytes);
+  message.mutable_device_memory()->set_reserved_bytes(statistics.device_memory.reserved_bytes);
+  for (const TierStatistics& tier : statistics.adapters.tiers) {
+    v1::TierStatistics* added = message.add_tiers();
+    added->set_tier(EnumToProto(kTiers, tier.tier));
+    added->set_capacity_bytes(tier.capacity_bytes);
+    added->set_used_bytes(tier.bytes);
+    added->set_pinned_bytes(tier.pinned_bytes);
+    added->set_entries(tier.entries);
+    added->set_hits(tier.hits);
+    added->set_misses(tier.misses);
+    added->set_evictions(tier.evictions);
+  }
+  for (const AdapterStatistics& adapter : statistics.adapters.adapters) {
+    const AdapterCounts& counts = adapter.counts;
+    v1::AdapterStatistics* added = message.add_adapters();
+    *added->mutable_adapter() = ToProto(adapter.info);
+    added->set_requests(counts.requests);
+    added->set_host_hits(counts.host_hits);
+    added->set_reads(counts.reads);
+    added->set_failed_reads(counts.failed_reads);
+    added->set_read_seconds(counts.read_seconds);
+    added->set_parse_seconds(counts.parse_seconds);
+    if (counts.last_used != absl::InfinitePast()) {
+      const int64_t nanoseconds = absl::ToUnixNanos(counts.last_used);
+      added->mutable_last_used()->set_seconds(nanoseconds / 1'000'000'000);
+      added->mutable_last_used()->set_nanos(static_cast<int32_t>(nanoseconds % 1'000'000'000));
+    }
+  }
+  *message.mutable_base() = ToProto(statistics.base);
+  message.set_queue_depth(statistics.queue_depth);
+  message.set_queue_capacity(statistics.queue_capacity);
+  message.set_uptime_seconds(statistics.uptime_seconds);
   return message;
 }
 

@@ -4,6 +4,7 @@
 // Messages to plain values and back, the only place. What an unset field means is
 // src/request/validation.h's affair.
 
+#include <string>
 #include <vector>
 
 #include "hotlora/v1/adapters.pb.h"
@@ -39,6 +40,9 @@ const char* MediaType(ImageFormat format);
 
 // `max_message_bytes`: the listener's limit, the one thing here that the engine does not know.
 v1::ServerInfo ToProto(const ModelInfo& model, const EngineOptions& options, uint64_t max_message_bytes);
+
+v1::BaseIntegrity ToProto(const BaseReport& report);
+v1::Statistics ToProto(const EngineStatistics& statistics, const std::string& device);  // the model's device
 
 }  // namespace hotlora
 

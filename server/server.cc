@@ -114,27 +114,47 @@ absl::Status Server::Listen() {
     return absl::InvalidArgumentError(
         absl::StrCat("--listen ", options_.listen, ": cannot listen there (is the port taken?)"));
   }
-  SetHealth(false);
+  TellHealth();
   server_->GetHealthCheckService()->SetServingStatus(kLiveService, true);
   return absl::OkStatus();
 }
 
-void Server::SetHealth(bool serving) {
-  serving_ = serving;
+void Server::TellHealth() {
+  std::lock_guard<std::mutex> lock(mu_);
+  serving_ = open_ && base_intact_;
+  if (server_ == nullptr) {
+    return;
+  }
   for (const char* service : {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
                               v1::ServerService::service_full_name()}) {
-    server_->GetHealthCheckService()->SetServingStatus(service, serving);
+    server_->GetHealthCheckService()->SetServingStatus(service, serving_);
   }
 }
 
 void Server::Serve(Engine* engine) {
   context_.engine.store(engine);
-  SetHealth(true);
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    open_ = true;
+  }
+  TellHealth();
   context_.metrics->calls().SetState(ServerState::kReady);
 }
 
+void Server::SetBaseIntact(bool intact) {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    base_intact_ = intact;
+  }
+  TellHealth();
+}
+
 void Server::StopServing() {
-  SetHealth(false);
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    open_ = false;
+  }
+  TellHealth();
   if (!stopping_.exchange(true)) {
     context_.metrics->calls().SetState(ServerState::kDraining);
   }
@@ -150,7 +170,11 @@ bool Server::Stop(absl::Duration timeout) {
   bool finished = engine == nullptr || engine->Drain(timeout);
   finished = context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - absl::Now())) && finished;
   server_->Shutdown(absl::ToChronoTime(absl::Now() + kFlush));
-  server_.reset();
+  std::unique_ptr<grpc::Server> ended;
+  {
+    std::lock_guard<std::mutex> lock(mu_);  // the engine may still tell how its base weights are
+    ended = std::move(server_);
+  }
   return finished;
 }
 

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -51,6 +52,9 @@ class Server {
   // From now on calls reach `engine`, which has warmed up and outlives the server.
   void Serve(Engine* engine);
 
+  // While the base weights are damaged, health says NOT_SERVING; calls are answered.
+  void SetBaseIntact(bool intact);
+
   // Health says NOT_SERVING from now on; calls are still answered.
   void StopServing();
 
@@ -61,7 +65,7 @@ class Server {
  private:
   explicit Server(ServerOptions options);
   absl::Status Listen();
-  void SetHealth(bool serving);
+  void TellHealth();
 
   const ServerOptions options_;
   ServiceContext context_;
@@ -72,6 +76,10 @@ class Server {
   std::atomic<bool> serving_ = false;
   int port_ = 0;
   std::atomic<bool> stopping_ = false;
+
+  std::mutex mu_;
+  bool open_ = false;        // guarded by mu_: between Serve and StopServing
+  bool base_intact_ = true;  // guarded by mu_
 };
 
 }  // namespace hotlora

@@ -1,8 +1,12 @@
 #include "server/server_info_service.h"
 
+#include <memory>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 
 #include "server/proto_mapping.h"
+#include "server/unary_call.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
@@ -10,17 +14,39 @@
 namespace hotlora {
 
 grpc::ServerUnaryReactor* ServerInfoService::GetServerInfo(grpc::CallbackServerContext* context,
-                                                           const v1::GetServerInfoRequest* request,
+                                                           const v1::GetServerInfoRequest* /*request*/,
                                                            v1::ServerInfo* response) {
-  RpcCall call(service_, "GetServerInfo", context);
-  const absl::Status status = CatchExceptions([&]() -> absl::Status {
-    ABSL_ASSIGN_OR_RETURN(Engine* const engine, call.Open(Scope::kAny));
-    *response = ToProto(engine->model(), engine->options(), service_->max_message_bytes);
+  return AnswerNow(service_, "GetServerInfo", Scope::kAny, context, [&](Engine& engine) {
+    *response = ToProto(engine.model(), engine.options(), service_->max_message_bytes);
     return absl::OkStatus();
   });
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(call.Close(status));
-  return reactor;
+}
+
+grpc::ServerUnaryReactor* ServerInfoService::GetStatistics(grpc::CallbackServerContext* context,
+                                                           const v1::GetStatisticsRequest* /*request*/,
+                                                           v1::Statistics* response) {
+  return AnswerNow(service_, "GetStatistics", Scope::kAdaptersRead, context, [&](Engine& engine) {
+    *response = ToProto(engine.Statistics(), engine.model().device);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* ServerInfoService::VerifyBase(grpc::CallbackServerContext* context,
+                                                        const v1::VerifyBaseRequest* /*request*/,
+                                                        v1::BaseIntegrity* response) {
+  using Answer = LaterAnswer<v1::BaseIntegrity>;
+  const auto call = std::make_shared<Answer>(service_, "VerifyBase", context, response);
+  call->Start(Scope::kAdmin, [](Engine& engine, Answer::Done done) {
+    engine.VerifyBase([done = std::move(done)](absl::StatusOr<BaseReport> report) {
+      if (!report.ok()) {
+        done(report.status());
+      } else {
+        done([&report](v1::BaseIntegrity* message) { *message = ToProto(*report); });
+      }
+    });
+    return absl::OkStatus();
+  });
+  return call.get();
 }
 
 grpc::ServerUnaryReactor* ServerInfoService::SetLogLevel(grpc::CallbackServerContext* context,

@@ -6,8 +6,8 @@
 
 namespace hotlora {
 
-// hotlora.v1.ServerService: what runs here and what it allows, which any known token may ask, and how much is logged,
-// which scope admin may set.
+// hotlora.v1.ServerService: what runs here and what it allows, for any known token; figures for who may read adapters;
+// VerifyBase, which takes time between steps, and how much is logged, for admins.
 class ServerInfoService final : public v1::ServerService::CallbackService {
  public:
   explicit ServerInfoService(ServiceContext* service) : service_(service) {}
@@ -16,6 +16,10 @@ class ServerInfoService final : public v1::ServerService::CallbackService {
                                           v1::ServerInfo* response) override;
   grpc::ServerUnaryReactor* SetLogLevel(grpc::CallbackServerContext* context, const v1::SetLogLevelRequest* request,
                                         v1::SetLogLevelResponse* response) override;
+  grpc::ServerUnaryReactor* GetStatistics(grpc::CallbackServerContext* context, const v1::GetStatisticsRequest* request,
+                                          v1::Statistics* response) override;
+  grpc::ServerUnaryReactor* VerifyBase(grpc::CallbackServerContext* context, const v1::VerifyBaseRequest* request,
+                                       v1::BaseIntegrity* response) override;
 
  private:
   ServiceContext* const service_;

@@ -5,12 +5,10 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
 
+#include "server/memory_plan.h"
 #include "server/status_mapping.h"
 
 namespace hotlora {
@@ -41,19 +39,6 @@ absl::StatusOr<std::vector<AdapterInfo>> ListAll(const Engine& engine) {
 
 std::string MiB(double bytes) { return absl::StrFormat("%.1f MiB", bytes / (1 << 20)); }
 
-// What the allocator holds, as /metrics would say; "unknown" where nobody measures it.
-std::string DeviceBytes(const Metrics& metrics) {
-  const std::string text = metrics.Render();
-  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
-    double bytes;
-    if (absl::StartsWith(line, "hotlora_device_memory_allocated_bytes{") &&
-        absl::SimpleAtod(line.substr(line.rfind(' ') + 1), &bytes)) {
-      return MiB(bytes);
-    }
-  }
-  return "unknown";
-}
-
 }  // namespace
 
 absl::Status LoadPinnedAdapters(Engine& engine, const std::vector<std::string>& names) {
@@ -65,13 +50,12 @@ absl::Status LoadPinnedAdapters(Engine& engine, const std::vector<std::string>& 
   return absl::OkStatus();
 }
 
-CheckReport CheckModelAndAdapters(Engine& engine, const Metrics& metrics, uint64_t host_bytes) {
+CheckReport CheckModelAndAdapters(Engine& engine) {
   const ModelInfo& model = engine.model();
   CheckReport report{true, {}};
   absl::StrAppend(&report.text, "model     ", model.name, ", ", model.dtype, " on ", model.device, ", ",
                   model.native_size, "x", model.native_size, ", sha256 ", model.sha256, "\n");
-  absl::StrAppend(&report.text, "memory    ", DeviceBytes(metrics), " allocated on ", model.device,
-                  " before the first request\n");
+  absl::StrAppend(&report.text, "memory\n", MemoryPlanText(engine.Statistics(), model.device));
   const auto adapters = ListAll(engine);
   if (!adapters.ok()) {
     absl::StrAppend(&report.text, "adapters  FAILED: ", adapters.status().message(), "\n");
@@ -95,8 +79,7 @@ CheckReport CheckModelAndAdapters(Engine& engine, const Metrics& metrics, uint64
       engine.UnloadAdapter(info.name).status().IgnoreError();
     }
   }
-  absl::StrAppend(&report.text, "adapters  host memory up to ", MiB(static_cast<double>(host_bytes)),
-                  "; the folder's files are ", MiB(static_cast<double>(total)), ", the largest ",
+  absl::StrAppend(&report.text, "adapters  the folder's files are ", MiB(static_cast<double>(total)), ", the largest ",
                   MiB(static_cast<double>(largest)), "\n");
   absl::StrAppend(&report.text, "adapters  ", adapters->size(), " found, ", failed, " failed\n", failures);
   report.ok = failed == 0;

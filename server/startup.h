@@ -11,7 +11,6 @@
 #include "absl/status/status.h"
 
 #include "src/engine/engine.h"
-#include "src/metrics/metrics.h"
 
 namespace hotlora {
 
@@ -24,9 +23,8 @@ struct CheckReport {
   std::string text;  // model, memory plan, and a line for each adapter that cannot
 };
 
-// Loads each adapter of the folder, one after the other. `host_bytes`: the budget of the host tier.
-// Blocks.
-CheckReport CheckModelAndAdapters(Engine& engine, const Metrics& metrics, uint64_t host_bytes);
+// Loads each adapter of the folder, one after the other. Blocks.
+CheckReport CheckModelAndAdapters(Engine& engine);
 
 }  // namespace hotlora
 

@@ -27,8 +27,6 @@
 namespace hotlora {
 namespace {
 
-constexpr absl::string_view kExtension = ".safetensors";
-constexpr absl::string_view kPeftWeights = "adapter_model";
 constexpr int kMaxDepth = 8;
 constexpr size_t kMaxEntries = 100'000;
 constexpr uint64_t kMaxConfigBytes = uint64_t{4} << 20;
@@ -189,13 +187,14 @@ absl::StatusOr<OpenedAdapter> AdapterDirectory::OpenParts(absl::string_view name
     return NotFound(name);
   }
   OpenedAdapter opened;
-  absl::StatusOr<FileDescriptor> file = OpenPart(name, absl::StrCat(name, kExtension), flags, opened.version.weights);
+  absl::StatusOr<FileDescriptor> file =
+      OpenPart(name, absl::StrCat(name, kAdapterExtension), flags, opened.version.weights);
   if (file.ok()) {
     opened.weights = *std::move(file);
     return opened;
   }
   absl::StatusOr<FileDescriptor> weights =
-      OpenPart(name, absl::StrCat(name, "/", kPeftWeights, kExtension), flags, opened.version.weights);
+      OpenPart(name, absl::StrCat(name, "/", kPeftWeights, kAdapterExtension), flags, opened.version.weights);
   if (!weights.ok()) {
     // Where there is no folder either, what was wrong with the file says more.
     return absl::IsNotFound(weights.status()) ? file.status() : weights.status();
@@ -203,7 +202,7 @@ absl::StatusOr<OpenedAdapter> AdapterDirectory::OpenParts(absl::string_view name
   opened.weights = *std::move(weights);
   FileVersion config_version;
   const absl::StatusOr<FileDescriptor> config =
-      OpenPart(name, absl::StrCat(name, "/adapter_config.json"), flags, config_version);
+      OpenPart(name, absl::StrCat(name, "/", kPeftConfig), flags, config_version);
   if (!config.ok()) {
     return absl::IsNotFound(config.status()) ? Unreadable(name, "lacks adapter_config.json beside its tensors")
                                              : config.status();
@@ -258,8 +257,8 @@ void AdapterDirectory::ListFolder(Walk& walk, const std::string& folder, int dep
         continue;  // also ".", ".." and hidden files
       }
       const bool maybe_folder = entry->d_type == DT_DIR || entry->d_type == DT_LNK || entry->d_type == DT_UNKNOWN;
-      if (absl::EndsWith(path, kExtension)) {
-        AddIfThere(walk, std::string(absl::StripSuffix(path, kExtension)));
+      if (absl::EndsWith(path, kAdapterExtension)) {
+        AddIfThere(walk, std::string(absl::StripSuffix(path, kAdapterExtension)));
       }
       if (maybe_folder) {
         AddIfThere(walk, path);

@@ -15,6 +15,10 @@
 
 namespace hotlora {
 
+inline constexpr absl::string_view kAdapterExtension = ".safetensors";
+inline constexpr absl::string_view kPeftWeights = "adapter_model";  // and the extension
+inline constexpr absl::string_view kPeftConfig = "adapter_config.json";
+
 // An open file descriptor. Movable.
 class FileDescriptor {
  public:
@@ -96,6 +100,9 @@ class AdapterDirectory {
   // that was not all.
   std::vector<ListedAdapter> List() const;
 
+  // Opens a path below the folder ("." the folder itself); closed, and errno says why, where that fails.
+  FileDescriptor OpenBelow(const std::string& path, int flags) const;
+
   // The version of an open file.
   static absl::StatusOr<FileVersion> VersionOf(int descriptor);
 
@@ -105,8 +112,6 @@ class AdapterDirectory {
   AdapterDirectory(FileDescriptor folder, bool follow_links, bool use_openat2)
       : folder_(std::move(folder)), follow_links_(follow_links), use_openat2_(use_openat2) {}
 
-  // Opens a path below the folder; -1 and errno where that fails.
-  FileDescriptor OpenBelow(const std::string& path, int flags) const;
   absl::StatusOr<FileDescriptor> OpenPart(absl::string_view name, const std::string& path, int flags,
                                           FileVersion& version) const;
   absl::StatusOr<OpenedAdapter> OpenParts(absl::string_view name, int flags) const;

@@ -1,5 +1,7 @@
 #include "src/adapters/adapter_store.h"
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <exception>
 #include <optional>
@@ -11,9 +13,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_file.h"
+#include "src/adapters/adapter_writer.h"
+#include "src/adapters/file_upload.h"
 #include "src/adapters/key_map.h"
 #include "src/adapters/key_suffix.h"
 #include "src/adapters/resident_tier.h"
@@ -142,13 +147,23 @@ class TieredAdapterStore : public AdapterStore {
         modules_(std::move(modules)),
         metrics_(metrics),
         memory_(std::move(memory)),
+        writer_(directory_),
         book_(std::make_shared<LeaseBook>(metrics)),
         host_(TierLabel::kHost, options_.host_bytes, TierPlacement::kAnywhere, metrics),
-        device_(TierLabel::kDevice, memory_->device_bytes(), TierPlacement::kContiguous, metrics) {}
+        device_(TierLabel::kDevice, memory_->device_bytes(), TierPlacement::kContiguous, metrics) {
+    writer_.RemoveStale();
+  }
 
   absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) override {
     AcquireReport report;
     ABSL_ASSIGN_OR_RETURN(Residence residence, Bring(name, AdapterTier::kDevice, /*old_will_do=*/true, report));
+    {
+      absl::MutexLock lock(&mutex_);
+      AdapterCounts& counts = counts_[name];
+      ++counts.requests;
+      counts.host_hits += report.tier_found == AdapterTier::kDisk ? 0 : 1;
+      counts.last_used = absl::Now();
+    }
     return std::make_unique<Lease>(book_, std::move(residence), report);
   }
 
@@ -170,10 +185,7 @@ class TieredAdapterStore : public AdapterStore {
     if (!version.ok() && !resident.has_value()) {
       return version.status();
     }
-    if (const auto flight = flights_.find(name); flight != flights_.end()) {
-      flight->second->unloaded = true;
-    }
-    RemoveResident(name);
+    LeaveTiers(name);
     if (version.ok()) {
       return Describe(name, *version);
     }
@@ -182,6 +194,56 @@ class TieredAdapterStore : public AdapterStore {
     info.pinned = false;
     info.in_use = book_->Count(name);
     return info;
+  }
+
+  bool NeedsRead(absl::string_view name) override {
+    const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+    return version.ok() && UseResident(name, *version, /*old_will_do=*/true).use() == nullptr;
+  }
+
+  absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
+    UploadSteps steps;
+    steps.check = [this, name = header.name](int descriptor) { return Check(name, descriptor); };
+    steps.placed = [this](const AdapterInfo& checked) -> absl::StatusOr<AdapterInfo> {
+      ABSL_ASSIGN_OR_RETURN(const AdapterVersion version, directory_.Find(checked.name));
+      absl::MutexLock lock(&mutex_);
+      failures_.erase(checked.name);
+      known_[checked.name] = {checked, version};
+      return Describe(checked.name, version);
+    };
+    return BeginFileUpload(std::move(header), writer_, options_.host_bytes + kMaxAdapterHeaderBytes, std::move(steps));
+  }
+
+  absl::Status Delete(absl::string_view name) override {
+    ABSL_RETURN_IF_ERROR(writer_.Delete(name));
+    absl::MutexLock lock(&mutex_);
+    LeaveTiers(name);
+    known_.erase(name);
+    failures_.erase(name);
+    counts_.erase(name);
+    LogInfo("adapter ", std::string(name), " deleted");
+    return absl::OkStatus();
+  }
+
+  AdapterStoreStatistics Statistics() const override {
+    AdapterStoreStatistics statistics;
+    if (device_.capacity() > 0) {
+      statistics.tiers.push_back(device_.Statistics());
+      statistics.tiers.back().hits = device_looks_.hits;
+      statistics.tiers.back().misses = device_looks_.misses;
+    }
+    statistics.tiers.push_back(host_.Statistics());
+    statistics.tiers.back().hits = host_looks_.hits;
+    statistics.tiers.back().misses = host_looks_.misses;
+    const std::vector<ListedAdapter> listed = directory_.List();
+    absl::MutexLock lock(&mutex_);
+    for (const ListedAdapter& adapter : listed) {
+      if (const auto counts = counts_.find(adapter.name); counts != counts_.end()) {
+        statistics.adapters.push_back({Describe(adapter.name, adapter.version), counts->second});
+      }
+    }
+    ForgetVanished(listed);
+    return statistics;
   }
 
   absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
@@ -363,10 +425,15 @@ class TieredAdapterStore : public AdapterStore {
         }
         failures_.erase(name);
         known_[name] = {hosted->info, hosted->version};
+        AdapterCounts& counts = counts_[name];
+        ++counts.reads;
+        counts.read_seconds += report.read_seconds;
+        counts.parse_seconds += report.parse_seconds;
         LogInfo("adapter ", name, " read: ", hosted->info.format, ", rank ", hosted->info.rank_max, ", ",
                 hosted->info.matched_modules, " modules, ", hosted->room.bytes(), " bytes");
       } else if (!absl::IsNotFound(flight.result.status())) {
         failures_[name] = {flight.version, flight.result.status()};
+        ++counts_[name].failed_reads;
         LogWarning(flight.result.status().message());
       }
       flights_.erase(name);
@@ -406,18 +473,46 @@ class TieredAdapterStore : public AdapterStore {
     ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, staged.place());
     watch.AddTo(report.parse_seconds);
 
+    return std::make_shared<const ResidentAdapter>(InfoOf(name, hash, *parsed), version, *std::move(room),
+                                                   std::move(weights));
+  }
+
+  // What an uploaded file would be as this adapter, and whether it ever could be one.
+  absl::StatusOr<AdapterInfo> Check(const std::string& name, int descriptor) const {
+    absl::StatusOr<SafetensorsFile> file = SafetensorsFile::ReadDescriptor(
+        descriptor, options_.host_bytes + kMaxAdapterHeaderBytes, kMaxAdapterHeaderBytes);
+    if (!file.ok()) {
+      return FileError(name, file.status());
+    }
+    AdapterFileOptions options;
+    options.allow_unmatched_keys = options_.allow_unmatched_keys;
+    const absl::StatusOr<ParsedAdapter> parsed = ParseAdapter(*std::move(file), keys_, modules_, options);
+    if (!parsed.ok()) {
+      return Named(name, parsed.status());
+    }
+    ABSL_ASSIGN_OR_RETURN(const StagedAdapter staged, memory_->Stage(*parsed));
+    const uint64_t most = device_.capacity() > 0 ? std::min(device_.capacity(), host_.capacity()) : host_.capacity();
+    if (staged.bytes > most) {
+      return Named(name,
+                   MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
+                             absl::StrCat("adapter needs ", staged.bytes, " bytes; the smallest tier has ", most)));
+    }
+    return InfoOf(name, parsed->file.sha256(), *parsed);
+  }
+
+  static AdapterInfo InfoOf(const std::string& name, const std::string& hash, const ParsedAdapter& parsed) {
     AdapterInfo info;
     info.name = name;
     info.content_sha256 = hash;
-    info.format = parsed->format;
-    info.rank_max = parsed->rank_max;
-    info.bytes = parsed->file.file_bytes();
+    info.format = parsed.format;
+    info.rank_max = parsed.rank_max;
+    info.bytes = parsed.file.file_bytes();
     info.tier = AdapterTier::kHost;
-    info.targets = std::move(parsed->targets);
-    info.matched_modules = parsed->matched_modules;
-    info.unmatched_keys = std::move(parsed->unmatched_keys);
-    info.metadata = std::move(parsed->metadata);
-    return std::make_shared<const ResidentAdapter>(std::move(info), version, *std::move(room), std::move(weights));
+    info.targets = parsed.targets;
+    info.matched_modules = parsed.matched_modules;
+    info.unmatched_keys = parsed.unmatched_keys;
+    info.metadata = parsed.metadata;
+    return info;
   }
 
   struct Contents {
@@ -448,6 +543,12 @@ class TieredAdapterStore : public AdapterStore {
 
   // A look into each tier on the way down.
   void CountRequest(bool to_device, const Residence& found, bool on_disk) {
+    if (to_device) {
+      ++(found.device != nullptr ? device_looks_.hits : device_looks_.misses);
+    }
+    if (!to_device || found.device == nullptr) {
+      ++(found.host != nullptr ? host_looks_.hits : host_looks_.misses);
+    }
     if (metrics_ == nullptr) {
       return;
     }
@@ -468,12 +569,21 @@ class TieredAdapterStore : public AdapterStore {
       absl::MutexLock lock(&mutex_);
       known_.erase(name);
       failures_.erase(name);
+      counts_.erase(name);
       RemoveResident(name);
     }
   }
 
+  // Also for a read under way: it serves those who wait for it, and nobody after them.
+  void LeaveTiers(absl::string_view name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (const auto flight = flights_.find(name); flight != flights_.end()) {
+      flight->second->unloaded = true;
+    }
+    RemoveResident(name);
+  }
+
   void ForgetVanished(const std::vector<ListedAdapter>& listed) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (known_.size() + failures_.size() <= listed.size()) {
+    if (known_.size() + failures_.size() <= listed.size() && counts_.size() <= listed.size()) {
       return;
     }
     absl::flat_hash_set<absl::string_view> names;
@@ -482,6 +592,7 @@ class TieredAdapterStore : public AdapterStore {
     }
     absl::erase_if(known_, [&](const auto& entry) { return !names.contains(entry.first); });
     absl::erase_if(failures_, [&](const auto& entry) { return !names.contains(entry.first); });
+    absl::erase_if(counts_, [&](const auto& entry) { return !names.contains(entry.first); });
   }
 
   void RemoveResident(absl::string_view name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -530,6 +641,7 @@ class TieredAdapterStore : public AdapterStore {
   const ModuleTable modules_;
   Metrics* const metrics_;
   const std::unique_ptr<AdapterMemory> memory_;
+  const AdapterWriter writer_;
 
   // Their own synchronisation; taken after mutex_ where both are needed.
   const std::shared_ptr<LeaseBook> book_;
@@ -542,6 +654,12 @@ class TieredAdapterStore : public AdapterStore {
   // What the last sound read and the last failed read of a file said; for messages and listings.
   mutable absl::flat_hash_map<std::string, Known> known_ ABSL_GUARDED_BY(mutex_);
   mutable absl::flat_hash_map<std::string, Failure> failures_ ABSL_GUARDED_BY(mutex_);
+  mutable absl::flat_hash_map<std::string, AdapterCounts> counts_ ABSL_GUARDED_BY(mutex_);
+
+  struct Looks {
+    std::atomic<uint64_t> hits{0}, misses{0};
+  };
+  Looks host_looks_, device_looks_;
 };
 
 }  // namespace

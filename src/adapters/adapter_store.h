@@ -14,6 +14,8 @@
 
 #include "src/adapters/adapter_info.h"
 #include "src/adapters/adapter_memory.h"
+#include "src/adapters/adapter_statistics.h"
+#include "src/adapters/adapter_upload.h"
 #include "src/metrics/metrics.h"
 #include "src/nn/adapter_set.h"
 #include "src/weights/module_table.h"
@@ -47,8 +49,8 @@ struct AdapterStoreOptions {
   uint64_t host_bytes = uint64_t{4} << 30;  // --adapter-host-bytes
 };
 
-// Thread-safe. Acquire and Load read files and take as long as that takes: the engine's adapter
-// thread calls them, never a gRPC thread. List, Get and Unload read what is known and the
+// Thread-safe. Acquire and Load read files and take as long as that takes: the engine's threads call
+// them, never a gRPC thread. NeedsRead, List, Get, Unload and Delete read what is known and the
 // directory, and do not wait for a load under way.
 class AdapterStore {
  public:
@@ -70,6 +72,9 @@ class AdapterStore {
   // A failed load leaves everything as it was.
   virtual absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) = 0;
 
+  // Whether Acquire would read a file now, or wait for somebody who does. Reads none; counts nothing.
+  virtual bool NeedsRead(absl::string_view name) = 0;
+
   // Brings the adapter into `tier` (kHost or kDevice); with `pin` it is not evicted until it is unloaded.
   // Errors as Acquire, also where an earlier version goes on serving.
   virtual absl::StatusOr<AdapterInfo> Load(absl::string_view name, AdapterTier tier, bool pin) = 0;
@@ -78,11 +83,23 @@ class AdapterStore {
   // Acquire.
   virtual absl::StatusOr<AdapterInfo> Unload(absl::string_view name) = 0;
 
+  // Begins to receive an adapter's file. Errors of AdapterUpload that the header already shows, and
+  //   InvalidArgument      INVALID_REQUEST: each bad field of the header
+  //   FailedPrecondition   NO_ADAPTER_FOLDER, ADAPTER_FOLDER_READ_ONLY
+  // The upload must not outlive the store.
+  virtual absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) = 0;
+
+  // Removes the file and leaves the resident tiers; running requests keep their lease. NotFound as
+  // Acquire; FailedPrecondition as BeginUpload.
+  virtual absl::Status Delete(absl::string_view name) = 0;
+
   virtual absl::StatusOr<AdapterInfo> Get(absl::string_view name) const = 0;
 
   // Up to `limit` adapters in the order of their names, beginning after `after` ("" from the
   // start).
   virtual absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const = 0;
+
+  virtual AdapterStoreStatistics Statistics() const = 0;
 };
 
 }  // namespace hotlora

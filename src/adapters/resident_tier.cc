@@ -112,11 +112,26 @@ bool ResidentTier::Pin(absl::string_view name) {
   return true;
 }
 
+TierStatistics ResidentTier::Statistics() const {
+  absl::MutexLock lock(&mutex_);
+  TierStatistics statistics;
+  statistics.tier = label_ == TierLabel::kDevice ? AdapterTier::kDevice : AdapterTier::kHost;
+  statistics.capacity_bytes = ledger_->capacity();
+  statistics.bytes = ledger_->bytes();
+  statistics.entries = entries_.size();
+  statistics.evictions = evictions_;
+  for (const auto& [name, entry] : entries_) {
+    statistics.pinned_bytes += entry.pinned ? entry.adapter->room.bytes() : 0;
+  }
+  return statistics;
+}
+
 void ResidentTier::Erase(absl::string_view name, EvictionReason reason) {
   const auto entry = entries_.find(name);
   order_.erase(entry->second.place);
   entries_.erase(entry);
   ledger_->SetEntries(entries_.size());
+  ++evictions_;
   if (metrics_ != nullptr) {
     metrics_->CountEviction(label_, reason);
   }

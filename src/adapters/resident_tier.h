@@ -20,6 +20,7 @@
 
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_info.h"
+#include "src/adapters/adapter_statistics.h"
 #include "src/adapters/tier_ledger.h"
 #include "src/metrics/metrics.h"
 
@@ -66,6 +67,9 @@ class ResidentTier {
   // Keeps it from being evicted until it is removed; false where it is not here.
   bool Pin(absl::string_view name);
 
+  // All but hits and misses, which are the store's to count.
+  TierStatistics Statistics() const;
+
   uint64_t bytes() const { return ledger_->bytes(); }
   uint64_t capacity() const { return ledger_->capacity(); }
 
@@ -89,6 +93,7 @@ class ResidentTier {
   mutable absl::Mutex mutex_;
   absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
   std::list<std::string> order_ ABSL_GUARDED_BY(mutex_);  // least recently used first
+  uint64_t evictions_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace hotlora

@@ -12,6 +12,16 @@ namespace {
 
 constexpr double kMeanWeight = 0.2;  // of the newest request in the moving average
 
+// False where it is not in the list.
+bool EraseFrom(std::vector<std::shared_ptr<QueuedRequest>>& list, const std::shared_ptr<QueuedRequest>& request) {
+  const auto found = std::find(list.begin(), list.end(), request);
+  if (found == list.end()) {
+    return false;
+  }
+  list.erase(found);
+  return true;
+}
+
 }  // namespace
 
 absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest>& request) {
@@ -25,7 +35,7 @@ absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest
                      absl::StrCat("request_id \"", id, "\" is running already"));
   }
   const uint32_t before = reserved_ + static_cast<uint32_t>(waiting_.size());
-  if (before + (running_ != nullptr ? 1 : 0) >= capacity_ + 1) {
+  if (before >= capacity_ + (running_.empty() ? 1 : 0)) {
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("the queue is full: ", capacity_, " requests wait"),
                      {"QUEUE_FULL", {}, RetryDelay()});
@@ -33,7 +43,7 @@ absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest
   by_id_[id] = request;
   ++reserved_;
   request->sequence_ = next_sequence_++;
-  return before + (running_ != nullptr ? 1 : 0);
+  return before + static_cast<uint32_t>(running_.size());
 }
 
 void RequestQueue::Enqueue(std::shared_ptr<QueuedRequest> request) {
@@ -49,47 +59,49 @@ void RequestQueue::MarkReady(const std::shared_ptr<QueuedRequest>& request) {
 
 std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::InOrder() const {
   std::vector<std::shared_ptr<QueuedRequest>> ordered = waiting_;
-  std::sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) {
-    return a->job_.priority != b->job_.priority ? a->job_.priority > b->job_.priority : a->sequence_ < b->sequence_;
-  });
+  std::sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) { return ComesBefore(*a, *b); });
   return ordered;
 }
 
-std::shared_ptr<QueuedRequest> RequestQueue::TakeReady(absl::Duration patience) {
+bool RequestQueue::AwaitReady(absl::Duration patience) const {
   absl::MutexLock lock(&mu_);
-  running_ = nullptr;
   const auto some_ready = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return stopped_ || std::any_of(waiting_.begin(), waiting_.end(), [](const auto& r) { return r->ready_; });
   };
-  if (!mu_.AwaitWithTimeout(absl::Condition(&some_ready), patience) || stopped_) {
-    return nullptr;
+  return mu_.AwaitWithTimeout(absl::Condition(&some_ready), patience) && !stopped_;
+}
+
+std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::Ready() const {
+  absl::MutexLock lock(&mu_);
+  std::vector<std::shared_ptr<QueuedRequest>> ready = InOrder();
+  ready.erase(std::remove_if(ready.begin(), ready.end(), [](const auto& request) { return !request->ready_; }),
+              ready.end());
+  return ready;
+}
+
+bool RequestQueue::Take(const std::shared_ptr<QueuedRequest>& request) {
+  absl::MutexLock lock(&mu_);
+  if (!EraseFrom(waiting_, request)) {
+    return false;
   }
-  for (const std::shared_ptr<QueuedRequest>& request : InOrder()) {
-    if (request->ready_) {
-      waiting_.erase(std::find(waiting_.begin(), waiting_.end(), request));
-      running_ = request;
-      return request;
-    }
-  }
-  return nullptr;  // not reached: one was ready under this lock
+  running_.push_back(request);
+  return true;
+}
+
+void RequestQueue::StepsDone(const std::shared_ptr<QueuedRequest>& request) {
+  absl::MutexLock lock(&mu_);
+  EraseFrom(running_, request);
 }
 
 bool RequestQueue::Remove(const std::shared_ptr<QueuedRequest>& request) {
   absl::MutexLock lock(&mu_);
-  const auto found = std::find(waiting_.begin(), waiting_.end(), request);
-  if (found == waiting_.end()) {
-    return false;
-  }
-  waiting_.erase(found);
-  return true;
+  return EraseFrom(waiting_, request);
 }
 
 void RequestQueue::Forget(const std::shared_ptr<QueuedRequest>& request, double seconds) {
   absl::MutexLock lock(&mu_);
   by_id_.erase(request->job().request_id);
-  if (running_ == request) {
-    running_ = nullptr;  // its place is free before its caller hears the end
-  }
+  EraseFrom(running_, request);  // its place is free before its caller hears the end
   if (seconds > 0.0) {
     mean_seconds_ = mean_seconds_ == 0.0 ? seconds : mean_seconds_ + kMeanWeight * (seconds - mean_seconds_);
   }
@@ -104,9 +116,10 @@ std::shared_ptr<QueuedRequest> RequestQueue::Find(absl::string_view request_id) 
 std::vector<RequestQueue::Waiting> RequestQueue::Snapshot() const {
   absl::MutexLock lock(&mu_);
   std::vector<Waiting> waiting;
-  uint32_t position = running_ != nullptr ? 1 : 0;
+  auto position = static_cast<uint32_t>(running_.size());
+  const double seconds_each = mean_seconds_ / static_cast<double>(std::max<size_t>(running_.size(), 1));
   for (auto& request : InOrder()) {
-    waiting.push_back({std::move(request), position, position * mean_seconds_});
+    waiting.push_back({std::move(request), position, position * seconds_each});
     ++position;
   }
   return waiting;
@@ -129,6 +142,11 @@ uint32_t RequestQueue::depth() const {
 void RequestQueue::Close() {
   absl::MutexLock lock(&mu_);
   closed_ = true;
+}
+
+bool RequestQueue::closed() const {
+  absl::MutexLock lock(&mu_);
+  return closed_;
 }
 
 bool RequestQueue::AwaitEmpty(absl::Duration timeout) {

@@ -29,20 +29,28 @@ class QueuedRequest {
 
   const ImageJob& job() const { return job_; }
 
+  // Place in the order of admission. REQUIRES: admitted.
+  uint64_t sequence() const { return sequence_; }
+
  private:
   friend class RequestQueue;
   const ImageJob job_;
-  uint64_t sequence_ = 0;  // of admission; these two are guarded by the queue's mutex
-  bool ready_ = false;
+  uint64_t sequence_ = 0;  // set by Admit
+  bool ready_ = false;     // guarded by the queue's mutex
 };
 
-// Thread-safe. A request's way: Admit, Enqueue, MarkReady, then TakeReady or Remove, and Forget at its end.
+// Whether `a` comes before `b`: by priority, then by arrival.
+inline bool ComesBefore(const QueuedRequest& a, const QueuedRequest& b) {
+  return a.job().priority != b.job().priority ? a.job().priority > b.job().priority : a.sequence() < b.sequence();
+}
+
+// Thread-safe. A request's way: Admit, Enqueue, MarkReady, then Take and StepsDone, or Remove, and Forget at its end.
 class RequestQueue {
  public:
   explicit RequestQueue(uint32_t capacity) : capacity_(capacity) {}
 
-  // Registers the request's id and takes a place, which counts until TakeReady or Remove; the one request that runs has
-  // a place of its own. Returns the number of requests before it.
+  // Registers the request's id and takes a place, which counts until Take or Remove; where none runs there is one place
+  // more. Returns the number of requests before it, those that run included.
   //   AlreadyExists      REQUEST_ID_RUNNING
   //   ResourceExhausted  QUEUE_FULL, with a retry delay from how long requests have been taking
   //   Unavailable        DRAINING after Close
@@ -54,9 +62,15 @@ class RequestQueue {
   // Its adapters are there, or failed to come: there is nothing to wait for. Before or after Enqueue.
   void MarkReady(const std::shared_ptr<QueuedRequest>& request);
 
-  // The ready request of highest priority, the earliest of those. Waits for one; nullptr after `patience`, or once Stop
-  // was called.
-  std::shared_ptr<QueuedRequest> TakeReady(absl::Duration patience);
+  // Waits until a request is ready; false after `patience`, or once Stop was called.
+  bool AwaitReady(absl::Duration patience) const;
+
+  // The requests that are ready, in their order (ComesBefore).
+  std::vector<std::shared_ptr<QueuedRequest>> Ready() const;
+
+  // The request waits no more but runs, until StepsDone or Forget. False where it does not wait any more.
+  bool Take(const std::shared_ptr<QueuedRequest>& request);
+  void StepsDone(const std::shared_ptr<QueuedRequest>& request);
 
   // Takes the request out where it waits; false where it does not (it runs, or has ended).
   bool Remove(const std::shared_ptr<QueuedRequest>& request);
@@ -82,9 +96,10 @@ class RequestQueue {
   uint32_t depth() const;
   uint32_t capacity() const { return capacity_; }
 
-  void Close();                             // admits nobody from now on
+  void Close();  // admits nobody from now on
+  bool closed() const;
   bool AwaitEmpty(absl::Duration timeout);  // true once every request has ended
-  void Stop();                              // TakeReady returns nullptr from now on
+  void Stop();                              // AwaitReady returns false from now on
   bool stopped() const;
 
  private:
@@ -96,7 +111,7 @@ class RequestQueue {
   absl::flat_hash_map<std::string, std::shared_ptr<QueuedRequest>> by_id_ ABSL_GUARDED_BY(mu_);
   std::vector<std::shared_ptr<QueuedRequest>> waiting_ ABSL_GUARDED_BY(mu_);
   uint32_t reserved_ ABSL_GUARDED_BY(mu_) = 0;  // admitted, not yet enqueued
-  std::shared_ptr<QueuedRequest> running_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::shared_ptr<QueuedRequest>> running_ ABSL_GUARDED_BY(mu_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 0;
   double mean_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;  // moving average of how long a request runs
   bool closed_ ABSL_GUARDED_BY(mu_) = false;

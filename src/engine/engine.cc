@@ -44,8 +44,11 @@ class ThreadedEngine final : public Engine {
         pipeline_(std::move(pipeline)),
         adapters_(std::move(adapters)),
         queue_(options_.max_queue),
-        scheduler_({options_.max_batch, options_.apply, options_.on_device_failure}, &queue_, pipeline_.get(), metrics),
+        scheduler_({options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
+                    [this](bool intact) { NoticeBase(intact); }},
+                   &queue_, pipeline_.get(), metrics),
         adapter_thread_(std::make_unique<SerialExecutor>("adapter")),
+        lookup_thread_(std::make_unique<SerialExecutor>("lookup")),
         watch_thread_(StartNamedThread("watch", [this] { Watch(); })) {}
 
   ~ThreadedEngine() override {
@@ -57,6 +60,7 @@ class ThreadedEngine final : public Engine {
       stopping_ = true;
     }
     watch_thread_.join();
+    lookup_thread_ = nullptr;
     adapter_thread_ = nullptr;
     queue_.Stop();
   }
@@ -73,6 +77,10 @@ class ThreadedEngine final : public Engine {
     if (!accepting_) {
       return MakeError(absl::StatusCode::kUnavailable, "the server is starting", {"STARTING", {}, absl::Seconds(1)});
     }
+    if (!base_intact_) {
+      return MakeError(absl::StatusCode::kUnavailable, "the model's weights are damaged in memory",
+                       {"BASE_DAMAGED", {}, absl::Seconds(10)});
+    }
     Admission admission{job.request_id, job.seed, 0};
     const absl::Time now = absl::Now();
     auto task = std::make_shared<ImageTask>(std::move(job), std::move(listener), now, now + options_.max_request_time);
@@ -82,7 +90,7 @@ class ThreadedEngine final : public Engine {
     if (task->job().adapters.empty() && !task->job().has_init()) {
       queue_.MarkReady(task);
     } else {
-      adapter_thread_->Post([this, task] { LoadFor(task); });
+      lookup_thread_->Post([this, task] { LookUpFor(task); });
     }
     EndIfUnwanted(task);  // cancelled between Admit and Enqueue
     return admission;
@@ -102,8 +110,9 @@ class ThreadedEngine final : public Engine {
       done(std::move(status));
       return;
     }
-    adapter_thread_->Post(
-        [this, name = std::move(name), tier, pin, done = std::move(done)] { done(adapters_->Load(name, tier, pin)); });
+    lookup_thread_->Post([this, name = std::move(name), tier, pin, done = std::move(done)] {
+      adapter_thread_->Post([this, name, tier, pin, done] { done(adapters_->Load(name, tier, pin)); });
+    });
   }
 
   absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) override {
@@ -118,6 +127,35 @@ class ThreadedEngine final : public Engine {
 
   absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const override {
     return adapters_->List(after, limit);
+  }
+
+  absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
+    if (queue_.closed()) {
+      return MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
+                       {"DRAINING", {}, absl::Seconds(1)});
+    }
+    return adapters_->BeginUpload(std::move(header));
+  }
+
+  absl::Status DeleteAdapter(absl::string_view name) override {
+    ABSL_RETURN_IF_ERROR(CheckName(name));
+    return adapters_->Delete(name);
+  }
+
+  void VerifyBase(std::function<void(absl::StatusOr<BaseReport>)> done) override {
+    scheduler_.base_watch().Report(std::move(done));
+  }
+
+  EngineStatistics Statistics() const override {
+    EngineStatistics statistics;
+    statistics.memory = pipeline_->memory();
+    statistics.device_memory = options_.device_memory ? options_.device_memory() : DeviceMemory{};
+    statistics.adapters = adapters_->Statistics();
+    statistics.base = scheduler_.base_watch().total();
+    statistics.queue_depth = queue_.depth();
+    statistics.queue_capacity = queue_.capacity();
+    statistics.uptime_seconds = absl::ToDoubleSeconds(absl::Now() - started_);
+    return statistics;
   }
 
   const ModelInfo& model() const override { return pipeline_->info(); }
@@ -137,8 +175,26 @@ class ThreadedEngine final : public Engine {
   }
 
  private:
-  // Adapter thread: decodes the request's init image and lends it its adapters. Until it is marked ready the step
-  // thread cannot take it, so where there is nothing to run for, it ends here.
+  void NoticeBase(bool intact) {
+    base_intact_ = intact;
+    if (options_.on_base_state) {
+      options_.on_base_state(intact);
+    }
+  }
+
+  // Lookup thread: a request whose adapters are all resident does not wait for files that others need read.
+  void LookUpFor(const std::shared_ptr<ImageTask>& task) {
+    const std::vector<AdapterUse>& uses = task->job().adapters;
+    const auto needs_read = [this](const AdapterUse& use) { return adapters_->NeedsRead(use.name); };
+    if (task->job().has_init() || std::any_of(uses.begin(), uses.end(), needs_read)) {
+      adapter_thread_->Post([this, task] { LoadFor(task); });
+    } else {
+      LoadFor(task);
+    }
+  }
+
+  // Lookup or adapter thread: decodes the request's init image and lends it its adapters. Until it is marked ready the
+  // step thread cannot take it, so where there is nothing to run for, it ends here.
   void LoadFor(const std::shared_ptr<ImageTask>& task) {
     if (!task->BeginLoading()) {
       return;
@@ -230,11 +286,14 @@ class ThreadedEngine final : public Engine {
   Metrics* const metrics_;
   const std::unique_ptr<Pipeline> pipeline_;
   const std::unique_ptr<AdapterStore> adapters_;
+  const absl::Time started_ = absl::Now();
   std::atomic<bool> accepting_ = false;
+  std::atomic<bool> base_intact_ = true;
 
   RequestQueue queue_;
   StepScheduler scheduler_;
   std::unique_ptr<SerialExecutor> adapter_thread_;
+  std::unique_ptr<SerialExecutor> lookup_thread_;
 
   absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;

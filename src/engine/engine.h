@@ -5,6 +5,7 @@
 // and their threads; server/ speaks to nothing else. Only plain values cross this header: no tensors, no protobuf.
 //
 //   gRPC threads     call this class; they validate, enqueue and return, and never touch a tensor or an adapter file
+//   lookup thread    lends queued requests the adapters that are resident
 //   adapter thread   reads adapters for queued requests and for LoadAdapter; decodes requests' init images
 //   step thread      applies adapters, encodes, runs every denoising step
 //   decode thread    latents to pixels to PNG, so that the next request's steps do not wait
@@ -23,6 +24,7 @@
 
 #include "src/adapters/adapter_info.h"
 #include "src/adapters/adapter_store.h"
+#include "src/engine/statistics.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
 #include "src/request/image_events.h"
@@ -32,12 +34,18 @@
 namespace hotlora {
 
 struct EngineOptions {
-  uint32_t max_batch = 4;                                      // rows per denoising step
-  uint32_t max_queue = 64;                                     // waiting requests beyond which callers are turned away
-  ApplyPolicy apply = ApplyPolicy::kAuto;                      // --apply
+  uint32_t max_batch = 4;                  // rows per denoising step
+  uint32_t max_queue = 64;                 // waiting requests beyond which callers are turned away
+  ApplyPolicy apply = ApplyPolicy::kAuto;  // --apply
+  // How long requests may be passed by later ones that fit beside what runs, in size and adapters.
+  absl::Duration longest_overtaking = absl::Seconds(2);
   absl::Duration max_request_time = absl::InfiniteDuration();  // from admission
   // Runs once, on an engine thread, when the device is lost: nothing will work until the process is restarted.
   std::function<void()> on_device_failure;
+  // Runs on an engine thread when the base weights turn out damaged and can't be made anew (false), and when they can
+  // again. Meanwhile requests are Unavailable (BASE_DAMAGED).
+  std::function<void(bool intact)> on_base_state;
+  std::function<DeviceMemory()> device_memory;  // for GetStatistics
 };
 
 // An admitted request.
@@ -78,6 +86,17 @@ class Engine {
   virtual absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) = 0;
   virtual absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const = 0;
   virtual absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const = 0;
+
+  // Receives an adapter's file, removes one; errors and threads of AdapterStore. Uploads write to the disk: not for
+  // gRPC threads. Unavailable (DRAINING) for uploads that begin after Drain.
+  virtual absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) = 0;
+  virtual absl::Status DeleteAdapter(absl::string_view name) = 0;
+
+  // Checks all base weights against their checksums of start-up, a module between two steps, and answers on the step
+  // thread. What differs is made anew.
+  virtual void VerifyBase(std::function<void(absl::StatusOr<BaseReport>)> done) = 0;
+
+  virtual EngineStatistics Statistics() const = 0;
 
   virtual const ModelInfo& model() const = 0;
   virtual const EngineOptions& options() const = 0;

@@ -1,8 +1,10 @@
 #include "src/engine/engine_factory.h"
 
 #include <filesystem>
+#include <functional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 #include "src/adapters/adapter_weights.h"
@@ -26,14 +28,35 @@ std::string ModelName(const std::filesystem::path& path) {
   return path.extension() == ".safetensors" ? path.stem() : path.filename();
 }
 
+DeviceMemory DeviceMemoryOf(c10::Device device) {
+  const MemoryStats stats = GetMemoryStats(device);
+  return {stats.allocated, stats.reserved, stats.peak_allocated, stats.active,   stats.inactive_split,
+          stats.requested, stats.segments, stats.retries,        stats.failures, stats.fragmentation()};
+}
+
+// Lends the base adapters for as long as their weights are needed: at start, and where a base weight must be made anew.
+std::function<absl::StatusOr<AdapterSet>()> BaseAdapterSource(AdapterStore* store, std::vector<BaseAdapter> wanted) {
+  if (wanted.empty()) {
+    return nullptr;
+  }
+  return [store, wanted = std::move(wanted)]() -> absl::StatusOr<AdapterSet> {
+    AdapterSet set;
+    for (const BaseAdapter& adapter : wanted) {
+      const auto lease = store->Acquire(adapter.name);
+      if (!lease.ok()) {
+        return absl::Status(lease.status().code(),
+                            absl::StrCat("--base-adapter ", adapter.name, ": ", lease.status().message()));
+      }
+      set.adapters.push_back({(*lease)->weights(), (*lease)->info().content_sha256, adapter.weight, adapter.weight});
+    }
+    return set;
+  };
+}
+
 void TellMetrics(const Engine& engine, c10::Device device, const std::string& adapters_folder, Metrics& metrics) {
   GaugeSources sources;
   sources.device = engine.model().device;
-  sources.device_memory = [device] {
-    const MemoryStats stats = GetMemoryStats(device);
-    return DeviceMemory{stats.allocated, stats.reserved, stats.peak_allocated, stats.active,   stats.inactive_split,
-                        stats.requested, stats.segments, stats.retries,        stats.failures, stats.fragmentation()};
-  };
+  sources.device_memory = [device] { return DeviceMemoryOf(device); };
   sources.queue_depth = [&engine] { return engine.queue_depth(); };
   sources.queue_capacity = engine.options().max_queue;
   sources.batch_capacity = engine.options().max_batch;
@@ -58,11 +81,14 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   ModuleTable modules = model->modules();
   const std::string name = ModelName(config.model);
   const DoraWeighting dora = config.interpolate_dora ? DoraWeighting::kInterpolated : DoraWeighting::kScaledChange;
-  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, MakeSdxlPipeline(std::move(model), name, dora));
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterMemory> memory, MakeAdapterMemory(place, config.adapter_device_bytes));
   ABSL_ASSIGN_OR_RETURN(
       std::unique_ptr<AdapterStore> adapters,
       AdapterStore::Create(std::move(config.adapters), std::move(modules), metrics, std::move(memory)));
+  BaseSource base{std::move(source), BaseAdapterSource(adapters.get(), std::move(config.base_adapters))};
+  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline,
+                        MakeSdxlPipeline(std::move(model), name, dora, std::move(base)));
+  config.engine.device_memory = [device = place.device] { return DeviceMemoryOf(device); };
   config.engine.max_request_time =
       config.max_request_time.value_or(place.device.is_cuda() ? kLongestOnCuda : absl::InfiniteDuration());
   std::unique_ptr<Engine> engine =

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -18,6 +19,12 @@
 
 namespace hotlora {
 
+// An adapter that is merged into the base at start.
+struct BaseAdapter {
+  std::string name;
+  double weight = 1.0;  // on UNet and text encoders
+};
+
 struct EngineConfig {
   std::string model;            // diffusers-layout folder or single-file checkpoint
   std::string model_config;     // configs for a single file; empty: stock SDXL's
@@ -26,6 +33,7 @@ struct EngineConfig {
   std::string dtype = "auto";   // auto, float32, bfloat16, float16
   AdapterStoreOptions adapters;
   uint64_t adapter_device_bytes = uint64_t{2} << 30;  // --adapter-device-bytes: allocated at start
+  std::vector<BaseAdapter> base_adapters;             // in order; the model's sha256 names them too
   // What a weight other than 1 means for a DoRA: true interpolates between the weights without and with it, false
   // scales its change before the norm, as PEFT does.
   bool interpolate_dora = false;
@@ -36,8 +44,8 @@ struct EngineConfig {
 
 // Loads the model, opens the adapter folder and makes `metrics` tell device memory, queue and model. Blocks for as long
 // as reading the checkpoint takes. Call at most once in a process before another thread makes tensors: it installs the
-// counting CPU allocator. `metrics` outlives the engine. Errors of ResolvePlace, SdxlModel::Load and
-// AdapterStore::Create.
+// counting CPU allocator. `metrics` outlives the engine. Errors of ResolvePlace, SdxlModel::Load,
+// AdapterStore::Create and, for base adapters, AdapterStore::Acquire.
 absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics* metrics);
 
 }  // namespace hotlora

@@ -11,9 +11,10 @@
 
 namespace hotlora {
 
-inline constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages", "RenderImage",
-                                           "ListAdapters",   "GetAdapter",           "LoadAdapter",
-                                           "UnloadAdapter",  "GetServerInfo",        "SetLogLevel"};
+inline constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages", "RenderImage",   "ListAdapters",
+                                           "GetAdapter",     "LoadAdapter",          "UnloadAdapter", "UploadAdapter",
+                                           "DeleteAdapter",  "GetServerInfo",        "GetStatistics", "VerifyBase",
+                                           "SetLogLevel"};
 inline constexpr const char* kFormats[] = {"png", "jpeg", "webp", "raw_rgb8"};
 
 using Buckets = prometheus::Histogram::BucketBoundaries;

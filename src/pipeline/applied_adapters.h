@@ -62,6 +62,13 @@ class AppliedAdapters {
     return Plan(set, ApplyMode::kSide, nullptr).fingerprint;
   }
 
+  // The live weight of `module` may be anything: the next call rebuilds it, whatever the set.
+  void Forget(size_t module) {
+    in_effect_[module] = std::nullopt;
+    merged_ = std::nullopt;
+    last_applied_ = std::nullopt;
+  }
+
   // True where `module` has no change in effect, so that its live weight must equal the clean one.
   bool IsClean(size_t module) const { return in_effect_[module].has_value() && in_effect_[module]->empty(); }
 

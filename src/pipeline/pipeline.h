@@ -38,6 +38,8 @@ class Row {
   virtual ~Row() = default;
   virtual uint32_t steps_done() const = 0;
   virtual uint32_t total_steps() const = 0;
+  // Of the network, that this row has had.
+  virtual uint32_t evaluations() const = 0;
   bool done() const { return steps_done() >= total_steps(); }
 };
 
@@ -70,6 +72,20 @@ struct SwapReport {
   double apply_seconds = 0.0;
   uint32_t modules_restored = 0;
   uint32_t modules_merged = 0;
+};
+
+// What a check of base weights found.
+struct BaseCheck {
+  uint32_t mismatches = 0;
+  uint32_t repaired = 0;
+  bool intact = true;  // as of now
+};
+
+// A part of the memory plan.
+struct MemoryArea {
+  std::string what;   // "unet live weights"
+  std::string where;  // "cpu", "cuda:0"
+  uint64_t bytes = 0;
 };
 
 // Fixed once the pipeline stands.
@@ -115,7 +131,8 @@ class Pipeline {
   // One evaluation of the network for every row in the plan, each under its own adapter set, whatever the mode: a
   // denoising step, except
   // with Heun's sampler, whose steps_done() moves at a step's second one. Returns when the work is done, not merely
-  // queued. After an error the rows of the plan are of no further use. REQUIRES: no row done; sizes alike.
+  // queued. After an error each row has had its evaluation, as evaluations() tells, or may be stepped again, which
+  // fails where the row cannot go on. REQUIRES: no row done; sizes alike.
   virtual absl::Status Step(const BatchPlan& plan) = 0;
 
   // What the row's last step made of its image, a fraction of its size and roughly, for next to no work. REQUIRES: a
@@ -126,9 +143,16 @@ class Pipeline {
   virtual absl::StatusOr<RgbImage> Decode(const Row& row) = 0;
 
   // Checks the next module in turn: its clean weight still has the bytes it had at start, and where no adapter is in
-  // effect the live weight equals it. False where one does not. For idle moments of the step thread; a module takes
+  // effect the live weight equals it. What differs is made anew from the checkpoint (once in a round of all modules;
+  // that reads the whole of it). For idle moments of the step thread, between steps otherwise; a module takes
   // milliseconds.
-  virtual absl::StatusOr<bool> VerifyNextModule() = 0;
+  virtual absl::StatusOr<BaseCheck> VerifyNextModule() = 0;
+
+  // How many modules a round of VerifyNextModule has.
+  virtual uint32_t module_count() const = 0;
+
+  // What stays in memory from start to end, fixed once the pipeline stands. Thread-safe.
+  virtual const std::vector<MemoryArea>& memory() const = 0;
 };
 
 }  // namespace hotlora

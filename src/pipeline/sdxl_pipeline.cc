@@ -17,7 +17,6 @@
 #include "src/pipeline/row_sampler.h"
 #include "src/sampling/guidance.h"
 #include "src/sampling/noise_schedule.h"
-#include "src/sdxl/weight_checksum.h"
 #include "src/tensor/device.h"
 #include "src/tensor/seeded_noise.h"
 #include "src/tensor/torch_guard.h"
@@ -38,6 +37,7 @@ struct SdxlRow final : Row {
 
   uint32_t steps_done() const override { return sampler->steps_done(); }
   uint32_t total_steps() const override { return sampler->total_steps(); }
+  uint32_t evaluations() const override { return evaluated; }
   int64_t text_tokens() const { return conditioning->prompts.positive.hidden.size(1); }
   // One evaluation's `prediction` to the next latents.
   void Advance(const at::Tensor& prediction) {
@@ -60,6 +60,8 @@ struct SdxlRow final : Row {
   std::optional<InitRow> init;
   at::Tensor latents;  // [1, latent channels, height / factor, width / factor], float32 on the device
   at::Tensor clean;    // the network's estimate of the finished latents, where a preview of it is due
+  uint32_t evaluated = 0;
+  bool broken = false;  // its sampler failed half-way through a step, and cannot go on
 };
 
 // Collects what the UNet takes, one network row after the other. An image under guidance has two: negative, then
@@ -111,13 +113,24 @@ class UnetBatch {
   std::vector<float> timesteps_, size_ids_;
 };
 
+std::vector<MemoryArea> MemoryOf(const SdxlModel& model) {
+  const std::string where = DeviceName(model.place().device);
+  const WeightBytes& bytes = model.weight_bytes();
+  return {{"text encoder weights", where, bytes.text_encoders},
+          {"unet weights", where, bytes.unet},
+          {"vae weights", where, bytes.vae},
+          {"clean weights of adaptable modules", where, bytes.clean}};
+}
+
 class SdxlPipeline final : public Pipeline {
  public:
-  SdxlPipeline(std::unique_ptr<SdxlModel> model, ModelInfo info, NoiseSchedule schedule, DoraWeighting dora)
+  SdxlPipeline(std::unique_ptr<SdxlModel> model, ModelInfo info, NoiseSchedule schedule, DoraWeighting dora,
+               BaseSource base)
       : model_(std::move(model)),
         info_(std::move(info)),
         schedule_(std::move(schedule)),
-        applied_(model_->modules(), model_->adaptable_weights(), dora) {}
+        applied_(model_->modules(), model_->adaptable_weights(), dora),
+        guard_(*model_, applied_, std::move(base), dora) {}
 
   absl::Status FitPreview() {
     return GuardTorch("preview", [this] {
@@ -126,12 +139,13 @@ class SdxlPipeline final : public Pipeline {
     });
   }
 
-  // Remembers the bytes that VerifyNextModule compares with.
-  absl::Status RecordChecksums() {
+  // Merges the base adapters and remembers the bytes that VerifyNextModule compares with.
+  absl::Status PrepareBase() {
+    ABSL_RETURN_IF_ERROR(GuardTorch("base adapters", [this] { return guard_.MergeBaseAdapters(); }));
+    info_.sha256 = guard_.sha256();
     return GuardTorch("checksum of the base weights", [this] {
-      for (const AdaptableWeight& weight : model_->adaptable_weights()) {
-        clean_checksums_.push_back(CleanWeightsChecksum({&weight, 1}));
-      }
+      guard_.RecordChecksums();
+      memory_ = MemoryOf(*model_);
       return absl::OkStatus();
     });
   }
@@ -201,10 +215,13 @@ class SdxlPipeline final : public Pipeline {
   }
 
   absl::Status Step(const BatchPlan& plan) override {
-    return GuardTorch("denoising step", [&] {
+    return GuardTorch("denoising step", [&]() -> absl::Status {
       std::vector<SdxlRow*> left;
       for (Row* row : plan.rows) {
         left.push_back(static_cast<SdxlRow*>(row));
+        if (left.back()->broken) {
+          return MakeError(absl::StatusCode::kInternal, "ROW_BROKEN", "an earlier step of the image failed half-way");
+        }
         if (plan.mode == ApplyMode::kSide && left.back()->side == nullptr) {
           left.back()->side = applied_.SideOf(left.back()->adapters);
         }
@@ -260,19 +277,17 @@ class SdxlPipeline final : public Pipeline {
     return image;
   }
 
-  absl::StatusOr<bool> VerifyNextModule() override {
-    bool intact = true;
+  absl::StatusOr<BaseCheck> VerifyNextModule() override {
+    BaseCheck check;
     ABSL_RETURN_IF_ERROR(GuardTorch("base weight check", [&] {
-      const AdaptableWeight& weight = model_->adaptable_weights()[next_to_verify_];
-      intact = CleanWeightsChecksum({&weight, 1}) == clean_checksums_[next_to_verify_];
-      if (intact && applied_.IsClean(next_to_verify_)) {
-        intact = at::equal(weight.live, weight.clean.to(weight.live.dtype()));
-      }
-      next_to_verify_ = (next_to_verify_ + 1) % clean_checksums_.size();
+      check = guard_.VerifyNext();
       return absl::OkStatus();
     }));
-    return intact;
+    return check;
   }
+
+  uint32_t module_count() const override { return static_cast<uint32_t>(model_->modules().modules.size()); }
+  const std::vector<MemoryArea>& memory() const override { return memory_; }
 
  private:
   void StepRows(const std::vector<SdxlRow*>& rows, ApplyMode mode) const {
@@ -291,23 +306,26 @@ class SdxlPipeline final : public Pipeline {
                            row->options.guidance_rescale);
         ++next;
       }
+      row->broken = true;
       row->Advance(prediction);
+      row->broken = false;
+      ++row->evaluated;
     }
   }
 
   const std::unique_ptr<SdxlModel> model_;
-  const ModelInfo info_;
+  ModelInfo info_;  // constant after PrepareBase
   const NoiseSchedule schedule_;
-  std::optional<LatentPreview> preview_;      // set before use
-  AppliedAdapters applied_;                   // step thread only, like the rest
-  std::vector<std::string> clean_checksums_;  // of each adaptable module, taken at start
-  size_t next_to_verify_ = 0;
+  std::optional<LatentPreview> preview_;  // set before use
+  AppliedAdapters applied_;               // step thread only, like the rest
+  BaseGuard guard_;
+  std::vector<MemoryArea> memory_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name,
-                                                           DoraWeighting dora) {
+                                                           DoraWeighting dora, BaseSource base) {
   ABSL_ASSIGN_OR_RETURN(SchedulerConfig scheduler, ParseSchedulerConfig(model->scheduler_config()));
   const SdxlConfig& config = model->config();
   ModelInfo info;
@@ -318,9 +336,9 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   info.native_size = static_cast<uint32_t>(config.native_size());
   // A skip of all layers but one still leaves the first layer's output.
   info.max_clip_skip = static_cast<uint32_t>(std::min(config.text_encoder.layers, config.text_encoder_2.layers) - 1);
-  auto pipeline =
-      std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)), dora);
-  ABSL_RETURN_IF_ERROR(pipeline->RecordChecksums());
+  auto pipeline = std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)),
+                                                 dora, std::move(base));
+  ABSL_RETURN_IF_ERROR(pipeline->PrepareBase());
   ABSL_RETURN_IF_ERROR(pipeline->FitPreview());
   return pipeline;
 }

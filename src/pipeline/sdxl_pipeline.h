@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "src/nn/weight_merge.h"
+#include "src/pipeline/base_guard.h"
 #include "src/pipeline/pipeline.h"
 #include "src/sdxl/sdxl_model.h"
 
@@ -17,10 +18,12 @@ namespace hotlora {
 // what it computes; where that mixes rows up or rounds (micro-conditioning in half precision), the maths
 // decides.
 //
-// `name` is what ModelInfo calls the model; `dora` says what a request's weight on a DoRA means. FailedPrecondition
-// where the checkpoint's scheduler config asks for what sampling does not have.
+// `name` is what ModelInfo calls the model; `dora` says what a request's weight on a DoRA means; `base` is where
+// `model` came from, and which adapters are merged into it for good. FailedPrecondition where the checkpoint's
+// scheduler config asks for what sampling does not have; errors of base.adapters.
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name,
-                                                           DoraWeighting dora = DoraWeighting::kScaledChange);
+                                                           DoraWeighting dora = DoraWeighting::kScaledChange,
+                                                           BaseSource base = {});
 
 // For tests that look inside what this pipeline made. Tensors are on the device.
 //

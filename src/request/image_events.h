@@ -46,6 +46,16 @@ struct AppliedAdapter {
   AdapterTier tier_found = AdapterTier::kDisk;
   uint32_t matched_modules = 0;
   std::vector<std::string> unmatched_keys;
+  double load_seconds = 0;  // from where it was found to where it can be applied
+};
+
+// What it took to bring a request's adapter set into effect, in seconds. Phases that did not happen are 0.
+struct SwapCost {
+  bool changed = false;  // false: the set was in effect already
+  bool merged = false;   // into the weights; else beside them
+  double lookup_seconds = 0, read_seconds = 0, parse_seconds = 0, upload_seconds = 0;  // of all adapters together
+  double apply_seconds = 0, restore_seconds = 0;
+  double total_seconds = 0;
 };
 
 struct ImageSummary {
@@ -56,6 +66,7 @@ struct ImageSummary {
   double decode_seconds = 0;  // with image encoding
   double total_seconds = 0;
   std::vector<AppliedAdapter> adapters;
+  SwapCost swap;
   std::string model_sha256;
   std::string dtype;
   Sampler sampler = Sampler::kEuler;

@@ -45,6 +45,17 @@ void ImageTask::EndLoading(std::vector<LeasedAdapter> adapters, std::unique_ptr<
   adapters_ = std::move(adapters);
   picture_ = std::move(picture);
   load_seconds_ = seconds;
+  for (const LeasedAdapter& adapter : adapters_) {
+    const AdapterInfo& info = adapter.lease->info();
+    set_.Add({adapter.lease->weights(), info.content_sha256, adapter.use.weight, adapter.use.text_encoder_weight},
+             info.targets);
+  }
+  fingerprint_ = set_.Fingerprint();
+}
+
+bool ImageTask::CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const {
+  absl::MutexLock lock(&mu_);
+  return !end_claimed_ && check(set_);
 }
 
 std::unique_ptr<const InitPicture> ImageTask::TakePicture() {
@@ -67,9 +78,11 @@ bool ImageTask::ClaimEnd() {
 }
 
 void ImageTask::ReleaseAdapters() {
-  std::vector<LeasedAdapter> released;  // destroyed after the lock is let go
+  std::vector<LeasedAdapter> released;  // destroyed after the lock is let go, the weights before their leases
+  AdapterSet released_set;
   absl::MutexLock lock(&mu_);
   released.swap(adapters_);
+  std::swap(released_set, set_);
   picture_ = nullptr;
 }
 

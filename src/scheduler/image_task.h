@@ -2,6 +2,7 @@
 #define HOTLORA_SRC_SCHEDULER_IMAGE_TASK_H_
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -12,6 +13,7 @@
 
 #include "src/adapters/adapter_store.h"
 #include "src/admission/request_queue.h"
+#include "src/nn/adapter_set.h"
 #include "src/pipeline/init_picture.h"
 #include "src/request/image_events.h"
 
@@ -40,8 +42,8 @@ class ImageTask : public QueuedRequest {
   // OK while the request is wanted; else why not (cancelled, or past its deadline).
   absl::Status Wanted() const;
 
-  // The adapter thread acquires the adapters and decodes the init image from here to EndLoading, and nobody else can
-  // end the task. False where it has ended already.
+  // One thread acquires the adapters from here to EndLoading, and nobody else can end the task. False where it has
+  // ended already.
   bool BeginLoading();
   void EndLoading(std::vector<LeasedAdapter> adapters, std::unique_ptr<const InitPicture> picture, double seconds);
 
@@ -49,7 +51,15 @@ class ImageTask : public QueuedRequest {
   const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return adapters_; }
   // nullptr where the job has none.
   std::unique_ptr<const InitPicture> TakePicture();
+  const AdapterSet& adapter_set() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return set_; }
   double load_seconds() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return load_seconds_; }
+
+  // Names adapter_set(). REQUIRES: the task is ready.
+  const std::string& fingerprint() const { return fingerprint_; }
+
+  // What `check` says of the adapter set of a task that only waits; false where it has ended. Nothing of the set may be
+  // kept.
+  bool CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const;
 
   // Calls the listener, unless the task has ended; calls never overlap.
   void Tell(absl::FunctionRef<void(ImageListener&)> call);
@@ -62,8 +72,7 @@ class ImageTask : public QueuedRequest {
   // True for the first caller, who must go on to ReleaseAdapters and TellDone; false for all others and while loading.
   bool ClaimEnd();
 
-  // Gives back the adapters and drops a picture that nobody took. REQUIRES: ClaimEnd was true; nothing of the pipeline
-  // holds their weights any more.
+  // Gives back the adapters. REQUIRES: ClaimEnd was true; nothing of the pipeline holds their weights any more.
   void ReleaseAdapters();
 
   // The last call to the listener. REQUIRES: ClaimEnd was true, and what was to be released and counted is.
@@ -82,7 +91,9 @@ class ImageTask : public QueuedRequest {
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<LeasedAdapter> adapters_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<const InitPicture> picture_ ABSL_GUARDED_BY(mu_);
+  AdapterSet set_ ABSL_GUARDED_BY(mu_);
   double load_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;
+  std::string fingerprint_;  // constant from EndLoading on
 
   absl::Mutex listener_mu_;  // held while the listener is called; taken before mu_ where both are
   std::shared_ptr<ImageListener> listener_ ABSL_GUARDED_BY(listener_mu_);  // nullptr after TellDone

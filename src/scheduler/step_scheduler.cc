@@ -1,11 +1,8 @@
 #include "src/scheduler/step_scheduler.h"
 
 #include <algorithm>
-#include <atomic>
-#include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 #include "src/base/error_details.h"
@@ -13,45 +10,31 @@
 #include "src/base/named_thread.h"
 #include "src/base/status_macros.h"
 #include "src/image/image_encoder.h"
-#include "src/pipeline/png_parameters.h"
+#include "src/scheduler/batch_policy.h"
+#include "src/scheduler/warm_up.h"
 
 namespace hotlora {
 namespace {
 
-// Requests whose images may wait for the decode thread before the step thread pauses: bounds the memory they hold.
-constexpr uint32_t kMaxDecoding = 2;
 // A step thread that has had nothing to do for so long checks the base weights, a module at a time.
 constexpr absl::Duration kIdleAfter = absl::Milliseconds(100);
-constexpr uint32_t kWarmUpSteps = 4;
-// A machine this slow measures its baseline with the first step alone.
-constexpr double kSlowStepSeconds = 2.0;
+// A set that has had the device to itself for so many steps of side branches is merged: sooner, and two requests in
+// turn would have weights rebuilt between them.
+constexpr uint32_t kStepsBeforeMerging = 8;
 
-class Stopwatch {
- public:
-  double Seconds() const { return absl::ToDoubleSeconds(absl::Now() - start_); }
-
- private:
-  const absl::Time start_ = absl::Now();
-};
-
-const char* FormatLabel(ImageFormat format) {
-  static constexpr const char* kNames[] = {"png", "jpeg", "webp", "raw_rgb8"};
-  return kNames[static_cast<int>(format)];
-}
+bool IsDeviceFailure(const absl::Status& status) { return GetErrorDetails(status).reason == "DEVICE_FAILED"; }
 
 TierLabel LabelOf(AdapterTier tier) { return static_cast<TierLabel>(tier); }
 
+bool SameSize(const ImageJob& a, const ImageJob& b) {
+  return a.denoise.width == b.denoise.width && a.denoise.height == b.denoise.height;
+}
+
 }  // namespace
 
-struct StepScheduler::Run {
-  explicit Run(std::shared_ptr<ImageTask> of_task) : task(std::move(of_task)) {}
-
+struct StepScheduler::Candidate {
+  RunPtr run;  // nullptr: it is only ready
   std::shared_ptr<ImageTask> task;
-  AdapterSet adapters;
-  std::shared_ptr<const Conditioning> conditioning;
-  std::shared_ptr<const InitLatents> init;  // nullptr: from noise alone
-  Stopwatch since_start;
-  absl::Status decode_status;  // of the first image that failed; decode thread only
 };
 
 StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, Pipeline* pipeline, Metrics* metrics)
@@ -59,7 +42,15 @@ StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, 
       queue_(queue),
       pipeline_(pipeline),
       metrics_(metrics),
-      decode_thread_("decode"),
+      mode_(ModeFor(options_.apply, /*mixed=*/false)),
+      row_limit_(options_.max_batch),
+      base_watch_(pipeline, metrics, options_.on_base_state),
+      decode_line_(
+          pipeline, metrics,
+          [this](const std::shared_ptr<ImageTask>& task, const absl::Status& status, double seconds) {
+            End(task, status, seconds);
+          },
+          [this](const absl::Status& status) { NoticeDeviceFailure(status); }),
       step_thread_(StartNamedThread("step", [this] { StepThread(); })) {}
 
 StepScheduler::~StepScheduler() { step_thread_.join(); }
@@ -70,94 +61,112 @@ absl::Status StepScheduler::AwaitWarmUp() {
 }
 
 void StepScheduler::StepThread() {
-  warm_up_status_ = WarmUp();
+  warm_up_status_ = WarmUp(*pipeline_, *metrics_);
   warmed_up_.Notify();
   while (!queue_->stopped()) {
     metrics_->BeatScheduler();
-    const std::shared_ptr<QueuedRequest> request = queue_->TakeReady(kIdleAfter);
-    if (request == nullptr) {
-      VerifyWhileIdle();
-      continue;
-    }
-    RunTask(std::static_pointer_cast<ImageTask>(request));
-    absl::MutexLock lock(&mu_);
-    const auto room = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return decoding_ < kMaxDecoding; };
-    mu_.Await(absl::Condition(&room));
-  }
-}
-
-void StepScheduler::VerifyWhileIdle() {
-  const absl::StatusOr<bool> intact = pipeline_->VerifyNextModule();
-  if (!intact.ok()) {
-    NoticeDeviceFailure(intact.status());
-  } else if (!*intact) {
-    metrics_->CountBaseRestoreMismatch();
-  }
-}
-
-absl::Status StepScheduler::WarmUp() {
-  const Stopwatch stopwatch;
-  for (const bool cfg : {false, true}) {
-    ABSL_RETURN_IF_ERROR(MeasureBaseline(cfg));
-  }
-  const double seconds = stopwatch.Seconds();
-  metrics_->SetStartUp(StartUpPhase::kWarmUp, seconds);
-  LogInfo("warm-up took ", seconds, " s");
-  return absl::OkStatus();
-}
-
-absl::Status StepScheduler::MeasureBaseline(bool cfg) {
-  DenoiseOptions options;
-  options.width = options.height = pipeline_->info().native_size;
-  options.steps = kWarmUpSteps;
-  options.guidance_scale = cfg ? 5.0 : 1.0;
-  const float size = static_cast<float>(options.width);
-  options.size_ids = options.negative_size_ids = {size, size, 0, 0, size, size};
-  Prompts prompts;
-  prompts.negative_prompt = "";
-  ABSL_ASSIGN_OR_RETURN(auto conditioning, pipeline_->Encode(prompts, cfg, AdapterSet{}, ApplyMode::kMerged));
-  ABSL_ASSIGN_OR_RETURN(auto row, pipeline_->StartRow(options, 0, std::move(conditioning), AdapterSet{}, nullptr));
-  double fastest = 0.0;
-  while (!row->done()) {
-    const bool first = row->steps_done() == 0;
-    const Stopwatch stopwatch;
-    ABSL_RETURN_IF_ERROR(pipeline_->Step(BatchPlan{{row.get()}}));
-    const double seconds = stopwatch.Seconds();
-    // The first step pays for what is made once (kernels chosen, workspaces), so it counts only where it is all there
-    // is.
-    fastest = row->steps_done() <= 2 ? seconds : std::min(fastest, seconds);
-    if (first && seconds > kSlowStepSeconds) {
-      break;
+    DropEnded();
+    FillRows();
+    if (Rows().empty()) {
+      AwaitWork();
+    } else {
+      StepAll();
+      HandOnFinishedRows();
+      if (base_watch_.IsDue()) {
+        CheckBase();
+      }
     }
   }
-  metrics_->SetStepBaseline({options.width, options.height, 1, cfg}, fastest);
-  if (row->done() && cfg) {
-    ABSL_RETURN_IF_ERROR(pipeline_->Decode(*row).status());
-  }
-  return absl::OkStatus();
+  base_watch_.Close();
 }
 
-void StepScheduler::RunTask(const std::shared_ptr<ImageTask>& task) {
+void StepScheduler::AwaitWork() {
+  if (decode_line_.length() >= 2 * options_.max_batch) {
+    decode_line_.AwaitShorterThan(2 * options_.max_batch);
+  } else if (base_watch_.IsDue() || (!queue_->AwaitReady(kIdleAfter) && !queue_->stopped())) {
+    CheckBase();
+  }
+}
+
+void StepScheduler::CheckBase() { NoticeDeviceFailure(base_watch_.CheckNext()); }
+
+// --- who runs
+
+void StepScheduler::FillRows() {
+  while (Rows().size() < row_limit_ && decode_line_.length() < 2 * options_.max_batch) {
+    const std::vector<Candidate> candidates = Candidates();
+    const bool alone = Rows().empty();
+    std::vector<RowCandidate> views;
+    for (const auto& [run, task] : candidates) {
+      views.push_back({task->job().priority, run == nullptr ? 0 : static_cast<uint32_t>(run->rows.size()),
+                       alone || FitsBesideRows(*task), absl::Now() - task->admitted()});
+    }
+    const std::optional<size_t> chosen = ChooseRow(views, options_.longest_overtaking);
+    if (!chosen.has_value()) {
+      return;
+    }
+    const auto& [run, task] = candidates[*chosen];
+    if (run != nullptr) {
+      ChooseMode(task.get());
+      StartRow(*run);
+    } else if (const RunPtr started = Start(task); started != nullptr) {
+      StartRow(*started);
+    }
+    DropEnded();
+  }
+}
+
+std::vector<StepScheduler::Candidate> StepScheduler::Candidates() const {
+  std::vector<Candidate> candidates;
+  for (const RunPtr& run : runs_) {
+    if (run->has_images_to_start()) {
+      candidates.push_back({run, run->task});
+    }
+  }
+  for (const auto& request : queue_->Ready()) {
+    candidates.push_back({nullptr, std::static_pointer_cast<ImageTask>(request)});
+  }
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return ComesBefore(*a.task, *b.task); });
+  return candidates;
+}
+
+bool StepScheduler::FitsBesideRows(const ImageTask& task) const {
+  bool same_set = false;
+  for (const RunPtr& run : runs_) {
+    if (!run->rows.empty() && !SameSize(run->job(), task.job())) {
+      return false;
+    }
+    same_set = same_set || (!run->rows.empty() && run->task->fingerprint() == task.fingerprint());
+  }
+  if (same_set || options_.apply == ApplyPolicy::kMerged) {
+    return same_set;
+  }
+  return task.CheckSet([this](const AdapterSet& set) {
+    return std::all_of(runs_.begin(), runs_.end(), [&](const RunPtr& run) {
+      return run->rows.empty() || pipeline_->CanShareStep(run->task->adapter_set(), set);
+    });
+  });
+}
+
+StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& task) {
+  if (!queue_->Take(task)) {
+    return nullptr;  // it was cancelled meanwhile
+  }
   const double queue_seconds = absl::ToDoubleSeconds(absl::Now() - task->admitted());
   metrics_->ObserveQueueWait(queue_seconds);
   metrics_->ObserveStage(StageLabel::kQueue, queue_seconds);
   task->summary.queue_seconds = queue_seconds;
-  auto run = std::make_shared<Run>(task);
-  absl::Status status = Prepare(*run);
-  if (status.ok()) {
-    status = Denoise(run);
-  }
-  NoticeDeviceFailure(status);
-  {
-    absl::MutexLock lock(&mu_);
-    ++decoding_;
-  }
-  // In line after this run's rows.
-  decode_thread_.Post([this, run = std::move(run), status] { FinishRun(*run, status); });
+  ChooseMode(task.get());
+  auto run = std::make_shared<ImageRun>(task);
+  runs_.push_back(run);
+  run->status = Prepare(*run);
+  NoticeDeviceFailure(run->status);
+  return run;
 }
 
-absl::Status StepScheduler::Prepare(Run& run) {
-  const ImageJob& job = run.task->job();
+absl::Status StepScheduler::Prepare(ImageRun& run) {
+  const ImageJob& job = run.job();
   ImageSummary& summary = run.task->summary;
   summary.model_sha256 = pipeline_->info().sha256;
   summary.dtype = pipeline_->info().dtype;
@@ -169,7 +178,8 @@ absl::Status StepScheduler::Prepare(Run& run) {
   ABSL_RETURN_IF_ERROR(ApplyAdapters(run));
   ABSL_RETURN_IF_ERROR(run.task->Wanted());
   const Stopwatch stopwatch;
-  ABSL_ASSIGN_OR_RETURN(run.conditioning, pipeline_->Encode(job.prompts, job.denoise.cfg(), run.adapters, mode()));
+  ABSL_ASSIGN_OR_RETURN(run.conditioning,
+                        pipeline_->Encode(job.prompts, job.denoise.cfg(), run.task->adapter_set(), mode_));
   if (const std::unique_ptr<const InitPicture> picture = run.task->TakePicture(); picture != nullptr) {
     ABSL_ASSIGN_OR_RETURN(run.init, pipeline_->EncodeInit(*picture));
   }
@@ -178,108 +188,250 @@ absl::Status StepScheduler::Prepare(Run& run) {
   return absl::OkStatus();
 }
 
-absl::Status StepScheduler::ApplyAdapters(Run& run) {
+absl::Status StepScheduler::ApplyAdapters(ImageRun& run) {
   ImageTask& task = *run.task;
-  AcquireReport acquired;
+  SwapCost& cost = task.summary.swap;
   AdapterTier coldest = AdapterTier::kDevice;
   for (const LeasedAdapter& adapter : task.adapters()) {
     const AdapterInfo& info = adapter.lease->info();
     const AcquireReport& report = adapter.lease->report();
-    run.adapters.Add(
-        {adapter.lease->weights(), info.content_sha256, adapter.use.weight, adapter.use.text_encoder_weight},
-        info.targets);
-    task.summary.adapters.push_back({info.name, info.content_sha256, adapter.use.weight, report.tier_found,
-                                     info.matched_modules, info.unmatched_keys});
-    acquired.lookup_seconds += report.lookup_seconds;
-    acquired.read_seconds += report.read_seconds;
-    acquired.parse_seconds += report.parse_seconds;
-    acquired.upload_seconds += report.upload_seconds;
+    task.summary.adapters.push_back(
+        {info.name, info.content_sha256, adapter.use.weight, report.tier_found, info.matched_modules,
+         info.unmatched_keys,
+         report.lookup_seconds + report.read_seconds + report.parse_seconds + report.upload_seconds});
+    cost.lookup_seconds += report.lookup_seconds;
+    cost.read_seconds += report.read_seconds;
+    cost.parse_seconds += report.parse_seconds;
+    cost.upload_seconds += report.upload_seconds;
     coldest = std::min(coldest, report.tier_found);
   }
+  const std::vector<std::string> running = RunningSets();
+  const bool in_effect = last_applied_ == task.fingerprint() ||
+                         std::find(running.begin(), running.end(), task.fingerprint()) != running.end();
   const Stopwatch stopwatch;
-  const absl::StatusOr<SwapReport> swap = pipeline_->Apply(run.adapters, mode());
+  const absl::StatusOr<SwapReport> swap = pipeline_->Apply(task.adapter_set(), mode_);
+  last_applied_ = swap.ok() ? std::optional<std::string>(task.fingerprint()) : std::nullopt;
   task.summary.adapter_seconds = task.load_seconds() + stopwatch.Seconds();
   metrics_->ObserveStage(StageLabel::kAdapter, task.summary.adapter_seconds);
   if (!swap.ok()) {
     metrics_->CountSwap(false);
     return swap.status();
   }
-  if (!swap->changed) {
-    return absl::OkStatus();
+  cost.changed = !in_effect;
+  cost.merged = mode_ == ApplyMode::kMerged;
+  cost.apply_seconds = swap->apply_seconds;
+  cost.restore_seconds = swap->restore_seconds;
+  cost.total_seconds = task.summary.adapter_seconds;
+  if (cost.changed) {
+    metrics_->CountSwap(true);
+    TellSwap(cost, LabelOf(coldest), *swap);
   }
-  metrics_->CountSwap(true);
-  const TierLabel source = LabelOf(coldest);
-  metrics_->ObserveSwapPhase(SwapPhase::kLookup, source, acquired.lookup_seconds);
-  if (coldest == AdapterTier::kDisk) {
-    metrics_->ObserveSwapPhase(SwapPhase::kRead, source, acquired.read_seconds);
-    metrics_->ObserveSwapPhase(SwapPhase::kParse, source, acquired.parse_seconds);
-  }
-  if (acquired.upload_seconds > 0.0) {
-    metrics_->ObserveSwapPhase(SwapPhase::kUpload, source, acquired.upload_seconds);
-  }
-  if (swap->modules_merged > 0) {
-    metrics_->ObserveSwapPhase(SwapPhase::kApply, source, swap->apply_seconds);
-  }
-  if (swap->modules_restored > 0) {
-    metrics_->ObserveSwapPhase(SwapPhase::kRestore, source, swap->restore_seconds);
-  }
-  metrics_->ObserveSwapPhase(SwapPhase::kTotal, source, task.summary.adapter_seconds);
   return absl::OkStatus();
 }
 
-absl::Status StepScheduler::Denoise(const std::shared_ptr<Run>& run) {
-  const ImageJob& job = run->task->job();
-  for (uint32_t first = 0; first < job.num_images; first += options_.max_batch) {
-    std::vector<std::unique_ptr<Row>> rows;
-    for (uint32_t image = first; image < std::min(first + options_.max_batch, job.num_images); ++image) {
-      ABSL_ASSIGN_OR_RETURN(
-          auto row, pipeline_->StartRow(job.denoise, job.seed + image, run->conditioning, run->adapters, run->init));
-      rows.push_back(std::move(row));
-    }
-    ABSL_RETURN_IF_ERROR(DenoiseRows(*run, first, rows));
-    for (uint32_t i = 0; i < rows.size(); ++i) {
-      // std::function wants a copyable closure.
-      auto row = std::make_shared<std::unique_ptr<Row>>(std::move(rows[i]));
-      decode_thread_.Post([this, run, image = first + i, row] { Decode(*run, image, std::move(*row)); });
-    }
+void StepScheduler::TellSwap(const SwapCost& cost, TierLabel source, const SwapReport& report) {
+  metrics_->ObserveSwapPhase(SwapPhase::kLookup, source, cost.lookup_seconds);
+  if (source == TierLabel::kDisk) {
+    metrics_->ObserveSwapPhase(SwapPhase::kRead, source, cost.read_seconds);
+    metrics_->ObserveSwapPhase(SwapPhase::kParse, source, cost.parse_seconds);
   }
-  metrics_->ObserveStage(StageLabel::kDenoise, run->task->summary.denoise_seconds);
-  return absl::OkStatus();
+  if (cost.upload_seconds > 0.0) {
+    metrics_->ObserveSwapPhase(SwapPhase::kUpload, source, cost.upload_seconds);
+  }
+  if (report.modules_merged > 0) {
+    metrics_->ObserveSwapPhase(SwapPhase::kApply, source, cost.apply_seconds);
+  }
+  if (report.modules_restored > 0) {
+    metrics_->ObserveSwapPhase(SwapPhase::kRestore, source, cost.restore_seconds);
+  }
+  metrics_->ObserveSwapPhase(SwapPhase::kTotal, source, cost.total_seconds);
 }
 
-absl::Status StepScheduler::DenoiseRows(Run& run, uint32_t first_image, std::vector<std::unique_ptr<Row>>& rows) {
-  const DenoiseOptions& options = run.task->job().denoise;
-  BatchPlan plan;
-  plan.mode = mode();
-  for (const auto& row : rows) {
-    plan.rows.push_back(row.get());
+void StepScheduler::StartRow(ImageRun& run) {
+  if (!run.status.ok()) {
+    return;
   }
-  double step_seconds = 0.0;
-  while (!rows.front()->done()) {
-    ABSL_RETURN_IF_ERROR(run.task->Wanted());
-    const uint32_t steps_before = rows.front()->steps_done();
-    const StepShape shape{options.width, options.height, static_cast<uint32_t>(rows.size()),
-                          options.cfg_at(steps_before, rows.front()->total_steps())};
-    const Stopwatch stopwatch;
-    ABSL_RETURN_IF_ERROR(pipeline_->Step(plan));
-    const double seconds = stopwatch.Seconds();
-    metrics_->ObserveStep(shape, seconds);
-    run.task->summary.denoise_seconds += seconds;
-    step_seconds += seconds;
-    // A sampler of two evaluations a step (Heun) has done a step only after the second.
-    if (rows.front()->steps_done() == steps_before) {
+  const uint32_t image = run.next_image++;
+  absl::StatusOr<std::unique_ptr<Row>> row = pipeline_->StartRow(run.job().denoise, run.job().seed + image,
+                                                                 run.conditioning, run.task->adapter_set(), run.init);
+  run.status = row.status();
+  if (row.ok()) {
+    run.rows.push_back({image, *std::move(row), 0.0});
+  }
+}
+
+void StepScheduler::DropEnded() {
+  for (const RunPtr& run : std::vector<RunPtr>(runs_)) {
+    if (run->status.ok()) {
+      run->status = run->task->Wanted();
+    }
+    if (run->status.ok() && (run->has_images_to_start() || !run->rows.empty())) {
       continue;
     }
-    for (uint32_t i = 0; i < rows.size(); ++i) {
-      ImageProgress progress{first_image + i, rows[i]->steps_done(), rows[i]->total_steps(), step_seconds, ""};
-      if (options.preview_at(progress.step)) {
-        ABSL_ASSIGN_OR_RETURN(progress.preview, Preview(*rows[i]));
-      }
-      run.task->Tell([&progress](ImageListener& listener) { listener.OnProgress(progress); });
+    if (run->status.ok()) {
+      metrics_->ObserveStage(StageLabel::kDenoise, run->task->summary.denoise_seconds);
     }
-    step_seconds = 0.0;
+    run->rows.clear();
+    runs_.erase(std::find(runs_.begin(), runs_.end(), run));
+    queue_->StepsDone(run->task);
+    decode_line_.Finish(run);
   }
-  return absl::OkStatus();
+  if (Rows().empty()) {
+    row_limit_ = options_.max_batch;
+  }
+}
+
+// --- how adapters take effect
+
+std::vector<std::string> StepScheduler::RunningSets() const {
+  std::vector<std::string> sets;
+  for (const RunPtr& run : runs_) {
+    if (!run->rows.empty() && std::find(sets.begin(), sets.end(), run->task->fingerprint()) == sets.end()) {
+      sets.push_back(run->task->fingerprint());
+    }
+  }
+  return sets;
+}
+
+void StepScheduler::ChooseMode(const ImageTask* joining) {
+  if (options_.apply != ApplyPolicy::kAuto) {
+    return;
+  }
+  std::vector<std::string> sets = RunningSets();
+  const bool first = sets.empty();
+  if (joining != nullptr && std::find(sets.begin(), sets.end(), joining->fingerprint()) == sets.end()) {
+    sets.push_back(joining->fingerprint());
+  }
+  steps_of_one_set_ = sets.size() > 1 ? 0 : steps_of_one_set_;
+  // Whoever will join in a moment counts too: merging for one step would be wasted.
+  bool mixed = sets.size() > 1;
+  if (joining != nullptr && first) {
+    for (const auto& request : queue_->Ready()) {
+      const auto& task = static_cast<const ImageTask&>(*request);
+      mixed =
+          mixed ||
+          (task.fingerprint() != joining->fingerprint() && SameSize(task.job(), joining->job()) &&
+           task.CheckSet([&](const AdapterSet& set) { return pipeline_->CanShareStep(joining->adapter_set(), set); }));
+    }
+  }
+  if (mixed) {
+    SwitchTo(ApplyMode::kSide);
+  } else if (first || steps_of_one_set_ >= kStepsBeforeMerging) {
+    SwitchTo(ApplyMode::kMerged);
+  }
+}
+
+void StepScheduler::SwitchTo(ApplyMode mode) {
+  if (mode == mode_) {
+    return;
+  }
+  mode_ = mode;
+  steps_of_one_set_ = 0;
+  for (const RunPtr& run : runs_) {
+    if (!run->rows.empty()) {
+      // Here, so that it does not count as a step's time; where it fails the step itself will.
+      NoticeDeviceFailure(pipeline_->Apply(run->task->adapter_set(), mode_).status());
+      return;
+    }
+  }
+}
+
+// --- steps
+
+std::vector<StepScheduler::RowRef> StepScheduler::Rows() const {
+  std::vector<RowRef> rows;
+  for (const RunPtr& run : runs_) {
+    for (RunningRow& row : run->rows) {
+      rows.push_back({run.get(), &row});
+    }
+  }
+  return rows;
+}
+
+void StepScheduler::StepAll() {
+  ChooseMode(nullptr);
+  if (mode_ == ApplyMode::kSide) {
+    steps_of_one_set_ = RunningSets().size() == 1 ? steps_of_one_set_ + 1 : 0;
+  }
+  const std::vector<RowRef> all = Rows();
+  if (last_applied_.has_value()) {
+    last_applied_ = all.back().run->task->fingerprint();  // what Step leaves in effect
+  }
+  absl::Span<const RowRef> left(all);
+  while (!left.empty()) {
+    const size_t count = std::min<size_t>(left.size(), row_limit_);
+    StepTogether(left.first(count));
+    left.remove_prefix(count);
+  }
+}
+
+void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
+  BatchPlan plan;
+  plan.mode = mode_;
+  std::vector<uint32_t> steps_before, evaluations_before;
+  for (const auto& [run, row] : rows) {
+    plan.rows.push_back(row->row.get());
+    steps_before.push_back(row->row->steps_done());
+    evaluations_before.push_back(row->row->evaluations());
+  }
+  const Stopwatch stopwatch;
+  const absl::Status status = pipeline_->Step(plan);
+  if (status.ok()) {
+    Account(rows, steps_before, stopwatch.Seconds());
+    return;
+  }
+  NoticeDeviceFailure(status);
+  if (rows.size() == 1 || IsDeviceFailure(status)) {
+    for (const auto& [run, row] : rows) {
+      run->status = run->status.ok() ? status : run->status;
+    }
+    return;
+  }
+  LogWarning("a step of ", rows.size(), " rows failed, so each goes on alone: ", status.message());
+  if (absl::IsResourceExhausted(status)) {
+    row_limit_ = static_cast<uint32_t>((rows.size() + 1) / 2);
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].run->status.ok() && rows[i].row->row->evaluations() == evaluations_before[i]) {
+      StepTogether(rows.subspan(i, 1));
+    }
+  }
+}
+
+void StepScheduler::Account(absl::Span<const RowRef> rows, absl::Span<const uint32_t> steps_before, double seconds) {
+  const DenoiseOptions& first = rows.front().run->job().denoise;
+  StepShape shape{first.width, first.height, static_cast<uint32_t>(rows.size()), false};
+  const ImageRun* counted = nullptr;  // rows of one run stand together
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto& [run, running] = rows[i];
+    const Row& row = *running->row;
+    shape.cfg = shape.cfg || run->job().denoise.cfg_at(steps_before[i], row.total_steps());
+    if (run != std::exchange(counted, run)) {
+      run->task->summary.denoise_seconds += seconds;
+    }
+    running->step_seconds += seconds;
+    // A sampler of two evaluations a step (Heun) has done a step only after the second.
+    if (row.steps_done() != steps_before[i]) {
+      TellProgress(*run, *running);
+    }
+  }
+  metrics_->ObserveStep(shape, seconds);
+}
+
+void StepScheduler::TellProgress(ImageRun& run, RunningRow& running) {
+  ImageProgress progress{running.image, running.row->steps_done(), running.row->total_steps(), running.step_seconds,
+                         ""};
+  running.step_seconds = 0.0;
+  if (run.job().denoise.preview_at(progress.step)) {
+    absl::StatusOr<std::string> preview = Preview(*running.row);
+    if (!preview.ok()) {
+      NoticeDeviceFailure(preview.status());
+      run.status = preview.status();
+      return;
+    }
+    progress.preview = *std::move(preview);
+  }
+  run.task->Tell([&progress](ImageListener& listener) { listener.OnProgress(progress); });
 }
 
 // An eighth of the image's width and height, so the JPEG takes some hundred microseconds.
@@ -289,49 +441,20 @@ absl::StatusOr<std::string> StepScheduler::Preview(const Row& row) {
   return EncodeImage(image, ImageFormat::kJpeg, kQuality, "");
 }
 
-void StepScheduler::Decode(Run& run, uint32_t image, std::unique_ptr<Row> row) {
-  ImageTask& task = *run.task;
-  if (run.decode_status.ok()) {
-    run.decode_status = task.Wanted();
+void StepScheduler::HandOnFinishedRows() {
+  for (const RunPtr& run : runs_) {
+    if (!run->status.ok()) {
+      continue;
+    }
+    for (RunningRow& row : run->rows) {
+      if (row.row->done()) {
+        decode_line_.Decode(run, std::move(row));
+      }
+    }
+    run->rows.erase(
+        std::remove_if(run->rows.begin(), run->rows.end(), [](const auto& row) { return row.row == nullptr; }),
+        run->rows.end());
   }
-  if (!run.decode_status.ok()) {
-    return;
-  }
-  const Stopwatch stopwatch;
-  const absl::StatusOr<RgbImage> decoded = pipeline_->Decode(*row);
-  row.reset();
-  const double decode_seconds = stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kDecode, decode_seconds);
-  if (!decoded.ok()) {
-    run.decode_status = decoded.status();
-    NoticeDeviceFailure(run.decode_status);
-    return;
-  }
-  const ImageJob& job = task.job();
-  std::vector<NamedAdapter> adapters;
-  for (const LeasedAdapter& adapter : task.adapters()) {
-    adapters.push_back({adapter.use, adapter.lease->info().content_sha256});
-  }
-  absl::StatusOr<std::string> data = EncodeImage(*decoded, job.format, job.quality,
-                                                 ImageParameters(job, job.seed + image, pipeline_->info(), adapters));
-  metrics_->ObserveStage(StageLabel::kImageEncode, stopwatch.Seconds() - decode_seconds);
-  task.summary.decode_seconds += stopwatch.Seconds();
-  if (!data.ok()) {
-    run.decode_status = data.status();
-    return;
-  }
-  metrics_->CountImage(FormatLabel(job.format));
-  FinishedImage finished{image, job.seed + image, decoded->width, decoded->height, job.format, *std::move(data)};
-  task.Tell([&finished](ImageListener& listener) { listener.OnImage(std::move(finished)); });
-}
-
-void StepScheduler::FinishRun(Run& run, const absl::Status& status) {
-  run.conditioning = nullptr;
-  run.init = nullptr;
-  run.adapters = {};
-  End(run.task, status.ok() ? run.decode_status : status, run.since_start.Seconds());
-  absl::MutexLock lock(&mu_);
-  --decoding_;
 }
 
 void StepScheduler::End(const std::shared_ptr<ImageTask>& task, const absl::Status& status, double run_seconds) {
@@ -345,7 +468,7 @@ void StepScheduler::End(const std::shared_ptr<ImageTask>& task, const absl::Stat
 }
 
 void StepScheduler::NoticeDeviceFailure(const absl::Status& status) {
-  if (status.ok() || GetErrorDetails(status).reason != "DEVICE_FAILED") {
+  if (status.ok() || !IsDeviceFailure(status)) {
     return;
   }
   {

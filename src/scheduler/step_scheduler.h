@@ -2,11 +2,16 @@
 #define HOTLORA_SRC_SCHEDULER_STEP_SCHEDULER_H_
 
 // Which rows run in the next denoising step? ("Scheduler" here batches steps; noise schedules live in sampling/.) One
-// step thread takes ready requests from the queue, brings their adapters into effect, encodes, and fills each batch
-// plan, for now with the rows of one request at a time. Finished rows go to the decode thread.
+// step thread pulls ready requests from the queue at every step boundary, brings their adapters into effect, encodes,
+// and steps the rows of all that run in one call of the network, each at its own timestep. Finished rows go to the
+// decode line.
+//
+// Rows of one size share a step, up to max_batch of them. While adapters are merged they are of one adapter set; with
+// side branches of any sets that the pipeline can mix. Who gets a free row is batch_policy.h's.
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -16,19 +21,25 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
 
 #include "src/admission/request_queue.h"
-#include "src/base/serial_executor.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/scheduler/base_watch.h"
+#include "src/scheduler/decode_line.h"
+#include "src/scheduler/image_run.h"
 #include "src/scheduler/image_task.h"
 
 namespace hotlora {
 
 struct StepSchedulerOptions {
-  uint32_t max_batch = 4;                   // rows per step
-  ApplyPolicy apply = ApplyPolicy::kAuto;   // --apply
-  std::function<void()> on_device_failure;  // runs once, when the device is lost
+  uint32_t max_batch = 4;                          // rows per step
+  ApplyPolicy apply = ApplyPolicy::kAuto;          // --apply
+  absl::Duration longest_overtaking;               // batch_policy.h
+  std::function<void()> on_device_failure;         // runs once, when the device is lost
+  std::function<void(bool intact)> on_base_state;  // BaseWatch
 };
 
 class StepScheduler {
@@ -37,33 +48,53 @@ class StepScheduler {
   StepScheduler(StepSchedulerOptions options, RequestQueue* queue, Pipeline* pipeline, Metrics* metrics);
   ~StepScheduler();  // after RequestQueue::Stop: finishes what is decoding, joins
 
-  // Blocks until the warm-up is over: a short generation without adapters, with and without guidance, that gives the
-  // step baselines of one row at the model's native size.
+  // Blocks until the warm-up is over.
   absl::Status AwaitWarmUp();
+
+  // Checks of the base weights.
+  BaseWatch& base_watch() { return base_watch_; }
+  const BaseWatch& base_watch() const { return base_watch_; }
 
   // Ends a task that does not run (cancelled while it waited, its adapters failed) or that has run to its end. No
   // effect where another thread ends it already.
   void End(const std::shared_ptr<ImageTask>& task, const absl::Status& status, double run_seconds = 0.0);
 
  private:
-  struct Run;  // a task on the step thread and, later, on the decode thread
-
-  // One request runs at a time, so its set has the device to itself.
-  ApplyMode mode() const { return ModeFor(options_.apply, /*mixed=*/false); }
+  using RunPtr = std::shared_ptr<ImageRun>;
+  struct Candidate;  // who may get a free row: a request that runs, or one that is ready
 
   void StepThread();
-  void VerifyWhileIdle();
-  absl::Status WarmUp();
-  absl::Status MeasureBaseline(bool cfg);
+  void AwaitWork();
+  void CheckBase();
 
-  void RunTask(const std::shared_ptr<ImageTask>& task);
-  absl::Status Prepare(Run& run);
-  absl::Status ApplyAdapters(Run& run);
-  absl::Status Denoise(const std::shared_ptr<Run>& run);
-  absl::Status DenoiseRows(Run& run, uint32_t first_image, std::vector<std::unique_ptr<Row>>& rows);
+  // --- who runs
+  void FillRows();
+  std::vector<Candidate> Candidates() const;
+  bool FitsBesideRows(const ImageTask& task) const;
+  RunPtr Start(const std::shared_ptr<ImageTask>& task);
+  absl::Status Prepare(ImageRun& run);
+  absl::Status ApplyAdapters(ImageRun& run);
+  void TellSwap(const SwapCost& cost, TierLabel source, const SwapReport& report);
+  void StartRow(ImageRun& run);
+  void DropEnded();
+
+  // --- how adapters take effect
+  std::vector<std::string> RunningSets() const;  // fingerprints, each once
+  void ChooseMode(const ImageTask* joining);
+  void SwitchTo(ApplyMode mode);
+
+  // --- steps
+  struct RowRef {
+    ImageRun* run;
+    RunningRow* row;
+  };
+  std::vector<RowRef> Rows() const;
+  void StepAll();
+  void StepTogether(absl::Span<const RowRef> rows);
+  void Account(absl::Span<const RowRef> rows, absl::Span<const uint32_t> steps_before, double seconds);
+  void TellProgress(ImageRun& run, RunningRow& running);
   absl::StatusOr<std::string> Preview(const Row& row);
-  void Decode(Run& run, uint32_t image, std::unique_ptr<Row> row);
-  void FinishRun(Run& run, const absl::Status& status);
+  void HandOnFinishedRows();
   void NoticeDeviceFailure(const absl::Status& status);
 
   const StepSchedulerOptions options_;
@@ -74,11 +105,18 @@ class StepScheduler {
   absl::Notification warmed_up_;
   absl::Status warm_up_status_;  // set before warmed_up_
 
+  // The step thread's.
+  std::vector<RunPtr> runs_;  // that have rows or images to start
+  ApplyMode mode_ = ApplyMode::kMerged;
+  std::optional<std::string> last_applied_ = "";  // fingerprint; nullopt: an Apply failed half-way
+  uint32_t steps_of_one_set_ = 0;                 // in side mode, without a break
+  uint32_t row_limit_;                            // rows in one call; less than max_batch after one ran out of memory
+
   absl::Mutex mu_;
-  uint32_t decoding_ ABSL_GUARDED_BY(mu_) = 0;  // runs on the decode thread
   bool device_failed_ ABSL_GUARDED_BY(mu_) = false;
 
-  SerialExecutor decode_thread_;
+  BaseWatch base_watch_;
+  DecodeLine decode_line_;
   std::thread step_thread_;  // last: it uses all the others
 };
 

@@ -1,6 +1,7 @@
 #ifndef HOTLORA_SRC_SDXL_CHECKPOINT_PARAMETERS_H_
 #define HOTLORA_SRC_SDXL_CHECKPOINT_PARAMETERS_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,9 @@ class CheckpointParameters : public ParameterSource {
   AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) override;
   AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override;
 
+  // Of all that was given out.
+  uint64_t bytes() const { return bytes_; }
+
  private:
   // The index of what is listed next.
   size_t NextIndex() const;
@@ -61,6 +65,7 @@ class CheckpointParameters : public ParameterSource {
   c10::ScalarType dtype_;
   Component component_ = Component::kUnet;
   AdaptableModules* modules_ = nullptr;
+  uint64_t bytes_ = 0;
 };
 
 }  // namespace hotlora

@@ -77,6 +77,10 @@ absl::Status SdxlModel::BuildNetworks(Checkpoint& checkpoint) {
   CheckpointParameters vae(checkpoint.vae, place_.device, place_.vae_dtype());
   vae_encoder_ = std::make_unique<VaeEncoder>(ParameterScope(vae), config_.vae);
   vae_decoder_ = std::make_unique<VaeDecoder>(ParameterScope(vae), config_.vae);
+  weight_bytes_ = {text.bytes() + text_2.bytes(), unet.bytes(), vae.bytes(), 0};
+  for (const AdaptableWeight& weight : adaptable_.weights) {
+    weight_bytes_.clean += weight.clean.nbytes();
+  }
   adaptable_.table.unet_layers_per_block = static_cast<int>(config_.unet.layers_per_block);
   return CheckComplete(checkpoint);
 }

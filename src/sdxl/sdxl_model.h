@@ -1,6 +1,7 @@
 #ifndef HOTLORA_SRC_SDXL_SDXL_MODEL_H_
 #define HOTLORA_SRC_SDXL_SDXL_MODEL_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -20,6 +21,12 @@
 #include "src/weights/module_table.h"
 
 namespace hotlora {
+
+// Bytes on the device, from Load on.
+struct WeightBytes {
+  uint64_t text_encoders = 0, unet = 0, vae = 0;  // what the networks compute with
+  uint64_t clean = 0;                             // clean copies of adaptable weights
+};
 
 // One SDXL checkpoint, resident: tokenizers, text encoders, UNet and VAE on one device, and
 // beside the adaptable weights their clean copies. All its memory is allocated by Load and stays
@@ -65,6 +72,8 @@ class SdxlModel {
   // through a const model.
   absl::Span<const AdaptableWeight> adaptable_weights() const { return adaptable_.weights; }
 
+  const WeightBytes& weight_bytes() const { return weight_bytes_; }
+
  private:
   SdxlModel(ComputePlace place, SdxlConfig config) : place_(place), config_(std::move(config)) {}
   absl::Status BuildNetworks(Checkpoint& checkpoint);
@@ -74,6 +83,7 @@ class SdxlModel {
   nlohmann::json scheduler_config_;
   std::string sha256_;
   AdaptableModules adaptable_;
+  WeightBytes weight_bytes_;
   std::unique_ptr<const ClipTokenizer> tokenizer_, tokenizer_2_;
   std::unique_ptr<const TextEncoder> text_encoder_, text_encoder_2_;
   std::unique_ptr<const Unet> unet_;

@@ -360,6 +360,20 @@ TEST_F(AdapterStoreTest, FiftyFirstRequestsAreOneRead) {
   EXPECT_EQ(Info("neon").in_use, 0u);
 }
 
+TEST_F(AdapterStoreTest, NeedsReadTellsWhetherAFileWouldBeRead) {
+  Save("neon", Adapter(2));
+  EXPECT_TRUE(store_->NeedsRead("neon"));
+  Acquire("neon");
+  EXPECT_FALSE(store_->NeedsRead("neon"));
+  Save("neon", Adapter(3));
+  EXPECT_TRUE(store_->NeedsRead("neon"));
+  std::ofstream(folder_.Under("neon.safetensors")) << "a web page";
+  EXPECT_TRUE(store_->NeedsRead("neon")) << "nobody knows yet that it is broken";
+  Acquire("neon");
+  EXPECT_FALSE(store_->NeedsRead("neon")) << "the old version serves";
+  EXPECT_FALSE(store_->NeedsRead("nothing"));
+}
+
 TEST_F(AdapterStoreTest, CountsWhatHappens) {
   Open(4 * kBytesPerRank);
   Save("a", Adapter(3));
@@ -594,6 +608,33 @@ TEST_F(AdapterStoreTest, SixteenThreadsAndAWriterLoseNothing) {
   }
   EXPECT_EQ(weights_.live_bytes(), 0) << "no version is left behind";
   EXPECT_EQ(weights_.device_bytes(), 0);
+}
+
+// 32 callers load, use and unload one adapter as fast as they can: only answers from a closed list, and nothing is
+// left.
+TEST_F(AdapterStoreTest, ThirtyTwoThreadsLoadAndUnloadOneAdapter) {
+  Save("hot", Adapter(2));
+  std::atomic<int> surprises{0};
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 32; ++thread) {
+    threads.emplace_back([&, thread] {
+      for (int i = 0; i < 256; ++i) {
+        const absl::Status status = (thread + i) % 3 == 0
+                                        ? store_->Load("hot", AdapterTier::kDevice, /*pin=*/i % 2 == 0).status()
+                                    : (thread + i) % 3 == 1 ? store_->Unload("hot").status()
+                                                            : store_->Acquire("hot").status();
+        surprises += status.ok() ? 0 : 1;
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(surprises.load(), 0);
+  EXPECT_EQ(Info("hot").in_use, 0u);
+  EXPECT_EQ(Figure("hotlora_adapter_refs", {}), 0);
+  store_->Unload("hot").status().IgnoreError();
+  EXPECT_EQ(weights_.live_bytes(), 0);
 }
 
 }  // namespace

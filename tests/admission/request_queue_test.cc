@@ -26,10 +26,16 @@ std::shared_ptr<QueuedRequest> Add(RequestQueue& queue, const std::string& id, i
   return request;
 }
 
+// Takes what comes first; nullptr where nothing is ready.
+std::shared_ptr<QueuedRequest> TakeFirst(RequestQueue& queue) {
+  const auto ready = queue.Ready();
+  return !ready.empty() && queue.Take(ready.front()) ? ready.front() : nullptr;
+}
+
 TEST(RequestQueueTest, OneRunsAndCapacityWait) {
   RequestQueue queue(2);
   Add(queue, "running");
-  ASSERT_NE(queue.TakeReady(absl::ZeroDuration()), nullptr);
+  ASSERT_NE(TakeFirst(queue), nullptr);
   Add(queue, "first");
   Add(queue, "second");
   EXPECT_EQ(queue.depth(), 2u);
@@ -45,7 +51,7 @@ TEST(RequestQueueTest, APlaceIsTakenFromAdmissionOn) {
 TEST(RequestQueueTest, AnEndedRequestFreesItsIdAndItsPlaceAtOnce) {
   RequestQueue queue(0);
   const auto request = Add(queue, "one");
-  ASSERT_EQ(queue.TakeReady(absl::ZeroDuration()), request);
+  ASSERT_EQ(TakeFirst(queue), request);
   EXPECT_EQ(queue.Admit(Request("one")).status().code(), absl::StatusCode::kAlreadyExists);
   queue.Forget(request, 1.0);
   const auto position = queue.Admit(Request("one"));
@@ -59,12 +65,12 @@ TEST(RequestQueueTest, OnlyReadyRequestsAreTakenByPriorityThenArrival) {
   ASSERT_TRUE(queue.Admit(unready).ok());
   queue.Enqueue(unready);
   const auto first = Add(queue, "first"), second = Add(queue, "second"), urgent = Add(queue, "urgent", 1);
-  EXPECT_EQ(queue.TakeReady(absl::ZeroDuration()), urgent);
-  EXPECT_EQ(queue.TakeReady(absl::ZeroDuration()), first);
-  EXPECT_EQ(queue.TakeReady(absl::ZeroDuration()), second);
-  EXPECT_EQ(queue.TakeReady(absl::ZeroDuration()), nullptr);
+  EXPECT_EQ(TakeFirst(queue), urgent);
+  EXPECT_EQ(TakeFirst(queue), first);
+  EXPECT_EQ(TakeFirst(queue), second);
+  EXPECT_EQ(TakeFirst(queue), nullptr);
   queue.MarkReady(unready);
-  EXPECT_EQ(queue.TakeReady(absl::ZeroDuration()), unready);
+  EXPECT_EQ(TakeFirst(queue), unready);
 }
 
 TEST(RequestQueueTest, RemoveWorksOnceAndOnlyWhileItWaits) {
@@ -72,14 +78,14 @@ TEST(RequestQueueTest, RemoveWorksOnceAndOnlyWhileItWaits) {
   const auto one = Add(queue, "one"), two = Add(queue, "two");
   EXPECT_TRUE(queue.Remove(one));
   EXPECT_FALSE(queue.Remove(one));
-  ASSERT_EQ(queue.TakeReady(absl::ZeroDuration()), two);
+  ASSERT_EQ(TakeFirst(queue), two);
   EXPECT_FALSE(queue.Remove(two));
 }
 
 TEST(RequestQueueTest, TellsHowLongOthersWillTake) {
   RequestQueue queue(8);
   const auto done = Add(queue, "done");
-  queue.TakeReady(absl::ZeroDuration());
+  TakeFirst(queue);
   queue.Forget(done, 4.0);
   Add(queue, "first");
   Add(queue, "second");
@@ -101,10 +107,32 @@ TEST(RequestQueueTest, ClosedAdmitsNobodyAndEmptiesAsRequestsEnd) {
   EXPECT_TRUE(queue.AwaitEmpty(absl::ZeroDuration()));
 }
 
-TEST(RequestQueueTest, StopWakesWhoeverTakes) {
+TEST(RequestQueueTest, SeveralMayRunAndEachGivesItsPlaceBack) {
+  RequestQueue queue(1);
+  const auto one = Add(queue, "one");
+  EXPECT_TRUE(queue.Take(one));
+  EXPECT_FALSE(queue.Take(one)) << "it waits no more";
+  const auto two = Add(queue, "two");
+  EXPECT_TRUE(queue.Take(two));
+  EXPECT_EQ(*queue.Admit(Request("three")), 2u);
+  EXPECT_FALSE(queue.Admit(Request("four")).ok());
+  queue.StepsDone(one);
+  EXPECT_FALSE(queue.Admit(Request("four")).ok()) << "one still runs";
+  queue.StepsDone(two);
+  EXPECT_TRUE(queue.Admit(Request("four")).ok());
+}
+
+TEST(RequestQueueTest, AwaitReadyTellsWhetherSomethingIs) {
+  RequestQueue queue(8);
+  EXPECT_FALSE(queue.AwaitReady(absl::ZeroDuration()));
+  Add(queue, "one");
+  EXPECT_TRUE(queue.AwaitReady(absl::InfiniteDuration()));
+}
+
+TEST(RequestQueueTest, StopWakesWhoeverWaits) {
   RequestQueue queue(8);
   queue.Stop();
-  EXPECT_EQ(queue.TakeReady(absl::InfiniteDuration()), nullptr);
+  EXPECT_FALSE(queue.AwaitReady(absl::InfiniteDuration()));
   EXPECT_TRUE(queue.stopped());
 }
 

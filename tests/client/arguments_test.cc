@@ -172,6 +172,11 @@ TEST(ArgumentsTest, CommandsAndTheirNames) {
                         {{"adapters", "get", "x"}, Command::kGetAdapter},
                         {{"adapters", "load", "x", "--pin"}, Command::kLoadAdapter},
                         {{"adapters", "unload", "x"}, Command::kUnloadAdapter},
+                        {{"adapters", "upload", "in/x.safetensors"}, Command::kUploadAdapter},
+                        {{"adapters", "upload", "y", "--name", "x", "--replace"}, Command::kUploadAdapter},
+                        {{"adapters", "delete", "x"}, Command::kDeleteAdapter},
+                        {{"statistics"}, Command::kStatistics},
+                        {{"verify"}, Command::kVerify},
                         {{"health"}, Command::kHealth},
                         {{"--json", "info"}, Command::kInfo}};
   for (const Case& c : cases) {

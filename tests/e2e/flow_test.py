@@ -24,7 +24,8 @@ class FlowTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = e2e.copy_adapters(e2e.DEMO_ADAPTERS)
-        cls.server = e2e.Server("--max-queue", MAX_QUEUE, adapters=cls.folder)
+        # One row a step, so that a second request waits for the first instead of joining it.
+        cls.server = e2e.Server("--max-queue", MAX_QUEUE, "--max-batch", 1, adapters=cls.folder)
         cls.caller = cls.server.caller
         cls.expected = {name: cls.caller.image(request_for(*name)) for name in ((), ("outline",), ("night",))}
 

@@ -381,7 +381,8 @@ class WhatMovesThemTest(ServerCase):
             e2e.read_until(running, "progress")
             self.assertEqual(self.server.metrics().value("hotlora_adapter_refs"), 1)
             self.assertEqual(self.server.metrics().value("hotlora_queue_depth"), 0)
-            waiting = self.caller.stream(request_for("night", steps=1000), timeout=1.0)
+            # Of another size, so that it cannot join what runs.
+            waiting = self.caller.stream(request_for("night", steps=1000, width=128, height=128), timeout=1.0)
             e2e.read_until(waiting, "accepted")
             self.assertEqual(self.server.metrics().value("hotlora_queue_depth"), 1)
             self.server.wait_for_metric(2, "hotlora_adapter_refs")  # once the one that waits has its adapter too

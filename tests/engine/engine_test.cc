@@ -7,70 +7,15 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
 #include "src/image/image_encoder.h"
-#include "tests/fakes/fake_adapter_store.h"
-#include "tests/fakes/fake_pipeline.h"
-#include "tests/fakes/recording_listener.h"
+#include "tests/engine/engine_fixture.h"
 
 namespace hotlora {
 namespace {
-
-class EngineTest : public ::testing::Test {
- public:
-  void Start(EngineOptions options) {
-    for (const char* name : {"a", "b"}) {
-      store_->Add(name);
-    }
-    engine_ = Engine::Create(std::move(options), std::make_unique<FakePipeline>(pipeline_),
-                             std::make_unique<FakeAdapterStore>(store_), &metrics_);
-    ASSERT_TRUE(engine_->WarmUp().ok());
-  }
-  void SetUp() override { Start({}); }
-
-  static ImageRequest Request(const std::string& id, std::vector<AdapterRef> adapters = {}, uint32_t images = 1) {
-    ImageRequest request;
-    request.request_id = id;
-    request.prompt = id;
-    request.steps = 3;
-    request.seed = 7;
-    request.num_images = images;
-    request.adapters = std::move(adapters);
-    return request;
-  }
-
-  absl::StatusOr<Admission> Submit(const ImageRequest& request, const std::shared_ptr<RecordingListener>& listener) {
-    return engine_->Submit(request, listener, [](const Admission&) {});
-  }
-
-  // Submits, waits for the end and expects success.
-  std::shared_ptr<RecordingListener> Run(const ImageRequest& request) {
-    auto listener = std::make_shared<RecordingListener>();
-    const auto admission = Submit(request, listener);
-    EXPECT_TRUE(admission.ok()) << admission.status();
-    if (admission.ok()) {
-      EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
-    }
-    return listener;
-  }
-
-  void ExpectNothingHeld() {
-    EXPECT_EQ(pipeline_->live_rows, 0);
-    EXPECT_EQ(pipeline_->live_conditionings, 0);
-    EXPECT_EQ(pipeline_->live_inits, 0);
-    EXPECT_EQ(store_->Leases(), 0);
-    EXPECT_EQ(engine_->queue_depth(), 0u);
-  }
-
-  bool HasMetric(const std::string& line) { return metrics_.Render().find("\n" + line + "\n") != std::string::npos; }
-
-  std::shared_ptr<FakePipeline::Levers> pipeline_ = std::make_shared<FakePipeline::Levers>();
-  std::shared_ptr<FakeAdapterStore::Levers> store_ = std::make_shared<FakeAdapterStore::Levers>();
-  Metrics metrics_;
-  std::unique_ptr<Engine> engine_;
-};
 
 TEST_F(EngineTest, GivesProgressThenImagesThenSummary) {
   const auto listener = Run(Request("one", {{"a", 0.5, {}}}, 2));
@@ -173,9 +118,25 @@ TEST_F(EngineTest, ARequestThatLoadsDoesNotHoldUpOneThatIsReady) {
   EXPECT_TRUE(loading->AwaitDone().ok());
 }
 
+TEST_F(EngineTest, WhatIsResidentDoesNotWaitForAFileThatIsRead) {
+  {
+    absl::MutexLock lock(&store_->mu);
+    store_->resident = {"b"};
+  }
+  store_->Hold();
+  auto loading = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("loading", {{"a", 1.0, {}}}), loading).ok());
+  store_->AwaitHeld();
+  Run(Request("resident", {{"b", 1.0, {}}}));
+  EXPECT_EQ(loading->dones(), 0);
+  store_->LetGo();
+  EXPECT_TRUE(loading->AwaitDone().ok());
+}
+
 TEST_F(EngineTest, StepErrorFailsThatRequestAlone) {
   {
     absl::MutexLock lock(&pipeline_->mu);
+    pipeline_->guilty_seed = 8;  // of the second image
     pipeline_->next_step_error = MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "no memory");
   }
   auto listener = std::make_shared<RecordingListener>();
@@ -386,12 +347,94 @@ TEST_F(EngineTest, TimeLimitEndsARequestThatWaits) {
 
 TEST_F(EngineTest, ChecksTheBaseWhileIdleAndCountsAMismatch) {
   EXPECT_TRUE(HasMetric("hotlora_base_restore_mismatch_total 0"));
-  absl::MutexLock lock(&pipeline_->mu);
-  pipeline_->corrupt = true;
-  const uint32_t before = pipeline_->modules_verified;
-  const auto verified = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return pipeline_->modules_verified > before + 1; };
-  pipeline_->mu.Await(absl::Condition(&verified));
+  {
+    absl::MutexLock lock(&pipeline_->mu);
+    pipeline_->corrupt = true;
+    const uint32_t before = pipeline_->modules_verified;
+    const auto verified = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      return pipeline_->modules_verified > before + FakePipeline::kModules;
+    };
+    pipeline_->mu.Await(absl::Condition(&verified));
+  }
   EXPECT_TRUE(HasMetric("hotlora_base_restore_mismatch_total 1"));
+  const BaseReport base = engine_->Statistics().base;
+  EXPECT_EQ(base.mismatches, 1u);
+  EXPECT_EQ(base.repaired, 1u);
+  EXPECT_TRUE(base.intact);
+  Run(Request("after"));
+}
+
+TEST_F(EngineTest, VerifyBaseReportsOneRound) {
+  const auto verify = [this] {
+    absl::Notification done;
+    absl::StatusOr<BaseReport> report;
+    engine_->VerifyBase([&](absl::StatusOr<BaseReport> answer) {
+      report = std::move(answer);
+      done.Notify();
+    });
+    done.WaitForNotification();
+    return report.value();
+  };
+  BaseReport report = verify();
+  EXPECT_EQ(report.modules_checked, FakePipeline::kModules);
+  EXPECT_EQ(report.mismatches, 0u);
+  {
+    absl::MutexLock lock(&pipeline_->mu);
+    pipeline_->corrupt = true;
+  }
+  report = verify();
+  EXPECT_EQ(report.mismatches, 1u);
+  EXPECT_EQ(report.repaired, 1u);
+  EXPECT_TRUE(report.intact);
+}
+
+TEST_F(EngineTest, VerifyBaseGetsAModuleBetweenTwoStepsOfABusyServer) {
+  pipeline_->Hold();
+  ImageRequest request = Request("long");
+  request.steps = 100;
+  auto listener = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(request, listener).ok());
+  pipeline_->AwaitHeld();
+  absl::Notification done;
+  engine_->VerifyBase([&](const absl::StatusOr<BaseReport>& report) {
+    EXPECT_TRUE(report.ok());
+    EXPECT_EQ(listener->dones(), 0);
+    done.Notify();
+  });
+  pipeline_->LetGo();
+  done.WaitForNotification();
+  EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
+}
+
+TEST_F(EngineTest, ABaseThatCannotBeMadeAnewStopsRequestsUntilItCan) {
+  engine_ = nullptr;
+  absl::Mutex mu;
+  std::vector<bool> states;
+  EngineOptions options;
+  options.on_base_state = [&](bool intact) {
+    absl::MutexLock lock(&mu);
+    states.push_back(intact);
+  };
+  Start(options);
+  const auto await = [&](size_t count) {
+    absl::MutexLock lock(&mu);
+    const auto enough = [&] { return states.size() >= count; };
+    mu.Await(absl::Condition(&enough));
+    return states.back();
+  };
+  const auto corrupt = [&](bool irreparable) {
+    absl::MutexLock lock(&pipeline_->mu);
+    pipeline_->corrupt = true;
+    pipeline_->irreparable = irreparable;
+  };
+  corrupt(true);
+  EXPECT_FALSE(await(1));
+  const absl::Status refused = Submit(Request("one"), std::make_shared<RecordingListener>()).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(GetErrorDetails(refused).reason, "BASE_DAMAGED");
+  corrupt(false);
+  EXPECT_TRUE(await(2));
+  Run(Request("two"));
 }
 
 TEST_F(EngineTest, StormOfCancelsLeavesNothingHeld) {

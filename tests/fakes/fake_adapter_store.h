@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,7 +25,8 @@ class FakeAdapterStore : public AdapterStore {
   struct Levers {
     absl::Mutex mu;
     std::map<std::string, AdapterInfo> adapters ABSL_GUARDED_BY(mu);
-    bool hold_loads ABSL_GUARDED_BY(mu) = false;
+    bool hold_loads ABSL_GUARDED_BY(mu) = false;  // of those that are not resident
+    std::set<std::string> resident ABSL_GUARDED_BY(mu);
     uint32_t loads_held ABSL_GUARDED_BY(mu) = 0;
     int leases ABSL_GUARDED_BY(mu) = 0;
 
@@ -60,10 +62,12 @@ class FakeAdapterStore : public AdapterStore {
 
   absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) override {
     absl::MutexLock lock(&levers_->mu);
-    ++levers_->loads_held;
-    levers_->mu.Await(absl::Condition(
-        +[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_loads; }, levers_.get()));
-    --levers_->loads_held;
+    if (levers_->resident.count(std::string(name)) == 0) {
+      ++levers_->loads_held;
+      levers_->mu.Await(absl::Condition(
+          +[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_loads; }, levers_.get()));
+      --levers_->loads_held;
+    }
     const auto found = levers_->adapters.find(std::string(name));
     if (found == levers_->adapters.end()) {
       return Missing(name);
@@ -73,11 +77,24 @@ class FakeAdapterStore : public AdapterStore {
     return std::make_unique<FakeLease>(levers_, found->second);
   }
 
+  bool NeedsRead(absl::string_view name) override {
+    absl::MutexLock lock(&levers_->mu);
+    return levers_->resident.count(std::string(name)) == 0;
+  }
+
   absl::StatusOr<AdapterInfo> Load(absl::string_view name, AdapterTier tier, bool pin) override {
     return Change(name, tier, pin);
   }
   absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override {
     return Change(name, AdapterTier::kDisk, false);
+  }
+
+  absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader) override {
+    return absl::UnimplementedError("no uploads into the fake store");
+  }
+  absl::Status Delete(absl::string_view name) override {
+    absl::MutexLock lock(&levers_->mu);
+    return levers_->adapters.erase(std::string(name)) == 0 ? Missing(name) : absl::OkStatus();
   }
 
   absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
@@ -97,6 +114,8 @@ class FakeAdapterStore : public AdapterStore {
     }
     return infos;
   }
+
+  AdapterStoreStatistics Statistics() const override { return {}; }
 
  private:
   struct FakeLease : AdapterLease {

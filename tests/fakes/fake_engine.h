@@ -189,6 +189,23 @@ class FakeEngine : public Engine {
   absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const override {
     return const_cast<FakeEngine*>(this)->WithAdapter(std::string(name), [](AdapterInfo&) {});
   }
+  absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (!refusals_.empty()) {
+      const absl::Status refusal = refusals_.front();
+      refusals_.pop_front();
+      return refusal;
+    }
+    ++uploads_begun_;
+    changed_.notify_all();
+    return std::make_unique<FakeUpload>(this, std::move(header));
+  }
+  absl::Status DeleteAdapter(absl::string_view name) override {
+    std::lock_guard<std::mutex> lock(mu_);
+    return adapters_.erase(std::string(name)) == 0
+               ? MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", absl::StrCat("no adapter \"", name, "\""))
+               : absl::OkStatus();
+  }
   absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const override {
     std::lock_guard<std::mutex> lock(mu_);
     std::vector<AdapterInfo> page;
@@ -196,6 +213,16 @@ class FakeEngine : public Engine {
       page.push_back(it->second);
     }
     return page;
+  }
+
+  void VerifyBase(std::function<void(absl::StatusOr<BaseReport>)> done) override { done(BaseReport{3, 1, 1, true}); }
+  EngineStatistics Statistics() const override {
+    std::lock_guard<std::mutex> lock(mu_);
+    return statistics_;
+  }
+  void SetStatistics(EngineStatistics statistics) {
+    std::lock_guard<std::mutex> lock(mu_);
+    statistics_ = std::move(statistics);
   }
 
   const ModelInfo& model() const override { return model_; }
@@ -210,7 +237,55 @@ class FakeEngine : public Engine {
     return true;
   }
 
+  // The bytes that were committed as `name`; nothing where none were.
+  std::optional<std::string> Uploaded(const std::string& name) const {
+    std::lock_guard<std::mutex> lock(mu_);
+    const auto found = uploaded_.find(name);
+    return found == uploaded_.end() ? std::nullopt : std::optional<std::string>(found->second);
+  }
+  // Waits until so many uploads began and as many ended, well or not.
+  void AwaitUploadsEnded(int count) {
+    std::unique_lock<std::mutex> lock(mu_);
+    changed_.wait(lock, [&] { return uploads_begun_ >= count && uploads_ended_ == uploads_begun_; });
+  }
+  void AwaitUploadsBegun(int count) {
+    std::unique_lock<std::mutex> lock(mu_);
+    changed_.wait(lock, [&] { return uploads_begun_ >= count; });
+  }
+
  private:
+  class FakeUpload : public AdapterUpload {
+   public:
+    FakeUpload(FakeEngine* engine, UploadHeader header) : engine_(engine), header_(std::move(header)) {}
+    ~FakeUpload() override {
+      std::lock_guard<std::mutex> lock(engine_->mu_);
+      ++engine_->uploads_ended_;
+      engine_->changed_.notify_all();
+    }
+    absl::Status Append(absl::string_view bytes) override {
+      bytes_.append(bytes.data(), bytes.size());
+      return absl::OkStatus();
+    }
+    absl::StatusOr<AdapterInfo> Commit() override {
+      if (bytes_.size() != header_.size) {
+        return MakeError(absl::StatusCode::kInvalidArgument, "UPLOAD_SIZE", "wrong size");
+      }
+      AdapterInfo info;
+      info.name = header_.name;
+      info.bytes = header_.size;
+      info.content_sha256 = header_.sha256;
+      std::lock_guard<std::mutex> lock(engine_->mu_);
+      engine_->uploaded_[header_.name] = bytes_;
+      engine_->adapters_[header_.name] = info;
+      return info;
+    }
+
+   private:
+    FakeEngine* const engine_;
+    const UploadHeader header_;
+    std::string bytes_;
+  };
+
   template <typename Change>
   absl::StatusOr<AdapterInfo> WithAdapter(const std::string& name, Change change) {
     std::lock_guard<std::mutex> lock(mu_);
@@ -236,6 +311,9 @@ class FakeEngine : public Engine {
   std::map<std::string, AdapterInfo> adapters_;
   std::map<std::string, absl::Status> load_errors_;
   std::vector<std::function<void()>> held_loads_;
+  EngineStatistics statistics_;
+  std::map<std::string, std::string> uploaded_;
+  int uploads_begun_ = 0, uploads_ended_ = 0;
   bool hold_loads_ = false;
   bool draining_ = false;
   int submit_count_ = 0;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,26 +15,35 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
+#include "src/base/error_details.h"
 #include "src/pipeline/pipeline.h"
 
 namespace hotlora {
 
 class FakePipeline : public Pipeline {
  public:
+  static constexpr uint32_t kModules = 3;
+
   // What outlives the pipeline, which the engine owns.
   struct Levers {
     absl::Mutex mu;
-    bool hold_steps ABSL_GUARDED_BY(mu) = false;  // steps wait while this is true
-    uint32_t steps_held ABSL_GUARDED_BY(mu) = 0;  // steps that wait now
-    uint32_t steps_run ABSL_GUARDED_BY(mu) = 0;   // evaluations
+    bool hold_steps ABSL_GUARDED_BY(mu) = false;    // steps wait while this is true
+    uint32_t steps_held ABSL_GUARDED_BY(mu) = 0;    // steps that wait now
+    uint32_t step_tickets ABSL_GUARDED_BY(mu) = 0;  // steps that may pass while the others are held
+    uint32_t steps_run ABSL_GUARDED_BY(mu) = 0;     // evaluations
     uint32_t largest_plan ABSL_GUARDED_BY(mu) = 0;
-    uint32_t side_steps ABSL_GUARDED_BY(mu) = 0;  // evaluations in side mode
+    std::vector<std::vector<uint64_t>> plans ABSL_GUARDED_BY(mu);  // the seeds of each step's rows, failed steps too
+    std::optional<uint64_t> guilty_seed ABSL_GUARDED_BY(mu);       // a step with this row fails with next_step_error
+    std::optional<uint32_t> most_rows ABSL_GUARDED_BY(mu);         // a step with more rows runs out of memory
+    bool unshareable ABSL_GUARDED_BY(mu) = false;                  // no two sets share a step
+    uint32_t side_steps ABSL_GUARDED_BY(mu) = 0;                   // evaluations in side mode
     absl::Status next_step_error ABSL_GUARDED_BY(mu);
     absl::Status next_decode_error ABSL_GUARDED_BY(mu);
     std::vector<std::string> applied ABSL_GUARDED_BY(mu);  // fingerprints, as they changed
     std::vector<std::string> prompts ABSL_GUARDED_BY(mu);
     std::vector<std::pair<uint32_t, uint32_t>> init_sizes ABSL_GUARDED_BY(mu);  // of the init images encoded
-    bool corrupt ABSL_GUARDED_BY(mu) = false;                                   // the next module that is verified
+    bool corrupt ABSL_GUARDED_BY(mu) = false;                                   // the second module
+    bool irreparable ABSL_GUARDED_BY(mu) = false;                               // a corrupt module stays so
     uint32_t modules_verified ABSL_GUARDED_BY(mu) = 0;
     std::atomic<int> live_rows = 0;
     std::atomic<int> live_conditionings = 0;
@@ -51,6 +61,18 @@ class FakePipeline : public Pipeline {
     void LetGo() {
       absl::MutexLock lock(&mu);
       hold_steps = false;
+    }
+    // While steps are held: lets the one that waits pass, and waits until the next one is held.
+    void StepOnce() {
+      absl::MutexLock lock(&mu);
+      const uint32_t before = steps_run;
+      ++step_tickets;
+      const auto next_held = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return steps_run > before && steps_held > 0; };
+      mu.Await(absl::Condition(&next_held));
+    }
+    std::vector<uint64_t> LastPlan() {
+      absl::MutexLock lock(&mu);
+      return plans.back();
     }
   };
 
@@ -87,7 +109,10 @@ class FakePipeline : public Pipeline {
     return std::make_shared<const FakeConditioning>(levers_);
   }
 
-  bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override { return true; }
+  bool CanShareStep(const AdapterSet&, const AdapterSet&) const override {
+    absl::MutexLock lock(&levers_->mu);
+    return !levers_->unshareable;
+  }
 
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
     absl::MutexLock lock(&levers_->mu);
@@ -108,18 +133,32 @@ class FakePipeline : public Pipeline {
 
   absl::Status Step(const BatchPlan& plan) override {
     absl::MutexLock lock(&levers_->mu);
+    std::vector<uint64_t> seeds;
+    for (const Row* row : plan.rows) {
+      seeds.push_back(static_cast<const FakeRow*>(row)->seed);
+    }
+    levers_->plans.push_back(seeds);
     ++levers_->steps_held;
     levers_->mu.Await(absl::Condition(
-        +[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_steps; }, levers_.get()));
+        +[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_steps || l->step_tickets > 0; },
+        levers_.get()));
     --levers_->steps_held;
-    if (absl::Status error = std::exchange(levers_->next_step_error, absl::OkStatus()); !error.ok()) {
+    levers_->step_tickets -= levers_->step_tickets > 0 ? 1 : 0;
+    ++levers_->steps_run;
+    if (plan.rows.size() > levers_->most_rows.value_or(plan.rows.size())) {
+      return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "too many rows");
+    }
+    if (levers_->guilty_seed.has_value()) {
+      if (std::find(seeds.begin(), seeds.end(), *levers_->guilty_seed) != seeds.end()) {
+        return levers_->next_step_error;
+      }
+    } else if (absl::Status error = std::exchange(levers_->next_step_error, absl::OkStatus()); !error.ok()) {
       return error;
     }
-    ++levers_->steps_run;
     levers_->side_steps += plan.mode == ApplyMode::kSide ? 1 : 0;
     levers_->largest_plan = std::max(levers_->largest_plan, static_cast<uint32_t>(plan.rows.size()));
     for (Row* row : plan.rows) {
-      ++static_cast<FakeRow*>(row)->evaluations;
+      ++static_cast<FakeRow*>(row)->evaluated;
     }
     return absl::OkStatus();
   }
@@ -135,11 +174,18 @@ class FakePipeline : public Pipeline {
                     std::vector<uint8_t>(bytes, static_cast<uint8_t>(fake.seed))};
   }
 
-  absl::StatusOr<bool> VerifyNextModule() override {
+  absl::StatusOr<BaseCheck> VerifyNextModule() override {
     absl::MutexLock lock(&levers_->mu);
-    ++levers_->modules_verified;
-    return !std::exchange(levers_->corrupt, false);
+    BaseCheck check;
+    const bool corrupt = levers_->modules_verified++ % kModules == 1 && levers_->corrupt;
+    if (corrupt) {
+      levers_->corrupt = levers_->irreparable;
+      check = {1, levers_->irreparable ? 0u : 1u, !levers_->irreparable};
+    }
+    return check;
   }
+  uint32_t module_count() const override { return kModules; }
+  const std::vector<MemoryArea>& memory() const override { return memory_; }
 
  private:
   struct FakeConditioning : Conditioning {
@@ -163,20 +209,22 @@ class FakePipeline : public Pipeline {
     ~FakeRow() override { --levers->live_rows; }
     // As Heun's: two evaluations a step, the last step one.
     uint32_t steps_done() const override {
-      const bool two = options.sampler == Sampler::kHeun && evaluations < 2 * total_steps() - 1;
-      return two ? evaluations / 2 : std::min(evaluations, total_steps());
+      const bool two = options.sampler == Sampler::kHeun && evaluated < 2 * total_steps() - 1;
+      return two ? evaluated / 2 : std::min(evaluated, total_steps());
     }
     uint32_t total_steps() const override { return options.steps - options.first_step(); }
+    uint32_t evaluations() const override { return evaluated; }
 
     std::shared_ptr<Levers> levers;
     DenoiseOptions options;
     uint64_t seed;
     std::shared_ptr<const Conditioning> conditioning;
     std::shared_ptr<const InitLatents> init;
-    uint32_t evaluations = 0;
+    uint32_t evaluated = 0;
   };
 
   std::shared_ptr<Levers> levers_;
+  const std::vector<MemoryArea> memory_ = {{"weights", "cpu", 1000}};
   ModelInfo info_;
   std::string applied_;  // step thread only; "" is the base
   ApplyMode mode_ = ApplyMode::kMerged;

@@ -96,27 +96,27 @@ TEST_F(AppliedAdaptersTest, TextEncoderWeightIsItsOwn) {
 TEST_F(AppliedAdaptersTest, VerifyFindsAChangedByteOfTheBase) {
   const size_t modules = model_->adaptable_weights().size();
   for (size_t i = 0; i < modules; ++i) {
-    ASSERT_TRUE(*pipeline_->VerifyNextModule());
+    ASSERT_EQ(pipeline_->VerifyNextModule()->mismatches, 0u);
   }
   c10::InferenceMode guard;  // weights are inference tensors
   at::Tensor clean = model_->adaptable_weights()[3].clean;
   clean.view({-1})[0].add_(1.0);
-  int found = 0;
+  uint32_t found = 0;
   for (size_t i = 0; i < modules; ++i) {
-    found += *pipeline_->VerifyNextModule() ? 0 : 1;
+    found += pipeline_->VerifyNextModule()->mismatches;
   }
-  EXPECT_EQ(found, 1);
+  EXPECT_EQ(found, 1u);
 }
 
 TEST_F(AppliedAdaptersTest, VerifyFindsALiveWeightThatIsNotTheBase) {
   c10::InferenceMode guard;  // weights are inference tensors
   at::Tensor live = model_->adaptable_weights()[5].live;
   live.view({-1})[0].add_(1.0);
-  int found = 0;
+  uint32_t found = 0;
   for (size_t i = 0; i < model_->adaptable_weights().size(); ++i) {
-    found += *pipeline_->VerifyNextModule() ? 0 : 1;
+    found += pipeline_->VerifyNextModule()->mismatches;
   }
-  EXPECT_EQ(found, 1);
+  EXPECT_EQ(found, 1u);
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ class PipelineFixture : public ::testing::Test {
     auto store = AdapterStore::Create(options, model_->modules(), nullptr, *std::move(memory));
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
-    auto pipeline = MakeSdxlPipeline(*std::move(model), "golden", dora_);
+    auto pipeline = MakeSdxlPipeline(*std::move(model), "golden", dora_, base_);
     ASSERT_TRUE(pipeline.ok()) << pipeline.status();
     pipeline_ = *std::move(pipeline);
   }
@@ -89,6 +89,7 @@ class PipelineFixture : public ::testing::Test {
   }
 
   DoraWeighting dora_ = DoraWeighting::kScaledChange;  // to be set before SetUp
+  BaseSource base_;                                    // to be set before SetUp
   ApplyMode mode_ = ApplyMode::kMerged;
   SdxlModel* model_ = nullptr;  // pipeline_'s
   std::unique_ptr<AdapterStore> store_;

@@ -68,6 +68,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
                                "--adapter-host-bytes=512MiB",
                                "--pin=x",
                                "--pin=y/z",
+                               "--base-adapter=speed/lcm:0.5",
                                "--allow-unmatched-keys",
                                "--dora-weighting=interpolated",
                                "--max-request-seconds=1.5",
@@ -112,6 +113,9 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     EXPECT_EQ(flags->max_queue, 9u);
     EXPECT_EQ(flags->adapter_host_bytes, uint64_t{512} << 20);
     EXPECT_EQ(flags->pin, (std::vector<std::string>{"x", "y/z"}));
+    ASSERT_EQ(flags->base_adapters.size(), 1u);
+    EXPECT_EQ(flags->base_adapters[0].name, "speed/lcm");
+    EXPECT_EQ(flags->base_adapters[0].weight, 0.5);
     EXPECT_TRUE(flags->allow_unmatched_keys);
     EXPECT_EQ(flags->dora_weighting, "interpolated");
     EXPECT_EQ(flags->max_request_seconds, 1.5);
@@ -225,6 +229,12 @@ TEST_F(FlagsTest, WhatGoesTogetherIsChecked) {
   EXPECT_NE(Error({"--model=m", "--tls-cert=c"}).find("--tls-key"), std::string::npos);
   EXPECT_NE(Error({"--model=m", "--tls-client-ca=c"}).find("--tls-cert"), std::string::npos);
   EXPECT_NE(Error({"--model=m", "--pin=x"}).find("--adapters"), std::string::npos);
+  EXPECT_NE(Error({"--model=m", "--base-adapter=x:1"}).find("--adapters"), std::string::npos);
+  for (const char* const value : {"x", "x:", ":1", "x:heavy", "x:11", "x:nan"}) {
+    EXPECT_NE(Error({"--model=m", "--adapters=a", absl::StrCat("--base-adapter=", value)}).find("NAME:WEIGHT"),
+              std::string::npos)
+        << value;
+  }
   EXPECT_NE(Error({"--model=m", "--max-batch=1", "--max-batch=2"}).find("more than once"), std::string::npos);
 }
 

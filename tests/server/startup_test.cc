@@ -1,5 +1,8 @@
 #include "server/startup.h"
 
+#include <regex>
+#include <string>
+
 #include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
@@ -20,7 +23,6 @@ class StartupTest : public ::testing::Test {
   }
 
   FakeEngine engine_;
-  Metrics metrics_;
 };
 
 TEST_F(StartupTest, PinsEveryNamedAdapter) {
@@ -39,23 +41,23 @@ TEST_F(StartupTest, PinThatFailsIsNamed) {
 TEST_F(StartupTest, CheckListsEveryAdapterThatFails) {
   engine_.FailLoads("broken", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID", "not finite"));
   engine_.FailLoads("odd", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_MISMATCH", "no such module"));
-  GaugeSources sources;
-  sources.device = "cpu";
-  sources.device_memory = [] { return DeviceMemory{3 << 20, 3 << 20}; };
-  metrics_.SetSources(std::move(sources));
-  const CheckReport report = CheckModelAndAdapters(engine_, metrics_, 64 << 20);
+  EngineStatistics statistics;
+  statistics.memory = {{"unet weights", "cpu", 2 << 20}};
+  statistics.device_memory.allocated_bytes = 3 << 20;
+  statistics.adapters.tiers.push_back({AdapterTier::kHost, 64 << 20});
+  engine_.SetStatistics(statistics);
+  const CheckReport report = CheckModelAndAdapters(engine_);
   EXPECT_FALSE(report.ok);
   EXPECT_NE(report.text.find("broken: FAILED_PRECONDITION: not finite\n"), std::string::npos) << report.text;
   EXPECT_NE(report.text.find("odd: FAILED_PRECONDITION: no such module\n"), std::string::npos);
   EXPECT_NE(report.text.find("4 found, 2 failed"), std::string::npos);
-  EXPECT_NE(report.text.find("3.0 MiB allocated on cpu"), std::string::npos);
-  EXPECT_NE(report.text.find("host memory up to 64.0 MiB"), std::string::npos);
+  EXPECT_TRUE(std::regex_search(report.text, std::regex("unet weights +2\\.0 MiB  cpu\n")));
+  EXPECT_TRUE(std::regex_search(report.text, std::regex("adapters in the host tier +64\\.0 MiB  host\n")));
+  EXPECT_TRUE(std::regex_search(report.text, std::regex("allocated before the first request +3\\.0 MiB  cpu\n")));
   EXPECT_EQ(engine_.GetAdapter("a")->tier, AdapterTier::kDisk);
 }
 
-TEST_F(StartupTest, CheckIsFineWithSoundAdapters) {
-  EXPECT_TRUE(CheckModelAndAdapters(engine_, metrics_, 64 << 20).ok);
-}
+TEST_F(StartupTest, CheckIsFineWithSoundAdapters) { EXPECT_TRUE(CheckModelAndAdapters(engine_).ok); }
 
 }  // namespace
 }  // namespace hotlora

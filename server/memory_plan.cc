@@ -1,0 +1,35 @@
+#include "server/memory_plan.h"
+
+#include "absl/strings/str_format.h"
+
+namespace hotlora {
+namespace {
+
+double MiB(uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+}  // namespace
+
+std::vector<PlannedMemory> MemoryPlan(const EngineStatistics& statistics, const std::string& device) {
+  std::vector<PlannedMemory> plan;
+  for (const MemoryArea& area : statistics.memory) {
+    plan.push_back({area.what, area.where, area.bytes, area.bytes});
+  }
+  for (const TierStatistics& tier : statistics.adapters.tiers) {
+    const bool on_device = tier.tier == AdapterTier::kDevice;
+    plan.push_back({on_device ? "adapters in device slots" : "adapters in the host tier", on_device ? device : "host",
+                    tier.capacity_bytes, tier.bytes});
+  }
+  return plan;
+}
+
+std::string MemoryPlanText(const EngineStatistics& statistics, const std::string& device) {
+  std::string text;
+  for (const PlannedMemory& line : MemoryPlan(statistics, device)) {
+    absl::StrAppendFormat(&text, "  %-36s %10.1f MiB  %s\n", line.what, MiB(line.planned_bytes), line.where);
+  }
+  absl::StrAppendFormat(&text, "  %-36s %10.1f MiB  %s\n", "allocated before the first request",
+                        MiB(static_cast<uint64_t>(statistics.device_memory.allocated_bytes)), device);
+  return text;
+}
+
+}  // namespace hotlora

@@ -1,0 +1,87 @@
+#ifndef HOTLORA_SERVER_UNARY_CALL_H_
+#define HOTLORA_SERVER_UNARY_CALL_H_
+
+// Unary RPCs, answered at once or when the engine calls back.
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include <grpcpp/support/server_callback.h>
+
+#include "server/rpc_call.h"
+#include "src/base/status_macros.h"
+
+namespace hotlora {
+
+// Runs a call that is answered at once. `body`: absl::Status(Engine&).
+template <typename Body>
+grpc::ServerUnaryReactor* AnswerNow(ServiceContext* service, const char* method, Scope scope,
+                                    grpc::CallbackServerContext* context, Body body) {
+  RpcCall call(service, method, context);
+  const absl::Status status = CatchExceptions([&]() -> absl::Status {
+    ABSL_ASSIGN_OR_RETURN(Engine* const engine, call.Open(scope));
+    return body(*engine);
+  });
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  reactor->Finish(call.Close(status));
+  return reactor;
+}
+
+// A call that the engine answers later. gRPC holds it until its last reaction, the engine until it has answered.
+template <typename Response>
+class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<LaterAnswer<Response>> {
+ public:
+  // The answer: an error, or what fills the response.
+  using Fill = std::function<void(Response*)>;
+  using Done = std::function<void(absl::StatusOr<Fill>)>;
+
+  LaterAnswer(ServiceContext* service, const char* method, grpc::CallbackServerContext* context, Response* response)
+      : active_calls_(&service->active_calls), rpc_(service, method, context), response_(response) {
+    active_calls_->Add();
+  }
+
+  // `begin`: absl::Status(Engine&, Done), which calls Done once, on any thread, or returns an error.
+  template <typename Begin>
+  void Start(Scope scope, Begin begin) {
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      held_by_grpc_ = this->shared_from_this();
+    }
+    const absl::Status status = CatchExceptions([&]() -> absl::Status {
+      ABSL_ASSIGN_OR_RETURN(Engine* const engine, rpc_.Open(scope));
+      return begin(*engine, [self = this->shared_from_this()](absl::StatusOr<Fill> answer) { self->End(answer); });
+    });
+    if (!status.ok()) {
+      End(status);
+    }
+  }
+
+  void OnDone() override {
+    std::shared_ptr<LaterAnswer> self;
+    std::lock_guard<std::mutex> lock(mu_);
+    self = std::move(held_by_grpc_);
+    active_calls_->Remove();
+  }
+
+ private:
+  void End(const absl::StatusOr<Fill>& answer) {
+    std::lock_guard<std::mutex> lock(mu_);
+    Finish(rpc_.Close(CatchExceptions([&]() -> absl::Status {
+      ABSL_RETURN_IF_ERROR(answer.status());
+      (*answer)(response_);
+      return absl::OkStatus();
+    })));
+  }
+
+  ActiveCalls* const active_calls_;
+  std::mutex mu_;
+  RpcCall rpc_;                                // guarded by mu_ once the engine knows of the call
+  Response* const response_;                   // gRPC's, until OnDone
+  std::shared_ptr<LaterAnswer> held_by_grpc_;  // guarded by mu_
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SERVER_UNARY_CALL_H_

@@ -1,0 +1,83 @@
+#ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_WRITER_H_
+#define HOTLORA_SRC_ADAPTERS_ADAPTER_WRITER_H_
+
+// Puts adapter files into the folder and takes them out of it. No LibTorch here.
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+#include "src/adapters/adapter_directory.h"
+
+namespace hotlora {
+
+// A file that nobody sees yet: hidden in the adapter folder, removed when this dies before it was placed. Movable.
+class IncomingFile {
+ public:
+  IncomingFile(std::string adapter, FileDescriptor folder, std::string hidden_name, FileDescriptor file)
+      : adapter_(std::move(adapter)),
+        folder_(std::move(folder)),
+        hidden_name_(std::move(hidden_name)),
+        file_(std::move(file)) {}
+  IncomingFile(IncomingFile&& other) noexcept
+      : adapter_(std::move(other.adapter_)),
+        folder_(std::move(other.folder_)),
+        hidden_name_(std::exchange(other.hidden_name_, "")),
+        file_(std::move(other.file_)) {}
+  IncomingFile& operator=(IncomingFile&&) = delete;
+  ~IncomingFile();
+
+  absl::Status Append(absl::string_view bytes);
+
+  // Everything is on the disk, and the descriptor stands at the beginning.
+  absl::Status Finish();
+
+  int number() const { return file_.number(); }
+
+ private:
+  friend class AdapterWriter;
+  std::string adapter_;  // for messages
+  FileDescriptor folder_;
+  std::string hidden_name_;  // "": placed
+  FileDescriptor file_;
+};
+
+// Threads  thread-safe
+// Errors   InvalidArgument (INVALID_REQUEST) for names that no adapter file can have; FailedPrecondition
+//          (NO_ADAPTER_FOLDER, ADAPTER_FOLDER_READ_ONLY); ResourceExhausted (DISK_FULL, OUT_OF_FILES). Messages name
+//          the adapter, never a path.
+class AdapterWriter {
+ public:
+  // `directory` outlives this object.
+  explicit AdapterWriter(const AdapterDirectory& directory) : directory_(directory) {}
+
+  // Removes hidden files whose writer is gone: a process that was killed, not another server that shares the folder.
+  void RemoveStale() const;
+
+  // OK where a file could get that name. AlreadyExists (ADAPTER_EXISTS) where there is one, unless it is to be
+  // replaced; a PEFT folder is never replaced.
+  absl::Status CheckFree(absl::string_view name, bool replace) const;
+
+  // A new hidden file with room for `size` bytes on the disk, as far as the file system can promise it.
+  absl::StatusOr<IncomingFile> Create(absl::string_view name, uint64_t size) const;
+
+  // Gives the file its name, in one step, and makes the folders of the name. REQUIRES: Finish.
+  absl::Status Place(IncomingFile& file, absl::string_view name, bool replace) const;
+
+  // Removes the adapter's file, or its PEFT folder's two files (and the folder, if nothing else is in it); both where
+  // both are there. NotFound (ADAPTER_NOT_FOUND).
+  absl::Status Delete(absl::string_view name) const;
+
+ private:
+  absl::StatusOr<FileDescriptor> OpenFolderOf(absl::string_view name, bool create) const;
+
+  const AdapterDirectory& directory_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_ADAPTERS_ADAPTER_WRITER_H_

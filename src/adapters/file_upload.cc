@@ -1,0 +1,104 @@
+#include "src/adapters/file_upload.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "src/adapters/key_suffix.h"
+#include "src/base/error_details.h"
+#include "src/base/logging.h"
+#include "src/base/sha256.h"
+#include "src/base/status_macros.h"
+#include "src/request/validation.h"
+
+namespace hotlora {
+namespace {
+
+bool IsSha256(absl::string_view text) {
+  return text.size() == 64 &&
+         std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+}
+
+absl::Status CheckHeader(const UploadHeader& header) {
+  std::vector<FieldViolation> violations;
+  if (const absl::Status name = ValidateAdapterName(header.name); !name.ok()) {
+    violations.push_back({"header.name", std::string(name.message())});
+  }
+  if (header.size == 0) {
+    violations.push_back({"header.size", "is 0 or unset; it is the number of bytes that follow"});
+  }
+  if (!IsSha256(header.sha256)) {
+    violations.push_back({"header.sha256", "is not 64 lower-case hexadecimal digits"});
+  }
+  return violations.empty() ? absl::OkStatus() : InvalidRequest(std::move(violations));
+}
+
+class FileUpload final : public AdapterUpload {
+ public:
+  FileUpload(UploadHeader header, const AdapterWriter& writer, IncomingFile file, UploadSteps steps)
+      : header_(std::move(header)), writer_(writer), file_(std::move(file)), steps_(std::move(steps)) {}
+
+  absl::Status Append(absl::string_view bytes) override {
+    received_ += bytes.size();
+    if (received_ > header_.size) {
+      return WrongSize("more bytes came");
+    }
+    ABSL_RETURN_IF_ERROR(file_.Append(bytes));
+    hash_.Update(bytes.data(), bytes.size());
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<AdapterInfo> Commit() override {
+    if (received_ != header_.size) {
+      return WrongSize(absl::StrCat(received_, " came"));
+    }
+    if (const std::string digest = hash_.HexDigest(); digest != header_.sha256) {
+      return MakeError(absl::StatusCode::kInvalidArgument, "UPLOAD_CHECKSUM",
+                       absl::StrCat("the bytes have sha256 ", digest, "; the header promised ", header_.sha256));
+    }
+    ABSL_RETURN_IF_ERROR(file_.Finish());
+    const absl::StatusOr<AdapterInfo> checked = steps_.check(file_.number());
+    if (absl::IsFailedPrecondition(checked.status())) {
+      // In a request the file is at fault, here the call that brought it.
+      return MakeError(absl::StatusCode::kInvalidArgument, checked.status().message(),
+                       GetErrorDetails(checked.status()));
+    }
+    ABSL_RETURN_IF_ERROR(checked.status());
+    ABSL_RETURN_IF_ERROR(writer_.Place(file_, header_.name, header_.replace));
+    LogInfo("adapter ", header_.name, " uploaded: ", header_.size, " bytes, sha256 ", header_.sha256);
+    return steps_.placed(*checked);
+  }
+
+ private:
+  absl::Status WrongSize(absl::string_view what) const {
+    return MakeError(absl::StatusCode::kInvalidArgument, "UPLOAD_SIZE",
+                     absl::StrCat("the header promised ", header_.size, " bytes; ", what));
+  }
+
+  const UploadHeader header_;
+  const AdapterWriter& writer_;
+  IncomingFile file_;
+  const UploadSteps steps_;
+  uint64_t received_ = 0;
+  Sha256 hash_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginFileUpload(UploadHeader header, const AdapterWriter& writer,
+                                                               uint64_t max_bytes, UploadSteps steps) {
+  ABSL_RETURN_IF_ERROR(CheckHeader(header));
+  ABSL_RETURN_IF_ERROR(writer.CheckFree(header.name, header.replace));
+  if (header.size > max_bytes) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
+                     absl::StrCat("adapter ", PrintableName(header.name), " has ", header.size,
+                                  " bytes; the host tier has room for files of ", max_bytes));
+  }
+  ABSL_ASSIGN_OR_RETURN(IncomingFile file, writer.Create(header.name, header.size));
+  return std::make_unique<FileUpload>(std::move(header), writer, std::move(file), std::move(steps));
+}
+
+}  // namespace hotlora

@@ -1,0 +1,110 @@
+#include "src/scheduler/base_watch.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+
+#include "src/base/error_details.h"
+#include "src/base/logging.h"
+
+namespace hotlora {
+namespace {
+
+// Between steps, while nobody waits for a report.
+constexpr absl::Duration kBusyInterval = absl::Seconds(5);
+
+}  // namespace
+
+BaseWatch::BaseWatch(Pipeline* pipeline, Metrics* metrics, std::function<void(bool)> on_state)
+    : pipeline_(pipeline),
+      metrics_(metrics),
+      on_state_(std::move(on_state)),
+      corrupt_(pipeline->module_count(), false),
+      last_check_(absl::Now()) {}
+
+void BaseWatch::Report(Done done) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (!closed_) {
+      rounds_.push_back({{}, std::move(done)});
+      return;
+    }
+  }
+  done(MakeError(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down"));
+}
+
+BaseReport BaseWatch::total() const {
+  absl::MutexLock lock(&mu_);
+  return total_;
+}
+
+bool BaseWatch::IsDue() const {
+  absl::MutexLock lock(&mu_);
+  return !rounds_.empty() || absl::Now() - last_check_ >= kBusyInterval;
+}
+
+absl::Status BaseWatch::CheckNext() {
+  const absl::StatusOr<BaseCheck> check = pipeline_->VerifyNextModule();
+  std::vector<Round> finished;
+  bool was_intact = true, is_intact = true;
+  {
+    absl::MutexLock lock(&mu_);
+    last_check_ = absl::Now();
+    if (!check.ok()) {
+      finished.swap(rounds_);
+    } else {
+      was_intact = total_.intact;
+      corrupt_[next_] = !check->intact;
+      next_ = (next_ + 1) % corrupt_.size();
+      is_intact = std::find(corrupt_.begin(), corrupt_.end(), true) == corrupt_.end();
+      const auto add = [&](BaseReport& report) {
+        ++report.modules_checked;
+        report.mismatches += check->mismatches;
+        report.repaired += check->repaired;
+        report.intact = is_intact;
+      };
+      add(total_);
+      for (Round& round : rounds_) {
+        add(round.report);
+      }
+      finished = TakeFinished();
+    }
+  }
+  if (check.ok()) {
+    for (uint32_t i = 0; i < check->mismatches; ++i) {
+      metrics_->CountBaseRestoreMismatch();
+    }
+    if (was_intact != is_intact && on_state_) {
+      LogError(is_intact ? "the base weights are sound again" : "the base weights are damaged and cannot be made anew");
+      on_state_(is_intact);
+    }
+  }
+  for (const Round& round : finished) {
+    round.done(check.ok() ? absl::StatusOr<BaseReport>(round.report) : check.status());
+  }
+  return check.status();
+}
+
+std::vector<BaseWatch::Round> BaseWatch::TakeFinished() {
+  std::vector<Round> finished, left;
+  for (Round& round : rounds_) {
+    (round.report.modules_checked >= corrupt_.size() ? finished : left).push_back(std::move(round));
+  }
+  rounds_ = std::move(left);
+  return finished;
+}
+
+void BaseWatch::Close() {
+  std::vector<Round> ended;
+  {
+    absl::MutexLock lock(&mu_);
+    closed_ = true;
+    ended.swap(rounds_);
+  }
+  for (const Round& round : ended) {
+    round.done(MakeError(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down"));
+  }
+}
+
+}  // namespace hotlora

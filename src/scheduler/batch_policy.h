@@ -1,0 +1,35 @@
+#ifndef HOTLORA_SRC_SCHEDULER_BATCH_POLICY_H_
+#define HOTLORA_SRC_SCHEDULER_BATCH_POLICY_H_
+
+// Whose image gets the next free row of the batch? Pure: no clock, no threads.
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+
+namespace hotlora {
+
+// A request with an image that has no row yet.
+struct RowCandidate {
+  int32_t priority = 0;
+  uint32_t rows = 0;      // how many of its images run now
+  bool fits = true;       // whether its image may run beside what runs now (size, adapters)
+  absl::Duration waited;  // since its admission
+};
+
+// The index of the candidate whose image is next; nullopt where none may enter. `candidates` in the order of the queue:
+// by priority, then by arrival.
+//   - A higher priority comes first, and is never passed by a lower one, even where it does not fit.
+//   - Of one priority the request with the fewest rows comes first: one that wants many images leaves rows to others.
+//   - Else the earlier.
+//   - Requests that fit may pass an earlier one that does not until it has waited `longest_overtaking`. Then nobody
+//   behind
+//     it enters, what runs ends, and it is its turn: nobody starves.
+std::optional<size_t> ChooseRow(absl::Span<const RowCandidate> candidates, absl::Duration longest_overtaking);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_BATCH_POLICY_H_

@@ -1,0 +1,92 @@
+#include "src/scheduler/decode_line.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "src/base/status_macros.h"
+#include "src/image/image_encoder.h"
+#include "src/pipeline/png_parameters.h"
+
+namespace hotlora {
+namespace {
+
+const char* FormatLabel(ImageFormat format) {
+  static constexpr const char* kNames[] = {"png", "jpeg", "webp", "raw_rgb8"};
+  return kNames[static_cast<int>(format)];
+}
+
+}  // namespace
+
+DecodeLine::DecodeLine(Pipeline* pipeline, Metrics* metrics, EndTask end_task, OnError on_error)
+    : pipeline_(pipeline),
+      metrics_(metrics),
+      end_task_(std::move(end_task)),
+      on_error_(std::move(on_error)),
+      thread_("decode") {}
+
+void DecodeLine::Decode(std::shared_ptr<ImageRun> run, RunningRow row) {
+  {
+    absl::MutexLock lock(&mu_);
+    ++length_;
+  }
+  auto held = std::make_shared<RunningRow>(std::move(row));  // std::function wants a copyable closure
+  thread_.Post([this, run = std::move(run), held] {
+    if (run->decode_status.ok()) {
+      run->decode_status = DecodeRow(*run, std::move(*held));
+    }
+    held->row.reset();
+    absl::MutexLock lock(&mu_);
+    --length_;
+  });
+}
+
+void DecodeLine::Finish(std::shared_ptr<ImageRun> run) {
+  absl::Status status = run->status;
+  thread_.Post([this, run = std::move(run), status = std::move(status)] {
+    run->conditioning = nullptr;
+    run->init = nullptr;
+    end_task_(run->task, status.ok() ? run->decode_status : status, run->since_start.Seconds());
+  });
+}
+
+uint32_t DecodeLine::length() const {
+  absl::MutexLock lock(&mu_);
+  return length_;
+}
+
+void DecodeLine::AwaitShorterThan(uint32_t length) const {
+  absl::MutexLock lock(&mu_);
+  const auto shorter = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return length_ < length; };
+  mu_.Await(absl::Condition(&shorter));
+}
+
+absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
+  ImageTask& task = *run.task;
+  ABSL_RETURN_IF_ERROR(task.Wanted());
+  const Stopwatch stopwatch;
+  const absl::StatusOr<RgbImage> decoded = pipeline_->Decode(*row.row);
+  row.row.reset();
+  const double decode_seconds = stopwatch.Seconds();
+  metrics_->ObserveStage(StageLabel::kDecode, decode_seconds);
+  if (!decoded.ok()) {
+    on_error_(decoded.status());
+    return decoded.status();
+  }
+  const ImageJob& job = task.job();
+  std::vector<NamedAdapter> adapters;
+  for (const LeasedAdapter& adapter : task.adapters()) {
+    adapters.push_back({adapter.use, adapter.lease->info().content_sha256});
+  }
+  ABSL_ASSIGN_OR_RETURN(std::string data,
+                        EncodeImage(*decoded, job.format, job.quality,
+                                    ImageParameters(job, job.seed + row.image, pipeline_->info(), adapters)));
+  metrics_->ObserveStage(StageLabel::kImageEncode, stopwatch.Seconds() - decode_seconds);
+  task.summary.decode_seconds += stopwatch.Seconds();
+  metrics_->CountImage(FormatLabel(job.format));
+  FinishedImage finished{row.image, job.seed + row.image, decoded->width, decoded->height, job.format, std::move(data)};
+  task.Tell([&finished](ImageListener& listener) { listener.OnImage(std::move(finished)); });
+  return absl::OkStatus();
+}
+
+}  // namespace hotlora

@@ -1,0 +1,58 @@
+#ifndef HOTLORA_SRC_SCHEDULER_DECODE_LINE_H_
+#define HOTLORA_SRC_SCHEDULER_DECODE_LINE_H_
+
+// What comes after the last step, on a thread of its own, so that the next steps do not wait: latents to pixels to a
+// file, and the end of the request.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+
+#include "src/base/serial_executor.h"
+#include "src/metrics/metrics.h"
+#include "src/pipeline/pipeline.h"
+#include "src/scheduler/image_run.h"
+
+namespace hotlora {
+
+// Thread-safe.
+class DecodeLine {
+ public:
+  using EndTask = std::function<void(const std::shared_ptr<ImageTask>&, const absl::Status&, double run_seconds)>;
+  using OnError = std::function<void(const absl::Status&)>;
+
+  // `end_task` ends a request when its images are out; `on_error` hears why one could not be decoded. `pipeline` and
+  // `metrics` outlive this object.
+  DecodeLine(Pipeline* pipeline, Metrics* metrics, EndTask end_task, OnError on_error);
+
+  // Decodes the finished row in its turn, unless nobody wants it any more.
+  void Decode(std::shared_ptr<ImageRun> run, RunningRow row);
+
+  // After the rows of `run` that are in line: ends its request with run->status, or why a row could not be decoded.
+  void Finish(std::shared_ptr<ImageRun> run);
+
+  // Rows in line. The step thread takes no new work while they are many: that bounds the memory they hold.
+  uint32_t length() const;
+  void AwaitShorterThan(uint32_t length) const;
+
+ private:
+  absl::Status DecodeRow(ImageRun& run, RunningRow row);
+
+  Pipeline* const pipeline_;
+  Metrics* const metrics_;
+  const EndTask end_task_;
+  const OnError on_error_;
+
+  mutable absl::Mutex mu_;
+  uint32_t length_ ABSL_GUARDED_BY(mu_) = 0;
+
+  SerialExecutor thread_;  // last: it uses all the others
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_DECODE_LINE_H_

@@ -1,0 +1,52 @@
+#ifndef HOTLORA_SRC_SCHEDULER_IMAGE_RUN_H_
+#define HOTLORA_SRC_SCHEDULER_IMAGE_RUN_H_
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+
+#include "src/pipeline/pipeline.h"
+#include "src/scheduler/image_task.h"
+
+namespace hotlora {
+
+class Stopwatch {
+ public:
+  double Seconds() const { return absl::ToDoubleSeconds(absl::Now() - start_); }
+
+ private:
+  const absl::Time start_ = absl::Now();
+};
+
+// One image that is being denoised.
+struct RunningRow {
+  uint32_t image = 0;
+  std::unique_ptr<Row> row;
+  double step_seconds = 0.0;  // since its last step was done
+};
+
+// A request from the moment it was taken from the queue. Belongs to the step thread until it is handed to the decode
+// line to be finished, but for what is said to be the decode thread's.
+struct ImageRun {
+  explicit ImageRun(std::shared_ptr<ImageTask> of_task) : task(std::move(of_task)) {}
+
+  const ImageJob& job() const { return task->job(); }
+  bool has_images_to_start() const { return next_image < job().num_images; }
+
+  std::shared_ptr<ImageTask> task;
+  std::shared_ptr<const Conditioning> conditioning;
+  std::shared_ptr<const InitLatents> init;  // nullptr: from noise alone
+  std::vector<RunningRow> rows;
+  uint32_t next_image = 0;     // from here on images have no row yet
+  absl::Status status;         // why it ends early
+  absl::Status decode_status;  // of the first image that failed; the decode thread's
+  Stopwatch since_start;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_IMAGE_RUN_H_

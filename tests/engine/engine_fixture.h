@@ -1,0 +1,76 @@
+#ifndef HOTLORA_TESTS_ENGINE_ENGINE_FIXTURE_H_
+#define HOTLORA_TESTS_ENGINE_ENGINE_FIXTURE_H_
+
+// An engine over a fake pipeline and a fake adapter store with the adapters "a" and "b".
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "src/engine/engine.h"
+#include "tests/fakes/fake_adapter_store.h"
+#include "tests/fakes/fake_pipeline.h"
+#include "tests/fakes/recording_listener.h"
+
+namespace hotlora {
+
+class EngineTest : public ::testing::Test {
+ public:
+  void Start(EngineOptions options) {
+    for (const char* name : {"a", "b"}) {
+      store_->Add(name);
+    }
+    engine_ = Engine::Create(std::move(options), std::make_unique<FakePipeline>(pipeline_),
+                             std::make_unique<FakeAdapterStore>(store_), &metrics_);
+    ASSERT_TRUE(engine_->WarmUp().ok());
+  }
+  void SetUp() override { Start({}); }
+
+  static ImageRequest Request(const std::string& id, std::vector<AdapterRef> adapters = {}, uint32_t images = 1) {
+    ImageRequest request;
+    request.request_id = id;
+    request.prompt = id;
+    request.steps = 3;
+    request.seed = 7;
+    request.num_images = images;
+    request.adapters = std::move(adapters);
+    return request;
+  }
+
+  absl::StatusOr<Admission> Submit(const ImageRequest& request, const std::shared_ptr<RecordingListener>& listener) {
+    return engine_->Submit(request, listener, [](const Admission&) {});
+  }
+
+  // Submits, waits for the end and expects success.
+  std::shared_ptr<RecordingListener> Run(const ImageRequest& request) {
+    auto listener = std::make_shared<RecordingListener>();
+    const auto admission = Submit(request, listener);
+    EXPECT_TRUE(admission.ok()) << admission.status();
+    if (admission.ok()) {
+      EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
+    }
+    return listener;
+  }
+
+  void ExpectNothingHeld() {
+    EXPECT_EQ(pipeline_->live_rows, 0);
+    EXPECT_EQ(pipeline_->live_conditionings, 0);
+    EXPECT_EQ(pipeline_->live_inits, 0);
+    EXPECT_EQ(store_->Leases(), 0);
+    EXPECT_EQ(engine_->queue_depth(), 0u);
+  }
+
+  bool HasMetric(const std::string& line) { return metrics_.Render().find("\n" + line + "\n") != std::string::npos; }
+
+  std::shared_ptr<FakePipeline::Levers> pipeline_ = std::make_shared<FakePipeline::Levers>();
+  std::shared_ptr<FakeAdapterStore::Levers> store_ = std::make_shared<FakeAdapterStore::Levers>();
+  Metrics metrics_;
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_TESTS_ENGINE_ENGINE_FIXTURE_H_
