@@ -9,24 +9,8 @@
 
 namespace hotlora {
 
-Dpmpp2MSampler::Dpmpp2MSampler(StepPlan plan, NoiseSource noise) : plan_(std::move(plan)), noise_(std::move(noise)) {
-  CheckPlan(plan_);
-}
-
-at::Tensor Dpmpp2MSampler::ScaleInput(const at::Tensor& latents) const {
-  CheckNotDone();
-  return latents;
-}
-
-Dpmpp2MSampler::NoiseLevel Dpmpp2MSampler::level() const {
-  const SignalLevel here(plan_.sigmas[index_]);
-  return {here.signal, here.noise};
-}
-
-at::Tensor Dpmpp2MSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
-  const NoiseLevel here = level();
-  return CleanFromSignal(plan_.prediction, latents, model_output, here.signal, here.noise);
-}
+Dpmpp2MSampler::Dpmpp2MSampler(StepPlan plan, NoiseSource noise)
+    : SignalSampler(std::move(plan)), noise_(std::move(noise)) {}
 
 at::Tensor Dpmpp2MSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
   CheckStep(latents, model_output);

@@ -3,8 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "src/sampling/noise_schedule.h"
-#include "src/sampling/sampler.h"
+#include "src/sampling/planned_sampler.h"
 
 namespace hotlora {
 
@@ -22,25 +21,14 @@ namespace hotlora {
 //
 // Source   Lu et al. 2022, arXiv 2211.01095, algorithm 2 and appendix B (SDE); diffusers DPMSolverMultistepScheduler
 //          with algorithm_type dpmsolver++ and sde-dpmsolver++
-class Dpmpp2MSampler final : public SamplerState {
+class Dpmpp2MSampler final : public SignalSampler<StepPlan> {
  public:
   // Deterministic without `noise`, the SDE solver with it.
   explicit Dpmpp2MSampler(StepPlan plan, NoiseSource noise = nullptr);
-
-  uint32_t steps_done() const override { return index_; }
-  uint32_t total_steps() const override { return static_cast<uint32_t>(plan_.timesteps.size()); }
-  float init_noise_sigma() const override { return 1.0f; }
-  float timestep() const override { return plan_.timesteps.at(index_); }
-  at::Tensor ScaleInput(const at::Tensor& latents) const override;
-  at::Tensor Clean(const at::Tensor& latents, const at::Tensor& model_output) const override;
   at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) override;
 
  private:
-  NoiseLevel level() const override;
-
-  const StepPlan plan_;
   const NoiseSource noise_;
-  uint32_t index_ = 0;
   // The prediction before, undefined at first, and the lambda it was made at.
   at::Tensor x0_before_;
   double lambda_before_ = 0.0;

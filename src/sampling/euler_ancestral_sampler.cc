@@ -11,21 +11,7 @@
 namespace hotlora {
 
 EulerAncestralSampler::EulerAncestralSampler(StepPlan plan, NoiseSource noise)
-    : plan_(std::move(plan)), noise_(std::move(noise)) {
-  CheckPlan(plan_);
-}
-
-at::Tensor EulerAncestralSampler::ScaleInput(const at::Tensor& latents) const {
-  CheckNotDone();
-  const float sigma = plan_.sigmas[index_];
-  return latents / std::sqrt(sigma * sigma + 1.0f);
-}
-
-EulerAncestralSampler::NoiseLevel EulerAncestralSampler::level() const { return {1.0, plan_.sigmas[index_]}; }
-
-at::Tensor EulerAncestralSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
-  return CleanFromSigma(plan_.prediction, latents, model_output, plan_.sigmas[index_]);
-}
+    : SigmaSampler(std::move(plan)), noise_(std::move(noise)) {}
 
 at::Tensor EulerAncestralSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
   CheckStep(latents, model_output);

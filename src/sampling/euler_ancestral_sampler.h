@@ -1,8 +1,7 @@
 #ifndef HOTLORA_SRC_SAMPLING_EULER_ANCESTRAL_SAMPLER_H_
 #define HOTLORA_SRC_SAMPLING_EULER_ANCESTRAL_SAMPLER_H_
 
-#include "src/sampling/noise_schedule.h"
-#include "src/sampling/sampler.h"
+#include "src/sampling/planned_sampler.h"
 
 namespace hotlora {
 
@@ -17,24 +16,13 @@ namespace hotlora {
 //
 // Source   Song et al. 2021, arXiv 2011.13456, appendix F (ancestral sampling of a variance-exploding process);
 //          diffusers EulerAncestralDiscreteScheduler.step
-class EulerAncestralSampler final : public SamplerState {
+class EulerAncestralSampler final : public SigmaSampler {
  public:
   EulerAncestralSampler(StepPlan plan, NoiseSource noise);
-
-  uint32_t steps_done() const override { return index_; }
-  uint32_t total_steps() const override { return static_cast<uint32_t>(plan_.timesteps.size()); }
-  float init_noise_sigma() const override { return plan_.init_noise_sigma; }
-  float timestep() const override { return plan_.timesteps.at(index_); }
-  at::Tensor ScaleInput(const at::Tensor& latents) const override;
-  at::Tensor Clean(const at::Tensor& latents, const at::Tensor& model_output) const override;
   at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) override;
 
  private:
-  NoiseLevel level() const override;
-
-  const StepPlan plan_;
   const NoiseSource noise_;
-  uint32_t index_ = 0;
 };
 
 }  // namespace hotlora

@@ -9,20 +9,6 @@
 
 namespace hotlora {
 
-EulerSampler::EulerSampler(StepPlan plan) : plan_(std::move(plan)) { CheckPlan(plan_); }
-
-at::Tensor EulerSampler::ScaleInput(const at::Tensor& latents) const {
-  CheckNotDone();
-  const float sigma = plan_.sigmas[index_];
-  return latents / std::sqrt(sigma * sigma + 1.0f);
-}
-
-EulerSampler::NoiseLevel EulerSampler::level() const { return {1.0, plan_.sigmas[index_]}; }
-
-at::Tensor EulerSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
-  return CleanFromSigma(plan_.prediction, latents, model_output, plan_.sigmas[index_]);
-}
-
 at::Tensor EulerSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
   CheckStep(latents, model_output);
   const float sigma = plan_.sigmas[index_];

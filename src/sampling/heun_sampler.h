@@ -3,8 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "src/sampling/noise_schedule.h"
-#include "src/sampling/sampler.h"
+#include "src/sampling/planned_sampler.h"
 
 namespace hotlora {
 
@@ -15,29 +14,18 @@ namespace hotlora {
 //   guess    x + slope * (next - sigma): the latents of the second evaluation, at the next timestep
 //   next     x + (slope + (guess - x0') / next) / 2 * (next - sigma)
 //
-// Inputs and x0 as EulerSampler's.
+// Inputs and x0 as EulerSampler's, x0 clipped where the plan says so.
 //
 // Source   Karras et al. 2022, arXiv 2206.00364, algorithm 1; diffusers HeunDiscreteScheduler.step
-class HeunSampler final : public SamplerState {
+class HeunSampler final : public SigmaSampler {
  public:
-  explicit HeunSampler(StepPlan plan);
-
-  uint32_t steps_done() const override { return index_; }
-  uint32_t total_steps() const override { return static_cast<uint32_t>(plan_.timesteps.size()); }
-  float init_noise_sigma() const override { return plan_.init_noise_sigma; }
-  float timestep() const override { return plan_.timesteps.at(place()); }
-  at::Tensor ScaleInput(const at::Tensor& latents) const override;
-  at::Tensor Clean(const at::Tensor& latents, const at::Tensor& model_output) const override;
+  using SigmaSampler::SigmaSampler;
   at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) override;
 
  private:
-  NoiseLevel level() const override;
+  // At a step's second evaluation one further.
+  uint32_t place() const override { return index_ + (slope_.defined() ? 1 : 0); }
 
-  // Where the next evaluation is: index_ or, at a step's second evaluation, one further.
-  uint32_t place() const { return index_ + (slope_.defined() ? 1 : 0); }
-
-  const StepPlan plan_;
-  uint32_t index_ = 0;
   // Between a step's two evaluations, else undefined: the latents before the step and the slope there.
   at::Tensor start_, slope_;
 };

@@ -8,20 +8,11 @@
 
 namespace hotlora {
 
-at::Tensor LcmSampler::ScaleInput(const at::Tensor& latents) const {
-  CheckNotDone();
-  return latents;
-}
-
-LcmSampler::NoiseLevel LcmSampler::level() const {
-  return {std::sqrt(plan_.alphas[index_]), std::sqrt(1.0f - plan_.alphas[index_])};
-}
-
 at::Tensor LcmSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
   constexpr double kTimestepScaling = 10.0, kDataVariance = 0.25;
   const NoiseLevel here = level();
   const at::Tensor x = latents.to(at::kFloat);
-  const at::Tensor x0 = CleanFromSignal(plan_.prediction, x, model_output, here.signal, here.noise);
+  const at::Tensor x0 = Clip(CleanFromSignal(plan_.prediction, x, model_output, here.signal, here.noise), plan_.clip);
   const double scaled = plan_.timesteps[index_] * kTimestepScaling;
   const double spread = scaled * scaled + kDataVariance;
   return x0 * (scaled / std::sqrt(spread)) + x * (kDataVariance / spread);

@@ -151,6 +151,12 @@ void CheckPlan(const StepPlan& plan) {
               " timesteps has ", plan.sigmas.size(), " sigmas");
 }
 
+void CheckPlan(const SignalPlan& plan) {
+  TORCH_CHECK(plan.alphas.size() == plan.timesteps.size() && plan.next_alphas.size() == plan.timesteps.size(),
+              "signal plan of ", plan.timesteps.size(), " timesteps has ", plan.alphas.size(), " and ",
+              plan.next_alphas.size(), " alphas");
+}
+
 StepPlan Tail(StepPlan plan, uint32_t first) {
   DropFront(plan.timesteps, first);
   DropFront(plan.sigmas, first);
@@ -203,6 +209,7 @@ StepPlan NoiseSchedule::Plan(uint32_t steps, ScheduleKind kind) const {
   plan.sigmas.assign(sigmas.begin(), sigmas.end());
   plan.run_steps = steps;
   plan.prediction = config_.prediction;
+  plan.clip = config_.clip;
   const float largest = *std::max_element(plan.sigmas.begin(), plan.sigmas.end());
   plan.init_noise_sigma = spacing == TimestepSpacing::kLeading ? std::sqrt(largest * largest + 1.0f) : largest;
   return plan;
@@ -240,6 +247,7 @@ SignalPlan NoiseSchedule::DdimPlan(uint32_t steps, ScheduleKind kind) const {
   const int stride = config_.num_train_timesteps / static_cast<int>(steps);
   SignalPlan plan;
   plan.prediction = config_.prediction;
+  plan.clip = config_.clip;
   for (const double spaced : SpacedTimesteps(TimestepSpacingOf(kind), config_, static_cast<int>(steps))) {
     const double timestep = std::min(std::nearbyint(spaced), config_.num_train_timesteps - 1.0);
     const double next = timestep - stride;
@@ -255,6 +263,7 @@ SignalPlan NoiseSchedule::LcmPlan(uint32_t steps) const {
   const int stride = std::max(1, config_.num_train_timesteps / static_cast<int>(kLcmTrainedSteps));
   SignalPlan plan;
   plan.prediction = config_.prediction;
+  plan.clip = config_.clip;
   for (uint32_t i = 0; i < steps; ++i) {
     const auto skipped = static_cast<int>(i * (static_cast<double>(kLcmTrainedSteps) / steps));
     const int timestep = (static_cast<int>(kLcmTrainedSteps) - skipped) * stride - 1;

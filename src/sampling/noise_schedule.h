@@ -4,6 +4,7 @@
 // Which timesteps and noise levels (sigmas) a run of N steps visits.
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "src/sampling/scheduler_config.h"
@@ -22,18 +23,22 @@ struct StepPlan {
   float init_noise_sigma = 1.0f;  // what unit noise is multiplied with at the start
   uint32_t run_steps = 0;         // of the whole run, also where this is its tail
   Prediction prediction = Prediction::kEpsilon;
+  std::optional<float> clip;  // Heun's: the largest magnitude of clean latents; larger ones become that
 };
-
-// Throws where the plan does not have one sigma more than timesteps.
-void CheckPlan(const StepPlan& plan);
 
 // One run in terms of abar, for samplers whose latents keep unit variance.
 struct SignalPlan {
   std::vector<float> timesteps;    // one a step, as the network is told; whole numbers
   std::vector<float> alphas;       // abar at each step
   std::vector<float> next_alphas;  // abar that the step goes to; not always that of the next timestep
+  static constexpr float init_noise_sigma = 1.0f;
   Prediction prediction = Prediction::kEpsilon;
+  std::optional<float> clip;  // the largest magnitude of clean latents; larger ones become that
 };
+
+// Throws where the plan does not have one sigma more than timesteps, or an abar for each.
+void CheckPlan(const StepPlan& plan);
+void CheckPlan(const SignalPlan& plan);
 
 // The run from its step `first` on, as images that begin with another image take it. REQUIRES: a step is left.
 StepPlan Tail(StepPlan plan, uint32_t first);

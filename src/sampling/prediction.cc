@@ -9,6 +9,9 @@ namespace hotlora {
 at::Tensor CleanFromSigma(Prediction prediction, const at::Tensor& latents, const at::Tensor& output, float sigma) {
   const at::Tensor x = latents.to(at::kFloat);
   const at::Tensor predicted = output.to(at::kFloat);
+  if (prediction == Prediction::kSample) {
+    return predicted;
+  }
   if (prediction == Prediction::kV) {
     const float variance = sigma * sigma + 1.0f;
     return predicted * (-sigma / std::sqrt(variance)) + x / variance;
@@ -25,10 +28,17 @@ at::Tensor CleanFromSignal(Prediction prediction, const at::Tensor& latents, con
                            double noise) {
   const at::Tensor x = latents.to(at::kFloat);
   const at::Tensor predicted = output.to(at::kFloat);
+  if (prediction == Prediction::kSample) {
+    return predicted;
+  }
   if (prediction == Prediction::kV) {
     return x * signal - predicted * noise;
   }
   return (x - predicted * noise) / signal;
+}
+
+at::Tensor Clip(const at::Tensor& clean, std::optional<float> limit) {
+  return limit.has_value() ? clean.clamp(-*limit, *limit) : clean;
 }
 
 }  // namespace hotlora

@@ -24,8 +24,8 @@ const nlohmann::json* Find(const nlohmann::json& json, const char* key) {
   return found == json.end() || found->is_null() ? nullptr : &*found;
 }
 
-template <typename Enum, size_t kCount>
-absl::Status Choose(const nlohmann::json& json, const char* key, const std::pair<const char*, Enum> (&choices)[kCount],
+template <typename Name, typename Enum, size_t kCount>
+absl::Status Choose(const nlohmann::json& json, const char* key, const std::pair<Name, Enum> (&choices)[kCount],
                     Enum& out) {
   const nlohmann::json* const value = Find(json, key);
   if (value == nullptr) {
@@ -120,6 +120,17 @@ absl::Status ReadSigmaSpacing(const nlohmann::json& json, SchedulerConfig& confi
   return absl::OkStatus();
 }
 
+absl::Status ReadClip(const nlohmann::json& json, SchedulerConfig& config) {
+  bool clip = false;
+  double range = 1.0;
+  ABSL_RETURN_IF_ERROR(ReadBool(json, "clip_sample", clip));
+  ABSL_RETURN_IF_ERROR(ReadPositive(json, "clip_sample_range", HUGE_VAL, range));
+  if (clip) {
+    config.clip = static_cast<float>(range);
+  }
+  return absl::OkStatus();
+}
+
 // Schedules that are not ours to run: refused by name, since ignoring them would give other images.
 absl::Status RefuseUnsupported(const nlohmann::json& json) {
   const nlohmann::json* const name = Find(json, "_class_name");
@@ -129,7 +140,7 @@ absl::Status RefuseUnsupported(const nlohmann::json& json) {
       return Refuse("_class_name", *name, "schedulers of discrete variance-preserving schedules");
     }
   }
-  for (const char* key : {"use_beta_sigmas", "use_flow_sigmas", "use_lu_lambdas"}) {
+  for (const char* key : {"use_beta_sigmas", "use_flow_sigmas", "use_lu_lambdas", "thresholding"}) {
     bool used = false;
     ABSL_RETURN_IF_ERROR(ReadBool(json, key, used));
     if (used) {
@@ -138,7 +149,12 @@ absl::Status RefuseUnsupported(const nlohmann::json& json) {
   }
   constexpr std::pair<const char*, bool> kTypes[] = {{"discrete", true}};
   constexpr std::pair<const char*, bool> kInterpolations[] = {{"linear", true}};
+  // What latent consistency models are distilled on; LcmPlan and LcmSampler have it built in.
+  constexpr std::pair<int, bool> kLcmSteps[] = {{50, true}};
+  constexpr std::pair<int, bool> kLcmScalings[] = {{10, true}};
   bool unused;
+  ABSL_RETURN_IF_ERROR(Choose(json, "original_inference_steps", kLcmSteps, unused));
+  ABSL_RETURN_IF_ERROR(Choose(json, "timestep_scaling", kLcmScalings, unused));
   ABSL_RETURN_IF_ERROR(Choose(json, "timestep_type", kTypes, unused));
   return Choose(json, "interpolation_type", kInterpolations, unused);
 }
@@ -152,8 +168,8 @@ absl::StatusOr<SchedulerConfig> ParseSchedulerConfig(const nlohmann::json& json)
   constexpr std::pair<const char*, BetaSchedule> kBetas[] = {{"linear", BetaSchedule::kLinear},
                                                              {"scaled_linear", BetaSchedule::kScaledLinear},
                                                              {"squaredcos_cap_v2", BetaSchedule::kSquaredCosine}};
-  constexpr std::pair<const char*, Prediction> kPredictions[] = {{"epsilon", Prediction::kEpsilon},
-                                                                 {"v_prediction", Prediction::kV}};
+  constexpr std::pair<const char*, Prediction> kPredictions[] = {
+      {"epsilon", Prediction::kEpsilon}, {"v_prediction", Prediction::kV}, {"sample", Prediction::kSample}};
   constexpr std::pair<const char*, TimestepSpacing> kSpacings[] = {{"linspace", TimestepSpacing::kLinspace},
                                                                    {"leading", TimestepSpacing::kLeading},
                                                                    {"trailing", TimestepSpacing::kTrailing}};
@@ -172,6 +188,7 @@ absl::StatusOr<SchedulerConfig> ParseSchedulerConfig(const nlohmann::json& json)
   ABSL_RETURN_IF_ERROR(Choose(json, "final_sigmas_type", kFinalSigmas, config.final_sigma_min));
   ABSL_RETURN_IF_ERROR(ReadBool(json, "rescale_betas_zero_snr", config.rescale_betas_zero_snr));
   ABSL_RETURN_IF_ERROR(ReadBool(json, "set_alpha_to_one", config.set_alpha_to_one));
+  ABSL_RETURN_IF_ERROR(ReadClip(json, config));
   ABSL_RETURN_IF_ERROR(ReadSigmaSpacing(json, config));
   ABSL_RETURN_IF_ERROR(ReadPositive(json, "sigma_min", HUGE_VAL, config.sigma_min));
   ABSL_RETURN_IF_ERROR(ReadPositive(json, "sigma_max", HUGE_VAL, config.sigma_max));

@@ -24,8 +24,8 @@ enum class TimestepSpacing { kLinspace, kLeading, kTrailing };
 // by a formula.
 enum class SigmaSpacing { kTimesteps, kKarras, kExponential };
 
-// What the network predicts: the noise, or v (Salimans and Ho 2022, arXiv 2202.00512).
-enum class Prediction { kEpsilon, kV };
+// What the network predicts: the noise, v (Salimans and Ho 2022, arXiv 2202.00512), or the clean latents themselves.
+enum class Prediction { kEpsilon, kV, kSample };
 
 // Defaults are those of diffusers' EulerDiscreteScheduler, for keys that the file lacks.
 struct SchedulerConfig {
@@ -40,6 +40,9 @@ struct SchedulerConfig {
   int steps_offset = 0;
   bool rescale_betas_zero_snr = false;
   bool set_alpha_to_one = true;  // DDIM ends at abar 1, not at the training's first one (DDIMScheduler's default)
+  // DDIM, LCM, Heun: the largest magnitude of clean latents. Only where the file has clip_sample: true, though that is
+  // those schedulers' own default in diffusers: latents are not limited to [-1, 1].
+  std::optional<float> clip;
   bool final_sigma_min = false;  // the last sigma is the training's smallest one, not 0
   std::optional<double> sigma_min,
       sigma_max;  // ends of the Karras and exponential spacings, if not the run's own

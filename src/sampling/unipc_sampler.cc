@@ -9,13 +9,6 @@
 
 namespace hotlora {
 
-UniPcSampler::UniPcSampler(StepPlan plan) : plan_(std::move(plan)) { CheckPlan(plan_); }
-
-at::Tensor UniPcSampler::ScaleInput(const at::Tensor& latents) const {
-  CheckNotDone();
-  return latents;
-}
-
 at::Tensor UniPcSampler::Correct(const at::Tensor& x0_here) const {
   const SignalLevel from(plan_.sigmas[start_index_]), to(plan_.sigmas[index_]);
   const double h = to.lambda - from.lambda;
@@ -30,16 +23,6 @@ at::Tensor UniPcSampler::Correct(const at::Tensor& x0_here) const {
     change = (before_last_.x0 - last_.x0) * (a / r) + (x0_here - last_.x0) * c;
   }
   return start_ * (to.noise / from.noise) - (last_.x0 + change) * (to.signal * e);
-}
-
-UniPcSampler::NoiseLevel UniPcSampler::level() const {
-  const SignalLevel here(plan_.sigmas[index_]);
-  return {here.signal, here.noise};
-}
-
-at::Tensor UniPcSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
-  const NoiseLevel here = level();
-  return CleanFromSignal(plan_.prediction, latents, model_output, here.signal, here.noise);
 }
 
 at::Tensor UniPcSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {

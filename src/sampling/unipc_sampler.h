@@ -3,8 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "src/sampling/noise_schedule.h"
-#include "src/sampling/sampler.h"
+#include "src/sampling/planned_sampler.h"
 
 namespace hotlora {
 
@@ -21,21 +20,12 @@ namespace hotlora {
 //
 // Source   Zhao et al. 2023, arXiv 2302.04867, algorithms 1 and 2; diffusers UniPCMultistepScheduler (solver_order 2,
 //          bh2, predict_x0, lower_order_final)
-class UniPcSampler final : public SamplerState {
+class UniPcSampler final : public SignalSampler<StepPlan> {
  public:
-  explicit UniPcSampler(StepPlan plan);
-
-  uint32_t steps_done() const override { return index_; }
-  uint32_t total_steps() const override { return static_cast<uint32_t>(plan_.timesteps.size()); }
-  float init_noise_sigma() const override { return 1.0f; }
-  float timestep() const override { return plan_.timesteps.at(index_); }
-  at::Tensor ScaleInput(const at::Tensor& latents) const override;
-  at::Tensor Clean(const at::Tensor& latents, const at::Tensor& model_output) const override;
+  using SignalSampler::SignalSampler;
   at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) override;
 
  private:
-  NoiseLevel level() const override;
-
   struct PastPrediction {
     at::Tensor x0;
     double lambda = 0.0;
@@ -44,8 +34,6 @@ class UniPcSampler final : public SamplerState {
   // The latents at the current step, corrected by the prediction that was made there.
   at::Tensor Correct(const at::Tensor& x0_here) const;
 
-  const StepPlan plan_;
-  uint32_t index_ = 0;
   PastPrediction last_, before_last_;  // undefined tensors where there is none
   // The step that the next evaluation corrects: its latents, its order and where it began. Undefined at first.
   at::Tensor start_;

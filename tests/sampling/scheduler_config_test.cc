@@ -30,6 +30,7 @@ TEST(SchedulerConfigTest, ReadsWhatSdxlShips) {
   EXPECT_EQ(config->steps_offset, 1);
   EXPECT_FALSE(config->rescale_betas_zero_snr);
   EXPECT_FALSE(config->set_alpha_to_one);
+  EXPECT_FALSE(config->clip.has_value());
   EXPECT_TRUE(config->trained_betas.empty());
 }
 
@@ -37,6 +38,8 @@ TEST(SchedulerConfigTest, ReadsTheRest) {
   const auto config = ParseSchedulerConfig(json::parse(R"({
     "num_train_timesteps": 3, "trained_betas": [0.1, 0.2, 0.3], "prediction_type": "v_prediction",
     "timestep_spacing": "trailing", "use_exponential_sigmas": true, "rescale_betas_zero_snr": true,
+    "clip_sample": true, "clip_sample_range": 2, "set_alpha_to_one": true, "thresholding": false,
+    "original_inference_steps": 50, "timestep_scaling": 10.0,
     "final_sigmas_type": "sigma_min", "sigma_min": 0.03, "sigma_max": 14, "beta_schedule": "squaredcos_cap_v2"})"));
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_THAT(config->trained_betas, testing::ElementsAre(0.1f, 0.2f, 0.3f));
@@ -46,13 +49,15 @@ TEST(SchedulerConfigTest, ReadsTheRest) {
   EXPECT_EQ(config->beta_schedule, BetaSchedule::kSquaredCosine);
   EXPECT_TRUE(config->rescale_betas_zero_snr);
   EXPECT_TRUE(config->final_sigma_min);
+  EXPECT_EQ(config->clip, 2.0f);
+  EXPECT_TRUE(config->set_alpha_to_one);
   EXPECT_EQ(config->sigma_min, 0.03);
   EXPECT_EQ(config->sigma_max, 14.0);
 }
 
 TEST(SchedulerConfigTest, NamesTheKeyAndValueThatItRefuses) {
   const std::pair<const char*, const char*> cases[] = {
-      {"prediction_type", "\"sample\""},
+      {"prediction_type", "\"flow_prediction\""},
       {"prediction_type", "1"},
       {"beta_schedule", "\"sigmoid\""},
       {"timestep_spacing", "\"middle\""},
@@ -71,6 +76,13 @@ TEST(SchedulerConfigTest, NamesTheKeyAndValueThatItRefuses) {
       {"use_karras_sigmas", "\"yes\""},
       {"use_beta_sigmas", "true"},
       {"use_flow_sigmas", "true"},
+      {"use_lu_lambdas", "true"},
+      {"thresholding", "true"},
+      {"clip_sample", "1"},
+      {"clip_sample_range", "0"},
+      {"set_alpha_to_one", "\"no\""},
+      {"original_inference_steps", "100"},
+      {"timestep_scaling", "1"},
       {"_class_name", "\"EDMEulerScheduler\""},
       {"_class_name", "\"FlowMatchEulerDiscreteScheduler\""},
   };
@@ -82,6 +94,7 @@ TEST(SchedulerConfigTest, NamesTheKeyAndValueThatItRefuses) {
   EXPECT_FALSE(ParseSchedulerConfig(json::parse(R"({"use_karras_sigmas":true,"use_exponential_sigmas":true})")).ok());
   EXPECT_FALSE(ParseSchedulerConfig(json::array()).ok());
   EXPECT_TRUE(ParseSchedulerConfig(json::object()).ok());
+  EXPECT_EQ(ParseSchedulerConfig(json::parse(R"({"prediction_type": "sample"})"))->prediction, Prediction::kSample);
 }
 
 }  // namespace

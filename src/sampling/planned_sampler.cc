@@ -1,0 +1,57 @@
+#include "src/sampling/planned_sampler.h"
+
+#include <cmath>
+
+#include <ATen/ATen.h>
+
+#include "src/sampling/prediction.h"
+
+namespace hotlora {
+namespace {
+
+// Of signal and noise at a place of the plan.
+std::pair<double, double> LevelAt(const StepPlan& plan, uint32_t place) {
+  const SignalLevel here(plan.sigmas[place]);
+  return {here.signal, here.noise};
+}
+
+std::pair<double, double> LevelAt(const SignalPlan& plan, uint32_t place) {
+  return {std::sqrt(plan.alphas[place]), std::sqrt(1.0f - plan.alphas[place])};
+}
+
+}  // namespace
+
+at::Tensor SigmaSampler::ScaleInput(const at::Tensor& latents) const {
+  CheckNotDone();
+  const float sigma = plan_.sigmas[place()];
+  return latents / std::sqrt(sigma * sigma + 1.0f);
+}
+
+at::Tensor SigmaSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
+  return CleanFromSigma(plan_.prediction, latents, model_output, plan_.sigmas[place()]);
+}
+
+SamplerState::NoiseLevel SigmaSampler::level() const { return {1.0, plan_.sigmas[place()]}; }
+
+template <typename Plan>
+at::Tensor SignalSampler<Plan>::ScaleInput(const at::Tensor& latents) const {
+  this->CheckNotDone();
+  return latents;
+}
+
+template <typename Plan>
+at::Tensor SignalSampler<Plan>::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
+  const auto [signal, noise] = LevelAt(this->plan_, this->place());
+  return CleanFromSignal(this->plan_.prediction, latents, model_output, signal, noise);
+}
+
+template <typename Plan>
+SamplerState::NoiseLevel SignalSampler<Plan>::level() const {
+  const auto [signal, noise] = LevelAt(this->plan_, this->place());
+  return {signal, noise};
+}
+
+template class SignalSampler<StepPlan>;
+template class SignalSampler<SignalPlan>;
+
+}  // namespace hotlora
