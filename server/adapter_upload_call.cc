@@ -79,12 +79,12 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   }
 
   absl::Status Take() {
-    if (message_.has_header() != (upload_ == nullptr)) {
-      return InvalidRequest({{"part", upload_ == nullptr ? "is no header; the first message has it"
-                                                         : "is a second header; only the first message has one"}});
+    if (upload_ != nullptr) {
+      return message_.has_chunk() ? upload_->Append(message_.chunk())
+                                  : InvalidRequest({{"part", "is no chunk; only the first message has a header"}});
     }
-    if (message_.has_chunk()) {
-      return upload_->Append(message_.chunk());
+    if (!message_.has_header()) {
+      return InvalidRequest({{"part", "is no header; the first message has it"}});
     }
     const v1::UploadHeader& header = message_.header();
     ABSL_ASSIGN_OR_RETURN(upload_,
