@@ -67,12 +67,12 @@ struct Given {
   std::string token_file;
   std::string prompt;
   std::optional<std::string> negative, prompt_2, negative_2;
-  std::vector<std::string> adapters;
+  std::vector<std::string> adapters, embeddings;
   std::optional<uint32_t> width, height, steps, images, clip_skip, quality;
   std::optional<double> strength, guidance, guidance_rescale, guidance_start, guidance_end;
   std::optional<uint64_t> seed;
   std::optional<int32_t> priority;
-  bool weighted = false, long_prompts = false;
+  bool weighted = false, long_prompts = false, lora_tags = false;
   std::string init, mask;
   std::optional<uint32_t> preview_every;
   std::string sampler, schedule, format, request_id;
@@ -99,6 +99,9 @@ void AddGenerate(CLI::App& app, Given& given, Arguments& arguments) {
   app.add_flag("--weighted", given.weighted, "read (emphasis:1.2) and [its opposite] in the prompts");
   app.add_flag("--long-prompts", given.long_prompts, "take prompts over 75 tokens in chunks; BREAK begins one");
   app.add_option("--adapter", given.adapters, "NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]] (repeatable)")
+      ->allow_extra_args(false);
+  app.add_flag("--lora-tags", given.lora_tags, "read <lora:NAME:WEIGHT> in the prompts");
+  app.add_option("--embedding", given.embeddings, "NAME[=TOKEN] of a textual-inversion embedding (repeatable)")
       ->allow_extra_args(false);
   app.add_option("--out", arguments.out, "file to write, - for standard output; several images: FILE-0.png, ...")
       ->required();
@@ -204,6 +207,13 @@ absl::Status FinishGenerate(const Given& given, Arguments* arguments) {
   if (given.negative_2) request.set_negative_prompt_2(*given.negative_2);
   if (given.weighted) request.set_prompt_syntax(v1::PROMPT_SYNTAX_WEIGHTED);
   if (given.long_prompts) request.set_long_prompts(true);
+  if (given.lora_tags) request.set_lora_tags(true);
+  for (const std::string& embedding : given.embeddings) {
+    const size_t equals = embedding.find('=');
+    v1::EmbeddingRef* const ref = request.add_embeddings();
+    ref->set_name(embedding.substr(0, equals));
+    if (equals != std::string::npos) ref->set_token(embedding.substr(equals + 1));
+  }
   if (given.width) request.set_width(*given.width);
   if (given.height) request.set_height(*given.height);
   if (given.steps) request.set_steps(*given.steps);

@@ -23,7 +23,7 @@ set(may_include_src/pipeline sdxl sampling nn weights request image tensor metri
 set(may_include_src/admission request metrics base)
 set(may_include_src/scheduler
     admission pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h nn/adapter_set.h
-    adapters/adapter_store.h adapters/adapter_info.h image request metrics base)
+    adapters/adapter_store.h adapters/adapter_info.h adapters/embedding_store.h image request metrics base)
 set(may_include_src/engine
     scheduler admission pipeline adapters sdxl sampling nn weights tensor request metrics base)
 set(may_include_server engine adapters/adapter_info.h request metrics base)
@@ -55,7 +55,7 @@ set(torch_rule "<torch/...> nowhere: ATen and c10 are enough, and parse in half 
 set(torch_free "^(src/(base|metrics|image|request|admission|scheduler|engine)|server|client)/")
 set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
-    src/adapters/adapter_info.h src/nn/adapter_set.h
+    src/adapters/adapter_info.h src/adapters/embedding_store.h src/nn/adapter_set.h
     src/adapters/adapter_inspection.h src/adapters/adapter_memory.h src/adapters/adapter_metadata.h
     src/sdxl/module_list.h src/sdxl/sdxl_config.h
     src/weights/checkpoint_configs.h src/weights/safetensors_file.h src/weights/sgm_names.h src/weights/module_table.h

@@ -218,6 +218,9 @@ const std::vector<FlagSpec>& Specs() {
       Text("vae", &Flags::vae, "folder or .safetensors file of another VAE in place of the checkpoint's"),
       Text("adapters", &Flags::adapters, "folder of adapters, found by name on demand"),
       Switch("adapters-follow-links", &Flags::adapters_follow_links, "allow links that leave the folder of adapters"),
+      Text("embeddings", &Flags::embeddings, "folder of textual-inversion embeddings, found by name on demand"),
+      Switch("embeddings-follow-links", &Flags::embeddings_follow_links,
+             "allow links that leave the folder of embeddings"),
       OneOf("apply", &Flags::apply, {"auto", "merged", "side"},
             "how adapters take effect: auto, merged into the weights, or beside them (side)"),
       HostPort("listen", &Flags::listen, "HOST:PORT for gRPC, 127.0.0.1:50051; port 0 picks a free one"),
@@ -469,6 +472,9 @@ absl::Status CheckPaths(const Flags& flags) {
   }
   if (!flags.adapters.empty() && !std::filesystem::is_directory(flags.adapters, error)) {
     return Bad("--adapters ", flags.adapters, ": no such folder");
+  }
+  if (!flags.embeddings.empty() && !std::filesystem::is_directory(flags.embeddings, error)) {
+    return Bad("--embeddings ", flags.embeddings, ": no such folder");
   }
   ABSL_RETURN_IF_ERROR(CheckReadable("tls-cert", flags.tls.cert));
   ABSL_RETURN_IF_ERROR(CheckReadable("tls-key", flags.tls.key));

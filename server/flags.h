@@ -41,6 +41,8 @@ struct Flags {
   std::string vae;           // folder or file; empty: the checkpoint's own
   std::string adapters;      // folder; empty: there are no adapters
   bool adapters_follow_links = false;
+  std::string embeddings;  // folder; empty: there are no textual-inversion embeddings
+  bool embeddings_follow_links = false;
   std::string apply = "auto";
   std::string listen = "127.0.0.1:50051";
   std::string metrics_listen = "127.0.0.1:9464";

@@ -73,6 +73,8 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.dtype = flags.dtype;
   config.adapters.directory = flags.adapters;
   config.adapters.follow_links = flags.adapters_follow_links;
+  config.embeddings.directory = flags.embeddings;
+  config.embeddings.follow_links = flags.embeddings_follow_links;
   config.adapters.allow_unmatched_keys = flags.allow_unmatched_keys;
   for (const BaseAdapterFlag& adapter : flags.base_adapters) {
     config.base_adapters.push_back({adapter.name, adapter.weight});

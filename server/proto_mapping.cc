@@ -100,6 +100,26 @@ AdapterRef FromProto(const v1::AdapterRef& message) {
   return adapter;
 }
 
+EmbeddingRef FromProto(const v1::EmbeddingRef& message) {
+  EmbeddingRef embedding;
+  embedding.name = message.name();
+  if (message.has_token()) embedding.token = message.token();
+  return embedding;
+}
+
+// Copies a repeated field, or refuses it: a hostile list of millions is not worth copying.
+template <typename Message, typename Ref>
+void CopyRefs(const char* field, const google::protobuf::RepeatedPtrField<Message>& messages, size_t most,
+              std::vector<Ref>* refs, std::vector<FieldViolation>* violations) {
+  if (messages.size() > static_cast<int>(most)) {
+    violations->push_back({field, absl::StrCat("has ", messages.size(), " entries; allowed are at most ", most)});
+    return;
+  }
+  for (const Message& message : messages) {
+    refs->push_back(FromProto(message));
+  }
+}
+
 v1::AppliedAdapter ToProto(const AppliedAdapter& adapter) {
   v1::AppliedAdapter message;
   message.set_name(adapter.name);
@@ -150,15 +170,8 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   if (message.has_seed()) request.seed = message.seed();
   if (message.has_num_images()) request.num_images = message.num_images();
   if (message.has_clip_skip()) request.clip_skip = message.clip_skip();
-  if (message.adapters_size() > static_cast<int>(kMaxAdapters)) {
-    // Refused here: a hostile list of millions is not worth copying.
-    mapped.violations.push_back(
-        {"adapters", absl::StrCat("has ", message.adapters_size(), " entries; allowed are at most ", kMaxAdapters)});
-  } else {
-    for (const v1::AdapterRef& adapter : message.adapters()) {
-      request.adapters.push_back(FromProto(adapter));
-    }
-  }
+  CopyRefs("adapters", message.adapters(), kMaxAdapters, &request.adapters, &mapped.violations);
+  CopyRefs("embeddings", message.embeddings(), kMaxEmbeddings, &request.embeddings, &mapped.violations);
   if (message.has_size_conditioning()) request.size_conditioning = FromProto(message.size_conditioning());
   if (message.has_negative_size_conditioning()) {
     request.negative_size_conditioning = FromProto(message.negative_size_conditioning());
@@ -172,6 +185,7 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   if (message.has_priority()) request.priority = message.priority();
   request.prompt_syntax = EnumFromProto(kPromptSyntaxes, message.prompt_syntax(), "prompt_syntax", &mapped.violations);
   if (message.has_long_prompts()) request.long_prompts = message.long_prompts();
+  if (message.has_lora_tags()) request.lora_tags = message.lora_tags();
   return mapped;
 }
 
@@ -236,6 +250,13 @@ v1::Summary ToProto(const ImageSummary& summary) {
   message.set_total_seconds(summary.total_seconds);
   for (const AppliedAdapter& adapter : summary.adapters) {
     *message.add_adapters() = ToProto(adapter);
+  }
+  for (const AppliedEmbedding& embedding : summary.embeddings) {
+    v1::AppliedEmbedding* applied = message.add_embeddings();
+    applied->set_name(embedding.name);
+    applied->set_content_sha256(embedding.content_sha256);
+    applied->set_token(embedding.token);
+    applied->set_vectors(embedding.vectors);
   }
   message.set_model_sha256(summary.model_sha256);
   message.set_dtype(summary.dtype);

@@ -76,6 +76,29 @@ bool AllFinite(const StoredTensor& tensor, const std::byte* data) {
   return true;
 }
 
+std::vector<float> ReadFloats(const StoredTensor& tensor, const std::byte* data) {
+  const size_t size = SizeOf(tensor.dtype);
+  std::vector<float> values(tensor.bytes() / size);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const std::byte* const place = data + i * size;
+    switch (tensor.dtype) {
+      case StoredDtype::kF16:
+        values[i] = static_cast<float>(FromHalf(Load<uint16_t>(place)));
+        break;
+      case StoredDtype::kBF16:
+        values[i] = static_cast<float>(FromBfloat(Load<uint16_t>(place)));
+        break;
+      case StoredDtype::kF32:
+        values[i] = Load<float>(place);
+        break;
+      default:
+        values[i] = static_cast<float>(Load<double>(place));
+        break;
+    }
+  }
+  return values;
+}
+
 std::optional<double> ReadScalar(const StoredTensor& tensor, const std::byte* data) {
   if (tensor.bytes() != SizeOf(tensor.dtype)) {
     return std::nullopt;

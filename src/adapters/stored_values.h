@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "src/weights/safetensors_file.h"
 
@@ -24,6 +25,9 @@ bool AllFinite(const StoredTensor& tensor, const std::byte* data);
 // The value of a tensor with one element, whatever its dimensions; nothing for more elements,
 // booleans and 8-bit floats.
 std::optional<double> ReadScalar(const StoredTensor& tensor, const std::byte* data);
+
+// Every value as float32. REQUIRES: IsWeightDtype and AllFinite; `data` has tensor.bytes() bytes.
+std::vector<float> ReadFloats(const StoredTensor& tensor, const std::byte* data);
 
 }  // namespace hotlora
 

@@ -37,12 +37,13 @@ absl::Status CheckName(absl::string_view name) {
 class ThreadedEngine final : public Engine {
  public:
   ThreadedEngine(EngineOptions options, std::unique_ptr<Pipeline> pipeline, std::unique_ptr<AdapterStore> adapters,
-                 Metrics* metrics)
+                 std::unique_ptr<EmbeddingStore> embeddings, Metrics* metrics)
       : options_(std::move(options)),
         limits_{pipeline->info().native_size, pipeline->info().max_clip_skip},
         metrics_(metrics),
         pipeline_(std::move(pipeline)),
         adapters_(std::move(adapters)),
+        embeddings_(std::move(embeddings)),
         queue_(options_.max_queue),
         scheduler_({options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
                     [this](bool intact) { NoticeBase(intact); }},
@@ -87,7 +88,7 @@ class ThreadedEngine final : public Engine {
     ABSL_ASSIGN_OR_RETURN(admission.queue_position, queue_.Admit(task));
     on_admitted(admission);
     queue_.Enqueue(task);
-    if (task->job().adapters.empty() && !task->job().has_init()) {
+    if (task->job().adapters.empty() && task->job().embeddings.empty() && !task->job().has_init()) {
       queue_.MarkReady(task);
     } else {
       lookup_thread_->Post([this, task] { LookUpFor(task); });
@@ -186,27 +187,29 @@ class ThreadedEngine final : public Engine {
   void LookUpFor(const std::shared_ptr<ImageTask>& task) {
     const std::vector<AdapterUse>& uses = task->job().adapters;
     const auto needs_read = [this](const AdapterUse& use) { return adapters_->NeedsRead(use.name); };
-    if (task->job().has_init() || std::any_of(uses.begin(), uses.end(), needs_read)) {
+    if (task->job().has_init() || !task->job().embeddings.empty() ||
+        std::any_of(uses.begin(), uses.end(), needs_read)) {
       adapter_thread_->Post([this, task] { LoadFor(task); });
     } else {
       LoadFor(task);
     }
   }
 
-  // Lookup or adapter thread: decodes the request's init image and lends it its adapters. Until it is marked ready the
-  // step thread cannot take it, so where there is nothing to run for, it ends here.
+  // Lookup or adapter thread: decodes the request's init image, reads its embeddings and lends it its adapters. Until
+  // it is marked ready the step thread cannot take it, so where there is nothing to run for, it ends here.
   void LoadFor(const std::shared_ptr<ImageTask>& task) {
     if (!task->BeginLoading()) {
       return;
     }
     absl::StatusOr<std::unique_ptr<const InitPicture>> picture = DecodeInit(task->job());
     const absl::Time start = absl::Now();
-    using Leased = absl::StatusOr<std::vector<LeasedAdapter>>;
-    Leased leased = picture.ok() ? Lease(*task) : Leased(picture.status());
+    absl::StatusOr<LoadedFiles> loaded = picture.ok() ? Load(*task) : absl::StatusOr<LoadedFiles>(picture.status());
+    if (loaded.ok()) {
+      loaded->picture = *std::move(picture);
+    }
     const absl::Status wanted = task->Wanted();
-    const absl::Status status = wanted.ok() ? leased.status() : wanted;
-    task->EndLoading(leased.ok() ? *std::move(leased) : std::vector<LeasedAdapter>(),
-                     picture.ok() ? *std::move(picture) : nullptr, absl::ToDoubleSeconds(absl::Now() - start));
+    const absl::Status status = wanted.ok() ? loaded.status() : wanted;
+    task->EndLoading(loaded.ok() ? *std::move(loaded) : LoadedFiles(), absl::ToDoubleSeconds(absl::Now() - start));
     if (!status.ok()) {
       if (picture.ok() && !task->job().adapters.empty()) {
         metrics_->CountSwap(false);
@@ -228,14 +231,20 @@ class ThreadedEngine final : public Engine {
     return std::make_unique<const InitPicture>(std::move(picture));
   }
 
-  absl::StatusOr<std::vector<LeasedAdapter>> Lease(const ImageTask& task) {
-    std::vector<LeasedAdapter> leased;
+  absl::StatusOr<LoadedFiles> Load(const ImageTask& task) {
+    LoadedFiles loaded;
+    // The embeddings first: they are small, and one that fails spares an adapter's reading.
+    for (const EmbeddingUse& use : task.job().embeddings) {
+      ABSL_RETURN_IF_ERROR(task.Wanted());
+      ABSL_ASSIGN_OR_RETURN(Embedding embedding, embeddings_->Read(use.name));
+      loaded.embeddings.push_back(std::move(embedding));
+    }
     for (const AdapterUse& use : task.job().adapters) {
       ABSL_RETURN_IF_ERROR(task.Wanted());
       ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterLease> lease, adapters_->Acquire(use.name));
-      leased.push_back({use, std::move(lease)});
+      loaded.adapters.push_back({use, std::move(lease)});
     }
-    return leased;
+    return loaded;
   }
 
   // Ends a task that nobody wants any more where it still waits. One that runs ends itself at its next step, one whose
@@ -286,6 +295,7 @@ class ThreadedEngine final : public Engine {
   Metrics* const metrics_;
   const std::unique_ptr<Pipeline> pipeline_;
   const std::unique_ptr<AdapterStore> adapters_;
+  const std::unique_ptr<EmbeddingStore> embeddings_;
   const absl::Time started_ = absl::Now();
   std::atomic<bool> accepting_ = false;
   std::atomic<bool> base_intact_ = true;
@@ -303,8 +313,10 @@ class ThreadedEngine final : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> Engine::Create(EngineOptions options, std::unique_ptr<Pipeline> pipeline,
-                                       std::unique_ptr<AdapterStore> adapters, Metrics* metrics) {
-  return std::make_unique<ThreadedEngine>(std::move(options), std::move(pipeline), std::move(adapters), metrics);
+                                       std::unique_ptr<AdapterStore> adapters,
+                                       std::unique_ptr<EmbeddingStore> embeddings, Metrics* metrics) {
+  return std::make_unique<ThreadedEngine>(std::move(options), std::move(pipeline), std::move(adapters),
+                                          std::move(embeddings), metrics);
 }
 
 }  // namespace hotlora

@@ -24,6 +24,7 @@
 
 #include "src/adapters/adapter_info.h"
 #include "src/adapters/adapter_store.h"
+#include "src/adapters/embedding_store.h"
 #include "src/engine/statistics.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
@@ -60,7 +61,8 @@ class Engine {
   virtual ~Engine() = default;  // cancels what runs and joins the threads
 
   static std::unique_ptr<Engine> Create(EngineOptions options, std::unique_ptr<Pipeline> pipeline,
-                                        std::unique_ptr<AdapterStore> adapters, Metrics* metrics);
+                                        std::unique_ptr<AdapterStore> adapters,
+                                        std::unique_ptr<EmbeddingStore> embeddings, Metrics* metrics);
 
   // Runs a short generation of each kind to warm up and to measure the step baselines, then accepts requests. Blocks.
   virtual absl::Status WarmUp() = 0;

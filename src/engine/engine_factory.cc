@@ -80,6 +80,7 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<SdxlModel> model, SdxlModel::Load(source, place));
   ModuleTable modules = model->modules();
   const std::string name = ModelName(config.model);
+  config.embeddings.widths = {model->config().text_encoder.width, model->config().text_encoder_2.width};
   const DoraWeighting dora = config.interpolate_dora ? DoraWeighting::kInterpolated : DoraWeighting::kScaledChange;
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterMemory> memory, MakeAdapterMemory(place, config.adapter_device_bytes));
   ABSL_ASSIGN_OR_RETURN(
@@ -89,10 +90,11 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline,
                         MakeSdxlPipeline(std::move(model), name, dora, std::move(base)));
   config.engine.device_memory = [device = place.device] { return DeviceMemoryOf(device); };
+  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<EmbeddingStore> embeddings, EmbeddingStore::Create(config.embeddings));
   config.engine.max_request_time =
       config.max_request_time.value_or(place.device.is_cuda() ? kLongestOnCuda : absl::InfiniteDuration());
-  std::unique_ptr<Engine> engine =
-      Engine::Create(std::move(config.engine), std::move(pipeline), std::move(adapters), metrics);
+  std::unique_ptr<Engine> engine = Engine::Create(std::move(config.engine), std::move(pipeline), std::move(adapters),
+                                                  std::move(embeddings), metrics);
   TellMetrics(*engine, place.device, adapters_folder, *metrics);
   metrics->SetStartUp(StartUpPhase::kLoad, absl::ToDoubleSeconds(absl::Now() - start));
   return engine;

@@ -1,13 +1,12 @@
 #include "src/pipeline/png_parameters.h"
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include <nlohmann/json.hpp>
 
 namespace hotlora {
 namespace {
 
-constexpr size_t kModelHashDigits = 10, kAdapterHashDigits = 12;
+constexpr size_t kModelHashDigits = 10, kFileHashDigits = 12;
 
 const char* SamplerName(Sampler sampler) {
   static constexpr const char* kNames[] = {"Euler",    "Euler a",      "Heun",  "DDIM",
@@ -35,28 +34,31 @@ const char* EmphasisName(const Prompts& prompts) {
 }
 
 std::string AdapterTag(const AdapterUse& use) {
-  std::string tag = absl::StrCat("<lora:", use.name, ":", use.weight);
+  std::string tag = absl::StrCat("<lora:", use.name, ":", use.text_encoder_weight);
   if (use.text_encoder_weight != use.weight) {
-    absl::StrAppend(&tag, ":", use.text_encoder_weight);
+    absl::StrAppend(&tag, ":", use.weight);
   }
   return tag + ">";
 }
 
-std::string AdapterHashes(const std::vector<NamedAdapter>& adapters) {
-  return absl::StrJoin(adapters, ", ", [](std::string* out, const NamedAdapter& adapter) {
-    absl::StrAppend(out, adapter.use.name, ": ", adapter.content_sha256.substr(0, kAdapterHashDigits));
-  });
+// One entry of a list of hashes.
+void AppendHash(std::string& list, const std::string& name, const std::string& sha256) {
+  absl::StrAppend(&list, list.empty() ? "" : ", ", name, ": ", sha256.substr(0, kFileHashDigits));
 }
 
 }  // namespace
 
-std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo& model,
-                            const std::vector<NamedAdapter>& adapters) {
+std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo& model, const ImageSources& sources) {
   const DenoiseOptions& denoise = job.denoise;
   const Prompts& prompts = job.prompts;
   std::string text = prompts.prompt;
-  for (const NamedAdapter& adapter : adapters) {
+  std::string adapter_hashes, embedding_hashes;
+  for (const NamedAdapter& adapter : sources.adapters) {
     absl::StrAppend(&text, text.empty() ? "" : " ", AdapterTag(adapter.use));
+    AppendHash(adapter_hashes, adapter.use.name, adapter.content_sha256);
+  }
+  for (const NamedEmbedding& embedding : sources.embeddings) {
+    AppendHash(embedding_hashes, embedding.token, embedding.content_sha256);
   }
   if (!prompts.negative_prompt.value_or("").empty()) {
     absl::StrAppend(&text, "\nNegative prompt: ", *prompts.negative_prompt);
@@ -94,8 +96,11 @@ std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo&
   if (denoise.guidance_start != 0.0 || denoise.guidance_end != 1.0) {
     add("CFG window", denoise.guidance_start, " to ", denoise.guidance_end);
   }
-  if (!adapters.empty()) {
-    add("Lora hashes", "\"", AdapterHashes(adapters), "\"");
+  if (!adapter_hashes.empty()) {
+    add("Lora hashes", "\"", adapter_hashes, "\"");
+  }
+  if (!embedding_hashes.empty()) {
+    add("TI hashes", nlohmann::json(embedding_hashes).dump());  // a token may hold a quote
   }
   add("Version", "hotlora ", HOTLORA_VERSION);
   return text;

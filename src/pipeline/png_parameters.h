@@ -10,10 +10,22 @@
 
 namespace hotlora {
 
+// An embedding as an image's parameters name it.
+struct NamedEmbedding {
+  std::string token;
+  std::string content_sha256;
+};
+
 // An adapter as an image's parameters name it.
 struct NamedAdapter {
   AdapterUse use;
   std::string content_sha256;
+};
+
+// The files that took part beside the model's.
+struct ImageSources {
+  std::vector<NamedAdapter> adapters;
+  std::vector<NamedEmbedding> embeddings;
 };
 
 // What made an image, in the form of AUTOMATIC1111's web UI, which other tools read from a PNG's "parameters" chunk:
@@ -21,14 +33,14 @@ struct NamedAdapter {
 //   a red circle <lora:outline:1>
 //   Negative prompt: text
 //   Steps: 20, Sampler: Euler, CFG scale: 5, Seed: 7, Size: 128x128, Model hash: 0123456789, Model: demo,
-//   Lora hashes: "outline: 0123456789ab", Version: hotlora 0.1.0          (one line)
+//   Lora hashes: "outline: 0123456789ab", TI hashes: "ink: 0123456789ab", Version: hotlora 0.1.0          (one line)
 //
-// Each adapter stands behind the prompt as <lora:NAME:WEIGHT[:TEXT_ENCODER_WEIGHT]>. Values with a comma, a colon, a
+// Each adapter stands behind the prompt as <lora:NAME:WEIGHT>, or with two weights as <lora:NAME:TEXT_ENCODER:UNET>; an
+// embedding has its hash under the token that stands for it in the prompt. Values with a comma, a colon, a
 // quote or a line break are quoted as JSON. What has its default value and is no part of that form is left out. Hashes
-// are the first 10 (model) and 12 (adapter) digits of our SHA-256 of the whole file. The same request has the same
+// are the first 10 (model) and 12 digits of our SHA-256 of the whole file. The same request has the same
 // text: no times, no ids. `seed` is the image's own.
-std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo& model,
-                            const std::vector<NamedAdapter>& adapters);
+std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo& model, const ImageSources& sources);
 
 }  // namespace hotlora
 

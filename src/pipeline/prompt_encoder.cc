@@ -1,6 +1,9 @@
 #include "src/pipeline/prompt_encoder.h"
 
 #include <algorithm>
+#include <cmath>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -17,11 +20,26 @@ namespace {
 
 constexpr size_t kLength = ClipTokenizer::kPaddedLength;
 constexpr size_t kTextTokens = kLength - 2;  // between begin and end
+constexpr double kMaxEmphasis = 100.0;
+
+// One of the two encoders, and which of an embedding's vectors are for it.
+struct EncoderSide {
+  const TextEncoder& encoder;
+  const ClipTokenizer& tokenizer;
+  std::vector<float> EmbeddingVectors::*values;
+};
+
+// An embedding's vectors from `place` on, counted in tokens over all chunks; fewer than it has where they are cut off.
+struct PlacedVectors {
+  size_t place, count;
+  std::shared_ptr<const EmbeddingVectors> vectors;
+};
 
 // A text for one encoder: kLength ids and weights for each chunk, one chunk after the other.
 struct Tokens {
   std::vector<int64_t> ids;
   std::vector<float> weights;
+  std::vector<PlacedVectors> placed;
 
   size_t chunks() const { return ids.size() / kLength; }
 };
@@ -45,14 +63,17 @@ class ChunkWriter {
   ChunkWriter(const ClipTokenizer& tokenizer, bool many) : tokenizer_(tokenizer), many_(many) {}
 
   void Add(int64_t id, float weight) {
-    if (ids_.size() == kTextTokens) {
-      if (!many_) {
-        return;
-      }
-      EndChunk();
+    if (MakeRoom(1) > 0) {
+      ids_.push_back(id);
+      weights_.push_back(weight);
     }
-    ids_.push_back(id);
-    weights_.push_back(weight);
+  }
+
+  void Add(const std::shared_ptr<const EmbeddingVectors>& vectors, float weight) {
+    const size_t count = std::min<size_t>(vectors->count, MakeRoom(vectors->count));
+    tokens_.placed.push_back({tokens_.ids.size() + 1 + ids_.size(), count, vectors});
+    ids_.resize(ids_.size() + count, 0);  // any id but the end's: its embedding is not taken
+    weights_.resize(ids_.size(), weight);
   }
 
   // Also a chunk without tokens.
@@ -71,6 +92,14 @@ class ChunkWriter {
   }
 
  private:
+  // Begins another chunk where this one has no room for so many tokens and there may be more; what room there is then.
+  size_t MakeRoom(size_t count) {
+    if (many_ && ids_.size() + count > kTextTokens) {
+      EndChunk();
+    }
+    return kTextTokens - ids_.size();
+  }
+
   const ClipTokenizer& tokenizer_;
   const bool many_;
   std::vector<int64_t> ids_;  // of the chunk that is being filled
@@ -78,21 +107,44 @@ class ChunkWriter {
   Tokens tokens_;
 };
 
+// Adds text of one weight, its embeddings as vectors.
+absl::Status WriteText(const ClipTokenizer& tokenizer, const std::string& text, float weight,
+                       const std::vector<PromptEmbedding>& embeddings, ChunkWriter& writer) {
+  std::vector<std::string> words;
+  for (const PromptEmbedding& embedding : embeddings) {
+    words.push_back(embedding.token);
+  }
+  for (const WordPiece& piece : SplitAtWords(text, words)) {
+    if (piece.word.has_value()) {
+      writer.Add(embeddings[*piece.word].vectors, weight);
+      continue;
+    }
+    ABSL_ASSIGN_OR_RETURN(const std::vector<int64_t> framed, tokenizer.Encode(piece.text));
+    for (size_t i = 1; i + 1 < framed.size(); ++i) {
+      writer.Add(framed[i], weight);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Tokens> Tokenize(const ClipTokenizer& tokenizer, const std::string& text, const Prompts& prompts) {
   ChunkWriter writer(tokenizer, prompts.long_prompts);
   const std::vector<PromptPiece> pieces =
       prompts.weighted ? ParseEmphasis(text) : std::vector<PromptPiece>{{text, 1.0}};
   for (const PromptPiece& piece : pieces) {
+    if (!(std::abs(piece.weight) <= kMaxEmphasis)) {
+      return MakeError(absl::StatusCode::kInvalidArgument, "PROMPT_WEIGHT",
+                       absl::StrCat("a prompt has text of the weight ", piece.weight, "; allowed are -", kMaxEmphasis,
+                                    " to ", kMaxEmphasis));
+    }
     const std::vector<std::string> parts =
         prompts.long_prompts ? SplitAtBreaks(piece.text) : std::vector<std::string>{piece.text};
     for (size_t part = 0; part < parts.size(); ++part) {
       if (part > 0) {
         writer.EndChunk();
       }
-      ABSL_ASSIGN_OR_RETURN(const std::vector<int64_t> framed, tokenizer.Encode(parts[part]));
-      for (size_t i = 1; i + 1 < framed.size(); ++i) {
-        writer.Add(framed[i], static_cast<float>(piece.weight));
-      }
+      ABSL_RETURN_IF_ERROR(
+          WriteText(tokenizer, parts[part], static_cast<float>(piece.weight), prompts.embeddings, writer));
     }
   }
   Tokens tokens = std::move(writer).Take();
@@ -104,29 +156,31 @@ absl::StatusOr<Tokens> Tokenize(const ClipTokenizer& tokenizer, const std::strin
   return tokens;
 }
 
-// A side's text for each encoder.
+// The positive or the negative text for each encoder.
 struct SideTokens {
   Tokens first, second;
+
+  size_t chunks() const { return std::max(first.chunks(), second.chunks()); }
 };
 
-absl::StatusOr<SideTokens> TokenizeSide(const SdxlModel& model, const std::string& text, const std::string& text_2,
-                                        const Prompts& prompts) {
-  SideTokens side;
-  ABSL_ASSIGN_OR_RETURN(side.first, Tokenize(model.tokenizer(), text, prompts));
-  ABSL_ASSIGN_OR_RETURN(side.second, Tokenize(model.tokenizer_2(), text_2, prompts));
-  return side;
-}
-
 // `chunks` of them, the ones that are missing empty.
-TextEncoding Encode(const TextEncoder& encoder, const ClipTokenizer& tokenizer, Tokens tokens, size_t chunks,
-                    uint32_t clip_skip, const SideTable* side) {
+TextEncoding Encode(const EncoderSide& side, Tokens tokens, size_t chunks, uint32_t clip_skip,
+                    const SideTable* adapters) {
   while (tokens.chunks() < chunks) {
-    AppendChunk(tokenizer, {}, {}, tokens);
+    AppendChunk(side.tokenizer, {}, {}, tokens);
+  }
+  std::vector<SplicedVectors> spliced;
+  for (const PlacedVectors& placed : tokens.placed) {
+    const auto count = static_cast<int64_t>(placed.vectors->count);
+    spliced.push_back({static_cast<int64_t>(placed.place / kLength), static_cast<int64_t>(placed.place % kLength),
+                       at::tensor((*placed.vectors).*side.values)
+                           .view({count, -1})
+                           .narrow(0, 0, static_cast<int64_t>(placed.count))});
   }
   const auto rows = static_cast<int64_t>(chunks);
-  const SideRows all{0, rows, side};
-  TextEncoding encoding = encoder.forward(at::tensor(tokens.ids).view({rows, -1}), clip_skip,
-                                          side == nullptr ? SideBranch() : SideBranch(&all, 1));
+  const SideRows all{0, rows, adapters};
+  TextEncoding encoding = side.encoder.forward(at::tensor(tokens.ids).view({rows, -1}), clip_skip,
+                                               adapters == nullptr ? SideBranch() : SideBranch(&all, 1), spliced);
   if (std::any_of(tokens.weights.begin(), tokens.weights.end(), [](float weight) { return weight != 1.0f; })) {
     const at::Tensor weights = at::tensor(tokens.weights).view({rows, -1, 1});  // [chunks, tokens, 1]
     encoding.hidden =
@@ -139,37 +193,55 @@ TextEncoding Encode(const TextEncoder& encoder, const ClipTokenizer& tokenizer, 
   return encoding;
 }
 
-TextSide EncodeSide(const SdxlModel& model, SideTokens side, size_t chunks, uint32_t clip_skip,
-                    const SideTable* adapters) {
-  const TextEncoding first =
-      Encode(model.text_encoder(), model.tokenizer(), std::move(side.first), chunks, clip_skip, adapters);
-  const TextEncoding second =
-      Encode(model.text_encoder_2(), model.tokenizer_2(), std::move(side.second), chunks, clip_skip, adapters);
-  return {at::cat({first.hidden, second.hidden}, -1), second.pooled};
-}
+// A request's prompts on their way through both encoders.
+class PromptEncoder {
+ public:
+  PromptEncoder(const SdxlModel& model, const Prompts& prompts, const SideTable* adapters)
+      : prompts_(prompts),
+        adapters_(adapters),
+        first_{model.text_encoder(), model.tokenizer(), &EmbeddingVectors::first},
+        second_{model.text_encoder_2(), model.tokenizer_2(), &EmbeddingVectors::second} {}
 
-size_t ChunksOf(const SideTokens& side) { return std::max(side.first.chunks(), side.second.chunks()); }
+  absl::StatusOr<SideTokens> TokenizeSide(const std::string& text, const std::string& text_2) const {
+    SideTokens side;
+    ABSL_ASSIGN_OR_RETURN(side.first, Tokenize(first_.tokenizer, text, prompts_));
+    ABSL_ASSIGN_OR_RETURN(side.second, Tokenize(second_.tokenizer, text_2, prompts_));
+    return side;
+  }
+
+  TextSide EncodeSide(SideTokens tokens, size_t chunks, uint32_t clip_skip) const {
+    const TextEncoding first = Encode(first_, std::move(tokens.first), chunks, clip_skip, adapters_);
+    const TextEncoding second = Encode(second_, std::move(tokens.second), chunks, clip_skip, adapters_);
+    return {at::cat({first.hidden, second.hidden}, -1), second.pooled};
+  }
+
+ private:
+  const Prompts& prompts_;
+  const SideTable* const adapters_;  // beside the weights; nullptr: none
+  const EncoderSide first_, second_;
+};
 
 }  // namespace
 
 absl::StatusOr<EncodedPrompts> EncodePrompts(const SdxlModel& model, const Prompts& prompts, bool negative,
                                              const SideTable* side) {
+  const PromptEncoder encoder(model, prompts, side);
   EncodedPrompts encoded;
-  ABSL_ASSIGN_OR_RETURN(SideTokens positive, TokenizeSide(model, prompts.prompt, prompts.prompt_2, prompts));
-  size_t chunks = ChunksOf(positive);
+  ABSL_ASSIGN_OR_RETURN(SideTokens positive, encoder.TokenizeSide(prompts.prompt, prompts.prompt_2));
+  size_t chunks = positive.chunks();
   const bool zeros = !prompts.negative_prompt.has_value() && model.config().force_zeros_for_empty_prompt;
   if (!negative || zeros) {
-    encoded.positive = EncodeSide(model, std::move(positive), chunks, prompts.clip_skip, side);
+    encoded.positive = encoder.EncodeSide(std::move(positive), chunks, prompts.clip_skip);
     if (negative) {
       encoded.negative = {at::zeros_like(encoded.positive.hidden), at::zeros_like(encoded.positive.pooled)};
     }
     return encoded;
   }
   ABSL_ASSIGN_OR_RETURN(SideTokens against,
-                        TokenizeSide(model, prompts.negative_prompt.value_or(""), prompts.negative_prompt_2, prompts));
-  chunks = std::max(chunks, ChunksOf(against));
-  encoded.positive = EncodeSide(model, std::move(positive), chunks, prompts.clip_skip, side);
-  encoded.negative = EncodeSide(model, std::move(against), chunks, 0, side);
+                        encoder.TokenizeSide(prompts.negative_prompt.value_or(""), prompts.negative_prompt_2));
+  chunks = std::max(chunks, against.chunks());
+  encoded.positive = encoder.EncodeSide(std::move(positive), chunks, prompts.clip_skip);
+  encoded.negative = encoder.EncodeSide(std::move(against), chunks, 0);
   return encoded;
 }
 

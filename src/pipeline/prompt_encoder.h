@@ -29,8 +29,12 @@ struct EncodedPrompts {
 //   weighted       each token's hidden state times its weight (weighted_prompt.h), without restoring the mean ("No
 //                  norm", which suits SDXL). Pieces of one weight are tokenized one by one. Pooled knows no weights.
 //
+// Where a text says the token of one of the embeddings, as a word of its own and in any case, its vectors stand in
+// place of token embeddings; the text before and behind is tokenized by itself. In long prompts they are not torn
+// apart: where a chunk has no room for all of them, they begin the next.
+//
 // `side`    adapters beside the weights, for all of it; nullptr: none
-// Errors   InvalidArgument (PROMPT_TOO_LONG) beyond kMaxChunks; may throw c10::Error
+// Errors   InvalidArgument: PROMPT_TOO_LONG beyond kMaxChunks, PROMPT_WEIGHT beyond -100 to 100; may throw c10::Error
 // Source   AUTOMATIC1111's web UI, "Prompt editing" and "Emphasis" of its wiki
 inline constexpr size_t kMaxChunks = 16;
 absl::StatusOr<EncodedPrompts> EncodePrompts(const SdxlModel& model, const Prompts& prompts, bool negative,

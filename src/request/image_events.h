@@ -58,6 +58,14 @@ struct SwapCost {
   double total_seconds = 0;
 };
 
+// One textual-inversion embedding as a request had it.
+struct AppliedEmbedding {
+  std::string name;
+  std::string content_sha256;
+  std::string token;
+  uint32_t vectors = 0;
+};
+
 struct ImageSummary {
   double queue_seconds = 0;
   double adapter_seconds = 0;  // loading and applying
@@ -66,6 +74,7 @@ struct ImageSummary {
   double decode_seconds = 0;  // with image encoding
   double total_seconds = 0;
   std::vector<AppliedAdapter> adapters;
+  std::vector<AppliedEmbedding> embeddings;
   SwapCost swap;
   std::string model_sha256;
   std::string dtype;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "src/request/image_request.h"
+#include "src/request/prompt_embedding.h"
 
 namespace hotlora {
 
@@ -20,10 +21,11 @@ struct Prompts {
   // nullopt: the caller gave no negative prompt: zeroed embeddings where the model's force_zeros_for_empty_prompt says
   // so, an encoded "" elsewhere.
   std::optional<std::string> negative_prompt;
-  std::string negative_prompt_2;  // used only with a negative_prompt
-  uint32_t clip_skip = 0;         // of the positive prompt only
-  bool weighted = false;          // (emphasis:1.2) is read in all four texts
-  bool long_prompts = false;      // texts over 75 tokens go on in further chunks, BREAK begins one
+  std::string negative_prompt_2;            // used only with a negative_prompt
+  uint32_t clip_skip = 0;                   // of the positive prompt only
+  bool weighted = false;                    // (emphasis:1.2) is read in all four texts
+  bool long_prompts = false;                // texts over 75 tokens go on in further chunks, BREAK begins one
+  std::vector<PromptEmbedding> embeddings;  // those of the job, once their files are read
 };
 
 // (original height, original width, crop top, crop left, target height, target width): height first, as SDXL was
@@ -34,6 +36,11 @@ struct AdapterUse {
   std::string name;
   double weight = 1.0;
   double text_encoder_weight = 1.0;
+};
+
+// A textual-inversion embedding, and the text that stands for it in the prompts.
+struct EmbeddingUse {
+  std::string name, token;
 };
 
 // How one image is denoised.
@@ -71,7 +78,8 @@ struct ImageJob {
   DenoiseOptions denoise;
   uint64_t seed = 0;  // image i uses seed + i, wrapping
   uint32_t num_images = 1;
-  std::vector<AdapterUse> adapters;  // in request order, those of weight 0 left out
+  std::vector<AdapterUse> adapters;  // in request order, then those of tags, those of weight 0 left out
+  std::vector<EmbeddingUse> embeddings;
   // Files as sent, of which the headers alone are checked; empty: none. A mask is never without an image.
   std::string init_image, mask_image;
   ImageFormat format = ImageFormat::kPng;

@@ -23,6 +23,11 @@ struct AdapterRef {
   std::optional<double> text_encoder_weight;  // unset: weight
 };
 
+struct EmbeddingRef {
+  std::string name;
+  std::optional<std::string> token;  // unset: name
+};
+
 // SDXL's micro-conditioning, in pixels; unset: original and target are the image's size, crop is 0.
 struct SizeConditioning {
   std::optional<uint32_t> original_width, original_height, crop_left, crop_top, target_width, target_height;
@@ -46,7 +51,8 @@ struct ImageRequest {
   std::optional<uint32_t> quality, preview_every;
   std::optional<int32_t> priority;
   std::optional<PromptSyntax> prompt_syntax;
-  std::optional<bool> long_prompts;
+  std::optional<bool> long_prompts, lora_tags;
+  std::vector<EmbeddingRef> embeddings;
 };
 
 }  // namespace hotlora

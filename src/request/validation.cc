@@ -9,12 +9,14 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/random/random.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 
 #include "src/base/error_details.h"
 #include "src/image/image_header.h"
+#include "src/request/lora_tags.h"
 
 namespace hotlora {
 namespace {
@@ -225,32 +227,95 @@ DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& li
   return options;
 }
 
-std::vector<AdapterUse> CheckAdapters(const std::vector<AdapterRef>& refs, Violations& violations) {
-  if (refs.size() > kMaxAdapters) {
-    violations.Add("adapters", "has ", refs.size(), " entries; allowed are at most ", kMaxAdapters);
+// An adapter that the request names, and what to call its name and its weights in an error.
+struct SourcedAdapter {
+  AdapterRef ref;
+  std::string name_field, weight_field, text_encoder_weight_field;
+};
+
+std::vector<SourcedAdapter> ListedAdapters(const std::vector<AdapterRef>& refs) {
+  std::vector<SourcedAdapter> adapters;
+  for (size_t i = 0; i < refs.size(); ++i) {
+    const std::string field = absl::StrCat("adapters[", i, "].");
+    adapters.push_back({refs[i], field + "name", field + "weight", field + "text_encoder_weight"});
+  }
+  return adapters;
+}
+
+// Cuts the tags out of a prompt and adds what they name.
+void TakeTags(absl::string_view field, std::string& prompt, std::vector<SourcedAdapter>& adapters,
+              Violations& violations) {
+  TaggedPrompt tagged = TakeLoraTags(prompt);
+  prompt = std::move(tagged.text);
+  for (const std::string& fault : tagged.faults) {
+    violations.Add(field, fault);
+  }
+  for (AdapterRef& ref : tagged.adapters) {
+    const std::string name(field);
+    adapters.push_back({std::move(ref), name, name, name});
+  }
+}
+
+std::vector<AdapterUse> CheckAdapters(const std::vector<SourcedAdapter>& adapters, Violations& violations) {
+  if (adapters.size() > kMaxAdapters) {
+    violations.Add("adapters", "has ", adapters.size(), " entries; allowed are at most ", kMaxAdapters);
     return {};
   }
   std::vector<AdapterUse> uses;
   absl::flat_hash_set<std::string> names;
-  for (size_t i = 0; i < refs.size(); ++i) {
-    const std::string field = absl::StrCat("adapters[", i, "]");
-    if (const absl::Status name = ValidateAdapterName(refs[i].name); !name.ok()) {
-      violations.Add(absl::StrCat(field, ".name"), name.message());
-    } else if (!names.insert(refs[i].name).second) {
-      violations.Add(absl::StrCat(field, ".name"), "names an adapter that is in the list already");
+  for (const SourcedAdapter& adapter : adapters) {
+    const AdapterRef& ref = adapter.ref;
+    const std::string subject = adapter.name_field == adapter.weight_field  // a tag's
+                                    ? absl::StrCat("has a tag of adapter \"", ref.name, "\", which ")
+                                    : "";
+    if (const absl::Status name = ValidateAdapterName(ref.name); !name.ok()) {
+      violations.Add(adapter.name_field, subject, name.message());
+    } else if (!names.insert(ref.name).second) {
+      violations.Add(adapter.name_field, subject, "names an adapter that is in the list already");
     }
     AdapterUse use;
-    use.name = refs[i].name;
-    use.weight = violations.RealInRange(absl::StrCat(field, ".weight"), refs[i].weight, -kMaxAdapterWeight,
-                                        kMaxAdapterWeight, 1.0);
-    use.text_encoder_weight =
-        refs[i].text_encoder_weight.has_value()
-            ? violations.RealInRange(absl::StrCat(field, ".text_encoder_weight"), refs[i].text_encoder_weight,
-                                     -kMaxAdapterWeight, kMaxAdapterWeight, 1.0)
-            : use.weight;
+    use.name = ref.name;
+    use.weight = violations.RealInRange(adapter.weight_field, ref.weight, -kMaxAdapterWeight, kMaxAdapterWeight, 1.0);
+    use.text_encoder_weight = ref.text_encoder_weight.has_value()
+                                  ? violations.RealInRange(adapter.text_encoder_weight_field, ref.text_encoder_weight,
+                                                           -kMaxAdapterWeight, kMaxAdapterWeight, 1.0)
+                                  : use.weight;
     if (use.weight != 0.0 || use.text_encoder_weight != 0.0) {
       uses.push_back(std::move(use));
     }
+  }
+  return uses;
+}
+
+// Whether a token can be told from the rest of a prompt, in the weighted syntax too.
+bool IsToken(absl::string_view token) {
+  const auto fits = [](char c) {
+    return absl::ascii_isgraph(static_cast<unsigned char>(c)) && !absl::StrContains("()[]:,\\", c);
+  };
+  return !token.empty() && token.size() <= kMaxTokenBytes && std::all_of(token.begin(), token.end(), fits);
+}
+
+std::vector<EmbeddingUse> CheckEmbeddings(const std::vector<EmbeddingRef>& refs, Violations& violations) {
+  if (refs.size() > kMaxEmbeddings) {
+    violations.Add("embeddings", "has ", refs.size(), " entries; allowed are at most ", kMaxEmbeddings);
+    return {};
+  }
+  std::vector<EmbeddingUse> uses;
+  absl::flat_hash_set<std::string> names, tokens;
+  for (size_t i = 0; i < refs.size(); ++i) {
+    const std::string field = absl::StrCat("embeddings[", i, "].");
+    const std::string token = refs[i].token.value_or(refs[i].name);
+    if (const absl::Status name = ValidateAdapterName(refs[i].name); !name.ok()) {
+      violations.Add(field + "name", name.message());
+    } else if (!names.insert(refs[i].name).second) {
+      violations.Add(field + "name", "names an embedding that is in the list already");
+    } else if (!IsToken(token)) {
+      violations.Add(field + "token", "is \"", token, "\"; allowed are 1 to ", kMaxTokenBytes,
+                     " printable ASCII characters other than the space and ( ) [ ] : , \\");
+    } else if (!tokens.insert(absl::AsciiStrToLower(token)).second) {
+      violations.Add(field + "token", "is \"", token, "\", which stands for another embedding already");
+    }
+    uses.push_back({refs[i].name, token});
   }
   return uses;
 }
@@ -272,7 +337,17 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   job.prompts = CheckPrompts(request, limits, violations);
   job.denoise = CheckDenoise(request, limits, violations);
   job.num_images = violations.UintInRange("num_images", request.num_images, 1, kMaxImages, 1);
-  job.adapters = CheckAdapters(request.adapters, violations);
+  std::vector<SourcedAdapter> adapters = ListedAdapters(request.adapters);
+  if (request.lora_tags.value_or(false)) {
+    TakeTags("prompt", job.prompts.prompt, adapters, violations);
+    if (!request.prompt_2.value_or("").empty()) {
+      TakeTags("prompt_2", job.prompts.prompt_2, adapters, violations);
+    } else {
+      job.prompts.prompt_2 = job.prompts.prompt;
+    }
+  }
+  job.adapters = CheckAdapters(adapters, violations);
+  job.embeddings = CheckEmbeddings(request.embeddings, violations);
   job.init_image = request.init_image;
   job.mask_image = request.mask_image;
   job.format = request.format.value_or(ImageFormat::kPng);

@@ -16,6 +16,17 @@ const char* FormatLabel(ImageFormat format) {
   return kNames[static_cast<int>(format)];
 }
 
+ImageSources SourcesOf(const ImageTask& task) {
+  ImageSources sources;
+  for (const LeasedAdapter& adapter : task.adapters()) {
+    sources.adapters.push_back({adapter.use, adapter.lease->info().content_sha256});
+  }
+  for (size_t i = 0; i < task.embeddings().size(); ++i) {
+    sources.embeddings.push_back({task.job().embeddings[i].token, task.embeddings()[i].content_sha256});
+  }
+  return sources;
+}
+
 }  // namespace
 
 DecodeLine::DecodeLine(Pipeline* pipeline, Metrics* metrics, EndTask end_task, OnError on_error)
@@ -74,13 +85,9 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
     return decoded.status();
   }
   const ImageJob& job = task.job();
-  std::vector<NamedAdapter> adapters;
-  for (const LeasedAdapter& adapter : task.adapters()) {
-    adapters.push_back({adapter.use, adapter.lease->info().content_sha256});
-  }
   ABSL_ASSIGN_OR_RETURN(std::string data,
                         EncodeImage(*decoded, job.format, job.quality,
-                                    ImageParameters(job, job.seed + row.image, pipeline_->info(), adapters)));
+                                    ImageParameters(job, job.seed + row.image, pipeline_->info(), SourcesOf(task))));
   metrics_->ObserveStage(StageLabel::kImageEncode, stopwatch.Seconds() - decode_seconds);
   task.summary.decode_seconds += stopwatch.Seconds();
   metrics_->CountImage(FormatLabel(job.format));

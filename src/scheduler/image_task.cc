@@ -38,14 +38,12 @@ bool ImageTask::BeginLoading() {
   return loading_;
 }
 
-void ImageTask::EndLoading(std::vector<LeasedAdapter> adapters, std::unique_ptr<const InitPicture> picture,
-                           double seconds) {
+void ImageTask::EndLoading(LoadedFiles loaded, double seconds) {
   absl::MutexLock lock(&mu_);
   loading_ = false;
-  adapters_ = std::move(adapters);
-  picture_ = std::move(picture);
+  loaded_ = std::move(loaded);
   load_seconds_ = seconds;
-  for (const LeasedAdapter& adapter : adapters_) {
+  for (const LeasedAdapter& adapter : loaded_.adapters) {
     const AdapterInfo& info = adapter.lease->info();
     set_.Add({adapter.lease->weights(), info.content_sha256, adapter.use.weight, adapter.use.text_encoder_weight},
              info.targets);
@@ -60,7 +58,7 @@ bool ImageTask::CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const
 
 std::unique_ptr<const InitPicture> ImageTask::TakePicture() {
   absl::MutexLock lock(&mu_);
-  return std::move(picture_);
+  return std::move(loaded_.picture);
 }
 
 bool ImageTask::loading() const {
@@ -77,13 +75,12 @@ bool ImageTask::ClaimEnd() {
   return true;
 }
 
-void ImageTask::ReleaseAdapters() {
-  std::vector<LeasedAdapter> released;  // destroyed after the lock is let go, the weights before their leases
+void ImageTask::ReleaseFiles() {
+  LoadedFiles released;  // destroyed after the lock is let go, the weights before their leases
   AdapterSet released_set;
   absl::MutexLock lock(&mu_);
-  released.swap(adapters_);
+  std::swap(released, loaded_);
   std::swap(released_set, set_);
-  picture_ = nullptr;
 }
 
 void ImageTask::Tell(absl::FunctionRef<void(ImageListener&)> call) {

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 
 #include "src/adapters/adapter_store.h"
+#include "src/adapters/embedding_store.h"
 #include "src/admission/request_queue.h"
 #include "src/nn/adapter_set.h"
 #include "src/pipeline/init_picture.h"
@@ -25,7 +26,14 @@ struct LeasedAdapter {
   std::unique_ptr<AdapterLease> lease;
 };
 
-// One request from admission to its end: who listens, whether it is still wanted, and the adapters it holds.
+// What a request's files turned into, once they were read.
+struct LoadedFiles {
+  std::unique_ptr<const InitPicture> picture;  // nullptr where the job has none
+  std::vector<LeasedAdapter> adapters;
+  std::vector<Embedding> embeddings;  // as many as the job names, in its order
+};
+
+// One request from admission to its end: who listens, whether it is still wanted, and what it holds of files.
 // Thread-safe; the summary is written by the step thread, then the decode thread.
 class ImageTask : public QueuedRequest {
  public:
@@ -42,13 +50,14 @@ class ImageTask : public QueuedRequest {
   // OK while the request is wanted; else why not (cancelled, or past its deadline).
   absl::Status Wanted() const;
 
-  // One thread acquires the adapters from here to EndLoading, and nobody else can end the task. False where it has
-  // ended already.
+  // One thread reads the files and decodes the init image from here to EndLoading, and nobody else can end the task.
+  // False where it has ended already.
   bool BeginLoading();
-  void EndLoading(std::vector<LeasedAdapter> adapters, std::unique_ptr<const InitPicture> picture, double seconds);
+  void EndLoading(LoadedFiles loaded, double seconds);
 
   // Of EndLoading. REQUIRES: the task was taken from the queue.
-  const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return adapters_; }
+  const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.adapters; }
+  const std::vector<Embedding>& embeddings() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.embeddings; }
   // nullptr where the job has none.
   std::unique_ptr<const InitPicture> TakePicture();
   const AdapterSet& adapter_set() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return set_; }
@@ -69,11 +78,12 @@ class ImageTask : public QueuedRequest {
 
   bool loading() const;
 
-  // True for the first caller, who must go on to ReleaseAdapters and TellDone; false for all others and while loading.
+  // True for the first caller, who must go on to ReleaseFiles and TellDone; false for all others and while loading.
   bool ClaimEnd();
 
-  // Gives back the adapters. REQUIRES: ClaimEnd was true; nothing of the pipeline holds their weights any more.
-  void ReleaseAdapters();
+  // Gives back what was loaded, also a picture that nobody took. REQUIRES: ClaimEnd was true; nothing of the pipeline
+  // holds the adapters' weights any more.
+  void ReleaseFiles();
 
   // The last call to the listener. REQUIRES: ClaimEnd was true, and what was to be released and counted is.
   void TellDone(const absl::Status& status);
@@ -89,8 +99,7 @@ class ImageTask : public QueuedRequest {
   absl::Status cancel_status_ ABSL_GUARDED_BY(mu_);
   bool loading_ ABSL_GUARDED_BY(mu_) = false;
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
-  std::vector<LeasedAdapter> adapters_ ABSL_GUARDED_BY(mu_);
-  std::unique_ptr<const InitPicture> picture_ ABSL_GUARDED_BY(mu_);
+  LoadedFiles loaded_ ABSL_GUARDED_BY(mu_);
   AdapterSet set_ ABSL_GUARDED_BY(mu_);
   double load_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;
   std::string fingerprint_;  // constant from EndLoading on

@@ -24,6 +24,15 @@ constexpr uint32_t kStepsBeforeMerging = 8;
 
 bool IsDeviceFailure(const absl::Status& status) { return GetErrorDetails(status).reason == "DEVICE_FAILED"; }
 
+// The job's prompts with the vectors that stand in them.
+Prompts TextsOf(const ImageTask& task) {
+  Prompts prompts = task.job().prompts;
+  for (size_t i = 0; i < task.embeddings().size(); ++i) {
+    prompts.embeddings.push_back({task.job().embeddings[i].token, task.embeddings()[i].vectors});
+  }
+  return prompts;
+}
+
 TierLabel LabelOf(AdapterTier tier) { return static_cast<TierLabel>(tier); }
 
 bool SameSize(const ImageJob& a, const ImageJob& b) {
@@ -174,12 +183,17 @@ absl::Status StepScheduler::Prepare(ImageRun& run) {
   summary.schedule = job.denoise.schedule;
   summary.width = job.denoise.width;
   summary.height = job.denoise.height;
+  for (size_t i = 0; i < job.embeddings.size(); ++i) {
+    const Embedding& embedding = run.task->embeddings()[i];
+    summary.embeddings.push_back(
+        {embedding.name, embedding.content_sha256, job.embeddings[i].token, embedding.vectors->count});
+  }
   ABSL_RETURN_IF_ERROR(run.task->Wanted());
   ABSL_RETURN_IF_ERROR(ApplyAdapters(run));
   ABSL_RETURN_IF_ERROR(run.task->Wanted());
   const Stopwatch stopwatch;
   ABSL_ASSIGN_OR_RETURN(run.conditioning,
-                        pipeline_->Encode(job.prompts, job.denoise.cfg(), run.task->adapter_set(), mode_));
+                        pipeline_->Encode(TextsOf(*run.task), job.denoise.cfg(), run.task->adapter_set(), mode_));
   if (const std::unique_ptr<const InitPicture> picture = run.task->TakePicture(); picture != nullptr) {
     ABSL_ASSIGN_OR_RETURN(run.init, pipeline_->EncodeInit(*picture));
   }
@@ -461,7 +475,7 @@ void StepScheduler::End(const std::shared_ptr<ImageTask>& task, const absl::Stat
   if (!task->ClaimEnd()) {
     return;
   }
-  task->ReleaseAdapters();
+  task->ReleaseFiles();
   task->summary.total_seconds = absl::ToDoubleSeconds(absl::Now() - task->admitted());
   queue_->Forget(task, run_seconds);
   task->TellDone(status);

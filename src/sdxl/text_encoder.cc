@@ -54,13 +54,14 @@ TextEncoder::TextEncoder(const ParameterScope& scope, const TextEncoderConfig& c
   }
 }
 
-TextEncoding TextEncoder::forward(const at::Tensor& ids, int64_t clip_skip, SideBranch side) const {
+TextEncoding TextEncoder::forward(const at::Tensor& ids, int64_t clip_skip, SideBranch side,
+                                  c10::ArrayRef<SplicedVectors> spliced) const {
   TORCH_CHECK(clip_skip >= 0 && clip_skip < config_.layers, "clip_skip must be 0 to ", config_.layers - 1, ", got ",
               clip_skip);
   const int64_t wanted = config_.layers - 1 - clip_skip;  // layers run before the hidden state is taken
   const int64_t needed = config_.projection > 0 ? config_.layers : wanted;
   TextEncoding encoding;
-  at::Tensor h = Embed(ids);  // [rows, tokens, width]
+  at::Tensor h = Embed(ids, spliced);  // [rows, tokens, width]
   for (int64_t i = 0; i < needed; ++i) {
     if (i == wanted) {
       encoding.hidden = h;
@@ -75,7 +76,7 @@ TextEncoding TextEncoder::forward(const at::Tensor& ids, int64_t clip_skip, Side
   return encoding;
 }
 
-at::Tensor TextEncoder::Embed(const at::Tensor& ids) const {
+at::Tensor TextEncoder::Embed(const at::Tensor& ids, c10::ArrayRef<SplicedVectors> spliced) const {
   TORCH_CHECK(ids.dim() == 2 && ids.size(1) <= config_.positions, "ids must be [rows, at most ", config_.positions,
               "], got ", ids.sizes());
   // An index outside the table would end a CUDA context, so it is caught here.
@@ -86,6 +87,9 @@ at::Tensor TextEncoder::Embed(const at::Tensor& ids) const {
                 config_.vocab_size);
   }
   const at::Tensor tokens = at::embedding(token_embedding_, contiguous.to(token_embedding_.device()));
+  for (const SplicedVectors& one : spliced) {
+    tokens[one.row].narrow(0, one.position, one.vectors.size(0)).copy_(one.vectors);
+  }
   return tokens + position_embedding_.narrow(0, 0, ids.size(1));
 }
 

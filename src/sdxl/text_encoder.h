@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
 
 #include "src/nn/linear.h"
 #include "src/nn/norm.h"
@@ -19,6 +20,12 @@ struct TextEncoding {
   at::Tensor pooled;  // [rows, projection]; undefined for an encoder without projection
 };
 
+// Vectors in place of the token embeddings of one row from `position` on.
+struct SplicedVectors {
+  int64_t row = 0, position = 0;
+  at::Tensor vectors;  // [count, width]
+};
+
 // A CLIP text encoder: CLIP ViT-L or OpenCLIP bigG, by its config.
 //
 // Threads  const
@@ -31,10 +38,13 @@ class TextEncoder {
   // hidden: what layer number (layers - 1 - clip_skip) puts out: for clip_skip 0 the last but one.
   // pooled: the last layer's state at the end token, normalised and projected, whatever clip_skip.
   //
+  // `spliced` vectors are taken for the embeddings of the ids at their places, which then only must not be end tokens.
+  //
   // Shapes   ids [rows, tokens] on the CPU, tokens at most the config's positions
   // Dtypes   ids int64; the encoding in the encoder's dtype, on its device
   // Errors   throws c10::Error on ids outside the vocabulary and on clip_skip beyond layers - 1
-  TextEncoding forward(const at::Tensor& ids, int64_t clip_skip, SideBranch side = {}) const;
+  TextEncoding forward(const at::Tensor& ids, int64_t clip_skip, SideBranch side = {},
+                       c10::ArrayRef<SplicedVectors> spliced = {}) const;
 
   const TextEncoderConfig& config() const { return config_; }
 
@@ -47,7 +57,7 @@ class TextEncoder {
     Linear qkv_proj, out_proj, fc1, fc2;
   };
 
-  at::Tensor Embed(const at::Tensor& ids) const;
+  at::Tensor Embed(const at::Tensor& ids, c10::ArrayRef<SplicedVectors> spliced) const;
   at::Tensor Pool(const at::Tensor& hidden, const at::Tensor& ids, SideBranch side) const;
 
   TextEncoderConfig config_;

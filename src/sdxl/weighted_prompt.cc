@@ -42,6 +42,16 @@ bool IsWordByte(char c) {
   return absl::ascii_isalnum(byte) || c == '_' || byte >= 0x80;
 }
 
+// Whether a word would go on across this place.
+bool IsInsideWord(absl::string_view text, size_t at) {
+  return at > 0 && at < text.size() && IsWordByte(text[at - 1]) && IsWordByte(text[at]);
+}
+
+bool StandsAt(absl::string_view text, size_t at, absl::string_view word) {
+  return absl::StartsWithIgnoreCase(text.substr(at), word) && !IsInsideWord(text, at) &&
+         !IsInsideWord(text, at + word.size());
+}
+
 }  // namespace
 
 std::vector<PromptPiece> ParseEmphasis(absl::string_view text) {
@@ -88,7 +98,7 @@ std::vector<std::string> SplitAtBreaks(absl::string_view text) {
   absl::string_view rest = text;
   for (size_t at = rest.find(kBreak); at != absl::string_view::npos; at = rest.find(kBreak, at)) {
     const size_t end = at + kBreak.size();
-    if ((at > 0 && IsWordByte(rest[at - 1])) || (end < rest.size() && IsWordByte(rest[end]))) {
+    if (IsInsideWord(rest, at) || IsInsideWord(rest, end)) {
       at = end;
       continue;
     }
@@ -98,6 +108,34 @@ std::vector<std::string> SplitAtBreaks(absl::string_view text) {
   }
   parts.emplace_back(rest);
   return parts;
+}
+
+std::vector<WordPiece> SplitAtWords(absl::string_view text, const std::vector<std::string>& words) {
+  std::vector<WordPiece> pieces;
+  size_t begin = 0;  // of the text that is in no piece yet
+  const auto finish_text = [&](size_t end) {
+    if (end > begin) {
+      pieces.push_back({std::string(text.substr(begin, end - begin)), std::nullopt});
+    }
+  };
+  for (size_t at = 0; at < text.size();) {
+    std::optional<size_t> longest;
+    for (size_t i = 0; i < words.size(); ++i) {
+      if (StandsAt(text, at, words[i]) && (!longest.has_value() || words[i].size() > words[*longest].size())) {
+        longest = i;
+      }
+    }
+    if (!longest.has_value()) {
+      ++at;
+      continue;
+    }
+    finish_text(at);
+    at += words[*longest].size();
+    begin = at;
+    pieces.push_back({words[*longest], longest});
+  }
+  finish_text(text.size());
+  return pieces;
 }
 
 }  // namespace hotlora

@@ -1,8 +1,11 @@
 #ifndef HOTLORA_SRC_SDXL_WEIGHTED_PROMPT_H_
 #define HOTLORA_SRC_SDXL_WEIGHTED_PROMPT_H_
 
-// What a caller writes into a prompt beside its words: emphasis, and where a chunk ends. No LibTorch here.
+// What a caller writes into a prompt beside its words: emphasis, where a chunk ends, words with vectors of their own.
+// No LibTorch here.
 
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +33,18 @@ std::vector<PromptPiece> ParseEmphasis(absl::string_view text);
 // The parts before, between and after each BREAK that stands as a word of its own, in capitals: one part more than
 // there are BREAKs, each without the white space beside them; without BREAK, the text as it is.
 std::vector<std::string> SplitAtBreaks(absl::string_view text);
+
+// A stretch of text, or one of some words.
+struct WordPiece {
+  std::string text;
+  std::optional<size_t> word;  // its index
+
+  bool operator==(const WordPiece& other) const { return text == other.text && word == other.word; }
+};
+
+// The text with each of `words` as a piece of its own where it stands in the text in any (ASCII) case, and not as part
+// of a longer word; of several at one place the longest. Pieces of text are not empty. REQUIRES: no word is empty.
+std::vector<WordPiece> SplitAtWords(absl::string_view text, const std::vector<std::string>& words);
 
 }  // namespace hotlora
 

@@ -106,6 +106,21 @@ TEST(ArgumentsTest, GenerateFillsTheRequest) {
   EXPECT_EQ(request.priority(), -2);
 }
 
+TEST(ArgumentsTest, PromptsMayHaveTheirOwnSyntaxTagsAndEmbeddings) {
+  const auto arguments = Parse({"generate", "a", "--out", "a.png", "--weighted", "--long-prompts", "--lora-tags",
+                                "--embedding", "styles/ink", "--embedding", "neon=<s0>"});
+  ASSERT_TRUE(arguments.ok()) << arguments.status();
+  const v1::GenerateImagesRequest& request = arguments->request;
+  EXPECT_EQ(request.prompt_syntax(), v1::PROMPT_SYNTAX_WEIGHTED);
+  EXPECT_TRUE(request.long_prompts());
+  EXPECT_TRUE(request.lora_tags());
+  ASSERT_EQ(request.embeddings_size(), 2);
+  EXPECT_EQ(request.embeddings(0).name(), "styles/ink");
+  EXPECT_FALSE(request.embeddings(0).has_token());
+  EXPECT_EQ(request.embeddings(1).name(), "neon");
+  EXPECT_EQ(request.embeddings(1).token(), "<s0>");
+}
+
 TEST(ArgumentsTest, WhatIsNotGivenStaysUnset) {
   const auto arguments = Parse({"generate", "a cat", "--out", "cat.png"});
   ASSERT_TRUE(arguments.ok()) << arguments.status();

@@ -134,16 +134,6 @@ class ForeignClientTest(unittest.TestCase):
         self.assertGreater(applied.matched_modules, 0)
         self.assertEqual(list(applied.unmatched_keys), [])
 
-    def test_a_png_says_what_made_it(self):
-        request = request_for("outline", prompt="un cercle très rouge, \u2588", negative_prompt="blue", guidance_end=0.5)
-        answer = self.caller.generate(request)
-        text = Image.open(io.BytesIO(answer.images[0].data)).text["parameters"]
-        lines = text.split("\n")
-        self.assertEqual(lines[:2], ["un cercle très rouge, \u2588 <lora:outline:1>", "Negative prompt: blue"])
-        self.assertTrue(lines[2].startswith("Steps: 2, Sampler: Euler, CFG scale: 5, Seed: 7, Size: 64x64, Model hash: "))
-        self.assertIn(f'Lora hashes: "outline: {answer.summary.adapters[0].content_sha256[:12]}"', lines[2])
-        self.assertIn(f"Model hash: {answer.summary.model_sha256[:10]}, Model: model, CFG window: 0 to 0.5, ", lines[2])
-
     def test_image_i_is_that_of_seed_plus_i(self):
         three = self.caller.generate(request_for(num_images=3, seed=100)).images
         self.assertEqual([image.index for image in three], [0, 1, 2])

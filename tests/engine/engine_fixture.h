@@ -12,6 +12,7 @@
 
 #include "src/engine/engine.h"
 #include "tests/fakes/fake_adapter_store.h"
+#include "tests/fakes/fake_embedding_store.h"
 #include "tests/fakes/fake_pipeline.h"
 #include "tests/fakes/recording_listener.h"
 
@@ -23,8 +24,9 @@ class EngineTest : public ::testing::Test {
     for (const char* name : {"a", "b"}) {
       store_->Add(name);
     }
-    engine_ = Engine::Create(std::move(options), std::make_unique<FakePipeline>(pipeline_),
-                             std::make_unique<FakeAdapterStore>(store_), &metrics_);
+    engine_ =
+        Engine::Create(std::move(options), std::make_unique<FakePipeline>(pipeline_),
+                       std::make_unique<FakeAdapterStore>(store_), std::make_unique<FakeEmbeddingStore>(), &metrics_);
     ASSERT_TRUE(engine_->WarmUp().ok());
   }
   void SetUp() override { Start({}); }

@@ -17,6 +17,38 @@
 namespace hotlora {
 namespace {
 
+TEST_F(EngineTest, EmbeddingsReachTheEncoderOfTheirRequestAlone) {
+  ImageRequest request = Request("one");
+  request.embeddings = {{"e1", "<s0>"}, {"e2", std::nullopt}};
+  const auto listener = Run(request);
+  ASSERT_EQ(listener->summary().embeddings.size(), 2u);
+  EXPECT_EQ(listener->summary().embeddings[0].name, "e1");
+  EXPECT_EQ(listener->summary().embeddings[0].token, "<s0>");
+  EXPECT_EQ(listener->summary().embeddings[0].vectors, 2u);
+  EXPECT_EQ(listener->summary().embeddings[1].token, "e2");
+  EXPECT_EQ(listener->summary().embeddings[1].content_sha256, std::string(64, 'e'));
+  {
+    absl::MutexLock lock(&pipeline_->mu);
+    ASSERT_EQ(pipeline_->embeddings.size(), 2u);
+    EXPECT_EQ(pipeline_->embeddings[0].token, "<s0>");
+    EXPECT_EQ(pipeline_->embeddings[0].vectors->count, 2u);
+  }
+  Run(Request("two"));
+  absl::MutexLock lock(&pipeline_->mu);
+  EXPECT_TRUE(pipeline_->embeddings.empty());
+}
+
+TEST_F(EngineTest, AnUnknownEmbeddingEndsTheRequest) {
+  ImageRequest request = Request("one", {{"a", 1, {}}});
+  request.embeddings = {{"none", std::nullopt}};
+  auto listener = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(request, listener).ok());
+  const absl::Status status = listener->AwaitDone();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(GetErrorDetails(status).reason, "EMBEDDING_NOT_FOUND");
+  ExpectNothingHeld();
+}
+
 TEST_F(EngineTest, GivesProgressThenImagesThenSummary) {
   const auto listener = Run(Request("one", {{"a", 0.5, {}}}, 2));
   ASSERT_EQ(listener->progresses().size(), 6u);

@@ -42,6 +42,7 @@ class FakePipeline : public Pipeline {
     std::vector<std::string> applied ABSL_GUARDED_BY(mu);  // fingerprints, as they changed
     std::vector<std::string> prompts ABSL_GUARDED_BY(mu);
     std::vector<std::pair<uint32_t, uint32_t>> init_sizes ABSL_GUARDED_BY(mu);  // of the init images encoded
+    std::vector<PromptEmbedding> embeddings ABSL_GUARDED_BY(mu);                // of the last prompts
     bool corrupt ABSL_GUARDED_BY(mu) = false;                                   // the second module
     bool irreparable ABSL_GUARDED_BY(mu) = false;                               // a corrupt module stays so
     uint32_t modules_verified ABSL_GUARDED_BY(mu) = 0;
@@ -106,6 +107,7 @@ class FakePipeline : public Pipeline {
                                                              const AdapterSet& set, ApplyMode mode) override {
     absl::MutexLock lock(&levers_->mu);
     levers_->prompts.push_back(prompts.prompt);
+    levers_->embeddings = prompts.embeddings;
     return std::make_shared<const FakeConditioning>(levers_);
   }
 

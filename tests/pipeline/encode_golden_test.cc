@@ -12,12 +12,17 @@ namespace {
 
 class EncodeGoldenTest : public PipelineFixture {};
 
-Prompts MakePrompts(const nlohmann::json& arguments) {
+// Of a list of prompts the one at `index`; elsewhere the prompt.
+Prompts MakePrompts(const nlohmann::json& arguments, size_t index) {
   ImageRequest request;
-  const auto text = [&arguments](const char* name) -> std::optional<std::string> {
-    return arguments.contains(name) ? std::optional<std::string>(arguments[name].get<std::string>()) : std::nullopt;
+  const auto text = [&](const char* name) -> std::optional<std::string> {
+    if (!arguments.contains(name)) {
+      return std::nullopt;
+    }
+    const nlohmann::json& value = arguments[name];
+    return (value.is_array() ? value.at(index) : value).get<std::string>();
   };
-  request.prompt = arguments.at("prompt");
+  request.prompt = text("prompt").value();
   request.prompt_2 = text("prompt_2");
   request.negative_prompt = text("negative_prompt");
   request.negative_prompt_2 = text("negative_prompt_2");
@@ -25,31 +30,36 @@ Prompts MakePrompts(const nlohmann::json& arguments) {
   return ValidateImageRequest(request, RequestLimits{.native_size = 128, .max_clip_skip = 2})->prompts;
 }
 
+// Where the reference has a batch, of several prompts with several images each, every row is compared.
 TEST_F(EncodeGoldenTest, ConditioningEqualsTheReference) {
   std::ifstream stream(GoldenPath("text_encoder/manifest.json"));
   const nlohmann::json manifest = nlohmann::json::parse(stream);
   int compared = 0;
   for (const nlohmann::json& golden : manifest.at("cases")) {
-    // Cases of lists of prompts are batches, which are made of rows here.
-    if (!golden.contains("arguments") || !golden["arguments"].at("prompt").is_string()) {
+    if (!golden.contains("arguments")) {
       continue;
     }
     const std::string name = golden.at("name");
-    const auto conditioning =
-        pipeline_->Encode(MakePrompts(golden["arguments"]), /*negative=*/true, {}, ApplyMode::kMerged);
-    ASSERT_TRUE(conditioning.ok()) << conditioning.status();
-    const ConditioningTensors actual = TensorsOf(**conditioning);
+    const nlohmann::json& arguments = golden["arguments"];
     const TensorMap expected = LoadTensors(GoldenPath("text_encoder/" + golden.at("file").get<std::string>()));
-    const auto expect = [&](const at::Tensor& tensor, const char* output) {
-      ExpectWithin(tensor, expected.at(output), golden.at("tolerance").at(output).at("absolute"), name + " " + output);
-    };
-    expect(actual.hidden, "prompt_embeds");
-    expect(actual.pooled, "pooled_prompt_embeds");
-    expect(actual.negative_hidden, "negative_prompt_embeds");
-    expect(actual.negative_pooled, "negative_pooled_prompt_embeds");
-    ++compared;
+    const int64_t rows = expected.at("prompt_embeds").size(0), images = arguments.value("num_images_per_prompt", 1);
+    for (int64_t row = 0; row < rows; ++row) {
+      const Prompts prompts = MakePrompts(arguments, static_cast<size_t>(row / images));
+      const auto conditioning = pipeline_->Encode(prompts, /*negative=*/true, {}, ApplyMode::kMerged);
+      ASSERT_TRUE(conditioning.ok()) << conditioning.status();
+      const ConditioningTensors actual = TensorsOf(**conditioning);
+      const auto expect = [&](const at::Tensor& tensor, const char* output) {
+        ExpectWithin(tensor, expected.at(output).narrow(0, row, 1), golden.at("tolerance").at(output).at("absolute"),
+                     name + " " + output);
+      };
+      expect(actual.hidden, "prompt_embeds");
+      expect(actual.pooled, "pooled_prompt_embeds");
+      expect(actual.negative_hidden, "negative_prompt_embeds");
+      expect(actual.negative_pooled, "negative_pooled_prompt_embeds");
+      ++compared;
+    }
   }
-  EXPECT_EQ(compared, 6);
+  EXPECT_EQ(compared, 6 + 4);
 }
 
 }  // namespace

@@ -53,14 +53,16 @@ TEST(ImageParametersTest, EverythingThatShapesThePicture) {
   job.denoise.guidance_end = 0.8;
   ModelInfo model = Model();
   model.name = "my, model";
-  const std::vector<NamedAdapter> adapters = {{{"styles/ink", 0.5, 0.5}, std::string(64, 'a')},
-                                              {{"neon", 1.0, 0.25}, std::string(64, 'b')}};
+  const ImageSources sources = {
+      {{{"styles/ink", 0.5, 0.5}, std::string(64, 'a')}, {{"neon", 1.0, 0.25}, std::string(64, 'b')}},
+      {{"<s\"0>", std::string(64, 'c')}, {"oil", std::string(64, 'd')}}};
   EXPECT_EQ(
-      ImageParameters(job, 18446744073709551615u, model, adapters),
-      "a red circle <lora:styles/ink:0.5> <lora:neon:1:0.25>\nNegative prompt: blue\nSteps: 20, Sampler: DPM++ 2M "
+      ImageParameters(job, 18446744073709551615u, model, sources),
+      "a red circle <lora:styles/ink:0.5> <lora:neon:0.25:1>\nNegative prompt: blue\nSteps: 20, Sampler: DPM++ 2M "
       "SDE, Schedule type: Karras, CFG scale: 6.5, Seed: 18446744073709551615, Size: 128x64, Model hash: "
       "0123456789, Model: \"my, model\", Clip skip: 2, Prompt 2: \"line\\nof \\\"two\\\"\", CFG rescale: 0.7, CFG "
-      "window: 0 to 0.8, Lora hashes: \"styles/ink: aaaaaaaaaaaa, neon: bbbbbbbbbbbb\", " +
+      "window: 0 to 0.8, Lora hashes: \"styles/ink: aaaaaaaaaaaa, neon: bbbbbbbbbbbb\", TI hashes: \"<s\\\"0>: "
+      "cccccccccccc, oil: dddddddddddd\", " +
           kVersion);
 }
 

@@ -147,6 +147,66 @@ TEST(ValidateImageRequestTest, RefusesTooManyPixels) {
   EXPECT_TRUE(ValidateImageRequest(request, TinyLimits()).ok());
 }
 
+TEST(ValidateImageRequestTest, TagsAreTextUnlessTheyAreAskedFor) {
+  ImageRequest request;
+  request.prompt = "a fox <lora:ink:0.5>";
+  request.adapters = {{"neon"}};
+  const auto plain = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(plain.ok());
+  EXPECT_EQ(plain->prompts.prompt, request.prompt);
+  EXPECT_EQ(plain->adapters.size(), 1u);
+  request.lora_tags = true;
+  const auto tagged = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(tagged.ok()) << tagged.status();
+  EXPECT_EQ(tagged->prompts.prompt, "a fox ");
+  EXPECT_EQ(tagged->prompts.prompt_2, "a fox ");
+  ASSERT_EQ(tagged->adapters.size(), 2u);
+  EXPECT_EQ(tagged->adapters[0].name, "neon");
+  EXPECT_EQ(tagged->adapters[1].name, "ink");
+  EXPECT_EQ(tagged->adapters[1].weight, 0.5);
+  EXPECT_EQ(tagged->adapters[1].text_encoder_weight, 0.5);
+  request.prompt_2 = "two <lora:oil:0.25:0.75>";
+  request.negative_prompt = "<lora:blur:1>";
+  const auto second = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->prompts.prompt_2, "two ");
+  EXPECT_EQ(second->prompts.negative_prompt, "<lora:blur:1>");
+  EXPECT_EQ(second->adapters.back().weight, 0.75);
+  EXPECT_EQ(second->adapters.back().text_encoder_weight, 0.25);
+}
+
+TEST(ValidateImageRequestTest, RefusesTagsThatNoAdapterCouldBe) {
+  ImageRequest request;
+  request.lora_tags = true;
+  request.adapters = {{"ink"}};
+  for (const char* prompt : {"<lora:ink:1>", "<lora:a:1><lora:a:1>", "<lora:a:11>", "<lora:a:nan>", "<lora:a:x>",
+                             "<lora:../a:1>", "<lora:a:dyn=4>"}) {
+    request.prompt = prompt;
+    EXPECT_THAT(BadFields(request), testing::Contains("prompt")) << prompt;
+  }
+  request.prompt.clear();
+  for (char name = 'a'; name < 'q'; ++name) {  // 16 beside the one of the list
+    request.prompt += std::string("<lora:") + name + ":1>";
+  }
+  EXPECT_THAT(BadFields(request), ElementsAre("adapters"));
+}
+
+TEST(ValidateImageRequestTest, EmbeddingsHaveATokenEach) {
+  ImageRequest request;
+  request.embeddings = {{"styles/ink"}, {"neon", "<s0>"}};
+  const auto job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_EQ(job->embeddings.size(), 2u);
+  EXPECT_EQ(job->embeddings[0].token, "styles/ink");
+  EXPECT_EQ(job->embeddings[1].token, "<s0>");
+  request.embeddings = {{"../a"}, {"a", ""}, {"b", "two words"}, {"c", "(c)"}, {"d"}, {"d", "e"}, {"f", "D"}};
+  EXPECT_THAT(BadFields(request),
+              UnorderedElementsAre("embeddings[0].name", "embeddings[1].token", "embeddings[2].token",
+                                   "embeddings[3].token", "embeddings[5].name", "embeddings[6].token"));
+  request.embeddings.assign(17, {"a"});
+  EXPECT_THAT(BadFields(request), ElementsAre("embeddings"));
+}
+
 TEST(ValidateImageRequestTest, RefusesTheSameAdapterTwiceAndMoreThanSixteen) {
   ImageRequest request;
   request.adapters = {{"a", 1.0, {}}, {"a", 0.5, {}}};

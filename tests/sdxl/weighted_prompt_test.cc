@@ -40,6 +40,19 @@ TEST(ParseEmphasisTest, OddTextIsText) {
   EXPECT_THAT(ParseEmphasis("(a] b)"), ElementsAre(Piece("a] b", 1.1)));
 }
 
+TEST(SplitAtWordsTest, AWordIsNoPartOfALongerOne) {
+  const auto text = [](const char* part) { return WordPiece{part, std::nullopt}; };
+  EXPECT_THAT(SplitAtWords("", {"ink"}), IsEmpty());
+  EXPECT_THAT(SplitAtWords("a cat", {}), ElementsAre(text("a cat")));
+  EXPECT_THAT(SplitAtWords("Ink, inks INK", {"ink"}),
+              ElementsAre(WordPiece{"ink", 0}, text(", inks "), WordPiece{"ink", 0}));
+  EXPECT_THAT(SplitAtWords("drink ink_1 \u00e9ink", {"ink"}), ElementsAre(text("drink ink_1 \u00e9ink")));
+  EXPECT_THAT(SplitAtWords("a<s0><s0>b", {"<s0>"}),
+              ElementsAre(text("a"), WordPiece{"<s0>", 0}, WordPiece{"<s0>", 0}, text("b")));
+  EXPECT_THAT(SplitAtWords("x-ray x", {"x", "x-ray"}),
+              ElementsAre(WordPiece{"x-ray", 1}, text(" "), WordPiece{"x", 0}));
+}
+
 TEST(SplitAtBreaksTest, BreakIsAWordInCapitals) {
   EXPECT_THAT(SplitAtBreaks(""), ElementsAre(""));
   EXPECT_THAT(SplitAtBreaks(" a cat "), ElementsAre(" a cat "));

@@ -58,6 +58,8 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
   const Arguments arguments = {"--model=m",
                                "--adapters=a",
                                "--adapters-follow-links",
+                               "--embeddings=e",
+                               "--embeddings-follow-links",
                                "--apply=merged",
                                "--listen=[::1]:0",
                                "--metrics-listen=0.0.0.0:1",
@@ -104,6 +106,8 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     ASSERT_TRUE(flags.ok()) << flags.status();
     EXPECT_EQ(flags->adapters, "a");
     EXPECT_TRUE(flags->adapters_follow_links);
+    EXPECT_EQ(flags->embeddings, "e");
+    EXPECT_TRUE(flags->embeddings_follow_links);
     EXPECT_EQ(flags->apply, "merged");
     EXPECT_EQ(flags->listen, "[::1]:0");
     EXPECT_EQ(flags->metrics_listen, "0.0.0.0:1");
@@ -267,6 +271,9 @@ TEST_F(FlagsTest, PathsThatAreNotThereAreNamed) {
   flags.adapters = path_;  // a file
   EXPECT_FALSE(CheckPaths(flags).ok());
   flags.adapters = ::testing::TempDir();
+  flags.embeddings = "/nowhere/embeddings";
+  EXPECT_EQ(CheckPaths(flags).message(), "--embeddings /nowhere/embeddings: no such folder");
+  flags.embeddings = "";
   flags.tokens_file = "/nowhere/tokens";
   EXPECT_FALSE(CheckPaths(flags).ok());
   flags.tokens_file = "";

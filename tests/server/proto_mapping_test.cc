@@ -49,6 +49,9 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   message.set_prompt_syntax(v1::PROMPT_SYNTAX_WEIGHTED);
   message.set_long_prompts(true);
   message.set_guidance_end(0.75);
+  message.set_lora_tags(true);
+  message.add_embeddings()->set_name("e");
+  message.add_embeddings()->set_token("");
   message.set_sampler(v1::SAMPLER_UNIPC);
   message.set_schedule(v1::NOISE_SCHEDULE_TRAILING);
   message.set_seed(UINT64_MAX);
@@ -77,6 +80,11 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   const ImageRequest& request = mapped.request;
   EXPECT_TRUE(mapped.violations.empty());
   EXPECT_EQ(request.request_id, "id");
+  EXPECT_EQ(request.lora_tags, true);
+  ASSERT_EQ(request.embeddings.size(), 2u);
+  EXPECT_EQ(request.embeddings[0].name, "e");
+  EXPECT_FALSE(request.embeddings[0].token.has_value());
+  EXPECT_EQ(request.embeddings[1].token, "");
   EXPECT_EQ(request.prompt, "p");
   EXPECT_EQ(request.negative_prompt, "n");
   EXPECT_EQ(request.prompt_2, "p2");
@@ -114,6 +122,28 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   EXPECT_EQ(request.quality, 80u);
   EXPECT_EQ(request.preview_every, 4u);
   EXPECT_EQ(request.priority, -3);
+}
+
+TEST(ProtoMappingTest, SummaryTellsTheEmbeddings) {
+  ImageSummary summary;
+  summary.embeddings.push_back({"styles/ink", "abc", "<s0>", 3});
+  const v1::Summary message = ToProto(summary);
+  ASSERT_EQ(message.embeddings_size(), 1);
+  EXPECT_EQ(message.embeddings(0).name(), "styles/ink");
+  EXPECT_EQ(message.embeddings(0).content_sha256(), "abc");
+  EXPECT_EQ(message.embeddings(0).token(), "<s0>");
+  EXPECT_EQ(message.embeddings(0).vectors(), 3u);
+}
+
+TEST(ProtoMappingTest, RefusesListsBeyondTheLimitUncopied) {
+  v1::GenerateImagesRequest message;
+  for (int i = 0; i < 17; ++i) {
+    message.add_embeddings();
+  }
+  const MappedImageRequest mapped = FromProto(message);
+  ASSERT_EQ(mapped.violations.size(), 1u);
+  EXPECT_EQ(mapped.violations[0].field, "embeddings");
+  EXPECT_TRUE(mapped.request.embeddings.empty());
 }
 
 TEST(ProtoMappingTest, EveryEnumNumberMapsThereAndBack) {
