@@ -31,7 +31,7 @@ def together(caller, requests):
 class BatchingTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = e2e.Server("--max-batch", 4, adapters=e2e.DEMO_ADAPTERS)
+        cls.server = e2e.Server("--max-batch", 4, "--dtype", "float32", adapters=e2e.DEMO_ADAPTERS)
         cls.caller = cls.server.caller
         cls.alone = [cls.caller.image(request(number)) for number in range(8)]
 
