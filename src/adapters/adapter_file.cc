@@ -52,6 +52,13 @@ std::string FormatOf(absl::Span<const ParsedDelta> deltas, const ModuleTable& ta
   return "";
 }
 
+// Of the float32 blocks that OFT's tensor becomes.
+uint64_t RotationBytes(const ParsedDelta& delta, const StoredTensor& stored) {
+  const int64_t size = OftBlockSize(stored.shape[1]);
+  return sizeof(float) * (delta.peft_oft.has_value() ? static_cast<uint64_t>(stored.shape[0] * size * size)
+                                                     : stored.bytes() / SizeOf(stored.dtype));
+}
+
 class AdapterParser {
  public:
   AdapterParser(const SafetensorsFile& file, const KeyMap& keys, const ModuleTable& table)
@@ -88,9 +95,8 @@ class AdapterParser {
       adapter.rank_max = std::max(adapter.rank_max, static_cast<uint32_t>(delta.rank));
       for (const size_t tensor : delta.Tensors()) {
         const StoredTensor& stored = adapter.file.tensors()[tensor];
-        const bool becomes_float = delta.form == DeltaForm::kRotation && tensor == delta.first.whole;
-        adapter.tensor_bytes +=
-            becomes_float ? sizeof(float) * stored.bytes() / SizeOf(stored.dtype) : LoadedBytes(stored);
+        const bool becomes_rotation = delta.form == DeltaForm::kRotation && tensor == delta.first.whole;
+        adapter.tensor_bytes += becomes_rotation ? RotationBytes(delta, stored) : LoadedBytes(stored);
       }
     }
     adapter.matched_modules = static_cast<uint32_t>(modules_.size());

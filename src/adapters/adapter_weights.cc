@@ -81,6 +81,42 @@ Rotation LoadRotation(const ParsedAdapter& parsed, const ParsedDelta& from) {
   return rotation;
 }
 
+// PEFT's, of the inputs: R = (I - Q) (I + Q)^-1 of the skew Q whose upper triangle is stored, or in its place the first
+// terms of I + 2 Q + 2 Q^2 + ..., the last of them once. Source: PEFT tuners/oft/layer.py, _cayley_batch
+Rotation LoadPeftRotation(const ParsedAdapter& parsed, const ParsedDelta& from) {
+  const at::Tensor stored = Load(parsed, *from.first.whole).to(at::kFloat);
+  const int64_t size = OftBlockSize(stored.size(1));
+  const at::Tensor places = at::triu_indices(size, size, /*offset=*/1);
+  at::Tensor upper = at::zeros({stored.size(0), size, size}, at::kFloat);
+  upper.view({stored.size(0), -1}).index_copy_(1, places[0] * size + places[1], stored);
+  const at::Tensor skew = upper - upper.transpose(1, 2);
+  at::Tensor turn;  // R - I
+  if (from.peft_oft->neumann_terms == 0) {
+    const at::Tensor identity = at::eye(size, at::kFloat);
+    turn = at::linalg_solve(identity + skew, skew).mul_(-2.0);
+  } else {
+    const int terms = from.peft_oft->neumann_terms;
+    turn = at::zeros_like(skew);
+    at::Tensor power = skew;
+    if (terms > 1) {
+      turn.add_(skew, 2.0);
+    }
+    if (terms > 2) {
+      power = skew.bmm(skew);
+      turn.add_(power, 2.0);
+      for (int i = 3; i < terms - 1; ++i) {
+        power = power.bmm(skew);
+        turn.add_(power, 2.0);
+      }
+      turn.add_(power.bmm(skew));
+    }
+  }
+  Rotation rotation;
+  rotation.turn = turn.contiguous();
+  rotation.of_inputs = true;
+  return rotation;
+}
+
 ModuleDelta LoadDelta(const ParsedAdapter& parsed, const ParsedDelta& from) {
   ModuleDelta delta;
   delta.module = from.module;
@@ -99,7 +135,7 @@ ModuleDelta LoadDelta(const ParsedAdapter& parsed, const ParsedDelta& from) {
       delta.change = GeneralizedLowRank{LoadProduct(parsed, from.first), LoadProduct(parsed, from.second)};
       break;
     case DeltaForm::kRotation:
-      delta.change = LoadRotation(parsed, from);
+      delta.change = from.peft_oft.has_value() ? LoadPeftRotation(parsed, from) : LoadRotation(parsed, from);
       break;
     case DeltaForm::kFull:
       delta.change = FullDifference{Load(parsed, *from.first.whole)};

@@ -39,6 +39,11 @@ std::optional<KeyPart> FirstOf(const ModuleKeys& keys, KeyPart first, KeyPart la
 
 }  // namespace
 
+int64_t OftBlockSize(int64_t numbers) {
+  const int64_t size = std::llround((1.0 + std::sqrt(1.0 + 8.0 * static_cast<double>(numbers))) / 2.0);
+  return numbers > 0 && numbers < (int64_t{1} << 40) && size * (size - 1) / 2 == numbers ? size : 0;
+}
+
 bool ModuleKeys::SpeaksOfWeight() const {
   for (size_t i = 0; i < kKeyParts; ++i) {
     const KeyPart which = static_cast<KeyPart>(i);
@@ -142,7 +147,7 @@ bool DeltaReader::ChooseForm(const AdaptableModule& module, const ModuleKeys& ke
       {DeltaForm::kHadamard, FirstOf(keys, KeyPart::kHadaW1A, KeyPart::kHadaT2)},
       {DeltaForm::kKronecker, FirstOf(keys, KeyPart::kLokrW1, KeyPart::kLokrT2)},
       {DeltaForm::kGeneralized, FirstOf(keys, KeyPart::kGloraA1, KeyPart::kGloraBm)},
-      {DeltaForm::kRotation, FirstOf(keys, KeyPart::kOftBlocks, KeyPart::kOftBlocks)},
+      {DeltaForm::kRotation, FirstOf(keys, KeyPart::kOftBlocks, KeyPart::kOftR)},
       {DeltaForm::kFull, FirstOf(keys, KeyPart::kDiff, KeyPart::kDiff)}};
   std::optional<KeyPart> chosen;
   for (const auto& [form, part] : forms) {
@@ -192,14 +197,30 @@ bool DeltaReader::TakeParts(const AdaptableModule& module, const ModuleKeys& key
     case DeltaForm::kGeneralized:
       return TakeGeneralized(module, keys, delta);
     case DeltaForm::kRotation:
-      delta.first.whole = keys[KeyPart::kOftBlocks];
-      delta.rescale = keys[KeyPart::kRescale];
-      return true;
+      return TakeRotation(module, keys, delta);
     case DeltaForm::kFull:
       delta.first.whole = keys[KeyPart::kDiff];
       return true;
   }
   return false;
+}
+
+bool DeltaReader::TakeRotation(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta) {
+  if (!keys[KeyPart::kOftR].has_value()) {
+    delta.first.whole = keys[KeyPart::kOftBlocks];
+    delta.rescale = keys[KeyPart::kRescale];
+    return true;
+  }
+  const std::string name = PrintableName(Tensor(*keys[KeyPart::kOftR]).name);
+  delta.first.whole = keys[KeyPart::kOftR];
+  delta.peft_oft = scaling_.OftOf(module);
+  for (const KeyPart part : {KeyPart::kOftBlocks, KeyPart::kRescale, KeyPart::kAlpha}) {
+    if (keys[part].has_value()) {
+      return Invalid(absl::StrCat(name, " and ", PrintableName(Tensor(*keys[part]).name), " are of two formats"));
+    }
+  }
+  return delta.peft_oft.has_value() ||
+         Invalid(absl::StrCat(name, " is OFT of PEFT, and no adapter_config.json says how to read it"));
 }
 
 // LyCORIS has stored GLoRA in two ways: today a1 [in, r], a2 [r, in], b1 [out, r], b2 [r, in], at first a1 [r, in],
@@ -310,7 +331,25 @@ bool DeltaReader::CheckSameRank(const ParsedDelta& delta) {
                               PrintableName(Tensor(*delta.second.down).name), " has ", delta.second.rank));
 }
 
+// PEFT turns the inputs of a 3x3 convolution pixel by pixel in one way while it runs and in another when it merges, so
+// only what has a kernel of 1x1 is well defined.
+bool DeltaReader::CheckPeftRotation(const AdaptableModule& module, const ParsedDelta& delta, const WeightShape& shape) {
+  const StoredTensor& stored = Tensor(*delta.first.whole);
+  if (shape.height != 1 || shape.width != 1) {
+    return Mismatched(module, stored, "a kernel of 1x1 for OFT of PEFT");
+  }
+  const int64_t size = stored.shape.size() == 2 ? OftBlockSize(stored.shape[1]) : 0;
+  if (size == 0 || shape.in % size != 0 || stored.shape[0] != (delta.peft_oft->block_share ? 1 : shape.in / size)) {
+    return Mismatched(module, stored,
+                      absl::StrCat("[blocks, size * (size - 1) / 2] for blocks of ", shape.in, " inputs together"));
+  }
+  return true;
+}
+
 bool DeltaReader::CheckRotation(const AdaptableModule& module, const ParsedDelta& delta, const WeightShape& shape) {
+  if (delta.peft_oft.has_value()) {
+    return CheckPeftRotation(module, delta, shape);
+  }
   const StoredTensor& blocks = Tensor(*delta.first.whole);
   const std::vector<int64_t>& stored = blocks.shape;
   if (stored.size() != 3 || stored[1] != stored[2]) {

@@ -39,7 +39,8 @@ struct ParsedDelta {
   DeltaForm form = DeltaForm::kLowRank;
   ParsedFactor first, second;  // second for LoHa, LoKr, and GLoRA's mixed inputs; whole blocks of OFT are first
   std::optional<size_t> rescale;
-  double constraint = 0.0;  // OFT: the most that the norm of all its skew blocks may be; 0: anything
+  double constraint = 0.0;          // OFT: the most that the norm of all its skew blocks may be; 0: anything
+  std::optional<PeftOft> peft_oft;  // `first` is oft_R then, the upper triangles of blocks of the inputs
   std::optional<size_t> magnitude;
   bool magnitude_is_peft = false;    // whose spelling always means outputs
   bool magnitude_of_outputs = true;  // else of inputs
@@ -49,6 +50,9 @@ struct ParsedDelta {
   // All but alpha and scale.
   std::vector<size_t> Tensors() const;
 };
+
+// The side of a square block whose upper triangle, without the diagonal, has `numbers` numbers; 0 where there is none.
+int64_t OftBlockSize(int64_t numbers);
 
 // The tensors that speak of one module, by KeyPart.
 struct ModuleKeys {
@@ -96,6 +100,7 @@ class DeltaReader {
                                       const ParsedDelta& weight);
   bool ChooseForm(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta);
   bool TakeParts(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta);
+  bool TakeRotation(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta);
   bool TakeGeneralized(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta);
   bool TakeFactor(const ModuleKeys& keys, const FactorParts& parts, ParsedFactor& factor);
   bool Require(const ModuleKeys& keys, std::initializer_list<KeyPart> parts);
@@ -106,6 +111,7 @@ class DeltaReader {
                     bool may_be_flat);
   bool CheckSameRank(const ParsedDelta& delta);
   bool CheckKronecker(const AdaptableModule& module, ParsedDelta& delta, const WeightShape& shape);
+  bool CheckPeftRotation(const AdaptableModule& module, const ParsedDelta& delta, const WeightShape& shape);
   bool CheckRotation(const AdaptableModule& module, const ParsedDelta& delta, const WeightShape& shape);
   bool CheckMagnitude(const AdaptableModule& module, const WeightShape& shape, ParsedDelta& delta);
   bool Expect(const AdaptableModule& module, const StoredTensor& tensor, const std::vector<int64_t>& shape);

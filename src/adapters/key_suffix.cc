@@ -49,6 +49,8 @@ constexpr std::pair<absl::string_view, KeyPart> kSuffixes[] = {
     {".b2.weight", KeyPart::kGloraB2},
     {".bm.weight", KeyPart::kGloraBm},
     {".oft_blocks", KeyPart::kOftBlocks},
+    {".oft_R.weight", KeyPart::kOftR},
+    {".oft_R.default.weight", KeyPart::kOftR},
     {".rescale", KeyPart::kRescale},
     {".diff", KeyPart::kDiff},
     {".diff_b", KeyPart::kDiffBias},
@@ -74,7 +76,6 @@ constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedSuffixes[]
 constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedParts[] = {
     {".boft_", "BOFT"},
     {".oft_diag", "OFT of early LyCORIS"},
-    {".oft_R", "OFT of PEFT"},
     {".oft_r", "OFT of early PEFT"},
     {".oft_s", "OFT of early PEFT"},
     {".ia3_l", "IA3"},
@@ -85,12 +86,12 @@ constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedParts[] = 
 
 // By KeyPart.
 constexpr absl::string_view kPartNames[] = {
-    "down",      "up",         "mid",     "hada_w1_a",  "hada_w1_b",  //
-    "hada_w2_a", "hada_w2_b",  "hada_t1", "hada_t2",    "lokr_w1",    //
-    "lokr_w1_a", "lokr_w1_b",  "lokr_w2", "lokr_w2_a",  "lokr_w2_b",  //
-    "lokr_t2",   "a1",         "a2",      "b1",         "b2",         //
-    "bm",        "oft_blocks", "diff",    "diff_b",     "bias",       //
-    "rescale",   "alpha",      "scale",   "dora_scale", "lora_magnitude_vector",
+    "down",      "up",         "mid",     "hada_w1_a", "hada_w1_b",  //
+    "hada_w2_a", "hada_w2_b",  "hada_t1", "hada_t2",   "lokr_w1",    //
+    "lokr_w1_a", "lokr_w1_b",  "lokr_w2", "lokr_w2_a", "lokr_w2_b",  //
+    "lokr_t2",   "a1",         "a2",      "b1",        "b2",         //
+    "bm",        "oft_blocks", "oft_R",   "diff",      "diff_b",     //
+    "bias",      "rescale",    "alpha",   "scale",     "dora_scale", "lora_magnitude_vector",
 };
 static_assert(std::size(kPartNames) == kKeyParts);
 

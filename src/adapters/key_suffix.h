@@ -37,6 +37,7 @@ enum class KeyPart {
   kGloraB2,
   kGloraBm,
   kOftBlocks,
+  kOftR,  // PEFT's
   kDiff,
   kDiffBias,
   kUpBias,  // of LoRA's up, which PEFT can have
@@ -62,7 +63,7 @@ struct SplitKey {
 //   LoHa      .hada_w1_a, .hada_w1_b, .hada_w2_a, .hada_w2_b, .hada_t1, .hada_t2
 //   LoKr      .lokr_w1 or .lokr_w1_a and .lokr_w1_b; the same with w2; .lokr_t2
 //   GLoRA     .a1.weight, .a2.weight, .b1.weight, .b2.weight, .bm.weight
-//   OFT       .oft_blocks, .rescale
+//   OFT       .oft_blocks, .rescale; .oft_R.weight, .oft_R.default.weight
 //   full      .diff, .w_norm; of the bias .diff_b, .b_norm
 //   up bias   .lora_B.bias, .lora_B.default.bias, .lora_up.bias
 //   DoRA      .dora_scale; .lora_magnitude_vector, also with .weight, .default or .default.weight

@@ -22,6 +22,7 @@ using Json = nlohmann::ordered_json;
 constexpr size_t kMaxJsonBytes = 4u << 20;
 constexpr size_t kMaxPatterns = 4096;
 constexpr size_t kMaxPatternBytes = 512;
+constexpr int kMaxNeumannTerms = 64;
 constexpr double kMaxRank = 1 << 20;
 
 absl::Status Invalid(absl::string_view what) {
@@ -75,7 +76,7 @@ absl::Status CheckPlain(const Json& json) {
     }
   }
   const auto type = json.find("peft_type");
-  if (type != json.end() && *type != "LORA") {
+  if (type != json.end() && *type != "LORA" && *type != "OFT") {
     return Unsupported(absl::StrCat("peft_type ", PrintableName(type->is_string() ? type->get<std::string>() : "")));
   }
   // These change the base weights before training, so the tensors alone do not say the adapter's
@@ -119,9 +120,43 @@ absl::StatusOr<std::vector<PeftScaling::Pattern>> PeftScaling::ReadPatterns(cons
 }
 
 template <typename J>
+absl::StatusOr<PeftOft> PeftScaling::ReadOft(const J& json) {
+  for (const char* const key : {"coft", "fan_in_fan_out"}) {
+    if (IsSet(json, key)) {
+      return Unsupported(absl::StrCat("peft_type OFT with ", key));
+    }
+  }
+  if (const auto bias = json.find("bias"); bias != json.end() && *bias != "none") {
+    return Unsupported("peft_type OFT with bias");
+  }
+  // The versions of PEFT that lack the key do not agree on the map.
+  if (const auto neumann = json.find("use_cayley_neumann"); neumann == json.end() || !neumann->is_boolean()) {
+    return Unsupported("peft_type OFT without use_cayley_neumann");
+  }
+  PeftOft oft;
+  oft.block_share = IsSet(json, "block_share");
+  if (IsSet(json, "use_cayley_neumann")) {
+    oft.neumann_terms = 5;
+    if (IsSet(json, "num_cayley_neumann_terms")) {
+      ABSL_ASSIGN_OR_RETURN(const double terms, Number(json["num_cayley_neumann_terms"], "num_cayley_neumann_terms"));
+      if (terms < 1 || terms > kMaxNeumannTerms || terms != std::floor(terms)) {
+        return Invalid(absl::StrCat("num_cayley_neumann_terms is ", terms, "; it must be a whole number from 1 to ",
+                                    kMaxNeumannTerms));
+      }
+      oft.neumann_terms = static_cast<int>(terms);
+    }
+  }
+  return oft;
+}
+
+template <typename J>
 absl::StatusOr<PeftScaling::Config> PeftScaling::ReadConfig(const J& json) {
   ABSL_RETURN_IF_ERROR(CheckPlain(json));
   Config config;
+  if (const auto type = json.find("peft_type"); type != json.end() && *type == "OFT") {
+    ABSL_ASSIGN_OR_RETURN(config.oft, ReadOft(json));
+    return config;
+  }
   if (IsSet(json, "r")) {
     ABSL_ASSIGN_OR_RETURN(config.rank, Rank(json["r"], "r"));
   }
@@ -175,6 +210,12 @@ absl::StatusOr<PeftScaling> PeftScaling::FromConfig(absl::string_view text) {
     slot = config;
   }
   return scaling;
+}
+
+const std::optional<PeftOft>& PeftScaling::OftOf(const AdaptableModule& module) const {
+  static const std::optional<PeftOft> kNone;
+  const std::optional<Config>& config = configs_[static_cast<size_t>(module.component)];
+  return config.has_value() ? config->oft : kNone;
 }
 
 bool PeftScaling::UsesDora(const AdaptableModule& module) const {

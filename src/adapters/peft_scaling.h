@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_ADAPTERS_PEFT_SCALING_H_
 #define HOTLORA_SRC_ADAPTERS_PEFT_SCALING_H_
 
-// The scale of a PEFT adapter's modules, which PEFT keeps outside the tensors. No LibTorch here.
+// What PEFT keeps outside an adapter's tensors: the scale of LoRA's modules, the map of OFT's. No LibTorch here.
 
 #include <cstdint>
 #include <memory>
@@ -19,6 +19,13 @@ class RE2;
 }  // namespace re2
 
 namespace hotlora {
+
+// How OFT's numbers become a rotation, of peft_type OFT. Source: PEFT tuners/oft/layer.py (OFTRotationModule)
+struct PeftOft {
+  // Cayley's map itself where 0, else the sum of so many terms in its place (use_cayley_neumann).
+  int neumann_terms = 0;
+  bool block_share = false;  // one block for all
+};
 
 // What one PEFT configuration, or several in one file, say of ranks and alphas:
 //
@@ -38,7 +45,7 @@ class PeftScaling {
   // scale here.
   // FailedPrecondition
   //   ADAPTER_INVALID       not such JSON, numbers out of range, too many or unsound patterns
-  //   ADAPTER_UNSUPPORTED   more than LoRA and DoRA (bias, PiSSA, ...)
+  //   ADAPTER_UNSUPPORTED   more than LoRA, DoRA and OFT (PiSSA, ...)
   static absl::StatusOr<PeftScaling> FromMetadata(absl::string_view json);
 
   // `adapter_config.json` of a PEFT folder, for all components. The same errors.
@@ -47,6 +54,9 @@ class PeftScaling {
   // The scale of one module whose tensors have `rank`; nothing where no configuration speaks of its
   // component. FailedPrecondition (ADAPTER_INVALID) where the configuration says another rank.
   absl::StatusOr<std::optional<double>> ScaleOf(const AdaptableModule& module, int64_t rank) const;
+
+  // Nothing where no configuration makes the module's component OFT's.
+  const std::optional<PeftOft>& OftOf(const AdaptableModule& module) const;
 
   // Whether a configuration says that every module of the component has a magnitude (use_dora).
   bool UsesDora(const AdaptableModule& module) const;
@@ -61,11 +71,14 @@ class PeftScaling {
     double alpha = 8.0;  // PEFT's default where the key is missing
     bool rslora = false;
     bool dora = false;
+    std::optional<PeftOft> oft;
     std::vector<Pattern> ranks, alphas;
   };
 
   template <typename Json>
   static absl::StatusOr<Config> ReadConfig(const Json& json);
+  template <typename Json>
+  static absl::StatusOr<PeftOft> ReadOft(const Json& json);
   template <typename Json>
   static absl::StatusOr<std::vector<Pattern>> ReadPatterns(const Json& json);
 

@@ -62,13 +62,17 @@ struct GeneralizedLowRank {
 //
 //   W'[b * size + m, ...] = rescale[b * size + m] * (W[b * size + m, ...] + sum_n turn[b,n,m] W[b * size + n, ...])
 //
-// and dW = W' - W. turn = R - I with R orthogonal, so it is 0 where nothing turns.
+// and dW = W' - W. turn = R - I with R orthogonal, so it is 0 where nothing turns. PEFT turns the inputs instead, the
+// same for all outputs: W'[..., b * size + m] = W[..., b * size + m] + sum_n turn[b,m,n] W[..., b * size + n].
 //
-// Shapes   turn [blocks, size, size], blocks * size = out; rescale [out] or undefined
+// Shapes   turn [blocks, size, size], blocks * size = out (in, with of_inputs, or 1: one block for all); rescale [out]
+// or
+//          undefined
 // Source   Qiu et al. 2023, arXiv 2306.07280; kohya networks/oft.py, LyCORIS functional/diag_oft.py
 struct Rotation {
   at::Tensor turn;
   at::Tensor rescale;
+  bool of_inputs = false;
 };
 
 // dW itself, in the shape of the weight, bias or norm; trailing ones are no difference.

@@ -65,7 +65,11 @@ struct DenseChange {
   }
 
   at::Tensor operator()(const Rotation& change) const {
-    const at::Tensor turn = AsFloat(change.turn, device);                     // [blocks, size, size]
+    const at::Tensor turn = AsFloat(change.turn, device);  // [blocks, size, size]
+    if (change.of_inputs) {
+      const at::Tensor blocks = weight.view({weight.size(0), -1, turn.size(1)}).transpose(0, 1);  // [blocks, out, size]
+      return blocks.matmul(turn.transpose(1, 2)).transpose(0, 1).reshape(weight.sizes());
+    }
     const at::Tensor blocks = weight.view({turn.size(0), turn.size(1), -1});  // [blocks, size, rest]
     const at::Tensor turned = turn.transpose(1, 2).bmm(blocks).view(weight.sizes());
     if (!change.rescale.defined()) {

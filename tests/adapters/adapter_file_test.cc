@@ -526,6 +526,36 @@ TEST_F(AdapterFileTest, AlphaOfOftIsABoundForOneOutput) {
                 "a bound below 0");
 }
 
+TEST_F(AdapterFileTest, OftOfPeftNeedsItsConfiguration) {
+  const std::string conv = "unet.down_blocks.0.resnets.0.conv1", linear = "unet.down_blocks.1.attentions.0.proj_in";
+  const auto blocks = [](const std::string& module, std::vector<int64_t> shape) {
+    return SafetensorsWriter().Add(module + ".oft_R.weight", std::move(shape));
+  };
+  AdapterFileOptions options;
+  options.peft_config = R"({"peft_type": "OFT", "use_cayley_neumann": false})";
+  const absl::StatusOr<ParsedAdapter> parsed = Parse(blocks(linear, {4, 28}), options);  // blocks of 8 inputs
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->format, "oft");
+  EXPECT_EQ(parsed->tensor_bytes, 4 * 8 * 8 * sizeof(float));
+  ExpectRefused(blocks(linear, {4, 28}), "ADAPTER_INVALID", "no adapter_config.json");
+  ExpectRefused(blocks(linear, {4, 27}), "ADAPTER_MISMATCH", "for blocks of 32 inputs", options);
+  ExpectRefused(blocks(linear, {1, 28}), "ADAPTER_MISMATCH", "for blocks of 32 inputs", options);
+  ExpectRefused(blocks(conv, {36, 28}), "ADAPTER_MISMATCH", "a kernel of 1x1", options);
+  ExpectRefused(blocks(linear, {4, 28}).Add(linear + ".oft_blocks", {4, 8, 8}), "ADAPTER_INVALID", "of two formats",
+                options);
+  options.peft_config = R"({"peft_type": "OFT", "use_cayley_neumann": true, "block_share": true})";
+  EXPECT_TRUE(Parse(blocks(linear, {1, 28}), options).ok());
+  for (const auto& [config, text] :
+       {std::pair(R"({"peft_type": "OFT"})", "without use_cayley_neumann"),
+        {R"({"peft_type": "OFT", "use_cayley_neumann": true, "coft": true})", "coft"},
+        {R"({"peft_type": "OFT", "use_cayley_neumann": true, "bias": "oft_only"})", "bias"}}) {
+    options.peft_config = config;
+    ExpectRefused(blocks(linear, {4, 28}), "ADAPTER_UNSUPPORTED", text, options);
+  }
+  options.peft_config = R"({"peft_type": "OFT", "use_cayley_neumann": true, "num_cayley_neumann_terms": 0})";
+  ExpectRefused(blocks(linear, {4, 28}), "ADAPTER_INVALID", "num_cayley_neumann_terms is 0", options);
+}
+
 TEST_F(AdapterFileTest, SaysWhatItChanges) {
   SafetensorsWriter writer = Good();
   const std::string text = "lora_te2_text_model_encoder_layers_0_mlp_fc1";

@@ -31,9 +31,8 @@ std::vector<float> Ramp(size_t count) {
 
 class AdapterWeightsTest : public testing::Test {
  protected:
-  std::unique_ptr<AdapterWeights> Make(const SafetensorsWriter& writer) {
-    parsed_ =
-        std::make_unique<ParsedAdapter>(ParseAdapter(writer.Parse(), keys_, table_, AdapterFileOptions()).value());
+  std::unique_ptr<AdapterWeights> Make(const SafetensorsWriter& writer, const AdapterFileOptions& options = {}) {
+    parsed_ = std::make_unique<ParsedAdapter>(ParseAdapter(writer.Parse(), keys_, table_, options).value());
     return std::make_unique<AdapterWeights>(ViewAdapter(*parsed_).value());
   }
 
@@ -146,6 +145,40 @@ TEST_F(AdapterWeightsTest, OftBlocksBecomeRotationsWithinTheirBound) {
     EXPECT_LT((rotation.turn.to(at::kDouble) + identity - r).abs().max().item<double>(), 1e-6);
     const at::Tensor turned = rotation.turn.to(at::kDouble) + identity;
     EXPECT_LT((turned.bmm(turned.transpose(1, 2)) - identity).abs().max().item<double>(), 1e-5);
+  }
+}
+
+TEST_F(AdapterWeightsTest, OftOfPeftTurnsInputs) {
+  std::vector<float> values(8 * 6);  // 8 blocks of 4 inputs, 6 numbers above the diagonal
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = 0.3f * std::sin(static_cast<float>(i * i));
+  }
+  SafetensorsWriter writer;
+  writer.Add("unet.time_embedding.linear_1.oft_R.weight", "F32", {8, 6}, values);
+  at::Tensor skew = at::zeros({8, 4, 4}, at::kDouble);
+  for (int64_t block = 0, next = 0; block < 8; ++block) {
+    for (int64_t row = 0; row < 4; ++row) {
+      for (int64_t column = row + 1; column < 4; ++column, ++next) {
+        skew[block][row][column] = static_cast<double>(values[static_cast<size_t>(next)]);
+        skew[block][column][row] = -static_cast<double>(values[static_cast<size_t>(next)]);
+      }
+    }
+  }
+  const at::Tensor identity = at::eye(4, at::kDouble), square = skew.bmm(skew), cube = square.bmm(skew);
+  const std::pair<const char*, at::Tensor> cases[] = {
+      {R"({"peft_type": "OFT", "use_cayley_neumann": false})", (identity - skew).bmm(at::inverse(identity + skew))},
+      {R"({"peft_type": "OFT", "use_cayley_neumann": true})",
+       identity + 2 * skew + 2 * square + 2 * cube + cube.bmm(skew)},
+      {R"({"peft_type": "OFT", "use_cayley_neumann": true, "num_cayley_neumann_terms": 3})",
+       identity + 2 * skew + 2 * square + cube},
+  };
+  for (const auto& [config, expected] : cases) {
+    AdapterFileOptions options;
+    options.peft_config = config;
+    const auto weights = Make(writer, options);
+    const Rotation& rotation = std::get<Rotation>(weights->deltas.at(0).change);
+    EXPECT_TRUE(rotation.of_inputs);
+    EXPECT_LT((rotation.turn.to(at::kDouble) + identity - expected).abs().max().item<double>(), 1e-6) << config;
   }
 }
 

@@ -35,6 +35,7 @@ TEST(KeySuffixTest, TakesKeysApart) {
       {"lora_unet_x.bm.weight", "lora_unet_x", KeyPart::kGloraBm},
       {"oft_unet_x.oft_blocks", "oft_unet_x", KeyPart::kOftBlocks},
       {"lora_unet_x.rescale", "lora_unet_x", KeyPart::kRescale},
+      {"unet.x.oft_R.default.weight", "unet.x", KeyPart::kOftR},
       {"lora_unet_x.dora_scale", "lora_unet_x", KeyPart::kDoraScale},
       {"unet.x.lora_magnitude_vector", "unet.x", KeyPart::kMagnitudeVector},
       {"unet.x.lora_magnitude_vector.default.weight", "unet.x", KeyPart::kMagnitudeVector},
@@ -53,7 +54,7 @@ TEST(KeySuffixTest, NamesFormatsThatAreMissing) {
   EXPECT_EQ(UnsupportedFormatOf("x.on_input"), "IA3");
   EXPECT_EQ(UnsupportedFormatOf("x.ia3_l"), "IA3");
   EXPECT_EQ(UnsupportedFormatOf("x.boft_R"), "BOFT");
-  EXPECT_EQ(UnsupportedFormatOf("x.oft_R.weight"), "OFT of PEFT");
+  EXPECT_EQ(UnsupportedFormatOf("x.oft_r"), "OFT of early PEFT");
   EXPECT_EQ(UnsupportedFormatOf("x.oft_diag"), "OFT of early LyCORIS");
   EXPECT_EQ(UnsupportedFormatOf("x.lora_A.bias"), "a bias inside LoRA");
   for (const char* key : {"x.lora_B.weight", "x.hada_w1_a", "x.lokr_w2", "x.diff", "x.dora_scale", "x.oft_blocks",

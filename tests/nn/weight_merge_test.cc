@@ -323,6 +323,25 @@ TEST(WeightMergeTest, WritesThroughAnyLayout) {
   EXPECT_TRUE(at::equal(plain, last));
 }
 
+TEST(WeightMergeTest, RotationOfInputs) {
+  for (const int64_t blocks : {4, 1}) {  // one each, one for all
+    ModuleDelta delta;
+    Rotation rotation{Random({blocks, 4, 4}, at::kFloat, 0.3), {}};
+    rotation.of_inputs = true;
+    delta.change = rotation;
+    const at::Tensor clean = Random({24, 16}, at::kFloat);
+    std::vector<at::Tensor> turns;
+    for (int64_t b = 0; b < 4; ++b) {
+      turns.push_back(rotation.turn[blocks == 1 ? 0 : b].to(at::kDouble));
+    }
+    const at::Tensor wide = clean.to(at::kDouble);
+    const at::Tensor expected = wide + 0.5 * wide.mm(at::block_diag(turns).t());
+    at::Tensor live = at::empty_like(clean);
+    MergeWeight(live, clean, std::vector<WeightedDelta>{{&delta, 0.5}});
+    EXPECT_LT((live.to(at::kDouble) - expected).abs().max().item<double>(), 1e-5);
+  }
+}
+
 TEST(WeightMergeTest, BiasesAndNormsChangeByADifference) {
   ModuleDelta delta;
   delta.change = FullDifference{at::tensor({1.0f, -2.0f, 0.5f})};
