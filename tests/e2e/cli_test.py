@@ -134,7 +134,7 @@ class SingleFileTest(unittest.TestCase):
         for model, flags in ((MODEL, ()), (file, ("--model-config", MODEL)), (file, ("--config", settings))):
             server = e2e.Server(*flags, model=model)
             try:
-                images.append(server.caller.image(request_for()))
+                images.append(e2e.pixels(server.caller.image(request_for())).tolist())
             finally:
                 server.stop()
         self.assertEqual(images[1], images[0])

@@ -18,10 +18,6 @@ from hotlora_server import images_pb2, adapters_pb2, server_pb2, request_for
 GRPCURL = pathlib.Path(sys.executable).parent / "grpcurl"
 
 
-def pixels(data):
-    return numpy.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-
-
 class ForeignClientTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -139,9 +135,9 @@ class ForeignClientTest(unittest.TestCase):
         self.assertEqual([image.index for image in three], [0, 1, 2])
         self.assertEqual([image.seed for image in three], [100, 101, 102])
         for i, image in enumerate(three):
-            alone = pixels(self.caller.image(request_for(seed=100 + i)))
+            alone = e2e.pixels(self.caller.image(request_for(seed=100 + i)))
             # A row of a larger batch may be rounded differently, so that a colour is off by one.
-            self.assertLessEqual(numpy.abs(pixels(image.data) - alone).max(), 1)
+            self.assertLessEqual(numpy.abs(e2e.pixels(image.data) - alone).max(), 1)
         largest = 2**64 - 1
         wrapped = self.caller.generate(request_for(num_images=2, seed=largest)).images
         self.assertEqual([image.seed for image in wrapped], [largest, 0])
@@ -171,7 +167,7 @@ class ForeignClientTest(unittest.TestCase):
         request.format = images_pb2.IMAGE_FORMAT_RAW_RGB8
         raw = self.caller.generate(request).images[0]
         self.assertEqual(raw.format, images_pb2.IMAGE_FORMAT_RAW_RGB8)
-        self.assertEqual(numpy.frombuffer(raw.data, numpy.uint8).reshape(64, 96, 3).tolist(), pixels(png).tolist())
+        self.assertEqual(numpy.frombuffer(raw.data, numpy.uint8).reshape(64, 96, 3).tolist(), e2e.pixels(png).tolist())
         for name in ("JPEG", "WEBP"):
             request.format = images_pb2.ImageFormat.Value("IMAGE_FORMAT_" + name)
             sizes = []
@@ -182,7 +178,7 @@ class ForeignClientTest(unittest.TestCase):
                 picture = Image.open(io.BytesIO(data))
                 self.assertEqual((picture.format, picture.size), (name, (96, 64)))
             self.assertLess(sizes[0], sizes[1], name)
-            self.assertLess(numpy.abs(pixels(data) - pixels(png)).mean(), 8, name)
+            self.assertLess(numpy.abs(e2e.pixels(data) - e2e.pixels(png)).mean(), 8, name)
 
     def test_an_image_over_2_mib_comes_in_parts(self):
         request = request_for(width=840, height=840, steps=1, guidance_scale=1.0)

@@ -5,6 +5,7 @@ Nothing here waits without a bound, and every process is stopped by its own pid.
 
 import atexit
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -18,10 +19,12 @@ import time
 import urllib.request
 
 import grpc
+import numpy
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from grpc_tools import protoc
+from PIL import Image
 
 SOURCE = pathlib.Path(os.environ["HOTLORA_TEST_SOURCE"])
 BIN = pathlib.Path(os.environ["HOTLORA_TEST_BIN"])
@@ -206,14 +209,14 @@ class Scrape:
                     raise AssertionError(f"twice on the page: {line}")
                 self.samples[key] = float(value)
 
-    def matching(self, name, **labels):
+    def matching(self, name, /, **labels):
         wanted = set(labels.items())
         return {key: value for key, value in self.samples.items() if key[0] == name and wanted <= key[1]}
 
-    def sum(self, name, **labels):
+    def sum(self, name, /, **labels):
         return sum(self.matching(name, **labels).values())
 
-    def value(self, name, **labels):
+    def value(self, name, /, **labels):
         found = self.matching(name, **labels)
         if len(found) != 1:
             raise AssertionError(f"{len(found)} samples of {name} {labels}")
@@ -322,6 +325,11 @@ def copy_adapters(*sources):
 
 
 DEMO_ADAPTERS = copy_adapters(*(ALL_DEMO_ADAPTERS / f"{name}.safetensors" for name in ("night", "outline")))
+
+
+def pixels(data):
+    """The picture in an image file: int [height, width, 3]. Files also say what made them, adapters' and models' hashes included."""
+    return numpy.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
 
 @contextlib.contextmanager

@@ -21,10 +21,6 @@ def png(image):
     return buffer.getvalue()
 
 
-def pixels(data):
-    return numpy.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-
-
 def picture(name, size=(64, 64)):
     return png(Image.open(IMAGES / name).resize(size, Image.NEAREST))
 
@@ -64,13 +60,13 @@ class InitImageTest(unittest.TestCase):
                 if case["kind"] == "inpaint":
                     request.mask_image = picture("mask.png")
                 expected = safetensors.numpy.load_file(IMAGES / case["file"])["image"][0].transpose(1, 2, 0)
-                difference = numpy.abs(pixels(self.caller.image(request)) - (expected * 255).round())
+                difference = numpy.abs(e2e.pixels(self.caller.image(request)) - (expected * 255).round())
                 self.assertLessEqual(difference.max(), 1)
 
     def test_the_size_is_the_pictures_rounded_down(self):
         image = self.changed(init_image=picture("init_image.png", (71, 90)))
         self.assertEqual((image.width, image.height), (64, 88))
-        self.assertEqual(pixels(image.data).shape, (88, 64, 3))
+        self.assertEqual(e2e.pixels(image.data).shape, (88, 64, 3))
 
     def test_another_size_is_resized_as_pillow_does(self):
         given = Image.open(IMAGES / "init_image.png")
@@ -99,7 +95,7 @@ class InitImageTest(unittest.TestCase):
     def test_what_the_mask_keeps_depends_on_no_adapter(self):
         def masked(level, *adapters):
             mask = png(Image.fromarray(numpy.full((64, 64), level, numpy.uint8)))
-            return pixels(self.changed(*adapters, mask_image=mask).data).tolist()
+            return e2e.pixels(self.changed(*adapters, mask_image=mask).data).tolist()
         lora = "kohya_text_encoders_and_unet"
         kept = masked(0)
         self.assertEqual(masked(0, lora), kept)
