@@ -89,7 +89,7 @@ class Daemon:
 def seed_build_base(daemon, source):
     """An image with what this machine has compiled and downloaded: the Dockerfile's BUILD_BASE. Returns its name and SOURCE.
 
-    ccache knows a file again only by the same paths, so the sources lie where they lie here.
+    ccache knows a file again only by the same paths and the same language of messages, so both are as they are here.
     """
     ccache = {name: output("ccache", "-k", name).strip() for name in ("cache_dir", "base_dir", "hash_dir")}
     context = e2e.temporary_folder()
@@ -98,6 +98,7 @@ def seed_build_base(daemon, source):
         lines.append(f"ENV CCACHE_BASEDIR={ccache['base_dir']}")
     if ccache["hash_dir"] == "false":
         lines.append("ENV CCACHE_NOHASHDIR=1")
+    lines += [f"ENV {name}={os.environ[name]}" for name in ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES") if os.environ.get(name)]
     for name, path in (("ccache", pathlib.Path(ccache["cache_dir"])), ("libtorch", cache_folder() / "libtorch-2.11.0")):
         if path.is_dir():
             shutil.copytree(path, context / name, symlinks=True, ignore_dangling_symlinks=True)
