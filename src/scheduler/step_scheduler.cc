@@ -319,7 +319,7 @@ void StepScheduler::ChooseMode(const ImageTask* joining) {
   steps_of_one_set_ = sets.size() > 1 ? 0 : steps_of_one_set_;
   // Whoever will join in a moment counts too: merging for one step would be wasted.
   bool mixed = sets.size() > 1;
-  if (joining != nullptr && first) {
+  if (joining != nullptr && first && options_.max_batch > 1) {
     for (const auto& request : queue_->Ready()) {
       const auto& task = static_cast<const ImageTask&>(*request);
       mixed =
