@@ -1,7 +1,6 @@
 """Adapter files that come, change and go while the server runs: uploads, deletes, replacements in every rude way."""
 
 import hashlib
-import io
 import os
 import shutil
 import signal
@@ -12,12 +11,17 @@ import grpc
 from PIL import Image, ImageChops, ImageStat
 
 import hotlora_server as e2e
-from hotlora_server import adapters_pb2, request_for, server_pb2
+from hotlora_server import adapters_pb2, images_pb2, server_pb2
 
 OUTLINE = (e2e.DEMO_ADAPTERS / "outline.safetensors").read_bytes()
 NIGHT = (e2e.DEMO_ADAPTERS / "night.safetensors").read_bytes()
 BROKEN = (e2e.GOLDEN / "broken_adapters/nan_weights.safetensors").read_bytes()
 LASTING = 400  # steps
+
+
+def request_for(*adapters, **fields):
+    """Bare pixels: a PNG would say which adapter made it."""
+    return e2e.request_for(*adapters, format=images_pb2.IMAGE_FORMAT_RAW_RGB8, **fields)
 
 
 def sha256(data):
@@ -34,7 +38,7 @@ def messages(name, data, size=None, digest=None, replace=False, chunk=100_000):
 
 def difference(one, other):
     """The mean over pixels and colours."""
-    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in (one, other)]
+    pictures = [Image.frombytes("RGB", (64, 64), data) for data in (one, other)]
     return sum(ImageStat.Stat(ImageChops.difference(*pictures)).mean) / 3
 
 
