@@ -17,7 +17,9 @@ from hotlora_server import images_pb2, images_pb2_grpc, request_for
 SERVICE_CONFIG = (balancers.SOURCE / "deploy/service_config.json").read_text()
 ADAPTERS = [f"style{i:02}" for i in range(24)]
 # Room for 14 of them on each replica: it can keep its share, and not everything.
-HOST_BYTES = 14 * (e2e.DEMO_ADAPTERS / "night.safetensors").stat().st_size
+# Both resident tiers are smaller than the 24 adapters, each of which takes this much there.
+ADAPTER_BYTES = 1_100_000
+TIERS = ("--adapter-host-bytes", 14 * ADAPTER_BYTES, "--adapter-device-bytes", 10 * ADAPTER_BYTES)
 
 
 def adapter_folder():
@@ -109,7 +111,7 @@ class ReplicaCase:
 
     def setUp(self):
         self.folder = adapter_folder()
-        self.replicas = [balancers.Replica(self.folder, "--adapter-host-bytes", HOST_BYTES) for _ in range(3)]
+        self.replicas = [balancers.Replica(self.folder, *TIERS) for _ in range(3)]
         self.addCleanup(lambda: [replica.kill() for replica in self.replicas])
 
     def start(self, **options):

@@ -215,12 +215,6 @@ class ForeignClientTest(unittest.TestCase):
             self.assertEqual(error.code(), grpc.StatusCode.ALREADY_EXISTS)
             return None
 
-    def test_concurrent_callers_get_the_images_they_get_alone(self):
-        requests = [request_for(), request_for("outline"), request_for("night"), request_for("night", "outline")] * 2
-        alone = [self.caller.image(request) for request in requests[:4]] * 2
-        calls = [self.caller.images.GenerateImages.future(r, timeout=e2e.PATIENCE) for r in requests]
-        self.assertEqual([call.result().images[0].data for call in calls], alone)
-
     # --- adapters, information, health
 
     def test_adapters_are_listed_in_pages(self):

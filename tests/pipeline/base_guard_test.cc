@@ -151,15 +151,18 @@ TEST_F(BaseAdapterTest, IsWhatEachRequestWithItWouldGetAndTheModelsHashTells) {
   base_ = BaseSource{base_.checkpoint, nullptr};
   SetUp();
   EXPECT_EQ(pipeline_->info().sha256, model_->sha256());
-  ExpectWithin(Latents(Set({{kAdapter, 0.8}})), merged, 1e-5, "base adapter against the same adapter of a request");
-  EXPECT_FALSE(at::allclose(Latents({}), merged, 1e-3, 1e-3)) << "the negative control: it changes something";
+  // The base is kept in the checkpoint's stored dtype, float16, so a base adapter is rounded to that.
+  constexpr double kRounding = 0.01;
+  ExpectWithin(Latents(Set({{kAdapter, 0.8}})), merged, kRounding,
+               "base adapter against the same adapter of a request");
+  const double effect = (Latents({}) - merged).abs().max().item<double>();
+  EXPECT_GT(effect, 10 * kRounding) << "the negative control: it changes something";
 }
 
 TEST_F(BaseAdapterTest, IsMergedAgainWhenTheBaseIsMadeGood) {
   const std::string clean = CleanChecksum();
-  const size_t last = pipeline_->module_count() - 1;
-  FlipOneBit(Clean(0));
-  FlipOneBit(Clean(last));
+  const size_t touched = Set({{kAdapter, 0.8}}).adapters.front().weights->deltas.front().module;
+  FlipOneBit(Clean(touched));
   with_adapter_ = false;  // its file was replaced, say
   EXPECT_FALSE(Round().intact);
   with_adapter_ = true;
