@@ -380,7 +380,8 @@ class TieredAdapterStore : public AdapterStore {
     watch.AddTo(report.upload_seconds);
     absl::MutexLock lock(&mutex_);
     // Unless it was unloaded or replaced meanwhile.
-    if (const std::optional<AdapterInfo> host = host_.Describe(name); host_.Use(name, &hosted->version) != nullptr) {
+    const std::optional<AdapterInfo> host = host_.Describe(name);
+    if (host.has_value() && host_.Use(name, &hosted->version) != nullptr) {
       device_.Insert(raised);
       if (host->pinned) {
         device_.Pin(name);
