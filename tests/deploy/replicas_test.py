@@ -167,7 +167,7 @@ class ReplicaCase:
         balancer.stop()
         without = self.hit_ratio(self.start(policy=self.round_robin))
         print(f"{balancer.name}: {with_keys:.3f} of calls found their adapter, {without:.3f} by {self.round_robin}")
-        self.assertGreaterEqual(with_keys, 0.9)
+        self.assertGreaterEqual(with_keys, 0.95)
         self.assertLessEqual(without, 0.75)
 
     def test_a_replica_that_dies_takes_no_other_calls_with_it(self):
