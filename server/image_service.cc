@@ -17,18 +17,13 @@
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
+#include "src/request/image_format_label.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
 namespace {
 
 constexpr size_t kMaxLoggedNameBytes = 128;
-
-// The label `format` of hotlora_images_total and its like.
-const char* FormatLabel(ImageFormat format) {
-  static constexpr const char* kNames[] = {"png", "jpeg", "webp", "raw_rgb8"};
-  return kNames[static_cast<int>(format)];
-}
 
 // Refuses a request for `violations`, together with whatever else is wrong with it.
 absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> violations, const RequestLimits& limits) {

@@ -7,14 +7,10 @@
 #include "src/base/status_macros.h"
 #include "src/image/image_encoder.h"
 #include "src/pipeline/png_parameters.h"
+#include "src/request/image_format_label.h"
 
 namespace hotlora {
 namespace {
-
-const char* FormatLabel(ImageFormat format) {
-  static constexpr const char* kNames[] = {"png", "jpeg", "webp", "raw_rgb8"};
-  return kNames[static_cast<int>(format)];
-}
 
 ImageSources SourcesOf(const ImageTask& task) {
   ImageSources sources;
