@@ -57,6 +57,11 @@ std::string RandomRequestId() {
 
 }  // namespace
 
+void ActiveCalls::Arrived() {
+  std::lock_guard<std::mutex> lock(mu_);
+  last_ = absl::Now();
+}
+
 void ActiveCalls::Add() {
   std::lock_guard<std::mutex> lock(mu_);
   ++count_;
@@ -74,12 +79,29 @@ bool ActiveCalls::WaitUntilNone(absl::Duration timeout) {
   return none_.wait_for(lock, absl::ToChronoMilliseconds(timeout), [this] { return count_ == 0; });
 }
 
+void ActiveCalls::WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout) {
+  const absl::Time end = absl::Now() + timeout;
+  for (;;) {
+    const absl::Time now = absl::Now();
+    absl::Time until;
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      until = std::min(last_ + quiet, end);
+    }
+    if (now >= until) {
+      return;
+    }
+    absl::SleepFor(until - now);
+  }
+}
+
 RpcCall::RpcCall(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
     : service_(service),
       method_(method),
       context_(context),
       start_(std::chrono::steady_clock::now()),
       arrival_(absl::Now()) {
+  service->active_calls.Arrived();
   CallMetrics& metrics = service->metrics->calls();
   metrics.AddInFlight(method, 1);
   if (!FindMetadata(*context, kPreviousAttemptsKey).empty()) {

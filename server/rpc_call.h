@@ -24,19 +24,23 @@
 
 namespace hotlora {
 
-// How many calls have a reactor that gRPC still holds. Thread-safe.
+// When calls came, and how many have a reactor that gRPC still holds. Thread-safe.
 class ActiveCalls {
  public:
+  void Arrived();  // each call, whether it gets a reactor or is answered at once
   void Add();
   void Remove();
   // False where `timeout` passed first.
   bool WaitUntilNone(absl::Duration timeout);
+  // Returns once no call has arrived for `quiet`, or `timeout` has passed.
+  void WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout);
 
  private:
   // std::mutex here and in all of server/: ThreadSanitizer does not see into Debian's absl::Mutex.
   std::mutex mu_;
   std::condition_variable none_;
   int count_ = 0;  // guarded by mu_
+  absl::Time last_ = absl::InfinitePast();  // when a call arrived; guarded by mu_
 };
 
 // What the services share. Outlives every call.

@@ -58,8 +58,9 @@ class Server {
   // Health says NOT_SERVING from now on; calls are still answered.
   void StopServing();
 
-  // StopServing, then gives what runs up to `timeout` to finish, ends the rest (UNAVAILABLE,
-  // DRAINING), and closes the listener. True where everything could finish. Blocks; call it once.
+  // StopServing, then gives what runs up to `timeout` to finish and ends the rest (UNAVAILABLE,
+  // DRAINING). Until no call has come for 1 s, but 5 s at most and not after `timeout`, new ones are
+  // refused; then the listener closes. True where everything could finish. Blocks; call it once.
   bool Stop(absl::Duration timeout);
 
  private:

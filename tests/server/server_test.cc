@@ -205,6 +205,25 @@ TEST_F(ServerTest, StopLetsRunningRequestsFinish) {
   EXPECT_TRUE(stopped.get());
 }
 
+TEST_F(ServerTest, StopRefusesCallsWhileTheyStillComeEvenIfNothingRuns) {
+  Start();
+  const auto stub = v1::ImageService::NewStub(channel_);
+  v1::ServerInfo info;
+  ASSERT_TRUE(GetInfo(&info).ok());
+  auto stopped = std::async(std::launch::async, [&] { return server_->Stop(absl::Seconds(60)); });
+  engine_.AwaitDrain();
+  // A balancer that has not looked at the health yet: as long as it sends calls, each is told to go elsewhere.
+  for (int i = 0; i < 20; ++i) {
+    auto context = Context();
+    v1::GenerateImagesResponse response;
+    const grpc::Status late = stub->GenerateImages(context.get(), Request(), &response);
+    EXPECT_EQ(late.error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(Reason(late), "DRAINING");
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  EXPECT_TRUE(stopped.get());
+}
+
 TEST_F(ServerTest, StopDoesNotWaitForHealthWatchers) {
   Start();
   auto context = Context();
