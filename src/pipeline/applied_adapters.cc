@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
-#include <ATen/Parallel.h>
 
+#include "src/nn/grouped_merge.h"
 #include "src/tensor/device.h"
 
 namespace hotlora {
@@ -139,23 +139,17 @@ double AppliedAdapters::Rebuild(absl::Span<const MergePlan::Module> modules) {
     return 0.0;
   }
   const absl::Time start = absl::Now();
-  const auto rebuild = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const MergePlan::Module& change = modules[static_cast<size_t>(i)];
-      in_effect_[change.module] = std::nullopt;
-      at::Tensor live = weights_[change.module].live;
-      MergeWeight(live, weights_[change.module].clean, change.deltas, dora_);
-      in_effect_[change.module] = change.fingerprint;
-    }
-  };
-  const auto count = static_cast<int64_t>(modules.size());
-  const c10::Device device = weights_.front().live.device();
-  if (device.is_cpu()) {
-    at::parallel_for(0, count, 1, rebuild);
-  } else {
-    rebuild(0, count);
+  std::vector<WeightToMerge> merges;
+  merges.reserve(modules.size());
+  for (const MergePlan::Module& change : modules) {
+    in_effect_[change.module] = std::nullopt;
+    merges.push_back({weights_[change.module].live, weights_[change.module].clean, change.deltas});
   }
-  Synchronize(device);
+  MergeWeights(merges, dora_);
+  Synchronize(weights_.front().live.device());
+  for (const MergePlan::Module& change : modules) {
+    in_effect_[change.module] = change.fingerprint;
+  }
   return absl::ToDoubleSeconds(absl::Now() - start);
 }
 

@@ -1,0 +1,149 @@
+#include "src/nn/grouped_merge.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <variant>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "src/nn/merge_kernel.h"
+
+namespace hotlora {
+namespace {
+
+std::optional<ValueType> TypeOf(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kFloat:
+      return ValueType::kFloat;
+    case at::kHalf:
+      return ValueType::kHalf;
+    case at::kBFloat16:
+      return ValueType::kBfloat16;
+    default:
+      return std::nullopt;
+  }
+}
+
+// MergeTask's window for the layout of `weight`; nullopt where it is neither of the two.
+std::optional<int32_t> WindowOf(const at::Tensor& weight) {
+  if (weight.is_contiguous()) {
+    return 1;
+  }
+  if (weight.dim() == 4 && weight.is_contiguous(at::MemoryFormat::ChannelsLast)) {
+    return static_cast<int32_t>(weight.size(2) * weight.size(3));
+  }
+  return std::nullopt;
+}
+
+std::optional<MergeProduct> ProductOf(const WeightedDelta& weighted, c10::Device device) {
+  const auto* const factors = std::get_if<LowRank>(&weighted.delta->change);
+  if (factors == nullptr || factors->mid.defined() || weighted.delta->magnitude.defined()) {
+    return std::nullopt;
+  }
+  const at::Tensor &up = factors->up, &down = factors->down;
+  const std::optional<ValueType> up_type = TypeOf(up), down_type = TypeOf(down);
+  if (!up_type || !down_type || up.device() != device || down.device() != device || !up.is_contiguous() ||
+      !down.is_contiguous()) {
+    return std::nullopt;
+  }
+  return MergeProduct{up.const_data_ptr(),
+                      down.const_data_ptr(),
+                      *up_type,
+                      *down_type,
+                      static_cast<int32_t>(down.size(0)),
+                      static_cast<float>(weighted.weight * weighted.delta->scale)};
+}
+
+#ifdef HOTLORA_CUDA
+template <typename Entry>
+at::Tensor CopyTo(c10::Device device, std::vector<Entry>& entries) {
+  const auto bytes = static_cast<int64_t>(entries.size() * sizeof(Entry));
+  return at::from_blob(entries.data(), {bytes}, at::kByte).to(device);
+}
+
+void Launch(c10::Device device, MergeTables& tables) {
+  // Freed at the end, before the kernel has read them; the allocator gives them only to later work of the same stream.
+  const at::Tensor tasks = CopyTo(device, tables.tasks), products = CopyTo(device, tables.products);
+  const c10::Stream stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+  const char* const error =
+      LaunchMerge(static_cast<const MergeTask*>(tasks.const_data_ptr()), static_cast<int>(tables.tasks.size()),
+                  static_cast<const MergeProduct*>(products.const_data_ptr()), tables.tiles, stream.native_handle());
+  TORCH_CHECK(error == nullptr, "merging ", tables.tasks.size(), " weights: ", error);
+}
+#endif
+
+}  // namespace
+
+bool AddToTables(const WeightToMerge& weight, MergeTables* tables) {
+  const std::optional<ValueType> live_type = TypeOf(weight.live), clean_type = TypeOf(weight.clean);
+  const std::optional<int32_t> live_window = WindowOf(weight.live), clean_window = WindowOf(weight.clean);
+  const int64_t rows = weight.live.size(0), columns = weight.live.numel() / std::max<int64_t>(1, rows);
+  if (!live_type || !clean_type || !live_window || !clean_window || weight.live.numel() == 0 ||
+      weight.live.sizes() != weight.clean.sizes() || std::max(rows, columns) > std::numeric_limits<int32_t>::max()) {
+    return false;
+  }
+  std::vector<MergeProduct> products;
+  for (const WeightedDelta& delta : weight.deltas) {
+    if (delta.weight == 0.0) {
+      continue;
+    }
+    const std::optional<MergeProduct> product = ProductOf(delta, weight.live.device());
+    if (!product) {
+      return false;
+    }
+    products.push_back(*product);
+  }
+  const MergeTask task{weight.live.data_ptr(),
+                       weight.clean.const_data_ptr(),
+                       *live_type,
+                       *clean_type,
+                       static_cast<int32_t>(rows),
+                       static_cast<int32_t>(columns),
+                       *live_window,
+                       *clean_window,
+                       static_cast<int32_t>(tables->products.size()),
+                       static_cast<int32_t>(products.size()),
+                       tables->tiles};
+  tables->tiles += MergeTile::TilesOf(task);
+  tables->tasks.push_back(task);
+  tables->products.insert(tables->products.end(), products.begin(), products.end());
+  return true;
+}
+
+void MergeWeights(absl::Span<const WeightToMerge> weights, DoraWeighting dora) {
+  if (weights.empty()) {
+    return;
+  }
+  const auto merge = [&](const WeightToMerge& weight) {
+    at::Tensor live = weight.live;
+    MergeWeight(live, weight.clean, weight.deltas, dora);
+  };
+  const c10::Device device = weights.front().live.device();
+  if (device.is_cpu()) {
+    at::parallel_for(0, static_cast<int64_t>(weights.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        merge(weights[static_cast<size_t>(i)]);
+      }
+    });
+    return;
+  }
+  MergeTables tables;
+  for (const WeightToMerge& weight : weights) {
+#ifdef HOTLORA_CUDA
+    if (AddToTables(weight, &tables)) {
+      continue;
+    }
+#endif
+    merge(weight);
+  }
+#ifdef HOTLORA_CUDA
+  if (!tables.tasks.empty()) {
+    Launch(device, tables);
+  }
+#endif
+}
+
+}  // namespace hotlora

@@ -1,0 +1,42 @@
+#ifndef HOTLORA_SRC_NN_GROUPED_MERGE_H_
+#define HOTLORA_SRC_NN_GROUPED_MERGE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include <ATen/core/Tensor.h>
+
+#include "src/nn/merge_tile.h"
+#include "src/nn/weight_merge.h"
+
+namespace hotlora {
+
+// A parameter to rebuild; see MergeWeight.
+struct WeightToMerge {
+  at::Tensor live;
+  at::Tensor clean;
+  absl::Span<const WeightedDelta> deltas;
+};
+
+// Rebuilds many parameters, each as MergeWeight does: on the CPU on all threads, a parameter on one; on CUDA, those
+// whose changes are sums of products (or nothing) in one launch, the others one by one. Waits for none of it.
+//
+// Threads  the step thread only
+// Errors   throws c10::Error (out of memory); any of them may then be rebuilt or not
+void MergeWeights(absl::Span<const WeightToMerge> weights, DoraWeighting dora);
+
+// What the launch takes.
+struct MergeTables {
+  std::vector<MergeTask> tasks;
+  std::vector<MergeProduct> products;
+  int64_t tiles = 0;
+};
+
+// Adds `weight` to the tables; false, and nothing is added, where it has no such form. The tables hold addresses of its
+// tensors.
+bool AddToTables(const WeightToMerge& weight, MergeTables* tables);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_NN_GROUPED_MERGE_H_
