@@ -39,7 +39,7 @@ class ActiveCalls {
   // std::mutex here and in all of server/: ThreadSanitizer does not see into Debian's absl::Mutex.
   std::mutex mu_;
   std::condition_variable none_;
-  int count_ = 0;  // guarded by mu_
+  int count_ = 0;                           // guarded by mu_
   absl::Time last_ = absl::InfinitePast();  // when a call arrived; guarded by mu_
 };
 

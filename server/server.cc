@@ -164,9 +164,9 @@ bool Server::Stop(absl::Duration timeout) {
   // What finished calls still have to send, and what callers of Health.Watch, who never end by
   // themselves, may delay the exit.
   constexpr absl::Duration kFlush = absl::Seconds(1);
-  // A call that reaches gRPC's listener while it closes ends as CANCELLED, which nobody retries; so it stays open, refusing,
-  // while calls still come: balancers need a moment to see NOT_SERVING, and one caller who tries again and again is no reason
-  // to stay for ever.
+  // A call that reaches gRPC's listener while it closes ends as CANCELLED, which nobody retries; so it stays open,
+  // refusing, while calls still come: balancers need a moment to see NOT_SERVING, and one caller who tries again and
+  // again is no reason to stay for ever.
   constexpr absl::Duration kQuiet = absl::Seconds(1);
   constexpr absl::Duration kNotice = absl::Seconds(5);
   const absl::Time deadline = absl::Now() + timeout;
