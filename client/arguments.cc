@@ -342,6 +342,7 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
             arguments.log_level = level->second;
           },
           "debug, info, warning or error; without it the level is only shown");
+  AddBench(app, arguments.bench, [&arguments] { arguments.command = Command::kBench; });
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
   } catch (const CLI::CallForHelp&) {
@@ -356,17 +357,20 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
     return arguments;
   } catch (const CLI::ParseError& error) {
     if (app.get_subcommands().empty() && !app.remaining().empty()) {
-      return Bad("\"", app.remaining().front(),
-                 "\" is no command; they are generate, adapters, sheet, health, info, statistics, verify, log-level");
+      return Bad(
+          "\"", app.remaining().front(),
+          "\" is no command; they are generate, adapters, sheet, bench, health, info, statistics, verify, log-level");
     }
     if (app.get_subcommands().empty()) {
       return Bad(
-          "no command; they are generate, adapters, sheet, health, info, statistics, verify, log-level (hotlora --help "
-          "tells "
-          "more)");
+          "no command; they are generate, adapters, sheet, bench, health, info, statistics, verify, log-level (hotlora "
+          "--help tells more)");
     }
     if (adapters->parsed() && adapters->get_subcommands().empty()) {
       return Bad("no command after adapters; they are list, get, load, unload, upload, delete, inspect");
+    }
+    if (app.got_subcommand("bench") && app.get_subcommand("bench")->get_subcommands().empty()) {
+      return Bad("no command after bench; they are swap, step, soak");
     }
     return Bad(error.what());
   }

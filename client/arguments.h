@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "client/bench/settings.h"
 #include "hotlora/v1/images.pb.h"
 #include "hotlora/v1/server.pb.h"
 
@@ -42,7 +43,8 @@ enum class Command {
   kStatistics,
   kVerify,
   kLogLevel,
-  kSheet
+  kSheet,
+  kBench
 };
 
 struct Arguments {
@@ -61,6 +63,7 @@ struct Arguments {
   std::string model_config;  // kInspectAdapter: folder of the model's configs; empty: stock SDXL
   std::vector<std::string> pictures;  // kSheet: PNG files, row by row
   uint32_t columns = 1;               // kSheet
+  BenchSettings bench;                // kBench
 
   // Set where there is a text to print instead of a command to run (--help, --version).
   std::optional<std::string> answer;

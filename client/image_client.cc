@@ -196,6 +196,22 @@ CallResult ImageClient::Generate(const v1::GenerateImagesRequest& request,
   return result;
 }
 
+CallResult ImageClient::GenerateUntil(const v1::GenerateImagesRequest& request,
+                                      const std::function<bool(const v1::GenerateImagesEvent&)>& stop) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  context.AddMetadata("x-adapter-key", AdapterKey(request));
+  const auto reader = v1::ImageService::NewStub(channel_)->StreamGenerateImages(&context, request);
+  v1::GenerateImagesEvent event;
+  while (reader->Read(&event)) {
+    if (stop(event)) {
+      context.TryCancel();
+    }
+  }
+  const grpc::Status status = reader->Finish();
+  return {status, RequestId(context)};
+}
+
 CallResult ImageClient::ListAdapters(std::vector<v1::Adapter>* adapters) {
   const auto stub = v1::AdapterService::NewStub(channel_);
   v1::ListAdaptersRequest request;
@@ -222,11 +238,12 @@ CallResult ImageClient::GetAdapter(const std::string& name, v1::Adapter* adapter
   return {status, RequestId(context)};
 }
 
-CallResult ImageClient::LoadAdapter(const std::string& name, bool pin, v1::Adapter* adapter) {
+CallResult ImageClient::LoadAdapter(const std::string& name, bool pin, v1::Adapter* adapter, v1::AdapterTier tier) {
   grpc::ClientContext context;
   Prepare(&context);
   v1::LoadAdapterRequest request;
   request.set_name(name);
+  request.set_tier(tier);
   request.set_pin(pin);
   const grpc::Status status = v1::AdapterService::NewStub(channel_)->LoadAdapter(&context, request, adapter);
   return {status, RequestId(context)};

@@ -50,10 +50,14 @@ class ImageClient {
   // parts missing is DATA_LOSS.
   CallResult Generate(const v1::GenerateImagesRequest& request,
                       const std::function<void(const v1::GenerateImagesEvent&)>& on_event, GeneratedImages* images);
+  // Cancels the call at the first event that `stop` says true of; CANCELLED then.
+  CallResult GenerateUntil(const v1::GenerateImagesRequest& request,
+                           const std::function<bool(const v1::GenerateImagesEvent&)>& stop);
 
   CallResult ListAdapters(std::vector<v1::Adapter>* adapters);  // all pages
   CallResult GetAdapter(const std::string& name, v1::Adapter* adapter);
-  CallResult LoadAdapter(const std::string& name, bool pin, v1::Adapter* adapter);
+  CallResult LoadAdapter(const std::string& name, bool pin, v1::Adapter* adapter,
+                         v1::AdapterTier tier = v1::ADAPTER_TIER_UNSPECIFIED);
   CallResult UnloadAdapter(const std::string& name, v1::Adapter* adapter);
   // Sends the file of that header in chunks.
   CallResult UploadAdapter(const v1::UploadHeader& header, const std::string& file, v1::Adapter* adapter);

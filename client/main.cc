@@ -1,7 +1,7 @@
 // hotlora: the command-line client.
 //
 // Exit codes: 0 done, 1 the call failed (`health`: not serving; `verify`: not intact; `adapters inspect`: does not
-// fit), 2 the command line is wrong.
+// fit; `bench soak`: a gate was not passed), 2 the command line is wrong.
 
 #include <unistd.h>
 
@@ -18,6 +18,7 @@
 #include <nlohmann/json.hpp>
 
 #include "client/arguments.h"
+#include "client/bench/bench.h"
 #include "client/contact_sheet.h"
 #include "client/error_report.h"
 #include "client/image_client.h"
@@ -257,6 +258,19 @@ int Verify(ImageClient& client, const Arguments& arguments) {
   return integrity.intact() ? 0 : kExitFailed;
 }
 
+int Bench(ImageClient& client, const Arguments& arguments) {
+  const absl::StatusOr<BenchReport> report = RunBench(client, arguments);
+  if (!report.ok()) {
+    return Fail(arguments.json, report.status(), kExitFailed);
+  }
+  if (arguments.json) {
+    PrintJson(report->json);
+  } else {
+    std::fputs(report->text.c_str(), stdout);
+  }
+  return report->passed ? 0 : kExitFailed;
+}
+
 int Sheet(const Arguments& arguments) {
   if (absl::Status status = WriteContactSheet(arguments.pictures, arguments.columns, arguments.out); !status.ok()) {
     return Fail(arguments.json, status, kExitFailed);
@@ -333,6 +347,8 @@ int Main(const std::vector<std::string>& words) {
       return Statistics(**client, *arguments);
     case Command::kVerify:
       return Verify(**client, *arguments);
+    case Command::kBench:
+      return Bench(**client, *arguments);
     case Command::kInspectAdapter:
     case Command::kSheet:
       break;  // done above, without a server

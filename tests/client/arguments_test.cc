@@ -315,5 +315,34 @@ TEST(ArgumentsTest, PreviewsNeedAFile) {
   EXPECT_THAT(Error({"generate", "x", "--out", "x.png", "--preview-out", "-"}), HasSubstr("--preview-out -"));
 }
 
+TEST(ArgumentsTest, BenchHasThreeKinds) {
+  const auto soak = Parse({"bench", "soak", "--swaps", "500", "--at-once", "2", "--broken", "b*,c*", "--exact-only",
+                           "--metrics", "http://localhost:1/metrics", "--server", "here:1"});
+  ASSERT_TRUE(soak.ok()) << soak.status();
+  EXPECT_EQ(soak->command, Command::kBench);
+  EXPECT_EQ(soak->bench.kind, BenchKind::kSoak);
+  EXPECT_EQ(soak->bench.swaps, 500u);
+  EXPECT_EQ(soak->bench.most_at_once, 2u);
+  EXPECT_TRUE(soak->bench.exact_only);
+  EXPECT_EQ(soak->bench.broken, (std::vector<std::string>{"b*", "c*"}));
+  EXPECT_EQ(soak->connection.server, "here:1");
+
+  const auto swap = Parse({"bench", "swap", "--source", "host", "--weights", "1,-0.5", "--adapters-match", "a,b*"});
+  ASSERT_TRUE(swap.ok()) << swap.status();
+  EXPECT_EQ(swap->bench.kind, BenchKind::kSwap);
+  EXPECT_EQ(swap->bench.source, "host");
+  EXPECT_EQ(swap->bench.weights, (std::vector<double>{1.0, -0.5}));
+  EXPECT_EQ(swap->bench.match, (std::vector<std::string>{"a", "b*"}));
+
+  const auto step = Parse({"bench", "step", "--blocks", "3"});
+  ASSERT_TRUE(step.ok()) << step.status();
+  EXPECT_EQ(step->bench.kind, BenchKind::kStep);
+  EXPECT_EQ(step->bench.blocks, 3u);
+
+  EXPECT_THAT(Error({"bench"}), HasSubstr("swap, step, soak"));
+  EXPECT_THAT(Error({"bench", "swap", "--source", "moon"}), HasSubstr("--source"));
+  EXPECT_THAT(Error({"bench", "swap", "--weights", "11"}), HasSubstr("--weights"));
+}
+
 }  // namespace
 }  // namespace hotlora

@@ -30,6 +30,7 @@ SOURCE = pathlib.Path(os.environ["HOTLORA_TEST_SOURCE"])
 BIN = pathlib.Path(os.environ["HOTLORA_TEST_BIN"])
 SERVER = BIN / "hotlora-server"
 CLIENT = BIN / "hotlora"
+FAULTY_SERVER = BIN / "hotlora-faulty-server"  # tests/bench/faulty_swaps.cc
 
 DEMO = SOURCE / "deploy/demo/model"
 ALL_DEMO_ADAPTERS = SOURCE / "deploy/demo/adapters"
@@ -239,11 +240,11 @@ class Server:
     """A hotlora-server on free loopback ports; ready when the constructor returns."""
 
     def __init__(self, *flags, model=DEMO, adapters=None, environment=None, credentials=None,
-                 listen="127.0.0.1:0", metrics_listen="127.0.0.1:0"):
+                 listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", program=SERVER):
         self.folder = temporary_folder()
         self.ready_file = self.folder / "ready.json"
         self.log_path = self.folder / "server.log"
-        command = [SERVER, "--model", model, "--listen", listen, "--metrics-listen", metrics_listen]
+        command = [program, "--model", model, "--listen", listen, "--metrics-listen", metrics_listen]
         command += ["--ready-file", self.ready_file]
         command += ["--adapters", adapters] if adapters else []
         command += flags

@@ -1,0 +1,69 @@
+#ifndef HOTLORA_CLIENT_BENCH_BENCH_SERVER_H_
+#define HOTLORA_CLIENT_BENCH_BENCH_SERVER_H_
+
+// A running server as a benchmark sees it: requests timed by our own clock, and the server's own figures.
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+#include "client/image_client.h"
+
+namespace hotlora {
+
+struct TimedAnswer {
+  double seconds = 0.0;  // around the whole call
+  v1::Summary summary;
+  std::vector<double> step_seconds;  // as the server measured them
+
+  double median_step() const;
+};
+
+// Memory and the process, read while nothing runs. What only the metrics page knows is 0 without one.
+struct IdleFigures {
+  uint64_t allocated_bytes = 0;  // the allocator's, without what the host tier holds: that comes and goes by the budget
+  uint64_t reserved_bytes = 0;
+  uint64_t host_tier_bytes = 0;
+  uint64_t resident_bytes = 0;  // RSS
+  uint64_t open_files = 0;
+  uint64_t threads = 0;
+};
+
+// The values of a Prometheus text page that have no labels, by name.
+std::map<std::string, double> PlainMetrics(absl::string_view page);
+
+// Not thread-safe. Errors are gRPC's code and words, as absl has them.
+class BenchServer {
+ public:
+  // `metrics_url` as http://HOST:PORT/PATH; empty: there is none.
+  BenchServer(ImageClient* client, std::string metrics_url);
+
+  absl::StatusOr<TimedAnswer> Generate(const v1::GenerateImagesRequest& request);
+
+  // Sends the request and cancels it at its first step (`at_step`) or as soon as it is admitted. OK where that is how
+  // it ended, or where it was done sooner.
+  absl::Status GenerateAndCancel(const v1::GenerateImagesRequest& request, bool at_step);
+
+  absl::StatusOr<std::vector<std::string>> AdapterNames();
+  // Where the next request is to find the adapter: "disk", "host" or "device".
+  absl::Status Place(const std::string& adapter, absl::string_view tier);
+
+  // Waits (up to ten seconds) until no request waits and no adapter is lent, then reads. DeadlineExceeded where
+  // somebody else uses the server.
+  absl::StatusOr<IdleFigures> ReadIdle();
+
+  absl::StatusOr<v1::BaseIntegrity> VerifyBase();
+  absl::StatusOr<v1::ServerInfo> Info();
+
+ private:
+  ImageClient* const client_;
+  const std::string metrics_url_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_CLIENT_BENCH_BENCH_SERVER_H_
