@@ -6,14 +6,25 @@
 //   adapter_bench overhead --model DIR --adapters DIR --name NAME [--size 512] [--blocks 10] [--threads 2]
 //       Times a denoising step under guidance without adapters, with NAME beside the weights and with it merged, in
 //       turn within each block, and prints the median ratios to the step without.
+//   adapter_bench turns --model DIR --adapters DIR [--source ...] [--threads 1]
+//       Takes lines "APPLY NAME" (APPLY is side or merged) from standard input, swaps, makes a step, and answers each
+//       with a line: milliseconds of the swap and of the step. tests/bench/peft_loop.py asks so.
+//   adapter_bench held --model DIR --adapters DIR [--counts 1,10,100,1000] [--resident 64] [--source ...] [--blocks
+//   200]
+//       Times the swap of one adapter from stores that have read as many adapters of the folder as --counts says, in
+//       turn within each block, and prints the ratios to the store with the fewest.
+
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <iostream>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <utility>
@@ -22,6 +33,7 @@
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
 
+#include "client/bench/statistics.h"
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/adapter_weights.h"
 #include "src/pipeline/sdxl_pipeline.h"
@@ -34,7 +46,8 @@ namespace {
 
 struct Options {
   std::string model, adapters, device = "cpu", dtype = "float32", source = "disk", apply = "side", name;
-  int threads = 1, iterations = 60, blocks = 10;
+  int threads = 1, iterations = 60, blocks = 10, resident = 64;
+  std::vector<size_t> counts = {1, 10, 100, 1000};
   uint32_t size = 64;
   uint64_t device_bytes = uint64_t{2} << 30, host_bytes = uint64_t{4} << 30;
 };
@@ -45,22 +58,28 @@ double MillisecondsOf(const std::function<void()>& work) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
+ApplyMode ModeOf(const std::string& apply) { return apply == "side" ? ApplyMode::kSide : ApplyMode::kMerged; }
+
+// What a swap took, in milliseconds.
+struct SwapTimes {
+  AcquireReport report;
+  double apply = 0.0, total = 0.0, step = 0.0;
+};
+
+// A store that has read the first `count` adapters of a folder, of which no more than its budgets stay.
+struct HeldStore {
+  std::filesystem::path folder;
+  std::unique_ptr<AdapterStore> store;
+  std::vector<double> milliseconds;
+};
 
 class Bench {
  public:
-  explicit Bench(const Options& options) : options_(options) {
-    const ComputePlace place = ResolvePlace(options.device, options.dtype).value();
-    auto model = SdxlModel::Load(options.model, place).value();
-    AdapterStoreOptions store;
-    store.directory = options.adapters;
-    store.host_bytes = options.host_bytes;
-    store_ =
-        AdapterStore::Create(store, model->modules(), nullptr, MakeAdapterMemory(place, options.device_bytes).value())
-            .value();
+  explicit Bench(const Options& options)
+      : options_(options), place_(ResolvePlace(options.device, options.dtype).value()) {
+    auto model = SdxlModel::Load(options.model, place_).value();
+    modules_ = model->modules();
+    store_ = MakeStore(options.adapters, options.host_bytes, options.device_bytes);
     pipeline_ = MakeSdxlPipeline(std::move(model), "bench").value();
     ImageRequest request;
     request.prompt = "a photo";
@@ -71,33 +90,21 @@ class Bench {
   }
 
   void Swap() {
-    const ApplyMode mode = options_.apply == "side" ? ApplyMode::kSide : ApplyMode::kMerged;
     const std::vector<AdapterInfo> adapters = store_->List("", 1000).value();
     std::map<std::string, std::vector<double>> columns;
     std::cout << "adapter,lookup,read,parse,upload,apply,total,step\n";
     for (int i = 0; i < options_.iterations + 3; ++i) {
       const std::string& name = adapters[static_cast<size_t>(i) % adapters.size()].name;
-      Prepare(name);
-      AdapterSet set;
-      AcquireReport report;
-      double apply = 0.0;
-      const double total = MillisecondsOf([&] {
-        leases_.clear();
-        set = Set(name);
-        report = leases_.back()->report();
-        apply = MillisecondsOf([&] { pipeline_->Apply(set, mode).value(); });
-      });
-      const auto row = pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr).value();
-      const double step = MillisecondsOf([&] { Step(*row, mode); });
+      const SwapTimes times = SwapTo(name, ModeOf(options_.apply));
       std::cout << name;
       for (const auto& [column, value] :
-           std::vector<std::pair<std::string, double>>{{"1 lookup", 1e3 * report.lookup_seconds},
-                                                       {"2 read", 1e3 * report.read_seconds},
-                                                       {"3 parse", 1e3 * report.parse_seconds},
-                                                       {"4 upload", 1e3 * report.upload_seconds},
-                                                       {"5 apply", apply},
-                                                       {"6 total", total},
-                                                       {"7 step", step}}) {
+           std::vector<std::pair<std::string, double>>{{"1 lookup", 1e3 * times.report.lookup_seconds},
+                                                       {"2 read", 1e3 * times.report.read_seconds},
+                                                       {"3 parse", 1e3 * times.report.parse_seconds},
+                                                       {"4 upload", 1e3 * times.report.upload_seconds},
+                                                       {"5 apply", times.apply},
+                                                       {"6 total", times.total},
+                                                       {"7 step", times.step}}) {
         std::cout << "," << value;
         if (i >= 3) {
           columns[column].push_back(value);
@@ -113,8 +120,57 @@ class Bench {
     std::cout << "\n";
   }
 
+  void Turns() {
+    std::cout << "ready" << std::endl;
+    std::string apply, name;
+    while (std::cin >> apply >> name) {
+      const SwapTimes times = SwapTo(name, ModeOf(apply));
+      std::cout << times.total << " " << times.step << std::endl;
+    }
+  }
+
+  void Held() {
+    const std::vector<AdapterInfo> adapters = store_->List("", 1000000).value();
+    const std::filesystem::path root =
+        std::filesystem::temp_directory_path() / ("adapter_bench_" + std::to_string(getpid()));
+    std::vector<HeldStore> arms;
+    for (const size_t count : options_.counts) {
+      arms.push_back(Hold(adapters, count, root / std::to_string(count)));
+    }
+    std::mt19937 random(0);
+    std::vector<size_t> order(arms.size());
+    std::iota(order.begin(), order.end(), 0);
+    for (int block = -10; block < options_.blocks; ++block) {
+      std::shuffle(order.begin(), order.end(), random);
+      for (const size_t which : order) {
+        HeldStore& arm = arms[which];
+        Prepare(*arm.store, adapters[0].name);
+        pipeline_->Apply({}, ModeOf(options_.apply)).value();
+        const double total = MillisecondsOf(
+            [&] { pipeline_->Apply(Set(*arm.store, adapters[0].name), ModeOf(options_.apply)).value(); });
+        if (block >= 0) {  // the first warm up
+          arm.milliseconds.push_back(total);
+        }
+      }
+    }
+    leases_.clear();
+    for (size_t i = 0; i < arms.size(); ++i) {
+      std::vector<double> ratios;
+      for (size_t block = 0; block < arms[i].milliseconds.size(); ++block) {
+        ratios.push_back(arms[i].milliseconds[block] / arms[0].milliseconds[block]);
+      }
+      const Interval interval = BootstrapInterval(ratios, Median);
+      const AdapterStoreStatistics statistics = arms[i].store->Statistics();
+      std::cout << options_.counts[i] << " held, " << statistics.tiers.front().entries
+                << " of them resident: swap from " << options_.source << ", " << options_.apply << ", "
+                << Median(arms[i].milliseconds) << " ms; ratio to " << options_.counts[0] << " held " << Median(ratios)
+                << " [" << interval.low << ", " << interval.high << "]\n";
+    }
+    std::filesystem::remove_all(root);
+  }
+
   void Overhead() {
-    const AdapterSet set = Set(options_.name);
+    const AdapterSet set = Set(*store_, options_.name);
     const auto side = Start(set, ApplyMode::kSide);
     std::vector<double> side_ratios, merged_ratios, base_ms;
     std::mt19937 random(0);
@@ -140,17 +196,58 @@ class Bench {
   }
 
  private:
+  std::unique_ptr<AdapterStore> MakeStore(const std::string& folder, uint64_t host_bytes, uint64_t device_bytes) const {
+    AdapterStoreOptions options;
+    options.directory = folder;
+    options.host_bytes = host_bytes;
+    return AdapterStore::Create(options, modules_, nullptr, MakeAdapterMemory(place_, device_bytes).value()).value();
+  }
+
+  HeldStore Hold(const std::vector<AdapterInfo>& adapters, size_t count, const std::filesystem::path& folder) const {
+    if (count > adapters.size()) {
+      std::cerr << "there are only " << adapters.size() << " adapters\n";
+      std::exit(2);
+    }
+    std::filesystem::create_directories(folder);
+    for (size_t i = 0; i < count; ++i) {
+      const std::string file = adapters[i].name + ".safetensors";
+      std::filesystem::copy_file(std::filesystem::path(options_.adapters) / file, folder / file);
+    }
+    const uint64_t budget = adapters[0].bytes * 2 * static_cast<uint64_t>(options_.resident);
+    HeldStore held{folder, MakeStore(folder, budget, budget), {}};
+    for (size_t i = 0; i < count; ++i) {
+      held.store->Load(adapters[i].name, AdapterTier::kDevice, false).value();
+    }
+    return held;
+  }
+
   // Brings the adapter to where the swap is to find it.
-  void Prepare(const std::string& name) {
+  void Prepare(AdapterStore& store, const std::string& name) {
     leases_.clear();
-    store_->Unload(name).value();
+    store.Unload(name).value();
     if (options_.source != "disk") {
-      store_->Load(name, options_.source == "host" ? AdapterTier::kHost : AdapterTier::kDevice, false).value();
+      store.Load(name, options_.source == "host" ? AdapterTier::kHost : AdapterTier::kDevice, false).value();
     }
   }
 
-  AdapterSet Set(const std::string& name) {
-    auto lease = store_->Acquire(name).value();
+  // From the name until the first step can start; then that step.
+  SwapTimes SwapTo(const std::string& name, ApplyMode mode) {
+    Prepare(*store_, name);
+    SwapTimes times;
+    AdapterSet set;
+    times.total = MillisecondsOf([&] {
+      leases_.clear();
+      set = Set(*store_, name);
+      times.report = leases_.back()->report();
+      times.apply = MillisecondsOf([&] { pipeline_->Apply(set, mode).value(); });
+    });
+    const auto row = pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr).value();
+    times.step = MillisecondsOf([&] { Step(*row, mode); });
+    return times;
+  }
+
+  AdapterSet Set(AdapterStore& store, const std::string& name) {
+    auto lease = store.Acquire(name).value();
     AdapterSet set;
     set.adapters.push_back({lease->weights(), lease->info().content_sha256, 1.0, 1.0});
     leases_.push_back(std::move(lease));
@@ -170,6 +267,8 @@ class Bench {
   }
 
   const Options options_;
+  const ComputePlace place_;
+  ModuleTable modules_;
   std::unique_ptr<AdapterStore> store_;
   std::vector<std::unique_ptr<AdapterLease>> leases_;
   std::unique_ptr<Pipeline> pipeline_;
@@ -185,7 +284,7 @@ int main(int argc, char** argv) {
   hotlora::Options options;
   CLI::App app("What adapters cost");
   app.require_subcommand(1);
-  for (const char* const name : {"swap", "overhead"}) {
+  for (const char* const name : {"swap", "overhead", "turns", "held"}) {
     CLI::App* const command = app.add_subcommand(name);
     command->add_option("--model", options.model)->required();
     command->add_option("--adapters", options.adapters)->required();
@@ -198,12 +297,18 @@ int main(int argc, char** argv) {
     command->add_option("--name", options.name);
     command->add_option("--iterations", options.iterations);
     command->add_option("--blocks", options.blocks);
+    command->add_option("--counts", options.counts)->delimiter(',');
+    command->add_option("--resident", options.resident);
     command->add_option("--adapter-device-bytes", options.device_bytes);
   }
   CLI11_PARSE(app, argc, argv);
   hotlora::InstallCountingCpuAllocator();
   at::set_num_threads(options.threads);
   hotlora::Bench bench(options);
-  app.got_subcommand("swap") ? bench.Swap() : bench.Overhead();
+  const std::string command = app.get_subcommands().front()->get_name();
+  command == "swap"    ? bench.Swap()
+  : command == "held"  ? bench.Held()
+  : command == "turns" ? bench.Turns()
+                       : bench.Overhead();
   return 0;
 }

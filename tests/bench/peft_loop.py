@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""The loop of huggingface/peft#1639, with diffusers + PEFT and with ours, on the same model and files, in turn.
+
+  peft_loop.py --model DIR --adapters DIR --bench build/release/bin/adapter_bench --python VENV/bin/python
+               [--threads 1] [--blocks 20] [--source disk] [--modes hotswap,unload]
+
+DIR is what make_quarter_model.py writes, and a folder of LoRAs with PEFT's names, all of one rank and on the same layers
+(which hotswap needs): make_adapters.py --format lora --rank 16. VENV has what requirements.txt names. An iteration takes
+the next file, from its place on disk (page cache) until the first UNet step with it can start, and makes one step (batch 2):
+
+  hotswap   the first file is loaded once; then load_lora_weights(hotswap=True) in place
+  unload    load_lora_weights, set_adapters; after the step unload_lora_weights, which is told apart and not counted
+  side, merged   ours, beside the weights and into them
+
+In each block every arm makes one iteration, in random order; a block gives the ratios PEFT / ours. Printed: medians, each with its
+bootstrap 95 % interval.
+"""
+import argparse
+import os
+import pathlib
+import random
+import statistics
+import subprocess
+import sys
+
+TOKENS, WARM_UP = 77, 3
+
+
+def worker(args):
+    """Reads file names, answers with the milliseconds of load, step and unload."""
+    import time
+    import warnings
+    import torch
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(args.threads)
+    unet = UNet2DConditionModel.from_pretrained(args.model, subfolder="unet").eval().requires_grad_(False)
+    pipe = StableDiffusionXLPipeline(vae=None, text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None,
+                                     unet=unet, scheduler=EulerDiscreteScheduler(), add_watermarker=False)
+    width = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+    sample = torch.randn(2, 4, args.latent, args.latent)
+    states = torch.randn(2, TOKENS, unet.config.cross_attention_dim)
+    added = {"text_embeds": torch.randn(2, width), "time_ids": torch.randn(2, 6)}
+
+    def step():
+        with torch.inference_mode():
+            unet(sample, 500, encoder_hidden_states=states, added_cond_kwargs=added)
+
+    step()
+    loaded = 0
+    print("ready", flush=True)
+    for line in sys.stdin:
+        times, file = [time.perf_counter()], line.strip()
+        if args.worker == "hotswap" and loaded:
+            pipe.load_lora_weights(args.adapters, weight_name=file, adapter_name="only", hotswap=True)
+        else:
+            name = "only" if args.worker == "hotswap" else f"swap_{loaded}"
+            pipe.load_lora_weights(args.adapters, weight_name=file, adapter_name=name)
+            pipe.set_adapters([name], [1.0])
+        loaded += 1
+        times.append(time.perf_counter())
+        step()
+        times.append(time.perf_counter())
+        if args.worker == "unload":
+            pipe.unload_lora_weights()
+        times.append(time.perf_counter())
+        print(*(1000 * (after - before) for before, after in zip(times, times[1:])), flush=True)
+
+
+class Arm:
+    """A program that answers lines, and what it said."""
+
+    def __init__(self, command, prefix="", suffix=""):
+        environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error")
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True, env=environment)
+        self.prefix, self.suffix, self.seen = prefix, suffix, []
+        if self.process.stdout.readline().strip() != "ready":
+            sys.exit(f"{command} did not start")
+
+    def iterate(self, name):
+        self.process.stdin.write(f"{self.prefix}{name}{self.suffix}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline().split()
+        if not answer:
+            sys.exit(f"{self.process.args} ended")
+        return [float(word) for word in answer]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def interval(values, draws=2000):
+    """Bootstrap 95 % interval of the median."""
+    source = random.Random(0)
+    medians = sorted(statistics.median(source.choices(values, k=len(values))) for _ in range(draws))
+    return medians[int(0.025 * draws)], medians[int(0.975 * draws)]
+
+
+def words(values, digits=1):
+    low, high = interval(values)
+    return f"{statistics.median(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--adapters", required=True)
+    parser.add_argument("--bench", help="adapter_bench")
+    parser.add_argument("--python", default=sys.executable, help="interpreter with torch, diffusers and PEFT")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--blocks", type=int, default=20)
+    parser.add_argument("--latent", type=int, default=8, help="of the step, latent pixels on a side")
+    parser.add_argument("--source", choices=("disk", "host", "device"), default="disk", help="where ours finds the adapter")
+    parser.add_argument("--modes", default="hotswap,unload")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return worker(args)
+
+    names = sorted(path.stem for path in pathlib.Path(args.adapters).glob("*.safetensors"))
+    common = ["--model", args.model, "--adapters", args.adapters, "--threads", args.threads]
+    peft = args.modes.split(",")
+    arms = {mode: Arm([args.python, __file__, "--worker", mode, "--latent", args.latent, *common], suffix=".safetensors")
+            for mode in peft}
+    for apply in ("side", "merged"):
+        arms[apply] = Arm([args.bench, "turns", *common, "--source", args.source, "--size", 8 * args.latent], prefix=apply + " ")
+    order = sorted(arms)
+    for block in range(WARM_UP + args.blocks):
+        random.Random(block).shuffle(order)
+        for arm in order:
+            times = arms[arm].iterate(names[block % len(names)])
+            if block >= WARM_UP:
+                arms[arm].seen.append(times)
+    for arm in arms.values():
+        arm.close()
+
+    print(f"{args.blocks} blocks, {args.threads} thread(s); ours finds adapters on {args.source}")
+    print(f"{'':8s} | swap, ms                   | step, ms                   | putting away, ms")
+    for name, arm in arms.items():
+        columns = [[times[i] for times in arm.seen] for i in range(len(arm.seen[0]))]
+        print(f"{name:8s} | " + " | ".join(f"{words(column, 2):26s}" for column in columns))
+    for mode in peft:
+        for apply in ("side", "merged"):
+            ratios = [theirs[0] / ours[0] for theirs, ours in zip(arms[mode].seen, arms[apply].seen)]
+            print(f"{mode} / {apply}: {words(ratios)}")
+
+
+if __name__ == "__main__":
+    main()
