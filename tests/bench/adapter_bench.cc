@@ -30,12 +30,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_format.h"
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
 
 #include "client/bench/statistics.h"
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/adapter_weights.h"
+#include "src/base/logging.h"
 #include "src/pipeline/sdxl_pipeline.h"
 #include "src/request/validation.h"
 #include "src/sdxl/sdxl_model.h"
@@ -56,6 +58,12 @@ double MillisecondsOf(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
   work();
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+// The median and its 95 % interval.
+std::string WithInterval(const std::vector<double>& values) {
+  const Interval interval = BootstrapInterval(values, Median);
+  return absl::StrFormat("%.3f [%.3f, %.3f]", Median(values), interval.low, interval.high);
 }
 
 ApplyMode ModeOf(const std::string& apply) { return apply == "side" ? ApplyMode::kSide : ApplyMode::kMerged; }
@@ -133,9 +141,11 @@ class Bench {
     const std::vector<AdapterInfo> adapters = store_->List("", 1000000).value();
     const std::filesystem::path root =
         std::filesystem::temp_directory_path() / ("adapter_bench_" + std::to_string(getpid()));
+    store_->Load(adapters[0].name, AdapterTier::kDevice, false).value();
+    const uint64_t budget = store_->Statistics().tiers.front().bytes * static_cast<uint64_t>(options_.resident);
     std::vector<HeldStore> arms;
     for (const size_t count : options_.counts) {
-      arms.push_back(Hold(adapters, count, root / std::to_string(count)));
+      arms.push_back(Hold(adapters, count, budget, root / std::to_string(count)));
     }
     std::mt19937 random(0);
     std::vector<size_t> order(arms.size());
@@ -159,12 +169,11 @@ class Bench {
       for (size_t block = 0; block < arms[i].milliseconds.size(); ++block) {
         ratios.push_back(arms[i].milliseconds[block] / arms[0].milliseconds[block]);
       }
-      const Interval interval = BootstrapInterval(ratios, Median);
       const AdapterStoreStatistics statistics = arms[i].store->Statistics();
       std::cout << options_.counts[i] << " held, " << statistics.tiers.front().entries
                 << " of them resident: swap from " << options_.source << ", " << options_.apply << ", "
-                << Median(arms[i].milliseconds) << " ms; ratio to " << options_.counts[0] << " held " << Median(ratios)
-                << " [" << interval.low << ", " << interval.high << "]\n";
+                << Median(arms[i].milliseconds) << " ms; ratio to " << options_.counts[0] << " held "
+                << WithInterval(ratios) << "\n";
     }
     std::filesystem::remove_all(root);
   }
@@ -191,8 +200,9 @@ class Bench {
         merged_ratios.push_back(ms[2] / ms[0]);
       }
     }
-    std::cout << options_.name << " at " << options_.size << ": step " << Median(base_ms) << " ms; side / base "
-              << Median(side_ratios) << ", merged / base " << Median(merged_ratios) << "\n";
+    std::cout << options_.name << " at " << options_.size << ", " << options_.threads << " thread(s): step "
+              << Median(base_ms) << " ms; side / base " << WithInterval(side_ratios) << ", merged / base "
+              << WithInterval(merged_ratios) << "\n";
   }
 
  private:
@@ -203,7 +213,8 @@ class Bench {
     return AdapterStore::Create(options, modules_, nullptr, MakeAdapterMemory(place_, device_bytes).value()).value();
   }
 
-  HeldStore Hold(const std::vector<AdapterInfo>& adapters, size_t count, const std::filesystem::path& folder) const {
+  HeldStore Hold(const std::vector<AdapterInfo>& adapters, size_t count, uint64_t budget,
+                 const std::filesystem::path& folder) const {
     if (count > adapters.size()) {
       std::cerr << "there are only " << adapters.size() << " adapters\n";
       std::exit(2);
@@ -213,7 +224,6 @@ class Bench {
       const std::string file = adapters[i].name + ".safetensors";
       std::filesystem::copy_file(std::filesystem::path(options_.adapters) / file, folder / file);
     }
-    const uint64_t budget = adapters[0].bytes * 2 * static_cast<uint64_t>(options_.resident);
     HeldStore held{folder, MakeStore(folder, budget, budget), {}};
     for (size_t i = 0; i < count; ++i) {
       held.store->Load(adapters[i].name, AdapterTier::kDevice, false).value();
@@ -302,6 +312,7 @@ int main(int argc, char** argv) {
     command->add_option("--adapter-device-bytes", options.device_bytes);
   }
   CLI11_PARSE(app, argc, argv);
+  hotlora::ExchangeLogLevel(hotlora::LogLevel::kWarning);
   hotlora::InstallCountingCpuAllocator();
   at::set_num_threads(options.threads);
   hotlora::Bench bench(options);
