@@ -107,6 +107,12 @@ class ConfigurationTest(CheckCase):
         self.assertIn("address: replicas, port_value: 50051", (DEPLOY / "envoy/envoy.yaml").read_text())
         self.assertIn("replicas:50051", (DEPLOY / "haproxy/haproxy.cfg").read_text())
 
+    def test_the_server_reads_the_settings_of_kubernetes(self):
+        config = self.with_mistake(DEPLOY / "kubernetes/base/server.toml", "/models/sdxl", str(e2e.DEMO))
+        config.write_text(balancers.replace(config.read_text(), ('"/adapters"', f'"{e2e.DEMO_ADAPTERS}"'), ('"cuda"', '"cpu"')))
+        self.passes(e2e.SERVER, "--config", config, "--check")
+        self.refused(e2e.SERVER, "--config", self.with_mistake(config, "max_queue", "max-queue"), "--check")
+
     def test_the_service_config_is_one(self):
         config = json.loads((DEPLOY / "service_config.json").read_text())
         policy = config["methodConfig"][0]["retryPolicy"]
