@@ -34,6 +34,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   Uploading(ServiceContext* service, SerialExecutor* upload_thread, grpc::CallbackServerContext* context,
             v1::Adapter* response)
       : active_calls_(&service->active_calls),
+        metrics_(service->metrics),
         upload_thread_(upload_thread),
         rpc_(service, "UploadAdapter", context),
         response_(response) {
@@ -80,8 +81,11 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
 
   absl::Status Take() {
     if (upload_ != nullptr) {
-      return message_.has_chunk() ? upload_->Append(message_.chunk())
-                                  : InvalidRequest({{"part", "is no chunk; only the first message has a header"}});
+      if (!message_.has_chunk()) {
+        return InvalidRequest({{"part", "is no chunk; only the first message has a header"}});
+      }
+      metrics_->calls().CountUploadBytes(message_.chunk().size());
+      return upload_->Append(message_.chunk());
     }
     if (!message_.has_header()) {
       return InvalidRequest({{"part", "is no header; the first message has it"}});
@@ -105,6 +109,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   }
 
   ActiveCalls* const active_calls_;
+  Metrics* const metrics_;
   SerialExecutor* const upload_thread_;
   const UploadPlace place_;
   RpcCall rpc_;

@@ -258,7 +258,8 @@ def adapters():
                " / sum by (tier) (rate(hotlora_adapter_cache_requests_total{@}[$__rate_interval]))", "{{tier}}")),
         lines("Evictions", "ops", rate("hotlora_adapter_cache_evictions_total", ["tier", "reason"])),
         lines("Fill of the tiers", "percentunit",
-              ("hotlora_adapter_cache_bytes{@} / (hotlora_adapter_cache_capacity_bytes{@} > 0)", "{{tier}}")),
+              ("hotlora_adapter_cache_bytes{@} / (hotlora_adapter_cache_capacity_bytes{@} > 0)", "{{tier}}"),
+              ("hotlora_adapter_cache_pinned_bytes{@} / (hotlora_adapter_cache_capacity_bytes{@} > 0)", "pinned, {{tier}}")),
         lines("Adapters resident", "short", ("hotlora_adapter_cache_entries{@}", "{{tier}}")),
         lines("Leases", "short", ("hotlora_adapter_refs{@}", "{{instance}}"),
               description="Held by running requests; must come back to 0 where none runs"),
@@ -268,7 +269,11 @@ def adapters():
         stat("Base weights found changed", "short", "sum(hotlora_base_restore_mismatch_total{@})",
              thresholds=[(1, "red")]),
         lines("Loads by outcome", "ops", rate("hotlora_adapter_loads_total", ["outcome", "reason"])),
-        lines("Bytes loaded", "Bps", rate("hotlora_adapter_bytes_loaded_total", ["source"])),
+        lines("Bytes loaded", "Bps", rate("hotlora_adapter_bytes_loaded_total", ["source"]),
+              description="From the disk into the host's tier; from there (host) to the device's"),
+        lines("Uploads and deletes", "reqps",
+              rate("hotlora_requests_total", ["method", "code"], '@, method=~"(Upload|Delete)Adapter"')),
+        lines("Bytes uploaded", "Bps", rate("hotlora_adapter_upload_bytes_total", ["instance"])),
         lines("Free on the adapters' disk", "bytes", ("hotlora_disk_free_bytes{@}", "{{volume}}")),
     ])
 
@@ -285,6 +290,8 @@ def queue():
               ("sum by (instance) (rate(hotlora_batch_size_sum{@}[$__rate_interval]))"
                " / sum by (instance) (rate(hotlora_batch_size_count{@}[$__rate_interval]))"
                " / on (instance) hotlora_batch_capacity_rows{@}", "{{instance}}")),
+        lines("Requests kept out of the next step", "reqps", rate("hotlora_batch_regroup_total", ["reason"]),
+              description="Ready, but of another size, of adapters that cannot share the step, or without a free row"),
         lines("Requests in flight", "short", ("hotlora_requests_in_flight{@}", "{{method}}")),
         lines("Refusals and failures by reason", "reqps", rate("hotlora_requests_rejected_total", ["reason"]), width=12,
               stack=True),

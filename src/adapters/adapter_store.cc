@@ -378,6 +378,9 @@ class TieredAdapterStore : public AdapterStore {
     auto raised =
         std::make_shared<const ResidentAdapter>(std::move(info), hosted->version, *std::move(room), std::move(weights));
     watch.AddTo(report.upload_seconds);
+    if (metrics_ != nullptr) {
+      metrics_->CountRaisedBytes(raised->room.bytes());
+    }
     absl::MutexLock lock(&mutex_);
     // Unless it was unloaded or replaced meanwhile.
     const std::optional<AdapterInfo> host = host_.Describe(name);

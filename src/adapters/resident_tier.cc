@@ -90,9 +90,10 @@ void ResidentTier::Insert(std::shared_ptr<const ResidentAdapter> adapter) {
     pinned = old->second.pinned;
     Erase(name, EvictionReason::kReplaced);
   }
+  pinned_bytes_ += pinned ? adapter->room.bytes() : 0;
   Entry entry{std::move(adapter), pinned, order_.insert(order_.end(), name)};
   entries_.emplace(name, std::move(entry));
-  ledger_->SetEntries(entries_.size());
+  Publish();
 }
 
 void ResidentTier::Remove(absl::string_view name, EvictionReason reason) {
@@ -108,7 +109,10 @@ bool ResidentTier::Pin(absl::string_view name) {
   if (entry == entries_.end()) {
     return false;
   }
-  entry->second.pinned = true;
+  if (!std::exchange(entry->second.pinned, true)) {
+    pinned_bytes_ += entry->second.adapter->room.bytes();
+    Publish();
+  }
   return true;
 }
 
@@ -120,21 +124,22 @@ TierStatistics ResidentTier::Statistics() const {
   statistics.bytes = ledger_->bytes();
   statistics.entries = entries_.size();
   statistics.evictions = evictions_;
-  for (const auto& [name, entry] : entries_) {
-    statistics.pinned_bytes += entry.pinned ? entry.adapter->room.bytes() : 0;
-  }
+  statistics.pinned_bytes = pinned_bytes_;
   return statistics;
 }
 
 void ResidentTier::Erase(absl::string_view name, EvictionReason reason) {
   const auto entry = entries_.find(name);
+  pinned_bytes_ -= entry->second.pinned ? entry->second.adapter->room.bytes() : 0;
   order_.erase(entry->second.place);
   entries_.erase(entry);
-  ledger_->SetEntries(entries_.size());
+  Publish();
   ++evictions_;
   if (metrics_ != nullptr) {
     metrics_->CountEviction(label_, reason);
   }
 }
+
+void ResidentTier::Publish() { ledger_->SetEntries(entries_.size(), pinned_bytes_); }
 
 }  // namespace hotlora

@@ -86,6 +86,7 @@ class ResidentTier {
   // What may be evicted, in that order.
   std::vector<const Entry*> Candidates(absl::string_view replacing) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Erase(absl::string_view name, EvictionReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const TierLabel label_;
   Metrics* const metrics_;
@@ -94,6 +95,7 @@ class ResidentTier {
   absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
   std::list<std::string> order_ ABSL_GUARDED_BY(mutex_);  // least recently used first
   uint64_t evictions_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t pinned_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace hotlora

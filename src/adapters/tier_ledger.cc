@@ -62,9 +62,10 @@ void TierLedger::Give(const TierRange& range) {
   Publish();
 }
 
-void TierLedger::SetEntries(uint64_t entries) {
+void TierLedger::SetEntries(uint64_t entries, uint64_t pinned_bytes) {
   absl::MutexLock lock(&mutex_);
   entries_ = entries;
+  pinned_bytes_ = pinned_bytes;
   Publish();
 }
 
@@ -97,7 +98,7 @@ TierLedger::Holes::const_iterator TierLedger::SmallestThatFits(const Holes& hole
 
 void TierLedger::Publish() {
   if (metrics_ != nullptr) {
-    metrics_->SetCache(label_, bytes_, capacity_, entries_);
+    metrics_->SetCache(label_, {bytes_, capacity_, pinned_bytes_, entries_});
   }
 }
 

@@ -42,7 +42,8 @@ class TierLedger {
   std::optional<TierRange> Take(uint64_t bytes);
   void Give(const TierRange& range);
 
-  void SetEntries(uint64_t entries);
+  // How many adapters there are, and the bytes of those that are pinned.
+  void SetEntries(uint64_t entries, uint64_t pinned_bytes);
 
  private:
   using Holes = std::map<uint64_t, uint64_t>;  // size by offset; neighbours are joined
@@ -58,6 +59,7 @@ class TierLedger {
   mutable absl::Mutex mutex_;  // held alone or last
   uint64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t entries_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t pinned_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   Holes holes_ ABSL_GUARDED_BY(mutex_);  // kContiguous only
 };
 

@@ -82,6 +82,7 @@ struct CallMetrics::Families {
   prometheus::Histogram& send_blocked;
   prometheus::Counter& updates_dropped;
   CounterFamily& image_bytes;
+  prometheus::Counter& upload_bytes;
   prometheus::Histogram& adapters_per_request;
   std::shared_ptr<AdapterUsage> usage = std::make_shared<AdapterUsage>();
 
@@ -111,6 +112,7 @@ CallMetrics::Families::Families(prometheus::Registry& r)
                                  "Progress events and previews that a slow reader did not get")
                           .Add({})),
       image_bytes(AddCounter(r, "hotlora_image_bytes_total", "Bytes of images handed to callers, by format")),
+      upload_bytes(AddCounter(r, "hotlora_adapter_upload_bytes_total", "Bytes of adapters that callers sent").Add({})),
       adapters_per_request(
           AddHistogram(r, "hotlora_adapters_per_request", "Adapters of a request that ran").Add({}, kAdaptersBuckets)) {
   StandAtZero();
@@ -184,6 +186,8 @@ void CallMetrics::ObserveSendBlocked(double seconds) { families_->send_blocked.O
 void CallMetrics::CountDroppedUpdates(uint64_t count) {
   families_->updates_dropped.Increment(static_cast<double>(count));
 }
+
+void CallMetrics::CountUploadBytes(uint64_t bytes) { families_->upload_bytes.Increment(static_cast<double>(bytes)); }
 
 void CallMetrics::CountImageBytes(absl::string_view format, uint64_t bytes) {
   families_->image_bytes.Add({{"format", std::string(format)}}).Increment(static_cast<double>(bytes));

@@ -46,6 +46,7 @@ class CallMetrics {
   void ObserveFirstEvent(double seconds);     // from arrival to the first event of a stream
   void ObserveSendBlocked(double seconds);    // one message in gRPC's hands
   void CountDroppedUpdates(uint64_t count);
+  void CountUploadBytes(uint64_t bytes);  // of adapters, as their chunks come
   void CountImageBytes(absl::string_view format, uint64_t bytes);
 
   // A request that ran, with the names of its adapters. Only names that the adapter store knew may come here.

@@ -27,6 +27,8 @@ namespace {
 
 const Buckets kSwapBuckets = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
 const Buckets kRequestBuckets = {.1, .25, .5, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600};
+// For the methods that make no images: a subset, because nobody looks closer.
+const Buckets kOtherRequestBuckets = {.1, .5, 1, 5, 30};
 const Buckets kBatchBuckets = {1, 2, 4, 8, 16};
 
 constexpr const char* kCodes[] = {"OK",
@@ -51,6 +53,7 @@ constexpr const char* kStages[] = {"queue", "adapter", "encode", "denoise", "dec
 constexpr const char* kSwapPhases[] = {"lookup", "read", "parse", "upload", "apply", "restore", "total"};
 constexpr const char* kTiers[] = {"disk", "host", "device"};
 constexpr const char* kReasons[] = {"capacity", "explicit", "replaced"};
+constexpr const char* kRegroupReasons[] = {"size_mismatch", "adapter_mismatch", "full"};
 constexpr const char* kStartUpPhases[] = {"load", "warm_up"};
 constexpr const char* kLoadReasons[] = {"adapter_not_found",
                                         "adapter_invalid",
@@ -71,6 +74,10 @@ const char* SizeLabel(const StepShape& shape) {
                                      : kSizes[3];
 }
 
+const Buckets& RequestBuckets(absl::string_view method) {
+  return absl::StrContains(method, "Image") ? kRequestBuckets : kOtherRequestBuckets;
+}
+
 // Whether calls of that RPC may be cancelled: the others are answered at once.
 bool EndsLater(absl::string_view method) {
   return absl::StrContains(method, "Image") || method == "LoadAdapter" || method == "UploadAdapter";
@@ -89,6 +96,7 @@ struct Metrics::Families {
   GaugeFamily& step_baseline;
   GaugeFamily& step_drift;
   HistogramFamily& batch_size;
+  CounterFamily& regroups;
   CounterFamily& requests;
   HistogramFamily& request_duration;
   HistogramFamily& stage;
@@ -100,6 +108,7 @@ struct Metrics::Families {
   CounterFamily& evictions;
   GaugeFamily& cache_bytes;
   GaugeFamily& cache_capacity;
+  GaugeFamily& cache_pinned;
   GaugeFamily& cache_entries;
   GaugeFamily& adapter_refs;
   CounterFamily& restore_mismatch;
@@ -122,6 +131,8 @@ Metrics::Families::Families(prometheus::Registry& r)
       step_drift(AddGauge(r, "hotlora_step_drift_ratio",
                           "Moving average of step duration over the baseline of the same size, rows and guidance")),
       batch_size(AddHistogram(r, "hotlora_batch_size", "Rows in a denoising step; a row is one image")),
+      regroups(AddCounter(r, "hotlora_batch_regroup_total",
+                          "Requests that were ready and not let into the step that ran next, by what kept them out")),
       requests(AddCounter(r, "hotlora_requests_total", "Requests that ended, by method and gRPC code")),
       request_duration(AddHistogram(r, "hotlora_request_duration_seconds", "From arrival of a request to its end")),
       stage(AddHistogram(r, "hotlora_phase_duration_seconds", "Duration of one phase of a request")),
@@ -134,6 +145,7 @@ Metrics::Families::Families(prometheus::Registry& r)
       evictions(AddCounter(r, "hotlora_adapter_cache_evictions_total", "Adapters that left a tier, and why")),
       cache_bytes(AddGauge(r, "hotlora_adapter_cache_bytes", "Bytes of adapters in a tier")),
       cache_capacity(AddGauge(r, "hotlora_adapter_cache_capacity_bytes", "Byte budget of a tier")),
+      cache_pinned(AddGauge(r, "hotlora_adapter_cache_pinned_bytes", "Bytes of adapters that a tier never evicts")),
       cache_entries(AddGauge(r, "hotlora_adapter_cache_entries", "Adapters in a tier")),
       adapter_refs(AddGauge(r, "hotlora_adapter_refs", "Leases on adapters held by running requests")),
       restore_mismatch(
@@ -158,6 +170,9 @@ void Metrics::Families::StandAtZero() {
     }
   }
   batch_size.Add({}, kBatchBuckets);
+  for (const char* reason : kRegroupReasons) {
+    regroups.Add({{"reason", reason}});
+  }
   for (const char* method : kMethods) {
     for (const char* code : kCodes) {
       requests.Add({{"method", method}, {"code", code}});
@@ -166,7 +181,7 @@ void Metrics::Families::StandAtZero() {
       if (outcome == kOutcomes[2] && !EndsLater(method)) {
         continue;
       }
-      request_duration.Add({{"method", method}, {"outcome", outcome}}, kRequestBuckets);
+      request_duration.Add({{"method", method}, {"outcome", outcome}}, RequestBuckets(method));
     }
   }
   for (const char* name : kStages) {
@@ -197,6 +212,7 @@ void Metrics::Families::StandAtZero() {
     }
     cache_bytes.Add({{"tier", tier}});
     cache_capacity.Add({{"tier", tier}});
+    cache_pinned.Add({{"tier", tier}});
     cache_entries.Add({{"tier", tier}});
   }
   adapter_refs.Add({});
@@ -205,7 +221,9 @@ void Metrics::Families::StandAtZero() {
   for (const char* reason : kLoadReasons) {
     adapter_loads.Add({{"outcome", "error"}, {"reason", reason}});
   }
-  bytes_loaded.Add({{"source", kTiers[0]}});
+  for (const int source : {0, 1}) {
+    bytes_loaded.Add({{"source", kTiers[source]}});
+  }
   oldest_waiting.Add({});
   estimated_wait.Add({});
 }
@@ -293,10 +311,14 @@ void Metrics::SetStepBaseline(const StepShape& shape, double seconds) {
       .Set(seconds);
 }
 
+void Metrics::CountRegroup(RegroupReason reason) {
+  state_->families.regroups.Add({{"reason", kRegroupReasons[static_cast<int>(reason)]}}).Increment();
+}
+
 void Metrics::CountRequest(absl::string_view method, absl::string_view code, double seconds) {
   const std::string name(method);
   state_->families.requests.Add({{"method", name}, {"code", std::string(code)}}).Increment();
-  state_->families.request_duration.Add({{"method", name}, {"outcome", OutcomeOf(code)}}, kRequestBuckets)
+  state_->families.request_duration.Add({{"method", name}, {"outcome", OutcomeOf(code)}}, RequestBuckets(method))
       .Observe(seconds);
 }
 
@@ -330,11 +352,12 @@ void Metrics::CountEviction(TierLabel tier, EvictionReason reason) {
       .Increment();
 }
 
-void Metrics::SetCache(TierLabel tier, uint64_t bytes, uint64_t capacity_bytes, uint64_t entries) {
+void Metrics::SetCache(TierLabel tier, const TierFill& fill) {
   const prometheus::Labels labels = {{"tier", kTiers[static_cast<int>(tier)]}};
-  state_->families.cache_bytes.Add(labels).Set(static_cast<double>(bytes));
-  state_->families.cache_capacity.Add(labels).Set(static_cast<double>(capacity_bytes));
-  state_->families.cache_entries.Add(labels).Set(static_cast<double>(entries));
+  state_->families.cache_bytes.Add(labels).Set(static_cast<double>(fill.bytes));
+  state_->families.cache_capacity.Add(labels).Set(static_cast<double>(fill.capacity_bytes));
+  state_->families.cache_pinned.Add(labels).Set(static_cast<double>(fill.pinned_bytes));
+  state_->families.cache_entries.Add(labels).Set(static_cast<double>(fill.entries));
 }
 
 void Metrics::SetWaiting(absl::Time oldest, double newcomer_seconds) {
@@ -352,6 +375,11 @@ void Metrics::CountAdapterLoad(absl::string_view reason, uint64_t bytes) {
   const std::string word = absl::AsciiStrToLower(reason);
   const bool known = std::find(std::begin(kLoadReasons), std::end(kLoadReasons), word) != std::end(kLoadReasons);
   families.adapter_loads.Add({{"outcome", "error"}, {"reason", known ? word : "other"}}).Increment();
+}
+
+void Metrics::CountRaisedBytes(uint64_t bytes) {
+  state_->families.bytes_loaded.Add({{"source", kTiers[static_cast<int>(TierLabel::kHost)]}})
+      .Increment(static_cast<double>(bytes));
 }
 
 void Metrics::AddAdapterRefs(int change) { state_->families.adapter_refs.Add({}).Increment(change); }

@@ -53,6 +53,14 @@ enum class TierLabel { kDisk, kHost, kDevice };
 enum class StartUpPhase { kLoad, kWarmUp };
 enum class EvictionReason { kCapacity, kExplicit, kReplaced };
 
+// Why a request that is ready waits though a step is about to run: another image size, adapters that cannot share the
+// step, no row left.
+enum class RegroupReason { kSize, kAdapters, kFull };
+
+struct TierFill {
+  uint64_t bytes = 0, capacity_bytes = 0, pinned_bytes = 0, entries = 0;
+};
+
 // A denoising step's size and guidance, as labels.
 struct StepShape {
   uint32_t width = 0, height = 0, rows = 0;
@@ -88,6 +96,7 @@ class Metrics {
   void BeatScheduler();                                      // the step thread is alive; each step counts as well
   void ObserveStep(const StepShape& shape, double seconds);  // also the drift ratio, once its baseline is known
   void SetStepBaseline(const StepShape& shape, double seconds);
+  void CountRegroup(RegroupReason reason);  // once for each request and reason
 
   // --- requests. `code` as in "INVALID_ARGUMENT", "OK"; outcome: ok, error or cancelled.
   void CountRequest(absl::string_view method, absl::string_view code, double seconds);
@@ -102,10 +111,11 @@ class Metrics {
   void CountSwap(bool ok);
   void CountCacheRequest(TierLabel tier, bool hit);
   void CountEviction(TierLabel tier, EvictionReason reason);
-  void SetCache(TierLabel tier, uint64_t bytes, uint64_t capacity_bytes, uint64_t entries);
+  void SetCache(TierLabel tier, const TierFill& fill);
   void AddAdapterRefs(int change);
   // A file that was read, or was to be; `reason` as in ErrorInfo, "" where it went well.
   void CountAdapterLoad(absl::string_view reason, uint64_t bytes);
+  void CountRaisedBytes(uint64_t bytes);  // copied from the host's tier to the device's
   void CountBaseRestoreMismatch();
 
  private:

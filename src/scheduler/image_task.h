@@ -89,6 +89,7 @@ class ImageTask : public QueuedRequest {
   void TellDone(const absl::Status& status);
 
   ImageSummary summary;
+  uint8_t regroups_told = 0;  // bits of RegroupReason; the step thread's
 
  private:
   const absl::Time admitted_;

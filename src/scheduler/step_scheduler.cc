@@ -107,8 +107,12 @@ void StepScheduler::FillRows() {
     const bool alone = Rows().empty();
     std::vector<RowCandidate> views;
     for (const auto& [run, task] : candidates) {
+      const auto kept_out_by = alone ? std::nullopt : KeptOutBy(*task);
+      if (kept_out_by.has_value() && run == nullptr) {
+        TellRegroup(*task, *kept_out_by);
+      }
       views.push_back({task->job().priority, run == nullptr ? 0 : static_cast<uint32_t>(run->rows.size()),
-                       alone || FitsBesideRows(*task), absl::Now() - task->admitted()});
+                       !kept_out_by.has_value(), absl::Now() - task->admitted()});
     }
     const std::optional<size_t> chosen = ChooseRow(views, options_.longest_overtaking);
     if (!chosen.has_value()) {
@@ -122,6 +126,19 @@ void StepScheduler::FillRows() {
       StartRow(*started);
     }
     DropEnded();
+  }
+  if (Rows().size() >= row_limit_) {
+    for (const auto& request : queue_->Ready()) {
+      TellRegroup(static_cast<ImageTask&>(*request), RegroupReason::kFull);
+    }
+  }
+}
+
+void StepScheduler::TellRegroup(ImageTask& task, RegroupReason reason) {
+  const uint8_t bit = static_cast<uint8_t>(1u << static_cast<int>(reason));
+  if ((task.regroups_told & bit) == 0) {
+    task.regroups_told |= bit;
+    metrics_->CountRegroup(reason);
   }
 }
 
@@ -140,22 +157,20 @@ std::vector<StepScheduler::Candidate> StepScheduler::Candidates() const {
   return candidates;
 }
 
-bool StepScheduler::FitsBesideRows(const ImageTask& task) const {
+std::optional<RegroupReason> StepScheduler::KeptOutBy(const ImageTask& task) const {
   bool same_set = false;
   for (const RunPtr& run : runs_) {
     if (!run->rows.empty() && !SameSize(run->job(), task.job())) {
-      return false;
+      return RegroupReason::kSize;
     }
     same_set = same_set || (!run->rows.empty() && run->task->fingerprint() == task.fingerprint());
   }
-  if (same_set || options_.apply == ApplyPolicy::kMerged) {
-    return same_set;
-  }
-  return task.CheckSet([this](const AdapterSet& set) {
-    return std::all_of(runs_.begin(), runs_.end(), [&](const RunPtr& run) {
-      return run->rows.empty() || pipeline_->CanShareStep(run->task->adapter_set(), set);
-    });
-  });
+  const bool fits = same_set || (options_.apply != ApplyPolicy::kMerged && task.CheckSet([this](const AdapterSet& set) {
+                      return std::all_of(runs_.begin(), runs_.end(), [&](const RunPtr& run) {
+                        return run->rows.empty() || pipeline_->CanShareStep(run->task->adapter_set(), set);
+                      });
+                    }));
+  return fits ? std::nullopt : std::optional(RegroupReason::kAdapters);
 }
 
 StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& task) {
@@ -389,6 +404,9 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
     evaluations_before.push_back(row->row->evaluations());
   }
   const Stopwatch stopwatch;
+  if (options_.in_each_step) {
+    options_.in_each_step();
+  }
   const absl::Status status = pipeline_->Step(plan);
   if (status.ok()) {
     Account(rows, steps_before, stopwatch.Seconds());

@@ -40,6 +40,7 @@ struct StepSchedulerOptions {
   absl::Duration longest_overtaking;               // batch_policy.h
   std::function<void()> on_device_failure;         // runs once, when the device is lost
   std::function<void(bool intact)> on_base_state;  // BaseWatch
+  std::function<void()> in_each_step;              // its time counts as the step's
 };
 
 class StepScheduler {
@@ -70,7 +71,8 @@ class StepScheduler {
   // --- who runs
   void FillRows();
   std::vector<Candidate> Candidates() const;
-  bool FitsBesideRows(const ImageTask& task) const;
+  std::optional<RegroupReason> KeptOutBy(const ImageTask& task) const;  // nullopt: it fits beside what runs
+  void TellRegroup(ImageTask& task, RegroupReason reason);
   RunPtr Start(const std::shared_ptr<ImageTask>& task);
   absl::Status Prepare(ImageRun& run);
   absl::Status ApplyAdapters(ImageRun& run);

@@ -411,6 +411,7 @@ TEST_F(AdapterStoreTest, ServesFromTheDeviceWithoutTheHost) {
   EXPECT_EQ(weights_.uploads(), 1);
   EXPECT_EQ(Info("neon").tier, AdapterTier::kDevice);
   EXPECT_EQ(Figure("hotlora_adapter_cache_bytes", {{"tier", "device"}}), 2 * kBytesPerRank);
+  EXPECT_EQ(Figure("hotlora_adapter_bytes_loaded_total", {{"source", "host"}}), 2 * kBytesPerRank);
   EXPECT_EQ(Figure("hotlora_adapter_cache_capacity_bytes", {{"tier", "device"}}), 4 * kBytesPerRank);
   EXPECT_EQ(Figure("hotlora_adapter_cache_requests_total", {{"result", "hit"}, {"tier", "device"}}), 1);
   EXPECT_EQ(Figure("hotlora_adapter_cache_requests_total", {{"result", "miss"}, {"tier", "device"}}), 1);

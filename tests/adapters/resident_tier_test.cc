@@ -60,7 +60,9 @@ TEST_F(ResidentTierTest, LeasedAndPinnedStay) {
   const auto leased = Put("leased", 40);
   Put("pinned", 40);
   ASSERT_TRUE(tier_.Pin("pinned"));
+  ASSERT_TRUE(tier_.Pin("pinned"));
   EXPECT_TRUE(tier_.Describe("pinned")->pinned);
+  EXPECT_EQ(tier_.Statistics().pinned_bytes, 40u);
   EXPECT_NE(Put("fits", 20), nullptr);
   const absl::Status status = tier_.Reserve("x", 30).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
@@ -102,7 +104,9 @@ TEST_F(ResidentTierTest, NewVersionKeepsPinAndEvictsItsOwnOldVersionLast) {
   Put("a", 30, 3);
   EXPECT_TRUE(tier_.Describe("a")->pinned);
   EXPECT_EQ(tier_.bytes(), 30u);
+  EXPECT_EQ(tier_.Statistics().pinned_bytes, 30u);
   tier_.Remove("a", EvictionReason::kExplicit);
+  EXPECT_EQ(tier_.Statistics().pinned_bytes, 0u);
   Put("a", 90, 4);
   EXPECT_FALSE(tier_.Describe("a")->pinned);
   EXPECT_NE(Put("a", 95, 5), nullptr);

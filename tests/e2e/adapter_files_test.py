@@ -326,6 +326,7 @@ class StatisticsTest(AdapterFilesCase):
         host = next(tier for tier in statistics.tiers if tier.tier == adapters_pb2.ADAPTER_TIER_HOST)
         scrape = self.server.metrics()
         self.assertEqual(host.used_bytes, scrape.value("hotlora_adapter_cache_bytes", tier="host"))
+        self.assertGreaterEqual(scrape.value("hotlora_adapter_upload_bytes_total"), len(OUTLINE))
         self.assertEqual(host.capacity_bytes, 4 << 30)
         self.assertEqual(host.hits, scrape.value("hotlora_adapter_cache_requests_total", tier="host", result="hit"))
         planned = {area.what: area.planned_bytes for area in statistics.memory}

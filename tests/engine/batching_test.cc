@@ -96,6 +96,7 @@ TEST_F(BatchingTest, NoMoreRowsThanMaxBatch) {
   const auto one = EnterAndHold(Seeded(100));
   const auto two = Enter(Seeded(200)), three = Enter(Seeded(300));
   LetGoAndExpectOk({one, two, three});
+  EXPECT_TRUE(HasMetric("hotlora_batch_regroup_total{reason=\"full\"} 1"));
   absl::MutexLock lock(&pipeline_->mu);
   EXPECT_EQ(pipeline_->largest_plan, 2u);
 }
@@ -123,6 +124,7 @@ TEST_F(BatchingTest, SizesDoNotMix) {
   LetGoAndExpectOk({one, two, three});
   EXPECT_FALSE(EverTogether(100, 200));
   EXPECT_FALSE(EverTogether(200, 300));
+  EXPECT_TRUE(HasMetric("hotlora_batch_regroup_total{reason=\"size_mismatch\"} 1")) << "once, though steps went by";
 }
 
 TEST_F(BatchingTest, WhoHasWaitedLongEnoughIsPassedNoMore) {
@@ -149,6 +151,7 @@ TEST_F(BatchingTest, MergedOnlyOneSetAtATime) {
   LetGoAndExpectOk({one, two, three});
   EXPECT_FALSE(EverTogether(100, 200));
   EXPECT_EQ(SideSteps(), 0u);
+  EXPECT_TRUE(HasMetric("hotlora_batch_regroup_total{reason=\"adapter_mismatch\"} 1"));
 }
 
 TEST_F(BatchingTest, DifferentSetsShareAStepBesideTheWeights) {

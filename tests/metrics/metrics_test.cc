@@ -115,6 +115,16 @@ TEST(MetricsTest, LoadsAreCountedByReason) {
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_bytes_loaded_total{source=\"disk\"} 1000"));
 }
 
+TEST(MetricsTest, ATierTellsItsFill) {
+  Metrics metrics;
+  EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_pinned_bytes{tier=\"host\"} 0"));
+  metrics.SetCache(TierLabel::kHost, {300, 1000, 200, 3});
+  EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_bytes{tier=\"host\"} 300"));
+  EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_capacity_bytes{tier=\"host\"} 1000"));
+  EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_pinned_bytes{tier=\"host\"} 200"));
+  EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_entries{tier=\"host\"} 3"));
+}
+
 TEST(MetricsTest, ErrorsAreCountedByReasonAndUnknownOnesAsOther) {
   Metrics metrics;
   metrics.calls().CountRejection("QUEUE_FULL");

@@ -3,6 +3,7 @@ docs/metrics.md lists what is published, no more and no less."""
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -152,6 +153,24 @@ class DocumentsTest(LiveCase):
         self.assertEqual(scrape.value("hotlora_gpu_temperature_celsius"), 61)
         self.assertEqual(scrape.value("hotlora_gpu_sm_clock_hertz"), 1755e6)
         self.assertGreater(scrape.value("hotlora_gpu_throttle_seconds_total", reason="power"), 0)
+
+
+class SeriesTest(unittest.TestCase):
+    def test_ten_thousand_adapters_and_real_traffic_stay_well_below_two_thousand(self):
+        folder = e2e.copy_adapters(e2e.DEMO_ADAPTERS)
+        names = [f"style{i:05}" for i in range(10_000)]
+        for name in names:
+            os.link(folder / "outline.safetensors", folder / f"{name}.safetensors")
+        fakes = e2e.BIN.parent / "fakes"
+        server = e2e.Server(adapters=folder, environment=e2e.clean_environment(LD_LIBRARY_PATH=str(fakes)))
+        self.addCleanup(server.kill)
+        use(server)
+        for name in names[::100]:
+            server.caller.generate(request_for(name, steps=1, guidance_scale=1.0))
+        text = server.metrics_text()
+        self.assertEqual(text.count("\nhotlora_adapter_requests_total{"), 64 + 2)
+        self.assertLess(sum(line[:1] not in ("", "#") for line in text.splitlines()), 1800)
+        self.assertLess(len(text), 256 << 10)
 
 
 class FilesTest(unittest.TestCase):
