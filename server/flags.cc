@@ -257,6 +257,8 @@ const std::vector<FlagSpec>& Specs() {
             "debug, info, warning or error; info"),
       Text("access-log", &Flags::access_log,
            "file to append a line of JSON to for each call, or - for standard output"),
+      Text("fault-file", &Flags::fault_file,
+           "to try alerts: while this file is there, each step takes as many seconds longer as it says"),
   };
   return *specs;
 }

@@ -4,10 +4,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,6 +17,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include <grpc/support/log.h>
 
 #include "server/access_log.h"
@@ -64,6 +68,14 @@ absl::StatusOr<ServerOptions> MakeServerOptions(const Flags& flags) {
   return options;
 }
 
+// --fault-file. No step sleeps for more than a minute, whatever the file says.
+void SleepAsFileSays(const std::string& path) {
+  double seconds = 0.0;
+  if (std::ifstream(path) >> seconds && seconds > 0.0) {
+    absl::SleepFor(absl::Seconds(std::min(seconds, 60.0)));
+  }
+}
+
 EngineConfig MakeEngineConfig(const Flags& flags) {
   EngineConfig config;
   config.model = flags.model;
@@ -87,6 +99,9 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
                                                 : ApplyPolicy::kAuto;
   config.engine.max_batch = flags.max_batch;
   config.engine.max_queue = flags.max_queue;
+  if (!flags.fault_file.empty()) {
+    config.engine.in_each_step = [path = flags.fault_file] { SleepAsFileSays(path); };
+  }
   if (flags.max_request_seconds.has_value()) {
     config.max_request_time =
         *flags.max_request_seconds > 0 ? absl::Seconds(*flags.max_request_seconds) : absl::InfiniteDuration();

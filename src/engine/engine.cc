@@ -46,7 +46,7 @@ class ThreadedEngine final : public Engine {
         embeddings_(std::move(embeddings)),
         queue_(options_.max_queue),
         scheduler_({options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
-                    [this](bool intact) { NoticeBase(intact); }},
+                    [this](bool intact) { NoticeBase(intact); }, options_.in_each_step},
                    &queue_, pipeline_.get(), metrics),
         adapter_thread_(std::make_unique<SerialExecutor>("adapter")),
         lookup_thread_(std::make_unique<SerialExecutor>("lookup")),

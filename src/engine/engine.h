@@ -47,6 +47,7 @@ struct EngineOptions {
   // again. Meanwhile requests are Unavailable (BASE_DAMAGED).
   std::function<void(bool intact)> on_base_state;
   std::function<DeviceMemory()> device_memory;  // for GetStatistics
+  std::function<void()> in_each_step;           // runs on the step thread; its time counts as the step's
 };
 
 // An admitted request.

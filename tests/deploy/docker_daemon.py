@@ -4,6 +4,7 @@ The stand-in base carries this machine's certificates, so what is built from it 
 """
 
 import atexit
+import fcntl
 import os
 import pathlib
 import shutil
@@ -48,9 +49,17 @@ def base_tar():
 
 
 class Daemon:
-    """dockerd with neither bridge nor iptables of its own; Compose's networks are bridges that `down` removes."""
+    """dockerd with neither bridge nor iptables of its own; Compose's networks are bridges that `down` removes.
+
+    It needs root, overlay mounts and control groups: a container of its own must have been given those. One at a time: another
+    run of this test on the same machine waits.
+    """
 
     def __init__(self):
+        if os.geteuid() != 0:
+            raise AssertionError("dockerd needs root: run this test as root, or leave it out (ctest -E deploy.images)")
+        self.lock = open(cache_folder() / "docker.lock", "w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
         if subprocess.run(["pgrep", "-x", "dockerd"], capture_output=True).returncode == 0:
             raise AssertionError("a Docker daemon runs here already; a second one would take its networks away")
         self.folder = e2e.temporary_folder()
@@ -68,7 +77,7 @@ class Daemon:
 
     def answers(self):
         if self.process.poll() is not None:
-            raise AssertionError((self.folder / "dockerd.log").read_text()[-4000:])
+            raise AssertionError("dockerd does not run here: " + (self.folder / "dockerd.log").read_text()[-4000:])
         return e2e.run(DOCKER, "info", environment=self.environment).returncode == 0
 
     def docker(self, *words, **more):
@@ -84,6 +93,19 @@ class Daemon:
             self.process.wait(timeout=60)
             time.sleep(0.2)  # its mounts go with it
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.lock.close()
+
+
+def copy_newest(folder, to, most_bytes=1 << 30):
+    """Of a compiler cache what was used last."""
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: -path.stat().st_mtime)
+    for path in files:
+        most_bytes -= path.stat().st_size
+        if most_bytes < 0:
+            break
+        copy = to / path.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
 
 
 def seed_build_base(daemon, source):
@@ -99,10 +121,11 @@ def seed_build_base(daemon, source):
     if ccache["hash_dir"] == "false":
         lines.append("ENV CCACHE_NOHASHDIR=1")
     lines += [f"ENV {name}={os.environ[name]}" for name in ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES") if os.environ.get(name)]
-    for name, path in (("ccache", pathlib.Path(ccache["cache_dir"])), ("libtorch", cache_folder() / "libtorch-2.11.0")):
-        if path.is_dir():
-            shutil.copytree(path, context / name, symlinks=True, ignore_dangling_symlinks=True)
-            lines.append(f"COPY {name} {path}")
+    objects, libtorch = pathlib.Path(ccache["cache_dir"]), cache_folder() / "libtorch-2.11.0"
+    (context / "ccache").mkdir()
+    copy_newest(objects, context / "ccache")
+    shutil.copytree(libtorch, context / "libtorch", symlinks=True)
+    lines += [f"COPY ccache {objects}", f"COPY libtorch {libtorch}"]
     (context / "Dockerfile").write_text("\n".join(lines) + "\n")
     daemon.docker("build", "-q", "-t", "hotlora-build-base", context)
     return "hotlora-build-base", str(source)

@@ -83,7 +83,9 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
                                "--ready-file=r",
                                "--check",
                                "--drain-timeout=5",
-                               "--log-level=debug"};
+                               "--log-level=debug",
+                               "--access-log=-",
+                               "--fault-file=f"};
   Environment environment = {{"PATH", "/bin"}};
   std::string config;
   for (const std::string& argument : arguments) {
@@ -131,6 +133,8 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     EXPECT_TRUE(flags->check);
     EXPECT_EQ(flags->drain_timeout, 5);
     EXPECT_EQ(flags->log_level, "debug");
+    EXPECT_EQ(flags->access_log, "-");
+    EXPECT_EQ(flags->fault_file, "f");
   };
   check(ParseFlags(arguments, {}));
   check(ParseFlags({}, environment));
