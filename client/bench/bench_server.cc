@@ -150,10 +150,8 @@ absl::StatusOr<IdleFigures> BenchServer::ReadIdle() {
       figures.host_tier_bytes = tier.used_bytes();
     }
   }
-  const v1::DeviceMemory& memory = statistics.device_memory();
-  const uint64_t beside = memory.device() == "cpu" ? figures.host_tier_bytes : 0;
-  figures.allocated_bytes = memory.allocated_bytes() - beside;
-  figures.reserved_bytes = memory.reserved_bytes() - beside;
+  figures.allocated_bytes = statistics.device_memory().allocated_bytes();
+  figures.reserved_bytes = statistics.device_memory().reserved_bytes();
   if (!metrics_url_.empty()) {
     ABSL_ASSIGN_OR_RETURN(const std::string page, Download(metrics_url_));
     std::map<std::string, double> metrics = PlainMetrics(page);

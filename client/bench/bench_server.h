@@ -25,7 +25,7 @@ struct TimedAnswer {
 
 // Memory and the process, read while nothing runs. What only the metrics page knows is 0 without one.
 struct IdleFigures {
-  uint64_t allocated_bytes = 0;  // the allocator's, without what the host tier holds: that comes and goes by the budget
+  uint64_t allocated_bytes = 0;  // the allocator's own figures
   uint64_t reserved_bytes = 0;
   uint64_t host_tier_bytes = 0;
   uint64_t resident_bytes = 0;  // RSS

@@ -50,7 +50,7 @@ std::string Script(const SoakRecord& record, const std::string& file) {
       "set xrange [0:",
       record.swaps.size(),
       "]\nset ylabel 'MiB'\nset yrange [0:*]\n"
-      "plot $memory using 1:2 with lines lw 2 lc rgb '#1f77b4' title 'allocated, beside the host tier'",
+      "plot $memory using 1:2 with lines lw 2 lc rgb '#1f77b4' title 'allocated'",
       resident ? ", $memory using 1:3 with lines lw 2 lc rgb '#d95f02' title 'RSS of the process'" : "",
       "\nset ylabel 'time / twin without a swap'\nset xlabel 'swaps'\n"
       "plot $ratio using 1:3:4 with filledcurves fc rgb '#c7dcef' title 'middle half', "

@@ -4,8 +4,8 @@
 #
 # usage: tests/bench/full_size.sh MODEL OUT     MODEL: what make_full_model.py --dtype float16 --text-layers 3 writes; OUT: for adapters
 #
-# Variables: BIN (build/release/bin), PYTHON (with numpy and safetensors, else python3), THREADS (2), SIZE (512), BLOCKS (4 and one to
-# warm up, each of three steps), SWAPS (8), RANKS ("16 64"). Needs 20 GB of memory, and a quarter of an hour on two cores.
+# Variables: BIN (build/release/bin), PYTHON (with numpy and safetensors, else python3), THREADS (2), DTYPE (float32), SIZE (512), BLOCKS
+# (4 and one to warm up, each of three steps), SWAPS (8), RANKS ("16 64"). Needs 20 GB of memory, and a quarter of an hour on two cores.
 set -euo pipefail
 [ $# -eq 2 ] || { sed -n '2,9p' "$0"; exit 2; }
 model=$1 out=$2
@@ -22,7 +22,7 @@ for rank in ${RANKS:-16 64}; do
       --modules all
     mv "$folder.partial" "$folder"
   fi
-  common=(--model "$model" --adapters "$folder" --threads "$threads" --adapter-device-bytes 800000000)
+  common=(--model "$model" --adapters "$folder" --threads "$threads" --dtype "${DTYPE:-float32}" --adapter-device-bytes 800000000)
   echo "rank $rank, $(stat -c %s "$folder/adapter_0000.safetensors") bytes:"
   for apply in side merged; do
     "$bin/adapter_bench" swap "${common[@]}" --source host --apply "$apply" --iterations "$swaps" --size 64 | tail -1

@@ -63,6 +63,16 @@ TEST(JudgeSoakTest, OneByteMoreIsTooMuch) {
   EXPECT_THAT(Failed(record, true), UnorderedElementsAre("allocated bytes"));
 }
 
+TEST(JudgeSoakTest, TheHostTierMayComeAndGo) {
+  SoakRecord record = Healthy();
+  for (SoakIdle& idle : record.idle) {
+    idle.figures.allocated_bytes += idle.figures.host_tier_bytes;
+  }
+  EXPECT_THAT(Failed(record, true), IsEmpty());
+  record.idle[40].figures.host_tier_bytes -= 1;
+  EXPECT_THAT(Failed(record, true), UnorderedElementsAre("allocated bytes"));
+}
+
 TEST(JudgeSoakTest, OneOpenFileMoreInTheSecondHalfIsTooMuch) {
   SoakRecord record = Healthy();
   record.idle[10].figures.open_files = 16;
