@@ -8,7 +8,8 @@
 //       turn within each block, and prints the median ratios to the step without.
 //   adapter_bench turns --model DIR --adapters DIR [--source ...] [--threads 1]
 //       Takes lines "APPLY NAME" (APPLY is side or merged) from standard input, swaps, makes a step, and answers each
-//       with a line: milliseconds of the swap and of the step. tests/bench/peft_loop.py asks so.
+//       with a line: milliseconds of the swap, of the step, and of the processor for the swap. tests/bench/peft_loop.py
+//       asks so.
 //   adapter_bench held --model DIR --adapters DIR [--counts 1,10,100,1000] [--resident 64] [--source ...] [--blocks
 //   200]
 //       Times the swap of one adapter from stores that have read as many adapters of the folder as --counts says, in
@@ -19,6 +20,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <functional>
 #include <iostream>
@@ -72,6 +74,7 @@ ApplyMode ModeOf(const std::string& apply) { return apply == "side" ? ApplyMode:
 struct SwapTimes {
   AcquireReport report;
   double apply = 0.0, total = 0.0, step = 0.0;
+  double processor = 0.0;  // of all threads, during total
 };
 
 // A store that has read the first `count` adapters of a folder, of which no more than its budgets stay.
@@ -133,7 +136,7 @@ class Bench {
     std::string apply, name;
     while (std::cin >> apply >> name) {
       const SwapTimes times = SwapTo(name, ModeOf(apply));
-      std::cout << times.total << " " << times.step << std::endl;
+      std::cout << times.total << " " << times.step << " " << times.processor << std::endl;
     }
   }
 
@@ -245,12 +248,14 @@ class Bench {
     Prepare(*store_, name);
     SwapTimes times;
     AdapterSet set;
+    const std::clock_t start = std::clock();
     times.total = MillisecondsOf([&] {
       leases_.clear();
       set = Set(*store_, name);
       times.report = leases_.back()->report();
       times.apply = MillisecondsOf([&] { pipeline_->Apply(set, mode).value(); });
     });
+    times.processor = 1e3 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
     const auto row = pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr).value();
     times.step = MillisecondsOf([&] { Step(*row, mode); });
     return times;

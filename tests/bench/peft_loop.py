@@ -13,7 +13,7 @@ the next file, from its place on disk (page cache) until the first UNet step wit
   side, merged   ours, beside the weights and into them
 
 In each block every arm makes one iteration, in random order; a block gives the ratios PEFT / ours. Printed: medians, each with its
-bootstrap 95 % interval.
+bootstrap 95 % interval; ratios by processor time too, which others on the machine lengthen less.
 """
 import argparse
 import os
@@ -27,7 +27,7 @@ TOKENS, WARM_UP = 77, 3
 
 
 def worker(args):
-    """Reads file names, answers with the milliseconds of load, step and unload."""
+    """Reads file names, answers with the milliseconds of load, step, the processor for the load, and unload."""
     import time
     import warnings
     import torch
@@ -50,7 +50,7 @@ def worker(args):
     loaded = 0
     print("ready", flush=True)
     for line in sys.stdin:
-        times, file = [time.perf_counter()], line.strip()
+        file, start, start_cpu = line.strip(), time.perf_counter(), time.process_time()
         if args.worker == "hotswap" and loaded:
             pipe.load_lora_weights(args.adapters, weight_name=file, adapter_name="only", hotswap=True)
         else:
@@ -58,13 +58,13 @@ def worker(args):
             pipe.load_lora_weights(args.adapters, weight_name=file, adapter_name=name)
             pipe.set_adapters([name], [1.0])
         loaded += 1
-        times.append(time.perf_counter())
+        ready, ready_cpu = time.perf_counter(), time.process_time()
         step()
-        times.append(time.perf_counter())
+        stepped = time.perf_counter()
         if args.worker == "unload":
             pipe.unload_lora_weights()
-        times.append(time.perf_counter())
-        print(*(1000 * (after - before) for before, after in zip(times, times[1:])), flush=True)
+        seconds = ready - start, stepped - ready, ready_cpu - start_cpu, time.perf_counter() - stepped
+        print(*(1000 * value for value in seconds), flush=True)
 
 
 class Arm:
@@ -136,15 +136,16 @@ def main():
     for arm in arms.values():
         arm.close()
 
-    print(f"{args.blocks} blocks, {args.threads} thread(s); ours finds adapters on {args.source}")
-    print(f"{'':8s} | swap, ms                   | step, ms                   | putting away, ms")
+    print(f"{args.blocks} blocks, {args.threads} thread(s); ours finds adapters on {args.source}; ms")
+    print(" | ".join(f"{word:26s}" for word in ("", "swap", "step", "swap, processor", "putting away")))
     for name, arm in arms.items():
         columns = [[times[i] for times in arm.seen] for i in range(len(arm.seen[0]))]
-        print(f"{name:8s} | " + " | ".join(f"{words(column, 2):26s}" for column in columns))
+        print(" | ".join(f"{word:26s}" for word in (name, *(words(column, 2) for column in columns))))
     for mode in peft:
         for apply in ("side", "merged"):
-            ratios = [theirs[0] / ours[0] for theirs, ours in zip(arms[mode].seen, arms[apply].seen)]
-            print(f"{mode} / {apply}: {words(ratios)}")
+            pairs = list(zip(arms[mode].seen, arms[apply].seen))
+            wall, cpu = ([theirs[i] / ours[i] for theirs, ours in pairs] for i in (0, 2))
+            print(f"{mode} / {apply}: {words(wall)}; by processor time {words(cpu)}")
 
 
 if __name__ == "__main__":
