@@ -81,7 +81,7 @@ struct SwapTimes {
 struct HeldStore {
   std::filesystem::path folder;
   std::unique_ptr<AdapterStore> store;
-  std::vector<double> milliseconds;
+  std::vector<double> milliseconds, processor;
 };
 
 class Bench {
@@ -159,24 +159,28 @@ class Bench {
         HeldStore& arm = arms[which];
         Prepare(*arm.store, adapters[0].name);
         pipeline_->Apply({}, ModeOf(options_.apply)).value();
+        const std::clock_t start = std::clock();
         const double total = MillisecondsOf(
             [&] { pipeline_->Apply(Set(*arm.store, adapters[0].name), ModeOf(options_.apply)).value(); });
+        const std::clock_t processor = std::clock() - start;
         if (block >= 0) {  // the first warm up
           arm.milliseconds.push_back(total);
+          arm.processor.push_back(static_cast<double>(processor));
         }
       }
     }
     leases_.clear();
     for (size_t i = 0; i < arms.size(); ++i) {
-      std::vector<double> ratios;
+      std::vector<double> ratios, processor;
       for (size_t block = 0; block < arms[i].milliseconds.size(); ++block) {
         ratios.push_back(arms[i].milliseconds[block] / arms[0].milliseconds[block]);
+        processor.push_back(arms[i].processor[block] / arms[0].processor[block]);
       }
       const AdapterStoreStatistics statistics = arms[i].store->Statistics();
       std::cout << options_.counts[i] << " held, " << statistics.tiers.front().entries
                 << " of them resident: swap from " << options_.source << ", " << options_.apply << ", "
                 << Median(arms[i].milliseconds) << " ms; ratio to " << options_.counts[0] << " held "
-                << WithInterval(ratios) << "\n";
+                << WithInterval(ratios) << ", by processor time " << WithInterval(processor) << "\n";
     }
     std::filesystem::remove_all(root);
   }
@@ -227,7 +231,7 @@ class Bench {
       const std::string file = adapters[i].name + ".safetensors";
       std::filesystem::copy_file(std::filesystem::path(options_.adapters) / file, folder / file);
     }
-    HeldStore held{folder, MakeStore(folder, budget, budget), {}};
+    HeldStore held{folder, MakeStore(folder, budget, budget), {}, {}};
     for (size_t i = 0; i < count; ++i) {
       held.store->Load(adapters[i].name, AdapterTier::kDevice, false).value();
     }
