@@ -149,10 +149,12 @@ class ImagesTest(unittest.TestCase):
         e2e.wait_until(lambda: self.inspect("{{.State.Health.Status}}") == "healthy", "it is healthy")
 
     def test_7_the_access_log_is_in_its_output(self):
+        e2e.wait_until(lambda: len(self.logged()) == self.painted, "every picture has its line")
+        self.assertEqual([adapter["name"] for adapter in self.logged()[0]["adapters"]], ["outline"])
+
+    def logged(self):
         lines = [json.loads(line) for line in self.compose("logs", "--no-log-prefix", "hotlora").splitlines() if line[:1] == "{"]
-        pictures = [line for line in lines if line["method"] == "StreamGenerateImages"]
-        self.assertEqual(len(pictures), self.painted)
-        self.assertEqual([adapter["name"] for adapter in pictures[0]["adapters"]], ["outline"])
+        return [line for line in lines if line["method"] == "StreamGenerateImages"]
 
     def test_8_sigterm_reaches_it_and_drains(self):
         caller = e2e.Caller(self.address("hotlora", 50051))
