@@ -22,7 +22,8 @@ for rank in ${RANKS:-16 64}; do
       --modules all
     mv "$folder.partial" "$folder"
   fi
-  common=(--model "$model" --adapters "$folder" --threads "$threads" --dtype "${DTYPE:-float32}" --adapter-device-bytes 800000000)
+  common=(--model "$model" --adapters "$folder" --threads "$threads" --dtype "${DTYPE:-float32}" --adapter-device-bytes 800000000
+    --adapter-host-bytes 1500000000)
   echo "rank $rank, $(stat -c %s "$folder/adapter_0000.safetensors") bytes:"
   for apply in side merged; do
     "$bin/adapter_bench" swap "${common[@]}" --source host --apply "$apply" --iterations "$swaps" --size 64 | tail -1
