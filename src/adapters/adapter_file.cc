@@ -72,6 +72,7 @@ class AdapterParser {
     ABSL_RETURN_IF_ERROR(CheckUnmatched(options.allow_unmatched_keys));
     ABSL_RETURN_IF_ERROR(ReadMetadata(options));
     DeltaReader reader(file_, scaling_, faults_);
+    deltas_.reserve(modules_.size());
     for (const auto& [module, keys] : modules_) {
       ABSL_RETURN_IF_ERROR(reader.Read(table_, module, keys, deltas_));
     }
@@ -115,10 +116,6 @@ class AdapterParser {
     std::map<absl::string_view, NameSample> unsupported;
     for (size_t i = 0; i < file_.tensors().size(); ++i) {
       const std::string& key = Tensor(i).name;
-      if (const absl::string_view format = UnsupportedFormatOf(key); !format.empty()) {
-        unsupported[format].Add(key);
-        continue;
-      }
       if (absl::EndsWith(key, ".oft_blocks") && Tensor(i).shape.size() == 4) {
         unsupported["BOFT"].Add(key);
         continue;
@@ -126,7 +123,11 @@ class AdapterParser {
       const std::optional<SplitKey> split = SplitAdapterKey(key);
       const std::optional<size_t> module = split ? keys_.Find(split->module) : std::nullopt;
       if (!module.has_value()) {
-        unmatched_.push_back(i);
+        if (const absl::string_view format = UnsupportedFormatOf(key); !format.empty()) {
+          unsupported[format].Add(key);
+        } else {
+          unmatched_.push_back(i);
+        }
         continue;
       }
       std::optional<size_t>& place = modules_[*module][split->part];

@@ -116,6 +116,7 @@ class HeaderReader {
       offsets_ = 0;
       tensors_.emplace_back();
       tensors_.back().name = entry_;
+      tensors_.back().shape.reserve(4);  // few have more
     }
     return true;
   }
