@@ -92,7 +92,7 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
     config.base_adapters.push_back({adapter.name, adapter.weight});
   }
   config.interpolate_dora = flags.dora_weighting == "interpolated";
-  config.adapters.host_bytes = flags.adapter_host_bytes;
+  config.adapter_host_bytes = flags.adapter_host_bytes;
   config.adapter_device_bytes = flags.adapter_device_bytes;
   config.engine.apply = flags.apply == "merged" ? ApplyPolicy::kMerged
                         : flags.apply == "side" ? ApplyPolicy::kSide

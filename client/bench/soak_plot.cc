@@ -35,9 +35,11 @@ std::string RatioData(const std::vector<SoakSwap>& swaps) {
 std::string Script(const SoakRecord& record, const std::string& file) {
   std::string memory;
   bool resident = false;
+  const bool moves = HostTierMoves(record);
   for (const SoakIdle& idle : record.idle) {
     resident = resident || idle.figures.resident_bytes > 0;
-    absl::StrAppend(&memory, idle.swaps, " ", idle.figures.allocated_bytes / kMiB, " ",
+    absl::StrAppend(&memory, idle.swaps, " ",
+                    (idle.figures.allocated_bytes - (moves ? idle.figures.host_tier_bytes : 0)) / kMiB, " ",
                     idle.figures.resident_bytes / kMiB, "\n");
   }
   std::string script = absl::StrCat("set terminal pngcairo size 1000,620 font 'sans,11'\nset output '",
@@ -50,7 +52,8 @@ std::string Script(const SoakRecord& record, const std::string& file) {
       "set xrange [0:",
       record.swaps.size(),
       "]\nset ylabel 'MiB'\nset yrange [0:*]\n"
-      "plot $memory using 1:2 with lines lw 2 lc rgb '#1f77b4' title 'allocated'",
+      "plot $memory using 1:2 with lines lw 2 lc rgb '#1f77b4' title 'allocated",
+      moves ? ", the host tier aside'" : "'",
       resident ? ", $memory using 1:3 with lines lw 2 lc rgb '#d95f02' title 'RSS of the process'" : "",
       "\nset ylabel 'time / twin without a swap'\nset xlabel 'swaps'\n"
       "plot $ratio using 1:3:4 with filledcurves fc rgb '#c7dcef' title 'middle half', "

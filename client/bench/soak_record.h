@@ -37,6 +37,10 @@ struct SoakRecord {
   v1::BaseIntegrity base_before, base_after;
 };
 
+// Whether the allocator's bytes are the same at every idle point but for what the host tier holds. A host tier that is
+// not one storage comes and goes with what is in it, within its budget: then only what is beside it must stay the same.
+bool HostTierMoves(const SoakRecord& record);
+
 // One thing that a soak is judged by.
 struct Gate {
   std::string name;

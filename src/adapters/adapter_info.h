@@ -21,7 +21,8 @@ struct AdapterInfo {
   std::string content_sha256;
   std::string format;  // ParsedAdapter::format; empty until read
   uint32_t rank_max = 0;
-  uint64_t bytes = 0;  // of the file
+  uint64_t bytes = 0;        // of the file
+  uint64_t block_bytes = 0;  // of its block in either tier of memory; 0 until read
   AdapterTier tier = AdapterTier::kDisk;
   bool pinned = false;
   uint32_t in_use = 0;  // leases

@@ -17,21 +17,28 @@ struct ParsedAdapter;   // adapter_file.h
 // A checked adapter on its way into the host tier.
 struct StagedAdapter {
   uint64_t bytes = 0;  // of its block, in the host tier and on the device alike
-  // Makes the block. To be called at most once, while the ParsedAdapter lives.
-  std::function<absl::StatusOr<std::shared_ptr<const AdapterWeights>>()> place;
+  // Lays it out in the block of so many bytes at an offset of the host's storage. To be called at most once, while the
+  // ParsedAdapter lives.
+  // REQUIRES: the storage has that room, and nobody uses it.
+  std::function<absl::StatusOr<std::shared_ptr<const AdapterWeights>>(uint64_t offset)> place;
 };
 
-// Where adapters lie: blocks in the host's memory, and one storage of fixed size on the device.
+// Where adapters lie: one storage of fixed size in the host's memory and one on the device, each made when this was. An
+// adapter has a block of both, the same bytes in each, so what comes and goes allocates nothing. Who decides about
+// offsets (resident_tier.h) sees to it that blocks do not overlap. What is returned may outlive this object.
 // Threads  thread-safe
 // Errors   ResourceExhausted (OUT_OF_MEMORY) where there is no memory
 class AdapterMemory {
  public:
   virtual ~AdapterMemory() = default;
 
-  // Bytes of the storage on the device, allocated when this was made. 0: there is none; adapters are used from the
-  // host.
+  virtual uint64_t host_bytes() const = 0;
+
+  // 0: there is no storage on the device; adapters are used from the host.
   virtual uint64_t device_bytes() const = 0;
 
+  // Finds out how many bytes the adapter needs. Nothing is allocated that outlives the result. FailedPrecondition
+  // (ADAPTER_INVALID) where only its tensors show that it is not sound.
   virtual absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) = 0;
 
   // Copies an adapter of the host tier, a block of `bytes`, to `offset` of the device's storage, and waits until it is

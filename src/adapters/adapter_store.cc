@@ -2,155 +2,49 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <exception>
 #include <optional>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 
+#include "src/adapters/adapter_catalog.h"
 #include "src/adapters/adapter_directory.h"
-#include "src/adapters/adapter_file.h"
+#include "src/adapters/adapter_reader.h"
 #include "src/adapters/adapter_writer.h"
 #include "src/adapters/file_upload.h"
 #include "src/adapters/key_map.h"
 #include "src/adapters/key_suffix.h"
+#include "src/adapters/lease_book.h"
+#include "src/adapters/phase_clock.h"
 #include "src/adapters/resident_tier.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
-#include "src/weights/safetensors_file.h"
 
 namespace hotlora {
 namespace {
 
-// How often a file may change under the reader before the request gives up.
-constexpr int kMaxAttempts = 4;
-
-using Resident = std::shared_ptr<const ResidentAdapter>;
-
-// Where an adapter is by now. Used on the device, or where that has no storage of its own from the host.
-struct Residence {
-  Resident host, device;
-
-  const Resident& use() const { return device != nullptr ? device : host; }
-};
-
-// Adds the seconds since it was made, or since the last call, to a figure.
-class Stopwatch {
- public:
-  void AddTo(double& seconds) {
-    const Clock::time_point now = Clock::now();
-    seconds += std::chrono::duration<double>(now - since_).count();
-    since_ = now;
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point since_ = Clock::now();
-};
-
-// Who holds how many leases. Thread-safe; outlives the store with the leases.
-class LeaseBook {
- public:
-  explicit LeaseBook(Metrics* metrics) : metrics_(metrics) {}
-
-  uint32_t Take(const std::string& name) {
-    absl::MutexLock lock(&mutex_);
-    AddRefs(1);
-    return ++counts_[name];
-  }
-
-  void Return(const std::string& name) {
-    absl::MutexLock lock(&mutex_);
-    AddRefs(-1);
-    if (const auto count = counts_.find(name); --count->second == 0) {
-      counts_.erase(count);
-    }
-  }
-
-  uint32_t Count(absl::string_view name) const {
-    absl::MutexLock lock(&mutex_);
-    const auto count = counts_.find(name);
-    return count == counts_.end() ? 0 : count->second;
-  }
-
- private:
-  void AddRefs(int change) {
-    if (metrics_ != nullptr) {
-      metrics_->AddAdapterRefs(change);
-    }
-  }
-
-  Metrics* const metrics_;
-  mutable absl::Mutex mutex_;  // held alone or last
-  absl::flat_hash_map<std::string, uint32_t> counts_ ABSL_GUARDED_BY(mutex_);
-};
-
-class Lease : public AdapterLease {
- public:
-  Lease(std::shared_ptr<LeaseBook> book, Residence residence, const AcquireReport& report)
-      : book_(std::move(book)), residence_(std::move(residence)), info_(residence_.use()->info), report_(report) {
-    info_.in_use = book_->Take(info_.name);
-  }
-  ~Lease() override {
-    residence_ = {};
-    book_->Return(info_.name);
-  }
-  Lease(const Lease&) = delete;
-  Lease& operator=(const Lease&) = delete;
-
-  const AdapterInfo& info() const override { return info_; }
-
-  // Shares ownership of the resident version, not of the tensors alone: its bytes count, and its place on the device
-  // is its own, as long as anybody holds them.
-  std::shared_ptr<const AdapterWeights> weights() const override {
-    return std::shared_ptr<const AdapterWeights>(residence_.use(), residence_.use()->weights.get());
-  }
-
-  const AcquireReport& report() const override { return report_; }
-
- private:
-  const std::shared_ptr<LeaseBook> book_;
-  Residence residence_;
-  AdapterInfo info_;
-  const AcquireReport report_;
-};
-
-// What the file reader says, in the words of the adapter store.
-absl::Status FileError(absl::string_view name, const absl::Status& status) {
-  const bool too_large = absl::IsResourceExhausted(status);
-  return MakeError(too_large ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
-                   too_large ? "ADAPTER_BUDGET" : "ADAPTER_INVALID",
-                   absl::StrCat("adapter ", PrintableName(name), ": ", status.message()));
-}
-
-// The same status with the adapter's name before its message.
-absl::Status Named(absl::string_view name, const absl::Status& status) {
-  return MakeError(status.code(), absl::StrCat("adapter ", PrintableName(name), ": ", status.message()),
-                   GetErrorDetails(status));
-}
+// A block is at most so many times the size of its file: a rank of 1 padded to 8, widened from 16 bits to 32.
+constexpr uint64_t kMostGrowth = 16;
 
 class TieredAdapterStore : public AdapterStore {
  public:
-  TieredAdapterStore(AdapterStoreOptions options, AdapterDirectory directory, KeyMap keys, ModuleTable modules,
+  TieredAdapterStore(const AdapterStoreOptions& options, AdapterDirectory directory, KeyMap keys, ModuleTable modules,
                      Metrics* metrics, std::unique_ptr<AdapterMemory> memory)
-      : options_(std::move(options)),
-        directory_(std::move(directory)),
-        keys_(std::move(keys)),
-        modules_(std::move(modules)),
+      : directory_(std::move(directory)),
         metrics_(metrics),
         memory_(std::move(memory)),
+        reader_(directory_, std::move(keys), std::move(modules), options.allow_unmatched_keys, *memory_),
         writer_(directory_),
         book_(std::make_shared<LeaseBook>(metrics)),
-        host_(TierLabel::kHost, options_.host_bytes, TierPlacement::kAnywhere, metrics),
-        device_(TierLabel::kDevice, memory_->device_bytes(), TierPlacement::kContiguous, metrics) {
+        host_(TierLabel::kHost, memory_->host_bytes(), metrics),
+        device_(TierLabel::kDevice, memory_->device_bytes(), metrics) {
     writer_.RemoveStale();
   }
 
@@ -159,12 +53,34 @@ class TieredAdapterStore : public AdapterStore {
     ABSL_ASSIGN_OR_RETURN(Residence residence, Bring(name, AdapterTier::kDevice, /*old_will_do=*/true, report));
     {
       absl::MutexLock lock(&mutex_);
-      AdapterCounts& counts = counts_[name];
+      AdapterCounts& counts = catalog_.Counts(name);
       ++counts.requests;
       counts.host_hits += report.tier_found == AdapterTier::kDisk ? 0 : 1;
       counts.last_used = absl::Now();
     }
-    return std::make_unique<Lease>(book_, std::move(residence), report);
+    return book_->Lend(std::move(residence), report);
+  }
+
+  absl::StatusOr<std::vector<std::unique_ptr<AdapterLease>>> AcquireAll(
+      absl::Span<const std::string> names, absl::FunctionRef<absl::Status()> wanted) override {
+    const bool alone = book_->empty();
+    ABSL_RETURN_IF_ERROR(CheckRoom(names));
+    std::vector<std::unique_ptr<AdapterLease>> leases;
+    for (const std::string& name : names) {
+      ABSL_RETURN_IF_ERROR(wanted());
+      absl::StatusOr<std::unique_ptr<AdapterLease>> lease = Acquire(name);
+      if (!lease.ok() && GetErrorDetails(lease.status()).reason == "ADAPTER_BUDGET") {
+        // Its size was not known, somebody was faster, or what is free is scattered.
+        leases.clear();
+        ABSL_RETURN_IF_ERROR(CheckRoom(names));
+        return alone ? lease.status() : InUseError(lease.status().message());
+      }
+      if (!lease.ok()) {
+        return lease.status();
+      }
+      leases.push_back(*std::move(lease));
+    }
+    return leases;
   }
 
   absl::StatusOr<AdapterInfo> Load(absl::string_view name, AdapterTier tier, bool pin) override {
@@ -203,24 +119,25 @@ class TieredAdapterStore : public AdapterStore {
 
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
     UploadSteps steps;
-    steps.check = [this, name = header.name](int descriptor) { return Check(name, descriptor); };
+    steps.check = [this, name = header.name](int descriptor) -> absl::StatusOr<AdapterInfo> {
+      ABSL_ASSIGN_OR_RETURN(ReadAdapter read, reader_.Check(name, descriptor));
+      ABSL_RETURN_IF_ERROR(CheckSize(name, read.staged.bytes));
+      return std::move(read.info);
+    };
     steps.placed = [this](const AdapterInfo& checked) -> absl::StatusOr<AdapterInfo> {
       ABSL_ASSIGN_OR_RETURN(const AdapterVersion version, directory_.Find(checked.name));
       absl::MutexLock lock(&mutex_);
-      failures_.erase(checked.name);
-      known_[checked.name] = {checked, version};
+      catalog_.NoteSound(checked, version);
       return Describe(checked.name, version);
     };
-    return BeginFileUpload(std::move(header), writer_, options_.host_bytes + kMaxAdapterHeaderBytes, std::move(steps));
+    return BeginFileUpload(std::move(header), writer_, reader_.max_file_bytes(), std::move(steps));
   }
 
   absl::Status Delete(absl::string_view name) override {
     ABSL_RETURN_IF_ERROR(writer_.Delete(name));
     absl::MutexLock lock(&mutex_);
     LeaveTiers(name);
-    known_.erase(name);
-    failures_.erase(name);
-    counts_.erase(name);
+    catalog_.Forget(name);
     LogInfo("adapter ", std::string(name), " deleted");
     return absl::OkStatus();
   }
@@ -238,11 +155,11 @@ class TieredAdapterStore : public AdapterStore {
     const std::vector<ListedAdapter> listed = directory_.List();
     absl::MutexLock lock(&mutex_);
     for (const ListedAdapter& adapter : listed) {
-      if (const auto counts = counts_.find(adapter.name); counts != counts_.end()) {
-        statistics.adapters.push_back({Describe(adapter.name, adapter.version), counts->second});
+      if (const AdapterCounts* const counts = catalog_.CountsOf(adapter.name); counts != nullptr) {
+        statistics.adapters.push_back({Describe(adapter.name, adapter.version), *counts});
       }
     }
-    ForgetVanished(listed);
+    catalog_.ForgetVanished(listed);
     return statistics;
   }
 
@@ -261,7 +178,7 @@ class TieredAdapterStore : public AdapterStore {
         infos.push_back(Describe(adapter.name, adapter.version));
       }
     }
-    ForgetVanished(listed);
+    catalog_.ForgetVanished(listed);
     return infos;
   }
 
@@ -275,15 +192,74 @@ class TieredAdapterStore : public AdapterStore {
     absl::Notification done;
   };
 
-  struct Failure {
-    AdapterVersion version;
+  // Whether adapters can be lent together, by their bytes. Moves nothing. OK where one is not there or not sound, which
+  // Acquire will say. Sizes that are not known yet are found out, by reading, only where they matter.
+  absl::Status CheckRoom(absl::Span<const std::string> names) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::Status status;
-  };
+    for (const bool exact : {false, true}) {
+      uint64_t on_device = 0, in_host = 0;  // what is on the device already needs no room in the host tier
+      bool estimated = false;
+      for (const std::string& name : names) {
+        const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+        std::optional<uint64_t> bytes = version.ok() ? BlockBytes(name, *version, exact) : std::nullopt;
+        if (!version.ok() || (exact && !bytes.has_value())) {
+          return absl::OkStatus();
+        }
+        estimated = estimated || !bytes.has_value();
+        on_device += bytes.value_or(kMostGrowth * version->weights.size);
+        in_host += device_.Use(name, &*version) != nullptr ? 0 : bytes.value_or(kMostGrowth * version->weights.size);
+      }
+      if (in_host == 0) {
+        return absl::OkStatus();
+      }
+      status = device_.capacity() > 0 ? device_.CheckRoom(names, on_device) : absl::OkStatus();
+      status = status.ok() ? host_.CheckRoom(names, in_host) : status;
+      if (status.ok() || !estimated) {
+        return status;
+      }
+    }
+    return status;
+  }
+
+  // Of the adapter's block in either tier. Nothing where that is not known; with `read` only where the file is not
+  // sound.
+  std::optional<uint64_t> BlockBytes(const std::string& name, const AdapterVersion& version, bool read)
+      ABSL_LOCKS_EXCLUDED(mutex_) {
+    if (const Residence residence = UseResident(name, version, /*old_will_do=*/true); residence.use() != nullptr) {
+      return residence.use()->room.bytes();
+    }
+    {
+      absl::MutexLock lock(&mutex_);
+      if (const uint64_t bytes = catalog_.Describe(name, version).block_bytes; bytes > 0) {
+        return bytes;
+      }
+    }
+    AdapterVersion now;
+    AcquireReport report;
+    const absl::StatusOr<ReadAdapter> measured =
+        read ? reader_.Read(name, now, report) : absl::StatusOr<ReadAdapter>(absl::NotFoundError("not read"));
+    if (!measured.ok()) {
+      return std::nullopt;
+    }
+    absl::MutexLock lock(&mutex_);
+    catalog_.NoteSound(measured->info, now);
+    return measured->staged.bytes;
+  }
+
+  // ADAPTER_BUDGET where no tier could ever hold so much.
+  absl::Status CheckSize(absl::string_view name, uint64_t bytes) const {
+    const uint64_t most = device_.capacity() > 0 ? std::min(device_.capacity(), host_.capacity()) : host_.capacity();
+    return bytes <= most
+               ? absl::OkStatus()
+               : NamedError(name,
+                            MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
+                                      absl::StrCat("adapter needs ", bytes, " bytes; the smallest tier has ", most)));
+  }
 
   // The adapter in the version that its file has now, in that tier. With `old_will_do` an earlier version where the
   // file is broken.
   absl::StatusOr<Residence> Bring(absl::string_view name, AdapterTier tier, bool old_will_do, AcquireReport& report) {
-    Stopwatch watch;
+    PhaseClock clock;
     const bool to_device = tier == AdapterTier::kDevice && device_.capacity() > 0;
     const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
     if (!version.ok()) {
@@ -300,7 +276,7 @@ class TieredAdapterStore : public AdapterStore {
     report.tier_found = residence.device != nullptr ? AdapterTier::kDevice
                         : residence.host != nullptr ? AdapterTier::kHost
                                                     : AdapterTier::kDisk;
-    watch.AddTo(report.lookup_seconds);
+    clock.AddTo(report.lookup_seconds);
     if (residence.use() == nullptr) {
       ABSL_ASSIGN_OR_RETURN(residence.host, BringToHost(name, *version, old_will_do, report));
     }
@@ -318,10 +294,8 @@ class TieredAdapterStore : public AdapterStore {
       return residence;
     }
     absl::MutexLock lock(&mutex_);
-    const auto failure = failures_.find(name);
-    const bool broken = failure != failures_.end() && failure->second.version == version &&
-                        absl::IsFailedPrecondition(failure->second.status);
-    if (broken) {
+    const AdapterCatalog::Failure* const failure = catalog_.FailureOf(name, version);
+    if (failure != nullptr && absl::IsFailedPrecondition(failure->status)) {
       residence.host = host_.Use(name, nullptr);
       residence.device = device_.Use(name, residence.host == nullptr ? nullptr : &residence.host->version);
     }
@@ -346,7 +320,7 @@ class TieredAdapterStore : public AdapterStore {
         flight->done.WaitForNotification();
       }
       // A read that began before the file was replaced is not what this caller asked for.
-      if (!leads && flight->version != version && attempt < kMaxAttempts) {
+      if (!leads && flight->version != version && attempt < kMaxReadAttempts) {
         ABSL_ASSIGN_OR_RETURN(version, directory_.Find(name));
         continue;
       }
@@ -362,14 +336,14 @@ class TieredAdapterStore : public AdapterStore {
   // Copies a hosted adapter to the device, unless it is there. One at a time: they share the way there.
   absl::StatusOr<Resident> Raise(const Resident& hosted, AcquireReport& report) ABSL_LOCKS_EXCLUDED(mutex_) {
     const std::string& name = hosted->info.name;
-    Stopwatch watch;
+    PhaseClock clock;
     absl::MutexLock upload_lock(&upload_mutex_);
     if (Resident there = device_.Use(name, &hosted->version); there != nullptr) {
       return there;
     }
     absl::StatusOr<TierReservation> room = device_.Reserve(name, hosted->room.bytes());
     if (!room.ok()) {
-      return Named(name, room.status());
+      return NamedError(name, room.status());
     }
     ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights,
                           memory_->Upload(hosted->weights, room->range().offset, room->bytes()));
@@ -377,7 +351,7 @@ class TieredAdapterStore : public AdapterStore {
     info.tier = AdapterTier::kDevice;
     auto raised =
         std::make_shared<const ResidentAdapter>(std::move(info), hosted->version, *std::move(room), std::move(weights));
-    watch.AddTo(report.upload_seconds);
+    clock.AddTo(report.upload_seconds);
     if (metrics_ != nullptr) {
       metrics_->CountRaisedBytes(raised->room.bytes());
     }
@@ -427,17 +401,14 @@ class TieredAdapterStore : public AdapterStore {
         if (!flight.unloaded) {
           host_.Insert(hosted);
         }
-        failures_.erase(name);
-        known_[name] = {hosted->info, hosted->version};
-        AdapterCounts& counts = counts_[name];
+        AdapterCounts& counts = catalog_.Counts(name);
         ++counts.reads;
         counts.read_seconds += report.read_seconds;
         counts.parse_seconds += report.parse_seconds;
         LogInfo("adapter ", name, " read: ", hosted->info.format, ", rank ", hosted->info.rank_max, ", ",
                 hosted->info.matched_modules, " modules, ", hosted->room.bytes(), " bytes");
       } else if (!absl::IsNotFound(flight.result.status())) {
-        failures_[name] = {flight.version, flight.result.status()};
-        ++counts_[name].failed_reads;
+        catalog_.NoteFailure(name, flight.version, flight.result.status());
         LogWarning(flight.result.status().message());
       }
       flights_.erase(name);
@@ -451,98 +422,20 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   absl::StatusOr<Resident> Read(const std::string& name, AdapterVersion& version, AcquireReport& report) {
-    Stopwatch watch;
-    ABSL_ASSIGN_OR_RETURN(Contents contents, ReadContents(name, version));
-    watch.AddTo(report.read_seconds);
-
-    AdapterFileOptions options;
-    options.allow_unmatched_keys = options_.allow_unmatched_keys;
-    options.peft_config = std::move(contents.peft_config);
-    const std::string hash = ContentHash(contents.file, options.peft_config);
-    absl::StatusOr<ParsedAdapter> parsed = ParseAdapter(std::move(contents.file), keys_, modules_, options);
-    if (!parsed.ok()) {
-      return Named(name, parsed.status());
+    ABSL_ASSIGN_OR_RETURN(ReadAdapter read, reader_.Read(name, version, report));
+    PhaseClock clock;
+    {
+      absl::MutexLock lock(&mutex_);
+      catalog_.NoteSound(read.info, version);
     }
-    ABSL_ASSIGN_OR_RETURN(const StagedAdapter staged, memory_->Stage(*parsed));
-    if (device_.capacity() > 0 && staged.bytes > device_.capacity()) {
-      return Named(name, MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
-                                   absl::StrCat("adapter needs ", staged.bytes, " bytes of device memory; there are ",
-                                                device_.capacity())));
-    }
-    // All that can be wrong with the file is known by now: from here on others make room.
-    absl::StatusOr<TierReservation> room = host_.Reserve(name, staged.bytes);
+    ABSL_RETURN_IF_ERROR(CheckSize(name, read.staged.bytes));
+    absl::StatusOr<TierReservation> room = host_.Reserve(name, read.staged.bytes);
     if (!room.ok()) {
-      return Named(name, room.status());
+      return NamedError(name, room.status());
     }
-    ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, staged.place());
-    watch.AddTo(report.parse_seconds);
-
-    return std::make_shared<const ResidentAdapter>(InfoOf(name, hash, *parsed), version, *std::move(room),
-                                                   std::move(weights));
-  }
-
-  // What an uploaded file would be as this adapter, and whether it ever could be one.
-  absl::StatusOr<AdapterInfo> Check(const std::string& name, int descriptor) const {
-    absl::StatusOr<SafetensorsFile> file = SafetensorsFile::ReadDescriptor(
-        descriptor, options_.host_bytes + kMaxAdapterHeaderBytes, kMaxAdapterHeaderBytes);
-    if (!file.ok()) {
-      return FileError(name, file.status());
-    }
-    AdapterFileOptions options;
-    options.allow_unmatched_keys = options_.allow_unmatched_keys;
-    const absl::StatusOr<ParsedAdapter> parsed = ParseAdapter(*std::move(file), keys_, modules_, options);
-    if (!parsed.ok()) {
-      return Named(name, parsed.status());
-    }
-    ABSL_ASSIGN_OR_RETURN(const StagedAdapter staged, memory_->Stage(*parsed));
-    const uint64_t most = device_.capacity() > 0 ? std::min(device_.capacity(), host_.capacity()) : host_.capacity();
-    if (staged.bytes > most) {
-      return Named(name,
-                   MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
-                             absl::StrCat("adapter needs ", staged.bytes, " bytes; the smallest tier has ", most)));
-    }
-    return InfoOf(name, parsed->file.sha256(), *parsed);
-  }
-
-  static AdapterInfo InfoOf(const std::string& name, const std::string& hash, const ParsedAdapter& parsed) {
-    AdapterInfo info;
-    info.name = name;
-    info.content_sha256 = hash;
-    info.format = parsed.format;
-    info.rank_max = parsed.rank_max;
-    info.bytes = parsed.file.file_bytes();
-    info.tier = AdapterTier::kHost;
-    info.targets = parsed.targets;
-    info.matched_modules = parsed.matched_modules;
-    info.unmatched_keys = parsed.unmatched_keys;
-    info.metadata = parsed.metadata;
-    return info;
-  }
-
-  struct Contents {
-    SafetensorsFile file;
-    std::optional<std::string> peft_config;
-  };
-
-  // The bytes of one version, untorn: what the name means after the reading is what was read.
-  absl::StatusOr<Contents> ReadContents(const std::string& name, AdapterVersion& version) {
-    for (int attempt = 1;; ++attempt) {
-      ABSL_ASSIGN_OR_RETURN(OpenedAdapter opened, directory_.OpenAdapter(name));
-      version = opened.version;
-      absl::StatusOr<SafetensorsFile> file = SafetensorsFile::ReadDescriptor(
-          opened.weights.number(), options_.host_bytes + kMaxAdapterHeaderBytes, kMaxAdapterHeaderBytes);
-      ABSL_ASSIGN_OR_RETURN(const AdapterVersion now, directory_.Find(name));
-      if (now == version) {
-        if (!file.ok()) {
-          return FileError(name, file.status());
-        }
-        return Contents{*std::move(file), std::move(opened.peft_config)};
-      }
-      if (attempt == kMaxAttempts) {
-        return MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
-                         absl::StrCat("adapter ", PrintableName(name), " changes while it is read"));
-      }
-    }
+    ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, read.staged.place(room->range().offset));
+    clock.AddTo(report.parse_seconds);
+    return std::make_shared<const ResidentAdapter>(std::move(read.info), version, *std::move(room), std::move(weights));
   }
 
   // A look into each tier on the way down.
@@ -571,9 +464,7 @@ class TieredAdapterStore : public AdapterStore {
   void Forget(absl::string_view name, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_) {
     if (absl::IsNotFound(status)) {
       absl::MutexLock lock(&mutex_);
-      known_.erase(name);
-      failures_.erase(name);
-      counts_.erase(name);
+      catalog_.Forget(name);
       RemoveResident(name);
     }
   }
@@ -584,19 +475,6 @@ class TieredAdapterStore : public AdapterStore {
       flight->second->unloaded = true;
     }
     RemoveResident(name);
-  }
-
-  void ForgetVanished(const std::vector<ListedAdapter>& listed) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (known_.size() + failures_.size() <= listed.size() && counts_.size() <= listed.size()) {
-      return;
-    }
-    absl::flat_hash_set<absl::string_view> names;
-    for (const ListedAdapter& adapter : listed) {
-      names.insert(adapter.name);
-    }
-    absl::erase_if(known_, [&](const auto& entry) { return !names.contains(entry.first); });
-    absl::erase_if(failures_, [&](const auto& entry) { return !names.contains(entry.first); });
-    absl::erase_if(counts_, [&](const auto& entry) { return !names.contains(entry.first); });
   }
 
   void RemoveResident(absl::string_view name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -615,36 +493,24 @@ class TieredAdapterStore : public AdapterStore {
     AdapterInfo info;
     if (std::optional<AdapterInfo> resident = DescribeResident(name); resident.has_value()) {
       info = *std::move(resident);
-    } else if (const auto known = known_.find(name); known != known_.end() && known->second.version == version) {
-      info = known->second.info;
-      info.tier = AdapterTier::kDisk;
     } else {
-      info.name = std::string(name);
-      info.bytes = version.weights.size;
+      info = catalog_.Describe(name, version);
     }
     info.in_use = book_->Count(name);
-    const auto failure = failures_.find(name);
     if (flights_.contains(name)) {
       info.state = AdapterState::kLoading;
-    } else if (failure != failures_.end() && failure->second.version == version) {
+    } else if (const auto* const failure = catalog_.FailureOf(name, version); failure != nullptr) {
       info.state = AdapterState::kFailed;
-      info.error = std::string(failure->second.status.message());
+      info.error = std::string(failure->status.message());
     }
     return info;
   }
 
-  struct Known {
-    AdapterInfo info;
-    AdapterVersion version;
-  };
-
   // Constant after construction.
-  const AdapterStoreOptions options_;
   const AdapterDirectory directory_;
-  const KeyMap keys_;
-  const ModuleTable modules_;
   Metrics* const metrics_;
   const std::unique_ptr<AdapterMemory> memory_;
+  const AdapterReader reader_;
   const AdapterWriter writer_;
 
   // Their own synchronisation; taken after mutex_ where both are needed.
@@ -655,10 +521,7 @@ class TieredAdapterStore : public AdapterStore {
 
   mutable absl::Mutex mutex_;  // never held while a file is read
   absl::flat_hash_map<std::string, std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mutex_);
-  // What the last sound read and the last failed read of a file said; for messages and listings.
-  mutable absl::flat_hash_map<std::string, Known> known_ ABSL_GUARDED_BY(mutex_);
-  mutable absl::flat_hash_map<std::string, Failure> failures_ ABSL_GUARDED_BY(mutex_);
-  mutable absl::flat_hash_map<std::string, AdapterCounts> counts_ ABSL_GUARDED_BY(mutex_);
+  mutable AdapterCatalog catalog_ ABSL_GUARDED_BY(mutex_);
 
   struct Looks {
     std::atomic<uint64_t> hits{0}, misses{0};
@@ -673,8 +536,8 @@ absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(AdapterStoreO
                                                                    std::unique_ptr<AdapterMemory> memory) {
   ABSL_ASSIGN_OR_RETURN(AdapterDirectory directory, AdapterDirectory::Open(options.directory, options.follow_links));
   ABSL_ASSIGN_OR_RETURN(KeyMap keys, KeyMap::Build(modules));
-  return std::make_unique<TieredAdapterStore>(std::move(options), std::move(directory), std::move(keys),
-                                              std::move(modules), metrics, std::move(memory));
+  return std::make_unique<TieredAdapterStore>(options, std::move(directory), std::move(keys), std::move(modules),
+                                              metrics, std::move(memory));
 }
 
 }  // namespace hotlora

@@ -9,8 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 #include "src/adapters/adapter_info.h"
 #include "src/adapters/adapter_memory.h"
@@ -46,7 +48,6 @@ struct AdapterStoreOptions {
   std::string directory;      // --adapters; empty: there are no adapters
   bool follow_links = false;  // --adapters-follow-links: links may leave the directory
   bool allow_unmatched_keys = false;
-  uint64_t host_bytes = uint64_t{4} << 30;  // --adapter-host-bytes
 };
 
 // Thread-safe. Acquire and Load read files and take as long as that takes: the engine's threads call
@@ -71,6 +72,13 @@ class AdapterStore {
   //   ResourceExhausted    ADAPTER_BUDGET: does not fit beside what is leased or pinned
   // A failed load leaves everything as it was.
   virtual absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) = 0;
+
+  // Lends all of these, no name twice, or none. Errors as Acquire, what `wanted` says between two of them, and
+  //   ResourceExhausted    ADAPTER_BUDGET: together they do not fit beside what is pinned
+  //                        ADAPTERS_IN_USE: nor will they until others let go of theirs; worth another try then
+  // Both before anything moves, as far as can be known: bytes may be free and yet lie too scattered.
+  virtual absl::StatusOr<std::vector<std::unique_ptr<AdapterLease>>> AcquireAll(
+      absl::Span<const std::string> names, absl::FunctionRef<absl::Status()> wanted) = 0;
 
   // Whether Acquire would read a file now, or wait for somebody who does. Reads none; counts nothing.
   virtual bool NeedsRead(absl::string_view name) = 0;

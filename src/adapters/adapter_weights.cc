@@ -13,6 +13,8 @@
 #include "src/base/status_macros.h"
 #include "src/nn/lora_delta.h"
 #include "src/nn/slot_layout.h"
+#include "src/tensor/byte_view.h"
+#include "src/tensor/host_slab.h"
 #include "src/tensor/torch_guard.h"
 
 namespace hotlora {
@@ -31,42 +33,67 @@ at::ScalarType TorchDtype(StoredDtype dtype) {
   }
 }
 
-// The tensor in its stored shape: a view of the file's bytes, if they are aligned.
-at::Tensor Load(const ParsedAdapter& parsed, size_t index) {
-  const StoredTensor& stored = parsed.file.tensors()[index];
-  const at::ScalarType dtype = TorchDtype(stored.dtype);
-  const std::byte* const data = parsed.file.Data(stored);
-  at::Tensor tensor;
-  if (reinterpret_cast<uintptr_t>(data) % SizeOf(stored.dtype) == 0) {
-    tensor = at::from_blob(const_cast<std::byte*>(data), stored.shape, dtype);  // never written to
-  } else {
-    tensor = at::empty(stored.shape, dtype);
-    std::memcpy(tensor.mutable_data_ptr(), data, stored.bytes());
-  }
-  return stored.dtype == StoredDtype::kF64 ? tensor.to(at::kFloat) : tensor;
-}
+// Makes tensors of a file's bytes.
+class TensorLoader {
+ public:
+  explicit TensorLoader(const ParsedAdapter& parsed) : parsed_(parsed), file_(BytesOf(parsed.file)) {}
 
-LowRank LoadProduct(const ParsedAdapter& parsed, const ParsedFactor& from) {
-  LowRank factors;
-  factors.down = Load(parsed, *from.down).view({from.rank, -1});
-  const at::Tensor up = Load(parsed, *from.up);
-  factors.up = from.up_transposed ? up.view({from.rank, -1}).t().contiguous() : up.view({-1, from.rank});
-  if (from.mid.has_value()) {
-    factors.mid = Load(parsed, *from.mid);
+  // The tensor as `shape`, by default its stored one: a view of the file's bytes, if they are aligned.
+  at::Tensor Load(size_t index) const { return Load(index, stored(index).shape); }
+  at::Tensor Load(size_t index, at::IntArrayRef shape) const {
+    const StoredTensor& from = stored(index);
+    const at::ScalarType dtype = TorchDtype(from.dtype);
+    const std::byte* const data = parsed_.file.Data(from);
+    at::Tensor tensor;
+    if (reinterpret_cast<uintptr_t>(data) % SizeOf(from.dtype) == 0) {
+      tensor = ViewOf(file_, data - static_cast<const std::byte*>(file_.const_data_ptr()), dtype, shape);
+    } else {
+      tensor = at::empty(shape, dtype);
+      std::memcpy(tensor.mutable_data_ptr(), data, from.bytes());
+    }
+    return from.dtype == StoredDtype::kF64 ? tensor.to(at::kFloat) : tensor;
   }
-  return factors;
-}
 
-Kronecker::Factor LoadFactor(const ParsedAdapter& parsed, const ParsedFactor& from) {
+  LowRank LoadProduct(const ParsedFactor& from) const {
+    LowRank factors;
+    factors.down = Load(*from.down, {from.rank, Elements(*from.down) / from.rank});
+    const int64_t out = Elements(*from.up) / from.rank;
+    factors.up =
+        from.up_transposed ? Load(*from.up, {from.rank, out}).t().contiguous() : Load(*from.up, {out, from.rank});
+    if (from.mid.has_value()) {
+      factors.mid = Load(*from.mid);
+    }
+    return factors;
+  }
+
+  const StoredTensor& stored(size_t index) const { return parsed_.file.tensors()[index]; }
+
+ private:
+  int64_t Elements(size_t index) const {
+    return static_cast<int64_t>(stored(index).bytes() / SizeOf(stored(index).dtype));
+  }
+
+  // The whole file; never written to. Its own first byte is aligned for every dtype, as where its data begin need not
+  // be.
+  static at::Tensor BytesOf(const SafetensorsFile& file) {
+    const std::byte* const begin = file.Data(file.tensors().front()) - file.data_offset();
+    return at::from_blob(const_cast<std::byte*>(begin), {static_cast<int64_t>(file.file_bytes())}, at::kByte);
+  }
+
+  const ParsedAdapter& parsed_;
+  const at::Tensor file_;
+};
+
+Kronecker::Factor LoadFactor(const TensorLoader& loader, const ParsedFactor& from) {
   if (from.whole.has_value()) {
-    return Load(parsed, *from.whole);
+    return loader.Load(*from.whole);
   }
-  return LoadProduct(parsed, from);
+  return loader.LoadProduct(from);
 }
 
 // Cayley's map of the skew part Q = B - B^T of the stored blocks, R = (I + Q) (I - Q)^-1, as R - I = 2 Q (I - Q)^-1.
-Rotation LoadRotation(const ParsedAdapter& parsed, const ParsedDelta& from) {
-  const at::Tensor blocks = Load(parsed, *from.first.whole).to(at::kFloat);
+Rotation LoadRotation(const TensorLoader& loader, const ParsedDelta& from) {
+  const at::Tensor blocks = loader.Load(*from.first.whole).to(at::kFloat);
   at::Tensor skew = blocks - blocks.transpose(1, 2);
   const double norm = at::linalg_vector_norm(skew).item<double>();
   if (from.constraint > 0.0 && norm > from.constraint) {
@@ -76,15 +103,15 @@ Rotation LoadRotation(const ParsedAdapter& parsed, const ParsedDelta& from) {
   const at::Tensor identity = at::eye(skew.size(1), at::kFloat);
   rotation.turn = at::linalg_solve(identity - skew, skew).mul_(2.0).contiguous();
   if (from.rescale.has_value()) {
-    rotation.rescale = Load(parsed, *from.rescale).view(-1);
+    rotation.rescale = loader.Load(*from.rescale).view(-1);
   }
   return rotation;
 }
 
 // PEFT's, of the inputs: R = (I - Q) (I + Q)^-1 of the skew Q whose upper triangle is stored, or in its place the first
 // terms of I + 2 Q + 2 Q^2 + ..., the last of them once. Source: PEFT tuners/oft/layer.py, _cayley_batch
-Rotation LoadPeftRotation(const ParsedAdapter& parsed, const ParsedDelta& from) {
-  const at::Tensor stored = Load(parsed, *from.first.whole).to(at::kFloat);
+Rotation LoadPeftRotation(const TensorLoader& loader, const ParsedDelta& from) {
+  const at::Tensor stored = loader.Load(*from.first.whole).to(at::kFloat);
   const int64_t size = OftBlockSize(stored.size(1));
   const at::Tensor places = at::triu_indices(size, size, /*offset=*/1);
   at::Tensor upper = at::zeros({stored.size(0), size, size}, at::kFloat);
@@ -117,32 +144,32 @@ Rotation LoadPeftRotation(const ParsedAdapter& parsed, const ParsedDelta& from) 
   return rotation;
 }
 
-ModuleDelta LoadDelta(const ParsedAdapter& parsed, const ParsedDelta& from) {
+ModuleDelta LoadDelta(const TensorLoader& loader, const ParsedDelta& from) {
   ModuleDelta delta;
   delta.module = from.module;
   delta.scale = from.scale;
   switch (from.form) {
     case DeltaForm::kLowRank:
-      delta.change = LoadProduct(parsed, from.first);
+      delta.change = loader.LoadProduct(from.first);
       break;
     case DeltaForm::kHadamard:
-      delta.change = Hadamard{LoadProduct(parsed, from.first), LoadProduct(parsed, from.second)};
+      delta.change = Hadamard{loader.LoadProduct(from.first), loader.LoadProduct(from.second)};
       break;
     case DeltaForm::kKronecker:
-      delta.change = Kronecker{LoadFactor(parsed, from.first), LoadFactor(parsed, from.second)};
+      delta.change = Kronecker{LoadFactor(loader, from.first), LoadFactor(loader, from.second)};
       break;
     case DeltaForm::kGeneralized:
-      delta.change = GeneralizedLowRank{LoadProduct(parsed, from.first), LoadProduct(parsed, from.second)};
+      delta.change = GeneralizedLowRank{loader.LoadProduct(from.first), loader.LoadProduct(from.second)};
       break;
     case DeltaForm::kRotation:
-      delta.change = from.peft_oft.has_value() ? LoadPeftRotation(parsed, from) : LoadRotation(parsed, from);
+      delta.change = from.peft_oft.has_value() ? LoadPeftRotation(loader, from) : LoadRotation(loader, from);
       break;
     case DeltaForm::kFull:
-      delta.change = FullDifference{Load(parsed, *from.first.whole)};
+      delta.change = FullDifference{loader.Load(*from.first.whole)};
       break;
   }
   if (from.magnitude.has_value()) {
-    const at::Tensor magnitude = Load(parsed, *from.magnitude);
+    const at::Tensor magnitude = loader.Load(*from.magnitude);
     delta.magnitude = from.magnitude_of_outputs ? magnitude.view({-1, 1, 1}) : magnitude.view({1, -1, 1});
   }
   return delta;
@@ -150,10 +177,13 @@ ModuleDelta LoadDelta(const ParsedAdapter& parsed, const ParsedDelta& from) {
 
 class TorchAdapterMemory final : public AdapterMemory {
  public:
-  TorchAdapterMemory(ComputePlace place, uint64_t device_bytes, at::Tensor slab)
-      : place_(place), device_bytes_(device_bytes), slab_(std::move(slab)) {}
+  TorchAdapterMemory(ComputePlace place, uint64_t host_bytes, uint64_t device_bytes)
+      : place_(place),
+        host_(static_cast<int64_t>(host_bytes), place.device),
+        slab_(at::empty({static_cast<int64_t>(device_bytes)}, at::TensorOptions(at::kByte).device(place.device))) {}
 
-  uint64_t device_bytes() const override { return device_bytes_; }
+  uint64_t host_bytes() const override { return static_cast<uint64_t>(host_.bytes()); }
+  uint64_t device_bytes() const override { return static_cast<uint64_t>(slab_.numel()); }
 
   absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) override {
     StagedAdapter staged;
@@ -161,7 +191,7 @@ class TorchAdapterMemory final : public AdapterMemory {
     ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
       auto views = std::make_shared<const AdapterWeights>(std::move(viewed));
       staged.bytes = static_cast<uint64_t>(SlotBytes(*views, dtype()));
-      staged.place = [this, views, bytes = staged.bytes] { return Place(*views, bytes); };
+      staged.place = [this, views, bytes = staged.bytes](uint64_t offset) { return Place(*views, offset, bytes); };
       return absl::OkStatus();
     }));
     return staged;
@@ -181,18 +211,18 @@ class TorchAdapterMemory final : public AdapterMemory {
  private:
   SlotDtype dtype() const { return place_.dtype == at::kFloat ? SlotDtype::kFloat : SlotDtype::kAsStored; }
 
-  absl::StatusOr<std::shared_ptr<const AdapterWeights>> Place(const AdapterWeights& views, uint64_t bytes) const {
+  absl::StatusOr<std::shared_ptr<const AdapterWeights>> Place(const AdapterWeights& views, uint64_t offset,
+                                                              uint64_t bytes) const {
     std::shared_ptr<const AdapterWeights> placed;
     ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
-      const auto pinned = at::TensorOptions(at::kByte).pinned_memory(!place_.device.is_cpu());
-      placed = LayOut(views, dtype(), at::empty({static_cast<int64_t>(bytes)}, pinned));
+      placed = LayOut(views, dtype(), host_.Block(static_cast<int64_t>(offset), static_cast<int64_t>(bytes)));
       return absl::OkStatus();
     }));
     return placed;
   }
 
   const ComputePlace place_;
-  const uint64_t device_bytes_;
+  const HostSlab host_;
   const at::Tensor slab_;  // uint8 on the device
 };
 
@@ -201,9 +231,10 @@ class TorchAdapterMemory final : public AdapterMemory {
 absl::StatusOr<AdapterWeights> ViewAdapter(const ParsedAdapter& parsed) {
   AdapterWeights weights;
   ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
+    const TensorLoader loader(parsed);
     weights.deltas.reserve(parsed.deltas.size());
     for (const ParsedDelta& from : parsed.deltas) {
-      weights.deltas.push_back(LoadDelta(parsed, from));
+      weights.deltas.push_back(LoadDelta(loader, from));
       const Rotation* const rotation = std::get_if<Rotation>(&weights.deltas.back().change);
       if (rotation != nullptr && !at::isfinite(rotation->turn).all().item<bool>()) {
         return MakeError(
@@ -217,15 +248,14 @@ absl::StatusOr<AdapterWeights> ViewAdapter(const ParsedAdapter& parsed) {
   return weights;
 }
 
-absl::StatusOr<std::unique_ptr<AdapterMemory>> MakeAdapterMemory(ComputePlace place, uint64_t device_bytes) {
-  at::Tensor slab;
-  if (device_bytes > 0) {
-    ABSL_RETURN_IF_ERROR(GuardTorch("device memory for adapters", [&] {
-      slab = at::empty({static_cast<int64_t>(device_bytes)}, at::TensorOptions(at::kByte).device(place.device));
-      return absl::OkStatus();
-    }));
-  }
-  return std::make_unique<TorchAdapterMemory>(place, device_bytes, std::move(slab));
+absl::StatusOr<std::unique_ptr<AdapterMemory>> MakeAdapterMemory(ComputePlace place, uint64_t host_bytes,
+                                                                 uint64_t device_bytes) {
+  std::unique_ptr<AdapterMemory> memory;
+  ABSL_RETURN_IF_ERROR(GuardTorch("memory for adapters", [&] {
+    memory = std::make_unique<TorchAdapterMemory>(place, host_bytes, device_bytes);
+    return absl::OkStatus();
+  }));
+  return memory;
 }
 
 }  // namespace hotlora

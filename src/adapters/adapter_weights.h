@@ -20,9 +20,10 @@ namespace hotlora {
 // ResourceExhausted (OUT_OF_MEMORY).
 absl::StatusOr<AdapterWeights> ViewAdapter(const ParsedAdapter& parsed);
 
-// Memory for adapters of networks at `place`: blocks in slot layout (nn/slot_layout.h), in memory that the device can
-// copy from by itself (pinned) where it is not the CPU, and `device_bytes` of the device, allocated now.
-absl::StatusOr<std::unique_ptr<AdapterMemory>> MakeAdapterMemory(ComputePlace place, uint64_t device_bytes);
+// Memory for adapters of networks at `place`: blocks in slot layout (nn/slot_layout.h) of `host_bytes` of the host
+// (tensor/host_slab.h) and of `device_bytes` of the device, allocated now.
+absl::StatusOr<std::unique_ptr<AdapterMemory>> MakeAdapterMemory(ComputePlace place, uint64_t host_bytes,
+                                                                 uint64_t device_bytes);
 
 }  // namespace hotlora
 

@@ -91,6 +91,9 @@ class DeltaReader {
     std::optional<KeyPart> mid;
   };
 
+  // Trailing dimensions of 1 are no difference. REQUIRES: at most 4 dimensions.
+  static std::vector<int64_t> Padded(std::vector<int64_t> shape);
+
   const StoredTensor& Tensor(size_t index) const { return file_.tensors()[index]; }
   bool Invalid(std::string what);                                                                         // false
   bool Mismatched(const AdaptableModule& module, const StoredTensor& tensor, const std::string& needed);  // false
@@ -105,6 +108,7 @@ class DeltaReader {
   bool TakeFactor(const ModuleKeys& keys, const FactorParts& parts, ParsedFactor& factor);
   bool Require(const ModuleKeys& keys, std::initializer_list<KeyPart> parts);
   bool CheckValues(const ParsedDelta& delta);
+  // Of delta_shapes.cc.
   bool CheckShapes(const AdaptableModule& module, ParsedDelta& delta);
   bool CheckRanks(ParsedFactor& factor);
   bool CheckProduct(const AdaptableModule& module, const ParsedFactor& factor, const WeightShape& shape,

@@ -9,6 +9,10 @@
 
 namespace hotlora {
 
+absl::Status InUseError(absl::string_view message) {
+  return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTERS_IN_USE", message);
+}
+
 std::shared_ptr<const ResidentAdapter> ResidentTier::Use(absl::string_view name, const AdapterVersion* version) {
   absl::MutexLock lock(&mutex_);
   const auto entry = entries_.find(name);
@@ -30,56 +34,107 @@ std::optional<AdapterInfo> ResidentTier::Describe(absl::string_view name) const 
   return info;
 }
 
-std::vector<const ResidentTier::Entry*> ResidentTier::Candidates(absl::string_view replacing) const {
-  std::vector<const Entry*> candidates;
-  for (const bool replaced : {false, true}) {
-    for (const std::string& name : order_) {
-      const Entry& entry = entries_.find(name)->second;
-      if ((name == replacing) == replaced && IsIdle(entry)) {
-        candidates.push_back(&entry);
-      }
+std::optional<std::vector<const ResidentTier::Entry*>> ResidentTier::Victims(absl::string_view replacing,
+                                                                             uint64_t bytes) const {
+  TierHoles holes = ledger_->holes();
+  std::vector<const Entry*> candidates;  // the least recently used first
+  TierRange hole;
+  const auto try_without = [&](const Entry& entry) {
+    if (IsIdle(entry)) {
+      candidates.push_back(&entry);
+      hole = holes.Add(entry.adapter->room.range());
+    }
+    return hole.bytes >= bytes;
+  };
+  const Entry* replaced = nullptr;
+  for (auto name = order_.begin(); name != order_.end() && hole.bytes < bytes; ++name) {
+    const Entry& entry = entries_.find(*name)->second;
+    *name == replacing ? void(replaced = &entry) : void(try_without(entry));
+  }
+  if (hole.bytes < bytes && (replaced == nullptr || !try_without(*replaced))) {
+    return std::nullopt;
+  }
+  // The last one completed the hole. Of the others in it those at its ends may stay where the rest is enough, the more
+  // recently used first.
+  const auto range_of = [&](size_t i) { return candidates[i]->adapter->room.range(); };
+  std::vector<size_t> inside;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    if (range_of(i).offset >= hole.offset && range_of(i).end() <= hole.end()) {
+      inside.push_back(i);
     }
   }
-  return candidates;
+  std::sort(inside.begin(), inside.end(), [&](size_t a, size_t b) { return range_of(a).offset < range_of(b).offset; });
+  size_t first = 0, last = inside.size() - 1;
+  uint64_t begin = hole.offset, end = hole.end();
+  while (first < last) {
+    const bool first_may_stay = end - range_of(inside[first]).end() >= bytes;
+    const bool last_may_stay = range_of(inside[last]).offset - begin >= bytes;
+    if (first_may_stay && (!last_may_stay || inside[first] > inside[last])) {
+      begin = range_of(inside[first++]).end();
+    } else if (last_may_stay) {
+      end = range_of(inside[last--]).offset;
+    } else {
+      break;
+    }
+  }
+  std::vector<const Entry*> victims;
+  for (size_t i = first; i <= last; ++i) {
+    victims.push_back(candidates[inside[i]]);
+  }
+  return victims;
+}
+
+absl::Status ResidentTier::BudgetError(uint64_t bytes) const {
+  uint64_t idle = 0;
+  for (const auto& [name, entry] : entries_) {
+    idle += IsIdle(entry) ? entry.adapter->room.bytes() : 0;
+  }
+  const uint64_t capacity = ledger_->capacity(), used = ledger_->bytes() - idle;
+  return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
+                   absl::StrCat("adapter needs ", bytes, " bytes of ", TierName(), " memory; of ", capacity, " are ",
+                                capacity - std::min(used, capacity), " free or free to evict"));
 }
 
 absl::StatusOr<TierReservation> ResidentTier::Reserve(absl::string_view replacing, uint64_t bytes) {
   absl::MutexLock lock(&mutex_);
   // Only this function takes bytes, under the mutex; others may give some back meanwhile.
-  const std::vector<const Entry*> candidates = Candidates(replacing);
-  std::vector<TierRange> freed;
-  size_t count = 0;  // of the first candidates that make enough room together
-  bool fits = ledger_->Fits(bytes, freed);
-  for (; !fits && count < candidates.size(); ++count) {
-    freed.push_back(candidates[count]->adapter->room.range());
-    fits = ledger_->Fits(bytes, freed);
-  }
-  if (!fits) {
-    uint64_t idle = 0;
-    for (const TierRange& range : freed) {
-      idle += range.bytes;
+  std::optional<TierRange> range = ledger_->Take(bytes);
+  if (!range.has_value()) {
+    const std::optional<std::vector<const Entry*>> victims = Victims(replacing, bytes);
+    if (!victims.has_value()) {
+      return BudgetError(bytes);
     }
-    const uint64_t capacity = ledger_->capacity(), used = ledger_->bytes() - idle;
-    return MakeError(
-        absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
-        absl::StrCat("adapter needs ", bytes, " bytes of ", label_ == TierLabel::kHost ? "host" : "device",
-                     " memory; of ", capacity, " are ", capacity - std::min(used, capacity), " free or free to evict"));
+    for (const Entry* const victim : *victims) {
+      Erase(std::string(victim->adapter->info.name), EvictionReason::kCapacity);
+    }
+    range = ledger_->Take(bytes);
   }
-  // The last one completed the room; of those before it some may not be needed for that, the most recently used first.
-  std::vector<std::string> victims;
-  for (size_t i = count; i-- > 0;) {
-    std::vector<TierRange> others = freed;
-    others.erase(others.begin() + static_cast<ptrdiff_t>(i));
-    if (ledger_->Fits(bytes, others)) {
-      freed = std::move(others);
-    } else {
-      victims.push_back(candidates[i]->adapter->info.name);
+  return TierReservation(ledger_, *range);
+}
+
+absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64_t bytes) const {
+  absl::MutexLock lock(&mutex_);
+  uint64_t pinned = 0, free = 0;  // by others than these; now or when it is needed
+  for (const auto& [name, entry] : entries_) {
+    const uint64_t block = entry.adapter->room.bytes();
+    if (std::find(names.begin(), names.end(), name) != names.end() || IsIdle(entry)) {
+      free += block;
+    } else if (entry.pinned) {
+      pinned += block;
     }
   }
-  for (const std::string& name : victims) {
-    Erase(name, EvictionReason::kCapacity);
+  const uint64_t most = capacity() - pinned;
+  if (bytes > most) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
+                     absl::StrCat("adapters need ", bytes, " bytes together; of the ", TierName(), " tier's ",
+                                  capacity(), ", ", most, " are not pinned"));
   }
-  return TierReservation(ledger_, *ledger_->Take(bytes));
+  // Versions that left the tier are in use too.
+  const uint64_t used = ledger_->bytes(), in_use = used - std::min(used, free + pinned);
+  return bytes <= most - std::min(most, in_use)
+             ? absl::OkStatus()
+             : InUseError(absl::StrCat("adapters need ", bytes, " bytes together; other requests use ", in_use,
+                                       " of the ", TierName(), " tier's ", capacity()));
 }
 
 void ResidentTier::Insert(std::shared_ptr<const ResidentAdapter> adapter) {

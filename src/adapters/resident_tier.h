@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_info.h"
@@ -27,6 +28,9 @@
 namespace hotlora {
 
 struct AdapterWeights;
+
+// ResourceExhausted (ADAPTERS_IN_USE): worth another try once others have let go of their adapters.
+absl::Status InUseError(absl::string_view message);
 
 // One version of one adapter in a tier. Immutable; shared by the tier and everybody who uses it.
 struct ResidentAdapter {
@@ -41,11 +45,12 @@ struct ResidentAdapter {
   const std::shared_ptr<const AdapterWeights> weights;
 };
 
+// What takes bytes or makes them free takes longer the more is resident; Use, which a warm swap is, does not.
 // Thread-safe. No call waits for a file or a copy.
 class ResidentTier {
  public:
-  ResidentTier(TierLabel label, uint64_t capacity, TierPlacement placement, Metrics* metrics)
-      : label_(label), metrics_(metrics), ledger_(std::make_shared<TierLedger>(label, capacity, placement, metrics)) {}
+  ResidentTier(TierLabel label, uint64_t capacity, Metrics* metrics)
+      : label_(label), metrics_(metrics), ledger_(std::make_shared<TierLedger>(label, capacity, metrics)) {}
 
   // The adapter, now the most recently used; nullptr where that version, or with nullptr any version, is not here.
   std::shared_ptr<const ResidentAdapter> Use(absl::string_view name, const AdapterVersion* version);
@@ -57,6 +62,11 @@ class ResidentTier {
   // version of the same adapter that goes on serving until the new one is here) last of all, and none whose going does
   // not help. ResourceExhausted (ADAPTER_BUDGET) where even that would not do; nothing is evicted then.
   absl::StatusOr<TierReservation> Reserve(absl::string_view replacing, uint64_t bytes);
+
+  // Whether these adapters, of so many bytes together, could be in the tier at the same time, by their bytes. Moves
+  // nothing. ResourceExhausted: ADAPTER_BUDGET where others that are pinned leave too little, ADAPTERS_IN_USE where
+  // others that are in use do so now.
+  absl::Status CheckRoom(absl::Span<const std::string> names, uint64_t bytes) const;
 
   // Puts the adapter in, in the place of its earlier version, whose pin it takes over.
   void Insert(std::shared_ptr<const ResidentAdapter> adapter);
@@ -83,8 +93,11 @@ class ResidentTier {
   // Nobody but the tier holds it. Exact enough: others can only get it from the tier, under its mutex.
   static bool IsIdle(const Entry& entry) { return !entry.pinned && entry.adapter.use_count() == 1; }
 
-  // What may be evicted, in that order.
-  std::vector<const Entry*> Candidates(absl::string_view replacing) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What to evict so that a hole of `bytes` comes to be; nothing where no eviction can do that.
+  std::optional<std::vector<const Entry*>> Victims(absl::string_view replacing, uint64_t bytes) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  const char* TierName() const { return label_ == TierLabel::kHost ? "host" : "device"; }
+  absl::Status BudgetError(uint64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Erase(absl::string_view name, EvictionReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

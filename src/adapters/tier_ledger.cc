@@ -4,12 +4,49 @@
 
 namespace hotlora {
 
-TierLedger::TierLedger(TierLabel label, uint64_t capacity, TierPlacement placement, Metrics* metrics)
-    : label_(label), capacity_(capacity), placement_(placement), metrics_(metrics) {
-  absl::MutexLock lock(&mutex_);
-  if (placement_ == TierPlacement::kContiguous && capacity_ > 0) {
-    holes_[0] = capacity_;
+std::optional<TierRange> TierHoles::Take(uint64_t bytes) {
+  if (bytes == 0) {
+    return TierRange{};
   }
+  auto best = sizes_.end();
+  for (auto hole = sizes_.begin(); hole != sizes_.end(); ++hole) {
+    if (hole->second >= bytes && (best == sizes_.end() || hole->second < best->second)) {
+      best = hole;
+    }
+  }
+  if (best == sizes_.end()) {
+    return std::nullopt;
+  }
+  const auto [offset, size] = *best;
+  sizes_.erase(best);
+  if (size > bytes) {
+    sizes_[offset + bytes] = size - bytes;
+  }
+  return TierRange{offset, bytes};
+}
+
+TierRange TierHoles::Add(const TierRange& range) {
+  if (range.bytes == 0) {
+    return range;
+  }
+  auto hole = sizes_.emplace(range.offset, range.bytes).first;
+  if (const auto next = std::next(hole); next != sizes_.end() && hole->first + hole->second == next->first) {
+    hole->second += next->second;
+    sizes_.erase(next);
+  }
+  if (hole != sizes_.begin()) {
+    if (const auto before = std::prev(hole); before->first + before->second == hole->first) {
+      before->second += hole->second;
+      sizes_.erase(hole);
+      hole = before;
+    }
+  }
+  return {hole->first, hole->second};
+}
+
+TierLedger::TierLedger(TierLabel label, uint64_t capacity, Metrics* metrics)
+    : label_(label), capacity_(capacity), metrics_(metrics), holes_(capacity) {
+  absl::MutexLock lock(&mutex_);
   Publish();  // the capacity is known before anything is held
 }
 
@@ -18,47 +55,25 @@ uint64_t TierLedger::bytes() const {
   return bytes_;
 }
 
-bool TierLedger::Fits(uint64_t bytes, absl::Span<const TierRange> freed) const {
+TierHoles TierLedger::holes() const {
   absl::MutexLock lock(&mutex_);
-  uint64_t taken = bytes_;
-  Holes holes = holes_;
-  for (const TierRange& range : freed) {
-    taken -= range.bytes;
-    AddHole(holes, range);
-  }
-  return taken <= capacity_ && bytes <= capacity_ - taken &&
-         (placement_ == TierPlacement::kAnywhere || bytes == 0 || SmallestThatFits(holes, bytes) != holes.end());
+  return holes_;
 }
 
 std::optional<TierRange> TierLedger::Take(uint64_t bytes) {
   absl::MutexLock lock(&mutex_);
-  if (bytes_ > capacity_ || bytes > capacity_ - bytes_) {
-    return std::nullopt;
+  const std::optional<TierRange> range = holes_.Take(bytes);
+  if (range.has_value()) {
+    bytes_ += bytes;
+    Publish();
   }
-  TierRange range{0, bytes};
-  if (placement_ == TierPlacement::kContiguous && bytes > 0) {
-    const auto hole = SmallestThatFits(holes_, bytes);
-    if (hole == holes_.end()) {
-      return std::nullopt;
-    }
-    const auto [offset, size] = *hole;
-    range.offset = offset;
-    holes_.erase(hole);
-    if (size > bytes) {
-      holes_[offset + bytes] = size - bytes;
-    }
-  }
-  bytes_ += bytes;
-  Publish();
   return range;
 }
 
 void TierLedger::Give(const TierRange& range) {
   absl::MutexLock lock(&mutex_);
   bytes_ -= range.bytes;
-  if (placement_ == TierPlacement::kContiguous) {
-    AddHole(holes_, range);
-  }
+  holes_.Add(range);
   Publish();
 }
 
@@ -67,33 +82,6 @@ void TierLedger::SetEntries(uint64_t entries, uint64_t pinned_bytes) {
   entries_ = entries;
   pinned_bytes_ = pinned_bytes;
   Publish();
-}
-
-void TierLedger::AddHole(Holes& holes, const TierRange& range) {
-  if (range.bytes == 0) {
-    return;
-  }
-  auto hole = holes.emplace(range.offset, range.bytes).first;
-  if (const auto next = std::next(hole); next != holes.end() && hole->first + hole->second == next->first) {
-    hole->second += next->second;
-    holes.erase(next);
-  }
-  if (hole != holes.begin()) {
-    if (const auto before = std::prev(hole); before->first + before->second == hole->first) {
-      before->second += hole->second;
-      holes.erase(hole);
-    }
-  }
-}
-
-TierLedger::Holes::const_iterator TierLedger::SmallestThatFits(const Holes& holes, uint64_t bytes) {
-  auto best = holes.end();
-  for (auto hole = holes.begin(); hole != holes.end(); ++hole) {
-    if (hole->second >= bytes && (best == holes.end() || hole->second < best->second)) {
-      best = hole;
-    }
-  }
-  return best;
 }
 
 void TierLedger::Publish() {

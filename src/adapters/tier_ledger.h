@@ -11,34 +11,44 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/types/span.h"
 
 #include "src/metrics/metrics.h"
 
 namespace hotlora {
 
-enum class TierPlacement {
-  kAnywhere,   // each block is an allocation of its own: bytes are counted
-  kContiguous  // blocks are ranges of one storage: a block needs a hole that is large enough
-};
-
 struct TierRange {
   uint64_t offset = 0, bytes = 0;
+
+  uint64_t end() const { return offset + bytes; }
 };
 
-// A version that left the tier while requests still hold it counts until the last of them lets go, because its memory
-// is there until then. Keeps the cache gauges up to date. Thread-safe.
+// What is free of a storage. Neighbours are joined. Not thread-safe.
+class TierHoles {
+ public:
+  explicit TierHoles(uint64_t capacity) { Add({0, capacity}); }
+
+  // Nothing where no hole is large enough. From the smallest that is, of equal ones the first.
+  std::optional<TierRange> Take(uint64_t bytes);
+
+  // The hole that this range is in now.
+  TierRange Add(const TierRange& range);
+
+ private:
+  std::map<uint64_t, uint64_t> sizes_;  // by offset
+};
+
+// The bytes of a tier: blocks are ranges of one storage, so a block needs a hole that is large enough. A version that
+// left the tier while requests still hold it counts until the last of them lets go, because its memory is there until
+// then. Keeps the cache gauges up to date. Thread-safe.
 class TierLedger {
  public:
-  TierLedger(TierLabel label, uint64_t capacity, TierPlacement placement, Metrics* metrics);
+  TierLedger(TierLabel label, uint64_t capacity, Metrics* metrics);
 
   uint64_t capacity() const { return capacity_; }
   uint64_t bytes() const;
+  TierHoles holes() const;
 
-  // Whether Take(bytes) would do if `freed` were given back first.
-  bool Fits(uint64_t bytes, absl::Span<const TierRange> freed) const;
-
-  // Nothing where there is no room. Takes the smallest hole that will do.
+  // Nothing where no hole is large enough.
   std::optional<TierRange> Take(uint64_t bytes);
   void Give(const TierRange& range);
 
@@ -46,21 +56,16 @@ class TierLedger {
   void SetEntries(uint64_t entries, uint64_t pinned_bytes);
 
  private:
-  using Holes = std::map<uint64_t, uint64_t>;  // size by offset; neighbours are joined
-
-  static void AddHole(Holes& holes, const TierRange& range);
-  static Holes::const_iterator SmallestThatFits(const Holes& holes, uint64_t bytes);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const TierLabel label_;
   const uint64_t capacity_;
-  const TierPlacement placement_;
   Metrics* const metrics_;
   mutable absl::Mutex mutex_;  // held alone or last
   uint64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t entries_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t pinned_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  Holes holes_ ABSL_GUARDED_BY(mutex_);  // kContiguous only
+  TierHoles holes_ ABSL_GUARDED_BY(mutex_);
 };
 
 // A range of the tier; given back when this dies. Movable.

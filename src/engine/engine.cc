@@ -46,7 +46,7 @@ class ThreadedEngine final : public Engine {
         embeddings_(std::move(embeddings)),
         queue_(options_.max_queue),
         scheduler_({options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
-                    [this](bool intact) { NoticeBase(intact); }, options_.in_each_step},
+                    [this](bool intact) { NoticeBase(intact); }, options_.in_each_step, [this] { RetryForRoom(); }},
                    &queue_, pipeline_.get(), metrics),
         adapter_thread_(std::make_unique<SerialExecutor>("adapter")),
         lookup_thread_(std::make_unique<SerialExecutor>("lookup")),
@@ -209,6 +209,10 @@ class ThreadedEngine final : public Engine {
     }
     const absl::Status wanted = task->Wanted();
     const absl::Status status = wanted.ok() ? loaded.status() : wanted;
+    if (GetErrorDetails(status).reason == "ADAPTERS_IN_USE") {
+      AwaitRoom(task);
+      return;
+    }
     task->EndLoading(loaded.ok() ? *std::move(loaded) : LoadedFiles(), absl::ToDoubleSeconds(absl::Now() - start));
     if (!status.ok()) {
       if (picture.ok() && !task->job().adapters.empty()) {
@@ -220,6 +224,29 @@ class ThreadedEngine final : public Engine {
     }
     queue_.MarkReady(task);
     EndIfUnwanted(task);
+  }
+
+  // Puts off a task whose adapters do not fit beside those that others use, until one of them ends. It still waits in
+  // the queue, where its deadline or a cancel ends it.
+  void AwaitRoom(const std::shared_ptr<ImageTask>& task) {
+    task->PauseLoading();
+    {
+      absl::MutexLock lock(&mu_);
+      awaiting_room_.push_back(task);
+    }
+    EndIfUnwanted(task);
+  }
+
+  // Tries again for all that wait for room, in the order in which they came to.
+  void RetryForRoom() {
+    std::vector<std::shared_ptr<ImageTask>> waiting;
+    {
+      absl::MutexLock lock(&mu_);
+      waiting.swap(awaiting_room_);
+    }
+    for (const std::shared_ptr<ImageTask>& task : waiting) {
+      lookup_thread_->Post([this, task] { LookUpFor(task); });
+    }
   }
 
   // nullptr where there is none.
@@ -239,10 +266,15 @@ class ThreadedEngine final : public Engine {
       ABSL_ASSIGN_OR_RETURN(Embedding embedding, embeddings_->Read(use.name));
       loaded.embeddings.push_back(std::move(embedding));
     }
-    for (const AdapterUse& use : task.job().adapters) {
-      ABSL_RETURN_IF_ERROR(task.Wanted());
-      ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterLease> lease, adapters_->Acquire(use.name));
-      loaded.adapters.push_back({use, std::move(lease)});
+    const std::vector<AdapterUse>& uses = task.job().adapters;
+    std::vector<std::string> names;
+    for (const AdapterUse& use : uses) {
+      names.push_back(use.name);
+    }
+    ABSL_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<AdapterLease>> leases,
+                          adapters_->AcquireAll(names, [&task] { return task.Wanted(); }));
+    for (size_t i = 0; i < uses.size(); ++i) {
+      loaded.adapters.push_back({uses[i], std::move(leases[i])});
     }
     return loaded;
   }
@@ -276,6 +308,7 @@ class ThreadedEngine final : public Engine {
           return;
         }
       }
+      RetryForRoom();
       absl::Time oldest = absl::InfiniteFuture();
       double newcomer_seconds = 0;
       for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
@@ -293,6 +326,11 @@ class ThreadedEngine final : public Engine {
   const EngineOptions options_;
   const RequestLimits limits_;
   Metrics* const metrics_;
+
+  absl::Mutex mu_;  // before the scheduler, which calls back
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::vector<std::shared_ptr<ImageTask>> awaiting_room_ ABSL_GUARDED_BY(mu_);
+
   const std::unique_ptr<Pipeline> pipeline_;
   const std::unique_ptr<AdapterStore> adapters_;
   const std::unique_ptr<EmbeddingStore> embeddings_;
@@ -305,8 +343,6 @@ class ThreadedEngine final : public Engine {
   std::unique_ptr<SerialExecutor> adapter_thread_;
   std::unique_ptr<SerialExecutor> lookup_thread_;
 
-  absl::Mutex mu_;
-  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread watch_thread_;  // last: it uses all the others
 };
 

@@ -82,7 +82,8 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   const std::string name = ModelName(config.model);
   config.embeddings.widths = {model->config().text_encoder.width, model->config().text_encoder_2.width};
   const DoraWeighting dora = config.interpolate_dora ? DoraWeighting::kInterpolated : DoraWeighting::kScaledChange;
-  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterMemory> memory, MakeAdapterMemory(place, config.adapter_device_bytes));
+  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterMemory> memory,
+                        MakeAdapterMemory(place, config.adapter_host_bytes, config.adapter_device_bytes));
   ABSL_ASSIGN_OR_RETURN(
       std::unique_ptr<AdapterStore> adapters,
       AdapterStore::Create(std::move(config.adapters), std::move(modules), metrics, std::move(memory)));

@@ -32,6 +32,7 @@ struct EngineConfig {
   std::string device = "auto";  // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";   // auto, float32, bfloat16, float16
   AdapterStoreOptions adapters;
+  uint64_t adapter_host_bytes = uint64_t{4} << 30;    // --adapter-host-bytes: set aside at start
   uint64_t adapter_device_bytes = uint64_t{2} << 30;  // --adapter-device-bytes: allocated at start
   std::vector<BaseAdapter> base_adapters;             // in order; the model's sha256 names them too
   EmbeddingStoreOptions embeddings;                   // its widths are the model's

@@ -76,7 +76,7 @@ at::Tensor Conv2d::forward(const at::Tensor& x, SideBranch side) const {
 void Conv2d::AddSide(SideBranch side, const at::Tensor& x, at::Tensor& y) const {
   for (const SideRows& rows : side) {
     for (const SideChange& change : rows.table->Of(module)) {
-      const at::Tensor low = ConvolveDown(x.narrow(0, rows.first, rows.rows).to(at::kFloat), change.factors, options);
+      const at::Tensor low = ConvolveDown(x.narrow(0, rows.first, rows.rows).to(at::kFloat), *change.factors, options);
       AddSideProduct(change, low.permute({0, 2, 3, 1}).reshape({-1, low.size(1)}), bias,
                      y.narrow(0, rows.first, rows.rows).permute({0, 2, 3, 1}).view({-1, options.out}));
     }

@@ -10,28 +10,10 @@ namespace {
 
 bool IsOverOutputs(const at::Tensor& magnitude) { return magnitude.size(1) == 1; }
 
-SideChange MakeChange(const WeightedDelta& weighted, const at::Tensor& clean, DoraWeighting dora) {
-  const ModuleDelta& delta = *weighted.delta;
-  SideChange change{std::get<LowRank>(delta.change), weighted.weight * delta.scale, {}};
-  for (at::Tensor* tensor : {&change.factors.down, &change.factors.up, &change.factors.mid}) {
-    if (tensor->defined() && tensor->device() != clean.device()) {
-      *tensor = tensor->to(clean.device());
-    }
-  }
-  if (at::Tensor& mid = change.factors.mid; mid.defined() && mid.size(2) * mid.size(3) == 1) {
-    change.factors.up = change.factors.up.to(at::kFloat).mm(mid.to(at::kFloat).flatten(1));
-    mid = at::Tensor();
-  }
-  if (!delta.magnitude.defined()) {
-    return change;
-  }
-  const bool interpolated = dora == DoraWeighting::kInterpolated;
-  change.factor = interpolated ? delta.scale : change.factor;
-  const at::Tensor ratio = MagnitudeRatio(clean, delta, change.factor).flatten();  // [out]
-  const at::Tensor share = interpolated ? ratio * weighted.weight : ratio;
-  change.kept = interpolated ? share + (1.0 - weighted.weight) : ratio;
-  change.factors.up = change.factors.up.to(at::kFloat) * share.unsqueeze(1);
-  return change;
+// Whether the factors can be multiplied as they lie. Looks at one tensor where it can: a swap asks this of every
+// module, and each tensor is a miss of the cache.
+bool ServeAsTheyAre(const ModuleDelta& delta, const LowRank& factors, c10::Device device) {
+  return factors.down.device() == device && !factors.mid.defined() && !delta.magnitude.defined();
 }
 
 // Whether b lies in memory right behind a, so that one product computes both.
@@ -50,14 +32,14 @@ struct Part {
 void AddParts(absl::Span<const Part> parts, const at::Tensor& x, const at::Tensor& bias, int64_t out, at::Tensor& y) {
   int64_t ranks = 0;
   for (const Part& part : parts) {
-    ranks += part.change->factors.down.size(0);
+    ranks += part.change->factors->down.size(0);
   }
-  const at::Tensor& first = parts.front().change->factors.down;
+  const at::Tensor& first = parts.front().change->factors->down;
   const at::Tensor down = first.as_strided({ranks, first.size(1)}, {first.size(1), 1});
   const at::Tensor low = x.mm(down.to(at::kFloat).t());  // [n, ranks]
   int64_t column = 0;
   for (const Part& part : parts) {
-    const int64_t rank = part.change->factors.down.size(0), begin = part.index * out;
+    const int64_t rank = part.change->factors->down.size(0), begin = part.index * out;
     AddSideProduct(*part.change, low.narrow(1, column, rank), bias.defined() ? bias.narrow(0, begin, out) : bias,
                    y.narrow(1, begin, out));
     column += rank;
@@ -72,6 +54,35 @@ bool HasSideForm(absl::Span<const WeightedDelta> deltas) {
     return std::holds_alternative<LowRank>(weighted.delta->change) &&
            (!magnitude.defined() || (deltas.size() == 1 && IsOverOutputs(magnitude)));
   });
+}
+
+SideChange SideTable::MakeChange(const WeightedDelta& weighted, const at::Tensor& clean, DoraWeighting dora) {
+  const ModuleDelta& delta = *weighted.delta;
+  SideChange change{&std::get<LowRank>(delta.change), weighted.weight * delta.scale, {}};
+  if (ServeAsTheyAre(delta, *change.factors, clean.device())) {
+    return change;
+  }
+  LowRank& factors = made_.emplace_back(*change.factors);
+  change.factors = &factors;
+  for (at::Tensor* tensor : {&factors.down, &factors.up, &factors.mid}) {
+    if (tensor->defined() && tensor->device() != clean.device()) {
+      *tensor = tensor->to(clean.device());
+    }
+  }
+  if (at::Tensor& mid = factors.mid; mid.defined() && mid.size(2) * mid.size(3) == 1) {
+    factors.up = factors.up.to(at::kFloat).mm(mid.to(at::kFloat).flatten(1));
+    mid = at::Tensor();
+  }
+  if (!delta.magnitude.defined()) {
+    return change;
+  }
+  const bool interpolated = dora == DoraWeighting::kInterpolated;
+  change.factor = interpolated ? delta.scale : change.factor;
+  const at::Tensor ratio = MagnitudeRatio(clean, delta, change.factor).flatten();  // [out]
+  const at::Tensor share = interpolated ? ratio * weighted.weight : ratio;
+  change.kept = interpolated ? share + (1.0 - weighted.weight) : ratio;
+  factors.up = factors.up.to(at::kFloat) * share.unsqueeze(1);
+  return change;
 }
 
 void SideTable::Add(size_t module, absl::Span<const WeightedDelta> deltas, const at::Tensor& clean,
@@ -107,7 +118,7 @@ void AddSideLinear(SideBranch side, size_t first_module, int64_t modules, const 
     at::Tensor flat_y = y.narrow(0, rows.first, rows.rows).view({-1, y.size(-1)});    // [n, modules * out]
     for (size_t begin = 0, end; begin < parts.size(); begin = end) {
       end = begin + 1;
-      while (end < parts.size() && Follows(parts[end - 1].change->factors.down, parts[end].change->factors.down)) {
+      while (end < parts.size() && Follows(parts[end - 1].change->factors->down, parts[end].change->factors->down)) {
         ++end;
       }
       AddParts(absl::MakeConstSpan(parts).subspan(begin, end - begin), flat_x, bias, y.size(-1) / modules, flat_y);
@@ -116,7 +127,7 @@ void AddSideLinear(SideBranch side, size_t first_module, int64_t modules, const 
 }
 
 void AddSideProduct(const SideChange& change, const at::Tensor& low, const at::Tensor& bias, at::Tensor y) {
-  const at::Tensor up = change.factors.up.to(at::kFloat).t();  // [rank, out]
+  const at::Tensor up = change.factors->up.to(at::kFloat).t();  // [rank, out]
   if (y.scalar_type() == at::kFloat && !change.kept.defined()) {
     y.addmm_(low, up, /*beta=*/1, /*alpha=*/change.factor);
     return;

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -18,9 +19,9 @@ namespace hotlora {
 
 // What one adapter adds to one module's output.
 struct SideChange {
-  LowRank factors;      // handles, on the network's device
-  double factor = 1.0;  // times up * down
-  at::Tensor kept;      // [out]: the share of W x that stays (DoRA); undefined: all of it
+  const LowRank* factors;  // on the network's device; of the adapter itself where they serve as they are
+  double factor = 1.0;     // times up * down
+  at::Tensor kept;         // [out]: the share of W x that stays (DoRA); undefined: all of it
 };
 
 // True where the changes of one module, together, have an exact form of low rank: products of two thin matrices
@@ -28,9 +29,16 @@ struct SideChange {
 // are merged.
 bool HasSideForm(absl::Span<const WeightedDelta> deltas);
 
-// What one adapter set adds, by module. Immutable once filled.
+// What one adapter set adds, by module. Immutable once filled. The adapters outlive it.
 class SideTable {
  public:
+  SideTable() = default;
+  SideTable(SideTable&&) = default;
+  SideTable& operator=(SideTable&&) = default;
+
+  // Room for so many changes.
+  void Reserve(size_t changes) { changes_.reserve(changes); }
+
   // Adds a module with all its changes. `clean` is its base weight, whose norms a DoRA needs.
   // REQUIRES: HasSideForm(deltas); modules come in ascending order.
   void Add(size_t module, absl::Span<const WeightedDelta> deltas, const at::Tensor& clean, DoraWeighting dora);
@@ -43,9 +51,11 @@ class SideTable {
 
  private:
   size_t Count(size_t module) const { return starts_[module + 1] - starts_[module]; }
+  SideChange MakeChange(const WeightedDelta& weighted, const at::Tensor& clean, DoraWeighting dora);
 
   std::vector<SideChange> changes_;  // by module, then in request order
   std::vector<uint32_t> starts_;     // where each module's begin
+  std::deque<LowRank> made_;         // factors that are not the adapter's own; they stay where they are
 };
 
 // The rows [first, first + rows) of a batch, under one adapter set.

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include <ATen/ATen.h>
-#include <c10/core/TensorImpl.h>
 
 #include "src/nn/widen.h"
+#include "src/tensor/byte_view.h"
 
 namespace hotlora {
 namespace {
@@ -20,17 +20,6 @@ int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step 
 
 int64_t BytesOf(at::IntArrayRef shape, at::ScalarType dtype) {
   return c10::multiply_integers(shape) * static_cast<int64_t>(c10::elementSize(dtype));
-}
-
-// A contiguous tensor over some bytes of `memory`, uint8. Like at::from_blob, but for any storage and four times as
-// fast, which counts with thousands of them.
-at::Tensor ViewOf(const at::Tensor& memory, int64_t offset, at::ScalarType dtype, at::IntArrayRef shape) {
-  auto view = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(memory.storage()), memory.key_set(),
-                                                       c10::scalarTypeToTypeMeta(dtype));
-  c10::TensorImpl* const impl = view.unsafeGetTensorImpl();
-  impl->set_sizes_contiguous(shape);
-  impl->set_storage_offset((memory.storage_offset() + offset) / static_cast<int64_t>(c10::elementSize(dtype)));
-  return view;
 }
 
 // to = from, widened where it must be. Both contiguous, of as many elements.

@@ -21,13 +21,13 @@ struct SetChange {
 };
 
 // By module, then in request order.
-std::vector<SetChange> ChangesOf(const AdapterSet& set, const ModuleTable& table) {
+std::vector<SetChange> ChangesOf(const AdapterSet& set, absl::Span<const Component> components) {
   std::vector<SetChange> changes;
   for (size_t i = 0; i < set.adapters.size(); ++i) {
     const WeightedAdapter& adapter = set.adapters[i];
     changes.reserve(changes.size() + adapter.weights->deltas.size());
     for (const ModuleDelta& delta : adapter.weights->deltas) {
-      const bool unet = table.modules[delta.module].component == Component::kUnet;
+      const bool unet = components[delta.module] == Component::kUnet;
       const double weight = unet ? adapter.weight : adapter.text_encoder_weight;
       if (weight != 0.0) {
         changes.push_back({delta.module, i, {&delta, weight}});
@@ -41,11 +41,21 @@ std::vector<SetChange> ChangesOf(const AdapterSet& set, const ModuleTable& table
   return changes;
 }
 
+// The modules' components side by side: a swap looks at hundreds of them.
+std::vector<Component> ComponentsOf(const ModuleTable& table) {
+  std::vector<Component> components;
+  components.reserve(table.modules.size());
+  for (const AdaptableModule& module : table.modules) {
+    components.push_back(module.component);
+  }
+  return components;
+}
+
 }  // namespace
 
 AppliedAdapters::AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights,
                                  DoraWeighting dora)
-    : modules_(modules), weights_(weights), dora_(dora), in_effect_(weights.size(), "") {}
+    : components_(ComponentsOf(modules)), weights_(weights), dora_(dora), in_effect_(weights.size(), "") {}
 
 SwapReport AppliedAdapters::Apply(const AdapterSet& set, ApplyMode mode) {
   const bool side = mode == ApplyMode::kSide;
@@ -56,7 +66,7 @@ SwapReport AppliedAdapters::Apply(const AdapterSet& set, ApplyMode mode) {
   if (merged_.has_value() && last_applied_ == wanted) {
     return {};
   }
-  SwapReport report = side ? Merge(SideOf(set)->merge) : Merge(Plan(set, mode, nullptr));
+  SwapReport report = Merge(Plan(set, mode, nullptr));
   report.changed = true;
   last_applied_ = std::move(wanted);
   return report;
@@ -77,8 +87,11 @@ std::shared_ptr<const SidePlan> AppliedAdapters::SideOf(const AdapterSet& set) {
 }
 
 MergePlan AppliedAdapters::Plan(const AdapterSet& set, ApplyMode mode, SideTable* table) const {
-  const std::vector<SetChange> changes = ChangesOf(set, modules_);
+  const std::vector<SetChange> changes = ChangesOf(set, components_);
   MergePlan plan;
+  if (table != nullptr) {
+    table->Reserve(changes.size());
+  }
   std::vector<WeightedDelta> deltas;
   for (size_t begin = 0, end; begin < changes.size(); begin = end) {
     const size_t module = changes[begin].module;

@@ -51,6 +51,11 @@ void ImageTask::EndLoading(LoadedFiles loaded, double seconds) {
   fingerprint_ = set_.Fingerprint();
 }
 
+void ImageTask::PauseLoading() {
+  absl::MutexLock lock(&mu_);
+  loading_ = false;
+}
+
 bool ImageTask::CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const {
   absl::MutexLock lock(&mu_);
   return !end_claimed_ && check(set_);

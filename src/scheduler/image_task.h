@@ -54,6 +54,8 @@ class ImageTask : public QueuedRequest {
   // False where it has ended already.
   bool BeginLoading();
   void EndLoading(LoadedFiles loaded, double seconds);
+  // Nothing came of it for now; BeginLoading will be called again.
+  void PauseLoading();
 
   // Of EndLoading. REQUIRES: the task was taken from the queue.
   const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.adapters; }

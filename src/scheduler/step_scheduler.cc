@@ -494,6 +494,9 @@ void StepScheduler::End(const std::shared_ptr<ImageTask>& task, const absl::Stat
     return;
   }
   task->ReleaseFiles();
+  if (options_.on_release) {
+    options_.on_release();
+  }
   task->summary.total_seconds = absl::ToDoubleSeconds(absl::Now() - task->admitted());
   queue_->Forget(task, run_seconds);
   task->TellDone(status);

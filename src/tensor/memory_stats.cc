@@ -3,8 +3,10 @@
 #include <atomic>
 #include <cstddef>
 #include <limits>
+#include <utility>
 
 #include <ATen/Context.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -70,6 +72,16 @@ void InstallCountingCpuAllocator() {
   // Never destroyed: tensors with static life may outlive everything.
   static CountingAllocator* const allocator = new CountingAllocator;
   c10::SetCPUAllocator(allocator, kAboveLibTorchsOwn);
+}
+
+at::Tensor CountedView(std::shared_ptr<char> memory, int64_t offset, int64_t bytes) {
+  char* const begin = memory.get() + offset;
+  const auto let_go = [memory = std::move(memory), bytes](void*) {
+    live_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+  };
+  at::Tensor view = at::from_blob(begin, {bytes}, let_go, at::kByte);
+  live_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  return view;
 }
 
 MemoryStats GetMemoryStats(c10::Device device) {

@@ -2,8 +2,11 @@
 #define HOTLORA_SRC_TENSOR_MEMORY_STATS_H_
 
 #include <cstdint>
+#include <memory>
 
 #include <c10/core/Device.h>
+
+#include "src/tensor/tensor_fwd.h"
 
 namespace hotlora {
 
@@ -24,6 +27,10 @@ struct MemoryStats {
 
 // Replaces LibTorch's CPU allocator by one that counts live bytes exactly. Call once, before the first tensor is made.
 void InstallCountingCpuAllocator();
+
+// A tensor [bytes], uint8, over memory on the CPU that is not the allocator's. It counts as live, and keeps `memory`,
+// as long as anybody holds it or a view of it.
+at::Tensor CountedView(std::shared_ptr<char> memory, int64_t offset, int64_t bytes);
 
 // The figures of `device`. Thread-safe; never waits for the device.
 MemoryStats GetMemoryStats(c10::Device device);

@@ -405,12 +405,11 @@ struct Whole {
   std::string sha256;
 };
 
-absl::StatusOr<Whole> ReadWhole(const OpenFile& file, uint64_t max_bytes) {
+absl::StatusOr<Whole> ReadWhole(const OpenFile& file, uint64_t max_bytes, SafetensorsFile::Allocate allocate) {
   if (file.bytes > max_bytes) {
     return absl::ResourceExhaustedError(absl::StrCat("file of ", file.bytes, " bytes; allowed are ", max_bytes));
   }
-  // Not zeroed first, unlike a vector: adapters are read while somebody waits.
-  const std::shared_ptr<std::byte> bytes(new std::byte[file.bytes], std::default_delete<std::byte[]>());
+  const std::shared_ptr<std::byte> bytes = allocate(file.bytes);
   Sha256 hash;
   ABSL_RETURN_IF_ERROR(ReadExactly(file, bytes.get(), file.bytes, &hash));
   return Whole{bytes, file.bytes, hash.HexDigest()};
@@ -421,18 +420,18 @@ absl::StatusOr<Whole> ReadWhole(const OpenFile& file, uint64_t max_bytes) {
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadFile(const std::string& path, uint64_t max_bytes,
                                                           uint64_t max_header_bytes) {
   ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
-  ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes));
+  ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes, NewBytes));
   return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.sha256), max_header_bytes);
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadDescriptor(int descriptor, uint64_t max_bytes,
-                                                                uint64_t max_header_bytes) {
+                                                                uint64_t max_header_bytes, Allocate allocate) {
   const int own = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
   if (own < 0) {
     return absl::ErrnoToStatus(errno, "cannot read the file");
   }
   ABSL_ASSIGN_OR_RETURN(const OpenFile file, Adopt(own));
-  ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes));
+  ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes, allocate));
   return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.sha256), max_header_bytes);
 }
 
@@ -461,6 +460,10 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ParseBytes(std::shared_ptr<cons
   result.sha256_ = std::move(sha256);
   result.bytes_ = std::move(bytes);
   return result;
+}
+
+std::shared_ptr<std::byte> SafetensorsFile::NewBytes(uint64_t bytes) {
+  return {new std::byte[bytes], std::default_delete<std::byte[]>()};
 }
 
 const StoredTensor* SafetensorsFile::Find(absl::string_view name) const {

@@ -88,10 +88,17 @@ class SafetensorsFile {
   static absl::StatusOr<SafetensorsFile> ReadInto(const std::string& path, Destination destination,
                                                   uint64_t max_header_bytes = kMaxHeaderBytes);
 
+  // Memory for so many bytes, aligned for every dtype.
+  using Allocate = absl::FunctionRef<std::shared_ptr<std::byte>(uint64_t)>;
+
   // ReadFile for a file that the caller opened and keeps, from where it stands (for files opened
-  // relative to a folder).
+  // relative to a folder). The file's bytes go into memory of `allocate`.
   static absl::StatusOr<SafetensorsFile> ReadDescriptor(int descriptor, uint64_t max_bytes,
-                                                        uint64_t max_header_bytes = kMaxHeaderBytes);
+                                                        uint64_t max_header_bytes = kMaxHeaderBytes,
+                                                        Allocate allocate = NewBytes);
+
+  // Fresh memory. Not zeroed, unlike a vector: adapters are read while somebody waits.
+  static std::shared_ptr<std::byte> NewBytes(uint64_t bytes);
 
   // ReadFile for bytes already in memory (uploads, fuzzing).
   static absl::StatusOr<SafetensorsFile> Parse(std::vector<std::byte> bytes,

@@ -1,9 +1,9 @@
 #include "src/adapters/adapter_store.h"
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -22,6 +22,7 @@
 
 #include "src/adapters/adapter_file.h"
 #include "src/base/error_details.h"
+#include "src/base/status_macros.h"
 #include "tests/adapters/safetensors_writer.h"
 #include "tests/adapters/sdxl_modules.h"
 #include "tests/adapters/temporary_folder.h"
@@ -47,8 +48,8 @@ SafetensorsWriter Adapter(int64_t rank, float value = 0.5f) {
 class FakeWeights {
  public:
   // Memory for one store; this object outlives it, and all leases.
-  std::unique_ptr<AdapterMemory> Memory(uint64_t device_bytes) {
-    return std::make_unique<FakeMemory>(this, device_bytes);
+  std::unique_ptr<AdapterMemory> Memory(uint64_t host_bytes, uint64_t device_bytes) {
+    return std::make_unique<FakeMemory>(this, host_bytes, device_bytes);
   }
 
   void Hold(bool held) {
@@ -60,91 +61,105 @@ class FakeWeights {
     failure_ = std::move(failure);
   }
   int made() const { return made_.load(); }
-  int64_t live_bytes() const { return live_bytes_.load(); }
-  int uploads() const { return uploads_.load(); }
-  int64_t device_bytes() {
-    absl::MutexLock lock(&mutex_);
-    int64_t sum = 0;
-    for (const auto& [offset, bytes] : on_device_) {
-      sum += static_cast<int64_t>(bytes);
-    }
-    return sum;
-  }
-  // Uploads onto what still lives on the device, or beyond its end.
-  int faults() const { return faults_.load(); }
+  int64_t live_bytes() const { return host_.live_bytes(); }
+  int uploads() const { return device_.used(); }
+  int64_t device_bytes() const { return device_.live_bytes(); }
+  // Blocks put onto what still lives in a storage, or beyond its end.
+  int faults() const { return host_.faults() + device_.faults(); }
 
  private:
   using Weights = std::shared_ptr<const AdapterWeights>;
 
   class FakeMemory : public AdapterMemory {
    public:
-    FakeMemory(FakeWeights* fake, uint64_t device_bytes) : fake_(fake), device_bytes_(device_bytes) {}
+    FakeMemory(FakeWeights* fake, uint64_t host_bytes, uint64_t device_bytes)
+        : fake_(fake), host_bytes_(host_bytes), device_bytes_(device_bytes) {}
+    uint64_t host_bytes() const override { return host_bytes_; }
     uint64_t device_bytes() const override { return device_bytes_; }
     absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) override {
       return StagedAdapter{parsed.tensor_bytes,
-                           [fake = fake_, bytes = parsed.tensor_bytes] { return fake->Place(bytes); }};
+                           [this, bytes = parsed.tensor_bytes](uint64_t offset) -> absl::StatusOr<Weights> {
+                             ABSL_RETURN_IF_ERROR(fake_->BeginPlacing());
+                             return fake_->host_.Use(offset, bytes, host_bytes_);
+                           }};
     }
     absl::StatusOr<Weights> Upload(const Weights&, uint64_t offset, uint64_t bytes) override {
-      return fake_->Upload(offset, bytes, device_bytes_);
+      return fake_->device_.Use(offset, bytes, device_bytes_);
     }
 
    private:
     FakeWeights* const fake_;
+    const uint64_t host_bytes_;
     const uint64_t device_bytes_;
   };
 
-  absl::StatusOr<Weights> Place(uint64_t bytes) {
-    made_.fetch_add(1);
-    {
+  // A storage whose blocks must not overlap.
+  class Storage {
+   public:
+    Weights Use(uint64_t offset, uint64_t bytes, uint64_t capacity) {
       absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(
-          +[](bool* held) { return !*held; }, &held_));
-      if (!failure_.ok()) {
-        return failure_;
-      }
+      const auto next = blocks_.lower_bound(offset);
+      const bool free = (next == blocks_.end() || offset + bytes <= next->first) &&
+                        (next == blocks_.begin() || std::prev(next)->first + std::prev(next)->second <= offset);
+      faults_ += free && offset + bytes <= capacity ? 0 : 1;
+      ++used_;
+      blocks_[offset] = bytes;
+      std::shared_ptr<void> owner(nullptr, [this, offset](void*) {
+        absl::MutexLock unlock(&mutex_);
+        blocks_.erase(offset);
+      });
+      return Weights(std::move(owner), nullptr);
     }
-    live_bytes_.fetch_add(static_cast<int64_t>(bytes));
-    std::shared_ptr<void> owner(nullptr, [this, bytes](void*) { live_bytes_.fetch_sub(static_cast<int64_t>(bytes)); });
-    return Weights(std::move(owner), nullptr);
-  }
+    int64_t live_bytes() const {
+      absl::MutexLock lock(&mutex_);
+      int64_t sum = 0;
+      for (const auto& [offset, bytes] : blocks_) {
+        sum += static_cast<int64_t>(bytes);
+      }
+      return sum;
+    }
+    int used() const {
+      absl::MutexLock lock(&mutex_);
+      return used_;
+    }
+    int faults() const {
+      absl::MutexLock lock(&mutex_);
+      return faults_;
+    }
 
-  Weights Upload(uint64_t offset, uint64_t bytes, uint64_t capacity) {
-    uploads_.fetch_add(1);
+   private:
+    mutable absl::Mutex mutex_;
+    std::map<uint64_t, uint64_t> blocks_ ABSL_GUARDED_BY(mutex_);  // bytes by offset
+    int used_ ABSL_GUARDED_BY(mutex_) = 0, faults_ ABSL_GUARDED_BY(mutex_) = 0;
+  };
+
+  absl::Status BeginPlacing() {
+    made_.fetch_add(1);
     absl::MutexLock lock(&mutex_);
-    const auto next = on_device_.lower_bound(offset);
-    const bool free = (next == on_device_.end() || offset + bytes <= next->first) &&
-                      (next == on_device_.begin() || std::prev(next)->first + std::prev(next)->second <= offset);
-    faults_ += free && offset + bytes <= capacity ? 0 : 1;
-    on_device_[offset] = bytes;
-    std::shared_ptr<void> owner(nullptr, [this, offset](void*) {
-      absl::MutexLock unlock(&mutex_);
-      on_device_.erase(offset);
-    });
-    return Weights(std::move(owner), nullptr);
+    mutex_.Await(absl::Condition(
+        +[](bool* held) { return !*held; }, &held_));
+    return failure_;
   }
 
   absl::Mutex mutex_;
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   std::atomic<int> made_{0};
-  std::map<uint64_t, uint64_t> on_device_ ABSL_GUARDED_BY(mutex_);  // bytes by offset
-  std::atomic<int64_t> live_bytes_{0};
-  std::atomic<int> uploads_{0}, faults_{0};
+  Storage host_, device_;
 };
 
 class AdapterStoreTest : public testing::Test {
  protected:
   void SetUp() override { Open(1 << 20); }
 
-  void TearDown() override { EXPECT_EQ(weights_.faults(), 0) << "adapters share memory on the device"; }
+  void TearDown() override { EXPECT_EQ(weights_.faults(), 0) << "adapters share memory"; }
 
   // Without a storage on the device adapters are used from the host.
   void Open(uint64_t host_bytes, uint64_t device_bytes = 0) {
     store_.reset();
     AdapterStoreOptions options;
     options.directory = folder_.path();
-    options.host_bytes = host_bytes;
-    store_ = AdapterStore::Create(options, TinySdxl(), &metrics_, weights_.Memory(device_bytes)).value();
+    store_ = AdapterStore::Create(options, TinySdxl(), &metrics_, weights_.Memory(host_bytes, device_bytes)).value();
   }
 
   void Save(const std::string& name, const SafetensorsWriter& writer) {
@@ -446,6 +461,78 @@ TEST_F(AdapterStoreTest, WhatDoesNotFitTheDeviceIsRefusedBeforeAnythingMoves) {
   EXPECT_EQ(Info("a").tier, AdapterTier::kDevice);
 }
 
+// A request's adapters, all together.
+class AdapterSetTest : public AdapterStoreTest {
+ protected:
+  using Leases = std::vector<std::unique_ptr<AdapterLease>>;
+
+  void SetUp() override {
+    AdapterStoreTest::SetUp();
+    for (const char* const name : {"a", "b", "c", "d"}) {
+      Save(name, Adapter(2));
+    }
+  }
+  absl::StatusOr<Leases> AcquireAll(const std::vector<std::string>& names) {
+    return store_->AcquireAll(names, [] { return absl::OkStatus(); });
+  }
+  void ExpectRefusedSet(const std::vector<std::string>& names, const std::string& reason) {
+    const absl::Status status = AcquireAll(names).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    EXPECT_EQ(GetErrorDetails(status).reason, reason) << status;
+  }
+};
+
+TEST_F(AdapterSetTest, OneThatNeverFitsIsRefusedBeforeAnythingMoves) {
+  Open(1 << 20, 5 * kBytesPerRank);
+  for (const bool read_before : {false, true}) {
+    SCOPED_TRACE(read_before);
+    ASSERT_TRUE(AcquireAll({"a", "d"}).ok());
+    const int uploads = weights_.uploads(), made = weights_.made();
+    ExpectRefusedSet({"a", "b", "c"}, "ADAPTER_BUDGET");
+    EXPECT_EQ(weights_.uploads(), uploads);
+    EXPECT_EQ(weights_.made(), made);
+    EXPECT_EQ(Info("a").tier, AdapterTier::kDevice);
+    EXPECT_EQ(Info("d").tier, AdapterTier::kDevice);
+    if (!read_before) {
+      ASSERT_TRUE(AcquireAll({"b", "c"}).ok());
+    }
+  }
+  ASSERT_TRUE(store_->Load("d", AdapterTier::kDevice, /*pin=*/true).ok());
+  ExpectRefusedSet({"a", "b"}, "ADAPTER_BUDGET");
+  EXPECT_TRUE(AcquireAll({"a", "d"}).ok()) << "what is pinned is its own";
+}
+
+TEST_F(AdapterSetTest, OneThatFitsOnceOthersLetGoSaysSo) {
+  Open(1 << 20, 4 * kBytesPerRank);
+  Leases running = AcquireAll({"a"}).value();
+  Acquire("b");
+  ExpectRefusedSet({"c", "d"}, "ADAPTERS_IN_USE");
+  EXPECT_EQ(Info("b").tier, AdapterTier::kDevice) << "nothing moved";
+  store_->Unload("a").status().IgnoreError();
+  ExpectRefusedSet({"c", "d"}, "ADAPTERS_IN_USE");
+  EXPECT_TRUE(AcquireAll({"b", "c"}).status().code() == absl::StatusCode::kResourceExhausted);
+  running.clear();
+  EXPECT_EQ(AcquireAll({"c", "d"})->size(), 2u);
+  EXPECT_EQ(Info("c").in_use, 0u);
+}
+
+TEST_F(AdapterSetTest, TheHostTierCountsToo) {
+  Open(4 * kBytesPerRank, 8 * kBytesPerRank);
+  ExpectRefusedSet({"a", "b", "c"}, "ADAPTER_BUDGET");
+  const Leases running = AcquireAll({"a"}).value();
+  ExpectRefusedSet({"b", "c"}, "ADAPTERS_IN_USE");
+  EXPECT_TRUE(AcquireAll({"a", "b"}).ok()) << "a shares the place of the other's";
+}
+
+TEST_F(AdapterSetTest, OneThatFailsHoldsNothing) {
+  std::ofstream(folder_.Under("broken.safetensors")) << "x";
+  EXPECT_EQ(GetErrorDetails(AcquireAll({"a", "broken"}).status()).reason, "ADAPTER_INVALID");
+  EXPECT_EQ(GetErrorDetails(AcquireAll({"a", "nothing"}).status()).reason, "ADAPTER_NOT_FOUND");
+  const absl::Status unwanted = store_->AcquireAll({"a", "b"}, [] { return absl::CancelledError("left"); }).status();
+  EXPECT_EQ(unwanted.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(Info("a").in_use, 0u);
+}
+
 TEST_F(AdapterStoreTest, LoadStopsAtTheTierThatIsAskedFor) {
   Open(1 << 20, 4 * kBytesPerRank);
   Save("a", Adapter(2));
@@ -522,7 +609,45 @@ TEST_F(AdapterStoreTest, WorkingSetOfThreeTimesTheDevice) {
   const double evicted = Figure("hotlora_adapter_cache_evictions_total", {{"reason", "capacity"}, {"tier", "device"}});
   EXPECT_EQ(hits + misses, kThreads * kDraws + 1);
   EXPECT_EQ(weights_.uploads() - evicted, Figure("hotlora_adapter_cache_entries", {{"tier", "device"}}));
-  std::cout << "hit ratio " << hits / (hits + misses) << "\n";
+  RecordProperty("hit_ratio_percent", static_cast<int>(100 * hits / (hits + misses)));
+  EXPECT_GT(hits, misses);
+}
+
+// One caller and blocks of one size, so that every figure is known: an eviction for each miss once no slot is free.
+TEST_F(AdapterStoreTest, EvictionsAreMissesWithoutAFreeSlot) {
+  constexpr int kNames = 72, kSlots = kNames / 3, kDraws = 2000;
+  Open(1 << 20, kSlots * 2 * kBytesPerRank);
+  std::vector<double> popularity;
+  for (int i = 0; i < kNames; ++i) {
+    Save(absl::StrCat("adapter", i), Adapter(2));
+    popularity.push_back(1.0 / (i + 1));
+  }
+  ASSERT_TRUE(store_->Load("adapter71", AdapterTier::kDevice, /*pin=*/true).ok());
+  std::atomic<bool> over{false};
+  std::atomic<int64_t> most{0};
+  std::thread sampler([&] {
+    while (!over.load()) {
+      most = std::max(most.load(), weights_.device_bytes());
+      std::this_thread::yield();
+    }
+  });
+  std::mt19937 random(7);
+  std::discrete_distribution<int> zipf(popularity.begin(), popularity.end());
+  int unpinned = 0;
+  for (int i = 0; i < kDraws; ++i) {
+    ASSERT_NE(Acquire(absl::StrCat("adapter", zipf(random))), nullptr);
+    unpinned += Info("adapter71").tier == AdapterTier::kDevice ? 0 : 1;
+  }
+  over = true;
+  sampler.join();
+  EXPECT_EQ(unpinned, 0);
+  EXPECT_EQ(most.load(), static_cast<int64_t>(kSlots * 2 * kBytesPerRank));
+  const double hits = Figure("hotlora_adapter_cache_requests_total", {{"result", "hit"}, {"tier", "device"}});
+  const double misses = Figure("hotlora_adapter_cache_requests_total", {{"result", "miss"}, {"tier", "device"}});
+  EXPECT_EQ(hits + misses, kDraws + 1);
+  EXPECT_EQ(Figure("hotlora_adapter_cache_evictions_total", {{"reason", "capacity"}, {"tier", "device"}}),
+            misses - kSlots);
+  RecordProperty("hit_ratio_percent", static_cast<int>(100 * hits / (hits + misses)));
   EXPECT_GT(hits, misses);
 }
 

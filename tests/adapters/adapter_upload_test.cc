@@ -56,14 +56,19 @@ UploadHeader HeaderOf(const std::string& name, const std::string& bytes, bool re
 // Adapters without tensors, and no device.
 class NoMemory : public AdapterMemory {
  public:
+  explicit NoMemory(uint64_t host_bytes) : host_bytes_(host_bytes) {}
+  uint64_t host_bytes() const override { return host_bytes_; }
   uint64_t device_bytes() const override { return 0; }
   absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) override {
-    return StagedAdapter{parsed.tensor_bytes, [] { return std::shared_ptr<const AdapterWeights>(); }};
+    return StagedAdapter{parsed.tensor_bytes, [](uint64_t) { return std::shared_ptr<const AdapterWeights>(); }};
   }
   absl::StatusOr<std::shared_ptr<const AdapterWeights>> Upload(const std::shared_ptr<const AdapterWeights>& hosted,
                                                                uint64_t, uint64_t) override {
     return hosted;
   }
+
+ private:
+  const uint64_t host_bytes_;
 };
 
 class AdapterUploadTest : public testing::Test {
@@ -74,8 +79,7 @@ class AdapterUploadTest : public testing::Test {
     store_.reset();
     AdapterStoreOptions options;
     options.directory = directory;
-    options.host_bytes = host_bytes;
-    store_ = AdapterStore::Create(options, TinySdxl(), nullptr, std::make_unique<NoMemory>()).value();
+    store_ = AdapterStore::Create(options, TinySdxl(), nullptr, std::make_unique<NoMemory>(host_bytes)).value();
   }
 
   absl::StatusOr<AdapterInfo> Upload(const UploadHeader& header, const std::string& bytes, size_t chunk = 100) {

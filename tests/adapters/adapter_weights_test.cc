@@ -193,14 +193,14 @@ TEST_F(AdapterWeightsTest, BytesCountRotationsAsFloats) {
 
 // The tensors of an adapter are views of one block, which both tiers count to the byte.
 TEST_F(AdapterWeightsTest, BothTiersHoldOneBlockOfTheBytesTheyCount) {
-  const auto memory = MakeAdapterMemory({at::kCPU, at::kFloat}, 1 << 20).value();
+  const auto memory = MakeAdapterMemory({at::kCPU, at::kFloat}, 1 << 20, 1 << 20).value();
   for (const auto& entry : std::filesystem::directory_iterator(GoldenPath("adapters/files"))) {
     SCOPED_TRACE(entry.path().filename());
     auto file = SafetensorsFile::ReadFile(entry.path(), 1 << 20).value();
     auto parsed = ParseAdapter(std::move(file), keys_, table_, AdapterFileOptions());
     ASSERT_TRUE(parsed.ok()) << parsed.status();
     const StagedAdapter staged = memory->Stage(*parsed).value();
-    const auto hosted = staged.place().value();
+    const auto hosted = staged.place(8192).value();
     const auto uploaded = memory->Upload(hosted, 4096, staged.bytes).value();
     ASSERT_EQ(uploaded->deltas.size(), hosted->deltas.size());
     for (const auto& weights : {hosted, uploaded}) {
@@ -229,7 +229,7 @@ TEST_F(AdapterWeightsTest, StoreLendsThem) {
   AdapterStoreOptions options;
   options.directory = folder.path();
   auto store = AdapterStore::Create(options, table_, /*metrics=*/nullptr,
-                                    MakeAdapterMemory({at::kCPU, at::kFloat}, 1 << 20).value())
+                                    MakeAdapterMemory({at::kCPU, at::kFloat}, 1 << 20, 1 << 20).value())
                    .value();
   std::shared_ptr<const AdapterWeights> weights = store->Acquire("neon").value()->weights();
   EXPECT_EQ(store->Get("neon")->in_use, 0u);

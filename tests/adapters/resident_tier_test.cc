@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -29,10 +30,7 @@ class ResidentTierTest : public testing::Test {
   }
   bool Has(const std::string& name) { return tier_.Describe(name).has_value(); }
 
-  explicit ResidentTierTest(TierPlacement placement = TierPlacement::kAnywhere)
-      : tier_(TierLabel::kHost, 100, placement, nullptr) {}
-
-  ResidentTier tier_;
+  ResidentTier tier_{TierLabel::kHost, 100, nullptr};
 };
 
 TEST_F(ResidentTierTest, EvictsLeastRecentlyUsedFirst) {
@@ -113,13 +111,7 @@ TEST_F(ResidentTierTest, NewVersionKeepsPinAndEvictsItsOwnOldVersionLast) {
   EXPECT_EQ(tier_.bytes(), 95u);
 }
 
-// Ranges of one storage of 100 bytes.
-class ContiguousTierTest : public ResidentTierTest {
- protected:
-  ContiguousTierTest() : ResidentTierTest(TierPlacement::kContiguous) {}
-};
-
-TEST_F(ContiguousTierTest, RangesDoNotOverlapAndNeighboursJoin) {
+TEST_F(ResidentTierTest, RangesDoNotOverlapAndNeighboursJoin) {
   auto a = Put("a", 40), b = Put("b", 30), c = Put("c", 30);
   EXPECT_EQ(a->room.range().offset, 0u);
   EXPECT_EQ(b->room.range().offset, 40u);
@@ -132,7 +124,7 @@ TEST_F(ContiguousTierTest, RangesDoNotOverlapAndNeighboursJoin) {
   EXPECT_EQ(tier_.bytes(), 100u);
 }
 
-TEST_F(ContiguousTierTest, TakesTheSmallestHoleThatWillDo) {
+TEST_F(ResidentTierTest, TakesTheSmallestHoleThatWillDo) {
   Put("a", 50);
   Put("b", 10);
   Put("c", 20);
@@ -142,7 +134,7 @@ TEST_F(ContiguousTierTest, TakesTheSmallestHoleThatWillDo) {
   EXPECT_EQ(Put("e", 20)->room.range().offset, 60u);
 }
 
-TEST_F(ContiguousTierTest, EvictsOnlyWhatMakesTheHole) {
+TEST_F(ResidentTierTest, EvictsOnlyWhatMakesTheHole) {
   Put("old", 20);                    // [0, 20), the least recently used
   const auto leased = Put("x", 20);  // [20, 40)
   Put("b", 30);                      // [40, 70)
@@ -155,7 +147,42 @@ TEST_F(ContiguousTierTest, EvictsOnlyWhatMakesTheHole) {
   EXPECT_FALSE(Has("c"));
 }
 
-TEST_F(ContiguousTierTest, NothingGoesForWhatNoHoleCanHold) {
+TEST_F(ResidentTierTest, NeighboursThatAreNotNeededStay) {
+  Put("a", 20);  // [0, 20), and so on
+  Put("b", 20);
+  Put("c", 20);
+  Put("d", 20);
+  Put("e", 20);
+  for (const char* const name : {"a", "c", "e", "b", "d"}) {
+    tier_.Use(name, nullptr);
+  }
+  // a, c and e make no hole of 30; b joins the three on the left, of which c was used more recently than a.
+  EXPECT_EQ(Put("new", 30)->room.range().offset, 0u);
+  EXPECT_FALSE(Has("a"));
+  EXPECT_FALSE(Has("b"));
+  for (const char* const name : {"c", "d", "e"}) {
+    EXPECT_TRUE(Has(name)) << name;
+  }
+}
+
+TEST_F(ResidentTierTest, RoomForASetIsWhatOthersDoNotHold) {
+  Put("idle", 10);
+  const auto used = Put("used", 20), own = Put("own", 30);
+  Put("pinned", 5);
+  ASSERT_TRUE(tier_.Pin("pinned"));
+  const auto reason = [&](const std::vector<std::string>& names, uint64_t bytes) {
+    return GetErrorDetails(tier_.CheckRoom(names, bytes)).reason;
+  };
+  EXPECT_EQ(reason({"own"}, 75), "OK");
+  EXPECT_EQ(reason({"own"}, 76), "ADAPTERS_IN_USE");
+  EXPECT_EQ(reason({"own"}, 96), "ADAPTER_BUDGET");
+  EXPECT_EQ(reason({"own", "pinned"}, 80), "OK");
+  EXPECT_EQ(reason({"own", "used"}, 95), "OK");
+  tier_.Remove("used", EvictionReason::kExplicit);
+  EXPECT_EQ(reason({"own"}, 76), "ADAPTERS_IN_USE") << "its memory is not free yet";
+}
+
+TEST_F(ResidentTierTest, NothingGoesForWhatNoHoleCanHold) {
   Put("a", 40);
   const auto leased = Put("b", 20);
   Put("c", 40);

@@ -216,8 +216,8 @@ class Bench {
   std::unique_ptr<AdapterStore> MakeStore(const std::string& folder, uint64_t host_bytes, uint64_t device_bytes) const {
     AdapterStoreOptions options;
     options.directory = folder;
-    options.host_bytes = host_bytes;
-    return AdapterStore::Create(options, modules_, nullptr, MakeAdapterMemory(place_, device_bytes).value()).value();
+    return AdapterStore::Create(options, modules_, nullptr, MakeAdapterMemory(place_, host_bytes, device_bytes).value())
+        .value();
   }
 
   HeldStore Hold(const std::vector<AdapterInfo>& adapters, size_t count, uint64_t budget,
@@ -319,6 +319,7 @@ int main(int argc, char** argv) {
     command->add_option("--counts", options.counts)->delimiter(',');
     command->add_option("--resident", options.resident);
     command->add_option("--adapter-device-bytes", options.device_bytes);
+    command->add_option("--adapter-host-bytes", options.host_bytes);
   }
   CLI11_PARSE(app, argc, argv);
   hotlora::ExchangeLogLevel(hotlora::LogLevel::kWarning);

@@ -17,6 +17,8 @@ OUTLINE = (e2e.DEMO_ADAPTERS / "outline.safetensors").read_bytes()
 NIGHT = (e2e.DEMO_ADAPTERS / "night.safetensors").read_bytes()
 BROKEN = (e2e.GOLDEN / "broken_adapters/nan_weights.safetensors").read_bytes()
 LASTING = 400  # steps
+CROWD = 100  # callers at once
+LOADS = "hotlora_adapter_loads_total"
 
 
 def request_for(*adapters, **fields):
@@ -46,7 +48,7 @@ class AdapterFilesCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = e2e.temporary_folder()
-        cls.server = e2e.Server("--max-batch", 1, adapters=cls.folder)
+        cls.server = e2e.Server("--max-batch", 1, "--max-queue", CROWD, adapters=cls.folder)
         cls.caller = cls.server.caller
         cls.upload("outline", OUTLINE)
         cls.upload("night", NIGHT)
@@ -249,8 +251,11 @@ class ReplacedTest(AdapterFilesCase):
         path = self.folder / "kept.safetensors"
         self.rename_over(path, OUTLINE)
         image = self.caller.image(request_for("kept"))
+        refused = dict(outcome="error", reason="adapter_invalid")
+        before = self.server.metrics().value(LOADS, **refused)
         self.rename_over(path, BROKEN)
         self.assertEqual(self.caller.image(request_for("kept")), image)
+        self.assertEqual(self.server.metrics().value(LOADS, **refused), before + 1)
         problem = e2e.problem_of(
             lambda: self.caller.adapters.LoadAdapter(adapters_pb2.LoadAdapterRequest(name="kept"), timeout=e2e.PATIENCE)
         )
@@ -271,14 +276,14 @@ class CrowdTest(AdapterFilesCase):
         def crowd(name):
             calls = [
                 self.caller.images.GenerateImages.future(request_for(name, steps=1), timeout=e2e.PATIENCE)
-                for _ in range(60)
+                for _ in range(CROWD)
             ]
             return [call.exception() for call in calls]
 
         self.assertEqual(set(crowd("cold")), {None})
         counts = {entry.adapter.name: entry for entry in self.statistics().adapters}
         self.assertEqual(counts["cold"].reads, 1)
-        self.assertEqual(counts["cold"].requests, 60)
+        self.assertEqual(counts["cold"].requests, CROWD)
         reasons = {e2e.Problem(error).reason for error in crowd("bad")}
         self.assertEqual(reasons, {"ADAPTER_INVALID"}, "a failure is told to all")
         (self.folder / "bad.safetensors").write_bytes(OUTLINE)
@@ -290,7 +295,7 @@ class CrowdTest(AdapterFilesCase):
         seen = set()
 
         def load_and_unload():
-            for turn in range(16):
+            for turn in range(256):
                 if turn % 2:
                     request, call = adapters_pb2.UnloadAdapterRequest(name="outline"), self.caller.adapters.UnloadAdapter
                 else:

@@ -165,6 +165,27 @@ TEST_F(EngineTest, WhatIsResidentDoesNotWaitForAFileThatIsRead) {
   EXPECT_TRUE(loading->AwaitDone().ok());
 }
 
+TEST_F(EngineTest, ASetThatDoesNotFitBesideThoseInUseWaitsForThem) {
+  {
+    absl::MutexLock lock(&store_->mu);
+    store_->most_leases = 1;
+  }
+  pipeline_->Hold();
+  auto running = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("running", {{"a", 1.0, {}}}), running).ok());
+  pipeline_->AwaitHeld();
+  auto waiting = std::make_shared<RecordingListener>(), unwanted = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(Request("waiting", {{"b", 1.0, {}}}), waiting).ok());
+  ASSERT_TRUE(Submit(Request("unwanted", {{"b", 1.0, {}}}), unwanted).ok());
+  engine_->Cancel("unwanted", unwanted.get(), absl::CancelledError("caller left"));
+  EXPECT_EQ(unwanted->AwaitDone().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(waiting->dones(), 0);
+  pipeline_->LetGo();
+  EXPECT_TRUE(running->AwaitDone().ok());
+  EXPECT_TRUE(waiting->AwaitDone().ok());
+  ExpectNothingHeld();
+}
+
 TEST_F(EngineTest, StepErrorFailsThatRequestAlone) {
   {
     absl::MutexLock lock(&pipeline_->mu);

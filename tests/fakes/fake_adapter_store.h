@@ -16,6 +16,7 @@
 
 #include "src/adapters/adapter_store.h"
 #include "src/base/error_details.h"
+#include "src/base/status_macros.h"
 
 namespace hotlora {
 
@@ -29,6 +30,7 @@ class FakeAdapterStore : public AdapterStore {
     std::set<std::string> resident ABSL_GUARDED_BY(mu);
     uint32_t loads_held ABSL_GUARDED_BY(mu) = 0;
     int leases ABSL_GUARDED_BY(mu) = 0;
+    int most_leases ABSL_GUARDED_BY(mu) = 1000;  // beyond which a set waits
 
     void Add(const std::string& name) {
       absl::MutexLock lock(&mu);
@@ -75,6 +77,23 @@ class FakeAdapterStore : public AdapterStore {
     found->second.tier = AdapterTier::kHost;
     ++levers_->leases;
     return std::make_unique<FakeLease>(levers_, found->second);
+  }
+
+  absl::StatusOr<std::vector<std::unique_ptr<AdapterLease>>> AcquireAll(
+      absl::Span<const std::string> names, absl::FunctionRef<absl::Status()> wanted) override {
+    {
+      absl::MutexLock lock(&levers_->mu);
+      if (levers_->leases + static_cast<int>(names.size()) > levers_->most_leases) {
+        return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTERS_IN_USE", "no room now");
+      }
+    }
+    std::vector<std::unique_ptr<AdapterLease>> leases;
+    for (const std::string& name : names) {
+      ABSL_RETURN_IF_ERROR(wanted());
+      ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterLease> lease, Acquire(name));
+      leases.push_back(std::move(lease));
+    }
+    return leases;
   }
 
   bool NeedsRead(absl::string_view name) override {

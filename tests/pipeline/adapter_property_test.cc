@@ -56,10 +56,10 @@ class AdapterPropertyTest : public PipelineFixture {
     const absl::StatusOr<ParsedAdapter> parsed =
         ParseAdapter(adapter.file.Parse(), *keys_, table(), AdapterFileOptions());
     EXPECT_TRUE(parsed.ok()) << parsed.status() << " in" << adapter.formats;
-    const auto memory = MakeAdapterMemory(TestPlace(), 0).value();
+    const auto memory = MakeAdapterMemory(TestPlace(), uint64_t{64} << 20, 0).value();
     return {
         &adapter,
-        {memory->Stage(*parsed).value().place().value(), ContentHash(parsed->file, std::nullopt), weight, text_weight},
+        {memory->Stage(*parsed).value().place(0).value(), ContentHash(parsed->file, std::nullopt), weight, text_weight},
         parsed->targets};
   }
 

@@ -27,7 +27,7 @@ class PipelineFixture : public ::testing::Test {
     model_ = model->get();
     AdapterStoreOptions options;
     options.directory = GoldenPath("adapters/files");
-    auto memory = MakeAdapterMemory(TestPlace(), kDeviceBytes);
+    auto memory = MakeAdapterMemory(TestPlace(), /*host_bytes=*/kDeviceBytes, kDeviceBytes);
     ASSERT_TRUE(memory.ok()) << memory.status();
     auto store = AdapterStore::Create(options, model_->modules(), nullptr, *std::move(memory));
     ASSERT_TRUE(store.ok()) << store.status();

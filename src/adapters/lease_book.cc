@@ -1,0 +1,70 @@
+#include "src/adapters/lease_book.h"
+
+#include <utility>
+
+namespace hotlora {
+
+class LeaseBook::Lease : public AdapterLease {
+ public:
+  Lease(std::shared_ptr<LeaseBook> book, Residence residence, const AcquireReport& report)
+      : book_(std::move(book)), residence_(std::move(residence)), info_(residence_.use()->info), report_(report) {
+    info_.in_use = book_->Take(info_.name);
+  }
+  ~Lease() override {
+    residence_ = {};
+    book_->Return(info_.name);
+  }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+
+  const AdapterInfo& info() const override { return info_; }
+
+  // Shares ownership of the resident version, not of the tensors alone: its bytes count, and its place on the device
+  // is its own, as long as anybody holds them.
+  std::shared_ptr<const AdapterWeights> weights() const override {
+    return std::shared_ptr<const AdapterWeights>(residence_.use(), residence_.use()->weights.get());
+  }
+
+  const AcquireReport& report() const override { return report_; }
+
+ private:
+  const std::shared_ptr<LeaseBook> book_;
+  Residence residence_;
+  AdapterInfo info_;
+  const AcquireReport report_;
+};
+
+std::unique_ptr<AdapterLease> LeaseBook::Lend(Residence residence, const AcquireReport& report) {
+  return std::make_unique<Lease>(shared_from_this(), std::move(residence), report);
+}
+
+uint32_t LeaseBook::Count(absl::string_view name) const {
+  absl::MutexLock lock(&mutex_);
+  const auto count = counts_.find(name);
+  return count == counts_.end() ? 0 : count->second;
+}
+
+bool LeaseBook::empty() const {
+  absl::MutexLock lock(&mutex_);
+  return counts_.empty();
+}
+
+uint32_t LeaseBook::Take(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  if (metrics_ != nullptr) {
+    metrics_->AddAdapterRefs(1);
+  }
+  return ++counts_[name];
+}
+
+void LeaseBook::Return(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  if (metrics_ != nullptr) {
+    metrics_->AddAdapterRefs(-1);
+  }
+  if (const auto count = counts_.find(name); --count->second == 0) {
+    counts_.erase(count);
+  }
+}
+
+}  // namespace hotlora
