@@ -64,6 +64,14 @@ absl::StatusOr<std::string> Download(const std::string& url) {
 
 double TimedAnswer::median_step() const { return step_seconds.empty() ? 0.0 : Median(step_seconds); }
 
+std::string ColdestSource(const v1::Summary& summary) {
+  v1::AdapterTier coldest = v1::ADAPTER_TIER_DEVICE;
+  for (const v1::AppliedAdapter& adapter : summary.adapters()) {
+    coldest = std::min(coldest, adapter.tier_found());
+  }
+  return coldest == v1::ADAPTER_TIER_DISK ? "disk" : coldest == v1::ADAPTER_TIER_HOST ? "host" : "device";
+}
+
 std::map<std::string, double> PlainMetrics(absl::string_view page) {
   std::map<std::string, double> metrics;
   for (const absl::string_view line : absl::StrSplit(page, '\n')) {

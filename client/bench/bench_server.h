@@ -33,6 +33,9 @@ struct IdleFigures {
   uint64_t threads = 0;
 };
 
+// Where the coldest of a request's adapters was found: "disk", "host" or "device".
+std::string ColdestSource(const v1::Summary& summary);
+
 // The values of a Prometheus text page that have no labels, by name.
 std::map<std::string, double> PlainMetrics(absl::string_view page);
 

@@ -29,14 +29,6 @@ struct Turn {
   AdapterChoice disturbing;
 };
 
-std::string TierWord(const v1::Summary& summary) {
-  v1::AdapterTier coldest = v1::ADAPTER_TIER_DEVICE;
-  for (const v1::AppliedAdapter& adapter : summary.adapters()) {
-    coldest = std::min(coldest, adapter.tier_found());
-  }
-  return coldest == v1::ADAPTER_TIER_DISK ? "disk" : coldest == v1::ADAPTER_TIER_HOST ? "host" : "device";
-}
-
 class Soak {
  public:
   Soak(BenchServer& server, BenchServer* twin, const BenchSettings& settings)
@@ -145,7 +137,7 @@ class Soak {
     swap.step_seconds = answer.median_step();
     swap.changed = cost.changed();
     swap.adapters = Words(turn.adapters);
-    swap.source = TierWord(answer.summary);
+    swap.source = ColdestSource(answer.summary);
     swap.form = cost.form();
     return swap;
   }

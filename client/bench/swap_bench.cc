@@ -19,14 +19,6 @@ struct Block {
   AdapterChoice adapters;
 };
 
-std::string Source(const v1::Summary& summary) {
-  v1::AdapterTier coldest = v1::ADAPTER_TIER_DEVICE;
-  for (const v1::AppliedAdapter& adapter : summary.adapters()) {
-    coldest = std::min(coldest, adapter.tier_found());
-  }
-  return coldest == v1::ADAPTER_TIER_DISK ? "disk" : coldest == v1::ADAPTER_TIER_HOST ? "host" : "device";
-}
-
 using Phase = std::pair<const char*, double (*)(const v1::SwapCost&)>;
 constexpr Phase kPhases[] = {
     {"lookup", [](const v1::SwapCost& cost) { return cost.lookup_seconds(); }},
@@ -45,7 +37,7 @@ BenchReport Report(const std::vector<Block>& blocks) {
   report.csv = "adapters,source,form,lookup,read,parse,upload,apply,restore,total,seconds,twin_seconds\n";
   for (const Block& block : blocks) {
     const v1::SwapCost& cost = block.swap.summary.swap_cost();
-    const std::string source = Source(block.swap.summary);
+    const std::string source = ColdestSource(block.swap.summary);
     absl::StrAppend(&report.csv, Words(block.adapters), ",", source, ",", cost.form());
     for (const Phase& phase : kPhases) {
       absl::StrAppend(&report.csv, ",", phase.second(cost));
