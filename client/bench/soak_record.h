@@ -49,7 +49,7 @@ struct Gate {
 };
 
 // Exact: allocated and reserved bytes the same at every idle point, open files no more in the second half than in the
-// first and threads by two at most (gRPC's pool); base weights intact; calls ended as they must. Unless `exact_only`,
+// first and threads by four at most (gRPC's pool); base weights intact; calls ended as they must. Unless `exact_only`,
 // by intervals of 95 %: RSS grows by less than 8 MiB in 10,000 swaps, and the ratio of a request that swaps to its twin
 // is in the last cycle 0.97 to 1.03 of what the same request's was in the first. REQUIRES an idle point.
 std::vector<Gate> JudgeSoak(const SoakRecord& record, bool exact_only);

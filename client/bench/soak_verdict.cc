@@ -19,7 +19,7 @@ constexpr double kRatioLow = 0.97, kRatioHigh = 1.03;
 constexpr size_t kIdleBlock = 10;   // idle points drawn together
 constexpr size_t kRatioBlock = 25;  // swaps drawn together
 constexpr size_t kFewestIdle = 20;
-constexpr uint64_t kPoolThreads = 2;
+constexpr uint64_t kPoolThreads = 4;
 
 Gate Equal(const SoakRecord& record, const std::string& name,
            const std::function<uint64_t(const IdleFigures&)>& figure) {
@@ -40,7 +40,7 @@ Gate EqualBytes(const SoakRecord& record, const std::string& name, uint64_t Idle
                [&](const IdleFigures& idle) { return idle.*figure - (moves ? idle.host_tier_bytes : 0); });
 }
 
-// A file may still be closing, and gRPC's pool of threads grows now and then by one: so the most of each half is
+// A file may still be closing, and gRPC's pool of threads grows now and then: so the most of each half is
 // compared, with room for that.
 Gate NoGrowth(const SoakRecord& record, const std::string& name, uint64_t IdleFigures::*figure, uint64_t room) {
   const auto most = [&](size_t begin, size_t end) {
