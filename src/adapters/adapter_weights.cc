@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "src/nn/slot_layout.h"
 #include "src/tensor/byte_view.h"
 #include "src/tensor/host_slab.h"
+#include "src/tensor/page_reserve.h"
 #include "src/tensor/torch_guard.h"
 
 namespace hotlora {
@@ -180,7 +182,12 @@ class TorchAdapterMemory final : public AdapterMemory {
   TorchAdapterMemory(ComputePlace place, uint64_t host_bytes, uint64_t device_bytes)
       : place_(place),
         host_(static_cast<int64_t>(host_bytes), place.device),
-        slab_(at::empty({static_cast<int64_t>(device_bytes)}, at::TensorOptions(at::kByte).device(place.device))) {}
+        slab_(at::empty({static_cast<int64_t>(device_bytes)}, at::TensorOptions(at::kByte).device(place.device))) {
+    if (place.device.is_cpu()) {
+      pages_ = std::make_unique<PageReserve>(std::vector<PageReserve::Area>{
+          {host_.begin(), host_.bytes()}, {static_cast<char*>(slab_.mutable_data_ptr()), slab_.numel()}});
+    }
+  }
 
   uint64_t host_bytes() const override { return static_cast<uint64_t>(host_.bytes()); }
   uint64_t device_bytes() const override { return static_cast<uint64_t>(slab_.numel()); }
@@ -201,6 +208,7 @@ class TorchAdapterMemory final : public AdapterMemory {
                                                                uint64_t offset, uint64_t bytes) override {
     std::shared_ptr<const AdapterWeights> uploaded;
     ABSL_RETURN_IF_ERROR(GuardTorch("adapter upload", [&] {
+      NoteUse(kDeviceArea, offset, bytes);
       uploaded = CopyToSlab(*hosted, slab_, static_cast<int64_t>(offset));
       Synchronize(place_.device);
       return absl::OkStatus();
@@ -215,15 +223,25 @@ class TorchAdapterMemory final : public AdapterMemory {
                                                               uint64_t bytes) const {
     std::shared_ptr<const AdapterWeights> placed;
     ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
+      NoteUse(kHostArea, offset, bytes);
       placed = LayOut(views, dtype(), host_.Block(static_cast<int64_t>(offset), static_cast<int64_t>(bytes)));
       return absl::OkStatus();
     }));
     return placed;
   }
 
+  static constexpr size_t kHostArea = 0, kDeviceArea = 1;  // of pages_
+
+  void NoteUse(size_t area, uint64_t offset, uint64_t bytes) const {
+    if (pages_ != nullptr) {
+      pages_->Use(area, static_cast<int64_t>(offset), static_cast<int64_t>(bytes));
+    }
+  }
+
   const ComputePlace place_;
   const HostSlab host_;
-  const at::Tensor slab_;  // uint8 on the device
+  const at::Tensor slab_;               // uint8 on the device
+  std::unique_ptr<PageReserve> pages_;  // on the CPU; ends before the storages
 };
 
 }  // namespace

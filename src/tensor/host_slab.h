@@ -11,9 +11,9 @@ namespace hotlora {
 
 // One storage in the host's memory that is given out in blocks, so that what comes and goes in it allocates nothing.
 //
-// For the CPU's networks only addresses are taken at first: a page comes when it is first written, and stays. The
-// allocator's figures (memory_stats.h) count the blocks that live. For a GPU's it is pinned, whole, from the start.
-// LibTorch rounds that up to a power of two.
+// For the CPU's networks only addresses are taken at first: a page comes when it is first written, or before
+// (page_reserve.h), and stays. The allocator's figures (memory_stats.h) count the blocks that live. For a GPU's it is
+// pinned, whole, from the start. LibTorch rounds that up to a power of two.
 //
 // Threads  immutable, thread-safe; blocks may outlive it
 // Errors   throws c10::OutOfMemoryError
@@ -22,6 +22,9 @@ class HostSlab {
   HostSlab(int64_t bytes, c10::Device device);
 
   int64_t bytes() const { return bytes_; }
+
+  // Of its addresses; nullptr where it is pinned.
+  char* begin() const { return mapped_.get(); }
 
   // The bytes [offset, offset + bytes), uint8. REQUIRES: they are inside, and no other block that lives has any of
   // them.

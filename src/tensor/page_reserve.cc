@@ -1,0 +1,79 @@
+#include "src/tensor/page_reserve.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace hotlora {
+namespace {
+
+// At a time, so that the end of this object need not be waited for.
+constexpr int64_t kPiece = int64_t{4} << 20;
+
+// Leaves what is there as it is, also where others write to it now. False where the kernel cannot.
+bool BringIn(char* begin, int64_t bytes) {
+#ifdef MADV_POPULATE_WRITE
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;  // whole pages of the area
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(begin) + static_cast<uintptr_t>(bytes)) / page * page;
+  return end <= first || madvise(reinterpret_cast<void*>(first), end - first, MADV_POPULATE_WRITE) == 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+PageReserve::PageReserve(const std::vector<Area>& areas) {
+  for (const Area& area : areas) {
+    states_.push_back({area, 0, std::min(kLeastAhead, area.bytes)});
+  }
+  thread_ = std::thread([this] { Run(); });
+}
+
+PageReserve::~PageReserve() {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    stopping_ = true;
+  }
+  changed_.notify_one();
+  thread_.join();
+}
+
+void PageReserve::Use(size_t area, int64_t offset, int64_t bytes) {
+  const int64_t ahead = std::max(kLeastAhead, 2 * bytes);
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    State& state = states_[area];
+    const int64_t wanted = std::min(offset + bytes + ahead, state.area.bytes);
+    if (wanted <= state.wanted) {
+      return;
+    }
+    state.wanted = wanted;
+  }
+  changed_.notify_one();
+}
+
+void PageReserve::Run() {
+  std::unique_lock<std::mutex> lock(mu_);
+  while (!stopping_) {
+    const auto next =
+        std::find_if(states_.begin(), states_.end(), [](const State& state) { return state.brought < state.wanted; });
+    if (next == states_.end()) {
+      changed_.wait(lock);
+      continue;
+    }
+    const int64_t bytes = std::min(kPiece, next->wanted - next->brought);
+    char* const begin = next->area.begin + next->brought;
+    next->brought += bytes;
+    lock.unlock();
+    const bool done = BringIn(begin, bytes);
+    lock.lock();
+    if (!done) {
+      return;
+    }
+  }
+}
+
+}  // namespace hotlora
