@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "server/proto_mapping.h"
@@ -42,7 +43,10 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   }
 
   void Start() {
-    held_by_grpc_ = shared_from_this();
+    {
+      std::lock_guard<std::mutex> lock(mu_);
+      held_by_grpc_ = shared_from_this();
+    }
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kAdaptersWrite));
       if (!place_.taken()) {
@@ -63,7 +67,9 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   }
   void OnCancel() override { cancelled_.store(true); }
   void OnDone() override {
-    const std::shared_ptr<Uploading> self = std::move(held_by_grpc_);
+    std::shared_ptr<Uploading> self;
+    std::lock_guard<std::mutex> lock(mu_);
+    self = std::move(held_by_grpc_);
     active_calls_->Remove();
   }
 
@@ -118,7 +124,8 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   std::atomic<bool> cancelled_{false};
   v1::UploadAdapterRequest message_;
   std::unique_ptr<AdapterUpload> upload_;
-  std::shared_ptr<Uploading> held_by_grpc_;
+  std::mutex mu_;
+  std::shared_ptr<Uploading> held_by_grpc_;  // guarded by mu_
 };
 
 }  // namespace

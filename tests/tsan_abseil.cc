@@ -11,9 +11,12 @@
 extern "C" {
 void __tsan_acquire(void* address);
 void __tsan_release(void* address);
-const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1"; }
+// Weak: a program may have settings of its own.
+__attribute__((weak)) const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1"; }
 // Conditions are called by whoever unlocks, inside Abseil and under the lock.
-const char* __tsan_default_suppressions() { return "race:absl::debian3::Condition::\nrace:CastAndCall"; }
+__attribute__((weak)) const char* __tsan_default_suppressions() {
+  return "race:absl::debian3::Condition::\nrace:CastAndCall";
+}
 }
 
 namespace {

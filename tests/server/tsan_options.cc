@@ -7,10 +7,16 @@ extern "C" const char* __tsan_default_options() { return "ignore_noninstrumented
 
 extern "C" const char* __tsan_default_suppressions() {
   return
+      // As tests/tsan_abseil.cc.
+      "race:absl::debian3::Condition::\n"
+      "race:CastAndCall\n"
       // The operations of one batch: filled by the thread that starts it, finished by the one that polls.
       "race:grpc::internal::InterceptorBatchMethodsImpl\n"
       "race:grpc::internal::CallOp\n"
       "race:grpc::ByteBuffer\n"
+      // A stream's next message, parsed by the thread that polls into what another thread asked to have filled.
+      "race:google::protobuf::MessageLite::ParseFromZeroCopyStream\n"
+      "race:google::protobuf::internal::MergeFromImpl\n"
       // The callback that a batch ends with, and the call object around it. Our reactions run inside of these: top
       // frame only.
       "race_top:grpc::internal::\n"
