@@ -11,9 +11,10 @@
 //       with a line: milliseconds of the swap, of the step, and of the processor for the swap. tests/bench/peft_loop.py
 //       asks so.
 //   adapter_bench held --model DIR --adapters DIR [--counts 1,10,100,1000] [--resident 64] [--source ...] [--blocks
-//   200]
+//   100] [--rounds 12]
 //       Times the swap of one adapter from stores that have read as many adapters of the folder as --counts says, in
-//       turn within each block, and prints the ratios to the store with the fewest.
+//       turn within each block, and prints the ratios to the store with the fewest. Where a store's memory happens to
+//       lie is worth some per cents, so each round makes the stores anew; the intervals are over rounds.
 
 #include <unistd.h>
 
@@ -50,7 +51,7 @@ namespace {
 
 struct Options {
   std::string model, adapters, device = "cpu", dtype = "float32", source = "disk", apply = "side", name;
-  int threads = 1, iterations = 60, blocks = 10, resident = 64;
+  int threads = 1, iterations = 60, blocks = 10, rounds = 12, resident = 64;
   std::vector<size_t> counts = {1, 10, 100, 1000};
   uint32_t size = 64;
   uint64_t device_bytes = uint64_t{2} << 30, host_bytes = uint64_t{4} << 30;
@@ -77,11 +78,10 @@ struct SwapTimes {
   double processor = 0.0;  // of all threads, during total
 };
 
-// A store that has read the first `count` adapters of a folder, of which no more than its budgets stay.
-struct HeldStore {
-  std::filesystem::path folder;
-  std::unique_ptr<AdapterStore> store;
-  std::vector<double> milliseconds, processor;
+// Of one number of adapters held: a median, and ratios to the first number, for each round.
+struct HeldTimes {
+  std::vector<double> milliseconds, ratios, processor_ratios;
+  uint64_t resident = 0;
 };
 
 class Bench {
@@ -141,46 +141,60 @@ class Bench {
   }
 
   void Held() {
-    const std::vector<AdapterInfo> adapters = store_->List("", 1000000).value();
+    std::vector<AdapterInfo> adapters = store_->List("", 1000000).value();
+    const std::string swapped = adapters[0].name;
     const std::filesystem::path root =
         std::filesystem::temp_directory_path() / ("adapter_bench_" + std::to_string(getpid()));
-    store_->Load(adapters[0].name, AdapterTier::kDevice, false).value();
-    const uint64_t budget = store_->Statistics().tiers.front().bytes * static_cast<uint64_t>(options_.resident);
-    std::vector<HeldStore> arms;
     for (const size_t count : options_.counts) {
-      arms.push_back(Hold(adapters, count, budget, root / std::to_string(count)));
+      CopyFiles(adapters, count, root / std::to_string(count));
     }
+    store_->Load(swapped, AdapterTier::kDevice, false).value();
+    const uint64_t budget = store_->Statistics().tiers.front().bytes * static_cast<uint64_t>(options_.resident);
+    std::vector<HeldTimes> times(options_.counts.size());
     std::mt19937 random(0);
-    std::vector<size_t> order(arms.size());
+    std::vector<size_t> order(times.size());
     std::iota(order.begin(), order.end(), 0);
-    for (int block = -10; block < options_.blocks; ++block) {
+    for (int round = 0; round < options_.rounds; ++round) {
+      std::vector<std::unique_ptr<AdapterStore>> stores(times.size());
       std::shuffle(order.begin(), order.end(), random);
       for (const size_t which : order) {
-        HeldStore& arm = arms[which];
-        Prepare(*arm.store, adapters[0].name);
-        pipeline_->Apply({}, ModeOf(options_.apply)).value();
-        const std::clock_t start = std::clock();
-        const double total = MillisecondsOf(
-            [&] { pipeline_->Apply(Set(*arm.store, adapters[0].name), ModeOf(options_.apply)).value(); });
-        const std::clock_t processor = std::clock() - start;
-        if (block >= 0) {  // the first warm up
-          arm.milliseconds.push_back(total);
-          arm.processor.push_back(static_cast<double>(processor));
+        std::vector<AdapterInfo> held(adapters.begin(),
+                                      adapters.begin() + static_cast<int64_t>(options_.counts[which]));
+        std::shuffle(held.begin(), held.end(), random);
+        stores[which] = MakeStore(root / std::to_string(options_.counts[which]), budget, budget);
+        for (const AdapterInfo& adapter : held) {
+          stores[which]->Load(adapter.name, AdapterTier::kDevice, false).value();
         }
       }
-    }
-    leases_.clear();
-    for (size_t i = 0; i < arms.size(); ++i) {
-      std::vector<double> ratios, processor;
-      for (size_t block = 0; block < arms[i].milliseconds.size(); ++block) {
-        ratios.push_back(arms[i].milliseconds[block] / arms[0].milliseconds[block]);
-        processor.push_back(arms[i].processor[block] / arms[0].processor[block]);
+      std::vector<std::vector<double>> milliseconds(times.size()), processor(times.size());
+      for (int block = -10; block < options_.blocks; ++block) {
+        std::shuffle(order.begin(), order.end(), random);
+        for (const size_t which : order) {
+          Prepare(*stores[which], swapped);
+          pipeline_->Apply({}, ModeOf(options_.apply)).value();
+          const std::clock_t start = std::clock();
+          const double total =
+              MillisecondsOf([&] { pipeline_->Apply(Set(*stores[which], swapped), ModeOf(options_.apply)).value(); });
+          const std::clock_t end = std::clock();
+          if (block >= 0) {  // the first warm up
+            milliseconds[which].push_back(total);
+            processor[which].push_back(static_cast<double>(end - start));
+          }
+        }
       }
-      const AdapterStoreStatistics statistics = arms[i].store->Statistics();
-      std::cout << options_.counts[i] << " held, " << statistics.tiers.front().entries
-                << " of them resident: swap from " << options_.source << ", " << options_.apply << ", "
-                << Median(arms[i].milliseconds) << " ms; ratio to " << options_.counts[0] << " held "
-                << WithInterval(ratios) << ", by processor time " << WithInterval(processor) << "\n";
+      leases_.clear();
+      for (size_t i = 0; i < times.size(); ++i) {
+        times[i].milliseconds.push_back(Median(milliseconds[i]));
+        times[i].ratios.push_back(Median(milliseconds[i]) / Median(milliseconds[0]));
+        times[i].processor_ratios.push_back(Median(processor[i]) / Median(processor[0]));
+        times[i].resident = stores[i]->Statistics().tiers.front().entries;
+      }
+    }
+    for (size_t i = 0; i < times.size(); ++i) {
+      std::cout << options_.counts[i] << " held, " << times[i].resident << " of them resident: swap from "
+                << options_.source << ", " << options_.apply << ", " << Median(times[i].milliseconds)
+                << " ms; ratio to " << options_.counts[0] << " held " << WithInterval(times[i].ratios)
+                << ", by processor time " << WithInterval(times[i].processor_ratios) << "\n";
     }
     std::filesystem::remove_all(root);
   }
@@ -220,8 +234,7 @@ class Bench {
         .value();
   }
 
-  HeldStore Hold(const std::vector<AdapterInfo>& adapters, size_t count, uint64_t budget,
-                 const std::filesystem::path& folder) const {
+  void CopyFiles(const std::vector<AdapterInfo>& adapters, size_t count, const std::filesystem::path& folder) const {
     if (count > adapters.size()) {
       std::cerr << "there are only " << adapters.size() << " adapters\n";
       std::exit(2);
@@ -231,11 +244,6 @@ class Bench {
       const std::string file = adapters[i].name + ".safetensors";
       std::filesystem::copy_file(std::filesystem::path(options_.adapters) / file, folder / file);
     }
-    HeldStore held{folder, MakeStore(folder, budget, budget), {}, {}};
-    for (size_t i = 0; i < count; ++i) {
-      held.store->Load(adapters[i].name, AdapterTier::kDevice, false).value();
-    }
-    return held;
   }
 
   // Brings the adapter to where the swap is to find it.
@@ -316,6 +324,7 @@ int main(int argc, char** argv) {
     command->add_option("--name", options.name);
     command->add_option("--iterations", options.iterations);
     command->add_option("--blocks", options.blocks);
+    command->add_option("--rounds", options.rounds);
     command->add_option("--counts", options.counts)->delimiter(',');
     command->add_option("--resident", options.resident);
     command->add_option("--adapter-device-bytes", options.device_bytes);
