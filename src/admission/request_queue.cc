@@ -24,10 +24,14 @@ bool EraseFrom(std::vector<std::shared_ptr<QueuedRequest>>& list, const std::sha
 
 }  // namespace
 
+absl::Status DrainingError() {
+  return MakeError(absl::StatusCode::kUnavailable, "the server is shutting down", {"DRAINING", {}, absl::Seconds(1)});
+}
+
 absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest>& request) {
   absl::MutexLock lock(&mu_);
   if (closed_) {
-    return MakeError(absl::StatusCode::kUnavailable, "the server is shutting down", {"DRAINING", {}, absl::Seconds(1)});
+    return DrainingError();
   }
   const std::string& id = request->job().request_id;
   if (by_id_.contains(id)) {

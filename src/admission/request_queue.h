@@ -12,6 +12,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
@@ -38,6 +39,9 @@ class QueuedRequest {
   uint64_t sequence_ = 0;  // set by Admit
   bool ready_ = false;     // guarded by the queue's mutex
 };
+
+// Unavailable (DRAINING), with a retry delay: what callers hear once the server is about to stop.
+absl::Status DrainingError();
 
 // Whether `a` comes before `b`: by priority, then by arrival.
 inline bool ComesBefore(const QueuedRequest& a, const QueuedRequest& b) {

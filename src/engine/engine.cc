@@ -132,8 +132,7 @@ class ThreadedEngine final : public Engine {
 
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
     if (queue_.closed()) {
-      return MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
-                       {"DRAINING", {}, absl::Seconds(1)});
+      return DrainingError();
     }
     return adapters_->BeginUpload(std::move(header));
   }
@@ -169,8 +168,7 @@ class ThreadedEngine final : public Engine {
     if (queue_.AwaitEmpty(timeout)) {
       return true;
     }
-    CancelAll(
-        MakeError(absl::StatusCode::kUnavailable, "the server is shutting down", {"DRAINING", {}, absl::Seconds(1)}));
+    CancelAll(DrainingError());
     queue_.AwaitEmpty(absl::InfiniteDuration());
     return false;
   }

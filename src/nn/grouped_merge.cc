@@ -39,11 +39,10 @@ std::optional<int32_t> WindowOf(const at::Tensor& weight) {
 }
 
 std::optional<MergeProduct> ProductOf(const WeightedDelta& weighted, c10::Device device) {
-  const auto* const factors = std::get_if<LowRank>(&weighted.delta->change);
-  if (factors == nullptr || factors->mid.defined() || weighted.delta->magnitude.defined()) {
+  if (!IsPlainProduct(weighted)) {
     return std::nullopt;
   }
-  const at::Tensor &up = factors->up, &down = factors->down;
+  const auto& [down, up, mid] = std::get<LowRank>(weighted.delta->change);
   const std::optional<ValueType> up_type = TypeOf(up), down_type = TypeOf(down);
   if (!up_type || !down_type || up.device() != device || down.device() != device || !up.is_contiguous() ||
       !down.is_contiguous()) {

@@ -127,11 +127,6 @@ void AddDelta(at::Tensor& sum, const WeightedDelta& weighted, DoraWeighting dora
 // Bytes of a weight that are rebuilt at a time, so that they are still in the cache when the products come.
 constexpr int64_t kBlockBytes = int64_t{512} << 10;
 
-bool IsPlainProduct(const WeightedDelta& weighted) {
-  const LowRank* const factors = std::get_if<LowRank>(&weighted.delta->change);
-  return factors != nullptr && !factors->mid.defined() && !weighted.delta->magnitude.defined();
-}
-
 // live = clean + sum of products, some rows at a time. live is float32 and contiguous, on the CPU.
 void MergeProducts(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas) {
   struct Product {
@@ -158,6 +153,11 @@ void MergeProducts(at::Tensor& live, const at::Tensor& clean, absl::Span<const W
 }
 
 }  // namespace
+
+bool IsPlainProduct(const WeightedDelta& weighted) {
+  const LowRank* const factors = std::get_if<LowRank>(&weighted.delta->change);
+  return factors != nullptr && !factors->mid.defined() && !weighted.delta->magnitude.defined();
+}
 
 void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas,
                  DoraWeighting dora) {

@@ -14,6 +14,9 @@ struct WeightedDelta {
   double weight;
 };
 
+// True where the change is up * down and nothing more: neither Tucker's form nor a DoRA.
+bool IsPlainProduct(const WeightedDelta& weighted);
+
 // What a request's weight w means for a DoRA. Both are the same at w = 1.
 enum class DoraWeighting {
   kScaledChange,  // V = W + w * scale * dW, as PEFT has it

@@ -38,6 +38,14 @@ def messages(name, data, size=None, digest=None, replace=False, chunk=100_000):
         yield adapters_pb2.UploadAdapterRequest(chunk=data[begin : begin + chunk])
 
 
+def slow_messages(name, goes_on):
+    """An upload that stays where it is after each chunk until the event is set."""
+    for message in messages(name, OUTLINE):
+        yield message
+        if message.HasField("chunk"):
+            goes_on.wait(e2e.PATIENCE)
+
+
 def difference(one, other):
     """The mean over pixels and colours."""
     pictures = [Image.frombytes("RGB", (64, 64), data) for data in (one, other)]
@@ -116,14 +124,7 @@ class UploadTest(AdapterFilesCase):
     def test_a_caller_who_vanishes_leaves_no_file(self):
         before = self.files()
         goes_on = threading.Event()
-
-        def slow():
-            for message in messages("gone", OUTLINE):
-                yield message
-                if message.HasField("chunk"):
-                    goes_on.wait(e2e.PATIENCE)
-
-        call = self.caller.adapters.UploadAdapter.future(slow(), timeout=e2e.PATIENCE)
+        call = self.caller.adapters.UploadAdapter.future(slow_messages("gone", goes_on), timeout=e2e.PATIENCE)
         e2e.wait_until(lambda: self.files() != before, "the upload has begun")
         call.cancel()
         goes_on.set()
@@ -160,14 +161,7 @@ class KilledTest(unittest.TestCase):
         folder = e2e.temporary_folder()
         server = e2e.Server(adapters=folder)
         goes_on = threading.Event()
-
-        def slow():
-            for message in messages("half", OUTLINE):
-                yield message
-                if message.HasField("chunk"):
-                    goes_on.wait(e2e.PATIENCE)
-
-        call = server.caller.adapters.UploadAdapter.future(slow(), timeout=e2e.PATIENCE)
+        call = server.caller.adapters.UploadAdapter.future(slow_messages("half", goes_on), timeout=e2e.PATIENCE)
         e2e.wait_until(lambda: list(folder.iterdir()), "the upload has begun")
         server.signal(signal.SIGKILL)
         server.wait()
