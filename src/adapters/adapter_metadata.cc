@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/adapters/key_suffix.h"
+#include "src/base/json_text.h"
 
 namespace hotlora {
 namespace {
@@ -60,8 +61,8 @@ Json ParseObject(const std::string& text) {
   if (text.size() > kMaxJsonBytes) {
     return Json::object();
   }
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  return json.is_object() ? json : Json::object();
+  auto json = ParseJsonObject(text);
+  return json.ok() ? *std::move(json) : Json::object();
 }
 
 // {"10_folder": {"tag": 12}, ...}

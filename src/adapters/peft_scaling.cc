@@ -11,6 +11,7 @@
 #include "re2/re2.h"
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
+#include "src/base/json_text.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -39,9 +40,9 @@ absl::StatusOr<Json> ParseObject(absl::string_view text) {
   if (text.size() > kMaxJsonBytes) {
     return Invalid(absl::StrCat(text.size(), " bytes; allowed are ", kMaxJsonBytes));
   }
-  Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) {
-    return Invalid("not a JSON object");
+  auto json = ParseJsonObject(text);
+  if (!json.ok()) {
+    return Invalid(absl::StrCat("the text ", json.status().message()));
   }
   return json;
 }

@@ -16,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include <nlohmann/json.hpp>
 
+#include "src/base/json_text.h"
 #include "src/base/status_macros.h"
 #include "src/sdxl/clip_vocabulary.h"
 #include "src/sdxl/recent_unicode.h"
@@ -57,9 +58,9 @@ absl::StatusOr<std::optional<std::string>> ReadText(const std::string& folder, c
 }
 
 absl::StatusOr<nlohmann::json> ParseObject(const std::string& name, const std::string& text) {
-  nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) {
-    return Fault(name, "is not a JSON object");
+  auto json = ParseJsonObject(text);
+  if (!json.ok()) {
+    return Fault(name, json.status().message());
   }
   return json;
 }

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "src/base/json_text.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -58,15 +59,11 @@ absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::st
   if (stream.bad() || !stream.is_open()) {
     return absl::FailedPreconditionError(absl::StrCat(name, " cannot be read"));
   }
-  try {
-    nlohmann::json json = nlohmann::json::parse(text);
-    if (!json.is_object()) {
-      return absl::FailedPreconditionError(absl::StrCat(name, " is not a JSON object"));
-    }
-    return json;
-  } catch (const nlohmann::json::parse_error& fault) {
-    return absl::FailedPreconditionError(absl::StrCat(name, " is not JSON: fault at byte ", fault.byte));
+  auto json = ParseJsonObject(text);
+  if (!json.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat(name, " ", json.status().message()));
   }
+  return json;
 }
 
 absl::StatusOr<CheckpointConfigs> ReadConfigs(const std::string& folder, bool tokenizers_needed) {

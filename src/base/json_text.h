@@ -1,0 +1,27 @@
+#ifndef HOTLORA_SRC_BASE_JSON_TEXT_H_
+#define HOTLORA_SRC_BASE_JSON_TEXT_H_
+
+// Parses JSON files that other programs wrote: configurations of models and adapters, metadata, tokenizers.
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include <nlohmann/json.hpp>
+
+namespace hotlora {
+
+// Arrays and objects inside one another. The files that programs write nest to about 8. The limit keeps every later
+// recursion over the value (a copy, a dump) shallow.
+constexpr int kMaxJsonDepth = 64;
+
+// The object that `text` holds. Accepts what Python's json module writes beyond RFC 8259: a byte-order mark, integers
+// beyond 64 bits (read as doubles), and the numbers NaN, Infinity and -Infinity. These three become the strings "NaN",
+// "Infinity" and "-Infinity": a reader that expects a number refuses them, a reader that ignores the key is not
+// stopped. Time and memory are O(text.size()), whatever the nesting.
+//
+// Errors: INVALID_ARGUMENT, with a message to follow a file's name: "is not JSON: ...", "is not a JSON object",
+// "nests arrays and objects more than 64 deep".
+absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view text);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_BASE_JSON_TEXT_H_

@@ -1,0 +1,60 @@
+#include "src/base/json_text.h"
+
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace hotlora {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string Repeated(const std::string& text, int times) {
+  std::string result;
+  for (int i = 0; i < times; ++i) {
+    result += text;
+  }
+  return result;
+}
+
+std::string MessageOf(const std::string& text) {
+  const auto json = ParseJsonObject(text);
+  return json.ok() ? "" : std::string(json.status().message());
+}
+
+TEST(JsonTextTest, ReadsNumbersThatPythonWritesAndJsonDoesNotHave) {
+  const auto json = ParseJsonObject(R"({"a": NaN, "b": Infinity, "c": [-Infinity, -1.5], "d": "NaN \" -Infinity"})");
+  ASSERT_TRUE(json.ok()) << json.status();
+  EXPECT_EQ((*json)["a"], "NaN");
+  EXPECT_EQ((*json)["b"], "Infinity");
+  EXPECT_EQ((*json)["c"][0], "-Infinity");
+  EXPECT_EQ((*json)["c"][1], -1.5);
+  EXPECT_EQ((*json)["d"], "NaN \" -Infinity");
+}
+
+TEST(JsonTextTest, ReadsAByteOrderMarkAndIntegersBeyond64Bits) {
+  const auto json = ParseJsonObject("\xEF\xBB\xBF{\"seed\": 123456789012345678901234567890}");
+  ASSERT_TRUE(json.ok()) << json.status();
+  EXPECT_DOUBLE_EQ((*json)["seed"].get<double>(), 123456789012345678901234567890.0);
+}
+
+TEST(JsonTextTest, SaysWhatIsWrong) {
+  EXPECT_THAT(MessageOf("[1]"), HasSubstr("is not a JSON object"));
+  EXPECT_THAT(MessageOf(""), HasSubstr("is not JSON"));
+  EXPECT_THAT(MessageOf("{\"a\": 1"), HasSubstr("is not JSON"));
+  EXPECT_THAT(MessageOf("{\"a\": xNaN}"), HasSubstr("is not JSON"));
+  EXPECT_THAT(MessageOf("{\"a\": \"\xFF\"}"), HasSubstr("is not JSON"));
+  EXPECT_THAT(MessageOf("{\"a\": 1e999}"), HasSubstr("is not JSON"));
+}
+
+TEST(JsonTextTest, RefusesDeepNestingBeforeItBuildsAnything) {
+  EXPECT_EQ(MessageOf("{\"a\":" + Repeated("[", kMaxJsonDepth - 1) + Repeated("]", kMaxJsonDepth - 1) + "}"), "");
+  for (const std::string open : {"[", "{\"a\":"}) {
+    EXPECT_THAT(MessageOf("{\"a\":" + Repeated(open, 1'000'000)), HasSubstr("more than 64 deep"));
+  }
+  EXPECT_EQ(MessageOf("{\"a\": \"" + Repeated("[", 1'000'000) + "\"}"), "");
+}
+
+}  // namespace
+}  // namespace hotlora
