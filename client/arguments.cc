@@ -98,7 +98,8 @@ void AddGenerate(CLI::App& app, Given& given, Arguments& arguments) {
   app.add_option("--negative-2", given.negative_2, "negative prompt of the second text encoder");
   app.add_flag("--weighted", given.weighted, "read (emphasis:1.2) and [its opposite] in the prompts");
   app.add_flag("--long-prompts", given.long_prompts, "take prompts over 75 tokens in chunks; BREAK begins one");
-  app.add_option("--adapter", given.adapters, "NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]] (repeatable)")
+  app.add_option("--adapter", given.adapters,
+                 "NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]] (repeatable; --adapter=-NAME if it begins with -)")
       ->allow_extra_args(false);
   app.add_flag("--lora-tags", given.lora_tags, "read <lora:NAME:WEIGHT> in the prompts");
   app.add_option("--embedding", given.embeddings, "NAME[=TOKEN] of a textual-inversion embedding (repeatable)")

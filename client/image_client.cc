@@ -6,13 +6,13 @@
 #include <iterator>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "src/base/resource_name.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 
@@ -107,12 +107,11 @@ grpc::Status CheckWhole(const GeneratedImages& answer, size_t asked) {
 std::string AdapterKey(const v1::GenerateImagesRequest& request) {
   std::vector<std::string> names;
   for (const v1::AdapterRef& adapter : request.adapters()) {
-    if (std::all_of(adapter.name().begin(), adapter.name().end(), absl::ascii_isgraph)) {
-      names.push_back(adapter.name());
-    }
+    names.push_back(NormalizeName(adapter.name()).value_or(adapter.name()));
   }
   std::sort(names.begin(), names.end());
-  return names.empty() ? "base" : absl::StrJoin(names, ",");
+  const auto encode = [](std::string* key, const std::string& name) { key->append(EncodeName(name)); };
+  return names.empty() ? "base" : absl::StrJoin(names, ",", encode);
 }
 
 absl::StatusOr<v1::UploadHeader> MakeUploadHeader(const std::string& file, const std::string& name, bool replace) {

@@ -19,6 +19,7 @@
 #include "absl/strings/strip.h"
 #include <CLI/CLI.hpp>
 
+#include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
 #include "toml++/toml.h"
@@ -331,7 +332,13 @@ absl::StatusOr<Settings> ReadVariables(const std::map<std::string, std::string>&
     } else if (found == known.end()) {
       return Bad("environment variable ", name, " is no setting of hotlora-server");
     } else if (found->second->kind == Kind::kList) {
-      given[found->second->name] = absl::StrSplit(value, ',');
+      for (const absl::string_view item : absl::StrSplit(value, ',')) {
+        const absl::StatusOr<std::string> text = DecodeName(item);
+        if (!text.ok()) {
+          return Bad(name, " ", text.status().message());
+        }
+        given[found->second->name].push_back(*text);
+      }
     } else {
       given[found->second->name] = {value};
     }

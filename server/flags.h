@@ -4,9 +4,10 @@
 // hotlora-server's settings. Each has one name and four sources, the first of which wins:
 //
 //   flag          --max-batch 8
-//   environment   HOTLORA_MAX_BATCH=8          (repeatable flags: values with commas between them)
-//   file          max_batch = 8                (TOML, named by --config; repeatable flags: an
-//   array) default
+//   environment   HOTLORA_MAX_BATCH=8          (repeatable flags: values with commas between them; a comma in a value
+//                                               is %2C, a percent sign %25)
+//   file          max_batch = 8                (TOML, named by --config; repeatable flags: an array)
+//   default
 //
 // Names that nobody knows are errors in all three. Nothing here loads anything: a bad setting ends
 // the program before the model is touched.

@@ -37,6 +37,21 @@ absl::StatusOr<std::vector<AdapterInfo>> ListAll(const Engine& engine) {
   }
 }
 
+// Why the adapter cannot be served, with what stands before it in its line; empty if it can.
+std::string Fault(Engine& engine, const AdapterInfo& listed) {
+  if (listed.state == AdapterState::kFailed) {
+    return absl::StrCat(": ", listed.error);
+  }
+  const auto loaded = Load(engine, listed.name, /*pin=*/false);
+  if (!loaded.ok()) {
+    return absl::StrCat(": ", CodeName(loaded.status().code()), ": ", loaded.status().message());
+  }
+  if (!loaded->pinned) {  // so that each is checked against the whole budget
+    engine.UnloadAdapter(listed.name).status().IgnoreError();
+  }
+  return "";
+}
+
 std::string MiB(double bytes) { return absl::StrFormat("%.1f MiB", bytes / (1 << 20)); }
 
 }  // namespace
@@ -65,23 +80,17 @@ CheckReport CheckModelAndAdapters(Engine& engine) {
   uint64_t total = 0;
   uint64_t largest = 0;
   size_t failed = 0;
-  std::string failures;
+  std::string lines;
   for (const AdapterInfo& info : *adapters) {
     total += info.bytes;
     largest = std::max(largest, info.bytes);
-    const auto loaded = Load(engine, info.name, /*pin=*/false);
-    if (!loaded.ok()) {
-      ++failed;
-      absl::StrAppend(&failures, "  FAILED  ", info.name, ": ", CodeName(loaded.status().code()), ": ",
-                      loaded.status().message(), "\n");
-    } else if (!loaded->pinned) {
-      // So that each is checked against the whole budget.
-      engine.UnloadAdapter(info.name).status().IgnoreError();
-    }
+    const std::string fault = Fault(engine, info);
+    failed += fault.empty() ? 0 : 1;
+    absl::StrAppend(&lines, fault.empty() ? "  ok      " : "  FAILED  ", info.name, fault, "\n");
   }
   absl::StrAppend(&report.text, "adapters  the folder's files are ", MiB(static_cast<double>(total)), ", the largest ",
                   MiB(static_cast<double>(largest)), "\n");
-  absl::StrAppend(&report.text, "adapters  ", adapters->size(), " found, ", failed, " failed\n", failures);
+  absl::StrAppend(&report.text, "adapters  ", adapters->size(), " found, ", failed, " failed\n", lines);
   report.ok = failed == 0;
   return report;
 }

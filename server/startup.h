@@ -19,8 +19,8 @@ absl::Status LoadPinnedAdapters(Engine& engine, const std::vector<std::string>& 
 
 // The answer to --check.
 struct CheckReport {
-  bool ok = false;   // every adapter can be loaded
-  std::string text;  // model, memory plan, and a line for each adapter that cannot
+  bool ok = false;   // every file that could be an adapter can be served
+  std::string text;  // model, memory plan, and a line for each adapter: its name and state
 };
 
 // Loads each adapter of the folder, one after the other. Blocks.

@@ -1,6 +1,6 @@
 #include "src/adapters/adapter_catalog.h"
 
-#include "absl/container/flat_hash_set.h"
+#include <set>
 
 namespace hotlora {
 
@@ -42,18 +42,17 @@ void AdapterCatalog::Forget(absl::string_view name) {
   counts_.erase(name);
 }
 
-void AdapterCatalog::ForgetVanished(const std::vector<ListedAdapter>& listed) {
-  if (known_.size() + failures_.size() <= listed.size() && counts_.size() <= listed.size()) {
-    return;
-  }
-  absl::flat_hash_set<absl::string_view> names;
-  for (const ListedAdapter& adapter : listed) {
-    names.insert(adapter.name);
-  }
-  const auto vanished = [&](const auto& entry) { return !names.contains(entry.first); };
-  absl::erase_if(known_, vanished);
-  absl::erase_if(failures_, vanished);
-  absl::erase_if(counts_, vanished);
+std::vector<std::string> AdapterCatalog::Names() const {
+  std::set<std::string> names;
+  const auto add = [&](const auto& entries) {
+    for (const auto& entry : entries) {
+      names.insert(entry.first);
+    }
+  };
+  add(known_);
+  add(failures_);
+  add(counts_);
+  return {names.begin(), names.end()};
 }
 
 }  // namespace hotlora

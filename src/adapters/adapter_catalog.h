@@ -43,8 +43,8 @@ class AdapterCatalog {
   const AdapterCounts* CountsOf(absl::string_view name) const;
 
   void Forget(absl::string_view name);
-  // Forgets all that are not in the list.
-  void ForgetVanished(const std::vector<ListedAdapter>& listed);
+  // Whatever is known of, sorted.
+  std::vector<std::string> Names() const;
 
  private:
   absl::flat_hash_map<std::string, Known> known_;

@@ -4,51 +4,22 @@
 // The disk tier: finds adapters by name in one folder, and never outside it. No LibTorch here.
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+#include "src/adapters/folder_scan.h"
+#include "src/adapters/served_folder.h"
 
 namespace hotlora {
-
-inline constexpr absl::string_view kAdapterExtension = ".safetensors";
-inline constexpr absl::string_view kPeftWeights = "adapter_model";  // and the extension
-inline constexpr absl::string_view kPeftConfig = "adapter_config.json";
-
-// An open file descriptor. Movable.
-class FileDescriptor {
- public:
-  FileDescriptor() = default;
-  explicit FileDescriptor(int number) : number_(number) {}
-  FileDescriptor(FileDescriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
-    std::swap(number_, other.number_);
-    return *this;
-  }
-  ~FileDescriptor();
-
-  int number() const { return number_; }
-  bool is_open() const { return number_ >= 0; }
-  int Release() { return std::exchange(number_, -1); }
-
- private:
-  int number_ = -1;
-};
-
-// What changes when a file is replaced or written to.
-struct FileVersion {
-  uint64_t device = 0, inode = 0, size = 0;
-  int64_t modified_ns = 0, changed_ns = 0;
-
-  friend bool operator==(const FileVersion& a, const FileVersion& b) {
-    return std::tie(a.device, a.inode, a.size, a.modified_ns, a.changed_ns) ==
-           std::tie(b.device, b.inode, b.size, b.modified_ns, b.changed_ns);
-  }
-};
 
 // The version of an adapter: of its tensors, and of a PEFT folder's configuration too.
 struct AdapterVersion {
@@ -62,8 +33,8 @@ struct AdapterVersion {
 };
 
 struct ListedAdapter {
-  std::string name;
-  AdapterVersion version;
+  std::string name;                        // escaped (EscapeName) if it is no name
+  absl::StatusOr<AdapterVersion> version;  // why it cannot be served
 };
 
 struct OpenedAdapter {
@@ -76,18 +47,23 @@ struct OpenedAdapter {
 // adapter_config.json and adapter_model.safetensors (whose own name, `a/b/adapter_model`, is no
 // adapter: it would lack its configuration).
 //
-// Names are checked (ValidateAdapterName) and opened relative to the folder: links that leave it
-// are not followed, unless `follow_links` says so, and only regular files count; a FIFO does not
-// block. Where the kernel lacks openat2, no links are followed at all without `follow_links`.
-// Threads  thread-safe; every call asks the file system
-// Errors   NotFound (ADAPTER_NOT_FOUND); FailedPrecondition (ADAPTER_INVALID) for a file that
-//          cannot be read, or a PEFT folder without configuration; ResourceExhausted
-//          (OUT_OF_FILES). Messages name the adapter, never a path.
+// Each call opens the folder anew, so that it sees what the path names now: the folder may be replaced as a whole.
+// Names are normalised (NormalizeName) and opened relative to that folder, by ServedFolder's rules for links; a file
+// may have any Unicode form of the name. Only regular files count; a FIFO does not block. Threads  thread-safe; every
+// call asks the file system Errors   NotFound (ADAPTER_NOT_FOUND; ADAPTER_FOLDER_MISSING if the folder itself is gone);
+// FailedPrecondition
+//          (ADAPTER_INVALID) for a file that cannot be read, two files of one name, or a PEFT folder that lacks one of
+//          its two files; ResourceExhausted (OUT_OF_FILES). Messages name the adapter, never a path.
 class AdapterDirectory {
  public:
-  // InvalidArgument where there is no such folder. An empty path is a folder without adapters.
-  // `use_openat2` false: as on kernels that lack it.
-  static absl::StatusOr<AdapterDirectory> Open(const std::string& path, bool follow_links, bool use_openat2 = true);
+  explicit AdapterDirectory(ServedFolder folder) : folder_(std::move(folder)) {}
+
+  // InvalidArgument (ADAPTER_FOLDER) if there is no such folder. An empty path is a folder without adapters. `what`
+  // names the folder in log lines.
+  static absl::StatusOr<AdapterDirectory> Open(const std::string& path, bool follow_links, bool use_openat2 = true,
+                                               std::string what = "adapter folder");
+
+  const ServedFolder& folder() const { return folder_; }
 
   // What version of the adapter there is. Opens and reads nothing.
   absl::StatusOr<AdapterVersion> Find(absl::string_view name) const;
@@ -95,32 +71,33 @@ class AdapterDirectory {
   // Opens the adapter, and reads a PEFT folder's configuration.
   absl::StatusOr<OpenedAdapter> OpenAdapter(absl::string_view name) const;
 
-  // All adapters in the order of their names, down to 8 levels. Hidden files and names that no
-  // adapter can have are left out. Looks at no more than 100,000 directory entries, and logs where
-  // that was not all.
-  std::vector<ListedAdapter> List() const;
+  // Up to `limit` adapters and files that could be one, in the order of their names, beginning after `after` ("": from
+  // the start). The folder is scanned for the first page, unless nothing in it has changed, and not for the others.
+  std::vector<ListedAdapter> List(absl::string_view after, size_t limit) const;
 
-  // Opens a path below the folder ("." the folder itself); closed, and errno says why, where that fails.
-  FileDescriptor OpenBelow(const std::string& path, int flags) const;
+  // Says in the log which files cannot be served and why, which are not read because they are pickles, and which links
+  // lead to nothing.
+  void LogWhatIsNotServed() const;
 
-  // The version of an open file.
-  static absl::StatusOr<FileVersion> VersionOf(int descriptor);
+  // Where in `folder` the adapter of that (normal) name lies, or would lie: its path without extension.
+  absl::StatusOr<std::string> PathOf(const OpenedFolder& folder, absl::string_view name) const;
+
+  // How often the folder was scanned, for tests.
+  uint64_t scans() const;
 
  private:
-  struct Walk;
+  struct LastScan {
+    absl::Mutex mutex;
+    std::shared_ptr<const FolderScan> scan ABSL_GUARDED_BY(mutex);
+    uint64_t count ABSL_GUARDED_BY(mutex) = 0;
+  };
 
-  AdapterDirectory(FileDescriptor folder, bool follow_links, bool use_openat2)
-      : folder_(std::move(folder)), follow_links_(follow_links), use_openat2_(use_openat2) {}
+  absl::StatusOr<OpenedFolder> OpenFolder(absl::string_view name) const;
+  std::shared_ptr<const FolderScan> Scan(const OpenedFolder& folder, absl::Time not_before) const;
+  absl::StatusOr<OpenedAdapter> OpenName(absl::string_view name, int flags) const;
 
-  absl::StatusOr<FileDescriptor> OpenPart(absl::string_view name, const std::string& path, int flags,
-                                          FileVersion& version) const;
-  absl::StatusOr<OpenedAdapter> OpenParts(absl::string_view name, int flags) const;
-  void AddIfThere(Walk& walk, const std::string& name) const;
-  void ListFolder(Walk& walk, const std::string& folder, int depth) const;
-
-  FileDescriptor folder_;  // closed: there are no adapters
-  bool follow_links_;
-  bool use_openat2_;
+  ServedFolder folder_;
+  std::unique_ptr<LastScan> last_ = std::make_unique<LastScan>();
 };
 
 }  // namespace hotlora

@@ -8,6 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
@@ -42,10 +43,12 @@ class TieredAdapterStore : public AdapterStore {
         memory_(std::move(memory)),
         reader_(directory_, std::move(keys), std::move(modules), options.allow_unmatched_keys, *memory_),
         writer_(directory_),
+        upload_space_(reader_.max_file_bytes()),
         book_(std::make_shared<LeaseBook>(metrics)),
         host_(TierLabel::kHost, memory_->host_bytes(), metrics),
         device_(TierLabel::kDevice, memory_->device_bytes(), metrics) {
     writer_.RemoveStale();
+    directory_.LogWhatIsNotServed();
   }
 
   absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) override {
@@ -86,11 +89,12 @@ class TieredAdapterStore : public AdapterStore {
   absl::StatusOr<AdapterInfo> Load(absl::string_view name, AdapterTier tier, bool pin) override {
     AcquireReport report;
     ABSL_ASSIGN_OR_RETURN(const Residence residence, Bring(name, tier, /*old_will_do=*/false, report));
+    absl::MutexLock lock(&mutex_);
     if (pin) {
+      pins_.emplace(name);
       host_.Pin(name);
       device_.Pin(name);
     }
-    absl::MutexLock lock(&mutex_);
     return Describe(name, residence.use()->version);
   }
 
@@ -119,7 +123,7 @@ class TieredAdapterStore : public AdapterStore {
 
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
     UploadSteps steps;
-    steps.check = [this, name = header.name](int descriptor) -> absl::StatusOr<AdapterInfo> {
+    steps.check = [this](const std::string& name, int descriptor) -> absl::StatusOr<AdapterInfo> {
       ABSL_ASSIGN_OR_RETURN(ReadAdapter read, reader_.Check(name, descriptor));
       ABSL_RETURN_IF_ERROR(CheckSize(name, read.staged.bytes));
       return std::move(read.info);
@@ -130,7 +134,7 @@ class TieredAdapterStore : public AdapterStore {
       catalog_.NoteSound(checked, version);
       return Describe(checked.name, version);
     };
-    return BeginFileUpload(std::move(header), writer_, reader_.max_file_bytes(), std::move(steps));
+    return BeginFileUpload(std::move(header), writer_, &upload_space_, std::move(steps));
   }
 
   absl::Status Delete(absl::string_view name) override {
@@ -138,7 +142,7 @@ class TieredAdapterStore : public AdapterStore {
     absl::MutexLock lock(&mutex_);
     LeaveTiers(name);
     catalog_.Forget(name);
-    LogInfo("adapter ", std::string(name), " deleted");
+    LogInfo("adapter ", PrintableName(name), " deleted");
     return absl::OkStatus();
   }
 
@@ -152,14 +156,16 @@ class TieredAdapterStore : public AdapterStore {
     statistics.tiers.push_back(host_.Statistics());
     statistics.tiers.back().hits = host_looks_.hits;
     statistics.tiers.back().misses = host_looks_.misses;
-    const std::vector<ListedAdapter> listed = directory_.List();
-    absl::MutexLock lock(&mutex_);
-    for (const ListedAdapter& adapter : listed) {
-      if (const AdapterCounts* const counts = catalog_.CountsOf(adapter.name); counts != nullptr) {
-        statistics.adapters.push_back({Describe(adapter.name, adapter.version), *counts});
+    // Asks for the files of those that were used, and forgets those whose file is gone.
+    for (const std::string& name : NamesInCatalog()) {
+      const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+      absl::MutexLock lock(&mutex_);
+      if (const AdapterCounts* const counts = catalog_.CountsOf(name); version.ok() && counts != nullptr) {
+        statistics.adapters.push_back({Describe(name, *version), *counts});
+      } else if (IsGone(version.status())) {
+        catalog_.Forget(name);
       }
     }
-    catalog_.ForgetVanished(listed);
     return statistics;
   }
 
@@ -170,15 +176,19 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
-    const std::vector<ListedAdapter> listed = directory_.List();
+    const std::vector<ListedAdapter> listed = directory_.List(after, limit);
     std::vector<AdapterInfo> infos;
     absl::MutexLock lock(&mutex_);
     for (const ListedAdapter& adapter : listed) {
-      if (adapter.name > after && infos.size() < limit) {
-        infos.push_back(Describe(adapter.name, adapter.version));
+      if (adapter.version.ok()) {
+        infos.push_back(Describe(adapter.name, *adapter.version));
+      } else {
+        infos.emplace_back();
+        infos.back().name = adapter.name;
+        infos.back().state = AdapterState::kFailed;
+        infos.back().error = std::string(adapter.version.status().message());
       }
     }
-    catalog_.ForgetVanished(listed);
     return infos;
   }
 
@@ -390,7 +400,7 @@ class TieredAdapterStore : public AdapterStore {
       flight.result = MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
                                 absl::StrCat("no memory to read adapter ", PrintableName(name)));
     } catch (const std::exception& error) {
-      LogError("reading adapter ", name, ": ", error.what());
+      LogError("reading adapter ", PrintableName(name), ": ", error.what());
       flight.result = MakeError(absl::StatusCode::kInternal, "INTERNAL",
                                 absl::StrCat("adapter ", PrintableName(name), " cannot be read"));
     }
@@ -400,12 +410,15 @@ class TieredAdapterStore : public AdapterStore {
         const Resident& hosted = *flight.result;
         if (!flight.unloaded) {
           host_.Insert(hosted);
+          if (pins_.contains(name)) {  // its file was gone for a while
+            host_.Pin(name);
+          }
         }
         AdapterCounts& counts = catalog_.Counts(name);
         ++counts.reads;
         counts.read_seconds += report.read_seconds;
         counts.parse_seconds += report.parse_seconds;
-        LogInfo("adapter ", name, " read: ", hosted->info.format, ", rank ", hosted->info.rank_max, ", ",
+        LogInfo("adapter ", PrintableName(name), " read: ", hosted->info.format, ", rank ", hosted->info.rank_max, ", ",
                 hosted->info.matched_modules, " modules, ", hosted->room.bytes(), " bytes");
       } else if (!absl::IsNotFound(flight.result.status())) {
         catalog_.NoteFailure(name, flight.version, flight.result.status());
@@ -460,9 +473,19 @@ class TieredAdapterStore : public AdapterStore {
     }
   }
 
-  // The file is gone: so is what was kept of it, but for what requests hold.
+  static bool IsGone(const absl::Status& status) {
+    return absl::IsNotFound(status) && GetErrorDetails(status).reason != "ADAPTER_FOLDER_MISSING";
+  }
+
+  std::vector<std::string> NamesInCatalog() const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    return catalog_.Names();
+  }
+
+  // The file is gone: so is what was kept of it, but for what requests hold and the wish to have it pinned. If the
+  // whole folder is gone, it may be about to be replaced, so everything stays.
   void Forget(absl::string_view name, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_) {
-    if (absl::IsNotFound(status)) {
+    if (IsGone(status)) {
       absl::MutexLock lock(&mutex_);
       catalog_.Forget(name);
       RemoveResident(name);
@@ -474,6 +497,7 @@ class TieredAdapterStore : public AdapterStore {
     if (const auto flight = flights_.find(name); flight != flights_.end()) {
       flight->second->unloaded = true;
     }
+    pins_.erase(name);
     RemoveResident(name);
   }
 
@@ -512,6 +536,7 @@ class TieredAdapterStore : public AdapterStore {
   const std::unique_ptr<AdapterMemory> memory_;
   const AdapterReader reader_;
   const AdapterWriter writer_;
+  UploadSpace upload_space_;
 
   // Their own synchronisation; taken after mutex_ where both are needed.
   const std::shared_ptr<LeaseBook> book_;
@@ -521,6 +546,7 @@ class TieredAdapterStore : public AdapterStore {
 
   mutable absl::Mutex mutex_;  // never held while a file is read
   absl::flat_hash_map<std::string, std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_set<std::string> pins_ ABSL_GUARDED_BY(mutex_);  // wanted, whether they are resident or not
   mutable AdapterCatalog catalog_ ABSL_GUARDED_BY(mutex_);
 
   struct Looks {

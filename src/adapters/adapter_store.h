@@ -94,6 +94,7 @@ class AdapterStore {
   // Begins to receive an adapter's file. Errors of AdapterUpload that the header already shows, and
   //   InvalidArgument      INVALID_REQUEST: each bad field of the header
   //   FailedPrecondition   NO_ADAPTER_FOLDER, ADAPTER_FOLDER_READ_ONLY
+  //   ResourceExhausted    UPLOADS_BUSY: uploads under way have set aside as much disk space as the host tier is large
   // The upload must not outlive the store.
   virtual absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) = 0;
 

@@ -17,10 +17,12 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/time.h"
 
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
+#include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
 
@@ -31,6 +33,11 @@ constexpr absl::string_view kHiddenPrefix = ".hotlora-upload-";
 constexpr int kFolderFlags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 
 absl::Status BadName(absl::string_view why) { return InvalidRequest({{"name", std::string(why)}}); }
+
+absl::Status Exists(absl::string_view name, absl::string_view how = " already") {
+  return MakeError(absl::StatusCode::kAlreadyExists, "ADAPTER_EXISTS",
+                   absl::StrCat("adapter ", PrintableName(name), " exists", how));
+}
 
 absl::Status ErrnoStatus(absl::string_view name, int error) {
   const std::string adapter = absl::StrCat("adapter ", PrintableName(name));
@@ -54,6 +61,9 @@ absl::Status ErrnoStatus(absl::string_view name, int error) {
       return MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", absl::StrCat("no ", adapter));
     case ENOTDIR:
       return BadName("has a part that is a file");
+    case EISDIR:
+    case ENOTEMPTY:
+      return Exists(name, " as a folder, which a file cannot replace");
     case ELOOP:
     case EXDEV:
       return BadName("leaves the adapter folder by a link or a mount");
@@ -63,19 +73,55 @@ absl::Status ErrnoStatus(absl::string_view name, int error) {
   }
 }
 
-absl::Status Exists(absl::string_view name) {
-  return MakeError(absl::StatusCode::kAlreadyExists, "ADAPTER_EXISTS",
-                   absl::StrCat("adapter ", PrintableName(name), " exists already"));
-}
-
 absl::string_view Leaf(absl::string_view name) {
   const size_t slash = name.rfind('/');
   return name.substr(slash == absl::string_view::npos ? 0 : slash + 1);
 }
 
+bool IsSameFile(int a, int b) {
+  struct stat first, second;
+  return fstat(a, &first) == 0 && fstat(b, &second) == 0 && first.st_dev == second.st_dev &&
+         first.st_ino == second.st_ino;
+}
+
 bool IsThere(int folder, const std::string& name) {
   struct stat info;
   return fstatat(folder, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+// The folder that holds the name's last part. With `create`, folders that are missing are made.
+absl::StatusOr<FileDescriptor> OpenFolderOf(const OpenedFolder& root, absl::string_view name, bool create) {
+  FileDescriptor folder = root.OpenBelow(".", kFolderFlags);
+  if (!folder.is_open()) {
+    return ErrnoStatus(name, errno);
+  }
+  std::vector<std::string> parts = absl::StrSplit(name, '/');
+  parts.pop_back();
+  std::string path;
+  for (const std::string& part : parts) {
+    absl::StrAppend(&path, path.empty() ? "" : "/", part);
+    FileDescriptor next = root.OpenBelow(path, kFolderFlags);
+    if (!next.is_open() && errno == ENOENT && create &&
+        (mkdirat(folder.number(), part.c_str(), 0777) == 0 || errno == EEXIST)) {
+      next = root.OpenBelow(path, kFolderFlags);
+    }
+    if (!next.is_open()) {
+      return ErrnoStatus(name, errno);
+    }
+    folder = std::move(next);
+  }
+  return folder;
+}
+
+// Removes the folders that `path` has before its last "/", as far as nothing is in them.
+void RemoveEmptyFolders(const OpenedFolder& root, const std::string& path) {
+  for (size_t slash = path.rfind('/'); slash != std::string::npos; slash = path.rfind('/', slash - 1)) {
+    const absl::StatusOr<FileDescriptor> above = OpenFolderOf(root, path.substr(0, slash), /*create=*/false);
+    if (!above.ok() || unlinkat(above->number(), std::string(Leaf(path.substr(0, slash))).c_str(), AT_REMOVEDIR) != 0 ||
+        slash == 0) {
+      return;
+    }
+  }
 }
 
 }  // namespace
@@ -105,7 +151,8 @@ absl::Status IncomingFile::Finish() {
 }
 
 void AdapterWriter::RemoveStale() const {
-  FileDescriptor folder = directory_.OpenBelow(".", kFolderFlags);
+  const absl::StatusOr<OpenedFolder> root = directory_.folder().Open();
+  FileDescriptor folder = root.ok() ? root->OpenBelow(".", kFolderFlags) : FileDescriptor();
   if (!folder.is_open()) {
     return;
   }
@@ -128,56 +175,58 @@ void AdapterWriter::RemoveStale() const {
   }
 }
 
-absl::StatusOr<FileDescriptor> AdapterWriter::OpenFolderOf(absl::string_view name, bool create) const {
-  FileDescriptor folder = directory_.OpenBelow(".", kFolderFlags);
-  if (!folder.is_open()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "NO_ADAPTER_FOLDER",
-                     "the server has no folder of adapters (--adapters)");
+absl::StatusOr<OpenedFolder> AdapterWriter::OpenRoot() const {
+  absl::StatusOr<OpenedFolder> root = directory_.folder().Open();
+  if (root.ok()) {
+    return root;
   }
-  std::vector<std::string> parts = absl::StrSplit(name, '/');
-  parts.pop_back();
-  std::string path;
-  for (const std::string& part : parts) {
-    absl::StrAppend(&path, path.empty() ? "" : "/", part);
-    FileDescriptor next = directory_.OpenBelow(path, kFolderFlags);
-    if (!next.is_open() && errno == ENOENT && create &&
-        (mkdirat(folder.number(), part.c_str(), 0777) == 0 || errno == EEXIST)) {
-      next = directory_.OpenBelow(path, kFolderFlags);
-    }
-    if (!next.is_open()) {
-      return ErrnoStatus(name, errno);
-    }
-    folder = std::move(next);
+  if (absl::IsResourceExhausted(root.status())) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_FILES", "the adapter folder cannot be opened now");
   }
-  return folder;
+  return MakeError(absl::StatusCode::kFailedPrecondition, "NO_ADAPTER_FOLDER",
+                   directory_.folder().path().empty() ? "the server has no folder of adapters (--adapters)"
+                                                      : "the server's adapter folder cannot be opened now");
 }
 
 absl::Status AdapterWriter::CheckFree(absl::string_view name, bool replace) const {
-  if (const absl::Status valid = ValidateAdapterName(name); !valid.ok()) {
-    return BadName(valid.message());
+  const absl::StatusOr<std::string> normal = NormalizeName(name);
+  if (!normal.ok()) {
+    return BadName(normal.status().message());
   }
+  ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
+  ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, *normal));
+  return CheckFree(root, *normal, path, replace);
+}
+
+absl::Status AdapterWriter::CheckFree(const OpenedFolder& root, absl::string_view name, const std::string& path,
+                                      bool replace) const {
   if (Leaf(name) == kPeftWeights) {
     return BadName(absl::StrCat("ends in ", kPeftWeights, ", which PEFT folders have inside"));
   }
-  const absl::StatusOr<FileDescriptor> folder = OpenFolderOf(name, /*create=*/false);
+  const absl::StatusOr<FileDescriptor> folder = OpenFolderOf(root, path, /*create=*/false);
   if (!folder.ok()) {
     return absl::IsNotFound(folder.status()) ? absl::OkStatus() : folder.status();  // folders are made later
   }
-  const std::string leaf(Leaf(name));
-  if (IsThere(folder->number(), absl::StrCat(leaf, kAdapterExtension)) && !replace) {
-    return Exists(name);
+  const std::string leaf(Leaf(path));
+  struct stat info;
+  if (fstatat(folder->number(), absl::StrCat(leaf, kAdapterExtension).c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) {
+    if (S_ISDIR(info.st_mode)) {
+      return Exists(name, absl::StrCat(" as a folder called ", PrintableName(absl::StrCat(leaf, kAdapterExtension)),
+                                       ", which a file cannot replace"));
+    }
+    if (!replace) {
+      return Exists(name);
+    }
   }
   if (IsThere(folder->number(), absl::StrCat(leaf, "/", kPeftWeights, kAdapterExtension))) {
-    return replace ? MakeError(absl::StatusCode::kAlreadyExists, "ADAPTER_EXISTS",
-                               absl::StrCat("adapter ", PrintableName(name),
-                                            " exists as a PEFT folder, which a file cannot replace: delete it first"))
-                   : Exists(name);
+    return Exists(name, replace ? " as a PEFT folder, which a file cannot replace: delete it first" : " already");
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<IncomingFile> AdapterWriter::Create(absl::string_view name, uint64_t size) const {
-  ABSL_ASSIGN_OR_RETURN(FileDescriptor folder, OpenFolderOf("", /*create=*/false));
+  ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
+  ABSL_ASSIGN_OR_RETURN(FileDescriptor folder, OpenFolderOf(root, "", /*create=*/false));
   std::random_device random;
   const std::string hidden =
       absl::StrCat(kHiddenPrefix, absl::Hex(random(), absl::kZeroPad8), absl::Hex(random(), absl::kZeroPad8));
@@ -195,9 +244,27 @@ absl::StatusOr<IncomingFile> AdapterWriter::Create(absl::string_view name, uint6
 }
 
 absl::Status AdapterWriter::Place(IncomingFile& file, absl::string_view name, bool replace) const {
-  ABSL_RETURN_IF_ERROR(CheckFree(name, replace));
-  ABSL_ASSIGN_OR_RETURN(const FileDescriptor folder, OpenFolderOf(name, /*create=*/true));
-  const std::string target = absl::StrCat(Leaf(name), kAdapterExtension);
+  absl::MutexLock lock(&mutex_);
+  ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
+  if (!IsSameFile(root.number(), file.folder_.number())) {
+    return MakeError(
+        absl::StatusCode::kAborted,
+        absl::StrCat("the adapter folder was replaced while adapter ", PrintableName(name), " came: send it again"),
+        {"ADAPTER_FOLDER_REPLACED", {}, absl::Seconds(1)});
+  }
+  ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
+  ABSL_RETURN_IF_ERROR(CheckFree(root, name, path, replace));
+  absl::StatusOr<FileDescriptor> folder = OpenFolderOf(root, path, /*create=*/true);
+  absl::Status placed = folder.ok() ? Place(file, *folder, path, name, replace) : folder.status();
+  if (!placed.ok()) {
+    RemoveEmptyFolders(root, path);  // those that were made for it
+  }
+  return placed;
+}
+
+absl::Status AdapterWriter::Place(IncomingFile& file, const FileDescriptor& folder, const std::string& path,
+                                  absl::string_view name, bool replace) {
+  const std::string target = absl::StrCat(Leaf(path), kAdapterExtension);
   const char* const hidden = file.hidden_name_.c_str();
   // A link, unlike a rename, never takes the place of a file that has just come.
   const int placed = replace ? renameat(file.folder_.number(), hidden, folder.number(), target.c_str())
@@ -214,8 +281,10 @@ absl::Status AdapterWriter::Place(IncomingFile& file, absl::string_view name, bo
 }
 
 absl::Status AdapterWriter::Delete(absl::string_view name) const {
-  ABSL_ASSIGN_OR_RETURN(const FileDescriptor folder, OpenFolderOf(name, /*create=*/false));
-  const std::string leaf(Leaf(name));
+  absl::MutexLock lock(&mutex_);
+  ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
+  ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
+  ABSL_ASSIGN_OR_RETURN(const FileDescriptor folder, OpenFolderOf(root, path, /*create=*/false));
   bool found = false;
   const auto remove = [&](int from, const std::string& file) {
     const bool removed = unlinkat(from, file.c_str(), 0) == 0;
@@ -223,21 +292,20 @@ absl::Status AdapterWriter::Delete(absl::string_view name) const {
     return removed || errno == ENOENT || errno == ENOTDIR || errno == EISDIR;
   };
   // The tensors of a PEFT folder first: without them there is no adapter.
-  const FileDescriptor peft = directory_.OpenBelow(std::string(name), kFolderFlags);
+  const FileDescriptor peft = root.OpenBelow(path, kFolderFlags);
   if (peft.is_open() && !(remove(peft.number(), absl::StrCat(kPeftWeights, kAdapterExtension)) &&
                           (!found || remove(peft.number(), std::string(kPeftConfig))))) {
     return ErrnoStatus(name, errno);
   }
-  if (found) {
-    unlinkat(folder.number(), leaf.c_str(), AT_REMOVEDIR);  // only where it is empty
-  }
-  if (!remove(folder.number(), absl::StrCat(leaf, kAdapterExtension))) {
+  const bool was_peft = found;
+  if (!remove(folder.number(), absl::StrCat(Leaf(path), kAdapterExtension))) {
     return ErrnoStatus(name, errno);
   }
   if (!found) {
     return ErrnoStatus(name, ENOENT);
   }
   fsync(folder.number());
+  RemoveEmptyFolders(root, was_peft ? path + "/" : path);
   return absl::OkStatus();
 }
 

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 
 #include "src/adapters/adapter_directory.h"
 
@@ -65,17 +66,22 @@ class AdapterWriter {
   // A new hidden file with room for `size` bytes on the disk, as far as the file system can promise it.
   absl::StatusOr<IncomingFile> Create(absl::string_view name, uint64_t size) const;
 
-  // Gives the file its name, in one step, and makes the folders of the name. REQUIRES: Finish.
+  // Gives the file its name, in one step, and makes the folders of the name. Aborted (ADAPTER_FOLDER_REPLACED) if the
+  // adapter folder is another one than the file came into. REQUIRES: Finish.
   absl::Status Place(IncomingFile& file, absl::string_view name, bool replace) const;
 
-  // Removes the adapter's file, or its PEFT folder's two files (and the folder, if nothing else is in it); both where
-  // both are there. NotFound (ADAPTER_NOT_FOUND).
+  // Removes the adapter's file, or its PEFT folder's two files, or both, and the folders of its name that are empty
+  // then. NotFound (ADAPTER_NOT_FOUND).
   absl::Status Delete(absl::string_view name) const;
 
  private:
-  absl::StatusOr<FileDescriptor> OpenFolderOf(absl::string_view name, bool create) const;
+  absl::StatusOr<OpenedFolder> OpenRoot() const;
+  static absl::Status Place(IncomingFile& file, const FileDescriptor& folder, const std::string& path,
+                            absl::string_view name, bool replace);
+  absl::Status CheckFree(const OpenedFolder& root, absl::string_view name, const std::string& path, bool replace) const;
 
   const AdapterDirectory& directory_;
+  mutable absl::Mutex mutex_;  // held while a file gets its name or loses it: folders are made and removed then
 };
 
 }  // namespace hotlora

@@ -91,7 +91,9 @@ absl::StatusOr<int64_t> CheckTensor(const SafetensorsFile& file, const StoredTen
 class FolderEmbeddingStore final : public EmbeddingStore {
  public:
   FolderEmbeddingStore(AdapterDirectory directory, EmbeddingWidths widths)
-      : directory_(std::move(directory)), widths_(widths) {}
+      : directory_(std::move(directory)), widths_(widths) {
+    directory_.LogWhatIsNotServed();
+  }
 
   absl::StatusOr<Embedding> Read(absl::string_view name) const override {
     const std::string printable = PrintableName(name);
@@ -126,7 +128,8 @@ class FolderEmbeddingStore final : public EmbeddingStore {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<EmbeddingStore>> EmbeddingStore::Create(const EmbeddingStoreOptions& options) {
-  absl::StatusOr<AdapterDirectory> directory = AdapterDirectory::Open(options.directory, options.follow_links);
+  absl::StatusOr<AdapterDirectory> directory =
+      AdapterDirectory::Open(options.directory, options.follow_links, /*use_openat2=*/true, "embedding folder");
   if (!directory.ok()) {
     return MakeError(absl::StatusCode::kInvalidArgument, "EMBEDDING_FOLDER",
                      absl::StrCat("--embeddings ", options.directory, ": cannot be opened"));

@@ -6,10 +6,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
+#include "src/base/resource_name.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
@@ -22,10 +24,13 @@ bool IsSha256(absl::string_view text) {
          std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
-absl::Status CheckHeader(const UploadHeader& header) {
+// Normalises the name.
+absl::Status CheckHeader(UploadHeader& header) {
   std::vector<FieldViolation> violations;
-  if (const absl::Status name = ValidateAdapterName(header.name); !name.ok()) {
-    violations.push_back({"header.name", std::string(name.message())});
+  if (absl::StatusOr<std::string> name = NormalizeName(header.name); name.ok()) {
+    header.name = *std::move(name);
+  } else {
+    violations.push_back({"header.name", std::string(name.status().message())});
   }
   if (header.size == 0) {
     violations.push_back({"header.size", "is 0 or unset; it is the number of bytes that follow"});
@@ -36,10 +41,16 @@ absl::Status CheckHeader(const UploadHeader& header) {
   return violations.empty() ? absl::OkStatus() : InvalidRequest(std::move(violations));
 }
 
+using TakenSpace = std::unique_ptr<UploadSpace, std::function<void(UploadSpace*)>>;
+
 class FileUpload final : public AdapterUpload {
  public:
-  FileUpload(UploadHeader header, const AdapterWriter& writer, IncomingFile file, UploadSteps steps)
-      : header_(std::move(header)), writer_(writer), file_(std::move(file)), steps_(std::move(steps)) {}
+  FileUpload(UploadHeader header, const AdapterWriter& writer, TakenSpace space, IncomingFile file, UploadSteps steps)
+      : header_(std::move(header)),
+        writer_(writer),
+        space_(std::move(space)),
+        file_(std::move(file)),
+        steps_(std::move(steps)) {}
 
   absl::Status Append(absl::string_view bytes) override {
     received_ += bytes.size();
@@ -60,7 +71,7 @@ class FileUpload final : public AdapterUpload {
                        absl::StrCat("the bytes have sha256 ", digest, "; the header promised ", header_.sha256));
     }
     ABSL_RETURN_IF_ERROR(file_.Finish());
-    const absl::StatusOr<AdapterInfo> checked = steps_.check(file_.number());
+    const absl::StatusOr<AdapterInfo> checked = steps_.check(header_.name, file_.number());
     if (absl::IsFailedPrecondition(checked.status())) {
       // In a request the file is at fault, here the call that brought it.
       return MakeError(absl::StatusCode::kInvalidArgument, checked.status().message(),
@@ -68,7 +79,7 @@ class FileUpload final : public AdapterUpload {
     }
     ABSL_RETURN_IF_ERROR(checked.status());
     ABSL_RETURN_IF_ERROR(writer_.Place(file_, header_.name, header_.replace));
-    LogInfo("adapter ", header_.name, " uploaded: ", header_.size, " bytes, sha256 ", header_.sha256);
+    LogInfo("adapter ", PrintableName(header_.name), " uploaded: ", header_.size, " bytes, sha256 ", header_.sha256);
     return steps_.placed(*checked);
   }
 
@@ -80,6 +91,7 @@ class FileUpload final : public AdapterUpload {
 
   const UploadHeader header_;
   const AdapterWriter& writer_;
+  const TakenSpace space_;  // given back after the file is gone
   IncomingFile file_;
   const UploadSteps steps_;
   uint64_t received_ = 0;
@@ -88,17 +100,35 @@ class FileUpload final : public AdapterUpload {
 
 }  // namespace
 
+bool UploadSpace::Take(uint64_t bytes) {
+  for (uint64_t taken = taken_.load();;) {
+    if (taken > capacity_ || bytes > capacity_ - taken) {
+      return false;
+    }
+    if (taken_.compare_exchange_weak(taken, taken + bytes)) {
+      return true;
+    }
+  }
+}
+
 absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginFileUpload(UploadHeader header, const AdapterWriter& writer,
-                                                               uint64_t max_bytes, UploadSteps steps) {
+                                                               UploadSpace* space, UploadSteps steps) {
   ABSL_RETURN_IF_ERROR(CheckHeader(header));
   ABSL_RETURN_IF_ERROR(writer.CheckFree(header.name, header.replace));
-  if (header.size > max_bytes) {
+  if (header.size > space->capacity()) {
     return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
                      absl::StrCat("adapter ", PrintableName(header.name), " has ", header.size,
-                                  " bytes; the host tier has room for files of ", max_bytes));
+                                  " bytes; the host tier has room for files of ", space->capacity()));
   }
+  if (!space->Take(header.size)) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     absl::StrCat("adapter ", PrintableName(header.name), " has ", header.size,
+                                  " bytes; with the uploads under way that would be more than ", space->capacity()),
+                     {"UPLOADS_BUSY", {}, absl::Seconds(1)});
+  }
+  TakenSpace taken(space, [bytes = header.size](UploadSpace* from) { from->GiveBack(bytes); });
   ABSL_ASSIGN_OR_RETURN(IncomingFile file, writer.Create(header.name, header.size));
-  return std::make_unique<FileUpload>(std::move(header), writer, std::move(file), std::move(steps));
+  return std::make_unique<FileUpload>(std::move(header), writer, std::move(taken), std::move(file), std::move(steps));
 }
 
 }  // namespace hotlora

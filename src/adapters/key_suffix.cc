@@ -1,12 +1,15 @@
 #include "src/adapters/key_suffix.h"
 
+#include <algorithm>
 #include <iterator>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+
+#include "src/base/resource_name.h"
 
 namespace hotlora {
 namespace {
@@ -154,8 +157,13 @@ absl::string_view ForeignModelOf(absl::string_view key) {
 }
 
 std::string PrintableName(absl::string_view name) {
-  const bool cut = name.size() > kMaxNameLength;
-  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kMaxNameLength)), cut ? "..." : "", "\"");
+  size_t end = std::min(name.size(), kMaxNameLength);
+  for (int i = 0; i < 3 && end > 0 && end < name.size() && (static_cast<unsigned char>(name[end]) & 0xC0) == 0x80;
+       ++i) {
+    --end;  // not inside a character
+  }
+  return absl::StrCat("\"", absl::StrReplaceAll(EscapeName(name.substr(0, end)), {{"\"", "\\\""}}),
+                      end < name.size() ? "..." : "", "\"");
 }
 
 void NameSample::Add(absl::string_view name) { AddPrintable(PrintableName(name)); }

@@ -83,7 +83,7 @@ absl::string_view UnsupportedFormatOf(absl::string_view key);
 absl::string_view ForeignModelOf(absl::string_view key);
 
 // The first names of many, for messages: at most 8, then a count. Names come from files, so each is
-// quoted, escaped to printable ASCII and cut at 160 characters.
+// shown as PrintableName does.
 class NameSample {
  public:
   void Add(absl::string_view name);
@@ -98,7 +98,7 @@ class NameSample {
   size_t count_ = 0;
 };
 
-// `name` quoted, escaped to printable ASCII and cut at 160 characters.
+// `name` quoted, with quotes and what cannot be printed escaped (EscapeName), and cut at 160 bytes.
 std::string PrintableName(absl::string_view name);
 
 }  // namespace hotlora

@@ -12,6 +12,7 @@
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
+#include "src/base/resource_name.h"
 #include "src/base/serial_executor.h"
 #include "src/base/status_macros.h"
 #include "src/pipeline/init_picture.h"
@@ -25,13 +26,12 @@ namespace {
 constexpr absl::Duration kWaitingEvery = absl::Seconds(4);
 constexpr absl::Duration kWatchEvery = absl::Milliseconds(500);
 
-absl::Status CheckName(absl::string_view name) {
-  const absl::Status status = ValidateAdapterName(name);
-  if (status.ok()) {
-    return status;
+absl::StatusOr<std::string> CheckName(absl::string_view name) {
+  absl::StatusOr<std::string> normal = NormalizeName(name);
+  if (!normal.ok()) {
+    return InvalidRequest({{"name", std::string(normal.status().message())}});
   }
-  return MakeError(absl::StatusCode::kInvalidArgument, absl::StrCat("name ", status.message()),
-                   {"INVALID_REQUEST", {{"name", std::string(status.message())}}, {}});
+  return normal;
 }
 
 class ThreadedEngine final : public Engine {
@@ -107,23 +107,24 @@ class ThreadedEngine final : public Engine {
 
   void LoadAdapter(std::string name, AdapterTier tier, bool pin,
                    std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
-    if (absl::Status status = CheckName(name); !status.ok()) {
-      done(std::move(status));
+    absl::StatusOr<std::string> normal = CheckName(name);
+    if (!normal.ok()) {
+      done(normal.status());
       return;
     }
-    lookup_thread_->Post([this, name = std::move(name), tier, pin, done = std::move(done)] {
+    lookup_thread_->Post([this, name = *std::move(normal), tier, pin, done = std::move(done)] {
       adapter_thread_->Post([this, name, tier, pin, done] { done(adapters_->Load(name, tier, pin)); });
     });
   }
 
   absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) override {
-    ABSL_RETURN_IF_ERROR(CheckName(name));
-    return adapters_->Unload(name);
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
+    return adapters_->Unload(normal);
   }
 
   absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const override {
-    ABSL_RETURN_IF_ERROR(CheckName(name));
-    return adapters_->Get(name);
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
+    return adapters_->Get(normal);
   }
 
   absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const override {
@@ -138,8 +139,8 @@ class ThreadedEngine final : public Engine {
   }
 
   absl::Status DeleteAdapter(absl::string_view name) override {
-    ABSL_RETURN_IF_ERROR(CheckName(name));
-    return adapters_->Delete(name);
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
+    return adapters_->Delete(normal);
   }
 
   void VerifyBase(std::function<void(absl::StatusOr<BaseReport>)> done) override {

@@ -25,6 +25,10 @@ void AdapterUsage::Count(const std::vector<std::string>& names, double now) {
 }
 
 void AdapterUsage::CountOne(const std::string& name, double now) {
+  if (name == kNone || name == kOther) {
+    other_ = {other_.requests + 1, now};
+    return;
+  }
   const uint64_t uses = ++uses_[name];
   auto series = labelled_.find(name);
   if (series == labelled_.end() && labelled_.size() == kMaxNames) {

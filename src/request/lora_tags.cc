@@ -19,7 +19,8 @@ class TagArguments {
  public:
   void Read(absl::string_view argument) {
     const std::pair<absl::string_view, absl::string_view> named = absl::StrSplit(argument, absl::MaxSplits('=', 1));
-    if (!absl::StrContains(argument, '=')) {
+    const bool known = named.first == "te" || named.first == "unet" || named.first == "dyn";
+    if (!absl::StrContains(argument, '=') || (places_ == 0 && !known)) {  // a name may have "="
       if (places_++ == 0) {
         ref_.name = std::string(absl::StripAsciiWhitespace(argument));
       } else {

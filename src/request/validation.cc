@@ -15,6 +15,7 @@
 #include "absl/strings/str_split.h"
 
 #include "src/base/error_details.h"
+#include "src/base/resource_name.h"
 #include "src/image/image_header.h"
 #include "src/request/lora_tags.h"
 
@@ -24,7 +25,6 @@ namespace {
 constexpr uint32_t kMaxImages = 16;
 constexpr uint32_t kMaxQuality = 100;
 constexpr uint64_t kRandomSeedEnd = uint64_t{1} << 32;
-constexpr size_t kMaxAdapterNameBytes = 200;
 
 // Gathers what is wrong with a request, field by field.
 class Violations {
@@ -266,15 +266,16 @@ std::vector<AdapterUse> CheckAdapters(const std::vector<SourcedAdapter>& adapter
   for (const SourcedAdapter& adapter : adapters) {
     const AdapterRef& ref = adapter.ref;
     const std::string subject = adapter.name_field == adapter.weight_field  // a tag's
-                                    ? absl::StrCat("has a tag of adapter \"", ref.name, "\", which ")
+                                    ? absl::StrCat("has a tag of adapter \"", EscapeName(ref.name), "\", which ")
                                     : "";
-    if (const absl::Status name = ValidateAdapterName(ref.name); !name.ok()) {
-      violations.Add(adapter.name_field, subject, name.message());
-    } else if (!names.insert(ref.name).second) {
+    const absl::StatusOr<std::string> name = NormalizeName(ref.name);
+    if (!name.ok()) {
+      violations.Add(adapter.name_field, subject, name.status().message());
+    } else if (!names.insert(*name).second) {
       violations.Add(adapter.name_field, subject, "names an adapter that is in the list already");
     }
     AdapterUse use;
-    use.name = ref.name;
+    use.name = name.value_or("");
     use.weight = violations.RealInRange(adapter.weight_field, ref.weight, -kMaxAdapterWeight, kMaxAdapterWeight, 1.0);
     use.text_encoder_weight = ref.text_encoder_weight.has_value()
                                   ? violations.RealInRange(adapter.text_encoder_weight_field, ref.text_encoder_weight,
@@ -305,9 +306,10 @@ std::vector<EmbeddingUse> CheckEmbeddings(const std::vector<EmbeddingRef>& refs,
   for (size_t i = 0; i < refs.size(); ++i) {
     const std::string field = absl::StrCat("embeddings[", i, "].");
     const std::string token = refs[i].token.value_or(refs[i].name);
-    if (const absl::Status name = ValidateAdapterName(refs[i].name); !name.ok()) {
-      violations.Add(field + "name", name.message());
-    } else if (!names.insert(refs[i].name).second) {
+    const absl::StatusOr<std::string> name = NormalizeName(refs[i].name);
+    if (!name.ok()) {
+      violations.Add(field + "name", name.status().message());
+    } else if (!names.insert(*name).second) {
       violations.Add(field + "name", "names an embedding that is in the list already");
     } else if (!IsToken(token)) {
       violations.Add(field + "token", "is \"", token, "\"; allowed are 1 to ", kMaxTokenBytes,
@@ -315,7 +317,7 @@ std::vector<EmbeddingUse> CheckEmbeddings(const std::vector<EmbeddingRef>& refs,
     } else if (!tokens.insert(absl::AsciiStrToLower(token)).second) {
       violations.Add(field + "token", "is \"", token, "\", which stands for another embedding already");
     }
-    uses.push_back({refs[i].name, token});
+    uses.push_back({name.value_or(""), token});
   }
   return uses;
 }
@@ -362,26 +364,6 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
                        ? absl::StrFormat("%016x%016x", absl::Uniform<uint64_t>(random), absl::Uniform<uint64_t>(random))
                        : request.request_id;
   return job;
-}
-
-absl::Status ValidateAdapterName(absl::string_view name) {
-  if (name.empty() || name.size() > kMaxAdapterNameBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("has ", name.size(), " bytes; allowed are 1 to ", kMaxAdapterNameBytes));
-  }
-  for (const absl::string_view part : absl::StrSplit(name, '/')) {
-    bool good = !part.empty() && absl::ascii_isalnum(static_cast<unsigned char>(part.front())) && part.back() != '.';
-    for (const char c : part) {
-      good = good && (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-');
-    }
-    if (!good) {
-      return absl::InvalidArgumentError(
-          "is no adapter name: allowed are letters, digits, '.', '_', '-' in parts joined by '/', each beginning with "
-          "a "
-          "letter or digit and not ending in '.'");
-    }
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace hotlora

@@ -39,10 +39,6 @@ absl::Status InvalidRequest(std::vector<FieldViolation> violations);
 // id where it is empty. Thread-safe; touches no file and no tensor.
 absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const RequestLimits& limits);
 
-// OK for a name that an adapter may have: 1 to 200 bytes of segments [A-Za-z0-9][A-Za-z0-9._-]* joined by "/", none of
-// them ending in a dot. Names are identifiers, never paths: "..", absolute names and backslashes cannot be written.
-absl::Status ValidateAdapterName(absl::string_view name);
-
 }  // namespace hotlora
 
 #endif  // HOTLORA_SRC_REQUEST_VALIDATION_H_

@@ -322,6 +322,26 @@ TEST_F(AdapterStoreTest, PinnedStaysUntilItIsUnloaded) {
   EXPECT_FALSE(store_->Load("a", AdapterTier::kDevice, false)->pinned);
 }
 
+TEST_F(AdapterStoreTest, AReplacedFolderServesItsNewContentAndKeepsPins) {
+  Save("hot", Adapter(2));
+  ASSERT_TRUE(store_->Load("hot", AdapterTier::kDevice, /*pin=*/true)->pinned);
+  const auto running = Acquire("hot");
+  const std::string old = folder_.path() + ".old";
+  std::filesystem::rename(folder_.path(), old);
+  ExpectRefused("hot", absl::StatusCode::kNotFound, "ADAPTER_FOLDER_MISSING");
+  std::filesystem::create_directory(folder_.path());
+  ExpectRefused("hot", absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND");
+  Save("hot", Adapter(3));
+  const auto now = Acquire("hot");
+  ASSERT_NE(now, nullptr);
+  EXPECT_EQ(now->info().rank_max, 3u);
+  EXPECT_EQ(running->info().rank_max, 2u);
+  EXPECT_TRUE(Info("hot").pinned);
+  EXPECT_FALSE(store_->Unload("hot")->pinned);
+  EXPECT_FALSE(Acquire("hot")->info().pinned);
+  std::filesystem::remove_all(old);
+}
+
 TEST_F(AdapterStoreTest, PeftFolderIsIdentifiedByItsConfigurationToo) {
   std::filesystem::create_directories(folder_.Under("peft"));
   SafetensorsWriter writer;

@@ -217,6 +217,61 @@ TEST_F(AdapterUploadTest, WhatNeverFitsIsRefusedBeforeItComes) {
   EXPECT_THAT(Files(), ElementsAre());
 }
 
+TEST_F(AdapterUploadTest, AFolderInTheWayIsNeverReplaced) {
+  const std::string bytes = AdapterBytes(2);
+  ASSERT_TRUE(Upload(HeaderOf("neon.safetensors/x", bytes), bytes).ok());
+  for (const bool replace : {false, true}) {
+    const auto answer = Upload(HeaderOf("neon", bytes, replace), bytes);
+    ExpectRefused(answer, absl::StatusCode::kAlreadyExists, "ADAPTER_EXISTS");
+    EXPECT_THAT(std::string(answer.status().message()), HasSubstr("\"neon.safetensors\""));
+  }
+  EXPECT_THAT(Files(), ElementsAre("neon.safetensors", "neon.safetensors/x.safetensors"));
+}
+
+TEST_F(AdapterUploadTest, NamesAreThoseThatCanBeListedAndStayOneFileInAnyForm) {
+  const std::string bytes = AdapterBytes(2), other = AdapterBytes(3);
+  for (const char* const name : {"p/p/p/p/p/p/p/p/p", "a:b", ".x", "a\\b", "a\nb", "\u202ea"}) {
+    ExpectRefused(Upload(HeaderOf(name, bytes), bytes), absl::StatusCode::kInvalidArgument, "INVALID_REQUEST");
+  }
+  EXPECT_EQ(Upload(HeaderOf("e\u0301 (v2), a+b", bytes), bytes)->name, "\u00e9 (v2), a+b");
+  EXPECT_THAT(Files(), ElementsAre("\u00e9 (v2), a+b.safetensors"));
+  // One that somebody has copied here in another form.
+  std::filesystem::rename(folder_.Under("\u00e9 (v2), a+b.safetensors"), folder_.Under("e\u0301.safetensors"));
+  ExpectRefused(Upload(HeaderOf("\u00e9", other), other), absl::StatusCode::kAlreadyExists, "ADAPTER_EXISTS");
+  EXPECT_EQ(Upload(HeaderOf("\u00e9", other, /*replace=*/true), other)->rank_max, 3u);
+  EXPECT_THAT(Files(), ElementsAre("e\u0301.safetensors"));
+  EXPECT_TRUE(store_->Delete("\u00e9").ok());
+  EXPECT_THAT(Files(), ElementsAre());
+}
+
+TEST_F(AdapterUploadTest, DeletingAndFailingLeaveNoEmptyFolders) {
+  const std::string bytes = AdapterBytes(2);
+  ASSERT_TRUE(Upload(HeaderOf("a/b/c/d", bytes), bytes).ok());
+  ASSERT_TRUE(Upload(HeaderOf("a/other", bytes), bytes).ok());
+  EXPECT_TRUE(store_->Delete("a/b/c/d").ok());
+  EXPECT_THAT(Files(), ElementsAre("a", "a/other.safetensors"));
+  std::filesystem::create_directories(folder_.Under("p/q/r"));
+  std::ofstream(folder_.Under("p/q/r/adapter_model.safetensors")) << bytes;
+  std::ofstream(folder_.Under("p/q/r/adapter_config.json")) << "{}";
+  EXPECT_TRUE(store_->Delete("p/q/r").ok());
+  EXPECT_TRUE(store_->Delete("a/other").ok());
+  EXPECT_THAT(Files(), ElementsAre());
+}
+
+TEST_F(AdapterUploadTest, UploadsUnderWaySetNoMoreDiskAsideThanTheHostTierHas) {
+  const std::string bytes = AdapterBytes(2);
+  const uint64_t most = (1 << 20) + kMaxAdapterHeaderBytes;
+  auto header = [&](const std::string& name, uint64_t size) { return UploadHeader{name, size, Sha(bytes), false}; };
+  auto first = store_->BeginUpload(header("a", most - 1000));
+  ASSERT_TRUE(first.ok()) << first.status();
+  const absl::Status refused = store_->BeginUpload(header("b", 1001)).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(GetErrorDetails(refused).reason, "UPLOADS_BUSY");
+  EXPECT_TRUE(store_->BeginUpload(header("b", 1000)).ok());
+  first->reset();
+  EXPECT_TRUE(store_->BeginUpload(header("b", 1001)).ok());
+}
+
 TEST_F(AdapterUploadTest, WithoutAFolderThereIsNoUpload) {
   Open("");
   ExpectRefused(store_->BeginUpload(HeaderOf("neon", "x")).status(), absl::StatusCode::kFailedPrecondition,
@@ -238,6 +293,19 @@ TEST_F(AdapterUploadTest, AFullDiskRefusesAndIsLeftClean) {
   ExpectRefused(answer, absl::StatusCode::kResourceExhausted, "DISK_FULL");
   EXPECT_THAT(Files(), ElementsAre());
   EXPECT_TRUE(Upload(HeaderOf("neon", bytes), bytes).ok());
+}
+
+TEST_F(AdapterUploadTest, AFolderThatIsReplacedTakesNewUploadsAndEndsThoseUnderWay) {
+  const std::string bytes = AdapterBytes(2);
+  auto under_way = store_->BeginUpload(HeaderOf("a", bytes)).value();
+  ASSERT_TRUE(under_way->Append(bytes).ok());
+  std::filesystem::remove_all(folder_.path());
+  ExpectRefused(Upload(HeaderOf("b", bytes), bytes), absl::StatusCode::kFailedPrecondition, "NO_ADAPTER_FOLDER");
+  std::filesystem::create_directory(folder_.path());
+  ExpectRefused(under_way->Commit(), absl::StatusCode::kAborted, "ADAPTER_FOLDER_REPLACED");
+  under_way.reset();
+  EXPECT_TRUE(Upload(HeaderOf("a", bytes), bytes).ok());
+  EXPECT_THAT(Files(), ElementsAre("a.safetensors"));
 }
 
 TEST_F(AdapterUploadTest, LinksOutOfTheFolderAreNotWrittenThrough) {

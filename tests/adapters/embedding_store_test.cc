@@ -102,6 +102,22 @@ TEST_F(EmbeddingStoreTest, ReadsWhatTheFileSaysNow) {
   EXPECT_NE(second->content_sha256, first->content_sha256);
 }
 
+TEST_F(EmbeddingStoreTest, ReadsFromTheFolderThatThePathNamesNow) {
+  const auto save = [&](float value) {
+    SafetensorsWriter().Add("clip_l", {1, 2}, value).Add("clip_g", {1, 3}, 2.0f).Save(folder_.Under("ink.safetensors"));
+  };
+  save(1.0f);
+  const auto store = Open();
+  ASSERT_TRUE(store->Read("ink").ok());
+  std::filesystem::remove_all(folder_.path());
+  EXPECT_EQ(ReasonOf(store->Read("ink")), "EMBEDDING_NOT_FOUND");
+  std::filesystem::create_directory(folder_.path());
+  save(3.0f);
+  const auto now = store->Read("ink");
+  ASSERT_TRUE(now.ok()) << now.status();
+  EXPECT_THAT(now->vectors->first, ElementsAre(3.0f, 3.0f));
+}
+
 TEST_F(EmbeddingStoreTest, SaysWhatIsNotThereAndWhatIsNotSound) {
   std::ofstream(folder_.Under("text.safetensors")) << "no tensors here";
   std::ofstream(folder_.Under("huge.safetensors")) << std::string(5 << 20, 'x');

@@ -69,8 +69,10 @@ TEST(KeySuffixTest, SampleNamesEightPrintablyThenCounts) {
     sample.Add(absl::StrCat("key\n", i));
   }
   EXPECT_EQ(sample.count(), 11u);
-  EXPECT_THAT(sample.ToString(), testing::StartsWith("\"key\\n0\", "));
-  EXPECT_THAT(sample.ToString(), testing::HasSubstr("\"key\\n7\" and 3 more"));
+  EXPECT_THAT(sample.ToString(), testing::StartsWith("\"key\\x0a0\", "));
+  EXPECT_THAT(sample.ToString(), testing::HasSubstr("\"key\\x0a7\" and 3 more"));
+  EXPECT_EQ(PrintableName("caf\u00e9 \"x\"\\\xff"), "\"caf\u00e9 \\\"x\\\"\\\\\\xff\"");
+  EXPECT_EQ(PrintableName(std::string(159, 'x') + "\u00e9"), "\"" + std::string(159, 'x') + "...\"");
   EXPECT_LT(PrintableName(std::string(1'000'000, 'x')).size(), 200u);
 }
 

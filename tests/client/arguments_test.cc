@@ -28,6 +28,20 @@ std::string Error(const std::vector<std::string>& words) {
   return arguments.ok() ? "no error" : std::string(arguments.status().message());
 }
 
+TEST(ArgumentsTest, TakesNamesAsPeopleCallTheirFiles) {
+  const std::string name = "Pony Style (v2), a+b@0.8 = \u6c34 ";
+  const auto generate = Parse({"generate", "p", "--out=o.png", "--adapter", name + ":0.5", "--adapter=-dash:1"});
+  ASSERT_TRUE(generate.ok()) << generate.status();
+  EXPECT_EQ(generate->request.adapters(0).name(), name);
+  EXPECT_EQ(generate->request.adapters(0).weight(), 0.5);
+  EXPECT_EQ(generate->request.adapters(1).name(), "-dash");
+  for (const std::string& odd : {name, std::string("-dash")}) {
+    const auto get = Parse({"adapters", "get", "--", odd});
+    ASSERT_TRUE(get.ok()) << get.status();
+    EXPECT_EQ(get->adapter, odd);
+  }
+}
+
 TEST(ArgumentsTest, GenerateFillsTheRequest) {
   const auto arguments = Parse({"generate",
                                 "a cat",

@@ -29,8 +29,13 @@ TEST(AdapterKeyTest, IsTheNamesInOrder) {
   request.add_adapters()->set_name("styles/neon");
   request.add_adapters()->set_name("ink");
   EXPECT_EQ(AdapterKey(request), "ink,styles/neon");
-  request.add_adapters()->set_name("not\nfor a header");
-  EXPECT_EQ(AdapterKey(request), "ink,styles/neon");
+  request.add_adapters()->set_name("cafe\u0301, (v2)");
+  request.add_adapters()->set_name("a+b");
+  request.add_adapters()->set_name("\u6c34\u5f69");
+  EXPECT_EQ(AdapterKey(request), "a%2Bb,caf%C3%A9%2C%20%28v2%29,ink,styles/neon,%E6%B0%B4%E5%BD%A9");
+  request.clear_adapters();
+  request.add_adapters()->set_name("no\nname");
+  EXPECT_EQ(AdapterKey(request), "no%0Aname");
 }
 
 TEST_F(ImageClientTest, PutsTheImagesTogether) {

@@ -78,7 +78,7 @@ class BadInputTest(unittest.TestCase):
         self.assertNotEqual(self.caller.image(request_for(steps=1, guidance_scale=1.0)), self.expected)
 
     def test_unknown_adapters(self):
-        for name in ("nobody", "styles/neon", "good.safetensors", "GOOD", "manifest", "folder"):
+        for name in ("nobody", "styles/neon", "good.safetensors", "GOOD", "manifest", "folder", "~", "é", " good", "good "):
             with self.subTest(name):
                 problem = self.refused_request(request_for("good", name), "NOT_FOUND", "ADAPTER_NOT_FOUND")
                 self.assertIn(name, problem.message)
@@ -91,7 +91,7 @@ class BadInputTest(unittest.TestCase):
 
     def test_names_that_leave_the_folder(self):
         names = ["../good", "/etc/passwd", "..", ".", "good/../good", "a//b", "good\0", "good\\.."]
-        names += ["", "a" * 201, "~", "é", str(self.outside / "good")]
+        names += ["", "a" * 256, "a:b", "<a>", "a\u202eb", "a\n", "/".join("a" * 9), str(self.outside / "good")]
         for name in names:
             with self.subTest(name):
                 problem = self.refused_request(request_for(name))
@@ -105,9 +105,12 @@ class BadInputTest(unittest.TestCase):
                 self.refused_request(request_for(name), "NOT_FOUND", "ADAPTER_NOT_FOUND")
                 self.refused_load(name, "NOT_FOUND", "ADAPTER_NOT_FOUND")
         listed = self.caller.adapters.ListAdapters(adapters_pb2.ListAdaptersRequest(page_size=1000))
-        names = {adapter.name for adapter in listed.adapters}
-        self.assertIn("good", names)
-        self.assertFalse(names & {"link", "linked", "linked/good", "folder"}, names)
+        states = {adapter.name: (adapter.state, adapter.error) for adapter in listed.adapters}
+        self.assertEqual(states["good"], (adapters_pb2.ADAPTER_STATE_AVAILABLE, ""))
+        for name in ("link", "linked"):
+            self.assertEqual(states[name][0], adapters_pb2.ADAPTER_STATE_FAILED)
+            self.assertIn("a link that leaves the", states[name][1])
+        self.assertFalse(set(states) & {"linked/good", "folder"}, states)
 
     def test_what_is_no_file_is_no_adapter(self):
         problem = e2e.problem_of(lambda: self.caller.generate(request_for("pipe")))

@@ -171,6 +171,22 @@ class CheckTest(unittest.TestCase):
         failed = [line for line in result.stdout.splitlines() if "FAILED" in line]
         self.assertEqual([line.split()[1].rstrip(":") for line in failed], ["cut", "nan_weights"])
 
+    def test_a_line_for_each_name(self):
+        folder = e2e.temporary_folder()
+        for name in ("Pony Style (v2)", "水彩", "cafe\u0301", "a:b", "line\nbreak"):
+            shutil.copyfile(BROKEN / "good.safetensors", folder / f"{name}.safetensors")
+        for name in ("fine.png", "fine.civitai.info", "notes.txt", ".hidden.safetensors", "old.pt", "older.ckpt"):
+            (folder / name).write_bytes(b"x")
+        result = serve("--check", "--model", MODEL, "--adapters", folder)
+        self.assertEqual(result.returncode, 1, result)
+        lines = result.stdout.splitlines()
+        for line in ("  ok      Pony Style (v2)", "  ok      水彩", "  ok      caf\u00e9"):
+            self.assertIn(line, lines)
+        for start, why in (("  FAILED  a:b: ", '":"'), ("  FAILED  line\\x0abreak: ", "U+000A")):
+            self.assertTrue(any(line.startswith(start) and why in line for line in lines), result.stdout)
+        self.assertIn("5 found, 2 failed", result.stdout)
+        self.assertEqual(result.stderr.count("old.pt, older.ckpt"), 1, result.stderr)
+
     def test_unusable_models_say_which_part(self):
         def copy():
             return pathlib.Path(shutil.copytree(MODEL, e2e.temporary_folder() / "model"))

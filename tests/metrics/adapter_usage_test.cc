@@ -33,6 +33,13 @@ TEST(AdapterUsageTest, CountsEachAdapterOfARequestAndTheBaseModelAsNone) {
   EXPECT_EQ(Requests(usage), (std::map<std::string, double>{{"_none", 1}, {"_other", 0}, {"neon", 2}, {"night", 1}}));
 }
 
+TEST(AdapterUsageTest, AdaptersCalledLikeTheSumsMakeNoSecondSeries) {
+  AdapterUsage usage;
+  usage.Count({"_none", "_other", "_pony"}, 1);
+  EXPECT_EQ(usage.Collect().front().metric.size(), 3u);
+  EXPECT_EQ(Requests(usage), (std::map<std::string, double>{{"_none", 0}, {"_other", 2}, {"_pony", 1}}));
+}
+
 TEST(AdapterUsageTest, TellsWhenEachWasLastUsed) {
   AdapterUsage usage;
   EXPECT_EQ(usage.Collect().size(), 1u);

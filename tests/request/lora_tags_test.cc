@@ -28,6 +28,9 @@ TEST(TakeLoraTagsTest, TheTextEncodersWeightComesFirst) {
   EXPECT_THAT(TakeLoraTags("<lora:a:te=0.25:unet=-0.75>").adapters, ElementsAre(Ref("a", -0.75, 0.25)));
   EXPECT_THAT(TakeLoraTags("<lora:a:te=0.25>").adapters, ElementsAre(Ref("a", 0.25, 0.25)));
   EXPECT_THAT(TakeLoraTags("<lora:a:0.5:unet=0>").adapters, ElementsAre(Ref("a", 0, 0.5)));
+  EXPECT_THAT(TakeLoraTags("<lora:Pony Style (v2), a+b=c@0.8:0.5>").adapters,
+              ElementsAre(Ref("Pony Style (v2), a+b=c@0.8", 0.5, 0.5)));
+  EXPECT_THAT(TakeLoraTags("<lora: \u6c34\u5f69 :0.5>").adapters, ElementsAre(Ref("\u6c34\u5f69", 0.5, 0.5)));
   EXPECT_THAT(TakeLoraTags("<lora:a:1:1:te=2>").adapters, ElementsAre(Ref("a", 1, 2)));
 }
 

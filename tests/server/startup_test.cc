@@ -57,6 +57,19 @@ TEST_F(StartupTest, CheckListsEveryAdapterThatFails) {
   EXPECT_EQ(engine_.GetAdapter("a")->tier, AdapterTier::kDisk);
 }
 
+TEST_F(StartupTest, CheckHasALineForEachNameWithItsState) {
+  AdapterInfo info;
+  info.name = "a\\x0ab";  // as ListAdapters shows what is no name
+  info.state = AdapterState::kFailed;
+  info.error = "its name has the control character U+000A";
+  engine_.AddAdapter(info);
+  const CheckReport report = CheckModelAndAdapters(engine_);
+  EXPECT_FALSE(report.ok);
+  EXPECT_NE(report.text.find("5 found, 1 failed\n  ok      a\n"), std::string::npos) << report.text;
+  EXPECT_NE(report.text.find("  FAILED  a\\x0ab: its name has the control character U+000A\n"), std::string::npos);
+  EXPECT_NE(report.text.find("  ok      odd\n"), std::string::npos);
+}
+
 TEST_F(StartupTest, CheckIsFineWithSoundAdapters) { EXPECT_TRUE(CheckModelAndAdapters(engine_).ok); }
 
 }  // namespace

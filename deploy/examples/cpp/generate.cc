@@ -1,9 +1,11 @@
 // Paints a picture and shows how far it is:  hotlora-example PROMPT [ADAPTER...]
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -35,7 +37,7 @@ std::shared_ptr<grpc::Channel> Connect() {
                                    arguments);
 }
 
-// Load balancers route by it: the adapters' names in order, or "base".
+// Load balancers route by it: the adapters' names in order, percent-encoded, or "base".
 std::string RoutingKey(const hotlora::v1::GenerateImagesRequest& request) {
   std::vector<std::string> names;
   for (const auto& adapter : request.adapters()) {
@@ -44,7 +46,13 @@ std::string RoutingKey(const hotlora::v1::GenerateImagesRequest& request) {
   std::sort(names.begin(), names.end());
   std::string key;
   for (const std::string& name : names) {
-    key += (key.empty() ? "" : ",") + name;
+    key += key.empty() ? "" : ",";
+    for (const unsigned char c : name) {  // percent-encoded: a header is ASCII, and a name may have a comma
+      char encoded[4];
+      const bool plain = c != 0 && c < 0x80 && (std::isalnum(c) != 0 || std::strchr("-._~/", c) != nullptr);
+      std::snprintf(encoded, sizeof(encoded), plain ? "%c" : "%%%02X", c);
+      key += encoded;
+    }
   }
   return key.empty() ? "base" : key;
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net/url"
 	"os"
 	"sort"
 	"strings"
@@ -32,13 +33,16 @@ const serviceConfig = `{
   "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1}
 }`
 
-// routingKey is what load balancers route by: the adapters' names in order, or "base".
+// routingKey is what load balancers route by: the adapters' names in order, percent-encoded, or "base".
 func routingKey(adapters []string) string {
 	if len(adapters) == 0 {
 		return "base"
 	}
 	sorted := append([]string(nil), adapters...)
 	sort.Strings(sorted)
+	for i, name := range sorted {
+		sorted[i] = strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(name))
+	}
 	return strings.Join(sorted, ",")
 }
 

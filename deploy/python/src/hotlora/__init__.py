@@ -1,6 +1,8 @@
 """Calls to a hotlora-server: the generated stubs are in hotlora.v1, what every caller needs besides is here."""
 
 import pathlib
+import unicodedata
+import urllib.parse
 
 import grpc
 
@@ -17,4 +19,5 @@ def connect(target, credentials=None, options=()):
 
 def routing(request):
     """Metadata for a call with this GenerateImagesRequest: load balancers send it where its adapters are already."""
-    return [("x-adapter-key", ",".join(sorted(adapter.name for adapter in request.adapters)) or "base")]
+    names = sorted(unicodedata.normalize("NFC", adapter.name) for adapter in request.adapters)
+    return [("x-adapter-key", ",".join(urllib.parse.quote(name, safe="/") for name in names) or "base")]
