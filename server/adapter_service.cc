@@ -122,8 +122,10 @@ grpc::ServerReadReactor<v1::UploadAdapterRequest>* AdapterService::UploadAdapter
 grpc::ServerUnaryReactor* AdapterService::DeleteAdapter(grpc::CallbackServerContext* context,
                                                         const v1::DeleteAdapterRequest* request,
                                                         google::protobuf::Empty* /*response*/) {
-  return AnswerNow(service_, "DeleteAdapter", Scope::kAdaptersWrite, context,
-                   [&](Engine& engine) { return engine.DeleteAdapter(request->name()); });
+  return AnswerNow(service_, "DeleteAdapter", Scope::kAdaptersWrite, context, [&](Engine& engine) -> absl::Status {
+    ABSL_RETURN_IF_ERROR(service_->uploads->CheckServed());
+    return engine.DeleteAdapter(request->name());
+  });
 }
 
 }  // namespace hotlora

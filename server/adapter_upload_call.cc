@@ -1,32 +1,23 @@
 #include "server/adapter_upload_call.h"
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <mutex>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include <grpcpp/alarm.h>
+
 #include "server/proto_mapping.h"
+#include "server/upload_gate.h"
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
 namespace {
-
-// A place among the uploads under way. Thread-safe.
-class UploadPlace {
- public:
-  UploadPlace() : taken_(under_way.fetch_add(1) < kMaxUploads) {}
-  ~UploadPlace() { under_way.fetch_sub(1); }
-  UploadPlace(const UploadPlace&) = delete;
-  UploadPlace& operator=(const UploadPlace&) = delete;
-
-  bool taken() const { return taken_; }
-
- private:
-  inline static std::atomic<int> under_way{0};
-  const bool taken_;
-};
 
 // UploadAdapter under way: Start on a gRPC thread, then everything but gRPC's reactions on the upload thread.
 class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>,
@@ -37,6 +28,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
       : active_calls_(&service->active_calls),
         metrics_(service->metrics),
         upload_thread_(upload_thread),
+        gate_(*service->uploads),
         rpc_(service, "UploadAdapter", context),
         response_(response) {
     active_calls_->Add();
@@ -49,13 +41,12 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     }
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kAdaptersWrite));
-      if (!place_.taken()) {
-        return MakeError(absl::StatusCode::kResourceExhausted, "as many adapters as may are being uploaded",
-                         {"UPLOADS_BUSY", {}, absl::Seconds(1)});
-      }
+      ABSL_RETURN_IF_ERROR(gate_.CheckServed());
+      ABSL_ASSIGN_OR_RETURN(place_, gate_.Enter(rpc_.caller()));
       return absl::OkStatus();
     });
     if (status.ok()) {
+      WatchTime();
       StartRead(&message_);
     } else {
       Finish(rpc_.Close(status));
@@ -76,13 +67,55 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
  private:
   // `more`: message_ has come; else there are no more.
   void Proceed(bool more) {
-    const absl::Status status = CatchExceptions([&] { return more ? Take() : Commit(); });
-    if (status.ok() && more) {
-      StartRead(&message_);
+    if (ended_) {
       return;
     }
+    const absl::Status status = CatchExceptions([&] { return more ? Take() : Commit(); });
+    if (!status.ok() || !more) {
+      End(status);
+      return;
+    }
+    if (message_.has_header() || !message_.chunk().empty()) {
+      last_byte_ = absl::Now();
+    }
+    StartRead(&message_);
+  }
+
+  void End(const absl::Status& status) {
+    ended_ = true;
+    alarm_ = nullptr;
     upload_.reset();  // what came is gone before the caller hears so
+    place_ = nullptr;
     Finish(rpc_.Close(status));
+  }
+
+  // Has CheckTime called when the caller's time is over.
+  void WatchTime() {
+    const absl::Time deadline =
+        std::min(last_byte_ + gate_.limits().silence, began_ + gate_.limits().longest) + absl::Milliseconds(1);
+    alarm_ = std::make_unique<grpc::Alarm>();
+    alarm_->Set(absl::ToChronoTime(deadline), [self = shared_from_this()](bool reached) {
+      if (reached) {
+        self->upload_thread_->Post([self] { self->CheckTime(); });
+      }
+    });
+  }
+
+  void CheckTime() {
+    if (ended_) {
+      return;
+    }
+    const UploadLimits& limits = gate_.limits();
+    const absl::Time now = absl::Now();
+    if (now >= began_ + limits.longest) {
+      End(MakeError(absl::StatusCode::kDeadlineExceeded, "UPLOAD_TOO_LONG",
+                    absl::StrCat("the upload took more than ", absl::FormatDuration(limits.longest))));
+    } else if (now >= last_byte_ + limits.silence) {
+      End(MakeError(absl::StatusCode::kDeadlineExceeded, "UPLOAD_STALLED",
+                    absl::StrCat("no byte came within ", absl::FormatDuration(limits.silence))));
+    } else {
+      WatchTime();
+    }
   }
 
   absl::Status Take() {
@@ -99,7 +132,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     const v1::UploadHeader& header = message_.header();
     ABSL_ASSIGN_OR_RETURN(upload_,
                           engine_->BeginUpload({header.name(), header.size(), header.sha256(), header.replace()}));
-    return absl::OkStatus();
+    return gate_.Charge(rpc_.caller(), header.size(), absl::Now());  // what is refused before costs nothing
   }
 
   absl::Status Commit() {
@@ -117,13 +150,21 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   ActiveCalls* const active_calls_;
   Metrics* const metrics_;
   SerialExecutor* const upload_thread_;
-  const UploadPlace place_;
+  UploadGate& gate_;
   RpcCall rpc_;
   v1::Adapter* const response_;  // gRPC's, until OnDone
   Engine* engine_ = nullptr;     // constant after Start
   std::atomic<bool> cancelled_{false};
   v1::UploadAdapterRequest message_;
   std::unique_ptr<AdapterUpload> upload_;
+
+  // Of the upload thread, after Start.
+  std::unique_ptr<UploadGate::Place> place_;
+  const absl::Time began_ = absl::Now();
+  absl::Time last_byte_ = began_;  // or since when one is waited for
+  std::unique_ptr<grpc::Alarm> alarm_;
+  bool ended_ = false;
+
   std::mutex mu_;
   std::shared_ptr<Uploading> held_by_grpc_;  // guarded by mu_
 };

@@ -7,11 +7,9 @@
 
 namespace hotlora {
 
-// Uploads under way at one time; others are RESOURCE_EXHAUSTED (UPLOADS_BUSY), with a retry delay.
-inline constexpr int kMaxUploads = 8;
-
-// Begins UploadAdapter: each message is written by `upload_thread` before gRPC reads the next one, so a call holds one
-// chunk in memory, and the disk sets the caller's pace.
+// Begins UploadAdapter within the limits of `service`'s UploadGate: each message is written by `upload_thread` before
+// gRPC reads the next one, so a call holds one chunk in memory, and the disk sets the caller's pace. A call that brings
+// no byte for a while, or takes too long in all, ends with DEADLINE_EXCEEDED (UPLOAD_STALLED, UPLOAD_TOO_LONG).
 grpc::ServerReadReactor<v1::UploadAdapterRequest>* StartUpload(ServiceContext* service, SerialExecutor* upload_thread,
                                                                grpc::CallbackServerContext* context,
                                                                v1::Adapter* response);

@@ -1,5 +1,7 @@
 #include "server/flags.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -250,6 +252,13 @@ const std::vector<FlagSpec>& Specs() {
       Text("tokens-file", &Flags::tokens_file,
            "bearer tokens: a line each, TOKEN SCOPE[,SCOPE], scopes generate, adapters.read, "
            "adapters.write, admin"),
+      OneOf("uploads", &Flags::uploads, {"on", "off"},
+            "serve UploadAdapter and DeleteAdapter: on or off; on by default if --listen is loopback, or with "
+            "--tokens-file or --tls-client-ca"),
+      Count("upload-quota-files", &Flags::upload_quota_files, 0, 1'000'000'000,
+            "files that one caller may upload within an hour, 0 for any number; 1000"),
+      Bytes("upload-quota-bytes", &Flags::upload_quota_bytes, 0, uint64_t{INT64_MAX},
+            "bytes that one caller may upload within an hour, 0 for any number; 256GiB"),
       Switch("reflection", &Flags::reflection, "server reflection (it asks for no token)"),
       Text("ready-file", &Flags::ready_file, "file to write once requests are accepted: ports and pid as JSON"),
       Switch("check", &Flags::check, "validate model and adapters, print the memory plan, exit"),
@@ -416,6 +425,14 @@ absl::Status CheckTogether(const Flags& flags) {
   return absl::OkStatus();
 }
 
+// Whether HOST:PORT is an address of this machine alone.
+bool IsLoopback(absl::string_view listen) {
+  const absl::string_view host = listen.substr(0, listen.rfind(':'));
+  in_addr address;
+  return host == "localhost" || host == "[::1]" ||
+         (inet_pton(AF_INET, std::string(host).c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127);
+}
+
 absl::Status CheckReadable(absl::string_view flag, const std::string& path) {
   if (!path.empty() && access(path.c_str(), R_OK) != 0) {
     return Bad("--", flag, " ", path, ": ", std::strerror(errno));
@@ -461,6 +478,13 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
   }
   ABSL_RETURN_IF_ERROR(CheckTogether(flags));
   return flags;
+}
+
+bool ServesUploads(const Flags& flags) {
+  if (!flags.uploads.empty()) {
+    return flags.uploads == "on";
+  }
+  return IsLoopback(flags.listen) || !flags.tokens_file.empty() || !flags.tls.client_ca.empty();
 }
 
 absl::Status CheckPaths(const Flags& flags) {

@@ -62,6 +62,9 @@ struct Flags {
   TlsFiles tls;
   std::string tokens_file;
   bool reflection = false;
+  std::string uploads;  // "on" or "off"; empty: not given (ServesUploads)
+  uint32_t upload_quota_files = 1000;
+  uint64_t upload_quota_bytes = uint64_t{256} << 30;
   std::string ready_file;
   bool check = false;
   double drain_timeout = 30;
@@ -78,6 +81,10 @@ struct Flags {
 // names the flag, variable or key and what it may be.
 absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
                                  const std::map<std::string, std::string>& environment);
+
+// Whether UploadAdapter and DeleteAdapter are served: as --uploads says; without it, if only this machine can call, or
+// callers need a token or a certificate.
+bool ServesUploads(const Flags& flags);
 
 // Whether the files and folders that `flags` names are there and can be read. InvalidArgument names
 // the flag.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
@@ -16,6 +17,7 @@
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
+#include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
 
@@ -138,6 +140,17 @@ absl::StatusOr<Engine*> RpcCall::Open(Scope scope) {
                      ErrorDetails{"STARTING", {}, kStartingRetryDelay});
   }
   return engine;
+}
+
+std::string RpcCall::caller() const {
+  if (service_->tokens != nullptr) {
+    const absl::string_view authorization = FindMetadata(*context_, "authorization");
+    Sha256 digest;
+    digest.Update(authorization.data(), authorization.size());
+    return digest.HexDigest();
+  }
+  const std::string peer = context_->peer();  // "ipv4:127.0.0.1:50000"
+  return absl::StartsWith(peer, "ip") ? peer.substr(0, peer.rfind(':')) : peer;
 }
 
 void RpcCall::set_request_id(absl::string_view id) {

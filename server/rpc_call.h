@@ -19,6 +19,7 @@
 
 #include "server/access_log.h"
 #include "server/tokens.h"
+#include "server/upload_gate.h"
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
 
@@ -50,6 +51,7 @@ struct ServiceContext {
   const Tokens* tokens = nullptr;   // null: everybody may call
   AccessLog* access_log = nullptr;  // null: there is none
   uint64_t max_message_bytes = 0;
+  UploadGate* uploads = nullptr;  // outlives every call
   ActiveCalls active_calls;
 };
 
@@ -73,6 +75,10 @@ class RpcCall {
   // Puts x-request-id and the caller's traceparent into the initial metadata too: from here on the call is no refusal,
   // whose answer is trailers alone. Before anything is written; Close does it for calls that end well.
   void SendIdsFirst();
+
+  // Who calls, for limits that are each caller's own: the token's digest, or the peer's address if the server reads no
+  // tokens.
+  std::string caller() const;
 
   double seconds() const;  // since arrival
 

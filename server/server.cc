@@ -77,10 +77,15 @@ void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
 }  // namespace
 
 Server::Server(ServerOptions options)
-    : options_(std::move(options)), images_(&context_), adapters_(&context_), info_(&context_) {
+    : options_(std::move(options)),
+      uploads_(options_.uploads),
+      images_(&context_),
+      adapters_(&context_),
+      info_(&context_) {
   context_.tokens = options_.tokens.has_value() ? &*options_.tokens : nullptr;
   context_.max_message_bytes = options_.max_message_bytes;
   context_.access_log = options_.access_log;
+  context_.uploads = &uploads_;
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, Metrics* metrics) {

@@ -20,6 +20,7 @@
 #include "server/rpc_call.h"
 #include "server/server_info_service.h"
 #include "server/tokens.h"
+#include "server/upload_gate.h"
 
 namespace hotlora {
 
@@ -30,6 +31,7 @@ struct ServerOptions {
   std::optional<Tokens> tokens;     // nullopt: everybody may call
   AccessLog* access_log = nullptr;  // outlives the server; null: there is none
   bool reflection = false;
+  UploadLimits uploads;
   // What an old connection's calls may still take, when connections are renewed every 30 minutes.
   absl::Duration longest_request = absl::InfiniteDuration();
 };
@@ -69,6 +71,7 @@ class Server {
   void TellHealth();
 
   const ServerOptions options_;
+  UploadGate uploads_;
   ServiceContext context_;
   ImageService images_;
   AdapterService adapters_;

@@ -7,8 +7,11 @@ namespace {
 
 class UploadAdapterTest : public ServingTest {
  protected:
-  void SetUp() override {
-    Start();
+  void SetUp() override { Restart({}); }
+
+  void Restart(ServerOptions options) {
+    server_ = nullptr;
+    Start(std::move(options));
     stub_ = v1::AdapterService::NewStub(channel_);
   }
 
@@ -83,15 +86,16 @@ TEST_F(UploadAdapterTest, ACallerWhoVanishesLeavesNothing) {
 }
 
 TEST_F(UploadAdapterTest, MoreUploadsThanMayAreTurnedAway) {
+  const int most = UploadLimits().places_per_caller;
   std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
   std::vector<std::unique_ptr<grpc::ClientWriter<v1::UploadAdapterRequest>>> writers;
-  std::vector<v1::Adapter> adapters(kMaxUploads);
-  for (int i = 0; i < kMaxUploads; ++i) {
+  std::vector<v1::Adapter> adapters(most);
+  for (int i = 0; i < most; ++i) {
     contexts.push_back(Context());
     writers.push_back(stub_->UploadAdapter(contexts.back().get(), &adapters[i]));
     ASSERT_TRUE(writers.back()->Write(Header(absl::StrCat("a", i), 1)));
   }
-  engine_.AwaitUploadsBegun(kMaxUploads);
+  engine_.AwaitUploadsBegun(most);
   const grpc::Status status = Upload({Header("late", 1), Chunk("x")});
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(Reason(status), "UPLOADS_BUSY");
@@ -101,7 +105,86 @@ TEST_F(UploadAdapterTest, MoreUploadsThanMayAreTurnedAway) {
     writer->WritesDone();
     EXPECT_TRUE(writer->Finish().ok());
   }
-  engine_.AwaitUploadsEnded(kMaxUploads);
+  engine_.AwaitUploadsEnded(most);
+}
+
+// A caller who sends nothing more, or empty chunks alone, or goes on for ever: each ends with a status of its own, and
+// its place is free again.
+TEST_F(UploadAdapterTest, ACallerWhoStopsSendingIsGivenUp) {
+  struct Case {
+    absl::Duration silence, longest;
+    std::vector<std::string> chunks;  // the last one again and again
+    const char* reason;
+  };
+  for (const Case& test : {Case{absl::Milliseconds(200), absl::Hours(1), {}, "UPLOAD_STALLED"},
+                           Case{absl::Milliseconds(200), absl::Hours(1), {"ab"}, "UPLOAD_STALLED"},
+                           Case{absl::Milliseconds(200), absl::Hours(1), {"ab", ""}, "UPLOAD_STALLED"},
+                           Case{absl::Hours(1), absl::Milliseconds(300), {"a"}, "UPLOAD_TOO_LONG"}}) {
+    ServerOptions options;
+    options.uploads.silence = test.silence;
+    options.uploads.longest = test.longest;
+    options.uploads.places = options.uploads.places_per_caller = 1;
+    Restart(std::move(options));
+    auto context = Context();
+    const auto writer = stub_->UploadAdapter(context.get(), &adapter_);
+    ASSERT_TRUE(writer->Write(Header("slow", 1 << 30)));
+    for (const std::string& chunk : test.chunks) {
+      writer->Write(Chunk(chunk));
+    }
+    if (test.chunks.size() > 1 || test.longest < absl::Hours(1)) {
+      while (writer->Write(Chunk(test.chunks.back()))) {  // until the server has ended the call
+        absl::SleepFor(absl::Milliseconds(20));
+      }
+    }
+    const grpc::Status status = writer->Finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED) << status.error_message();
+    EXPECT_EQ(Reason(status), test.reason);
+    EXPECT_TRUE(Upload({Header("next", 1), Chunk("x")}).ok());
+    EXPECT_EQ(engine_.Uploaded("slow"), std::nullopt);
+  }
+}
+
+TEST_F(UploadAdapterTest, ACallerHasAQuota) {
+  ServerOptions options;
+  options.uploads.files_per_hour = 2;
+  Restart(std::move(options));
+  EXPECT_TRUE(Upload({Header("a", 1), Chunk("x")}).ok());
+  EXPECT_FALSE(Upload({Header("b", 1), Chunk("too long")}).ok()) << "what fails counts too";
+  const grpc::Status status = Upload({Header("c", 1), Chunk("x")});
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(Reason(status), "UPLOAD_QUOTA");
+  EXPECT_TRUE(FindDetail<google::rpc::RetryInfo>(status).has_value());
+}
+
+TEST_F(UploadAdapterTest, EachTokenIsACallerOfItsOwn) {
+  ServerOptions options;
+  options.tokens = Tokens::Parse("0123456789abcdef adapters.write\nfedcba9876543210 adapters.write\n").value();
+  options.uploads.files_per_hour = 1;
+  Restart(std::move(options));
+  EXPECT_TRUE(Upload({Header("a", 1), Chunk("x")}, "0123456789abcdef").ok());
+  EXPECT_EQ(Reason(Upload({Header("b", 1), Chunk("x")}, "0123456789abcdef")), "UPLOAD_QUOTA");
+  EXPECT_TRUE(Upload({Header("c", 1), Chunk("x")}, "fedcba9876543210").ok());
+}
+
+TEST_F(UploadAdapterTest, UploadsCanBeOff) {
+  ASSERT_TRUE(Upload({Header("a", 1), Chunk("x")}).ok());
+  ServerOptions options;
+  options.uploads.served = false;
+  Restart(std::move(options));
+  const grpc::Status upload = Upload({Header("b", 1), Chunk("x")});
+  EXPECT_EQ(upload.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(Reason(upload), "UPLOADS_OFF");
+  auto context = Context();
+  v1::DeleteAdapterRequest request;
+  request.set_name("a");
+  google::protobuf::Empty nothing;
+  const grpc::Status deletion = stub_->DeleteAdapter(context.get(), request, &nothing);
+  EXPECT_EQ(deletion.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_EQ(Reason(deletion), "UPLOADS_OFF");
+  auto reading = Context();
+  v1::GetAdapterRequest get;
+  get.set_name("a");
+  EXPECT_TRUE(stub_->GetAdapter(reading.get(), get, &adapter_).ok());
 }
 
 TEST_F(UploadAdapterTest, DeletedIsNotFound) {
@@ -117,11 +200,9 @@ TEST_F(UploadAdapterTest, DeletedIsNotFound) {
 }
 
 TEST_F(UploadAdapterTest, NeedsTheScopeThatChangesAdapters) {
-  server_ = nullptr;
   ServerOptions options;
   options.tokens = Tokens::Parse("0123456789abcdef adapters.read,generate\nfedcba9876543210 adapters.write\n").value();
-  Start(std::move(options));
-  stub_ = v1::AdapterService::NewStub(channel_);
+  Restart(std::move(options));
   const std::vector<v1::UploadAdapterRequest> messages = {Header("a", 1), Chunk("x")};
   EXPECT_EQ(Upload(messages).error_code(), grpc::StatusCode::UNAUTHENTICATED);
   EXPECT_EQ(Upload(messages, "0123456789abcdef").error_code(), grpc::StatusCode::PERMISSION_DENIED);

@@ -154,6 +154,53 @@ TEST_F(FlagsTest, FlagWinsOverVariableOverFile) {
   EXPECT_FALSE(ParseFlags({"--config", "/nowhere.toml"}, environment).ok());
 }
 
+TEST_F(FlagsTest, ListsInVariablesArePercentEncodedAndOthersAreNot) {
+  const Environment environment = {{"HOTLORA_MODEL", "m"},
+                                   {"HOTLORA_ADAPTERS", "a"},
+                                   {"HOTLORA_PIN", "te%2Cst1,a+b,Pony Style (v2),50%25,%E6%B0%B4"},
+                                   {"HOTLORA_BASE_ADAPTER", "fast%2C8 steps:0.5"}};
+  auto flags = ParseFlags({}, environment);
+  ASSERT_TRUE(flags.ok()) << flags.status();
+  EXPECT_EQ(flags->pin, (std::vector<std::string>{"te,st1", "a+b", "Pony Style (v2)", "50%", "\u6c34"}));
+  EXPECT_EQ(flags->base_adapters.at(0).name, "fast,8 steps");
+  const auto bad = ParseFlags({"--model=m", "--adapters=a"}, {{"HOTLORA_PIN", "50% grey"}});
+  EXPECT_NE(bad.status().message().find("HOTLORA_PIN has \"%\""), std::string::npos) << bad.status();
+  flags = ParseFlags({"--model=m", "--adapters=a", "--pin=te,st1", "--pin=50% %2C"}, {});
+  ASSERT_TRUE(flags.ok()) << flags.status();
+  EXPECT_EQ(flags->pin, (std::vector<std::string>{"te,st1", "50% %2C"}));
+  flags = ParseFlags({"--config", ConfigOf("model = 'm'\nadapters = 'a'\npin = ['te,st1', '%2C']\n")}, {});
+  ASSERT_TRUE(flags.ok()) << flags.status();
+  EXPECT_EQ(flags->pin, (std::vector<std::string>{"te,st1", "%2C"}));
+}
+
+TEST_F(FlagsTest, UploadsAreServedWhereNotEverybodyCanSendThem) {
+  const std::pair<std::vector<std::string>, bool> cases[] = {
+      {{}, true},
+      {{"--listen=127.0.0.1:0"}, true},
+      {{"--listen=127.8.9.1:1"}, true},
+      {{"--listen=localhost:1"}, true},
+      {{"--listen=[::1]:1"}, true},
+      {{"--listen=0.0.0.0:1"}, false},
+      {{"--listen=[::]:1"}, false},
+      {{"--listen=10.0.0.1:1"}, false},
+      {{"--listen=127.example.org:1"}, false},
+      {{"--listen=0.0.0.0:1", "--tokens-file=t"}, true},
+      {{"--listen=0.0.0.0:1", "--tls-cert=c", "--tls-key=k"}, false},
+      {{"--listen=0.0.0.0:1", "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"}, true},
+      {{"--listen=0.0.0.0:1", "--uploads=on"}, true},
+      {{"--uploads=off"}, false},
+      {{"--tokens-file=t", "--uploads=off"}, false},
+  };
+  for (const auto& [arguments, served] : cases) {
+    std::vector<std::string> all = {"--model=m"};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    const auto flags = ParseFlags(all, {});
+    ASSERT_TRUE(flags.ok()) << flags.status();
+    EXPECT_EQ(ServesUploads(*flags), served) << all.back();
+  }
+  EXPECT_NE(Error({"--model=m", "--uploads=maybe"}).find("allowed are on, off"), std::string::npos);
+}
+
 TEST_F(FlagsTest, SizesTakeUnits) {
   struct Case {
     const char* text;
