@@ -57,7 +57,8 @@ void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
       {GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(absl::Seconds(60))},
       {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(absl::Seconds(20))},
       {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
-      {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, Milliseconds(absl::Seconds(30))},
+      // Clients may ping every 10 s, with and without calls; half of that, so that jitter is no strike.
+      {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, Milliseconds(absl::Seconds(5))},
       {GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2},
       {GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(absl::Minutes(15))},
       {GRPC_ARG_MAX_CONNECTION_AGE_MS, Milliseconds(absl::Minutes(30))},

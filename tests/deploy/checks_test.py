@@ -6,6 +6,7 @@ What is Prometheus' and Alertmanager's is checked in tests/monitoring.
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -52,11 +53,16 @@ class CheckCase(unittest.TestCase):
 class ConfigurationTest(CheckCase):
     def test_hadolint_passes_the_dockerfile(self):
         config = ["-c", SOURCE / ".hadolint.yaml"]
-        self.passes("hadolint", *config, DEPLOY / "Dockerfile")
-        self.refused("hadolint", *config, self.with_mistake(DEPLOY / "Dockerfile", "WORKDIR /\n", "WORKDIR relative\n"))
-        text = (DEPLOY / "Dockerfile").read_text()
+        self.passes("hadolint", *config, SOURCE / "Dockerfile")
+        self.refused("hadolint", *config, self.with_mistake(SOURCE / "Dockerfile", "WORKDIR /\n", "WORKDIR relative\n"))
+        text = (SOURCE / "Dockerfile").read_text()
         self.assertNotIn("# syntax", text)  # builds must not need a front end from elsewhere
         self.assertNotIn("<<", text)
+
+    def test_a_build_without_a_target_makes_the_cpu_image(self):
+        stages = re.findall(r"^FROM \S+ AS (\S+)$", (SOURCE / "Dockerfile").read_text(), re.MULTILINE)
+        self.assertEqual(stages[-1], "cpu")
+        self.assertIn("cuda", stages)
 
     def test_compose_reads_its_file_with_every_profile(self):
         compose = DEPLOY / "docker-compose.yml"

@@ -1,4 +1,4 @@
-"""The image from deploy/Dockerfile, and deploy/docker-compose.yml on it: health, a picture, a scrape, alerts, a drain."""
+"""The image from the Dockerfile, and deploy/docker-compose.yml on it: health, a picture, a scrape, alerts, a drain."""
 
 import json
 import re
@@ -51,7 +51,7 @@ class ImagesTest(unittest.TestCase):
         started = time.monotonic()
         base, source = docker_daemon.seed_build_base(daemon, SOURCE)
         daemon.docker("build", "--network", "host", "--target", "cpu", "--build-arg", f"BUILD_BASE={base}", "--build-arg",
-                      f"SOURCE={source}", "-t", "hotlora:cpu", "-f", DEPLOY / "Dockerfile", SOURCE, patience=3000)
+                      f"SOURCE={source}", "-t", "hotlora:cpu", "-f", SOURCE / "Dockerfile", SOURCE, patience=3000)
         print(f"the image was built in {time.monotonic() - started:.0f} s", file=sys.stderr)
         services = json.loads(cls.compose("config", "--format", "json"))["services"]
         for name in ("prometheus", "alertmanager"):

@@ -1,7 +1,7 @@
 # Images of hotlora, from the repository's root:
 #
-#   docker build -f deploy/Dockerfile --target cpu  -t hotlora:cpu .
-#   docker build -f deploy/Dockerfile --target cuda -t hotlora:cuda .     the host needs NVIDIA's container toolkit
+#   docker build -t hotlora:cpu .
+#   docker build --target cuda -t hotlora:cuda .     the host needs NVIDIA's container toolkit
 #
 # BASE        what the images stand on: Debian 12, or something made from it
 # BUILD_BASE  the same for the stage that compiles; an image with a filled ~/.cache (ccache, hotlora) makes that quick
