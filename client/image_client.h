@@ -34,7 +34,8 @@ struct GeneratedImages {
 };
 
 // What load balancers route by, sent as metadata x-adapter-key, so that a request meets the replica that has its
-// adapters already: their names in normal form C, in order, each percent-encoded (EncodeName), joined by commas; or "base".
+// adapters already: their names in normal form C, in order, each percent-encoded (EncodeName), joined by commas; or
+// "base".
 std::string AdapterKey(const v1::GenerateImagesRequest& request);
 
 // Size and checksum of a file that is to be uploaded as `name`. InvalidArgument where it cannot be read.
