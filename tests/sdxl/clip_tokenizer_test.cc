@@ -162,7 +162,7 @@ TEST_F(BrokenClipTokenizerTest, NamesFaultsOfTheVocabulary) {
   Write("vocab.json", broken.dump());
   ExpectFault("lacks the bos_token");
   Write("vocab.json", "{\"a\":");
-  ExpectFault("vocab.json is not a JSON object");
+  ExpectFault("vocab.json is not JSON");
   std::filesystem::remove(folder_ + "/vocab.json");
   ExpectFault("vocab.json is missing");
 }
