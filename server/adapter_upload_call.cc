@@ -30,6 +30,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
         upload_thread_(upload_thread),
         gate_(*service->uploads),
         rpc_(service, "UploadAdapter", context),
+        caller_(rpc_.caller()),
         response_(response) {
     active_calls_->Add();
   }
@@ -42,7 +43,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kAdaptersWrite));
       ABSL_RETURN_IF_ERROR(gate_.CheckServed());
-      ABSL_ASSIGN_OR_RETURN(place_, gate_.Enter(rpc_.caller()));
+      ABSL_ASSIGN_OR_RETURN(place_, gate_.Enter(caller_));
       return absl::OkStatus();
     });
     if (status.ok()) {
@@ -54,7 +55,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   }
 
   void OnReadDone(bool ok) override {
-    upload_thread_->Post([self = shared_from_this(), ok] { self->Proceed(ok); });
+    upload_thread_->Post(caller_, [self = shared_from_this(), ok] { self->Proceed(ok); });
   }
   void OnCancel() override { cancelled_.store(true); }
   void OnDone() override {
@@ -96,7 +97,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     alarm_ = std::make_unique<grpc::Alarm>();
     alarm_->Set(absl::ToChronoTime(deadline), [self = shared_from_this()](bool reached) {
       if (reached) {
-        self->upload_thread_->Post([self] { self->CheckTime(); });
+        self->upload_thread_->Post(self->caller_, [self] { self->CheckTime(); });
       }
     });
   }
@@ -132,7 +133,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     const v1::UploadHeader& header = message_.header();
     ABSL_ASSIGN_OR_RETURN(upload_,
                           engine_->BeginUpload({header.name(), header.size(), header.sha256(), header.replace()}));
-    return gate_.Charge(rpc_.caller(), header.size(), absl::Now());  // what is refused before costs nothing
+    return gate_.Charge(caller_, header.size(), absl::Now());  // what is refused before costs nothing
   }
 
   absl::Status Commit() {
@@ -152,6 +153,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   SerialExecutor* const upload_thread_;
   UploadGate& gate_;
   RpcCall rpc_;
+  const std::string caller_;     // whose turn on the upload thread it is
   v1::Adapter* const response_;  // gRPC's, until OnDone
   Engine* engine_ = nullptr;     // constant after Start
   std::atomic<bool> cancelled_{false};

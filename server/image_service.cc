@@ -71,6 +71,7 @@ class Generation : public ImageListener {
       NoteRequest(message);
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kGenerate));
       MappedImageRequest mapped = FromProto(message);
+      mapped.request.caller = rpc_.caller();
       CheckMore(mapped.request, &mapped.violations);
       if (!mapped.violations.empty()) {
         return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());

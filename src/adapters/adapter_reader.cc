@@ -3,9 +3,9 @@
 #include "absl/strings/str_cat.h"
 
 #include "src/adapters/key_suffix.h"
-#include "src/adapters/phase_clock.h"
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
+#include "src/base/stopwatch.h"
 
 namespace hotlora {
 namespace {
@@ -42,11 +42,11 @@ absl::Status NamedError(absl::string_view name, const absl::Status& status) {
 
 absl::StatusOr<ReadAdapter> AdapterReader::Read(const std::string& name, AdapterVersion& version,
                                                 AcquireReport& report) const {
-  PhaseClock clock;
+  Stopwatch stopwatch;
   ABSL_ASSIGN_OR_RETURN(Contents contents, ReadContents(name, version));
-  clock.AddTo(report.read_seconds);
+  report.read_seconds += stopwatch.Lap();
   absl::StatusOr<ReadAdapter> read = Parse(name, std::move(contents));
-  clock.AddTo(report.parse_seconds);
+  report.parse_seconds += stopwatch.Lap();
   return read;
 }
 

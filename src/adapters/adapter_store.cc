@@ -22,11 +22,11 @@
 #include "src/adapters/key_map.h"
 #include "src/adapters/key_suffix.h"
 #include "src/adapters/lease_book.h"
-#include "src/adapters/phase_clock.h"
 #include "src/adapters/resident_tier.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
+#include "src/base/stopwatch.h"
 
 namespace hotlora {
 namespace {
@@ -269,7 +269,7 @@ class TieredAdapterStore : public AdapterStore {
   // The adapter in the version that its file has now, in that tier. With `old_will_do` an earlier version where the
   // file is broken.
   absl::StatusOr<Residence> Bring(absl::string_view name, AdapterTier tier, bool old_will_do, AcquireReport& report) {
-    PhaseClock clock;
+    Stopwatch stopwatch;
     const bool to_device = tier == AdapterTier::kDevice && device_.capacity() > 0;
     const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
     if (!version.ok()) {
@@ -286,7 +286,7 @@ class TieredAdapterStore : public AdapterStore {
     report.tier_found = residence.device != nullptr ? AdapterTier::kDevice
                         : residence.host != nullptr ? AdapterTier::kHost
                                                     : AdapterTier::kDisk;
-    clock.AddTo(report.lookup_seconds);
+    report.lookup_seconds += stopwatch.Lap();
     if (residence.use() == nullptr) {
       ABSL_ASSIGN_OR_RETURN(residence.host, BringToHost(name, *version, old_will_do, report));
     }
@@ -346,7 +346,7 @@ class TieredAdapterStore : public AdapterStore {
   // Copies a hosted adapter to the device, unless it is there. One at a time: they share the way there.
   absl::StatusOr<Resident> Raise(const Resident& hosted, AcquireReport& report) ABSL_LOCKS_EXCLUDED(mutex_) {
     const std::string& name = hosted->info.name;
-    PhaseClock clock;
+    Stopwatch stopwatch;
     absl::MutexLock upload_lock(&upload_mutex_);
     if (Resident there = device_.Use(name, &hosted->version); there != nullptr) {
       return there;
@@ -361,7 +361,7 @@ class TieredAdapterStore : public AdapterStore {
     info.tier = AdapterTier::kDevice;
     auto raised =
         std::make_shared<const ResidentAdapter>(std::move(info), hosted->version, *std::move(room), std::move(weights));
-    clock.AddTo(report.upload_seconds);
+    report.upload_seconds += stopwatch.Lap();
     if (metrics_ != nullptr) {
       metrics_->CountRaisedBytes(raised->room.bytes());
     }
@@ -436,7 +436,7 @@ class TieredAdapterStore : public AdapterStore {
 
   absl::StatusOr<Resident> Read(const std::string& name, AdapterVersion& version, AcquireReport& report) {
     ABSL_ASSIGN_OR_RETURN(ReadAdapter read, reader_.Read(name, version, report));
-    PhaseClock clock;
+    Stopwatch stopwatch;
     {
       absl::MutexLock lock(&mutex_);
       catalog_.NoteSound(read.info, version);
@@ -447,7 +447,7 @@ class TieredAdapterStore : public AdapterStore {
       return NamedError(name, room.status());
     }
     ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, read.staged.place(room->range().offset));
-    clock.AddTo(report.parse_seconds);
+    report.parse_seconds += stopwatch.Lap();
     return std::make_shared<const ResidentAdapter>(std::move(read.info), version, *std::move(room), std::move(weights));
   }
 

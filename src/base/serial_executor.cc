@@ -16,9 +16,13 @@ SerialExecutor::~SerialExecutor() {
   thread_.join();
 }
 
-void SerialExecutor::Post(std::function<void()> work) {
+void SerialExecutor::Post(absl::string_view key, std::function<void()> work) {
   absl::MutexLock lock(&mu_);
-  work_.push_back(std::move(work));
+  std::deque<std::function<void()>>& of_key = work_[key];
+  if (of_key.empty()) {
+    turns_.emplace_back(key);
+  }
+  of_key.push_back(std::move(work));
 }
 
 void SerialExecutor::Run() {
@@ -27,13 +31,21 @@ void SerialExecutor::Run() {
     {
       absl::MutexLock lock(&mu_);
       mu_.Await(absl::Condition(
-          +[](SerialExecutor* self) ABSL_NO_THREAD_SAFETY_ANALYSIS { return self->closed_ || !self->work_.empty(); },
+          +[](SerialExecutor* self) ABSL_NO_THREAD_SAFETY_ANALYSIS { return self->closed_ || !self->turns_.empty(); },
           this));
-      if (work_.empty()) {
+      if (turns_.empty()) {
         return;
       }
-      work = std::move(work_.front());
-      work_.pop_front();
+      std::string key = std::move(turns_.front());
+      turns_.pop_front();
+      const auto of_key = work_.find(key);
+      work = std::move(of_key->second.front());
+      of_key->second.pop_front();
+      if (of_key->second.empty()) {
+        work_.erase(of_key);
+      } else {
+        turns_.push_back(std::move(key));
+      }
     }
     work();
   }

@@ -7,24 +7,28 @@
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 
 namespace hotlora {
 
-// One named thread that runs closures in the order they were posted. Thread-safe.
+// One named thread that runs closures. Closures of one key run in the order they were posted. Keys take turns, one
+// closure each, so that the many closures of one caller delay another caller's by one closure at most. Thread-safe.
 class SerialExecutor {
  public:
   explicit SerialExecutor(std::string name);
   ~SerialExecutor();  // runs what is posted, then joins
 
   // REQUIRES: not called once the destructor began.
-  void Post(std::function<void()> work);
+  void Post(absl::string_view key, std::function<void()> work);
 
  private:
   void Run();
 
   absl::Mutex mu_;
-  std::deque<std::function<void()>> work_ ABSL_GUARDED_BY(mu_);
+  std::deque<std::string> turns_ ABSL_GUARDED_BY(mu_);  // the keys of work_, each once, in the order of their turns
+  absl::flat_hash_map<std::string, std::deque<std::function<void()>>> work_ ABSL_GUARDED_BY(mu_);
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;
 };

@@ -13,10 +13,9 @@
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
 #include "src/base/resource_name.h"
-#include "src/base/serial_executor.h"
 #include "src/base/status_macros.h"
-#include "src/pipeline/init_picture.h"
 #include "src/scheduler/image_task.h"
+#include "src/scheduler/request_loader.h"
 #include "src/scheduler/step_scheduler.h"
 
 namespace hotlora {
@@ -45,11 +44,11 @@ class ThreadedEngine final : public Engine {
         adapters_(std::move(adapters)),
         embeddings_(std::move(embeddings)),
         queue_(options_.max_queue),
-        scheduler_({options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
-                    [this](bool intact) { NoticeBase(intact); }, options_.in_each_step, [this] { RetryForRoom(); }},
-                   &queue_, pipeline_.get(), metrics),
-        adapter_thread_(std::make_unique<SerialExecutor>("adapter")),
-        lookup_thread_(std::make_unique<SerialExecutor>("lookup")),
+        scheduler_(
+            {options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
+             [this](bool intact) { NoticeBase(intact); }, options_.in_each_step, [this] { loader_->RetryForRoom(); }},
+            &queue_, pipeline_.get(), metrics),
+        loader_(std::make_unique<RequestLoader>(adapters_.get(), embeddings_.get(), &queue_, &scheduler_, metrics)),
         watch_thread_(StartNamedThread("watch", [this] { Watch(); })) {}
 
   ~ThreadedEngine() override {
@@ -61,8 +60,7 @@ class ThreadedEngine final : public Engine {
       stopping_ = true;
     }
     watch_thread_.join();
-    lookup_thread_ = nullptr;
-    adapter_thread_ = nullptr;
+    loader_ = nullptr;
     queue_.Stop();
   }
 
@@ -91,9 +89,9 @@ class ThreadedEngine final : public Engine {
     if (task->job().adapters.empty() && task->job().embeddings.empty() && !task->job().has_init()) {
       queue_.MarkReady(task);
     } else {
-      lookup_thread_->Post([this, task] { LookUpFor(task); });
+      loader_->Load(task);
     }
-    EndIfUnwanted(task);  // cancelled between Admit and Enqueue
+    loader_->EndIfUnwanted(task);  // cancelled between Admit and Enqueue
     return admission;
   }
 
@@ -101,7 +99,7 @@ class ThreadedEngine final : public Engine {
     const auto task = std::static_pointer_cast<ImageTask>(queue_.Find(request_id));
     if (task != nullptr && task->IsHeardBy(listener)) {
       task->Cancel(std::move(status));
-      EndIfUnwanted(task);
+      loader_->EndIfUnwanted(task);
     }
   }
 
@@ -112,8 +110,8 @@ class ThreadedEngine final : public Engine {
       done(normal.status());
       return;
     }
-    lookup_thread_->Post([this, name = *std::move(normal), tier, pin, done = std::move(done)] {
-      adapter_thread_->Post([this, name, tier, pin, done] { done(adapters_->Load(name, tier, pin)); });
+    loader_->RunOnAdapterThread([this, name = *std::move(normal), tier, pin, done = std::move(done)] {
+      done(adapters_->Load(name, tier, pin));
     });
   }
 
@@ -182,111 +180,6 @@ class ThreadedEngine final : public Engine {
     }
   }
 
-  // Lookup thread: a request whose adapters are all resident does not wait for files that others need read.
-  void LookUpFor(const std::shared_ptr<ImageTask>& task) {
-    const std::vector<AdapterUse>& uses = task->job().adapters;
-    const auto needs_read = [this](const AdapterUse& use) { return adapters_->NeedsRead(use.name); };
-    if (task->job().has_init() || !task->job().embeddings.empty() ||
-        std::any_of(uses.begin(), uses.end(), needs_read)) {
-      adapter_thread_->Post([this, task] { LoadFor(task); });
-    } else {
-      LoadFor(task);
-    }
-  }
-
-  // Lookup or adapter thread: decodes the request's init image, reads its embeddings and lends it its adapters. Until
-  // it is marked ready the step thread cannot take it, so where there is nothing to run for, it ends here.
-  void LoadFor(const std::shared_ptr<ImageTask>& task) {
-    if (!task->BeginLoading()) {
-      return;
-    }
-    absl::StatusOr<std::unique_ptr<const InitPicture>> picture = DecodeInit(task->job());
-    const absl::Time start = absl::Now();
-    absl::StatusOr<LoadedFiles> loaded = picture.ok() ? Load(*task) : absl::StatusOr<LoadedFiles>(picture.status());
-    if (loaded.ok()) {
-      loaded->picture = *std::move(picture);
-    }
-    const absl::Status wanted = task->Wanted();
-    const absl::Status status = wanted.ok() ? loaded.status() : wanted;
-    if (GetErrorDetails(status).reason == "ADAPTERS_IN_USE") {
-      AwaitRoom(task);
-      return;
-    }
-    task->EndLoading(loaded.ok() ? *std::move(loaded) : LoadedFiles(), absl::ToDoubleSeconds(absl::Now() - start));
-    if (!status.ok()) {
-      if (picture.ok() && !task->job().adapters.empty()) {
-        metrics_->CountSwap(false);
-      }
-      queue_.Remove(task);
-      scheduler_.End(task, status);
-      return;
-    }
-    queue_.MarkReady(task);
-    EndIfUnwanted(task);
-  }
-
-  // Puts off a task whose adapters do not fit beside those that others use, until one of them ends. It still waits in
-  // the queue, where its deadline or a cancel ends it.
-  void AwaitRoom(const std::shared_ptr<ImageTask>& task) {
-    task->PauseLoading();
-    {
-      absl::MutexLock lock(&mu_);
-      awaiting_room_.push_back(task);
-    }
-    EndIfUnwanted(task);
-  }
-
-  // Tries again for all that wait for room, in the order in which they came to.
-  void RetryForRoom() {
-    std::vector<std::shared_ptr<ImageTask>> waiting;
-    {
-      absl::MutexLock lock(&mu_);
-      waiting.swap(awaiting_room_);
-    }
-    for (const std::shared_ptr<ImageTask>& task : waiting) {
-      lookup_thread_->Post([this, task] { LookUpFor(task); });
-    }
-  }
-
-  // nullptr where there is none.
-  static absl::StatusOr<std::unique_ptr<const InitPicture>> DecodeInit(const ImageJob& job) {
-    if (!job.has_init()) {
-      return nullptr;
-    }
-    ABSL_ASSIGN_OR_RETURN(InitPicture picture, LoadInitPicture(job));
-    return std::make_unique<const InitPicture>(std::move(picture));
-  }
-
-  absl::StatusOr<LoadedFiles> Load(const ImageTask& task) {
-    LoadedFiles loaded;
-    // The embeddings first: they are small, and one that fails spares an adapter's reading.
-    for (const EmbeddingUse& use : task.job().embeddings) {
-      ABSL_RETURN_IF_ERROR(task.Wanted());
-      ABSL_ASSIGN_OR_RETURN(Embedding embedding, embeddings_->Read(use.name));
-      loaded.embeddings.push_back(std::move(embedding));
-    }
-    const std::vector<AdapterUse>& uses = task.job().adapters;
-    std::vector<std::string> names;
-    for (const AdapterUse& use : uses) {
-      names.push_back(use.name);
-    }
-    ABSL_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<AdapterLease>> leases,
-                          adapters_->AcquireAll(names, [&task] { return task.Wanted(); }));
-    for (size_t i = 0; i < uses.size(); ++i) {
-      loaded.adapters.push_back({uses[i], std::move(leases[i])});
-    }
-    return loaded;
-  }
-
-  // Ends a task that nobody wants any more where it still waits. One that runs ends itself at its next step, one whose
-  // adapters are being read when that is over.
-  void EndIfUnwanted(const std::shared_ptr<ImageTask>& task) {
-    const absl::Status wanted = task->Wanted();
-    if (!wanted.ok() && queue_.Remove(task)) {
-      scheduler_.End(task, wanted);
-    }
-  }
-
   // First all are marked, then those who wait are ended: none starts in the meantime.
   void CancelAll(const absl::Status& status) {
     const auto requests = queue_.All();
@@ -294,7 +187,7 @@ class ThreadedEngine final : public Engine {
       std::static_pointer_cast<ImageTask>(request)->Cancel(status);
     }
     for (const auto& request : requests) {
-      EndIfUnwanted(std::static_pointer_cast<ImageTask>(request));
+      loader_->EndIfUnwanted(std::static_pointer_cast<ImageTask>(request));
     }
   }
 
@@ -307,12 +200,12 @@ class ThreadedEngine final : public Engine {
           return;
         }
       }
-      RetryForRoom();
+      loader_->RetryForRoom();
       absl::Time oldest = absl::InfiniteFuture();
       double newcomer_seconds = 0;
       for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
         const auto task = std::static_pointer_cast<ImageTask>(waiting.request);
-        EndIfUnwanted(task);
+        loader_->EndIfUnwanted(task);
         const WaitStage stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
         task->TellWaiting({waiting.position, stage, waiting.estimated_seconds}, kWaitingEvery);
         oldest = std::min(oldest, task->admitted());
@@ -328,7 +221,6 @@ class ThreadedEngine final : public Engine {
 
   absl::Mutex mu_;  // before the scheduler, which calls back
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  std::vector<std::shared_ptr<ImageTask>> awaiting_room_ ABSL_GUARDED_BY(mu_);
 
   const std::unique_ptr<Pipeline> pipeline_;
   const std::unique_ptr<AdapterStore> adapters_;
@@ -339,8 +231,7 @@ class ThreadedEngine final : public Engine {
 
   RequestQueue queue_;
   StepScheduler scheduler_;
-  std::unique_ptr<SerialExecutor> adapter_thread_;
-  std::unique_ptr<SerialExecutor> lookup_thread_;
+  std::unique_ptr<RequestLoader> loader_;  // ends before the scheduler, which it calls
 
   std::thread watch_thread_;  // last: it uses all the others
 };

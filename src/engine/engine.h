@@ -6,7 +6,8 @@
 //
 //   gRPC threads     call this class; they validate, enqueue and return, and never touch a tensor or an adapter file
 //   lookup thread    lends queued requests the adapters that are resident
-//   adapter thread   reads adapters for queued requests and for LoadAdapter; decodes requests' init images
+//   picture thread   decodes requests' init images
+//   adapter thread   reads adapters and embeddings for queued requests, and adapters for LoadAdapter
 //   step thread      applies adapters, encodes, runs every denoising step
 //   decode thread    latents to pixels to PNG, so that the next request's steps do not wait
 

@@ -5,11 +5,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 #include "src/adapters/adapter_weights.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
+#include "src/base/stopwatch.h"
 #include "src/pipeline/sdxl_pipeline.h"
 #include "src/sdxl/sdxl_model.h"
 #include "src/tensor/device.h"
@@ -70,7 +70,7 @@ void TellMetrics(const Engine& engine, c10::Device device, const std::string& ad
 
 absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics* metrics) {
   InstallCountingCpuAllocator();
-  const absl::Time start = absl::Now();
+  const Stopwatch stopwatch;
   const std::string adapters_folder = config.adapters.directory;
   ABSL_ASSIGN_OR_RETURN(const ComputePlace place, ResolvePlace(config.device, config.dtype));
   CheckpointSource source(config.model);
@@ -97,7 +97,7 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   std::unique_ptr<Engine> engine = Engine::Create(std::move(config.engine), std::move(pipeline), std::move(adapters),
                                                   std::move(embeddings), metrics);
   TellMetrics(*engine, place.device, adapters_folder, *metrics);
-  metrics->SetStartUp(StartUpPhase::kLoad, absl::ToDoubleSeconds(absl::Now() - start));
+  metrics->SetStartUp(StartUpPhase::kLoad, stopwatch.Seconds());
   return engine;
 }
 

@@ -8,11 +8,11 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include <prometheus/client_metric.h>
 #include <prometheus/metric_type.h>
 
 #include "src/base/logging.h"
+#include "src/base/stopwatch.h"
 #include "src/metrics/collectors.h"
 
 namespace hotlora {
@@ -214,13 +214,13 @@ class NvmlCollector : public prometheus::Collectable {
   std::vector<MetricFamily> Collect() const override {
     Families families;
     families.Add("hotlora_nvml_up", "1 where NVML answers", MetricType::Gauge, nvml_.up() ? 1 : 0, {});
-    const absl::Time start = absl::Now();
+    const Stopwatch stopwatch;
     for (NvmlDevice device : nvml_.Devices()) {
       AddMemory(device, &families);
       AddState(device, &families);
     }
     families.Add("hotlora_nvml_scrape_duration_seconds", "How long reading NVML took", MetricType::Gauge,
-                 absl::ToDoubleSeconds(absl::Now() - start), {});
+                 stopwatch.Seconds(), {});
     families.Add("hotlora_nvml_scrape_errors_total", "Devices that NVML knows and could not describe",
                  MetricType::Counter, static_cast<double>(errors_), {});
     return std::move(families).Take();

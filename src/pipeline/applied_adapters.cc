@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 
+#include "src/base/stopwatch.h"
 #include "src/nn/grouped_merge.h"
 #include "src/tensor/device.h"
 
@@ -151,7 +151,7 @@ double AppliedAdapters::Rebuild(absl::Span<const MergePlan::Module> modules) {
   if (modules.empty()) {
     return 0.0;
   }
-  const absl::Time start = absl::Now();
+  const Stopwatch stopwatch;
   std::vector<WeightToMerge> merges;
   merges.reserve(modules.size());
   for (const MergePlan::Module& change : modules) {
@@ -163,7 +163,7 @@ double AppliedAdapters::Rebuild(absl::Span<const MergePlan::Module> modules) {
   for (const MergePlan::Module& change : modules) {
     in_effect_[change.module] = change.fingerprint;
   }
-  return absl::ToDoubleSeconds(absl::Now() - start);
+  return stopwatch.Seconds();
 }
 
 }  // namespace hotlora

@@ -18,7 +18,7 @@ struct InitPicture {
 };
 
 // Decodes the job's init image and mask; where their sizes differ from the job's, the image is resized by Lanczos, the
-// mask to the nearest pixel. Of a mask, luma of 128 and more is repainted. For the adapter thread: an image of the most
+// mask to the nearest pixel. Of a mask, luma of 128 and more is repainted. For the picture thread: an image of the most
 // pixels takes some tenths of a second. InvalidArgument (INVALID_REQUEST) names each of `init_image` and `mask_image`
 // that cannot be decoded; ResourceExhausted. REQUIRES: job.has_init().
 absl::StatusOr<InitPicture> LoadInitPicture(const ImageJob& job);

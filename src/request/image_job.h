@@ -85,6 +85,7 @@ struct ImageJob {
   ImageFormat format = ImageFormat::kPng;
   uint32_t quality = 90;
   int32_t priority = 0;
+  std::string caller;  // image_request.h
 
   bool has_init() const { return !init_image.empty(); }
 };

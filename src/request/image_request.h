@@ -53,6 +53,7 @@ struct ImageRequest {
   std::optional<PromptSyntax> prompt_syntax;
   std::optional<bool> long_prompts, lora_tags;
   std::vector<EmbeddingRef> embeddings;
+  std::string caller;  // who asks, in any spelling that tells callers apart; set by the server, never by the caller
 };
 
 }  // namespace hotlora

@@ -355,6 +355,7 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   job.format = request.format.value_or(ImageFormat::kPng);
   job.quality = violations.UintInRange("quality", request.quality, 1, kMaxQuality, 90);
   job.priority = request.priority.value_or(0);
+  job.caller = request.caller;
   if (absl::Status status = std::move(violations).ToStatus(); !status.ok()) {
     return status;
   }

@@ -38,7 +38,8 @@ void DecodeLine::Decode(std::shared_ptr<ImageRun> run, RunningRow row) {
     ++length_;
   }
   auto held = std::make_shared<RunningRow>(std::move(row));  // std::function wants a copyable closure
-  thread_.Post([this, run = std::move(run), held] {
+  const std::string caller = run->job().caller;
+  thread_.Post(caller, [this, run = std::move(run), held] {
     if (run->decode_status.ok()) {
       run->decode_status = DecodeRow(*run, std::move(*held));
     }
@@ -50,7 +51,8 @@ void DecodeLine::Decode(std::shared_ptr<ImageRun> run, RunningRow row) {
 
 void DecodeLine::Finish(std::shared_ptr<ImageRun> run) {
   absl::Status status = run->status;
-  thread_.Post([this, run = std::move(run), status = std::move(status)] {
+  const std::string caller = run->job().caller;
+  thread_.Post(caller, [this, run = std::move(run), status = std::move(status)] {
     run->conditioning = nullptr;
     run->init = nullptr;
     end_task_(run->task, status.ok() ? run->decode_status : status, run->since_start.Seconds());

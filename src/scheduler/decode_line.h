@@ -2,7 +2,7 @@
 #define HOTLORA_SRC_SCHEDULER_DECODE_LINE_H_
 
 // What comes after the last step, on a thread of its own, so that the next steps do not wait: latents to pixels to a
-// file, and the end of the request.
+// file, and the end of the request. Callers take turns.
 
 #include <cstdint>
 #include <functional>

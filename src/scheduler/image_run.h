@@ -7,20 +7,12 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 
+#include "src/base/stopwatch.h"
 #include "src/pipeline/pipeline.h"
 #include "src/scheduler/image_task.h"
 
 namespace hotlora {
-
-class Stopwatch {
- public:
-  double Seconds() const { return absl::ToDoubleSeconds(absl::Now() - start_); }
-
- private:
-  const absl::Time start_ = absl::Now();
-};
 
 // One image that is being denoised.
 struct RunningRow {

@@ -56,6 +56,16 @@ void ImageTask::PauseLoading() {
   loading_ = false;
 }
 
+void ImageTask::SetPicture(std::unique_ptr<const InitPicture> picture) {
+  absl::MutexLock lock(&mu_);
+  picture_ = std::move(picture);
+}
+
+bool ImageTask::has_picture() const {
+  absl::MutexLock lock(&mu_);
+  return picture_ != nullptr;
+}
+
 bool ImageTask::CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const {
   absl::MutexLock lock(&mu_);
   return !end_claimed_ && check(set_);
@@ -63,7 +73,7 @@ bool ImageTask::CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const
 
 std::unique_ptr<const InitPicture> ImageTask::TakePicture() {
   absl::MutexLock lock(&mu_);
-  return std::move(loaded_.picture);
+  return std::move(picture_);
 }
 
 bool ImageTask::loading() const {
@@ -81,9 +91,11 @@ bool ImageTask::ClaimEnd() {
 }
 
 void ImageTask::ReleaseFiles() {
-  LoadedFiles released;  // destroyed after the lock is let go, the weights before their leases
+  std::unique_ptr<const InitPicture> released_picture;  // these are destroyed after the lock is released
+  LoadedFiles released;                                 // after released_set: the weights go before their leases
   AdapterSet released_set;
   absl::MutexLock lock(&mu_);
+  std::swap(released_picture, picture_);
   std::swap(released, loaded_);
   std::swap(released_set, set_);
 }

@@ -14,6 +14,7 @@
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/embedding_store.h"
 #include "src/admission/request_queue.h"
+#include "src/base/stopwatch.h"
 #include "src/nn/adapter_set.h"
 #include "src/pipeline/init_picture.h"
 #include "src/request/image_events.h"
@@ -28,7 +29,6 @@ struct LeasedAdapter {
 
 // What a request's files turned into, once they were read.
 struct LoadedFiles {
-  std::unique_ptr<const InitPicture> picture;  // nullptr where the job has none
   std::vector<LeasedAdapter> adapters;
   std::vector<Embedding> embeddings;  // as many as the job names, in its order
 };
@@ -40,6 +40,7 @@ class ImageTask : public QueuedRequest {
   ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Time admitted, absl::Time deadline);
 
   absl::Time admitted() const { return admitted_; }
+  double seconds_since_admitted() const { return since_admitted_.Seconds(); }
 
   // Tells this request from a later one of the same id.
   bool IsHeardBy(const ImageListener* listener) const { return listener == listener_identity_; }
@@ -50,17 +51,21 @@ class ImageTask : public QueuedRequest {
   // OK while the request is wanted; else why not (cancelled, or past its deadline).
   absl::Status Wanted() const;
 
-  // One thread reads the files and decodes the init image from here to EndLoading, and nobody else can end the task.
-  // False where it has ended already.
+  // One thread works on the task's files from here to PauseLoading or EndLoading, and no other thread can end the task.
+  // False if the task has ended already.
   bool BeginLoading();
-  void EndLoading(LoadedFiles loaded, double seconds);
-  // Nothing came of it for now; BeginLoading will be called again.
+  // The files are not complete; BeginLoading will be called again.
   void PauseLoading();
+  void EndLoading(LoadedFiles loaded, double seconds);
 
-  // Of EndLoading. REQUIRES: the task was taken from the queue.
+  // The decoded init image. REQUIRES: between BeginLoading and PauseLoading or EndLoading.
+  void SetPicture(std::unique_ptr<const InitPicture> picture);
+  bool has_picture() const;
+
+  // What EndLoading was given. REQUIRES: the task was taken from the queue.
   const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.adapters; }
   const std::vector<Embedding>& embeddings() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.embeddings; }
-  // nullptr where the job has none.
+  // Null if the job has no init image.
   std::unique_ptr<const InitPicture> TakePicture();
   const AdapterSet& adapter_set() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return set_; }
   double load_seconds() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return load_seconds_; }
@@ -95,6 +100,7 @@ class ImageTask : public QueuedRequest {
 
  private:
   const absl::Time admitted_;
+  const Stopwatch since_admitted_;
   const absl::Time deadline_;
   const ImageListener* const listener_identity_;  // never followed
 
@@ -102,6 +108,7 @@ class ImageTask : public QueuedRequest {
   absl::Status cancel_status_ ABSL_GUARDED_BY(mu_);
   bool loading_ ABSL_GUARDED_BY(mu_) = false;
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
+  std::unique_ptr<const InitPicture> picture_ ABSL_GUARDED_BY(mu_);
   LoadedFiles loaded_ ABSL_GUARDED_BY(mu_);
   AdapterSet set_ ABSL_GUARDED_BY(mu_);
   double load_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;

@@ -177,7 +177,7 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   if (!queue_->Take(task)) {
     return nullptr;  // it was cancelled meanwhile
   }
-  const double queue_seconds = absl::ToDoubleSeconds(absl::Now() - task->admitted());
+  const double queue_seconds = task->seconds_since_admitted();
   metrics_->ObserveQueueWait(queue_seconds);
   metrics_->ObserveStage(StageLabel::kQueue, queue_seconds);
   task->summary.queue_seconds = queue_seconds;
@@ -497,7 +497,7 @@ void StepScheduler::End(const std::shared_ptr<ImageTask>& task, const absl::Stat
   if (options_.on_release) {
     options_.on_release();
   }
-  task->summary.total_seconds = absl::ToDoubleSeconds(absl::Now() - task->admitted());
+  task->summary.total_seconds = task->seconds_since_admitted();
   queue_->Forget(task, run_seconds);
   task->TellDone(status);
 }

@@ -39,6 +39,10 @@ class RecordingListener : public ImageListener {
         +[](RecordingListener* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return l->dones_ > 0; }, this));
     return status_;
   }
+  bool IsDone() {
+    absl::MutexLock lock(&mu_);
+    return dones_ > 0;
+  }
   ImageWaiting AwaitWaiting() {
     absl::MutexLock lock(&mu_);
     mu_.Await(absl::Condition(

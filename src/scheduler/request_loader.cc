@@ -1,0 +1,157 @@
+#include "src/scheduler/request_loader.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "src/base/error_details.h"
+#include "src/base/status_macros.h"
+#include "src/base/stopwatch.h"
+
+namespace hotlora {
+namespace {
+
+// The turn of work that no caller's request asked for.
+constexpr char kServersOwnTurn[] = "";
+
+}  // namespace
+
+RequestLoader::RequestLoader(AdapterStore* adapters, EmbeddingStore* embeddings, RequestQueue* queue,
+                             StepScheduler* scheduler, Metrics* metrics, DecodeFunction decode)
+    : adapters_(adapters),
+      embeddings_(embeddings),
+      queue_(queue),
+      scheduler_(scheduler),
+      metrics_(metrics),
+      decode_(std::move(decode)),
+      adapter_thread_("adapter"),
+      picture_thread_("picture"),
+      lookup_thread_("lookup") {}
+
+void RequestLoader::Load(const TaskPtr& task) {
+  lookup_thread_.Post(task->job().caller, [this, task] { Continue(task); });
+}
+
+void RequestLoader::RunOnAdapterThread(std::function<void()> work) {
+  adapter_thread_.Post(kServersOwnTurn, std::move(work));
+}
+
+// Lookup thread: hands the task to the thread that its next piece of work belongs to.
+void RequestLoader::Continue(const TaskPtr& task) {
+  const ImageJob& job = task->job();
+  if (job.has_init() && !task->has_picture()) {
+    picture_thread_.Post(job.caller, [this, task] { DecodePicture(task); });
+  } else if (NeedsFiles(job)) {
+    adapter_thread_.Post(job.caller, [this, task] { Acquire(task); });
+  } else {
+    Acquire(task);
+  }
+}
+
+bool RequestLoader::NeedsFiles(const ImageJob& job) {
+  return !job.embeddings.empty() ||
+         std::any_of(job.adapters.begin(), job.adapters.end(),
+                     [this](const AdapterUse& use) { return adapters_->NeedsRead(use.name); });
+}
+
+void RequestLoader::DecodePicture(const TaskPtr& task) {
+  if (!task->BeginLoading()) {
+    return;
+  }
+  absl::Status status = task->Wanted();
+  if (status.ok()) {
+    absl::StatusOr<InitPicture> picture = decode_(task->job());
+    status = picture.status();
+    if (picture.ok()) {
+      task->SetPicture(std::make_unique<const InitPicture>(*std::move(picture)));
+    }
+  }
+  if (!status.ok()) {
+    task->EndLoading({}, 0);
+    Fail(task, status);
+    return;
+  }
+  task->PauseLoading();
+  Load(task);
+}
+
+// Lookup or adapter thread: the last piece of work. The step thread cannot take the task until it is ready, so a task
+// that is no longer wanted ends here.
+void RequestLoader::Acquire(const TaskPtr& task) {
+  if (!task->BeginLoading()) {
+    return;
+  }
+  const Stopwatch stopwatch;
+  absl::StatusOr<LoadedFiles> loaded = LoadFiles(*task);
+  const absl::Status wanted = task->Wanted();
+  const absl::Status status = wanted.ok() ? loaded.status() : wanted;
+  if (GetErrorDetails(status).reason == "ADAPTERS_IN_USE") {
+    AwaitRoom(task);
+    return;
+  }
+  task->EndLoading(loaded.ok() ? *std::move(loaded) : LoadedFiles(), stopwatch.Seconds());
+  if (!status.ok()) {
+    if (!task->job().adapters.empty()) {
+      metrics_->CountSwap(false);
+    }
+    Fail(task, status);
+    return;
+  }
+  queue_->MarkReady(task);
+  EndIfUnwanted(task);
+}
+
+absl::StatusOr<LoadedFiles> RequestLoader::LoadFiles(const ImageTask& task) {
+  LoadedFiles loaded;
+  // The embeddings first: they are small, and if one fails, no adapter has to be read.
+  for (const EmbeddingUse& use : task.job().embeddings) {
+    ABSL_RETURN_IF_ERROR(task.Wanted());
+    ABSL_ASSIGN_OR_RETURN(Embedding embedding, embeddings_->Read(use.name));
+    loaded.embeddings.push_back(std::move(embedding));
+  }
+  const std::vector<AdapterUse>& uses = task.job().adapters;
+  std::vector<std::string> names;
+  for (const AdapterUse& use : uses) {
+    names.push_back(use.name);
+  }
+  ABSL_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<AdapterLease>> leases,
+                        adapters_->AcquireAll(names, [&task] { return task.Wanted(); }));
+  for (size_t i = 0; i < uses.size(); ++i) {
+    loaded.adapters.push_back({uses[i], std::move(leases[i])});
+  }
+  return loaded;
+}
+
+void RequestLoader::AwaitRoom(const TaskPtr& task) {
+  task->PauseLoading();
+  {
+    absl::MutexLock lock(&mu_);
+    awaiting_room_.push_back(task);
+  }
+  EndIfUnwanted(task);
+}
+
+void RequestLoader::RetryForRoom() {
+  std::vector<TaskPtr> waiting;
+  {
+    absl::MutexLock lock(&mu_);
+    waiting.swap(awaiting_room_);
+  }
+  for (const TaskPtr& task : waiting) {
+    Load(task);
+  }
+}
+
+void RequestLoader::EndIfUnwanted(const TaskPtr& task) {
+  const absl::Status wanted = task->Wanted();
+  if (!wanted.ok() && queue_->Remove(task)) {
+    scheduler_->End(task, wanted);
+  }
+}
+
+void RequestLoader::Fail(const TaskPtr& task, const absl::Status& status) {
+  queue_->Remove(task);
+  scheduler_->End(task, status);
+}
+
+}  // namespace hotlora

@@ -1,0 +1,91 @@
+#ifndef HOTLORA_SRC_SCHEDULER_REQUEST_LOADER_H_
+#define HOTLORA_SRC_SCHEDULER_REQUEST_LOADER_H_
+
+// Gathers what a request needs before the step thread can take it: its init image is decoded, its embeddings are read,
+// its adapters are leased. Then the loader marks the request ready in the queue, or ends it with the error.
+//
+// Each kind of work has a thread of its own, so that none delays another kind:
+//   lookup    decides what is missing; leases adapters that are resident. Never waits for a file.
+//   picture   decodes init images. One of the largest size takes some tenths of a second.
+//   adapter   reads the files of adapters and embeddings, and copies adapters to the device.
+// On the picture and the adapter thread callers take turns (serial_executor.h): many requests of one caller delay
+// another caller's request by one decode, or one read, at most.
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+
+#include "src/adapters/adapter_store.h"
+#include "src/adapters/embedding_store.h"
+#include "src/admission/request_queue.h"
+#include "src/base/serial_executor.h"
+#include "src/metrics/metrics.h"
+#include "src/pipeline/init_picture.h"
+#include "src/scheduler/image_task.h"
+#include "src/scheduler/step_scheduler.h"
+
+namespace hotlora {
+
+// Thread-safe.
+class RequestLoader {
+ public:
+  // LoadInitPicture, or a test's own.
+  using DecodeFunction = std::function<absl::StatusOr<InitPicture>(const ImageJob&)>;
+
+  // All arguments outlive the loader.
+  RequestLoader(AdapterStore* adapters, EmbeddingStore* embeddings, RequestQueue* queue, StepScheduler* scheduler,
+                Metrics* metrics, DecodeFunction decode = LoadInitPicture);
+
+  // REQUIRES: every task has ended, and no call is under way or follows. Finishes what was begun.
+  ~RequestLoader() = default;
+
+  // Gathers what the enqueued task needs.
+  void Load(const std::shared_ptr<ImageTask>& task);
+
+  // Runs `work`, which reads an adapter's file, on the adapter thread, in its place among the loads.
+  void RunOnAdapterThread(std::function<void()> work);
+
+  // Tries again for the requests whose adapters did not fit beside those that others use, in the order in which they
+  // came. Until then they wait in the queue, where their deadline or a cancel ends them. Never waits.
+  void RetryForRoom();
+
+  // Ends a waiting task that is cancelled or past its deadline. A task that runs ends itself at its next step, one that
+  // is being loaded when the current piece of work is done.
+  void EndIfUnwanted(const std::shared_ptr<ImageTask>& task);
+
+ private:
+  using TaskPtr = std::shared_ptr<ImageTask>;
+
+  void Continue(const TaskPtr& task);
+  void DecodePicture(const TaskPtr& task);
+  void Acquire(const TaskPtr& task);
+  bool NeedsFiles(const ImageJob& job);
+  absl::StatusOr<LoadedFiles> LoadFiles(const ImageTask& task);
+  void AwaitRoom(const TaskPtr& task);
+  void Fail(const TaskPtr& task, const absl::Status& status);
+
+  AdapterStore* const adapters_;
+  EmbeddingStore* const embeddings_;
+  RequestQueue* const queue_;
+  StepScheduler* const scheduler_;
+  Metrics* const metrics_;
+  const DecodeFunction decode_;
+
+  absl::Mutex mu_;
+  std::vector<TaskPtr> awaiting_room_ ABSL_GUARDED_BY(mu_);
+
+  // The lookup thread posts to the other two, so it ends first. The picture thread posts to the lookup thread only for
+  // a request that has not ended.
+  SerialExecutor adapter_thread_;
+  SerialExecutor picture_thread_;
+  SerialExecutor lookup_thread_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_REQUEST_LOADER_H_

@@ -1,0 +1,156 @@
+#include "src/scheduler/request_loader.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include <gtest/gtest.h>
+
+#include "tests/fakes/fake_adapter_store.h"
+#include "tests/fakes/fake_embedding_store.h"
+#include "tests/fakes/fake_pipeline.h"
+#include "tests/fakes/recording_listener.h"
+
+namespace hotlora {
+namespace {
+
+// Requests that load for real and run over a fake pipeline. Decodes wait until the test permits them.
+class RequestLoaderTest : public ::testing::Test {
+ public:
+  RequestLoaderTest() {
+    store_levers_->Add("a");
+    EXPECT_TRUE(scheduler_.AwaitWarmUp().ok());
+  }
+
+  ~RequestLoaderTest() override {
+    PermitDecodes(1000);
+    queue_.AwaitEmpty(absl::InfiniteDuration());
+    queue_.Stop();
+  }
+
+  // Enqueues a request; its listener.
+  std::shared_ptr<RecordingListener> Submit(const std::string& id, const std::string& caller, bool init,
+                                            std::vector<AdapterUse> adapters = {}) {
+    ImageJob job;
+    job.request_id = id;
+    job.caller = caller;
+    job.denoise.width = job.denoise.height = 16;
+    job.denoise.steps = 1;
+    job.init_image = init ? "a picture" : "";
+    job.adapters = std::move(adapters);
+    auto listener = std::make_shared<RecordingListener>();
+    auto task = std::make_shared<ImageTask>(std::move(job), listener, absl::Now(), absl::InfiniteFuture());
+    EXPECT_TRUE(queue_.Admit(task).ok());
+    queue_.Enqueue(task);
+    loader_.Load(task);
+    tasks_.push_back(task);
+    return listener;
+  }
+
+  void PermitDecodes(int count) {
+    absl::MutexLock lock(&mu_);
+    permitted_ += count;
+  }
+
+  void AwaitDecodes(size_t count) {
+    absl::MutexLock lock(&mu_);
+    const auto begun = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return decoded_.size() >= count; };
+    mu_.Await(absl::Condition(&begun));
+  }
+
+  std::vector<std::string> decoded() {
+    absl::MutexLock lock(&mu_);
+    return decoded_;
+  }
+
+  absl::StatusOr<InitPicture> Decode(const ImageJob& job) {
+    absl::MutexLock lock(&mu_);
+    decoded_.push_back(job.request_id);
+    const auto permitted = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return permitted_ > 0; };
+    mu_.Await(absl::Condition(&permitted));
+    --permitted_;
+    InitPicture picture;
+    picture.image = {16, 16, std::vector<uint8_t>(16 * 16 * 3)};
+    return picture;
+  }
+
+  absl::Mutex mu_;
+  int permitted_ ABSL_GUARDED_BY(mu_) = 0;
+  std::vector<std::string> decoded_ ABSL_GUARDED_BY(mu_);  // request ids, as their decodes began
+
+  Metrics metrics_;
+  std::shared_ptr<FakePipeline::Levers> pipeline_levers_ = std::make_shared<FakePipeline::Levers>();
+  std::shared_ptr<FakeAdapterStore::Levers> store_levers_ = std::make_shared<FakeAdapterStore::Levers>();
+  FakePipeline pipeline_{pipeline_levers_};
+  FakeAdapterStore store_{store_levers_};
+  FakeEmbeddingStore embeddings_;
+  RequestQueue queue_{100};
+  StepScheduler scheduler_{{}, &queue_, &pipeline_, &metrics_};
+  RequestLoader loader_{&store_,     &embeddings_, &queue_,
+                        &scheduler_, &metrics_,    [this](const ImageJob& job) { return Decode(job); }};
+  std::vector<std::shared_ptr<ImageTask>> tasks_;
+};
+
+TEST_F(RequestLoaderTest, DecodesOfOneCallerDoNotDelayAnothersAdapter) {
+  for (int i = 0; i < 12; ++i) {
+    Submit("slow" + std::to_string(i), "one", true);
+  }
+  AwaitDecodes(1);
+  const auto listener = Submit("cold", "two", false, {{"a", 1, 1}});
+  EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
+  EXPECT_EQ(decoded(), std::vector<std::string>{"slow0"});  // which still waits
+}
+
+TEST_F(RequestLoaderTest, ADecodeWaitsForOneOfAnotherCallerAtMost) {
+  for (int i = 0; i < 12; ++i) {
+    Submit("slow" + std::to_string(i), "one", true);
+  }
+  AwaitDecodes(1);
+  const auto listener = Submit("picture", "two", true);
+  // The lookup thread hands each request on; this one of the other caller comes after all of them.
+  const auto marker = Submit("marker", "three", false);
+  EXPECT_EQ(marker->AwaitDone(), absl::OkStatus());
+  PermitDecodes(3);
+  EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
+  const std::vector<std::string> order = decoded();
+  ASSERT_GE(order.size(), 3u);
+  EXPECT_TRUE(order[1] == "picture" || order[2] == "picture");
+}
+
+TEST_F(RequestLoaderTest, ARequestThatWaitsForRoomIsDecodedOnce) {
+  {
+    absl::MutexLock lock(&store_levers_->mu);
+    store_levers_->most_leases = 0;
+  }
+  PermitDecodes(1);
+  const auto listener = Submit("one", "one", true, {{"a", 1, 1}});
+  AwaitDecodes(1);
+  for (int i = 0; i < 3; ++i) {
+    loader_.RetryForRoom();
+  }
+  {
+    absl::MutexLock lock(&store_levers_->mu);
+    store_levers_->most_leases = 1;
+  }
+  while (!listener->IsDone()) {
+    loader_.RetryForRoom();
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
+  EXPECT_EQ(decoded(), std::vector<std::string>{"one"});
+}
+
+TEST_F(RequestLoaderTest, ACancelWhileAPictureIsDecodedEndsTheRequest) {
+  const auto listener = Submit("one", "one", true);
+  AwaitDecodes(1);
+  tasks_[0]->Cancel(absl::CancelledError("the caller has gone"));
+  loader_.EndIfUnwanted(tasks_[0]);
+  EXPECT_FALSE(listener->IsDone());  // the decode is under way
+  PermitDecodes(1);
+  EXPECT_TRUE(absl::IsCancelled(listener->AwaitDone()));
+}
+
+}  // namespace
+}  // namespace hotlora
