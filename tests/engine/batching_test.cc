@@ -5,8 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/synchronization/notification.h"
-
 #include "src/base/error_details.h"
 #include "tests/engine/engine_fixture.h"
 
@@ -39,12 +37,12 @@ class BatchingTest : public EngineTest {
     EXPECT_TRUE(Submit(request, listener).ok());
     return listener;
   }
-  // Enters, and waits until its adapters are there: what follows it on the adapter thread has run.
+  // Enters, and waits until its adapters are there. A request that fails for want of its adapter passes the same two
+  // threads behind it, for both are of one caller.
   Listener EnterReady(const ImageRequest& request) {
     Listener listener = Enter(request);
-    absl::Notification loaded;
-    engine_->LoadAdapter("a", AdapterTier::kHost, false, [&](const absl::StatusOr<AdapterInfo>&) { loaded.Notify(); });
-    loaded.WaitForNotification();
+    const ImageRequest behind = Seeded(*request.seed + 1, {{"missing", 1.0, {}}});
+    EXPECT_EQ(Enter(behind)->AwaitDone().code(), absl::StatusCode::kNotFound);
     return listener;
   }
   // Enters, and waits until its first step is held.
