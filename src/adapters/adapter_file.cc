@@ -130,12 +130,23 @@ class AdapterParser {
         }
         continue;
       }
+      if (!split->adapter.empty()) {
+        adapter_names_.insert(split->adapter);
+      }
       std::optional<size_t>& place = modules_[*module][split->part];
-      if (place.has_value()) {
+      if (place.has_value() && adapter_names_.size() < 2) {
         faults_.invalid.AddPrintable(
             absl::StrCat(PrintableName(Tensor(*place).name), " and ", PrintableName(key), " mean the same"));
       }
       place = i;
+    }
+    if (adapter_names_.size() > 1) {
+      NameSample names;
+      for (const absl::string_view name : adapter_names_) {
+        names.Add(name);
+      }
+      return Refuse("ADAPTER_INVALID", absl::StrCat("file holds several adapters, by the names in its keys: ",
+                                                    names.ToString(), "; save each in a file of its own"));
     }
     if (!unsupported.empty()) {
       std::vector<std::string> formats;
@@ -230,6 +241,7 @@ class AdapterParser {
   PeftScaling scaling_;
   AdapterMetadata metadata_;
   std::map<size_t, ModuleKeys> modules_;
+  std::set<absl::string_view> adapter_names_;  // of PEFT, inside keys
   std::vector<size_t> unmatched_;
   std::vector<std::string> unmatched_keys_;
   std::vector<ParsedDelta> deltas_;
