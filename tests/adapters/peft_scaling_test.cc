@@ -118,6 +118,18 @@ TEST(PeftScalingTest, PatternsAreNamesOrExpressionsAtADot) {
   }
 }
 
+TEST(PeftScalingTest, RefusesDeepNesting) {
+  std::string deep = R"({"rank_pattern": )";
+  deep.append(1'500'000, '[');
+  deep.append(1'500'000, ']');
+  ExpectRefused(deep + "}", "ADAPTER_INVALID", "nests arrays and objects more than 64 deep");
+  std::string objects = "{\"r\": ";
+  for (int i = 0; i < 500'000; ++i) {
+    objects += "{\"a\":";
+  }
+  ExpectRefused(objects, "ADAPTER_INVALID", "nests arrays and objects more than 64 deep");
+}
+
 std::string ConfigOf(int count, const std::string& before, const std::string& after) {
   std::string config = R"({"alpha_pattern": {)";
   for (int i = 0; i < count; ++i) {
