@@ -144,6 +144,15 @@ const Writer kWriters[] = {
      ".lora_B.default_0.weight",
      false,
      kScaleOfHalfByComponent},
+    {"diffusers' LCM script of webdatasets, and get_peft_model in the others, "
+     "https://github.com/huggingface/diffusers/issues/11790",
+     {"unet.base_model.model.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
+      "unet.base_model.model.down_blocks.0.resnets.0.conv1",
+      "text_encoder.base_model.model.text_model.encoder.layers.0.self_attn.q_proj",
+      "text_encoder_2.base_model.model.text_model.encoder.layers.1.self_attn.q_proj"},
+     PEFT_HALVES,
+     false,
+     kScaleOfHalfByComponent},
     {"torch.compile under any of these, https://github.com/huggingface/diffusers/issues/9279",
      {"unet._orig_mod.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
       "lora_unet__orig_mod_input_blocks_1_0_in_layers_2", kKohya[2], kKohya[3]},
@@ -236,6 +245,46 @@ TEST_F(AdapterWritersTest, ReadsTheMagnitudesOfDiffusersKohyaConverter) {
   for (const ParsedDelta& delta : parsed->deltas) {
     EXPECT_TRUE(delta.magnitude.has_value() && delta.magnitude_of_outputs);
   }
+}
+
+// Halves in one spelling, magnitudes in another: SimpleTuner comfyui; of convolutions: OneTrainer DIFFUSERS.
+TEST_F(AdapterWritersTest, ReadsMagnitudesBesideHalvesOfAnotherSpelling) {
+  const std::string attention = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q";
+  SafetensorsWriter mixed;
+  mixed.Add("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight", {2, 32});
+  mixed.Add("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q.lora_up.weight", {32, 2});
+  mixed.Add(absl::StrCat("unet.", attention, ".lora_magnitude_vector"), {32});
+  SafetensorsWriter convolution;
+  convolution.Add("unet.down_blocks.0.resnets.0.conv1.lora_A.weight", {2, 32, 3, 3});
+  convolution.Add("unet.down_blocks.0.resnets.0.conv1.lora_B.weight", {32, 2, 1, 1});
+  convolution.Add("unet.down_blocks.0.resnets.0.conv1.lora_magnitude_vector.weight", {1, 32, 1, 1});
+  for (const SafetensorsWriter& writer : {mixed, convolution}) {
+    const absl::StatusOr<ParsedAdapter> parsed = Parse(writer);
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    ASSERT_EQ(parsed->deltas.size(), 1u);
+    EXPECT_TRUE(parsed->deltas[0].magnitude.has_value() && parsed->deltas[0].magnitude_of_outputs);
+  }
+}
+
+// ComfyUI's LoraSave of text encoders also writes their embeddings, and a projection that CLIP-L does not have.
+TEST_F(AdapterWritersTest, PassesOverWhatLoraSaveAddsOnlyWhereAllowed) {
+  const std::string first = "text_encoders.clip_l.transformer.", second = "text_encoders.clip_g.transformer.";
+  const std::pair<std::string, int64_t> layers[] = {{first + "text_model.encoder.layers.0.self_attn.q_proj", 8},
+                                                    {second + "text_projection", 16},
+                                                    {first + "text_model.embeddings.token_embedding", 8},
+                                                    {first + "text_projection", 8}};
+  SafetensorsWriter writer;
+  for (const auto& [name, width] : layers) {
+    writer.Add(name + ".lora_down.weight", {2, width});
+    writer.Add(name + ".lora_up.weight", {width, 2});
+  }
+  EXPECT_EQ(GetErrorDetails(Parse(writer).status()).reason, "ADAPTER_MISMATCH");
+  AdapterFileOptions options;
+  options.allow_unmatched_keys = true;
+  const absl::StatusOr<ParsedAdapter> parsed = ParseAdapter(writer.Parse(), keys_, table_, options);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->matched_modules, 2u);
+  EXPECT_THAT(parsed->unmatched_keys, testing::SizeIs(4));
 }
 
 // https://github.com/invoke-ai/InvokeAI/pull/9517
