@@ -264,6 +264,11 @@ class AdapterParser {
       ABSL_ASSIGN_OR_RETURN(scaling_, PeftScaling::FromConfig(*options.peft_config));
     } else if (metadata != file_.metadata().end()) {
       ABSL_ASSIGN_OR_RETURN(scaling_, PeftScaling::FromMetadata(metadata->second));
+      const bool has_alpha = std::any_of(modules_.begin(), modules_.end(),
+                                         [](const auto& entry) { return entry.second[KeyPart::kAlpha].has_value(); });
+      if (scaling_.is_shared() && has_alpha) {
+        scaling_ = PeftScaling();
+      }
     }
     return absl::OkStatus();
   }

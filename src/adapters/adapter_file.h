@@ -73,7 +73,8 @@ struct AdapterFileOptions {
 //           with both factors whole, full) a stored alpha says nothing and is not read.
 //           A stored alpha of 0 means alpha = r, as kohya's loader has it. OFT's alpha is a bound: the norm of all
 //           skew blocks of the module together is at most alpha * out, or anything where alpha is 0 or missing
-//           Alpha tensors beside a PEFT configuration must agree with it
+//           Alpha tensors beside a PEFT configuration must agree with it, but for one of the header that is for all
+//           components (PeftScaling::is_shared): there the tensors alone count
 // Errors    FailedPrecondition, with what is wrong and which keys (at most 8, then a count)
 //   ADAPTER_UNSUPPORTED   keys of another format (BOFT, IA3, ...); without allow_unmatched_keys an embedding
 //   ADAPTER_INVALID       a half that is missing, two formats in one module, ranks that disagree, values that are not

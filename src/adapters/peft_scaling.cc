@@ -215,19 +215,29 @@ absl::StatusOr<PeftScaling> PeftScaling::FromMetadata(absl::string_view text) {
   constexpr std::pair<Component, absl::string_view> kPrefixes[] = {{Component::kTextEncoder, "text_encoder."},
                                                                    {Component::kTextEncoder2, "text_encoder_2."},
                                                                    {Component::kUnet, "unet."}};
-  Json parts[3];
+  Json parts[3], shared;
   for (const auto& [key, value] : json.items()) {
     for (const auto& [component, prefix] : kPrefixes) {
       if (absl::StartsWith(key, prefix)) {
         parts[static_cast<size_t>(component)][key.substr(prefix.size())] = value;
       }
     }
+    if (!absl::StrContains(key, '.')) {
+      shared[key] = value;
+    }
   }
   PeftScaling scaling;
   PatternBudget budget;
+  std::optional<Config> shared_config;
+  if (!shared.is_null()) {
+    ABSL_ASSIGN_OR_RETURN(shared_config, ReadConfig(shared, budget));
+  }
+  scaling.is_shared_ = shared_config.has_value();
   for (size_t i = 0; i < 3; ++i) {
+    scaling.configs_[i] = shared_config;
     if (!parts[i].is_null()) {
       ABSL_ASSIGN_OR_RETURN(scaling.configs_[i], ReadConfig(parts[i], budget));
+      scaling.is_shared_ = false;
     }
   }
   return scaling;

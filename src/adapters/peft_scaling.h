@@ -40,9 +40,9 @@ class PeftScaling {
  public:
   PeftScaling() = default;
 
-  // `lora_adapter_metadata` of a safetensors header, as diffusers writes it: one JSON object whose
-  // keys begin with "unet.", "text_encoder." or "text_encoder_2.". A component without keys has no
-  // scale here.
+  // `lora_adapter_metadata` of a safetensors header: one JSON object whose keys begin with "unet.", "text_encoder." or
+  // "text_encoder_2.", as diffusers' save_lora_weights writes it, or are a configuration's own, for all components, as
+  // its save_lora_adapter does. A component without keys has no scale here.
   // FailedPrecondition
   //   ADAPTER_INVALID       not such JSON, numbers out of range, unsound patterns or more than PatternBudget allows
   //   ADAPTER_UNSUPPORTED   more than LoRA, DoRA and OFT: another peft_type, a key or an init_lora_weights (PiSSA, ...)
@@ -51,6 +51,10 @@ class PeftScaling {
 
   // `adapter_config.json` of a PEFT folder, for all components. The same errors.
   static absl::StatusOr<PeftScaling> FromConfig(absl::string_view json);
+
+  // Whether FromMetadata found one configuration for all components. SimpleTuner writes its last component's so, beside
+  // alpha tensors, which are then what counts.
+  bool is_shared() const { return is_shared_; }
 
   // The scale of one module whose tensors have `rank`; nothing where no configuration speaks of its
   // component. FailedPrecondition (ADAPTER_INVALID) where the configuration says another rank.
@@ -77,6 +81,7 @@ class PeftScaling {
   template <typename Json>
   static absl::StatusOr<PeftOft> ReadOft(const Json& json);
   std::optional<Config> configs_[3];  // by Component
+  bool is_shared_ = false;
 };
 
 }  // namespace hotlora

@@ -1,7 +1,9 @@
 #include "src/adapters/peft_scaling.h"
 
+#include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -50,6 +52,29 @@ TEST(PeftScalingTest, ReadsWhatPeftWrites) {
     "target_parameters": null, "task_type": null, "trainable_token_indices": null, "use_bdlora": null,
     "use_dora": false, "use_qalora": false, "use_rslora": false, "velora_config": null})"),
             2.0);
+}
+
+// lora_adapter_metadata of diffusers' save_lora_weights, and of its save_lora_adapter.
+TEST(PeftScalingTest, MetadataAreOfComponentsOrOfAll) {
+  AdaptableModule text = kModule;
+  text.component = Component::kTextEncoder2;
+  const std::tuple<const char*, std::optional<double>, std::optional<double>, bool> cases[] = {
+      {R"({"unet.r": 2, "unet.lora_alpha": 4})", 2.0, std::nullopt, false},
+      {R"({"unet.r": 2, "unet.lora_alpha": 4, "text_encoder_2.r": 2, "text_encoder_2.lora_alpha": 1})", 2.0, 0.5,
+       false},
+      {R"({"r": 2, "lora_alpha": 4})", 2.0, 2.0, true},
+      {R"({"r": 2, "lora_alpha": 4, "unet.r": 2, "unet.lora_alpha": 6})", 3.0, 2.0, false},
+      {R"({"transformer.r": 2, "transformer.lora_alpha": 4})", std::nullopt, std::nullopt, false},
+  };
+  for (const auto& [metadata, of_unet, of_text, shared] : cases) {
+    SCOPED_TRACE(metadata);
+    const absl::StatusOr<PeftScaling> scaling = PeftScaling::FromMetadata(metadata);
+    ASSERT_TRUE(scaling.ok()) << scaling.status();
+    EXPECT_EQ(scaling->ScaleOf(kModule, 2).value(), of_unet);
+    EXPECT_EQ(scaling->ScaleOf(text, 2).value(), of_text);
+    EXPECT_EQ(scaling->is_shared(), shared);
+  }
+  EXPECT_FALSE(PeftScaling::FromMetadata(R"({"r": 2, "init_lora_weights": "pissa"})").ok());
 }
 
 TEST(PeftScalingTest, AcceptsStartsThatLeaveTheBaseAlone) {
