@@ -57,6 +57,9 @@ std::string InspectionText(const AdapterInspection& inspection, const std::strin
   for (const std::string& key : inspection.unmatched_keys) {
     AddLine(text, "unmatched", Printable(key));
   }
+  for (const std::string& note : inspection.notes) {
+    AddLine(text, "note", Printable(note));
+  }
   if (inspection.verdict.ok()) {
     AddLine(text, "verdict", absl::StrCat("fits ", Printable(model)));
     return text;
@@ -80,6 +83,7 @@ nlohmann::json InspectionJson(const AdapterInspection& inspection, const std::st
                          {"modules", inspection.modules_by_component},
                          {"changed_biases", inspection.changed_biases},
                          {"unmatched_keys", inspection.unmatched_keys},
+                         {"notes", inspection.notes},
                          {"architecture", inspection.metadata.architecture},
                          {"base_model", inspection.metadata.base_model},
                          {"title", inspection.metadata.title},

@@ -62,6 +62,9 @@ std::string GenerationText(const GeneratedImages& images, const std::vector<std:
     if (adapter.unmatched_keys_size() > 0) {
       absl::StrAppend(&text, "  not applied: ", absl::StrJoin(adapter.unmatched_keys(), ", "), "\n");
     }
+    for (const std::string& note : adapter.notes()) {
+      absl::StrAppend(&text, "  note: ", note, "\n");
+    }
   }
   if (summary.swap_cost().changed()) {
     absl::StrAppendFormat(&text, "swap %.4f s, %s\n", summary.swap_cost().total_seconds(), summary.swap_cost().form());
@@ -115,6 +118,9 @@ std::string AdapterText(const v1::Adapter& adapter) {
         absl::StrAppend(&text, label, *value, "\n");
       }
     }
+  }
+  for (const std::string& note : adapter.notes()) {
+    absl::StrAppend(&text, "note     ", note, "\n");
   }
   if (!adapter.error().empty()) {
     absl::StrAppend(&text, "error    ", adapter.error(), "\n");

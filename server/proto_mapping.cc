@@ -130,6 +130,9 @@ v1::AppliedAdapter ToProto(const AppliedAdapter& adapter) {
   for (const std::string& key : adapter.unmatched_keys) {
     message.add_unmatched_keys(CleanText(key));
   }
+  for (const std::string& note : adapter.notes) {
+    message.add_notes(CleanText(note));
+  }
   message.set_load_seconds(adapter.load_seconds);
   return message;
 }
@@ -283,6 +286,9 @@ v1::Adapter ToProto(const AdapterInfo& info) {
     message.set_rank_max(info.rank_max);
     message.set_in_use(info.in_use);
     message.set_matched_modules(info.matched_modules);
+  }
+  for (const std::string& note : info.notes) {
+    message.add_notes(CleanText(note));
   }
   message.set_architecture(CleanText(info.metadata.architecture));
   message.set_base_model(CleanText(info.metadata.base_model));

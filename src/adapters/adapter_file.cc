@@ -65,9 +65,6 @@ class AdapterParser {
       : file_(file), keys_(keys), table_(table) {}
 
   absl::Status Parse(const AdapterFileOptions& options) {
-    if (const std::string model = ForeignModelOf(file_.metadata()); !model.empty()) {
-      return Refuse("ADAPTER_MISMATCH", absl::StrCat("adapter is for ", model, ", not for SDXL"));
-    }
     ABSL_RETURN_IF_ERROR(SortKeys());
     ABSL_RETURN_IF_ERROR(CheckUnmatched(options.allow_unmatched_keys));
     ABSL_RETURN_IF_ERROR(ReadMetadata(options));
@@ -104,6 +101,10 @@ class AdapterParser {
     adapter.format = FormatOf(adapter.deltas, table_);
     adapter.targets.assign(targets.begin(), targets.end());
     adapter.unmatched_keys = std::move(unmatched_keys_);
+    if (const std::string model = ForeignModelOf(adapter.file.metadata()); !model.empty()) {
+      adapter.notes.push_back(
+          absl::StrCat("its metadata say that it is for ", model, "; its keys and shapes fit this model"));
+    }
     adapter.metadata = std::move(metadata_);
     return adapter;
   }
@@ -120,9 +121,17 @@ class AdapterParser {
         unsupported["BOFT"].Add(key);
         continue;
       }
+      if (IsEmbeddingKey(key)) {
+        embedding_.Add(key);
+        unmatched_.push_back(i);
+        continue;
+      }
       const std::optional<SplitKey> split = SplitAdapterKey(key);
       const std::optional<size_t> module = split ? keys_.Find(split->module) : std::nullopt;
       if (!module.has_value()) {
+        if (split.has_value() && keys_.LeavesTextEncoderOpen(split->module)) {
+          open_text_.Add(key);
+        }
         if (const absl::string_view format = UnsupportedFormatOf(key); !format.empty()) {
           unsupported[format].Add(key);
         } else {
@@ -130,12 +139,23 @@ class AdapterParser {
         }
         continue;
       }
+      if (!split->adapter.empty()) {
+        adapter_names_.insert(split->adapter);
+      }
       std::optional<size_t>& place = modules_[*module][split->part];
-      if (place.has_value()) {
+      if (place.has_value() && adapter_names_.size() < 2) {
         faults_.invalid.AddPrintable(
             absl::StrCat(PrintableName(Tensor(*place).name), " and ", PrintableName(key), " mean the same"));
       }
       place = i;
+    }
+    if (adapter_names_.size() > 1) {
+      NameSample names;
+      for (const absl::string_view name : adapter_names_) {
+        names.Add(name);
+      }
+      return Refuse("ADAPTER_INVALID", absl::StrCat("file holds several adapters, by the names in its keys: ",
+                                                    names.ToString(), "; save each in a file of its own"));
     }
     if (!unsupported.empty()) {
       std::vector<std::string> formats;
@@ -148,11 +168,14 @@ class AdapterParser {
     return absl::OkStatus();
   }
 
-  // "adapter is for X, not for SDXL" where keys and shapes tell, else `otherwise`.
+  // "adapter is for X, not for SDXL" where keys, shapes or metadata tell, else `otherwise`.
   std::string MisfitOr(absl::string_view otherwise) const {
     std::string model = ModelOfContext();
     for (auto index = unmatched_.begin(); index != unmatched_.end() && model.empty(); ++index) {
       model = std::string(ForeignModelOf(Tensor(*index).name));
+    }
+    if (model.empty()) {
+      model = ForeignModelOf(file_.metadata());
     }
     return model.empty() ? std::string(otherwise) : absl::StrCat("adapter is for ", model, ", not for SDXL");
   }
@@ -178,14 +201,16 @@ class AdapterParser {
     return "";
   }
 
-  // Keys of modules that this model lacks may be passed over where they are allowed and not all of the UNet's.
+  // Keys of modules that this model lacks may be passed over where they are allowed, unless they are another model's
+  // and no key is of the UNet: the text encoders are also those of other models.
   bool MayPassOver() const {
     return std::any_of(
                modules_.begin(), modules_.end(),
                [this](const auto& entry) { return table_.modules[entry.first].component == Component::kUnet; }) ||
-           (!modules_.empty() && std::all_of(unmatched_.begin(), unmatched_.end(), [this](size_t index) {
-             return ForeignModelOf(Tensor(index).name).empty();
-           }));
+           (!modules_.empty() &&
+            (unmatched_.size() == embedding_.count() || ForeignModelOf(file_.metadata()).empty()) &&
+            std::all_of(unmatched_.begin(), unmatched_.end(),
+                        [this](size_t index) { return ForeignModelOf(Tensor(index).name).empty(); }));
   }
 
   absl::Status CheckUnmatched(bool allowed) {
@@ -201,6 +226,25 @@ class AdapterParser {
         unmatched_keys_.push_back(Shortened(Tensor(index).name));
       }
       return absl::OkStatus();
+    }
+    return RefuseUnmatched();
+  }
+
+  absl::Status RefuseUnmatched() const {
+    if (unmatched_.size() == embedding_.count()) {
+      return Refuse("ADAPTER_UNSUPPORTED",
+                    modules_.empty()
+                        ? absl::StrCat("file holds an embedding and no adapter (", embedding_.ToString(),
+                                       "); embeddings are served from the folder of --embeddings")
+                        : absl::StrCat("adapter comes with an embedding, which is not served (", embedding_.ToString(),
+                                       "); a server with --allow-unmatched-keys serves the rest"));
+    }
+    if (!open_text_.empty()) {
+      return Refuse("ADAPTER_MISMATCH",
+                    absl::StrCat("keys do not say which text encoder they are for (", open_text_.ToString(),
+                                 "); save the UNet's part and the text encoders' as one file, in which keys begin with "
+                                 "\"unet.\", \"text_encoder.\" or \"text_encoder_2.\", as diffusers' "
+                                 "save_lora_weights does"));
     }
     NameSample sample;
     for (const size_t index : unmatched_) {
@@ -220,6 +264,11 @@ class AdapterParser {
       ABSL_ASSIGN_OR_RETURN(scaling_, PeftScaling::FromConfig(*options.peft_config));
     } else if (metadata != file_.metadata().end()) {
       ABSL_ASSIGN_OR_RETURN(scaling_, PeftScaling::FromMetadata(metadata->second));
+      const bool has_alpha = std::any_of(modules_.begin(), modules_.end(),
+                                         [](const auto& entry) { return entry.second[KeyPart::kAlpha].has_value(); });
+      if (scaling_.is_shared() && has_alpha) {
+        scaling_ = PeftScaling();
+      }
     }
     return absl::OkStatus();
   }
@@ -230,7 +279,10 @@ class AdapterParser {
   PeftScaling scaling_;
   AdapterMetadata metadata_;
   std::map<size_t, ModuleKeys> modules_;
-  std::vector<size_t> unmatched_;
+  std::set<absl::string_view> adapter_names_;  // of PEFT, inside keys
+  std::vector<size_t> unmatched_;              // of no module, an embedding's among them
+  NameSample embedding_;                       // of those, keys of an embedding
+  NameSample open_text_;                       // of those, keys that do not say which text encoder they are for
   std::vector<std::string> unmatched_keys_;
   std::vector<ParsedDelta> deltas_;
   DeltaFaults faults_;

@@ -33,6 +33,7 @@ struct ParsedAdapter {
   uint32_t rank_max = 0;
   std::vector<std::string> targets;         // components, sorted
   std::vector<std::string> unmatched_keys;  // at most kMaxListedKeys, then one entry with a count
+  std::vector<std::string> notes;           // sentences: metadata that name another model than keys and shapes do
   AdapterMetadata metadata;
 };
 
@@ -72,14 +73,15 @@ struct AdapterFileOptions {
 //           with both factors whole, full) a stored alpha says nothing and is not read.
 //           A stored alpha of 0 means alpha = r, as kohya's loader has it. OFT's alpha is a bound: the norm of all
 //           skew blocks of the module together is at most alpha * out, or anything where alpha is 0 or missing
-//           Alpha tensors beside a PEFT configuration must agree with it
+//           Alpha tensors beside a PEFT configuration must agree with it, but for one of the header that is for all
+//           components (PeftScaling::is_shared): there the tensors alone count
 // Errors    FailedPrecondition, with what is wrong and which keys (at most 8, then a count)
-//   ADAPTER_UNSUPPORTED   keys of another format (BOFT, IA3, ...)
+//   ADAPTER_UNSUPPORTED   keys of another format (BOFT, IA3, ...); without allow_unmatched_keys an embedding
 //   ADAPTER_INVALID       a half that is missing, two formats in one module, ranks that disagree, values that are not
 //                         finite, other dtypes
-//   ADAPTER_MISMATCH      keys or shapes that this model lacks, or metadata that names another model. Even with
-//                         allow_unmatched_keys where no key names a module, or other models' keys stand where the
-//                         UNet's should
+//   ADAPTER_MISMATCH      keys or shapes that this model lacks. Even with allow_unmatched_keys where no key names a
+//                         module, or other models' keys stand where the UNet's should. Metadata that name another model
+//                         refuse nothing: they explain a refusal, or are a note
 // Source    kohya networks/lora.py (LoRAModule, create_network_from_weights); diffusers utils/state_dict_utils.py;
 //           LyCORIS functional/loha.py, lokr.py, diag_oft.py, modules/glora.py, norms.py; kohya networks/oft.py; PEFT
 //           tuners/lora/dora.py

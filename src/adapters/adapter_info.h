@@ -34,6 +34,7 @@ struct AdapterInfo {
   std::vector<std::string> targets;
   uint32_t matched_modules = 0;
   std::vector<std::string> unmatched_keys;  // with --allow-unmatched-keys
+  std::vector<std::string> notes;           // ParsedAdapter::notes
   AdapterMetadata metadata;
 };
 

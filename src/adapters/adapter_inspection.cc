@@ -41,6 +41,7 @@ void Describe(const ParsedAdapter& parsed, const ModuleTable& table, AdapterInsp
   inspection.rank_max = parsed.rank_max;
   inspection.matched_modules = parsed.matched_modules;
   inspection.unmatched_keys = parsed.unmatched_keys;
+  inspection.notes = parsed.notes;
   std::set<std::pair<Component, std::string>> modules;
   for (const ParsedDelta& delta : parsed.deltas) {
     const AdaptableModule& module = table.modules[delta.module];

@@ -32,6 +32,7 @@ struct AdapterInspection {
   std::map<std::string, uint32_t> modules_by_component;  // "text_encoder", "text_encoder_2", "unet"
   uint32_t changed_biases = 0;                           // of these modules
   std::vector<std::string> unmatched_keys;               // at most kMaxListedKeys, then one entry with a count
+  std::vector<std::string> notes;                        // ParsedAdapter::notes
 };
 
 // Reads a .safetensors file or a PEFT folder (adapter_config.json, adapter_model.safetensors) of at most `max_bytes`

@@ -29,6 +29,7 @@ AdapterInfo InfoOf(const std::string& name, std::string hash, const ParsedAdapte
   info.targets = parsed.targets;
   info.matched_modules = parsed.matched_modules;
   info.unmatched_keys = parsed.unmatched_keys;
+  info.notes = parsed.notes;
   info.metadata = parsed.metadata;
   return info;
 }

@@ -50,6 +50,13 @@ void AddPeftPrefixes(absl::string_view component, absl::string_view path, std::v
   spellings.push_back(absl::StrCat(component, "base_model.model.", path));
 }
 
+// kohya's name of a magnitude as diffusers' converter writes it: its last dot stays.
+std::string UnderButLast(absl::string_view path) {
+  const size_t last = path.rfind('.');
+  return last == absl::string_view::npos ? std::string(path)
+                                         : absl::StrCat(Under(path.substr(0, last)), path.substr(last));
+}
+
 std::vector<std::string> UnetSpellings(const std::string& path, const SgmUnetNames& sgm) {
   std::vector<std::string> dotted = {path};
   const size_t attention = path.find(".attn");
@@ -68,10 +75,12 @@ std::vector<std::string> UnetSpellings(const std::string& path, const SgmUnetNam
     spellings.push_back(absl::StrCat("base_model.model.", name));
     AddPeftPrefixes("unet.", name, spellings);
   }
-  std::set<std::string> underscored = {Under(path)};
+  spellings.push_back(absl::StrCat("diffusion_model.", path));
+  std::set<std::string> underscored = {Under(path), UnderButLast(path)};
   if (const std::string name = sgm.OfModule(path); !name.empty()) {
-    spellings.push_back(absl::StrCat("diffusion_model.", name));
-    spellings.push_back(absl::StrCat("model.diffusion_model.", name));
+    for (const char* const prefix : {"", "unet.", "diffusion_model.", "model.diffusion_model."}) {
+      spellings.push_back(absl::StrCat(prefix, name));
+    }
     underscored.insert(Under(name));
   }
   for (const std::string& name : underscored) {
@@ -82,16 +91,39 @@ std::vector<std::string> UnetSpellings(const std::string& path, const SgmUnetNam
   return spellings;
 }
 
+// A text encoder's module, with and without the part that transformers 5 leaves out.
+std::set<std::string> TextNames(const std::string& path) {
+  return {path, std::string(absl::StripPrefix(path, "text_model."))};
+}
+
+// Spellings that leave it open which text encoder is meant.
+std::vector<std::string> OpenTextSpellings(const std::string& path) {
+  std::vector<std::string> spellings;
+  for (const std::string& name : TextNames(path)) {
+    spellings.push_back(name);
+    spellings.push_back(absl::StrCat("base_model.model.", name));
+    spellings.push_back(absl::StrCat("lycoris_", Under(name)));
+  }
+  return spellings;
+}
+
+// What torch.compile puts into the names of all modules.
+std::string WithoutCompiled(absl::string_view spelling) {
+  return absl::StrReplaceAll(spelling, {{"_orig_mod.", ""}, {"_orig_mod_", ""}});
+}
+
 std::vector<std::string> TextSpellings(const std::string& path, Component component) {
   const bool first = component == Component::kTextEncoder;
-  std::set<std::string> names = {path, std::string(absl::StripPrefix(path, "text_model."))};
   std::vector<std::string> spellings;
-  for (const std::string& name : names) {
-    const std::string under = Under(name);
-    if (first) {
-      spellings.push_back(absl::StrCat("lora_te_", under));
+  for (const std::string& name : TextNames(path)) {
+    for (const std::string& under : std::set<std::string>{Under(name), UnderButLast(name)}) {
+      if (first) {
+        spellings.push_back(absl::StrCat("lora_te_", under));
+      }
+      spellings.push_back(absl::StrCat(first ? "lora_te1_" : "lora_te2_", under));
     }
-    spellings.push_back(absl::StrCat(first ? "lora_te1_" : "lora_te2_", under));
+    spellings.push_back(absl::StrCat(first ? "clip_l." : "clip_g.", name));
+    spellings.push_back(absl::StrCat("text_encoders.", first ? "clip_l" : "clip_g", ".transformer.", name));
 
     const absl::string_view prefix = first ? "text_encoder." : "text_encoder_2.";
     AddPeftPrefixes(prefix, name, spellings);
@@ -123,13 +155,26 @@ absl::StatusOr<KeyMap> KeyMap::Build(const ModuleTable& table) {
                                       table.modules[entry->second].path, "\" and \"", module.path, "\""));
       }
     }
+    if (module.component != Component::kUnet) {
+      for (std::string& spelling : OpenTextSpellings(module.path)) {
+        map.open_text_.insert(std::move(spelling));
+      }
+    }
   }
   return map;
 }
 
 std::optional<size_t> KeyMap::Find(absl::string_view spelling) const {
-  const auto entry = modules_.find(spelling);
+  auto entry = modules_.find(spelling);
+  if (entry == modules_.end() && absl::StrContains(spelling, "_orig_mod")) {
+    entry = modules_.find(WithoutCompiled(spelling));
+  }
   return entry == modules_.end() ? std::nullopt : std::optional<size_t>(entry->second);
+}
+
+bool KeyMap::LeavesTextEncoderOpen(absl::string_view spelling) const {
+  return open_text_.contains(spelling) ||
+         (absl::StrContains(spelling, "_orig_mod") && open_text_.contains(WithoutCompiled(spelling)));
 }
 
 }  // namespace hotlora

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 
 #include "src/base/resource_name.h"
 
@@ -25,8 +26,6 @@ constexpr std::pair<absl::string_view, KeyPart> kSuffixes[] = {
     {".scale", KeyPart::kScale},
     {".lora_A.weight", KeyPart::kDown},
     {".lora_B.weight", KeyPart::kUp},
-    {".lora_A.default.weight", KeyPart::kDown},
-    {".lora_B.default.weight", KeyPart::kUp},
     {".lora.down.weight", KeyPart::kDown},
     {".lora.up.weight", KeyPart::kUp},
     {"_lora.down.weight", KeyPart::kDown},
@@ -53,26 +52,35 @@ constexpr std::pair<absl::string_view, KeyPart> kSuffixes[] = {
     {".bm.weight", KeyPart::kGloraBm},
     {".oft_blocks", KeyPart::kOftBlocks},
     {".oft_R.weight", KeyPart::kOftR},
-    {".oft_R.default.weight", KeyPart::kOftR},
     {".rescale", KeyPart::kRescale},
     {".diff", KeyPart::kDiff},
     {".diff_b", KeyPart::kDiffBias},
     {".w_norm", KeyPart::kDiff},
     {".b_norm", KeyPart::kDiffBias},
     {".lora_B.bias", KeyPart::kUpBias},
-    {".lora_B.default.bias", KeyPart::kUpBias},
     {".lora_up.bias", KeyPart::kUpBias},
     {".dora_scale", KeyPart::kDoraScale},
     {".lora_magnitude_vector", KeyPart::kMagnitudeVector},
     {".lora_magnitude_vector.weight", KeyPart::kMagnitudeVector},
-    {".lora_magnitude_vector.default", KeyPart::kMagnitudeVector},
-    {".lora_magnitude_vector.default.weight", KeyPart::kMagnitudeVector},
+};
+
+// "MODULE.lora_A.NAME.weight": PEFT's names with the name of an adapter inside.
+struct NamedPart {
+  absl::string_view before, after;
+  KeyPart part;
+};
+constexpr NamedPart kNamedParts[] = {
+    {".lora_A.", ".weight", KeyPart::kDown},
+    {".lora_B.", ".weight", KeyPart::kUp},
+    {".lora_B.", ".bias", KeyPart::kUpBias},
+    {".oft_R.", ".weight", KeyPart::kOftR},
+    {".lora_magnitude_vector.", ".weight", KeyPart::kMagnitudeVector},
+    {".lora_magnitude_vector.", "", KeyPart::kMagnitudeVector},
 };
 
 constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedSuffixes[] = {
     {".on_input", "IA3"},
-    {".lora_A.bias", "a bias inside LoRA"},
-    {".lora_A.default.bias", "a bias inside LoRA"},
+    {".magnitude", "DoRA of ai-toolkit, whose files do not say their alpha"},
     {".lora_down.bias", "a bias inside LoRA"},
 };
 
@@ -84,7 +92,6 @@ constexpr std::pair<absl::string_view, absl::string_view> kUnsupportedParts[] = 
     {".ia3_l", "IA3"},
     {".vera_lambda_", "VeRA"},
     {".lora_embedding_", "embedding LoRA"},
-    {"bundle_emb.", "bundled embeddings"},
 };
 
 // By KeyPart.
@@ -125,10 +132,25 @@ constexpr std::pair<absl::string_view, absl::string_view> kForeignParts[] = {
 std::optional<SplitKey> SplitAdapterKey(absl::string_view key) {
   for (const auto& [suffix, part] : kSuffixes) {
     if (absl::EndsWith(key, suffix) && key.size() > suffix.size()) {
-      return SplitKey{key.substr(0, key.size() - suffix.size()), part};
+      return SplitKey{key.substr(0, key.size() - suffix.size()), part, ""};
+    }
+  }
+  for (const auto& [before, after, part] : kNamedParts) {
+    absl::string_view head = key;
+    if (!absl::ConsumeSuffix(&head, after)) {
+      continue;
+    }
+    const absl::string_view name = head.substr(head.rfind('.') + 1);
+    head.remove_suffix(name.size());
+    if (!name.empty() && absl::ConsumeSuffix(&head, before) && !head.empty()) {
+      return SplitKey{head, part, name};
     }
   }
   return std::nullopt;
+}
+
+bool IsEmbeddingKey(absl::string_view key) {
+  return absl::StartsWith(key, "bundle_emb.") || key == "clip_l" || key == "clip_g" || key == "emb_params";
 }
 
 absl::string_view NameOf(KeyPart part) { return kPartNames[static_cast<size_t>(part)]; }
@@ -138,6 +160,9 @@ absl::string_view UnsupportedFormatOf(absl::string_view key) {
     if (absl::EndsWith(key, suffix)) {
       return format;
     }
+  }
+  if (absl::StrContains(key, ".lora_A.") && absl::EndsWith(key, ".bias")) {
+    return "a bias inside LoRA";
   }
   for (const auto& [part, format] : kUnsupportedParts) {
     if (absl::StrContains(key, part)) {

@@ -53,26 +53,31 @@ inline constexpr size_t kKeyParts = static_cast<size_t>(KeyPart::kMagnitudeVecto
 struct SplitKey {
   absl::string_view module;  // a view into the key; KeyMap knows which module it means
   KeyPart part;
+  absl::string_view adapter;  // PEFT's name of the adapter where the key has one: "default" of ".lora_A.default.weight"
 };
 
 // Recognises
-//   down      .lora_down.weight, .lora_A.weight, .lora_A.default.weight, .lora.down.weight,
+//   down      .lora_down.weight, .lora_A.weight, .lora_A.NAME.weight, .lora.down.weight,
 //             _lora.down.weight, .lora_linear_layer.down.weight
 //   up        the same with up and lora_B
 //   mid       .lora_mid.weight
 //   LoHa      .hada_w1_a, .hada_w1_b, .hada_w2_a, .hada_w2_b, .hada_t1, .hada_t2
 //   LoKr      .lokr_w1 or .lokr_w1_a and .lokr_w1_b; the same with w2; .lokr_t2
 //   GLoRA     .a1.weight, .a2.weight, .b1.weight, .b2.weight, .bm.weight
-//   OFT       .oft_blocks, .rescale; .oft_R.weight, .oft_R.default.weight
+//   OFT       .oft_blocks, .rescale; .oft_R.weight, .oft_R.NAME.weight
 //   full      .diff, .w_norm; of the bias .diff_b, .b_norm
-//   up bias   .lora_B.bias, .lora_B.default.bias, .lora_up.bias
-//   DoRA      .dora_scale; .lora_magnitude_vector, also with .weight, .default or .default.weight
+//   up bias   .lora_B.bias, .lora_B.NAME.bias, .lora_up.bias
+//   DoRA      .dora_scale; .lora_magnitude_vector, also with .weight, .NAME or .NAME.weight
 //   scalars   .alpha, .scale
 // Nothing where the key ends otherwise.
 std::optional<SplitKey> SplitAdapterKey(absl::string_view key);
 
 // The part's own word in a key, for messages: "down", "hada_w1_a", ...
 absl::string_view NameOf(KeyPart part);
+
+// Whether it is a vector of an embedding that travels with an adapter: bundle_emb.NAME.* (OneTrainer, LyCORIS' tools,
+// AUTOMATIC1111), or clip_l, clip_g, emb_params alone (ai-toolkit).
+bool IsEmbeddingKey(absl::string_view key);
 
 // The name of the adapter format that hotlora lacks and this key belongs to ("BOFT", "IA3", ...); empty where the key
 // belongs to none.

@@ -1,14 +1,17 @@
 #include "src/adapters/peft_scaling.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include <nlohmann/json.hpp>
 
-#include "re2/re2.h"
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/json_text.h"
@@ -21,8 +24,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxJsonBytes = 4u << 20;
-constexpr size_t kMaxPatterns = 4096;
-constexpr size_t kMaxPatternBytes = 512;
 constexpr int kMaxNeumannTerms = 64;
 constexpr double kMaxRank = 1 << 20;
 
@@ -40,7 +41,7 @@ absl::StatusOr<Json> ParseObject(absl::string_view text) {
   if (text.size() > kMaxJsonBytes) {
     return Invalid(absl::StrCat(text.size(), " bytes; allowed are ", kMaxJsonBytes));
   }
-  auto json = ParseJsonObject(text);
+  auto json = ParseOrderedJsonObject(text);
   if (!json.ok()) {
     return Invalid(absl::StrCat("the text ", json.status().message()));
   }
@@ -68,57 +69,89 @@ bool IsSet(const Json& json, const char* key) {
   return value != json.end() && !value->is_null() && *value != false;
 }
 
-// Configurations whose adapters are more than scale * up * down, and a magnitude.
+// Keys that say which modules were trained and how, or that other keys switch on. Whatever their value is, the tensors
+// and the keys that are read say all of the change.
+constexpr absl::string_view kHarmlessKeys[] = {
+    "auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type",
+    // which modules; keys of the file say the same
+    "bias", "ensure_weight_tying", "exclude_modules", "layers_pattern", "layers_to_transform", "lora_bias",
+    "modules_to_save", "target_modules",
+    // how they were trained
+    "lora_dropout", "module_dropout", "init_weights", "velora_config", "runtime_config",
+    // only with an init_lora_weights or an option of their own
+    "corda_config", "eps", "eva_config", "loftq_config", "lora_ga_config", "megatron_core", "qalora_group_size",
+    // of layers that SDXL lacks (Conv1D); ReadOft looks at it too
+    "fan_in_fan_out"};
+
+constexpr absl::string_view kReadKeys[] = {
+    "alpha_pattern",  "block_share", "coft", "init_lora_weights", "lora_alpha",         "num_cayley_neumann_terms",
+    "oft_block_size", "peft_type",   "r",    "rank_pattern",      "use_cayley_neumann", "use_dora",
+    "use_rslora"};
+
+// How A and B began, where the base weights were left alone.
+constexpr absl::string_view kHarmlessStarts[] = {"true", "false", "gaussian", "orthogonal", "eva", "mica"};
+
+template <size_t n>
+bool IsOneOf(const absl::string_view (&words)[n], absl::string_view word) {
+  return std::find(std::begin(words), std::end(words), word) != std::end(words);
+}
+
+// What PEFT writes for an option that is not used.
+bool IsUnused(const Json& value) {
+  return value.is_null() || value == false || (value.is_string() && value.get_ref<const std::string&>().empty()) ||
+         (value.is_structured() && value.empty());
+}
+
+// A short text of an option's value, for messages.
+std::string TextOf(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', true, Json::error_handler_t::replace);
+}
+
+// Refuses configurations whose adapters are more than what is read here: scale * up * down, a magnitude, or OFT.
 absl::Status CheckPlain(const Json& json) {
-  for (const char* const key :
-       {"use_qalora", "alora_invocation_tokens", "megatron_config", "trainable_token_indices"}) {
-    if (IsSet(json, key)) {
-      return Unsupported(key);
+  if (const auto type = json.find("peft_type"); type != json.end() && !type->is_null()) {
+    const std::string name = absl::AsciiStrToUpper(TextOf(*type));
+    if (!type->is_string() || (name != "LORA" && name != "OFT")) {
+      return Unsupported(absl::StrCat("peft_type ", PrintableName(TextOf(*type))));
     }
   }
-  const auto type = json.find("peft_type");
-  if (type != json.end() && *type != "LORA" && *type != "OFT") {
-    return Unsupported(absl::StrCat("peft_type ", PrintableName(type->is_string() ? type->get<std::string>() : "")));
+  // Others change the base weights before training, so the tensors alone do not say the adapter's change.
+  if (const auto start = json.find("init_lora_weights"); start != json.end() && !start->is_null()) {
+    if (!IsOneOf(kHarmlessStarts, absl::AsciiStrToLower(TextOf(*start)))) {
+      return Unsupported(absl::StrCat("init_lora_weights ", PrintableName(TextOf(*start))));
+    }
   }
-  // These change the base weights before training, so the tensors alone do not say the adapter's
-  // change.
-  const auto initial = json.find("init_lora_weights");
-  if (initial != json.end() && initial->is_string()) {
-    const std::string how = initial->get<std::string>();
-    if (absl::StartsWith(how, "pissa") || how == "olora" || how == "corda" || how == "loftq") {
-      return Unsupported(absl::StrCat("init_lora_weights ", PrintableName(how)));
+  for (const auto& [key, value] : json.items()) {
+    if (!IsOneOf(kReadKeys, key) && !IsOneOf(kHarmlessKeys, key) && !IsUnused(value)) {
+      return Unsupported(absl::StrCat(PrintableName(key), " (", PrintableName(TextOf(value)), ")"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool IsOft(const Json& json) {
+  const auto type = json.find("peft_type");
+  return type != json.end() && type->is_string() && absl::EqualsIgnoreCase(type->get_ref<const std::string&>(), "OFT");
+}
+
+absl::Status ReadPatterns(const Json& json, const char* key, PatternBudget& budget, ModulePatterns& patterns) {
+  const auto table = json.find(key);
+  if (table == json.end() || table->is_null()) {
+    return absl::OkStatus();
+  }
+  if (!table->is_object()) {
+    return Invalid(absl::StrCat(key, " is no object"));
+  }
+  for (const auto& [pattern, value] : table->items()) {
+    ABSL_ASSIGN_OR_RETURN(const double number, Number(value, "a pattern's value"));
+    if (const absl::Status added = patterns.Add(pattern, number, budget); !added.ok()) {
+      return Invalid(absl::StrCat(key, ": ", added.message()));
     }
   }
   return absl::OkStatus();
 }
 
 }  // namespace
-
-template <typename J>
-absl::StatusOr<std::vector<PeftScaling::Pattern>> PeftScaling::ReadPatterns(const J& json) {
-  std::vector<Pattern> patterns;
-  if (json.is_null()) {
-    return patterns;
-  }
-  if (!json.is_object() || json.size() > kMaxPatterns) {
-    return Invalid(absl::StrCat("a pattern table is no object of at most ", kMaxPatterns, " entries"));
-  }
-  RE2::Options options;
-  options.set_log_errors(false);
-  options.set_max_mem(1 << 18);
-  for (const auto& [key, value] : json.items()) {
-    if (key.size() > kMaxPatternBytes) {
-      return Invalid(absl::StrCat("a pattern of ", key.size(), " bytes; allowed are ", kMaxPatternBytes));
-    }
-    auto path = std::make_shared<RE2>(absl::StrCat("(?:.*\\.)?(?:", key, ")"), options);
-    if (!path->ok()) {
-      return Invalid(absl::StrCat("pattern ", PrintableName(key), " is no regular expression"));
-    }
-    ABSL_ASSIGN_OR_RETURN(const double number, Number(value, "a pattern's value"));
-    patterns.push_back({std::move(path), number});
-  }
-  return patterns;
-}
 
 template <typename J>
 absl::StatusOr<PeftOft> PeftScaling::ReadOft(const J& json) {
@@ -151,10 +184,10 @@ absl::StatusOr<PeftOft> PeftScaling::ReadOft(const J& json) {
 }
 
 template <typename J>
-absl::StatusOr<PeftScaling::Config> PeftScaling::ReadConfig(const J& json) {
+absl::StatusOr<PeftScaling::Config> PeftScaling::ReadConfig(const J& json, PatternBudget& budget) {
   ABSL_RETURN_IF_ERROR(CheckPlain(json));
   Config config;
-  if (const auto type = json.find("peft_type"); type != json.end() && *type == "OFT") {
+  if (IsOft(json)) {
     ABSL_ASSIGN_OR_RETURN(config.oft, ReadOft(json));
     return config;
   }
@@ -172,12 +205,8 @@ absl::StatusOr<PeftScaling::Config> PeftScaling::ReadConfig(const J& json) {
       *flag = value->template get<bool>();
     }
   }
-  if (json.contains("rank_pattern")) {
-    ABSL_ASSIGN_OR_RETURN(config.ranks, ReadPatterns(json["rank_pattern"]));
-  }
-  if (json.contains("alpha_pattern")) {
-    ABSL_ASSIGN_OR_RETURN(config.alphas, ReadPatterns(json["alpha_pattern"]));
-  }
+  ABSL_RETURN_IF_ERROR(ReadPatterns(json, "rank_pattern", budget, config.ranks));
+  ABSL_RETURN_IF_ERROR(ReadPatterns(json, "alpha_pattern", budget, config.alphas));
   return config;
 }
 
@@ -186,18 +215,29 @@ absl::StatusOr<PeftScaling> PeftScaling::FromMetadata(absl::string_view text) {
   constexpr std::pair<Component, absl::string_view> kPrefixes[] = {{Component::kTextEncoder, "text_encoder."},
                                                                    {Component::kTextEncoder2, "text_encoder_2."},
                                                                    {Component::kUnet, "unet."}};
-  Json parts[3];
+  Json parts[3], shared;
   for (const auto& [key, value] : json.items()) {
     for (const auto& [component, prefix] : kPrefixes) {
       if (absl::StartsWith(key, prefix)) {
         parts[static_cast<size_t>(component)][key.substr(prefix.size())] = value;
       }
     }
+    if (!absl::StrContains(key, '.')) {
+      shared[key] = value;
+    }
   }
   PeftScaling scaling;
+  PatternBudget budget;
+  std::optional<Config> shared_config;
+  if (!shared.is_null()) {
+    ABSL_ASSIGN_OR_RETURN(shared_config, ReadConfig(shared, budget));
+  }
+  scaling.is_shared_ = shared_config.has_value();
   for (size_t i = 0; i < 3; ++i) {
+    scaling.configs_[i] = shared_config;
     if (!parts[i].is_null()) {
-      ABSL_ASSIGN_OR_RETURN(scaling.configs_[i], ReadConfig(parts[i]));
+      ABSL_ASSIGN_OR_RETURN(scaling.configs_[i], ReadConfig(parts[i], budget));
+      scaling.is_shared_ = false;
     }
   }
   return scaling;
@@ -205,7 +245,8 @@ absl::StatusOr<PeftScaling> PeftScaling::FromMetadata(absl::string_view text) {
 
 absl::StatusOr<PeftScaling> PeftScaling::FromConfig(absl::string_view text) {
   ABSL_ASSIGN_OR_RETURN(const Json json, ParseObject(text));
-  ABSL_ASSIGN_OR_RETURN(const Config config, ReadConfig(json));
+  PatternBudget budget;
+  ABSL_ASSIGN_OR_RETURN(const Config config, ReadConfig(json, budget));
   PeftScaling scaling;
   for (auto& slot : scaling.configs_) {
     slot = config;
@@ -229,21 +270,13 @@ absl::StatusOr<std::optional<double>> PeftScaling::ScaleOf(const AdaptableModule
   if (!config.has_value()) {
     return std::nullopt;
   }
-  const auto first_match = [&](const std::vector<Pattern>& patterns) -> std::optional<double> {
-    for (const Pattern& pattern : patterns) {
-      if (RE2::FullMatch(module.path, *pattern.path)) {
-        return pattern.value;
-      }
-    }
-    return std::nullopt;
-  };
-  const std::optional<double> pattern_rank = first_match(config->ranks);
+  const std::optional<double> pattern_rank = config->ranks.FirstMatch(module.path);
   const std::optional<double> said = pattern_rank.has_value() ? pattern_rank : config->rank;
   if (said.has_value() && *said != static_cast<double>(rank)) {
     return Invalid(absl::StrCat("module \"", module.path, "\" has rank ", *said, " by the configuration and ", rank,
                                 " by its tensors"));
   }
-  const double alpha = first_match(config->alphas).value_or(config->alpha);
+  const double alpha = config->alphas.FirstMatch(module.path).value_or(config->alpha);
   return alpha / (config->rslora ? std::sqrt(static_cast<double>(rank)) : static_cast<double>(rank));
 }
 

@@ -4,7 +4,6 @@
 // What PEFT keeps outside an adapter's tensors: the scale of LoRA's modules, the map of OFT's. No LibTorch here.
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,11 +11,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
+#include "src/adapters/module_patterns.h"
 #include "src/weights/module_table.h"
-
-namespace re2 {
-class RE2;
-}  // namespace re2
 
 namespace hotlora {
 
@@ -31,25 +27,34 @@ struct PeftOft {
 //
 //   scale = lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora
 //
-// rank_pattern and alpha_pattern override r and lora_alpha: the first key that matches the end of
-// the module's path, as a regular expression, at a "." or its beginning.
+// rank_pattern and alpha_pattern override r and lora_alpha, as ModulePatterns says.
 //
-// Source   PEFT tuners/lora/layer.py (update_layer), utils/other.py (get_pattern_key)
+// Every key of a configuration is either read, or known to change nothing that the tensors do not say (which modules
+// were trained, and how), or null, false or empty, as PEFT writes the options that are not used. Any other key may mean
+// that the adapter is more than its tensors, so it is an error that names it; so is an init_lora_weights that is not
+// known to leave the base weights alone (true, false, gaussian, orthogonal, eva, mica; in any case of letters).
+//
+// Source   PEFT tuners/lora/config.py, tuners/lora/layer.py (update_layer), tuners/oft/config.py, config.py
 // Threads  immutable, thread-safe
 class PeftScaling {
  public:
   PeftScaling() = default;
 
-  // `lora_adapter_metadata` of a safetensors header, as diffusers writes it: one JSON object whose
-  // keys begin with "unet.", "text_encoder." or "text_encoder_2.". A component without keys has no
-  // scale here.
+  // `lora_adapter_metadata` of a safetensors header: one JSON object whose keys begin with "unet.", "text_encoder." or
+  // "text_encoder_2.", as diffusers' save_lora_weights writes it, or are a configuration's own, for all components, as
+  // its save_lora_adapter does. A component without keys has no scale here.
   // FailedPrecondition
-  //   ADAPTER_INVALID       not such JSON, numbers out of range, too many or unsound patterns
-  //   ADAPTER_UNSUPPORTED   more than LoRA, DoRA and OFT (PiSSA, ...)
+  //   ADAPTER_INVALID       not such JSON, numbers out of range, unsound patterns or more than PatternBudget allows
+  //   ADAPTER_UNSUPPORTED   more than LoRA, DoRA and OFT: another peft_type, a key or an init_lora_weights (PiSSA, ...)
+  //                         that may change more than the tensors say
   static absl::StatusOr<PeftScaling> FromMetadata(absl::string_view json);
 
   // `adapter_config.json` of a PEFT folder, for all components. The same errors.
   static absl::StatusOr<PeftScaling> FromConfig(absl::string_view json);
+
+  // Whether FromMetadata found one configuration for all components. SimpleTuner writes its last component's so, beside
+  // alpha tensors, which are then what counts.
+  bool is_shared() const { return is_shared_; }
 
   // The scale of one module whose tensors have `rank`; nothing where no configuration speaks of its
   // component. FailedPrecondition (ADAPTER_INVALID) where the configuration says another rank.
@@ -62,27 +67,21 @@ class PeftScaling {
   bool UsesDora(const AdaptableModule& module) const;
 
  private:
-  struct Pattern {
-    std::shared_ptr<const re2::RE2> path;
-    double value;
-  };
   struct Config {
     std::optional<double> rank;
     double alpha = 8.0;  // PEFT's default where the key is missing
     bool rslora = false;
     bool dora = false;
     std::optional<PeftOft> oft;
-    std::vector<Pattern> ranks, alphas;
+    ModulePatterns ranks, alphas;
   };
 
   template <typename Json>
-  static absl::StatusOr<Config> ReadConfig(const Json& json);
+  static absl::StatusOr<Config> ReadConfig(const Json& json, PatternBudget& budget);
   template <typename Json>
   static absl::StatusOr<PeftOft> ReadOft(const Json& json);
-  template <typename Json>
-  static absl::StatusOr<std::vector<Pattern>> ReadPatterns(const Json& json);
-
   std::optional<Config> configs_[3];  // by Component
+  bool is_shared_ = false;
 };
 
 }  // namespace hotlora

@@ -1,5 +1,6 @@
 #include "src/base/json_text.h"
 
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -10,8 +11,6 @@
 
 namespace hotlora {
 namespace {
-
-using Json = nlohmann::json;
 
 // The longest first: "-Infinity" contains "Infinity".
 constexpr absl::string_view kPythonNumbers[] = {"-Infinity", "Infinity", "NaN"};
@@ -38,11 +37,12 @@ absl::string_view PythonNumberAt(absl::string_view text, size_t position) {
   return {};
 }
 
-// `text` with Python's numbers in quotes. Checks the depth on the way, before anything is built from the text.
-absl::StatusOr<std::string> QuotePythonNumbers(absl::string_view text) {
+// `text` with Python's numbers in quotes. Checks the depth and the number of keys on the way, before anything is built
+// from the text.
+absl::StatusOr<std::string> QuotePythonNumbers(absl::string_view text, int max_keys) {
   std::string quoted;
   quoted.reserve(text.size());
-  int depth = 0;
+  int depth = 0, keys = 0;
   for (size_t i = 0; i < text.size();) {
     const char letter = text[i];
     absl::string_view token = text.substr(i, 1);
@@ -54,6 +54,10 @@ absl::StatusOr<std::string> QuotePythonNumbers(absl::string_view text) {
       }
     } else if (letter == ']' || letter == '}') {
       --depth;
+    } else if (letter == ':') {
+      if (++keys > max_keys) {
+        return absl::InvalidArgumentError(absl::StrCat("has more than ", max_keys, " keys"));
+      }
     } else if (letter == '-' || letter == 'I' || letter == 'N') {
       if (const absl::string_view number = PythonNumberAt(text, i); !number.empty()) {
         absl::StrAppend(&quoted, "\"", number, "\"");
@@ -67,19 +71,28 @@ absl::StatusOr<std::string> QuotePythonNumbers(absl::string_view text) {
   return quoted;
 }
 
-}  // namespace
-
-absl::StatusOr<Json> ParseJsonObject(absl::string_view text) {
-  ABSL_ASSIGN_OR_RETURN(const std::string quoted, QuotePythonNumbers(text));
+template <typename Json>
+absl::StatusOr<Json> ParseObject(absl::string_view text, int max_keys) {
+  ABSL_ASSIGN_OR_RETURN(const std::string quoted, QuotePythonNumbers(text, max_keys));
   try {
     Json json = Json::parse(quoted);
     if (!json.is_object()) {
       return absl::InvalidArgumentError("is not a JSON object");
     }
     return std::move(json);
-  } catch (const Json::exception& fault) {  // syntax, invalid UTF-8, a number beyond a double
+  } catch (const nlohmann::json::exception& fault) {  // syntax, invalid UTF-8, a number beyond a double
     return absl::InvalidArgumentError(absl::StrCat("is not JSON: ", fault.what()));
   }
+}
+
+}  // namespace
+
+absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view text) {
+  return ParseObject<nlohmann::json>(text, std::numeric_limits<int>::max());
+}
+
+absl::StatusOr<nlohmann::ordered_json> ParseOrderedJsonObject(absl::string_view text) {
+  return ParseObject<nlohmann::ordered_json>(text, kMaxOrderedJsonKeys);
 }
 
 }  // namespace hotlora

@@ -22,6 +22,12 @@ constexpr int kMaxJsonDepth = 64;
 // "nests arrays and objects more than 64 deep".
 absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view text);
 
+// All keys of a text whose order is kept: nlohmann's ordered objects take time in the square of their keys.
+constexpr int kMaxOrderedJsonKeys = 10'000;
+
+// The same, with the keys in the order of the text. One more error: "has more than 10000 keys".
+absl::StatusOr<nlohmann::ordered_json> ParseOrderedJsonObject(absl::string_view text);
+
 }  // namespace hotlora
 
 #endif  // HOTLORA_SRC_BASE_JSON_TEXT_H_

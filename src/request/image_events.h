@@ -46,6 +46,7 @@ struct AppliedAdapter {
   AdapterTier tier_found = AdapterTier::kDisk;
   uint32_t matched_modules = 0;
   std::vector<std::string> unmatched_keys;
+  std::vector<std::string> notes;  // sentences on what the file says of itself and what it is
   double load_seconds = 0;  // from where it was found to where it can be applied
 };
 

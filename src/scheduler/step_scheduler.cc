@@ -226,7 +226,7 @@ absl::Status StepScheduler::ApplyAdapters(ImageRun& run) {
     const AcquireReport& report = adapter.lease->report();
     task.summary.adapters.push_back(
         {info.name, info.content_sha256, adapter.use.weight, report.tier_found, info.matched_modules,
-         info.unmatched_keys,
+         info.unmatched_keys, info.notes,
          report.lookup_seconds + report.read_seconds + report.parse_seconds + report.upload_seconds});
     cost.lookup_seconds += report.lookup_seconds;
     cost.read_seconds += report.read_seconds;

@@ -157,6 +157,83 @@ TEST_F(AdapterFileTest, ListsUnmatchedKeysOnlyWhereAllowed) {
   ExpectRefused(alien, "ADAPTER_MISMATCH", "no key that names a module", options);
 }
 
+// Keys and shapes decide which model an adapter is for; metadata are text that nothing has checked.
+TEST_F(AdapterFileTest, MetadataOfAnotherModelAreANote) {
+  const std::tuple<const char*, const char*, const char*> cases[] = {
+      {"ss_base_model_version", "sd_v1", "Stable Diffusion 1 (ss_base_model_version \"sd_v1\")"},
+      {"ss_base_model_version", "flux1", "Flux (ss_base_model_version \"flux1\")"},
+      {"modelspec.architecture", "stable-diffusion-v1/lora",
+       "Stable Diffusion 1 (modelspec.architecture \"stable-diffusion-v1/lora\")"},
+      {"ss_base_model_version", "sdxl_base_v1-0", ""},
+      {"ss_base_model_version", "pony_v6", ""},
+  };
+  for (const auto& [key, value, note] : cases) {
+    SCOPED_TRACE(value);
+    const absl::StatusOr<ParsedAdapter> parsed = Parse(Good().AddMetadata(key, value));
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_EQ(parsed->notes, *note == 0
+                                 ? std::vector<std::string>()
+                                 : std::vector<std::string>{absl::StrCat("its metadata say that it is for ", note,
+                                                                         "; its keys and shapes fit this model")});
+  }
+  // Where the keys do not fit, the metadata explain it.
+  SafetensorsWriter stray = Good();
+  stray.Add("stray.weight", {1}).AddMetadata("ss_base_model_version", "sd_v1");
+  ExpectRefused(stray, "ADAPTER_MISMATCH", "adapter is for Stable Diffusion 1 (ss_base_model_version \"sd_v1\")");
+  AdapterFileOptions options;
+  options.allow_unmatched_keys = true;
+  EXPECT_TRUE(Parse(stray, options).ok()) << "keys of the UNet fit";
+  SafetensorsWriter text;
+  text.Add("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", {1, 8});
+  text.Add("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", {32, 1});
+  text.Add("lora_unet_stray.alpha", {}).AddMetadata("ss_base_model_version", "sd_v1");
+  ExpectRefused(text, "ADAPTER_MISMATCH", "adapter is for Stable Diffusion 1", options);
+}
+
+TEST_F(AdapterFileTest, ServesAnAdapterWithoutItsEmbeddingOnlyWhereAllowed) {
+  const std::vector<std::string> bundles[] = {
+      {"bundle_emb.hero.clip_l", "bundle_emb.hero.clip_g", "bundle_emb.hero.clip_g_out"},
+      {"bundle_emb.hero.string_to_param.*"},
+      {"clip_l", "clip_g"},
+      {"emb_params"},
+  };
+  AdapterFileOptions options;
+  options.allow_unmatched_keys = true;
+  for (const std::vector<std::string>& keys : bundles) {
+    SCOPED_TRACE(keys[0]);
+    SafetensorsWriter writer = Good(), alone;
+    for (const std::string& key : keys) {
+      writer.Add(key, {2, 8});
+      alone.Add(key, {2, 8});
+    }
+    ExpectRefused(writer, "ADAPTER_UNSUPPORTED", "adapter comes with an embedding");
+    ExpectRefused(writer, "ADAPTER_UNSUPPORTED", "--allow-unmatched-keys serves the rest");
+    const absl::StatusOr<ParsedAdapter> parsed = Parse(writer, options);
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_THAT(parsed->unmatched_keys, testing::UnorderedElementsAreArray(keys));
+    EXPECT_EQ(parsed->matched_modules, 1u);
+    ExpectRefused(alone, "ADAPTER_UNSUPPORTED", "--embeddings", options);
+  }
+}
+
+TEST_F(AdapterFileTest, SaysThatKeysLeaveTheTextEncoderOpen) {
+  for (const char* const module : {"text_model.encoder.layers.0.mlp.fc1", "base_model.model.encoder.layers.0.mlp.fc1",
+                                   "base_model.model.text_model.encoder.layers.0.mlp.fc1",
+                                   "base_model.model._orig_mod.text_model.encoder.layers.0.mlp.fc1",
+                                   "lycoris_text_model_encoder_layers_0_mlp_fc1"}) {
+    SCOPED_TRACE(module);
+    SafetensorsWriter writer;
+    writer.Add(absl::StrCat(module, ".lora_A.weight"), {1, 8});
+    writer.Add(absl::StrCat(module, ".lora_B.weight"), {32, 1});
+    AdapterFileOptions options;
+    for (const bool allowed : {false, true}) {
+      options.allow_unmatched_keys = allowed;
+      ExpectRefused(writer, "ADAPTER_MISMATCH", "keys do not say which text encoder they are for", options);
+      ExpectRefused(writer, "ADAPTER_MISMATCH", "\"text_encoder.\" or \"text_encoder_2.\"", options);
+    }
+  }
+}
+
 TEST_F(AdapterFileTest, ScaleIsAlphaOverRankOfTheModule) {
   EXPECT_EQ(ScaleOf(Good()), 1.0);
   EXPECT_EQ(ScaleOf(Good().Add(absl::StrCat(kLinear, ".alpha"), {}, 1.0f)), 0.5);
@@ -179,6 +256,9 @@ TEST_F(AdapterFileTest, ScaleFollowsThePeftConfiguration) {
   options.peft_config = R"({"r": 16, "lora_alpha": 6, "rank_pattern": {"nothing": 3, "proj_in": 2},
                             "alpha_pattern": {"attentions.0.proj_in": 1, "proj_in": 5}})";
   EXPECT_EQ(ScaleOf(Good(), options), 0.5);
+  // The first that matches in the order of the file, whatever the order of the alphabet.
+  options.peft_config = R"({"r": 2, "alpha_pattern": {"proj_in": 5, "attentions.0.proj_in": 1}})";
+  EXPECT_EQ(ScaleOf(Good(), options), 2.5);
   // A pattern matches whole names: "roj_in" is the end of no name.
   options.peft_config = R"({"r": 2, "lora_alpha": 6, "alpha_pattern": {"roj_in": 1, "^proj_in": 2}})";
   EXPECT_EQ(ScaleOf(Good(), options), 3.0);

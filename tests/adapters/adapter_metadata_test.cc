@@ -48,6 +48,27 @@ TEST(AdapterMetadataTest, WhatCannotBeReadSaysNothing) {
   EXPECT_EQ(ReadAdapterMetadata({{"ss_sd_model_name", "None"}}, "").base_model, "");
 }
 
+std::string Nested(const std::string& open, const std::string& close) {
+  std::string text;
+  for (int i = 0; i < 1'000'000; ++i) {
+    text += open;
+  }
+  text += "1";
+  for (int i = 0; i < 1'000'000; ++i) {
+    text += close;
+  }
+  return text;
+}
+
+// Deep JSON says nothing, and costs no stack.
+TEST(AdapterMetadataTest, DeepNestingSaysNothing) {
+  for (const std::string& deep : {Nested("{\"a\":", "}"), "{\"a\":" + Nested("[", "]") + "}"}) {
+    const AdapterMetadata metadata = ReadAdapterMetadata({{"ss_tag_frequency", deep}}, deep);
+    EXPECT_THAT(metadata.tags, IsEmpty());
+    EXPECT_EQ(metadata.base_model, "");
+  }
+}
+
 TEST(AdapterMetadataTest, CutsBetweenCharacters) {
   std::string text(511, 'x');
   text += "\xC3\xA9";  // é

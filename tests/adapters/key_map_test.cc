@@ -107,6 +107,21 @@ TEST_F(KeyMapTest, KnowsNothingElse) {
   }
 }
 
+TEST_F(KeyMapTest, SaysWhereASpellingLeavesTheTextEncoderOpen) {
+  for (const char* const spelling :
+       {"text_model.encoder.layers.0.mlp.fc1", "encoder.layers.31.self_attn.q_proj",
+        "base_model.model.text_model.encoder.layers.0.self_attn.q_proj", "base_model.model.text_projection",
+        "lycoris_text_model_encoder_layers_0_mlp_fc1", "_orig_mod.text_model.encoder.layers.0.mlp.fc1"}) {
+    EXPECT_EQ(PathOf(spelling), "") << spelling;
+    EXPECT_TRUE(keys_.LeavesTextEncoderOpen(spelling)) << spelling;
+  }
+  for (const char* const spelling :
+       {"", "conv_in", "base_model.model.conv_in", "text_encoder.text_model.encoder.layers.0.mlp.fc1",
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1", "text_model.encoder.layers.32.mlp.fc1"}) {
+    EXPECT_FALSE(keys_.LeavesTextEncoderOpen(spelling)) << spelling;
+  }
+}
+
 TEST_F(KeyMapTest, RefusesASpellingOfTwoModules) {
   ModuleTable table;
   table.modules = {{Component::kUnet, "block.a_b", {4, 4}}, {Component::kUnet, "block_a.b", {4, 4}}};

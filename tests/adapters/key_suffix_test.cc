@@ -18,6 +18,9 @@ TEST(KeySuffixTest, TakesKeysApart) {
       {"lora_unet_x.scale", "lora_unet_x", KeyPart::kScale},
       {"unet.x.lora_A.weight", "unet.x", KeyPart::kDown},
       {"unet.x.lora_B.default.weight", "unet.x", KeyPart::kUp},
+      {"unet.x.lora_A.my style.weight", "unet.x", KeyPart::kDown},
+      {"unet.x.lora_B.lora.bias", "unet.x", KeyPart::kUpBias},
+      {"unet.x.lora_magnitude_vector.lora_A", "unet.x", KeyPart::kMagnitudeVector},
       {"unet.x.lora.down.weight", "unet.x", KeyPart::kDown},
       {"unet.x.processor.to_q_lora.up.weight", "unet.x.processor.to_q", KeyPart::kUp},
       {"te.q_proj.lora_linear_layer.down.weight", "te.q_proj", KeyPart::kDown},
@@ -46,8 +49,19 @@ TEST(KeySuffixTest, TakesKeysApart) {
     EXPECT_EQ(split->module, module);
     EXPECT_EQ(split->part, part) << key;
   }
-  EXPECT_FALSE(SplitAdapterKey("unet.x.weight").has_value());
+  for (const char* const key :
+       {"unet.x.weight", "lora_A.name.weight", "x.lora_A..weight", "x.lora_A.a.b.weight", "x.lora_A.name.bias",
+        "x.lora_A.name", "x.base_layer.weight", "x.lora_up.name.weight"}) {
+    EXPECT_FALSE(SplitAdapterKey(key).has_value()) << key;
+  }
   EXPECT_FALSE(SplitAdapterKey(".alpha").has_value());
+}
+
+TEST(KeySuffixTest, TakesTheNamesOfPeftsAdaptersOut) {
+  EXPECT_EQ(SplitAdapterKey("x.lora_A.my style.weight")->adapter, "my style");
+  EXPECT_EQ(SplitAdapterKey("x.lora_magnitude_vector.default")->adapter, "default");
+  EXPECT_EQ(SplitAdapterKey("x.lora_magnitude_vector.weight")->adapter, "");
+  EXPECT_EQ(SplitAdapterKey("x.lora_A.weight")->adapter, "");
 }
 
 TEST(KeySuffixTest, NamesFormatsThatAreMissing) {
@@ -57,6 +71,9 @@ TEST(KeySuffixTest, NamesFormatsThatAreMissing) {
   EXPECT_EQ(UnsupportedFormatOf("x.oft_r"), "OFT of early PEFT");
   EXPECT_EQ(UnsupportedFormatOf("x.oft_diag"), "OFT of early LyCORIS");
   EXPECT_EQ(UnsupportedFormatOf("x.lora_A.bias"), "a bias inside LoRA");
+  EXPECT_EQ(UnsupportedFormatOf("x.lora_A.name.bias"), "a bias inside LoRA");
+  // https://github.com/invoke-ai/InvokeAI/pull/9517
+  EXPECT_EQ(UnsupportedFormatOf("x.magnitude"), "DoRA of ai-toolkit, whose files do not say their alpha");
   for (const char* key : {"x.lora_B.weight", "x.hada_w1_a", "x.lokr_w2", "x.diff", "x.dora_scale", "x.oft_blocks",
                           "x.a1.weight", "x.w_norm", "x.diff_b", "x.lora_B.bias"}) {
     EXPECT_EQ(UnsupportedFormatOf(key), "") << key;

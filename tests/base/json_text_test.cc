@@ -39,6 +39,17 @@ TEST(JsonTextTest, ReadsAByteOrderMarkAndIntegersBeyond64Bits) {
   EXPECT_DOUBLE_EQ((*json)["seed"].get<double>(), 123456789012345678901234567890.0);
 }
 
+TEST(JsonTextTest, KeepsTheOrderOfKeysWhereItIsAskedFor) {
+  const auto json = ParseOrderedJsonObject(R"({"b": {"z": NaN, "a": 2}, "a": 3})");
+  ASSERT_TRUE(json.ok()) << json.status();
+  EXPECT_EQ(json->dump(), R"({"b":{"z":"NaN","a":2},"a":3})");
+  EXPECT_FALSE(ParseOrderedJsonObject("{\"a\":" + Repeated("[", 1'000'000)).ok());
+  const std::string keys = Repeated("\"a:b\":1,", kMaxOrderedJsonKeys - 1);
+  EXPECT_TRUE(ParseOrderedJsonObject("{" + keys + "\"b\":2}").ok());
+  EXPECT_THAT(std::string(ParseOrderedJsonObject("{" + keys + "\"b\":2,\"c\":3}").status().message()),
+              HasSubstr("has more than 10000 keys"));
+}
+
 TEST(JsonTextTest, SaysWhatIsWrong) {
   EXPECT_THAT(MessageOf("[1]"), HasSubstr("is not a JSON object"));
   EXPECT_THAT(MessageOf(""), HasSubstr("is not JSON"));

@@ -44,10 +44,12 @@ TEST(InspectionReportTest, TextSaysWhyNot) {
   inspection.verdict = MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_MISMATCH", "adapter is for Flux");
   inspection.takes_unmatched = true;
   inspection.unmatched_keys = {"stray"};
+  inspection.notes = {"its metadata say otherwise"};
   const std::string text = InspectionText(inspection, "x", "stock SDXL");
   EXPECT_THAT(text, HasSubstr("verdict     refused for stock SDXL: adapter is for Flux\n"));
   EXPECT_THAT(text, HasSubstr("reason      ADAPTER_MISMATCH\n"));
   EXPECT_THAT(text, HasSubstr("unmatched   stray\n"));
+  EXPECT_THAT(text, HasSubstr("note        its metadata say otherwise\n"));
   EXPECT_THAT(text, HasSubstr("--allow-unmatched-keys"));
   EXPECT_THAT(text, Not(HasSubstr("format")));
 }
@@ -58,6 +60,7 @@ TEST(InspectionReportTest, JsonHasTheSame) {
   EXPECT_EQ(json["format"], "locon");
   EXPECT_EQ(json["modules"]["unet"], 3);
   EXPECT_FALSE(json.contains("error"));
+  EXPECT_TRUE(json["notes"].empty());
   AdapterInspection refused = Sound();
   refused.verdict = MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID", "broken");
   json = InspectionJson(refused, "neon.safetensors", "stock SDXL");

@@ -23,11 +23,13 @@ TEST(ReportTest, GenerationTellsFilesSeedsSecondsAndAdapters) {
   adapter->set_weight(0.5);
   adapter->set_tier_found(v1::ADAPTER_TIER_DISK);
   adapter->add_unmatched_keys("odd.key");
+  adapter->add_notes("its metadata say otherwise");
   const std::string text = GenerationText(images, {"a-0.png", "a-1.png"});
   EXPECT_NE(text.find("a-1.png  64x32  seed 8\n"), std::string::npos) << text;
   EXPECT_NE(text.find("3.50 s: queue 0.00"), std::string::npos) << text;
   EXPECT_NE(text.find("adapter ink  weight 0.5  found on disk"), std::string::npos) << text;
   EXPECT_NE(text.find("not applied: odd.key"), std::string::npos) << text;
+  EXPECT_NE(text.find("note: its metadata say otherwise"), std::string::npos) << text;
 
   const nlohmann::json json = GenerationJson(images, {"a-0.png", "a-1.png"});
   EXPECT_EQ(json["request_id"], "r1");

@@ -408,9 +408,8 @@ class InspectTest(unittest.TestCase):
             ({"lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight": array,
               "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_up.weight": array.T.copy()}, {},
              "for Stable Diffusion 1"),
-            ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": array,
-              "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": numpy.zeros((3072, 4), numpy.float32)},
-             {"ss_base_model_version": "sd_v1"}, "for Stable Diffusion 1 (ss_base_model_version \"sd_v1\")"),
+            ({"lora_unet_of_nowhere.lora_down.weight": array}, {"ss_base_model_version": "sd_v1"},
+             "for Stable Diffusion 1 (ss_base_model_version \"sd_v1\")"),
         ]
         for number, (tensors, metadata, says) in enumerate(cases):
             with self.subTest(says):
@@ -419,6 +418,19 @@ class InspectTest(unittest.TestCase):
                 code, said = self.inspect(file)
                 self.assertEqual((code, said["error"]["reason"]), (1, "ADAPTER_MISMATCH"), said)
                 self.assertIn(f"adapter is {says}", said["error"]["message"])
+
+    def test_metadata_of_another_model_are_a_note(self):
+        file = e2e.temporary_folder() / "text.safetensors"
+        safetensors.numpy.save_file(
+            {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": numpy.zeros((4, 768), numpy.float32),
+             "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": numpy.zeros((3072, 4), numpy.float32)},
+            file, {"ss_base_model_version": "sd_v1"})
+        code, said = self.inspect(file)
+        self.assertEqual((code, said["fits"]), (0, True), said)
+        self.assertEqual(said["notes"], ['its metadata say that it is for Stable Diffusion 1 (ss_base_model_version '
+                                         '"sd_v1"); its keys and shapes fit this model'])
+        text = e2e.run(e2e.CLIENT, "adapters", "inspect", file)
+        self.assertIn("note        its metadata say", text.stdout)
 
     def test_what_cannot_be_read(self):
         for path in (e2e.GOLDEN / "missing.safetensors", e2e.GOLDEN / "adapters" / "manifest.json"):

@@ -1,10 +1,9 @@
-// adapter_config.json and the metadata of headers: any text.
+// adapter_config.json, and lora_adapter_metadata of headers: any text.
 
 #include <cstddef>
 #include <cstdint>
 #include <string>
 
-#include "src/adapters/adapter_metadata.h"
 #include "src/adapters/peft_scaling.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -13,12 +12,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const auto& scaling : {hotlora::PeftScaling::FromConfig(text), hotlora::PeftScaling::FromMetadata(text)}) {
     if (scaling.ok()) {
       (void)scaling->ScaleOf(module, 4);
+      (void)scaling->OftOf(module);
+      (void)scaling->UsesDora(module);
     }
   }
-  (void)hotlora::ReadAdapterMetadata({{"ss_tag_frequency", text},
-                                      {"modelspec.tags", text},
-                                      {"modelspec.title", text},
-                                      {"ss_base_model_version", text}},
-                                     text);
   return 0;
 }

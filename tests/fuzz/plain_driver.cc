@@ -66,7 +66,7 @@ class Mutator {
         std::max<size_t>(1, Below(8) == 0 ? bytes.size() : bytes.size() - std::min(data, bytes.size()));
     const size_t place = std::min(Below(reach), bytes.size());
     static constexpr char kTokens[] = "{}[]\",:0123456789-.eE\\/ _abcdkpw";
-    switch (Below(7)) {
+    switch (Below(8)) {
       case 0:
         if (place < bytes.size()) {
           bytes[place] ^= static_cast<uint8_t>(1u << Below(8));
@@ -95,6 +95,16 @@ class Mutator {
         for (size_t i = 0, count = Below(48); i < count && place + i < bytes.size() && from + i < other.size(); ++i) {
           bytes[place + i] = other[from + i];
         }
+        break;
+      }
+      case 6: {  // a piece of itself many times, rarely: nested deeply, or long
+        const size_t from = std::min(Below(reach), bytes.size());
+        const Bytes piece(bytes.begin() + from, bytes.begin() + std::min(bytes.size(), from + 1 + Below(8)));
+        Bytes run;
+        for (size_t count = Below(16) == 0 ? 4096 : 4; count > 0; --count) {
+          run.insert(run.end(), piece.begin(), piece.end());
+        }
+        bytes.insert(bytes.begin() + place, run.begin(), run.end());
         break;
       }
       default: {  // another digit
