@@ -205,10 +205,10 @@ grpc::Status RpcCall::Close(const absl::Status& status) {
     service_->metrics->calls().CountRejection(reason);
   }
   // The message may quote what the caller sent; the reason does not.
-  LogInfo(method_, " ", code, reason.empty() ? "" : " reason=", reason, " request_id=", request_id_,
+  LogInfo(method_, " ", code, reason.empty() ? "" : " reason=", reason, " request_id=", LogField(request_id_),
           traceparent_.empty() ? "" : " traceparent=", traceparent_, " seconds=", seconds);
   if (!status.ok()) {
-    LogDebug("request_id=", request_id_, " ", status.message());
+    LogDebug("request_id=", LogField(request_id_), " ", status.message());
   }
   if (service_->access_log != nullptr) {
     service_->access_log->Write(ToJsonLine({arrival_, method_, code, reason, request_id_, traceparent_,

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -52,6 +53,18 @@ LogLevel ExchangeLogLevel(LogLevel level) {
 }
 
 LogLevel CurrentLogLevel() { return current_level; }
+
+std::string LogField(absl::string_view value) {
+  std::string field;
+  for (const unsigned char c : value) {
+    if (absl::ascii_isgraph(c) && c != '%') {
+      field.push_back(static_cast<char>(c));
+    } else {
+      absl::StrAppend(&field, "%", absl::Hex(c, absl::kZeroPad2));
+    }
+  }
+  return field;
+}
 
 void Log(LogLevel level, absl::string_view message) {
   const spdlog::level::level_enum spdlog_level = kSpdlogLevels[static_cast<size_t>(level)];

@@ -27,6 +27,10 @@ uint64_t LogLineCount(LogLevel level);
 uint64_t LostLogLineCount();
 void CountLostLogLine();
 
+// `value` as one field of a line: spaces, '%' and what is not printable ASCII are percent-encoded, so that a caller's
+// text cannot pass for further fields.
+std::string LogField(absl::string_view value);
+
 // Writes one line; line breaks and control characters in `message` are escaped.
 void Log(LogLevel level, absl::string_view message);
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_split.h"
+#include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
 
 #include "src/base/logging.h"
@@ -79,6 +80,25 @@ class RpcCallWithTokensTest : public RpcCallTest {
     tokens_ = *Tokens::Parse(absl::StrCat(kAdmin, " admin\n", kReader, " generate,adapters.read\n"));
   }
 };
+
+TEST_F(RpcCallTest, ARequestIdIsOneFieldOfTheLogLine) {
+  const struct {
+    const char* sent;
+    const char* logged;
+  } cases[] = {
+      {"caller-7", "request_id=caller-7 seconds="},
+      {"x reason=forged request_id=other", "request_id=x%20reason=forged%20request_id=other seconds="},
+      {"50%20", "request_id=50%2520 seconds="},
+  };
+  for (const auto& [sent, logged] : cases) {
+    auto context = Context();
+    context->AddMetadata("x-request-id", sent);
+    v1::ServerInfo answer;
+    testing::internal::CaptureStderr();
+    info_->GetServerInfo(context.get(), {}, &answer);
+    EXPECT_THAT(testing::internal::GetCapturedStderr(), testing::HasSubstr(logged)) << sent;
+  }
+}
 
 TEST_F(RpcCallTest, IdsOfAnAdmittedCallComeFirstAndLast) {
   auto context = Context();
