@@ -41,7 +41,7 @@ constexpr int kExitFailure = 1;
 constexpr int kExitBadSetting = 2;
 
 int Fail(const absl::Status& status, int code = kExitFailure) {
-  std::fprintf(stderr, "hotlora-server: %s\n", std::string(status.message()).c_str());
+  LogPlain(absl::StrCat("hotlora-server: ", status.message()));
   return code;
 }
 
@@ -195,7 +195,8 @@ int Serve(const Flags& flags, StopSignal& stop) {
   }
   access_log = nullptr;  // writes what waits
   LogInfo("stopped");
-  // The metrics listener looks for its end only every 2 s; all else has ended, so nothing is lost by not waiting.
+  // All has ended. What is left is memory, which a failed device may refuse to give back.
+  FlushLog();
   std::_Exit(device_failed ? kExitFailure : 0);
 }
 

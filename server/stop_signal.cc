@@ -38,10 +38,12 @@ struct StopSignal::State {
       }
       std::lock_guard<std::mutex> lock(mu);
       if (!serving) {
+        FlushLog();
         _exit(0);
       }
       if (stop) {
         LogWarning("signal ", number, " while stopping: exit at once");
+        FlushLog();
         _exit(128 + number);
       }
       LogInfo("signal ", number, ": stopping");

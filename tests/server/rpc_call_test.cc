@@ -96,6 +96,7 @@ TEST_F(RpcCallTest, ARequestIdIsOneFieldOfTheLogLine) {
     v1::ServerInfo answer;
     testing::internal::CaptureStderr();
     info_->GetServerInfo(context.get(), {}, &answer);
+    FlushLog();
     EXPECT_THAT(testing::internal::GetCapturedStderr(), testing::HasSubstr(logged)) << sent;
   }
 }
