@@ -40,6 +40,8 @@ RUN apt-get update \
 LABEL org.opencontainers.image.title="hotlora" \
       org.opencontainers.image.description="Stable Diffusion XL over gRPC with hot-swappable LoRA adapters" \
       org.opencontainers.image.licenses="Apache-2.0"
+# It listens on all of the container's addresses, so it starts only with HOTLORA_TOKENS_FILE or HOTLORA_TLS_CLIENT_CA, or with
+# HOTLORA_INSECURE=1 if the container's network alone decides who can call.
 ENV HOTLORA_MODEL=/model \
     HOTLORA_ADAPTERS=/adapters \
     HOTLORA_LISTEN=0.0.0.0:50051 \

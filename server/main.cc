@@ -15,7 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -67,8 +66,8 @@ absl::StatusOr<ServerOptions> MakeServerOptions(const Flags& flags) {
           absl::StrCat("--tokens-file ", flags.tokens_file, ": ", tokens.status().message()));
     }
     options.tokens = *std::move(tokens);
-    if (flags.tls.cert.empty() && !absl::StartsWith(flags.listen, "127.0.0.1:")) {
-      LogWarning("tokens are read without TLS: whoever sees the traffic has them");
+    if (flags.tls.cert.empty() && !IsLoopback(flags.listen)) {
+      LogWarning("tokens are read without TLS: every machine that sees the traffic can use them");
     }
   }
   return options;

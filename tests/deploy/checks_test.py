@@ -118,6 +118,7 @@ class ConfigurationTest(CheckCase):
         config.write_text(balancers.replace(config.read_text(), ('"/adapters"', f'"{e2e.DEMO_ADAPTERS}"'), ('"cuda"', '"cpu"')))
         self.passes(e2e.SERVER, "--config", config, "--check")
         self.refused(e2e.SERVER, "--config", self.with_mistake(config, "max_queue", "max-queue"), "--check")
+        self.refused(e2e.SERVER, "--config", self.with_mistake(config, "insecure = true", "insecure = false"), "--check")
 
     def test_the_service_config_is_one(self):
         config = json.loads((DEPLOY / "service_config.json").read_text())
