@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <exception>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,13 +22,15 @@
 #include <grpc/support/log.h>
 
 #include "server/access_log.h"
+#include "server/certificates.h"
 #include "server/flags.h"
 #include "server/memory_plan.h"
 #include "server/metrics_endpoint.h"
+#include "server/process_signals.h"
 #include "server/ready_file.h"
+#include "server/reloader.h"
 #include "server/server.h"
 #include "server/startup.h"
-#include "server/stop_signal.h"
 #include "server/tokens.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
@@ -43,6 +46,14 @@ int Fail(const absl::Status& status, int code = kExitFailure) {
   LogPlain(absl::StrCat("hotlora-server: ", status.message()));
   return code;
 }
+
+// Where the settings come from; a reload reads them again.
+struct FlagSources {
+  std::vector<std::string> arguments;
+  std::map<std::string, std::string> environment;
+
+  absl::StatusOr<Flags> Read() const { return ParseFlags(arguments, environment); }
+};
 
 absl::StatusOr<ServerOptions> MakeServerOptions(const Flags& flags) {
   ServerOptions options;
@@ -60,12 +71,7 @@ absl::StatusOr<ServerOptions> MakeServerOptions(const Flags& flags) {
     options.longest_request = absl::Seconds(*flags.max_request_seconds);
   }
   if (!flags.tokens_file.empty()) {
-    auto tokens = Tokens::ReadFile(flags.tokens_file);
-    if (!tokens.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--tokens-file ", flags.tokens_file, ": ", tokens.status().message()));
-    }
-    options.tokens = *std::move(tokens);
+    ABSL_ASSIGN_OR_RETURN(options.tokens, ReadTokens(flags.tokens_file));
     if (flags.tls.cert.empty() && !IsLoopback(flags.listen)) {
       LogWarning("tokens are read without TLS: every machine that sees the traffic can use them");
     }
@@ -115,6 +121,13 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
 }
 
 int Check(const Flags& flags) {
+  absl::Status settings = MakeServerOptions(flags).status();
+  if (settings.ok() && !flags.tls.cert.empty()) {
+    settings = ReadCertificate(flags.tls).status();
+  }
+  if (!settings.ok()) {
+    return Fail(settings, kExitBadSetting);
+  }
   Metrics metrics;
   auto engine = MakeEngine(MakeEngineConfig(flags), &metrics);
   if (!engine.ok()) {
@@ -125,7 +138,7 @@ int Check(const Flags& flags) {
   return report.ok ? 0 : kExitFailure;
 }
 
-int Serve(const Flags& flags, StopSignal& stop) {
+int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signals) {
   auto options = MakeServerOptions(flags);
   if (!options.ok()) {
     return Fail(options.status(), kExitBadSetting);
@@ -158,10 +171,10 @@ int Serve(const Flags& flags, StopSignal& stop) {
 
   EngineConfig config = MakeEngineConfig(flags);
   config.engine.on_base_state = [&server](bool intact) { (*server)->SetBaseIntact(intact); };
-  config.engine.on_device_failure = [&device_failed, &stop, &metrics] {
+  config.engine.on_device_failure = [&device_failed, &signals, &metrics] {
     device_failed = true;
     metrics.calls().SetState(ServerState::kFailed);
-    stop.Request();
+    signals.RequestStop();
   };
   engine = MakeEngine(std::move(config), &metrics);
   absl::Status status = engine.status();
@@ -176,7 +189,7 @@ int Serve(const Flags& flags, StopSignal& stop) {
   }
 
   LogInfo("memory plan:\n", MemoryPlanText((*engine)->Statistics(), (*engine)->model().device));
-  stop.BeginService();
+  signals.BeginService();
   (*server)->Serve(engine->get());
   if (!flags.ready_file.empty()) {
     if (const absl::Status written = WriteReadyFile(flags.ready_file, (*server)->port(), (*endpoint)->port());
@@ -186,7 +199,11 @@ int Serve(const Flags& flags, StopSignal& stop) {
   }
   LogInfo("serving ", (*engine)->model().name, " on port ", (*server)->port(), ", metrics on port ",
           (*endpoint)->port());
-  stop.Wait();
+  Reloader reloader(
+      flags, [&sources] { return sources.Read(); }, server->get(), &metrics.calls());
+  while (signals.Wait() == ProcessSignals::Event::kReload) {
+    reloader.Reload().IgnoreError();  // it has counted and logged
+  }
   unlink(flags.ready_file.c_str());  // before anybody can see NOT_SERVING: a second signal may end the process at once
   (*server)->StopServing();
   if (!(*server)->Stop(absl::Seconds(flags.drain_timeout))) {
@@ -200,7 +217,8 @@ int Serve(const Flags& flags, StopSignal& stop) {
 }
 
 int Main(int argc, char** argv) {
-  const auto flags = ParseFlags(std::vector<std::string>(argv + 1, argv + argc), ReadEnvironment());
+  const FlagSources sources{std::vector<std::string>(argv + 1, argv + argc), ReadEnvironment()};
+  const auto flags = sources.Read();
   if (!flags.ok()) {
     return Fail(flags.status(), kExitBadSetting);
   }
@@ -213,13 +231,20 @@ int Main(int argc, char** argv) {
   }
   SetLogLevel(flags->log_level).IgnoreError();  // the flags were checked
   if (flags->check) {
+    ProcessSignals::Unblock();
     return Check(*flags);
   }
   // gRPC's own lines tell of callers who break off, or what we report ourselves.
   gpr_set_log_function([](gpr_log_func_args* line) { LogDebug("grpc: ", line->message); });
-  StopSignal stop;
-  return Serve(*flags, stop);
+  ProcessSignals signals;
+  return Serve(*flags, sources, signals);
 }
+
+// A signal that comes while the libraries are being loaded waits for ProcessSignals. LibTorch's constructors take a
+// good part of a second, twice, since main starts over; this runs before them.
+void BlockSignalsFirst(int /*argc*/, char** /*argv*/, char** /*environment*/) { ProcessSignals::Block(); }
+__attribute__((section(".preinit_array"), used)) void (*const block_signals_first)(int, char**,
+                                                                                   char**) = &BlockSignalsFirst;
 
 }  // namespace
 }  // namespace hotlora

@@ -17,7 +17,6 @@
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
-#include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
 
@@ -123,7 +122,7 @@ absl::Status RpcCall::Authorize(Scope scope) {
     return absl::OkStatus();
   }
   const absl::string_view authorization = FindMetadata(*context_, "authorization");
-  const absl::Status allowed = service_->tokens->Check(authorization, scope);
+  const absl::Status allowed = service_->tokens->current()->Check(authorization, scope);
   if (!allowed.ok()) {
     service_->metrics->calls().CountAuthFailure(absl::IsPermissionDenied(allowed) ? AuthFailure::kScope
                                                 : authorization.empty()           ? AuthFailure::kMissing
@@ -144,10 +143,7 @@ absl::StatusOr<Engine*> RpcCall::Open(Scope scope) {
 
 std::string RpcCall::caller() const {
   if (service_->tokens != nullptr) {
-    const absl::string_view authorization = FindMetadata(*context_, "authorization");
-    Sha256 digest;
-    digest.Update(authorization.data(), authorization.size());
-    return digest.HexDigest();
+    return Tokens::CallerOf(FindMetadata(*context_, "authorization"));
   }
   const std::string peer = context_->peer();  // "ipv4:127.0.0.1:50000"
   return absl::StartsWith(peer, "ip") ? peer.substr(0, peer.rfind(':')) : peer;

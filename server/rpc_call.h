@@ -48,8 +48,8 @@ class ActiveCalls {
 struct ServiceContext {
   std::atomic<Engine*> engine{nullptr};  // null until it has warmed up; outlives every call
   Metrics* metrics = nullptr;
-  const Tokens* tokens = nullptr;   // null: everybody may call
-  AccessLog* access_log = nullptr;  // null: there is none
+  const TokenStore* tokens = nullptr;  // null: every caller may do everything
+  AccessLog* access_log = nullptr;     // null: there is none
   uint64_t max_message_bytes = 0;
   UploadGate* uploads = nullptr;  // outlives every call
   ActiveCalls active_calls;

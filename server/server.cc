@@ -83,7 +83,9 @@ Server::Server(ServerOptions options)
       images_(&context_),
       adapters_(&context_),
       info_(&context_) {
-  context_.tokens = options_.tokens.has_value() ? &*options_.tokens : nullptr;
+  if (options_.tokens.has_value()) {
+    context_.tokens = &tokens_.emplace(*options_.tokens);
+  }
   context_.max_message_bytes = options_.max_message_bytes;
   context_.access_log = options_.access_log;
   context_.uploads = &uploads_;
@@ -93,7 +95,12 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, Met
   std::unique_ptr<Server> server(new Server(std::move(options)));
   server->context_.metrics = metrics;
   if (!server->options_.tls.cert.empty()) {
-    metrics->SetCertificateEnd([path = server->options_.tls.cert] { return CertificateEnd(path); });
+    ABSL_ASSIGN_OR_RETURN(
+        server->certificates_,
+        CertificateStore::Open(server->options_.tls, server->options_.certificate_interval, [metrics](bool good) {
+          metrics->calls().CountReload(ReloadedPart::kCertificate, good);
+        }));
+    metrics->SetCertificateEnd([certificates = server->certificates_.get()] { return certificates->current()->end; });
   }
   ABSL_RETURN_IF_ERROR(server->Listen());
   return server;
@@ -103,10 +110,13 @@ Server::~Server() {
   if (server_ != nullptr) {
     Stop(absl::ZeroDuration());
   }
+  if (certificates_ != nullptr) {
+    context_.metrics->SetCertificateEnd({});
+  }
 }
 
 absl::Status Server::Listen() {
-  ABSL_ASSIGN_OR_RETURN(const auto credentials, MakeServerCredentials(options_.tls));
+  credentials_ = MakeServerCredentials(certificates_.get());
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   SetArguments(options_, &builder);
@@ -114,7 +124,7 @@ absl::Status Server::Listen() {
   builder.RegisterService(&images_);
   builder.RegisterService(&adapters_);
   builder.RegisterService(&info_);
-  builder.AddListeningPort(options_.listen, credentials, &port_);
+  builder.AddListeningPort(options_.listen, credentials_, &port_);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port_ == 0) {
     return absl::InvalidArgumentError(
@@ -146,6 +156,10 @@ void Server::Serve(Engine* engine) {
   TellHealth();
   context_.metrics->calls().SetState(ServerState::kReady);
 }
+
+void Server::ReplaceTokens(Tokens tokens) { tokens_->Replace(std::move(tokens)); }
+
+void Server::ReplaceCertificate(Certificate certificate) { certificates_->Replace(std::move(certificate)); }
 
 void Server::SetBaseIntact(bool intact) {
   {

@@ -15,6 +15,7 @@
 
 #include "server/access_log.h"
 #include "server/adapter_service.h"
+#include "server/certificates.h"
 #include "server/flags.h"
 #include "server/image_service.h"
 #include "server/rpc_call.h"
@@ -28,8 +29,9 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:0";  // HOST:PORT; port 0 picks a free one
   uint32_t max_message_bytes = uint32_t{32} << 20;
   TlsFiles tls;
-  std::optional<Tokens> tokens;     // nullopt: everybody may call
-  AccessLog* access_log = nullptr;  // outlives the server; null: there is none
+  absl::Duration certificate_interval = absl::Seconds(10);  // between looks at the files of `tls`
+  std::optional<Tokens> tokens;                             // nullopt: every caller may do everything
+  AccessLog* access_log = nullptr;                          // outlives the server; null: there is none
   bool reflection = false;
   UploadLimits uploads;
   // What an old connection's calls may still take, when connections are renewed every 30 minutes.
@@ -54,6 +56,10 @@ class Server {
   // From now on calls reach `engine`, which has warmed up and outlives the server.
   void Serve(Engine* engine);
 
+  // For the calls and the connections that come from now on; only if the options had tokens, or certificates.
+  void ReplaceTokens(Tokens tokens);
+  void ReplaceCertificate(Certificate certificate);
+
   // While the base weights are damaged, health says NOT_SERVING; calls are answered.
   void SetBaseIntact(bool intact);
 
@@ -71,6 +77,9 @@ class Server {
   void TellHealth();
 
   const ServerOptions options_;
+  std::optional<TokenStore> tokens_;
+  std::unique_ptr<CertificateStore> certificates_;        // null: no TLS
+  std::shared_ptr<grpc::ServerCredentials> credentials_;  // gRPC calls it as long as server_ lives
   UploadGate uploads_;
   ServiceContext context_;
   ImageService images_;

@@ -20,6 +20,7 @@ constexpr const char* kStates[] = {"starting", "ready", "draining", "failed"};
 constexpr const char* kCallStages[] = {"queued", "denoise", "decode"};
 constexpr const char* kCauses[] = {"client", "deadline", "shutdown"};
 constexpr const char* kAuthFailures[] = {"missing", "invalid", "scope"};
+constexpr const char* kReloadOutcomes[] = {"error", "ok"};
 // The reasons of ErrorInfo (docs/metrics.md), in lower case.
 constexpr const char* kOtherReason = "other";
 constexpr const char* kReasons[] = {"invalid_request",
@@ -76,6 +77,8 @@ struct CallMetrics::Families {
   CounterFamily& rejected;
   CounterFamily& nonfinite;
   CounterFamily& auth_failures;
+  CounterFamily& config_reloads;
+  CounterFamily& tls_reloads;
   CounterFamily& cancelled;
   prometheus::Histogram& cancel_latency;
   prometheus::Histogram& first_event;
@@ -99,6 +102,9 @@ CallMetrics::Families::Families(prometheus::Registry& r)
                           "Requests that were refused or failed, by the reason in the error's ErrorInfo")),
       nonfinite(AddCounter(r, "hotlora_images_nonfinite_total", "Requests that failed because values were not finite")),
       auth_failures(AddCounter(r, "hotlora_auth_failures_total", "Calls without a token that allows them")),
+      config_reloads(AddCounter(r, "hotlora_config_reloads_total", "Times that SIGHUP read settings anew")),
+      tls_reloads(AddCounter(r, "hotlora_tls_reloads_total",
+                             "New certificates taken, and looks at certificate files that were not sound")),
       cancelled(AddCounter(r, "hotlora_requests_cancelled_total",
                            "Admitted requests that ended early, by how far they had come and by who ended them")),
       cancel_latency(AddHistogram(r, "hotlora_cancel_latency_seconds", "From a cancelled call to the end of its work")
@@ -132,6 +138,10 @@ void CallMetrics::Families::StandAtZero() {
   nonfinite.Add({});
   for (const char* failure : kAuthFailures) {
     auth_failures.Add({{"reason", failure}});
+  }
+  for (const char* outcome : kReloadOutcomes) {
+    config_reloads.Add({{"outcome", outcome}});
+    tls_reloads.Add({{"outcome", outcome}});
   }
   for (const char* stage : kCallStages) {
     for (const char* cause : kCauses) {
@@ -171,6 +181,11 @@ void CallMetrics::CountRejection(absl::string_view reason) {
 
 void CallMetrics::CountAuthFailure(AuthFailure failure) {
   families_->auth_failures.Add({{"reason", kAuthFailures[static_cast<int>(failure)]}}).Increment();
+}
+
+void CallMetrics::CountReload(ReloadedPart part, bool good) {
+  CounterFamily& reloads = part == ReloadedPart::kSettings ? families_->config_reloads : families_->tls_reloads;
+  reloads.Add({{"outcome", kReloadOutcomes[good ? 1 : 0]}}).Increment();
 }
 
 void CallMetrics::CountCancelled(CallStage stage, CancelCause cause) {

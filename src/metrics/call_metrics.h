@@ -23,6 +23,7 @@ enum class ServerState { kStarting, kReady, kDraining, kFailed };
 enum class CallStage { kQueued, kDenoise, kDecode };
 enum class CancelCause { kClient, kDeadline, kShutdown };
 enum class AuthFailure { kMissing, kInvalid, kScope };
+enum class ReloadedPart { kSettings, kCertificate };
 
 class CallMetrics {
  public:
@@ -40,6 +41,7 @@ class CallMetrics {
   void CountRetry();                              // a call that its client's retry policy made
   void CountRejection(absl::string_view reason);  // a call that ended with an error; `reason` as in ErrorInfo
   void CountAuthFailure(AuthFailure failure);
+  void CountReload(ReloadedPart part, bool good);
 
   void CountCancelled(CallStage stage, CancelCause cause);
   void ObserveCancelLatency(double seconds);  // from the news that the caller has gone to the end of the work
