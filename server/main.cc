@@ -19,10 +19,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 
 #include "server/access_log.h"
 #include "server/certificates.h"
+#include "server/connection_acceptor.h"
 #include "server/flags.h"
 #include "server/memory_plan.h"
 #include "server/metrics_endpoint.h"
@@ -143,6 +145,7 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
   if (!options.ok()) {
     return Fail(options.status(), kExitBadSetting);
   }
+  LogInfo("at most ", RaiseFileLimit(), " files and connections can be open");
   // In the order of their lives: calls end before the engine, the engine before the figures it
   // writes. The listener stands before the model is loaded, so that a taken port shows at once and
   // early callers hear that the server is starting.
@@ -234,8 +237,11 @@ int Main(int argc, char** argv) {
     ProcessSignals::Unblock();
     return Check(*flags);
   }
-  // gRPC's own lines tell of callers who break off, or what we report ourselves.
+  // gRPC's and protobuf's own lines tell of callers who break off, or what we report ourselves.
   gpr_set_log_function([](gpr_log_func_args* line) { LogDebug("grpc: ", line->message); });
+  google::protobuf::SetLogHandler([](google::protobuf::LogLevel, const char*, int, const std::string& message) {
+    LogDebug("protobuf: ", message);
+  });
   ProcessSignals signals;
   return Serve(*flags, sources, signals);
 }

@@ -1,9 +1,11 @@
 #include "server/metrics_endpoint.h"
 
 #include <microhttpd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <iterator>
 #include <utility>
@@ -19,6 +21,12 @@ namespace {
 constexpr unsigned int kIdleSeconds = 5;
 // A request is a line and a few headers; the answer is not in this.
 constexpr size_t kBytesPerConnection = 16 * 1024;
+
+size_t MaxConnections() {
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  return std::clamp<size_t>(files.rlim_cur / 8, 1, MetricsEndpoint::kMaxConnections);
+}
 
 MHD_Result Answer(MHD_Connection* connection, unsigned int status, const char* media_type, const std::string& body) {
   MHD_Response* const response =
@@ -70,7 +78,7 @@ struct MetricsEndpointCallbacks {
       return;
     }
     *state = new Place(connections.insert(connections.end(), connection));
-    if (connections.size() > MetricsEndpoint::kMaxConnections) {
+    if (connections.size() > static_cast<MetricsEndpoint*>(self)->max_connections_) {
       ShutDown(connections.front());
       connections.splice(connections.end(), connections, connections.begin());  // the next one is another's turn
     }
@@ -86,7 +94,7 @@ struct MetricsEndpointCallbacks {
 };
 
 MetricsEndpoint::MetricsEndpoint(const Metrics& metrics, std::function<bool()> is_ready)
-    : metrics_(metrics), is_ready_(std::move(is_ready)) {}
+    : metrics_(metrics), is_ready_(std::move(is_ready)), max_connections_(MaxConnections()) {}
 
 MetricsEndpoint::~MetricsEndpoint() {
   if (server_ != nullptr) {
@@ -104,13 +112,14 @@ absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const st
   }
   std::unique_ptr<MetricsEndpoint> endpoint(new MetricsEndpoint(metrics, std::move(is_ready)));
   endpoint->port_ = listener->port;
-  endpoint->server_ = MHD_start_daemon(
-      MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, /*port=*/0, /*accept_policy=*/nullptr, nullptr,
-      &MetricsEndpointCallbacks::OnRequest, endpoint.get(), MHD_OPTION_LISTEN_SOCKET, listener->socket,
-      MHD_OPTION_NOTIFY_CONNECTION, &MetricsEndpointCallbacks::OnConnection, endpoint.get(),
-      // More than are ever open, for those that are shut down and not closed yet.
-      MHD_OPTION_CONNECTION_LIMIT, static_cast<unsigned int>(2 * kMaxConnections), MHD_OPTION_CONNECTION_TIMEOUT,
-      kIdleSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, kBytesPerConnection, MHD_OPTION_END);
+  endpoint->server_ =
+      MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, /*port=*/0, /*accept_policy=*/nullptr, nullptr,
+                       &MetricsEndpointCallbacks::OnRequest, endpoint.get(), MHD_OPTION_LISTEN_SOCKET, listener->socket,
+                       MHD_OPTION_NOTIFY_CONNECTION, &MetricsEndpointCallbacks::OnConnection, endpoint.get(),
+                       // More than are ever open, for those that are shut down and not closed yet.
+                       MHD_OPTION_CONNECTION_LIMIT, static_cast<unsigned int>(2 * endpoint->max_connections_),
+                       MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                       kBytesPerConnection, MHD_OPTION_END);
   if (endpoint->server_ == nullptr) {
     close(listener->socket);
     return absl::InternalError(absl::StrCat("--metrics-listen ", listen, ": the HTTP server cannot be started"));

@@ -21,7 +21,8 @@ namespace hotlora {
 //   GET /-/healthy   200 as long as the process answers
 //
 // No connection delays another one: the thread waits for all of them at once. A connection on which nothing moves for
-// 5 s is closed. At most kMaxConnections stay open; a further one closes the oldest.
+// 5 s is closed. At most kMaxConnections, or an eighth of the limit of open files, stay open; a further one closes the
+// oldest.
 class MetricsEndpoint {
  public:
   static constexpr size_t kMaxConnections = 256;
@@ -41,6 +42,7 @@ class MetricsEndpoint {
 
   const Metrics& metrics_;
   const std::function<bool()> is_ready_;
+  const size_t max_connections_;
   std::list<MHD_Connection*> connections_;  // in the order in which they came; of the endpoint's thread alone
   MHD_Daemon* server_ = nullptr;
   int port_ = 0;

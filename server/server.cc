@@ -52,8 +52,6 @@ void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   const std::pair<const char*, int> arguments[] = {
-      // Two servers on one port would share its connections silently.
-      {GRPC_ARG_ALLOW_REUSEPORT, 0},
       {GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(absl::Seconds(60))},
       {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(absl::Seconds(20))},
       {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
@@ -116,6 +114,13 @@ Server::~Server() {
 }
 
 absl::Status Server::Listen() {
+  auto acceptor =
+      ConnectionAcceptor::Listen(options_.listen, [this] { context_.metrics->calls().CountRefusedConnection(); });
+  if (!acceptor.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen ", options_.listen, ": cannot listen there: ", acceptor.status().message()));
+  }
+  acceptor_ = *std::move(acceptor);
   credentials_ = MakeServerCredentials(certificates_.get());
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
@@ -124,12 +129,13 @@ absl::Status Server::Listen() {
   builder.RegisterService(&images_);
   builder.RegisterService(&adapters_);
   builder.RegisterService(&info_);
-  builder.AddListeningPort(options_.listen, credentials_, &port_);
+  auto target = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials_);
   server_ = builder.BuildAndStart();
-  if (server_ == nullptr || port_ == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--listen ", options_.listen, ": cannot listen there (is the port taken?)"));
+  if (server_ == nullptr) {
+    return absl::InternalError("gRPC's server cannot be started");
   }
+  acceptor_->Start(std::move(target));
   TellHealth();
   server_->GetHealthCheckService()->SetServingStatus(kLiveService, true);
   return absl::OkStatus();
@@ -195,6 +201,7 @@ bool Server::Stop(absl::Duration timeout) {
   bool finished = engine == nullptr || engine->Drain(timeout);
   finished = context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - absl::Now())) && finished;
   context_.active_calls.WaitUntilQuiet(kQuiet, std::min(kNotice, deadline - absl::Now()));
+  acceptor_->Stop();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + kFlush));
   std::unique_ptr<grpc::Server> ended;
   {

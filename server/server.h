@@ -16,6 +16,7 @@
 #include "server/access_log.h"
 #include "server/adapter_service.h"
 #include "server/certificates.h"
+#include "server/connection_acceptor.h"
 #include "server/flags.h"
 #include "server/image_service.h"
 #include "server/rpc_call.h"
@@ -48,10 +49,10 @@ class Server {
   static absl::StatusOr<std::unique_ptr<Server>> Start(ServerOptions options, Metrics* metrics);
   ~Server();  // stops at once, if Stop was not called
 
-  int port() const { return port_; }
+  int port() const { return acceptor_->port(); }
 
-  // Whether health says SERVING.
-  bool serving() const { return serving_; }
+  // Whether health says SERVING and new connections are taken.
+  bool serving() const { return serving_ && !acceptor_->refuses(); }
 
   // From now on calls reach `engine`, which has warmed up and outlives the server.
   void Serve(Engine* engine);
@@ -86,8 +87,8 @@ class Server {
   AdapterService adapters_;
   ServerInfoService info_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<ConnectionAcceptor> acceptor_;  // before anything else of this ends
   std::atomic<bool> serving_ = false;
-  int port_ = 0;
   std::atomic<bool> stopping_ = false;
 
   std::mutex mu_;

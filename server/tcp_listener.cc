@@ -46,6 +46,8 @@ int ListenOn(const addrinfo& address) {
   }
   const int on = 1;  // a former process's connections in TIME_WAIT do not keep the port
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  const int off = 0;  // [::] is all addresses of IPv4 too
+  setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
   if (bind(listener, address.ai_addr, address.ai_addrlen) == 0 && listen(listener, SOMAXCONN) == 0) {
     return listener;
   }
@@ -70,9 +72,14 @@ absl::StatusOr<TcpListener> ListenTcp(const std::string& listen) {
   if (!addresses.ok()) {
     return addresses.status();
   }
-  for (const addrinfo* address = addresses->get(); address != nullptr; address = address->ai_next) {
-    if (const int listener = ListenOn(*address); listener >= 0) {
-      return TcpListener{listener, PortOf(listener)};
+  for (const int family : {AF_INET, AF_INET6}) {
+    for (const addrinfo* address = addresses->get(); address != nullptr; address = address->ai_next) {
+      if (address->ai_family != family) {
+        continue;
+      }
+      if (const int listener = ListenOn(*address); listener >= 0) {
+        return TcpListener{listener, PortOf(listener)};
+      }
     }
   }
   return absl::InvalidArgumentError(std::strerror(errno));

@@ -13,7 +13,8 @@ struct TcpListener {
 };
 
 // `listen`: HOST:PORT or [IPV6]:PORT, port 0 for any free one. HOST is an address or a name; of a name's addresses the
-// first one that works is taken. InvalidArgument says why if none does.
+// first one that works is taken, IPv4 before IPv6. [::] is all addresses of IPv4 too. InvalidArgument says why if none
+// works.
 absl::StatusOr<TcpListener> ListenTcp(const std::string& listen);
 
 }  // namespace hotlora

@@ -77,6 +77,7 @@ struct CallMetrics::Families {
   CounterFamily& rejected;
   CounterFamily& nonfinite;
   CounterFamily& auth_failures;
+  prometheus::Counter& connections_refused;
   CounterFamily& config_reloads;
   CounterFamily& tls_reloads;
   CounterFamily& cancelled;
@@ -102,6 +103,9 @@ CallMetrics::Families::Families(prometheus::Registry& r)
                           "Requests that were refused or failed, by the reason in the error's ErrorInfo")),
       nonfinite(AddCounter(r, "hotlora_images_nonfinite_total", "Requests that failed because values were not finite")),
       auth_failures(AddCounter(r, "hotlora_auth_failures_total", "Calls without a token that allows them")),
+      connections_refused(AddCounter(r, "hotlora_connections_refused_total",
+                                     "Connections to the gRPC port that were closed because descriptors ran short")
+                              .Add({})),
       config_reloads(AddCounter(r, "hotlora_config_reloads_total", "Times that SIGHUP read settings anew")),
       tls_reloads(AddCounter(r, "hotlora_tls_reloads_total",
                              "New certificates taken, and looks at certificate files that were not sound")),
@@ -182,6 +186,8 @@ void CallMetrics::CountRejection(absl::string_view reason) {
 void CallMetrics::CountAuthFailure(AuthFailure failure) {
   families_->auth_failures.Add({{"reason", kAuthFailures[static_cast<int>(failure)]}}).Increment();
 }
+
+void CallMetrics::CountRefusedConnection() { families_->connections_refused.Increment(); }
 
 void CallMetrics::CountReload(ReloadedPart part, bool good) {
   CounterFamily& reloads = part == ReloadedPart::kSettings ? families_->config_reloads : families_->tls_reloads;

@@ -41,6 +41,7 @@ class CallMetrics {
   void CountRetry();                              // a call that its client's retry policy made
   void CountRejection(absl::string_view reason);  // a call that ended with an error; `reason` as in ErrorInfo
   void CountAuthFailure(AuthFailure failure);
+  void CountRefusedConnection();  // one to the gRPC port that was closed at once, for want of descriptors
   void CountReload(ReloadedPart part, bool good);
 
   void CountCancelled(CallStage stage, CancelCause cause);

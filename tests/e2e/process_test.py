@@ -1,11 +1,16 @@
 """The server as a process among others: signals, settings read anew, a log that is not read, and what --check refuses."""
 
+import http.client
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import time
 import unittest
+
+import grpc
 
 import hotlora_server as e2e
 from hotlora_server import request_for, server_pb2
@@ -16,12 +21,12 @@ FIRST, SECOND = "first-token-0123456", "second-token-012345"
 class Process:
     """A server whose standard error is a pipe, or a file; it need not be ready."""
 
-    def __init__(self, *flags, stderr=subprocess.DEVNULL):
+    def __init__(self, *flags, stderr=subprocess.DEVNULL, **more):
         self.ready_file = e2e.temporary_folder() / "ready.json"
         command = [e2e.SERVER, "--model", e2e.DEMO, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0",
-                   "--ready-file", self.ready_file, *flags]
+                   "--adapters", e2e.DEMO_ADAPTERS, "--ready-file", self.ready_file, *flags]
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=stderr, env=e2e.clean_environment())
+                                        stderr=stderr, env=e2e.clean_environment(), **more)
 
     def caller(self):
         e2e.wait_until(self.ready_file.exists, "the server is ready")
@@ -79,7 +84,7 @@ class SignalTest(unittest.TestCase):
             try:
                 server.caller.info.GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=e2e.PATIENCE,
                                                  metadata=[("authorization", f"Bearer {token}")])
-            except e2e.grpc.RpcError as error:
+            except grpc.RpcError as error:
                 return error.code().name
             return "OK"
 
@@ -93,6 +98,39 @@ class SignalTest(unittest.TestCase):
         server.wait_for_metric(1, "hotlora_config_reloads_total", outcome="error")
         self.assertEqual(code(SECOND), "OK")
         self.assertIn("--tokens-file", server.log())
+
+
+class DescriptorTest(unittest.TestCase):
+    """More connections than the process may have descriptors."""
+
+    def test_the_port_answers_again_once_they_are_free(self):
+        few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))  # noqa: E731
+        server = Process(preexec_fn=few)
+        self.addCleanup(server.kill)
+        early = server.caller()
+        self.addCleanup(early.close)
+        self.assertTrue(early.image(request_for()))  # it is connected now
+        ready = json.loads(server.ready_file.read_text())
+        for _ in range(3):
+            flood = [socket.create_connection(("127.0.0.1", ready["grpc_port"])) for _ in range(100)]
+            e2e.wait_until(lambda: self.probe(ready["metrics_port"]) == 503, "the probe says so")
+            self.assertTrue(early.image(request_for("night")))  # which reads a file
+            for connection in flood:
+                connection.close()
+            late = e2e.Caller(f"127.0.0.1:{ready['grpc_port']}")
+            self.addCleanup(late.close)
+            grpc.channel_ready_future(late.channel).result(timeout=30)
+            self.assertTrue(late.image(request_for(), timeout=30))
+            e2e.wait_until(lambda: self.probe(ready["metrics_port"]) == 200, "it is ready again")
+        server.process.send_signal(signal.SIGTERM)
+        self.assertEqual(server.process.wait(timeout=30), 0)
+
+    def probe(self, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/-/ready")
+        status = connection.getresponse().status
+        connection.close()
+        return status
 
 
 class CheckTest(unittest.TestCase):

@@ -7,6 +7,8 @@
 
 #include <gtest/gtest.h>
 
+#include "src/base/logging.h"
+
 namespace hotlora {
 namespace {
 
@@ -32,7 +34,9 @@ TEST_P(StopSignalTest, EndsWaitAfterBeginService) {
         ProcessSignals signals;
         signals.BeginService();
         kill(getpid(), GetParam());
-        _exit(signals.Wait() == Event::kStop ? 7 : 1);
+        const bool stop = signals.Wait() == Event::kStop;
+        FlushLog();
+        _exit(stop ? 7 : 1);
       },
       ::testing::ExitedWithCode(7), "stopping");
 }
