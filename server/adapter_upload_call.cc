@@ -20,7 +20,7 @@ namespace hotlora {
 namespace {
 
 // UploadAdapter under way: Start on a gRPC thread, then everything but gRPC's reactions on the upload thread.
-class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>,
+class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapterRequest>>,
                         public std::enable_shared_from_this<Uploading> {
  public:
   Uploading(ServiceContext* service, SerialExecutor* upload_thread, grpc::CallbackServerContext* context,
@@ -48,7 +48,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     });
     if (status.ok()) {
       WatchTime();
-      StartRead(&message_);
+      StartRead(&unparsed_);
     } else {
       Finish(rpc_.Close(status));
     }
@@ -66,7 +66,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   }
 
  private:
-  // `more`: message_ has come; else there are no more.
+  // `more`: a message has come; else there are no more.
   void Proceed(bool more) {
     if (ended_) {
       return;
@@ -79,7 +79,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     if (message_.has_header() || !message_.chunk().empty()) {
       last_byte_ = absl::Now();
     }
-    StartRead(&message_);
+    StartRead(&unparsed_);
   }
 
   void End(const absl::Status& status) {
@@ -120,6 +120,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   }
 
   absl::Status Take() {
+    ABSL_ASSIGN_OR_RETURN(message_, unparsed_.Parse());
     if (upload_ != nullptr) {
       if (!message_.has_chunk()) {
         return InvalidRequest({{"part", "is no chunk; only the first message has a header"}});
@@ -157,7 +158,8 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   v1::Adapter* const response_;  // gRPC's, until OnDone
   Engine* engine_ = nullptr;     // constant after Start
   std::atomic<bool> cancelled_{false};
-  v1::UploadAdapterRequest message_;
+  Unparsed<v1::UploadAdapterRequest> unparsed_;
+  v1::UploadAdapterRequest message_;  // of the upload thread
   std::unique_ptr<AdapterUpload> upload_;
 
   // Of the upload thread, after Start.
@@ -173,9 +175,10 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
 
 }  // namespace
 
-grpc::ServerReadReactor<v1::UploadAdapterRequest>* StartUpload(ServiceContext* service, SerialExecutor* upload_thread,
-                                                               grpc::CallbackServerContext* context,
-                                                               v1::Adapter* response) {
+grpc::ServerReadReactor<Unparsed<v1::UploadAdapterRequest>>* StartUpload(ServiceContext* service,
+                                                                         SerialExecutor* upload_thread,
+                                                                         grpc::CallbackServerContext* context,
+                                                                         v1::Adapter* response) {
   const auto call = std::make_shared<Uploading>(service, upload_thread, context, response);
   call->Start();
   return call.get();

@@ -65,11 +65,13 @@ class Generation : public ImageListener {
   }
 
   // Hands the request to the engine. `self` is this object; on error the engine will never call it.
-  absl::Status Submit(const v1::GenerateImagesRequest& message, std::shared_ptr<ImageListener> self) {
+  absl::Status Submit(const Unparsed<v1::GenerateImagesRequest>& unparsed, std::shared_ptr<ImageListener> self) {
     return CatchExceptions([&]() -> absl::Status {
+      ABSL_RETURN_IF_ERROR(rpc_.Authorize(Scope::kGenerate));
+      ABSL_ASSIGN_OR_RETURN(const v1::GenerateImagesRequest message, unparsed.Parse());
       rpc_.set_request_id(message.request_id());
       NoteRequest(message);
-      ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kGenerate));
+      ABSL_ASSIGN_OR_RETURN(engine_, rpc_.FindEngine());
       MappedImageRequest mapped = FromProto(message);
       mapped.request.caller = rpc_.caller();
       CheckMore(mapped.request, &mapped.violations);
@@ -173,7 +175,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
   ImageStream(ServiceContext* service, grpc::CallbackServerContext* context)
       : Generation(service, "StreamGenerateImages", context) {}
 
-  void Start(const v1::GenerateImagesRequest& request) {
+  void Start(const Unparsed<v1::GenerateImagesRequest>& request) {
     {
       std::lock_guard<std::mutex> lock(mu_);
       held_by_grpc_ = shared_from_this();
@@ -315,7 +317,7 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
  public:
   using Generation::Generation;
 
-  void Start(const v1::GenerateImagesRequest& request) {
+  void Start(const Unparsed<v1::GenerateImagesRequest>& request) {
     {
       std::lock_guard<std::mutex> lock(mu_);
       held_by_grpc_ = shared_from_this();
@@ -412,8 +414,15 @@ class RenderedImage final : public UnaryGeneration {
 
 }  // namespace
 
+ImageService::ImageService(ServiceContext* service)
+    : UnparsedService(v1::ImageService::service_full_name()), service_(service) {
+  AddUnary("GenerateImages", &ImageService::GenerateImages);
+  AddServerStreaming("StreamGenerateImages", &ImageService::StreamGenerateImages);
+  AddUnary("RenderImage", &ImageService::RenderImage);
+}
+
 grpc::ServerUnaryReactor* ImageService::GenerateImages(grpc::CallbackServerContext* context,
-                                                       const v1::GenerateImagesRequest* request,
+                                                       const Unparsed<v1::GenerateImagesRequest>* request,
                                                        v1::GenerateImagesResponse* response) {
   const auto call = std::make_shared<WholeImages>(service_, context, response);
   call->Start(*request);
@@ -421,7 +430,7 @@ grpc::ServerUnaryReactor* ImageService::GenerateImages(grpc::CallbackServerConte
 }
 
 grpc::ServerUnaryReactor* ImageService::RenderImage(grpc::CallbackServerContext* context,
-                                                    const v1::GenerateImagesRequest* request,
+                                                    const Unparsed<v1::GenerateImagesRequest>* request,
                                                     google::api::HttpBody* response) {
   const auto call = std::make_shared<RenderedImage>(service_, context, response);
   call->Start(*request);
@@ -429,7 +438,7 @@ grpc::ServerUnaryReactor* ImageService::RenderImage(grpc::CallbackServerContext*
 }
 
 grpc::ServerWriteReactor<v1::GenerateImagesEvent>* ImageService::StreamGenerateImages(
-    grpc::CallbackServerContext* context, const v1::GenerateImagesRequest* request) {
+    grpc::CallbackServerContext* context, const Unparsed<v1::GenerateImagesRequest>* request) {
   const auto call = std::make_shared<ImageStream>(service_, context);
   call->Start(*request);
   return call.get();

@@ -34,6 +34,12 @@ absl::string_view FindMetadata(const grpc::CallbackServerContext& context, const
                                                   : absl::string_view(found->second.data(), found->second.size());
 }
 
+// The caller's authorization header; several of them, of which one might be good, are as good as a wrong one.
+absl::string_view FindAuthorization(const grpc::CallbackServerContext& context) {
+  constexpr char kKey[] = "authorization";
+  return context.client_metadata().count(kKey) > 1 ? "given more than once" : FindMetadata(context, kKey);
+}
+
 bool IsGoodRequestId(absl::string_view id) {
   return !id.empty() && id.size() <= kMaxRequestIdBytes && std::all_of(id.begin(), id.end(), absl::ascii_isprint);
 }
@@ -121,7 +127,7 @@ absl::Status RpcCall::Authorize(Scope scope) {
   if (service_->tokens == nullptr) {
     return absl::OkStatus();
   }
-  const absl::string_view authorization = FindMetadata(*context_, "authorization");
+  const absl::string_view authorization = FindAuthorization(*context_);
   const absl::Status allowed = service_->tokens->current()->Check(authorization, scope);
   if (!allowed.ok()) {
     service_->metrics->calls().CountAuthFailure(absl::IsPermissionDenied(allowed) ? AuthFailure::kScope
@@ -133,6 +139,10 @@ absl::Status RpcCall::Authorize(Scope scope) {
 
 absl::StatusOr<Engine*> RpcCall::Open(Scope scope) {
   ABSL_RETURN_IF_ERROR(Authorize(scope));
+  return FindEngine();
+}
+
+absl::StatusOr<Engine*> RpcCall::FindEngine() const {
   Engine* const engine = service_->engine.load();
   if (engine == nullptr) {
     return MakeError(absl::StatusCode::kUnavailable, "the server is starting; try again shortly",
@@ -143,7 +153,7 @@ absl::StatusOr<Engine*> RpcCall::Open(Scope scope) {
 
 std::string RpcCall::caller() const {
   if (service_->tokens != nullptr) {
-    return Tokens::CallerOf(FindMetadata(*context_, "authorization"));
+    return Tokens::CallerOf(FindAuthorization(*context_));
   }
   const std::string peer = context_->peer();  // "ipv4:127.0.0.1:50000"
   return absl::StartsWith(peer, "ip") ? peer.substr(0, peer.rfind(':')) : peer;

@@ -64,7 +64,10 @@ class RpcCall {
   // Whether the caller's token has `scope`: Unauthenticated or PermissionDenied else.
   absl::Status Authorize(Scope scope);
 
-  // The engine, where the caller is authorized: Unavailable (STARTING) where there is none yet.
+  // Unavailable (STARTING) until the engine has warmed up.
+  absl::StatusOr<Engine*> FindEngine() const;
+
+  // Authorize, then FindEngine.
   absl::StatusOr<Engine*> Open(Scope scope);
 
   // What goes into the trailer x-request-id: the caller's metadata of that name or a made-up one

@@ -11,18 +11,20 @@
 #include <grpcpp/support/server_callback.h>
 
 #include "server/rpc_call.h"
+#include "server/unparsed_service.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
 
-// Runs a call that is answered at once. `body`: absl::Status(Engine&).
-template <typename Body>
+// Runs a call that is answered at once. `body`: absl::Status(Engine&, const Request&).
+template <typename Request, typename Body>
 grpc::ServerUnaryReactor* AnswerNow(ServiceContext* service, const char* method, Scope scope,
-                                    grpc::CallbackServerContext* context, Body body) {
+                                    grpc::CallbackServerContext* context, const Unparsed<Request>* request, Body body) {
   RpcCall call(service, method, context);
   const absl::Status status = CatchExceptions([&]() -> absl::Status {
     ABSL_ASSIGN_OR_RETURN(Engine* const engine, call.Open(scope));
-    return body(*engine);
+    ABSL_ASSIGN_OR_RETURN(const Request parsed, request->Parse());
+    return body(*engine, parsed);
   });
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   reactor->Finish(call.Close(status));
@@ -42,16 +44,18 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
     active_calls_->Add();
   }
 
-  // `begin`: absl::Status(Engine&, Done), which calls Done once, on any thread, or returns an error.
-  template <typename Begin>
-  void Start(Scope scope, Begin begin) {
+  // `begin`: absl::Status(Engine&, const Request&, Done), which calls Done once, on any thread, or returns an error.
+  template <typename Request, typename Begin>
+  void Start(Scope scope, const Unparsed<Request>* request, Begin begin) {
     {
       std::lock_guard<std::mutex> lock(mu_);
       held_by_grpc_ = this->shared_from_this();
     }
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_ASSIGN_OR_RETURN(Engine* const engine, rpc_.Open(scope));
-      return begin(*engine, [self = this->shared_from_this()](absl::StatusOr<Fill> answer) { self->End(answer); });
+      ABSL_ASSIGN_OR_RETURN(const Request parsed, request->Parse());
+      return begin(*engine, parsed,
+                   [self = this->shared_from_this()](absl::StatusOr<Fill> answer) { self->End(answer); });
     });
     if (!status.ok()) {
       End(status);

@@ -247,5 +247,17 @@ TEST_F(RpcCallWithTokensTest, OnlyAdminSetsTheLogLevel) {
   }
 }
 
+TEST_F(RpcCallWithTokensTest, SeveralTokensAreNone) {
+  const std::string wrong = "0123456789abcdef-nobody";
+  const std::pair<std::string, std::string> pairs[] = {{kAdmin, wrong}, {wrong, kAdmin}, {kAdmin, kAdmin}};
+  for (const auto& [first, second] : pairs) {
+    auto context = Context(first);
+    context->AddMetadata("authorization", "Bearer " + second);
+    v1::ServerInfo answer;
+    EXPECT_EQ(info_->GetServerInfo(context.get(), {}, &answer).error_code(), grpc::StatusCode::UNAUTHENTICATED)
+        << first << " " << second;
+  }
+}
+
 }  // namespace
 }  // namespace hotlora
