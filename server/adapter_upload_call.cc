@@ -11,6 +11,7 @@
 #include <grpcpp/alarm.h>
 
 #include "server/proto_mapping.h"
+#include "server/send_watch.h"
 #include "server/upload_gate.h"
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
@@ -29,6 +30,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
         metrics_(service->metrics),
         upload_thread_(upload_thread),
         gate_(*service->uploads),
+        watch_(service, context),
         rpc_(service, "UploadAdapter", context),
         caller_(rpc_.caller()),
         response_(response) {
@@ -50,6 +52,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
       WatchTime();
       StartRead(&unparsed_);
     } else {
+      watch_.Sending();
       Finish(rpc_.Close(status));
     }
   }
@@ -62,6 +65,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     std::shared_ptr<Uploading> self;
     std::lock_guard<std::mutex> lock(mu_);
     self = std::move(held_by_grpc_);
+    watch_.Done();
     active_calls_->Remove();
   }
 
@@ -87,6 +91,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     alarm_ = nullptr;
     upload_.reset();  // what came is gone before the caller hears so
     place_ = nullptr;
+    watch_.Sending();
     Finish(rpc_.Close(status));
   }
 
@@ -153,6 +158,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
   Metrics* const metrics_;
   SerialExecutor* const upload_thread_;
   UploadGate& gate_;
+  SendWatch watch_;
   RpcCall rpc_;
   const std::string caller_;     // whose turn on the upload thread it is
   v1::Adapter* const response_;  // gRPC's, until OnDone

@@ -13,6 +13,7 @@
 
 #include "server/image_event_queue.h"
 #include "server/proto_mapping.h"
+#include "server/send_watch.h"
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
@@ -49,7 +50,7 @@ std::optional<CancelCause> CauseOf(const absl::Status& status) {
 class Generation : public ImageListener {
  public:
   Generation(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
-      : rpc_(service, method, context), active_calls_(&service->active_calls) {
+      : watch_(service, context), rpc_(service, method, context), active_calls_(&service->active_calls) {
     active_calls_->Add();
   }
 
@@ -61,6 +62,7 @@ class Generation : public ImageListener {
     std::shared_ptr<Call> self;
     std::lock_guard<std::mutex> lock(mu_);
     self = std::move(*held_by_grpc);
+    watch_.Done();
     active_calls_->Remove();
   }
 
@@ -133,6 +135,7 @@ class Generation : public ImageListener {
   // After admission, before any event; with mu_ held.
   virtual void OnAdmittedLocked(const Admission& admission) = 0;
 
+  SendWatch watch_;
   std::mutex mu_;
   RpcCall rpc_;                         // guarded by mu_
   std::optional<absl::Status> result_;  // guarded by mu_; once the engine has ended the request
@@ -195,6 +198,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
     {
       std::lock_guard<std::mutex> lock(mu_);
       writing_ = false;
+      watch_.Sent();
       calls().ObserveSendBlocked(absl::ToDoubleSeconds(absl::Now() - write_start_));
       gone = !ok && !gone_;
       gone_ = gone_ || !ok;
@@ -288,13 +292,16 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
     }
     if (has_event && result_.has_value() && result_->ok() && queue_.empty()) {
       finished_ = true;
+      watch_.Sending(event_.ByteSizeLong());
       StartWriteAndFinish(&event_, grpc::WriteOptions(), rpc_.Close(*result_));
     } else if (has_event) {
       writing_ = true;
       write_start_ = absl::Now();
+      watch_.Sending(event_.ByteSizeLong());
       StartWrite(&event_);
     } else if (result_.has_value()) {
       finished_ = true;
+      watch_.Sending();
       Finish(rpc_.Close(status));
     }
   }
@@ -326,6 +333,7 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
     if (!submitted.ok()) {
       std::lock_guard<std::mutex> lock(mu_);
       result_ = submitted;
+      watch_.Sending();
       Finish(rpc_.Close(submitted));
     }
   }
@@ -358,6 +366,7 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
       return absl::OkStatus();
     });
     result_ = !status.ok() ? status : !failure_.ok() ? failure_ : answered;
+    watch_.Sending(ResponseBytesLocked());
     Finish(rpc_.Close(*result_));
   }
 
@@ -365,6 +374,7 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
   void OnAdmittedLocked(const Admission&) override {}
   virtual void AddImageLocked(FinishedImage image) = 0;
   virtual void AddSummaryLocked(const ImageSummary&) {}
+  virtual size_t ResponseBytesLocked() const = 0;
 
   // Guarded by mu_.
   std::shared_ptr<UnaryGeneration> held_by_grpc_;  // until gRPC's last call
@@ -388,6 +398,8 @@ class WholeImages final : public UnaryGeneration {
     *response_->mutable_summary() = ToProto(summary);
   }
 
+  size_t ResponseBytesLocked() const override { return response_->ByteSizeLong(); }
+
   v1::GenerateImagesResponse* const response_;  // gRPC's, until OnDone
 };
 
@@ -408,6 +420,8 @@ class RenderedImage final : public UnaryGeneration {
     response_->set_content_type(MediaType(image.format));
     response_->set_data(std::move(image.data));
   }
+
+  size_t ResponseBytesLocked() const override { return response_->data().size(); }
 
   google::api::HttpBody* const response_;  // gRPC's, until OnDone
 };

@@ -211,8 +211,13 @@ grpc::Status RpcCall::Close(const absl::Status& status) {
     service_->metrics->calls().CountRejection(reason);
   }
   // The message may quote what the caller sent; the reason does not.
-  LogInfo(method_, " ", code, reason.empty() ? "" : " reason=", reason, " request_id=", LogField(request_id_),
-          traceparent_.empty() ? "" : " traceparent=", traceparent_, " seconds=", seconds);
+  const std::optional<uint64_t> unlogged =
+      status.ok() ? 0 : service_->failure_lines.at(static_cast<size_t>(status.code())).Take(absl::Now());
+  if (unlogged.has_value()) {
+    LogInfo(method_, " ", code, reason.empty() ? "" : " reason=", reason, " request_id=", LogField(request_id_),
+            traceparent_.empty() ? "" : " traceparent=", traceparent_, " seconds=", seconds,
+            *unlogged > 0 ? absl::StrCat(" unlogged_before=", *unlogged) : "");
+  }
   if (!status.ok()) {
     LogDebug("request_id=", LogField(request_id_), " ", status.message());
   }

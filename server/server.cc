@@ -87,6 +87,7 @@ Server::Server(ServerOptions options)
   context_.max_message_bytes = options_.max_message_bytes;
   context_.access_log = options_.access_log;
   context_.uploads = &uploads_;
+  context_.send_patience = options_.send_patience;
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, Metrics* metrics) {

@@ -35,6 +35,7 @@ struct ServerOptions {
   AccessLog* access_log = nullptr;                          // outlives the server; null: there is none
   bool reflection = false;
   UploadLimits uploads;
+  absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent; then its call is cancelled
   // What an old connection's calls may still take, when connections are renewed every 30 minutes.
   absl::Duration longest_request = absl::InfiniteDuration();
 };

@@ -75,9 +75,7 @@ grpc::ServerUnaryReactor* ServerInfoService::SetLogLevel(grpc::CallbackServerCon
     response->set_level(change ? level : response->previous());
     return absl::OkStatus();
   });
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(call.Close(status));
-  return reactor;
+  return new Answered(service_, context, call.Close(status));
 }
 
 }  // namespace hotlora

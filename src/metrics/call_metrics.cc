@@ -84,6 +84,7 @@ struct CallMetrics::Families {
   prometheus::Histogram& cancel_latency;
   prometheus::Histogram& first_event;
   prometheus::Histogram& send_blocked;
+  prometheus::Counter& given_up;
   prometheus::Counter& updates_dropped;
   CounterFamily& image_bytes;
   prometheus::Counter& upload_bytes;
@@ -118,6 +119,9 @@ CallMetrics::Families::Families(prometheus::Registry& r)
       send_blocked(AddHistogram(r, "hotlora_grpc_send_blocked_seconds",
                                 "How long a message of a stream was in gRPC's hands before the next could follow")
                        .Add({}, kPhaseBuckets)),
+      given_up(AddCounter(r, "hotlora_slow_readers_cancelled_total",
+                          "Calls that were cancelled because the caller did not read what was sent")
+                   .Add({})),
       updates_dropped(AddCounter(r, "hotlora_stream_updates_dropped_total",
                                  "Progress events and previews that a slow reader did not get")
                           .Add({})),
@@ -203,6 +207,8 @@ void CallMetrics::CountCancelled(CallStage stage, CancelCause cause) {
 void CallMetrics::ObserveCancelLatency(double seconds) { families_->cancel_latency.Observe(seconds); }
 void CallMetrics::ObserveFirstEvent(double seconds) { families_->first_event.Observe(seconds); }
 void CallMetrics::ObserveSendBlocked(double seconds) { families_->send_blocked.Observe(seconds); }
+
+void CallMetrics::CountGivenUp() { families_->given_up.Increment(); }
 
 void CallMetrics::CountDroppedUpdates(uint64_t count) {
   families_->updates_dropped.Increment(static_cast<double>(count));

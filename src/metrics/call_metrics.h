@@ -48,6 +48,7 @@ class CallMetrics {
   void ObserveCancelLatency(double seconds);  // from the news that the caller has gone to the end of the work
   void ObserveFirstEvent(double seconds);     // from arrival to the first event of a stream
   void ObserveSendBlocked(double seconds);    // one message in gRPC's hands
+  void CountGivenUp();                        // a caller who did not read
   void CountDroppedUpdates(uint64_t count);
   void CountUploadBytes(uint64_t bytes);  // of adapters, as their chunks come
   void CountImageBytes(absl::string_view format, uint64_t bytes);

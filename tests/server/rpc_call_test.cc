@@ -247,6 +247,28 @@ TEST_F(RpcCallWithTokensTest, OnlyAdminSetsTheLogLevel) {
   }
 }
 
+TEST_F(RpcCallWithTokensTest, GuessesDoNotFillTheLog) {
+  constexpr int kGuesses = 200;
+  testing::internal::CaptureStderr();
+  const absl::Time start = absl::Now();
+  for (int i = 0; i < kGuesses; ++i) {
+    v1::ServerInfo answer;
+    info_->GetServerInfo(Context("0123456789abcdef-nobody").get(), {}, &answer);
+  }
+  v1::ServerInfo answer;
+  EXPECT_TRUE(info_->GetServerInfo(Context(kAdmin).get(), {}, &answer).ok());
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  FlushLog();
+  const std::string log = testing::internal::GetCapturedStderr();
+  int lines = 0;
+  for (size_t at = 0; (at = log.find("GetServerInfo UNAUTHENTICATED", at)) != std::string::npos; ++at) {
+    ++lines;
+  }
+  EXPECT_GT(lines, 0);
+  EXPECT_LE(lines, LineSampler::kPerSecond * (1 + static_cast<int>(seconds)));
+  EXPECT_NE(log.find("GetServerInfo OK"), std::string::npos);  // which guesses do not hide
+}
+
 TEST_F(RpcCallWithTokensTest, SeveralTokensAreNone) {
   const std::string wrong = "0123456789abcdef-nobody";
   const std::pair<std::string, std::string> pairs[] = {{kAdmin, wrong}, {wrong, kAdmin}, {kAdmin, kAdmin}};
