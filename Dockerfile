@@ -32,14 +32,16 @@ RUN deploy/install_dependencies.sh --cuda \
 FROM ${BASE} AS runtime
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-       libabsl20220623 libcivetweb1 libgrpc++1.51 libjpeg62-turbo libpng16-16 libprometheus-cpp-core1.0 libprotobuf32 \
-       libre2-9 libspdlog1.10 libssl3 libutf8proc2 libwebp7 \
+       libabsl20220623 libcurl4 libgrpc++1.51 libjpeg62-turbo libmicrohttpd12 libpng16-16 libprometheus-cpp-core1.0 \
+       libprotobuf32 libre2-9 libspdlog1.10 libssl3 libutf8proc2 libwebp7 \
     && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/cache/debconf \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin hotlora \
     && install -d -o hotlora -g hotlora /adapters
 LABEL org.opencontainers.image.title="hotlora" \
       org.opencontainers.image.description="Stable Diffusion XL over gRPC with hot-swappable LoRA adapters" \
       org.opencontainers.image.licenses="Apache-2.0"
+# It listens on all of the container's addresses, so it starts only with HOTLORA_TOKENS_FILE or HOTLORA_TLS_CLIENT_CA, or with
+# HOTLORA_INSECURE=1 if the container's network alone decides who can call.
 ENV HOTLORA_MODEL=/model \
     HOTLORA_ADAPTERS=/adapters \
     HOTLORA_LISTEN=0.0.0.0:50051 \

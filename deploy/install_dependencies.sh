@@ -16,8 +16,8 @@ readonly BUILD_PACKAGES=(
   ca-certificates ccache cmake g++ git ninja-build pkg-config
   python3 python3-pip unzip
   libabsl-dev libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc libssl-dev libpng-dev
-  libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libcivetweb-dev nlohmann-json3-dev libcli11-dev libutf8proc-dev
-  libwebp-dev libtomlplusplus-dev libgtest-dev libgmock-dev)
+  libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libcurl4-openssl-dev libmicrohttpd-dev
+  nlohmann-json3-dev libcli11-dev libutf8proc-dev libwebp-dev libtomlplusplus-dev libgtest-dev libgmock-dev)
 readonly TEST_PACKAGES=(
   clang-format-14 docker.io gnuplot-nox haproxy mmdebstrap prometheus prometheus-alertmanager python3-venv)
 

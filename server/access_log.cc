@@ -1,12 +1,9 @@
 #include "server/access_log.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
-#include <csignal>
 #include <cstring>
 #include <utility>
 
@@ -17,9 +14,6 @@
 
 namespace hotlora {
 namespace {
-
-constexpr auto kLastWrites = std::chrono::seconds(1);
-constexpr int kPollMilliseconds = 100;
 
 nlohmann::ordered_json AdaptersJson(const ImageAccess& image) {
   auto adapters = nlohmann::ordered_json::array();
@@ -88,75 +82,16 @@ absl::StatusOr<std::unique_ptr<AccessLog>> AccessLog::Open(const std::string& pa
 }
 
 AccessLog::AccessLog(int descriptor, bool owned) : descriptor_(descriptor), owned_(owned) {
-  std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is a lost line, not our end
-  thread_ = std::thread([this] { Run(); });
+  writer_.emplace(descriptor, [] { CountLostLogLine(); });
 }
 
 AccessLog::~AccessLog() {
-  {
-    std::lock_guard<std::mutex> lock(mu_);
-    stop_by_ = std::chrono::steady_clock::now() + kLastWrites;
-  }
-  changed_.notify_one();
-  thread_.join();
+  writer_.reset();
   if (owned_) {
     close(descriptor_);
   }
 }
 
-void AccessLog::Write(std::string line) {
-  line.push_back('\n');
-  {
-    std::lock_guard<std::mutex> lock(mu_);
-    if (waiting_.size() < kMaxWaiting) {
-      waiting_.push_back(std::move(line));
-      changed_.notify_one();
-      return;
-    }
-  }
-  CountLostLogLine();
-}
-
-bool AccessLog::stopping() {
-  std::lock_guard<std::mutex> lock(mu_);
-  return stop_by_.has_value() && std::chrono::steady_clock::now() >= *stop_by_;
-}
-
-void AccessLog::Run() {
-  std::unique_lock<std::mutex> lock(mu_);
-  while (true) {
-    changed_.wait(lock, [this] { return !waiting_.empty() || stop_by_.has_value(); });
-    if (waiting_.empty()) {
-      return;
-    }
-    const std::string line = std::move(waiting_.front());
-    waiting_.pop_front();
-    lock.unlock();
-    if (!WriteOut(line)) {
-      CountLostLogLine();
-    }
-    lock.lock();
-  }
-}
-
-bool AccessLog::WriteOut(const std::string& text) {
-  size_t written = 0;
-  while (written < text.size()) {
-    pollfd ready{descriptor_, POLLOUT, 0};
-    const bool last_chance = stopping();
-    if (poll(&ready, 1, last_chance ? 0 : kPollMilliseconds) == 0) {
-      if (last_chance) {
-        return false;
-      }
-      continue;
-    }
-    const ssize_t bytes = write(descriptor_, text.data() + written, text.size() - written);
-    if (bytes < 0 && errno != EINTR && errno != EAGAIN) {
-      return false;
-    }
-    written += bytes > 0 ? static_cast<size_t>(bytes) : 0;
-  }
-  return true;
-}
+void AccessLog::Write(std::string line) { writer_->Write(std::move(line)); }
 
 }  // namespace hotlora

@@ -3,19 +3,15 @@
 
 // One line of JSON for each call (docs/operations.md lists the keys). Prompts, images and tokens are never in it.
 
-#include <chrono>
-#include <condition_variable>
-#include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
+#include "src/base/line_writer.h"
 #include "src/request/image_events.h"
 
 namespace hotlora {
@@ -45,32 +41,22 @@ struct AccessEntry {
 // The line, without its line break.
 std::string ToJsonLine(const AccessEntry& entry);
 
-// Writes lines on a thread of its own, so that a full disk or a pipe nobody reads delays no call: lines beyond
-// kMaxWaiting are dropped and counted (CountLostLogLine), as those that cannot be written are. Thread-safe.
+// Lines in a file or a pipe, written as LineWriter does it: no call waits for them, and what is dropped is counted
+// (CountLostLogLine). Thread-safe.
 class AccessLog {
  public:
-  static constexpr size_t kMaxWaiting = 4096;
-
-  // Appends to the file `path`; "-" is standard output. InvalidArgument where it cannot be opened.
+  // Appends to the file `path`; "-" is standard output. InvalidArgument if it cannot be opened.
   static absl::StatusOr<std::unique_ptr<AccessLog>> Open(const std::string& path);
-  // `descriptor` is closed at the end where it is `owned`.
+  // `descriptor` is closed at the end if it is `owned`.
   AccessLog(int descriptor, bool owned);
   ~AccessLog();  // writes what waits, for at most a second
 
   void Write(std::string line);
 
  private:
-  void Run();
-  bool WriteOut(const std::string& text);
-  bool stopping();
-
   const int descriptor_;
   const bool owned_;
-  std::mutex mu_;
-  std::condition_variable changed_;
-  std::deque<std::string> waiting_;                               // guarded by mu_
-  std::optional<std::chrono::steady_clock::time_point> stop_by_;  // guarded by mu_
-  std::thread thread_;                                            // last: it uses all the others
+  std::optional<LineWriter> writer_;  // ends before the descriptor
 };
 
 }  // namespace hotlora

@@ -79,53 +79,69 @@ absl::Status Load(Engine& engine, const v1::LoadAdapterRequest& request, LaterAn
 
 }  // namespace
 
+AdapterService::AdapterService(ServiceContext* service)
+    : UnparsedService(v1::AdapterService::service_full_name()), service_(service) {
+  AddUnary("ListAdapters", &AdapterService::ListAdapters);
+  AddUnary("GetAdapter", &AdapterService::GetAdapter);
+  AddUnary("LoadAdapter", &AdapterService::LoadAdapter);
+  AddUnary("UnloadAdapter", &AdapterService::UnloadAdapter);
+  AddClientStreaming("UploadAdapter", &AdapterService::UploadAdapter);
+  AddUnary("DeleteAdapter", &AdapterService::DeleteAdapter);
+}
+
 grpc::ServerUnaryReactor* AdapterService::ListAdapters(grpc::CallbackServerContext* context,
-                                                       const v1::ListAdaptersRequest* request,
+                                                       const Unparsed<v1::ListAdaptersRequest>* request,
                                                        v1::ListAdaptersResponse* response) {
-  return AnswerNow(service_, "ListAdapters", Scope::kAdaptersRead, context,
-                   [&](Engine& engine) { return List(engine, *request, response); });
+  return AnswerNow(service_, "ListAdapters", Scope::kAdaptersRead, context, request,
+                   [&](Engine& engine, const v1::ListAdaptersRequest& asked) { return List(engine, asked, response); });
 }
 
 grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext* context,
-                                                     const v1::GetAdapterRequest* request, v1::Adapter* response) {
-  return AnswerNow(service_, "GetAdapter", Scope::kAdaptersRead, context, [&](Engine& engine) -> absl::Status {
-    ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.GetAdapter(request->name()));
-    *response = ToProto(info);
-    return absl::OkStatus();
-  });
+                                                     const Unparsed<v1::GetAdapterRequest>* request,
+                                                     v1::Adapter* response) {
+  return AnswerNow(service_, "GetAdapter", Scope::kAdaptersRead, context, request,
+                   [&](Engine& engine, const v1::GetAdapterRequest& asked) -> absl::Status {
+                     ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.GetAdapter(asked.name()));
+                     *response = ToProto(info);
+                     return absl::OkStatus();
+                   });
 }
 
 grpc::ServerUnaryReactor* AdapterService::UnloadAdapter(grpc::CallbackServerContext* context,
-                                                        const v1::UnloadAdapterRequest* request,
+                                                        const Unparsed<v1::UnloadAdapterRequest>* request,
                                                         v1::Adapter* response) {
-  return AnswerNow(service_, "UnloadAdapter", Scope::kAdaptersWrite, context, [&](Engine& engine) -> absl::Status {
-    ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.UnloadAdapter(request->name()));
-    *response = ToProto(info);
-    return absl::OkStatus();
-  });
+  return AnswerNow(service_, "UnloadAdapter", Scope::kAdaptersWrite, context, request,
+                   [&](Engine& engine, const v1::UnloadAdapterRequest& asked) -> absl::Status {
+                     ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.UnloadAdapter(asked.name()));
+                     *response = ToProto(info);
+                     return absl::OkStatus();
+                   });
 }
 
 grpc::ServerUnaryReactor* AdapterService::LoadAdapter(grpc::CallbackServerContext* context,
-                                                      const v1::LoadAdapterRequest* request, v1::Adapter* response) {
+                                                      const Unparsed<v1::LoadAdapterRequest>* request,
+                                                      v1::Adapter* response) {
   const auto call = std::make_shared<LaterAnswer<v1::Adapter>>(service_, "LoadAdapter", context, response);
-  call->Start(Scope::kAdaptersWrite, [&](Engine& engine, LaterAnswer<v1::Adapter>::Done done) {
-    return Load(engine, *request, std::move(done));
-  });
+  call->Start(Scope::kAdaptersWrite, request,
+              [&](Engine& engine, const v1::LoadAdapterRequest& asked, LaterAnswer<v1::Adapter>::Done done) {
+                return Load(engine, asked, std::move(done));
+              });
   return call.get();
 }
 
-grpc::ServerReadReactor<v1::UploadAdapterRequest>* AdapterService::UploadAdapter(grpc::CallbackServerContext* context,
-                                                                                 v1::Adapter* response) {
+grpc::ServerReadReactor<Unparsed<v1::UploadAdapterRequest>>* AdapterService::UploadAdapter(
+    grpc::CallbackServerContext* context, v1::Adapter* response) {
   return StartUpload(service_, &upload_thread_, context, response);
 }
 
 grpc::ServerUnaryReactor* AdapterService::DeleteAdapter(grpc::CallbackServerContext* context,
-                                                        const v1::DeleteAdapterRequest* request,
+                                                        const Unparsed<v1::DeleteAdapterRequest>* request,
                                                         google::protobuf::Empty* /*response*/) {
-  return AnswerNow(service_, "DeleteAdapter", Scope::kAdaptersWrite, context, [&](Engine& engine) -> absl::Status {
-    ABSL_RETURN_IF_ERROR(service_->uploads->CheckServed());
-    return engine.DeleteAdapter(request->name());
-  });
+  return AnswerNow(service_, "DeleteAdapter", Scope::kAdaptersWrite, context, request,
+                   [&](Engine& engine, const v1::DeleteAdapterRequest& asked) -> absl::Status {
+                     ABSL_RETURN_IF_ERROR(service_->uploads->CheckServed());
+                     return engine.DeleteAdapter(asked.name());
+                   });
 }
 
 }  // namespace hotlora

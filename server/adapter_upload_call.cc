@@ -11,6 +11,7 @@
 #include <grpcpp/alarm.h>
 
 #include "server/proto_mapping.h"
+#include "server/send_watch.h"
 #include "server/upload_gate.h"
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
@@ -20,7 +21,7 @@ namespace hotlora {
 namespace {
 
 // UploadAdapter under way: Start on a gRPC thread, then everything but gRPC's reactions on the upload thread.
-class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>,
+class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapterRequest>>,
                         public std::enable_shared_from_this<Uploading> {
  public:
   Uploading(ServiceContext* service, SerialExecutor* upload_thread, grpc::CallbackServerContext* context,
@@ -29,6 +30,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
         metrics_(service->metrics),
         upload_thread_(upload_thread),
         gate_(*service->uploads),
+        watch_(service, context),
         rpc_(service, "UploadAdapter", context),
         caller_(rpc_.caller()),
         response_(response) {
@@ -48,8 +50,9 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     });
     if (status.ok()) {
       WatchTime();
-      StartRead(&message_);
+      StartRead(&unparsed_);
     } else {
+      watch_.Sending();
       Finish(rpc_.Close(status));
     }
   }
@@ -62,11 +65,12 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     std::shared_ptr<Uploading> self;
     std::lock_guard<std::mutex> lock(mu_);
     self = std::move(held_by_grpc_);
+    watch_.Done();
     active_calls_->Remove();
   }
 
  private:
-  // `more`: message_ has come; else there are no more.
+  // `more`: a message has come; else there are no more.
   void Proceed(bool more) {
     if (ended_) {
       return;
@@ -79,7 +83,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     if (message_.has_header() || !message_.chunk().empty()) {
       last_byte_ = absl::Now();
     }
-    StartRead(&message_);
+    StartRead(&unparsed_);
   }
 
   void End(const absl::Status& status) {
@@ -87,6 +91,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
     alarm_ = nullptr;
     upload_.reset();  // what came is gone before the caller hears so
     place_ = nullptr;
+    watch_.Sending();
     Finish(rpc_.Close(status));
   }
 
@@ -120,6 +125,7 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   }
 
   absl::Status Take() {
+    ABSL_ASSIGN_OR_RETURN(message_, unparsed_.Parse());
     if (upload_ != nullptr) {
       if (!message_.has_chunk()) {
         return InvalidRequest({{"part", "is no chunk; only the first message has a header"}});
@@ -152,12 +158,14 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
   Metrics* const metrics_;
   SerialExecutor* const upload_thread_;
   UploadGate& gate_;
+  SendWatch watch_;
   RpcCall rpc_;
   const std::string caller_;     // whose turn on the upload thread it is
   v1::Adapter* const response_;  // gRPC's, until OnDone
   Engine* engine_ = nullptr;     // constant after Start
   std::atomic<bool> cancelled_{false};
-  v1::UploadAdapterRequest message_;
+  Unparsed<v1::UploadAdapterRequest> unparsed_;
+  v1::UploadAdapterRequest message_;  // of the upload thread
   std::unique_ptr<AdapterUpload> upload_;
 
   // Of the upload thread, after Start.
@@ -173,9 +181,10 @@ class Uploading final : public grpc::ServerReadReactor<v1::UploadAdapterRequest>
 
 }  // namespace
 
-grpc::ServerReadReactor<v1::UploadAdapterRequest>* StartUpload(ServiceContext* service, SerialExecutor* upload_thread,
-                                                               grpc::CallbackServerContext* context,
-                                                               v1::Adapter* response) {
+grpc::ServerReadReactor<Unparsed<v1::UploadAdapterRequest>>* StartUpload(ServiceContext* service,
+                                                                         SerialExecutor* upload_thread,
+                                                                         grpc::CallbackServerContext* context,
+                                                                         v1::Adapter* response) {
   const auto call = std::make_shared<Uploading>(service, upload_thread, context, response);
   call->Start();
   return call.get();

@@ -1,71 +1,62 @@
 #include "server/credentials.h"
 
-#include "absl/strings/str_cat.h"
-#include <grpcpp/security/tls_certificate_provider.h>
-#include <grpcpp/security/tls_credentials_options.h>
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
-#include <openssl/x509.h>
+#include <string>
 
-#include "src/base/status_macros.h"
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
 
 namespace hotlora {
 namespace {
 
-constexpr unsigned int kRefreshSeconds = 10;
+// TLS whose certificate is asked for at each handshake. gRPC's own watcher of files takes what it cannot use, such as a
+// certificate whose key is still the old one, and then fails every handshake.
+class TlsCredentials : public grpc::ServerCredentials {
+ public:
+  TlsCredentials(const CertificateStore* certificates, bool mutual) : certificates_(certificates) {
+    credentials_ =
+        grpc_ssl_server_credentials_create_with_options(grpc_ssl_server_credentials_create_options_using_config_fetcher(
+            mutual ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
+                   : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE,
+            &TlsCredentials::Fetch, this));
+  }
+  ~TlsCredentials() override { grpc_server_credentials_release(credentials_); }
 
-// gRPC itself takes files it cannot use and then fails every handshake.
-absl::Status CheckFiles(const TlsFiles& files) {
-  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_server_method()), &SSL_CTX_free);
-  const auto fail = [](absl::string_view flag, absl::string_view path, absl::string_view what) {
-    ERR_clear_error();
-    return absl::InvalidArgumentError(absl::StrCat(flag, " ", path, ": ", what));
-  };
-  if (SSL_CTX_use_certificate_chain_file(context.get(), files.cert.c_str()) != 1) {
-    return fail("--tls-cert", files.cert, "is no PEM certificate chain");
+  // Calls are authorized by RpcCall.
+  void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {}
+
+ private:
+  int AddPortToServer(const std::string& address, grpc_server* server) override {
+    return grpc_server_add_http2_port(server, address.c_str(), credentials_);
   }
-  if (SSL_CTX_use_PrivateKey_file(context.get(), files.key.c_str(), SSL_FILETYPE_PEM) != 1) {
-    return fail("--tls-key", files.key, "is no PEM private key of the certificate");
+
+  // gRPC asks for one port's handshakes one at a time, and keeps what it got for UNCHANGED.
+  static grpc_ssl_certificate_config_reload_status Fetch(void* self_pointer,
+                                                         grpc_ssl_server_certificate_config** config) {
+    auto& self = *static_cast<TlsCredentials*>(self_pointer);
+    const std::shared_ptr<const Certificate> current = self.certificates_->current();
+    if (current == self.given_) {
+      return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+    }
+    const grpc_ssl_pem_key_cert_pair pair{current->key.c_str(), current->chain.c_str()};
+    // gRPC wants authorities even if no caller is asked for a certificate; they mean nothing then.
+    const std::string& authorities = current->client_ca.empty() ? current->chain : current->client_ca;
+    *config = grpc_ssl_server_certificate_config_create(authorities.c_str(), &pair, 1);
+    self.given_ = current;
+    return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
   }
-  if (!files.client_ca.empty() && SSL_CTX_load_verify_locations(context.get(), files.client_ca.c_str(), nullptr) != 1) {
-    return fail("--tls-client-ca", files.client_ca, "has no PEM certificate");
-  }
-  return absl::OkStatus();
-}
+
+  const CertificateStore* const certificates_;
+  std::shared_ptr<const Certificate> given_;
+  grpc_server_credentials* credentials_ = nullptr;
+};
 
 }  // namespace
 
-std::optional<absl::Time> CertificateEnd(const std::string& path) {
-  const std::unique_ptr<BIO, decltype(&BIO_free)> file(BIO_new_file(path.c_str(), "r"), &BIO_free);
-  const std::unique_ptr<X509, decltype(&X509_free)> certificate(
-      file == nullptr ? nullptr : PEM_read_bio_X509(file.get(), nullptr, nullptr, nullptr), &X509_free);
-  std::tm end{};
-  if (certificate == nullptr || ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &end) != 1) {
-    ERR_clear_error();
-    return std::nullopt;
-  }
-  return absl::FromTM(end, absl::UTCTimeZone());
-}
-
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const TlsFiles& files) {
-  using grpc::experimental::FileWatcherCertificateProvider;
-  if (files.cert.empty()) {
+std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const CertificateStore* certificates) {
+  if (certificates == nullptr) {
     return grpc::InsecureServerCredentials();
   }
-  ABSL_RETURN_IF_ERROR(CheckFiles(files));
-  const bool mutual = !files.client_ca.empty();
-  grpc::experimental::TlsServerCredentialsOptions options(
-      mutual ? std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert, files.client_ca, kRefreshSeconds)
-             : std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert, kRefreshSeconds));
-  options.watch_identity_key_cert_pairs();
-  if (mutual) {
-    options.watch_root_certs();
-    options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  } else {
-    options.set_cert_request_type(GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE);
-  }
-  return grpc::experimental::TlsServerCredentials(options);
+  return std::make_shared<TlsCredentials>(certificates, !certificates->current()->client_ca.empty());
 }
 
 }  // namespace hotlora

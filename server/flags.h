@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace hotlora {
 
@@ -61,6 +62,7 @@ struct Flags {
   uint32_t max_message_bytes = uint32_t{32} << 20;
   TlsFiles tls;
   std::string tokens_file;
+  bool insecure = false;  // a listener that is not loopback needs neither tokens nor client_ca
   bool reflection = false;
   std::string uploads;  // "on" or "off"; empty: not given (ServesUploads)
   uint32_t upload_quota_files = 1000;
@@ -82,8 +84,11 @@ struct Flags {
 absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
                                  const std::map<std::string, std::string>& environment);
 
-// Whether UploadAdapter and DeleteAdapter are served: as --uploads says; without it, if only this machine can call, or
-// callers need a token or a certificate.
+// Whether `listen`, HOST:PORT, is an address that this machine alone can reach.
+bool IsLoopback(absl::string_view listen);
+
+// Whether UploadAdapter and DeleteAdapter are served: as --uploads says; without it, if only this machine can call, if
+// callers need a token or a certificate, or with --insecure.
 bool ServesUploads(const Flags& flags);
 
 // Whether the files and folders that `flags` names are there and can be read. InvalidArgument names

@@ -13,6 +13,7 @@
 
 #include "server/image_event_queue.h"
 #include "server/proto_mapping.h"
+#include "server/send_watch.h"
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
@@ -49,7 +50,7 @@ std::optional<CancelCause> CauseOf(const absl::Status& status) {
 class Generation : public ImageListener {
  public:
   Generation(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
-      : rpc_(service, method, context), active_calls_(&service->active_calls) {
+      : watch_(service, context), rpc_(service, method, context), active_calls_(&service->active_calls) {
     active_calls_->Add();
   }
 
@@ -61,15 +62,18 @@ class Generation : public ImageListener {
     std::shared_ptr<Call> self;
     std::lock_guard<std::mutex> lock(mu_);
     self = std::move(*held_by_grpc);
+    watch_.Done();
     active_calls_->Remove();
   }
 
   // Hands the request to the engine. `self` is this object; on error the engine will never call it.
-  absl::Status Submit(const v1::GenerateImagesRequest& message, std::shared_ptr<ImageListener> self) {
+  absl::Status Submit(const Unparsed<v1::GenerateImagesRequest>& unparsed, std::shared_ptr<ImageListener> self) {
     return CatchExceptions([&]() -> absl::Status {
+      ABSL_RETURN_IF_ERROR(rpc_.Authorize(Scope::kGenerate));
+      ABSL_ASSIGN_OR_RETURN(const v1::GenerateImagesRequest message, unparsed.Parse());
       rpc_.set_request_id(message.request_id());
       NoteRequest(message);
-      ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kGenerate));
+      ABSL_ASSIGN_OR_RETURN(engine_, rpc_.FindEngine());
       MappedImageRequest mapped = FromProto(message);
       mapped.request.caller = rpc_.caller();
       CheckMore(mapped.request, &mapped.violations);
@@ -131,6 +135,7 @@ class Generation : public ImageListener {
   // After admission, before any event; with mu_ held.
   virtual void OnAdmittedLocked(const Admission& admission) = 0;
 
+  SendWatch watch_;
   std::mutex mu_;
   RpcCall rpc_;                         // guarded by mu_
   std::optional<absl::Status> result_;  // guarded by mu_; once the engine has ended the request
@@ -173,7 +178,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
   ImageStream(ServiceContext* service, grpc::CallbackServerContext* context)
       : Generation(service, "StreamGenerateImages", context) {}
 
-  void Start(const v1::GenerateImagesRequest& request) {
+  void Start(const Unparsed<v1::GenerateImagesRequest>& request) {
     {
       std::lock_guard<std::mutex> lock(mu_);
       held_by_grpc_ = shared_from_this();
@@ -193,6 +198,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
     {
       std::lock_guard<std::mutex> lock(mu_);
       writing_ = false;
+      watch_.Sent();
       calls().ObserveSendBlocked(absl::ToDoubleSeconds(absl::Now() - write_start_));
       gone = !ok && !gone_;
       gone_ = gone_ || !ok;
@@ -286,13 +292,16 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
     }
     if (has_event && result_.has_value() && result_->ok() && queue_.empty()) {
       finished_ = true;
+      watch_.Sending(event_.ByteSizeLong());
       StartWriteAndFinish(&event_, grpc::WriteOptions(), rpc_.Close(*result_));
     } else if (has_event) {
       writing_ = true;
       write_start_ = absl::Now();
+      watch_.Sending(event_.ByteSizeLong());
       StartWrite(&event_);
     } else if (result_.has_value()) {
       finished_ = true;
+      watch_.Sending();
       Finish(rpc_.Close(status));
     }
   }
@@ -315,7 +324,7 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
  public:
   using Generation::Generation;
 
-  void Start(const v1::GenerateImagesRequest& request) {
+  void Start(const Unparsed<v1::GenerateImagesRequest>& request) {
     {
       std::lock_guard<std::mutex> lock(mu_);
       held_by_grpc_ = shared_from_this();
@@ -324,6 +333,7 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
     if (!submitted.ok()) {
       std::lock_guard<std::mutex> lock(mu_);
       result_ = submitted;
+      watch_.Sending();
       Finish(rpc_.Close(submitted));
     }
   }
@@ -356,6 +366,7 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
       return absl::OkStatus();
     });
     result_ = !status.ok() ? status : !failure_.ok() ? failure_ : answered;
+    watch_.Sending(ResponseBytesLocked());
     Finish(rpc_.Close(*result_));
   }
 
@@ -363,6 +374,7 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
   void OnAdmittedLocked(const Admission&) override {}
   virtual void AddImageLocked(FinishedImage image) = 0;
   virtual void AddSummaryLocked(const ImageSummary&) {}
+  virtual size_t ResponseBytesLocked() const = 0;
 
   // Guarded by mu_.
   std::shared_ptr<UnaryGeneration> held_by_grpc_;  // until gRPC's last call
@@ -386,6 +398,8 @@ class WholeImages final : public UnaryGeneration {
     *response_->mutable_summary() = ToProto(summary);
   }
 
+  size_t ResponseBytesLocked() const override { return response_->ByteSizeLong(); }
+
   v1::GenerateImagesResponse* const response_;  // gRPC's, until OnDone
 };
 
@@ -407,13 +421,22 @@ class RenderedImage final : public UnaryGeneration {
     response_->set_data(std::move(image.data));
   }
 
+  size_t ResponseBytesLocked() const override { return response_->data().size(); }
+
   google::api::HttpBody* const response_;  // gRPC's, until OnDone
 };
 
 }  // namespace
 
+ImageService::ImageService(ServiceContext* service)
+    : UnparsedService(v1::ImageService::service_full_name()), service_(service) {
+  AddUnary("GenerateImages", &ImageService::GenerateImages);
+  AddServerStreaming("StreamGenerateImages", &ImageService::StreamGenerateImages);
+  AddUnary("RenderImage", &ImageService::RenderImage);
+}
+
 grpc::ServerUnaryReactor* ImageService::GenerateImages(grpc::CallbackServerContext* context,
-                                                       const v1::GenerateImagesRequest* request,
+                                                       const Unparsed<v1::GenerateImagesRequest>* request,
                                                        v1::GenerateImagesResponse* response) {
   const auto call = std::make_shared<WholeImages>(service_, context, response);
   call->Start(*request);
@@ -421,7 +444,7 @@ grpc::ServerUnaryReactor* ImageService::GenerateImages(grpc::CallbackServerConte
 }
 
 grpc::ServerUnaryReactor* ImageService::RenderImage(grpc::CallbackServerContext* context,
-                                                    const v1::GenerateImagesRequest* request,
+                                                    const Unparsed<v1::GenerateImagesRequest>* request,
                                                     google::api::HttpBody* response) {
   const auto call = std::make_shared<RenderedImage>(service_, context, response);
   call->Start(*request);
@@ -429,7 +452,7 @@ grpc::ServerUnaryReactor* ImageService::RenderImage(grpc::CallbackServerContext*
 }
 
 grpc::ServerWriteReactor<v1::GenerateImagesEvent>* ImageService::StreamGenerateImages(
-    grpc::CallbackServerContext* context, const v1::GenerateImagesRequest* request) {
+    grpc::CallbackServerContext* context, const Unparsed<v1::GenerateImagesRequest>* request) {
   const auto call = std::make_shared<ImageStream>(service_, context);
   call->Start(*request);
   return call.get();

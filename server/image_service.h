@@ -3,25 +3,27 @@
 
 #include "hotlora/v1/images.grpc.pb.h"
 #include "server/rpc_call.h"
+#include "server/unparsed_service.h"
 
 namespace hotlora {
 
 // hotlora.v1.ImageService: maps the request, hands it to Engine::Submit and sends what the engine
 // tells. Handlers never block; each call is one object that gRPC and the engine hold together, and
 // that is gone once both have let go.
-class ImageService final : public v1::ImageService::CallbackService {
+class ImageService final : public UnparsedService {
  public:
-  explicit ImageService(ServiceContext* service) : service_(service) {}
+  explicit ImageService(ServiceContext* service);
 
   grpc::ServerUnaryReactor* GenerateImages(grpc::CallbackServerContext* context,
-                                           const v1::GenerateImagesRequest* request,
-                                           v1::GenerateImagesResponse* response) override;
+                                           const Unparsed<v1::GenerateImagesRequest>* request,
+                                           v1::GenerateImagesResponse* response);
 
-  grpc::ServerUnaryReactor* RenderImage(grpc::CallbackServerContext* context, const v1::GenerateImagesRequest* request,
-                                        google::api::HttpBody* response) override;
+  grpc::ServerUnaryReactor* RenderImage(grpc::CallbackServerContext* context,
+                                        const Unparsed<v1::GenerateImagesRequest>* request,
+                                        google::api::HttpBody* response);
 
   grpc::ServerWriteReactor<v1::GenerateImagesEvent>* StreamGenerateImages(
-      grpc::CallbackServerContext* context, const v1::GenerateImagesRequest* request) override;
+      grpc::CallbackServerContext* context, const Unparsed<v1::GenerateImagesRequest>* request);
 
  private:
   ServiceContext* const service_;

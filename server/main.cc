@@ -10,25 +10,29 @@
 #include <cstdlib>
 #include <exception>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 
 #include "server/access_log.h"
+#include "server/certificates.h"
+#include "server/connection_acceptor.h"
 #include "server/flags.h"
 #include "server/memory_plan.h"
 #include "server/metrics_endpoint.h"
+#include "server/process_signals.h"
 #include "server/ready_file.h"
+#include "server/reloader.h"
 #include "server/server.h"
 #include "server/startup.h"
-#include "server/stop_signal.h"
 #include "server/tokens.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
@@ -41,9 +45,17 @@ constexpr int kExitFailure = 1;
 constexpr int kExitBadSetting = 2;
 
 int Fail(const absl::Status& status, int code = kExitFailure) {
-  std::fprintf(stderr, "hotlora-server: %s\n", std::string(status.message()).c_str());
+  LogPlain(absl::StrCat("hotlora-server: ", status.message()));
   return code;
 }
+
+// Where the settings come from; a reload reads them again.
+struct FlagSources {
+  std::vector<std::string> arguments;
+  std::map<std::string, std::string> environment;
+
+  absl::StatusOr<Flags> Read() const { return ParseFlags(arguments, environment); }
+};
 
 absl::StatusOr<ServerOptions> MakeServerOptions(const Flags& flags) {
   ServerOptions options;
@@ -61,14 +73,9 @@ absl::StatusOr<ServerOptions> MakeServerOptions(const Flags& flags) {
     options.longest_request = absl::Seconds(*flags.max_request_seconds);
   }
   if (!flags.tokens_file.empty()) {
-    auto tokens = Tokens::ReadFile(flags.tokens_file);
-    if (!tokens.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--tokens-file ", flags.tokens_file, ": ", tokens.status().message()));
-    }
-    options.tokens = *std::move(tokens);
-    if (flags.tls.cert.empty() && !absl::StartsWith(flags.listen, "127.0.0.1:")) {
-      LogWarning("tokens are read without TLS: whoever sees the traffic has them");
+    ABSL_ASSIGN_OR_RETURN(options.tokens, ReadTokens(flags.tokens_file));
+    if (flags.tls.cert.empty() && !IsLoopback(flags.listen)) {
+      LogWarning("tokens are read without TLS: every machine that sees the traffic can use them");
     }
   }
   return options;
@@ -116,6 +123,13 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
 }
 
 int Check(const Flags& flags) {
+  absl::Status settings = MakeServerOptions(flags).status();
+  if (settings.ok() && !flags.tls.cert.empty()) {
+    settings = ReadCertificate(flags.tls).status();
+  }
+  if (!settings.ok()) {
+    return Fail(settings, kExitBadSetting);
+  }
   Metrics metrics;
   auto engine = MakeEngine(MakeEngineConfig(flags), &metrics);
   if (!engine.ok()) {
@@ -126,11 +140,12 @@ int Check(const Flags& flags) {
   return report.ok ? 0 : kExitFailure;
 }
 
-int Serve(const Flags& flags, StopSignal& stop) {
+int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signals) {
   auto options = MakeServerOptions(flags);
   if (!options.ok()) {
     return Fail(options.status(), kExitBadSetting);
   }
+  LogInfo("at most ", RaiseFileLimit(), " files and connections can be open");
   // In the order of their lives: calls end before the engine, the engine before the figures it
   // writes. The listener stands before the model is loaded, so that a taken port shows at once and
   // early callers hear that the server is starting.
@@ -159,10 +174,10 @@ int Serve(const Flags& flags, StopSignal& stop) {
 
   EngineConfig config = MakeEngineConfig(flags);
   config.engine.on_base_state = [&server](bool intact) { (*server)->SetBaseIntact(intact); };
-  config.engine.on_device_failure = [&device_failed, &stop, &metrics] {
+  config.engine.on_device_failure = [&device_failed, &signals, &metrics] {
     device_failed = true;
     metrics.calls().SetState(ServerState::kFailed);
-    stop.Request();
+    signals.RequestStop();
   };
   engine = MakeEngine(std::move(config), &metrics);
   absl::Status status = engine.status();
@@ -177,7 +192,7 @@ int Serve(const Flags& flags, StopSignal& stop) {
   }
 
   LogInfo("memory plan:\n", MemoryPlanText((*engine)->Statistics(), (*engine)->model().device));
-  stop.BeginService();
+  signals.BeginService();
   (*server)->Serve(engine->get());
   if (!flags.ready_file.empty()) {
     if (const absl::Status written = WriteReadyFile(flags.ready_file, (*server)->port(), (*endpoint)->port());
@@ -187,7 +202,11 @@ int Serve(const Flags& flags, StopSignal& stop) {
   }
   LogInfo("serving ", (*engine)->model().name, " on port ", (*server)->port(), ", metrics on port ",
           (*endpoint)->port());
-  stop.Wait();
+  Reloader reloader(
+      flags, [&sources] { return sources.Read(); }, server->get(), &metrics.calls());
+  while (signals.Wait() == ProcessSignals::Event::kReload) {
+    reloader.Reload().IgnoreError();  // it has counted and logged
+  }
   unlink(flags.ready_file.c_str());  // before anybody can see NOT_SERVING: a second signal may end the process at once
   (*server)->StopServing();
   if (!(*server)->Stop(absl::Seconds(flags.drain_timeout))) {
@@ -195,12 +214,14 @@ int Serve(const Flags& flags, StopSignal& stop) {
   }
   access_log = nullptr;  // writes what waits
   LogInfo("stopped");
-  // The metrics listener looks for its end only every 2 s; all else has ended, so nothing is lost by not waiting.
+  // All has ended. What is left is memory, which a failed device may refuse to give back.
+  FlushLog();
   std::_Exit(device_failed ? kExitFailure : 0);
 }
 
 int Main(int argc, char** argv) {
-  const auto flags = ParseFlags(std::vector<std::string>(argv + 1, argv + argc), ReadEnvironment());
+  const FlagSources sources{std::vector<std::string>(argv + 1, argv + argc), ReadEnvironment()};
+  const auto flags = sources.Read();
   if (!flags.ok()) {
     return Fail(flags.status(), kExitBadSetting);
   }
@@ -213,13 +234,23 @@ int Main(int argc, char** argv) {
   }
   SetLogLevel(flags->log_level).IgnoreError();  // the flags were checked
   if (flags->check) {
+    ProcessSignals::Unblock();
     return Check(*flags);
   }
-  // gRPC's own lines tell of callers who break off, or what we report ourselves.
+  // gRPC's and protobuf's own lines tell of callers who break off, or what we report ourselves.
   gpr_set_log_function([](gpr_log_func_args* line) { LogDebug("grpc: ", line->message); });
-  StopSignal stop;
-  return Serve(*flags, stop);
+  google::protobuf::SetLogHandler([](google::protobuf::LogLevel, const char*, int, const std::string& message) {
+    LogDebug("protobuf: ", message);
+  });
+  ProcessSignals signals;
+  return Serve(*flags, sources, signals);
 }
+
+// A signal that comes while the libraries are being loaded waits for ProcessSignals. LibTorch's constructors take a
+// good part of a second, twice, since main starts over; this runs before them.
+void BlockSignalsFirst(int /*argc*/, char** /*argv*/, char** /*environment*/) { ProcessSignals::Block(); }
+__attribute__((section(".preinit_array"), used)) void (*const block_signals_first)(int, char**,
+                                                                                   char**) = &BlockSignalsFirst;
 
 }  // namespace
 }  // namespace hotlora

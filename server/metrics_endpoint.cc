@@ -1,71 +1,129 @@
 #include "server/metrics_endpoint.h"
 
-#include <civetweb.h>
+#include <microhttpd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-#include <array>
+#include <algorithm>
+#include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
+#include "server/tcp_listener.h"
+
 namespace hotlora {
 namespace {
 
-// Answers GET and HEAD; the status is what civetweb's request handlers return.
-int Answer(mg_connection* connection, int status, const char* media_type, const std::string& body) {
-  const absl::string_view method = mg_get_request_info(connection)->request_method;
-  if (method != "GET" && method != "HEAD") {
-    mg_send_http_error(connection, 405, "only GET and HEAD");
-    return 405;
-  }
-  mg_printf(connection, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n",
-            status, mg_get_response_code_text(connection, status), media_type, body.size());
-  if (method == "GET") {
-    mg_write(connection, body.data(), body.size());
-  }
-  return status;
+constexpr unsigned int kIdleSeconds = 5;
+// A request is a line and a few headers; the answer is not in this.
+constexpr size_t kBytesPerConnection = 16 * 1024;
+
+size_t MaxConnections() {
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  return std::clamp<size_t>(files.rlim_cur / 8, 1, MetricsEndpoint::kMaxConnections);
 }
 
-int Answer(mg_connection* connection, bool good) {
-  return Answer(connection, good ? 200 : 503, "text/plain", good ? "ok\n" : "not ready\n");
+MHD_Result Answer(MHD_Connection* connection, unsigned int status, const char* media_type, const std::string& body) {
+  MHD_Response* const response =
+      MHD_create_response_from_buffer(body.size(), const_cast<char*>(body.data()), MHD_RESPMEM_MUST_COPY);
+  if (response == nullptr) {
+    return MHD_NO;  // closes the connection
+  }
+  MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, media_type);
+  MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+  const MHD_Result result = MHD_queue_response(connection, status, response);
+  MHD_destroy_response(response);
+  return result;
+}
+
+MHD_Result Answer(MHD_Connection* connection, bool good) {
+  return Answer(connection, good ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain",
+                good ? "ok\n" : "not ready\n");
 }
 
 }  // namespace
 
+// What libmicrohttpd calls, on its one thread.
+struct MetricsEndpointCallbacks {
+  static MHD_Result OnRequest(void* self, MHD_Connection* connection, const char* path, const char* method,
+                              const char* /*version*/, const char* /*body*/, size_t* /*body_size*/, void** /*state*/) {
+    const auto& endpoint = *static_cast<MetricsEndpoint*>(self);
+    if (std::strcmp(method, MHD_HTTP_METHOD_GET) != 0 && std::strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
+      return Answer(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD\n");
+    }
+    const absl::string_view asked = path;
+    if (asked == "/metrics") {
+      return Answer(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", endpoint.metrics_.Render());
+    }
+    if (asked == "/-/ready") {
+      return Answer(connection, endpoint.is_ready_());
+    }
+    if (asked == "/-/healthy") {
+      return Answer(connection, true);
+    }
+    return Answer(connection, MHD_HTTP_NOT_FOUND, "text/plain", "not found\n");
+  }
+
+  // `state` is the connection's place in the list of all.
+  static void OnConnection(void* self, MHD_Connection* connection, void** state, MHD_ConnectionNotificationCode what) {
+    using Place = std::list<MHD_Connection*>::iterator;
+    auto& connections = static_cast<MetricsEndpoint*>(self)->connections_;
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+      connections.erase(*std::unique_ptr<Place>(static_cast<Place*>(*state)));
+      return;
+    }
+    *state = new Place(connections.insert(connections.end(), connection));
+    if (connections.size() > static_cast<MetricsEndpoint*>(self)->max_connections_) {
+      ShutDown(connections.front());
+      connections.splice(connections.end(), connections, connections.begin());  // the next one is another's turn
+    }
+  }
+
+  // The thread sees the connection's end at its next look and closes it.
+  static void ShutDown(MHD_Connection* connection) {
+    const MHD_ConnectionInfo* const info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info != nullptr) {
+      shutdown(info->connect_fd, SHUT_RDWR);
+    }
+  }
+};
+
 MetricsEndpoint::MetricsEndpoint(const Metrics& metrics, std::function<bool()> is_ready)
-    : metrics_(metrics), is_ready_(std::move(is_ready)) {}
+    : metrics_(metrics), is_ready_(std::move(is_ready)), max_connections_(MaxConnections()) {}
 
 MetricsEndpoint::~MetricsEndpoint() {
   if (server_ != nullptr) {
-    mg_stop(server_);
+    MHD_stop_daemon(server_);
   }
 }
 
 absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const std::string& listen,
                                                                         const Metrics& metrics,
                                                                         std::function<bool()> is_ready) {
-  std::unique_ptr<MetricsEndpoint> endpoint(new MetricsEndpoint(metrics, std::move(is_ready)));
-  const std::array<const char*, 5> options = {"listening_ports", listen.c_str(), "num_threads", "4", nullptr};
-  const mg_callbacks callbacks{};
-  endpoint->server_ = mg_start(&callbacks, endpoint.get(), const_cast<const char**>(options.data()));
-  mg_server_port port{};
-  if (endpoint->server_ == nullptr || mg_get_server_ports(endpoint->server_, 1, &port) != 1) {
+  const auto listener = ListenTcp(listen);
+  if (!listener.ok()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--metrics-listen ", listen, ": cannot listen there (is the port taken?)"));
+        absl::StrCat("--metrics-listen ", listen, ": cannot listen there: ", listener.status().message()));
   }
-  endpoint->port_ = port.port;
-  const auto serve = [&endpoint](const char* path, mg_request_handler handler) {
-    mg_set_request_handler(endpoint->server_, path, handler, endpoint.get());
-  };
-  serve("/metrics$", [](mg_connection* connection, void* self) {
-    return Answer(connection, 200, "text/plain; version=0.0.4; charset=utf-8",
-                  static_cast<MetricsEndpoint*>(self)->metrics_.Render());
-  });
-  serve("/-/ready$", [](mg_connection* connection, void* self) {
-    return Answer(connection, static_cast<MetricsEndpoint*>(self)->is_ready_());
-  });
-  serve("/-/healthy$", [](mg_connection* connection, void*) { return Answer(connection, true); });
-  serve("/", [](mg_connection* connection, void*) { return Answer(connection, 404, "text/plain", "not found\n"); });
+  std::unique_ptr<MetricsEndpoint> endpoint(new MetricsEndpoint(metrics, std::move(is_ready)));
+  endpoint->port_ = listener->port;
+  endpoint->server_ =
+      MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, /*port=*/0, /*accept_policy=*/nullptr, nullptr,
+                       &MetricsEndpointCallbacks::OnRequest, endpoint.get(), MHD_OPTION_LISTEN_SOCKET, listener->socket,
+                       MHD_OPTION_NOTIFY_CONNECTION, &MetricsEndpointCallbacks::OnConnection, endpoint.get(),
+                       // More than are ever open, for those that are shut down and not closed yet.
+                       MHD_OPTION_CONNECTION_LIMIT, static_cast<unsigned int>(2 * endpoint->max_connections_),
+                       MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                       kBytesPerConnection, MHD_OPTION_END);
+  if (endpoint->server_ == nullptr) {
+    close(listener->socket);
+    return absl::InternalError(absl::StrCat("--metrics-listen ", listen, ": the HTTP server cannot be started"));
+  }
   return endpoint;
 }
 

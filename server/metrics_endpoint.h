@@ -2,6 +2,7 @@
 #define HOTLORA_SERVER_METRICS_ENDPOINT_H_
 
 #include <functional>
+#include <list>
 #include <memory>
 #include <string>
 
@@ -9,18 +10,25 @@
 
 #include "src/metrics/metrics.h"
 
-struct mg_context;
+struct MHD_Connection;
+struct MHD_Daemon;
 
 namespace hotlora {
 
-// What HTTP asks, on threads of its own, until it is destroyed:
+// Answers HTTP on one thread of its own, until it is destroyed:
 //   GET /metrics     the figures as Prometheus text
-//   GET /-/ready     200 while requests are accepted, else 503: for load balancers that cannot speak gRPC's health
-//   protocol GET /-/healthy   200 as long as the process answers
+//   GET /-/ready     200 while requests are accepted, else 503, for balancers that do not speak gRPC's health protocol
+//   GET /-/healthy   200 as long as the process answers
+//
+// No connection delays another one: the thread waits for all of them at once. A connection on which nothing moves for
+// 5 s is closed. At most kMaxConnections, or an eighth of the limit of open files, stay open; a further one closes the
+// oldest.
 class MetricsEndpoint {
  public:
-  // `listen`: HOST:PORT, port 0 for any free one. `metrics`, and what the thread-safe `is_ready` looks at, outlive it.
-  // InvalidArgument where it cannot be listened on.
+  static constexpr size_t kMaxConnections = 256;
+
+  // `listen`: HOST:PORT or [IPV6]:PORT, port 0 for any free one. `metrics`, and what the thread-safe `is_ready` looks
+  // at, outlive it. InvalidArgument if the address cannot be listened on.
   static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& listen, const Metrics& metrics,
                                                                 std::function<bool()> is_ready);
   ~MetricsEndpoint();
@@ -28,11 +36,15 @@ class MetricsEndpoint {
   int port() const { return port_; }
 
  private:
+  friend struct MetricsEndpointCallbacks;
+
   MetricsEndpoint(const Metrics& metrics, std::function<bool()> is_ready);
 
   const Metrics& metrics_;
   const std::function<bool()> is_ready_;
-  mg_context* server_ = nullptr;
+  const size_t max_connections_;
+  std::list<MHD_Connection*> connections_;  // in the order in which they came; of the endpoint's thread alone
+  MHD_Daemon* server_ = nullptr;
   int port_ = 0;
 };
 

@@ -17,7 +17,6 @@
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
-#include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
 
@@ -33,6 +32,12 @@ absl::string_view FindMetadata(const grpc::CallbackServerContext& context, const
   const auto found = context.client_metadata().find(key);
   return found == context.client_metadata().end() ? absl::string_view()
                                                   : absl::string_view(found->second.data(), found->second.size());
+}
+
+// The caller's authorization header; several of them, of which one might be good, are as good as a wrong one.
+absl::string_view FindAuthorization(const grpc::CallbackServerContext& context) {
+  constexpr char kKey[] = "authorization";
+  return context.client_metadata().count(kKey) > 1 ? "given more than once" : FindMetadata(context, kKey);
 }
 
 bool IsGoodRequestId(absl::string_view id) {
@@ -122,8 +127,8 @@ absl::Status RpcCall::Authorize(Scope scope) {
   if (service_->tokens == nullptr) {
     return absl::OkStatus();
   }
-  const absl::string_view authorization = FindMetadata(*context_, "authorization");
-  const absl::Status allowed = service_->tokens->Check(authorization, scope);
+  const absl::string_view authorization = FindAuthorization(*context_);
+  const absl::Status allowed = service_->tokens->current()->Check(authorization, scope);
   if (!allowed.ok()) {
     service_->metrics->calls().CountAuthFailure(absl::IsPermissionDenied(allowed) ? AuthFailure::kScope
                                                 : authorization.empty()           ? AuthFailure::kMissing
@@ -134,6 +139,10 @@ absl::Status RpcCall::Authorize(Scope scope) {
 
 absl::StatusOr<Engine*> RpcCall::Open(Scope scope) {
   ABSL_RETURN_IF_ERROR(Authorize(scope));
+  return FindEngine();
+}
+
+absl::StatusOr<Engine*> RpcCall::FindEngine() const {
   Engine* const engine = service_->engine.load();
   if (engine == nullptr) {
     return MakeError(absl::StatusCode::kUnavailable, "the server is starting; try again shortly",
@@ -144,10 +153,7 @@ absl::StatusOr<Engine*> RpcCall::Open(Scope scope) {
 
 std::string RpcCall::caller() const {
   if (service_->tokens != nullptr) {
-    const absl::string_view authorization = FindMetadata(*context_, "authorization");
-    Sha256 digest;
-    digest.Update(authorization.data(), authorization.size());
-    return digest.HexDigest();
+    return Tokens::CallerOf(FindAuthorization(*context_));
   }
   const std::string peer = context_->peer();  // "ipv4:127.0.0.1:50000"
   return absl::StartsWith(peer, "ip") ? peer.substr(0, peer.rfind(':')) : peer;
@@ -205,10 +211,15 @@ grpc::Status RpcCall::Close(const absl::Status& status) {
     service_->metrics->calls().CountRejection(reason);
   }
   // The message may quote what the caller sent; the reason does not.
-  LogInfo(method_, " ", code, reason.empty() ? "" : " reason=", reason, " request_id=", request_id_,
-          traceparent_.empty() ? "" : " traceparent=", traceparent_, " seconds=", seconds);
+  const std::optional<uint64_t> unlogged =
+      status.ok() ? 0 : service_->failure_lines.at(static_cast<size_t>(status.code())).Take(absl::Now());
+  if (unlogged.has_value()) {
+    LogInfo(method_, " ", code, reason.empty() ? "" : " reason=", reason, " request_id=", LogField(request_id_),
+            traceparent_.empty() ? "" : " traceparent=", traceparent_, " seconds=", seconds,
+            *unlogged > 0 ? absl::StrCat(" unlogged_before=", *unlogged) : "");
+  }
   if (!status.ok()) {
-    LogDebug("request_id=", request_id_, " ", status.message());
+    LogDebug("request_id=", LogField(request_id_), " ", status.message());
   }
   if (service_->access_log != nullptr) {
     service_->access_log->Write(ToJsonLine({arrival_, method_, code, reason, request_id_, traceparent_,

@@ -3,6 +3,7 @@
 
 // What every RPC has in common: who may call, its request id, and the one way to end it.
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -18,6 +19,7 @@
 #include <grpcpp/support/status.h>
 
 #include "server/access_log.h"
+#include "server/line_sampler.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
 #include "src/engine/engine.h"
@@ -48,11 +50,13 @@ class ActiveCalls {
 struct ServiceContext {
   std::atomic<Engine*> engine{nullptr};  // null until it has warmed up; outlives every call
   Metrics* metrics = nullptr;
-  const Tokens* tokens = nullptr;   // null: everybody may call
-  AccessLog* access_log = nullptr;  // null: there is none
+  const TokenStore* tokens = nullptr;  // null: every caller may do everything
+  AccessLog* access_log = nullptr;     // null: there is none
   uint64_t max_message_bytes = 0;
   UploadGate* uploads = nullptr;  // outlives every call
   ActiveCalls active_calls;
+  absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent
+  std::array<LineSampler, 17> failure_lines;         // by the code of calls that end with an error
 };
 
 // One RPC under way. Not thread-safe; belongs to the handler or its reactor.
@@ -64,7 +68,10 @@ class RpcCall {
   // Whether the caller's token has `scope`: Unauthenticated or PermissionDenied else.
   absl::Status Authorize(Scope scope);
 
-  // The engine, where the caller is authorized: Unavailable (STARTING) where there is none yet.
+  // Unavailable (STARTING) until the engine has warmed up.
+  absl::StatusOr<Engine*> FindEngine() const;
+
+  // Authorize, then FindEngine.
   absl::StatusOr<Engine*> Open(Scope scope);
 
   // What goes into the trailer x-request-id: the caller's metadata of that name or a made-up one
@@ -89,7 +96,8 @@ class RpcCall {
   // passed, else Cancelled.
   absl::Status WhyCancelled() const;
 
-  // Ends the call: sets the trailers, counts it and logs a line here and in the access log. Once, before the last
+  // Ends the call: sets the trailers, counts it and logs a line here, unless too many failed alike, and in the access
+  // log. Once, before the last
   // message or status is handed to gRPC, so that a caller who has the answer finds it counted.
   grpc::Status Close(const absl::Status& status);
 

@@ -52,8 +52,6 @@ void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   const std::pair<const char*, int> arguments[] = {
-      // Two servers on one port would share its connections silently.
-      {GRPC_ARG_ALLOW_REUSEPORT, 0},
       {GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(absl::Seconds(60))},
       {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(absl::Seconds(20))},
       {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
@@ -83,17 +81,25 @@ Server::Server(ServerOptions options)
       images_(&context_),
       adapters_(&context_),
       info_(&context_) {
-  context_.tokens = options_.tokens.has_value() ? &*options_.tokens : nullptr;
+  if (options_.tokens.has_value()) {
+    context_.tokens = &tokens_.emplace(*options_.tokens);
+  }
   context_.max_message_bytes = options_.max_message_bytes;
   context_.access_log = options_.access_log;
   context_.uploads = &uploads_;
+  context_.send_patience = options_.send_patience;
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, Metrics* metrics) {
   std::unique_ptr<Server> server(new Server(std::move(options)));
   server->context_.metrics = metrics;
   if (!server->options_.tls.cert.empty()) {
-    metrics->SetCertificateEnd([path = server->options_.tls.cert] { return CertificateEnd(path); });
+    ABSL_ASSIGN_OR_RETURN(
+        server->certificates_,
+        CertificateStore::Open(server->options_.tls, server->options_.certificate_interval, [metrics](bool good) {
+          metrics->calls().CountReload(ReloadedPart::kCertificate, good);
+        }));
+    metrics->SetCertificateEnd([certificates = server->certificates_.get()] { return certificates->current()->end; });
   }
   ABSL_RETURN_IF_ERROR(server->Listen());
   return server;
@@ -103,10 +109,20 @@ Server::~Server() {
   if (server_ != nullptr) {
     Stop(absl::ZeroDuration());
   }
+  if (certificates_ != nullptr) {
+    context_.metrics->SetCertificateEnd({});
+  }
 }
 
 absl::Status Server::Listen() {
-  ABSL_ASSIGN_OR_RETURN(const auto credentials, MakeServerCredentials(options_.tls));
+  auto acceptor =
+      ConnectionAcceptor::Listen(options_.listen, [this] { context_.metrics->calls().CountRefusedConnection(); });
+  if (!acceptor.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--listen ", options_.listen, ": cannot listen there: ", acceptor.status().message()));
+  }
+  acceptor_ = *std::move(acceptor);
+  credentials_ = MakeServerCredentials(certificates_.get());
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   SetArguments(options_, &builder);
@@ -114,12 +130,13 @@ absl::Status Server::Listen() {
   builder.RegisterService(&images_);
   builder.RegisterService(&adapters_);
   builder.RegisterService(&info_);
-  builder.AddListeningPort(options_.listen, credentials, &port_);
+  auto target = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials_);
   server_ = builder.BuildAndStart();
-  if (server_ == nullptr || port_ == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--listen ", options_.listen, ": cannot listen there (is the port taken?)"));
+  if (server_ == nullptr) {
+    return absl::InternalError("gRPC's server cannot be started");
   }
+  acceptor_->Start(std::move(target));
   TellHealth();
   server_->GetHealthCheckService()->SetServingStatus(kLiveService, true);
   return absl::OkStatus();
@@ -146,6 +163,10 @@ void Server::Serve(Engine* engine) {
   TellHealth();
   context_.metrics->calls().SetState(ServerState::kReady);
 }
+
+void Server::ReplaceTokens(Tokens tokens) { tokens_->Replace(std::move(tokens)); }
+
+void Server::ReplaceCertificate(Certificate certificate) { certificates_->Replace(std::move(certificate)); }
 
 void Server::SetBaseIntact(bool intact) {
   {
@@ -181,6 +202,7 @@ bool Server::Stop(absl::Duration timeout) {
   bool finished = engine == nullptr || engine->Drain(timeout);
   finished = context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - absl::Now())) && finished;
   context_.active_calls.WaitUntilQuiet(kQuiet, std::min(kNotice, deadline - absl::Now()));
+  acceptor_->Stop();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + kFlush));
   std::unique_ptr<grpc::Server> ended;
   {

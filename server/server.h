@@ -15,6 +15,8 @@
 
 #include "server/access_log.h"
 #include "server/adapter_service.h"
+#include "server/certificates.h"
+#include "server/connection_acceptor.h"
 #include "server/flags.h"
 #include "server/image_service.h"
 #include "server/rpc_call.h"
@@ -28,10 +30,12 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:0";  // HOST:PORT; port 0 picks a free one
   uint32_t max_message_bytes = uint32_t{32} << 20;
   TlsFiles tls;
-  std::optional<Tokens> tokens;     // nullopt: everybody may call
-  AccessLog* access_log = nullptr;  // outlives the server; null: there is none
+  absl::Duration certificate_interval = absl::Seconds(10);  // between looks at the files of `tls`
+  std::optional<Tokens> tokens;                             // nullopt: every caller may do everything
+  AccessLog* access_log = nullptr;                          // outlives the server; null: there is none
   bool reflection = false;
   UploadLimits uploads;
+  absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent; then its call is cancelled
   // What an old connection's calls may still take, when connections are renewed every 30 minutes.
   absl::Duration longest_request = absl::InfiniteDuration();
 };
@@ -46,13 +50,17 @@ class Server {
   static absl::StatusOr<std::unique_ptr<Server>> Start(ServerOptions options, Metrics* metrics);
   ~Server();  // stops at once, if Stop was not called
 
-  int port() const { return port_; }
+  int port() const { return acceptor_->port(); }
 
-  // Whether health says SERVING.
-  bool serving() const { return serving_; }
+  // Whether health says SERVING and new connections are taken.
+  bool serving() const { return serving_ && !acceptor_->refuses(); }
 
   // From now on calls reach `engine`, which has warmed up and outlives the server.
   void Serve(Engine* engine);
+
+  // For the calls and the connections that come from now on; only if the options had tokens, or certificates.
+  void ReplaceTokens(Tokens tokens);
+  void ReplaceCertificate(Certificate certificate);
 
   // While the base weights are damaged, health says NOT_SERVING; calls are answered.
   void SetBaseIntact(bool intact);
@@ -71,14 +79,17 @@ class Server {
   void TellHealth();
 
   const ServerOptions options_;
+  std::optional<TokenStore> tokens_;
+  std::unique_ptr<CertificateStore> certificates_;        // null: no TLS
+  std::shared_ptr<grpc::ServerCredentials> credentials_;  // gRPC calls it as long as server_ lives
   UploadGate uploads_;
   ServiceContext context_;
   ImageService images_;
   AdapterService adapters_;
   ServerInfoService info_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<ConnectionAcceptor> acceptor_;  // before anything else of this ends
   std::atomic<bool> serving_ = false;
-  int port_ = 0;
   std::atomic<bool> stopping_ = false;
 
   std::mutex mu_;

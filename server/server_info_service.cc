@@ -13,30 +13,38 @@
 
 namespace hotlora {
 
+ServerInfoService::ServerInfoService(ServiceContext* service)
+    : UnparsedService(v1::ServerService::service_full_name()), service_(service) {
+  AddUnary("GetServerInfo", &ServerInfoService::GetServerInfo);
+  AddUnary("SetLogLevel", &ServerInfoService::SetLogLevel);
+  AddUnary("GetStatistics", &ServerInfoService::GetStatistics);
+  AddUnary("VerifyBase", &ServerInfoService::VerifyBase);
+}
+
 grpc::ServerUnaryReactor* ServerInfoService::GetServerInfo(grpc::CallbackServerContext* context,
-                                                           const v1::GetServerInfoRequest* /*request*/,
+                                                           const Unparsed<v1::GetServerInfoRequest>* request,
                                                            v1::ServerInfo* response) {
-  return AnswerNow(service_, "GetServerInfo", Scope::kAny, context, [&](Engine& engine) {
+  return AnswerNow(service_, "GetServerInfo", Scope::kAny, context, request, [&](Engine& engine, const auto&) {
     *response = ToProto(engine.model(), engine.options(), service_->max_message_bytes);
     return absl::OkStatus();
   });
 }
 
 grpc::ServerUnaryReactor* ServerInfoService::GetStatistics(grpc::CallbackServerContext* context,
-                                                           const v1::GetStatisticsRequest* /*request*/,
+                                                           const Unparsed<v1::GetStatisticsRequest>* request,
                                                            v1::Statistics* response) {
-  return AnswerNow(service_, "GetStatistics", Scope::kAdaptersRead, context, [&](Engine& engine) {
+  return AnswerNow(service_, "GetStatistics", Scope::kAdaptersRead, context, request, [&](Engine& engine, const auto&) {
     *response = ToProto(engine.Statistics(), engine.model().device);
     return absl::OkStatus();
   });
 }
 
 grpc::ServerUnaryReactor* ServerInfoService::VerifyBase(grpc::CallbackServerContext* context,
-                                                        const v1::VerifyBaseRequest* /*request*/,
+                                                        const Unparsed<v1::VerifyBaseRequest>* request,
                                                         v1::BaseIntegrity* response) {
   using Answer = LaterAnswer<v1::BaseIntegrity>;
   const auto call = std::make_shared<Answer>(service_, "VerifyBase", context, response);
-  call->Start(Scope::kAdmin, [](Engine& engine, Answer::Done done) {
+  call->Start(Scope::kAdmin, request, [](Engine& engine, const auto&, Answer::Done done) {
     engine.VerifyBase([done = std::move(done)](absl::StatusOr<BaseReport> report) {
       if (!report.ok()) {
         done(report.status());
@@ -50,25 +58,24 @@ grpc::ServerUnaryReactor* ServerInfoService::VerifyBase(grpc::CallbackServerCont
 }
 
 grpc::ServerUnaryReactor* ServerInfoService::SetLogLevel(grpc::CallbackServerContext* context,
-                                                         const v1::SetLogLevelRequest* request,
+                                                         const Unparsed<v1::SetLogLevelRequest>* request,
                                                          v1::SetLogLevelResponse* response) {
   RpcCall call(service_, "SetLogLevel", context);
   const absl::Status status = CatchExceptions([&]() -> absl::Status {
     ABSL_RETURN_IF_ERROR(call.Authorize(Scope::kAdmin));
-    if (!v1::LogLevel_IsValid(request->level())) {
+    ABSL_ASSIGN_OR_RETURN(const v1::SetLogLevelRequest asked, request->Parse());
+    const v1::LogLevel level = asked.level();
+    if (!v1::LogLevel_IsValid(level)) {
       return InvalidRequest(
-          {{"level", absl::StrCat("is ", static_cast<int>(request->level()), "; allowed are the values of LogLevel")}});
+          {{"level", absl::StrCat("is ", static_cast<int>(level), "; allowed are the values of LogLevel")}});
     }
-    const bool change = request->level() != v1::LOG_LEVEL_UNSPECIFIED;
-    const LogLevel previous =
-        change ? ExchangeLogLevel(static_cast<LogLevel>(request->level() - 1)) : CurrentLogLevel();
+    const bool change = level != v1::LOG_LEVEL_UNSPECIFIED;
+    const LogLevel previous = change ? ExchangeLogLevel(static_cast<LogLevel>(level - 1)) : CurrentLogLevel();
     response->set_previous(static_cast<v1::LogLevel>(static_cast<int>(previous) + 1));
-    response->set_level(change ? request->level() : response->previous());
+    response->set_level(change ? level : response->previous());
     return absl::OkStatus();
   });
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(call.Close(status));
-  return reactor;
+  return new Answered(service_, context, call.Close(status));
 }
 
 }  // namespace hotlora

@@ -1,8 +1,6 @@
 #include "server/tokens.h"
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <map>
 
 #include "absl/strings/ascii.h"
@@ -11,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include <openssl/crypto.h>
 
+#include "server/secret_file.h"
 #include "src/base/error_details.h"
 #include "src/base/sha256.h"
 
@@ -24,6 +23,14 @@ std::string Digest(absl::string_view token) {
   Sha256 hash;
   hash.Update(token.data(), token.size());
   return hash.HexDigest();
+}
+
+// The token of an authorization header; empty if it has none.
+absl::string_view TokenOf(absl::string_view authorization) {
+  constexpr absl::string_view kScheme = "bearer ";
+  return absl::StartsWithIgnoreCase(authorization, kScheme)
+             ? absl::StripAsciiWhitespace(authorization.substr(kScheme.size()))
+             : absl::string_view();
 }
 
 // The scopes' bits, 0 where a name is unknown.
@@ -78,25 +85,24 @@ absl::StatusOr<Tokens> Tokens::Parse(absl::string_view text) {
     tokens.entries_.push_back(std::move(entry));
   }
   if (tokens.entries_.empty()) {
-    return absl::InvalidArgumentError("it has no token, so nobody could call");
+    return absl::InvalidArgumentError("it has no token, so no call could be allowed");
   }
   return tokens;
 }
 
-absl::StatusOr<Tokens> Tokens::ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (!file.good() && !file.eof()) {
-    return absl::InvalidArgumentError("cannot be read");
+absl::StatusOr<Tokens> ReadTokens(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadSecretFile(path);
+  absl::StatusOr<Tokens> tokens = text.ok() ? Tokens::Parse(*text) : text.status();
+  if (!tokens.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--tokens-file ", path, ": ", tokens.status().message()));
   }
-  return Parse(text);
+  return tokens;
 }
 
 absl::Status Tokens::Check(absl::string_view authorization, Scope scope) const {
-  constexpr absl::string_view kScheme = "bearer ";
   uint32_t scopes = 0;
-  if (absl::StartsWithIgnoreCase(authorization, kScheme)) {
-    const std::string digest = Digest(absl::StripAsciiWhitespace(authorization.substr(kScheme.size())));
+  if (const absl::string_view token = TokenOf(authorization); !token.empty()) {
+    const std::string digest = Digest(token);
     for (const Entry& entry : entries_) {
       if (CRYPTO_memcmp(entry.digest.data(), digest.data(), digest.size()) == 0) {
         scopes = entry.scopes;
@@ -112,5 +118,7 @@ absl::Status Tokens::Check(absl::string_view authorization, Scope scope) const {
   }
   return absl::OkStatus();
 }
+
+std::string Tokens::CallerOf(absl::string_view authorization) { return Digest(TokenOf(authorization)); }
 
 }  // namespace hotlora

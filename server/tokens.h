@@ -11,9 +11,11 @@
 //
 // A token is 16 to 512 printable ASCII characters without spaces. `admin` implies the other scopes.
 
-#include <array>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -35,12 +37,13 @@ class Tokens {
  public:
   // InvalidArgument names the line, never the token.
   static absl::StatusOr<Tokens> Parse(absl::string_view text);
-  static absl::StatusOr<Tokens> ReadFile(const std::string& path);
 
-  // OK where `authorization`, the value of that metadata key ("" where there is none), is "Bearer
-  // TOKEN" and the token has `scope`. Unauthenticated or PermissionDenied tell nothing else. Takes
-  // the same time for every token.
+  // OK if `authorization`, the value of that metadata key ("" if it is absent), is "Bearer TOKEN" and the token has
+  // `scope`. Unauthenticated or PermissionDenied tell nothing else. Takes the same time for every token.
   absl::Status Check(absl::string_view authorization, Scope scope) const;
+
+  // A name for the caller who sends `authorization`, the same for every way to write it; not the token.
+  static std::string CallerOf(absl::string_view authorization);
 
  private:
   struct Entry {
@@ -48,6 +51,31 @@ class Tokens {
     uint32_t scopes = 0;
   };
   std::vector<Entry> entries_;
+};
+
+// The tokens in the file of --tokens-file. InvalidArgument, which names the flag, also if the file cannot be read or
+// can be written by every user of the machine.
+absl::StatusOr<Tokens> ReadTokens(const std::string& path);
+
+// The tokens in force, which can be replaced while calls come. Thread-safe.
+class TokenStore {
+ public:
+  explicit TokenStore(Tokens tokens) { Replace(std::move(tokens)); }
+
+  std::shared_ptr<const Tokens> current() const {
+    std::lock_guard<std::mutex> lock(mu_);
+    return tokens_;
+  }
+  // For the calls that come from now on.
+  void Replace(Tokens tokens) {
+    auto fresh = std::make_shared<const Tokens>(std::move(tokens));
+    std::lock_guard<std::mutex> lock(mu_);
+    tokens_ = std::move(fresh);
+  }
+
+ private:
+  mutable std::mutex mu_;
+  std::shared_ptr<const Tokens> tokens_;  // guarded by mu_
 };
 
 }  // namespace hotlora

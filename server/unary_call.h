@@ -11,22 +11,46 @@
 #include <grpcpp/support/server_callback.h>
 
 #include "server/rpc_call.h"
+#include "server/send_watch.h"
+#include "server/unparsed_service.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
 
-// Runs a call that is answered at once. `body`: absl::Status(Engine&).
-template <typename Body>
+// The end of a call whose answer is known; gRPC holds it until its last reaction.
+class Answered final : public grpc::ServerUnaryReactor {
+ public:
+  Answered(ServiceContext* service, grpc::CallbackServerContext* context, const grpc::Status& status)
+      : active_calls_(&service->active_calls), watch_(service, context) {
+    active_calls_->Add();
+    watch_.Sending();
+    Finish(status);
+  }
+
+  void OnDone() override {
+    watch_.Done();
+    active_calls_->Remove();
+    delete this;
+  }
+
+ private:
+  ~Answered() override = default;
+
+  ActiveCalls* const active_calls_;
+  SendWatch watch_;
+};
+
+// Runs a call that is answered at once. `body`: absl::Status(Engine&, const Request&).
+template <typename Request, typename Body>
 grpc::ServerUnaryReactor* AnswerNow(ServiceContext* service, const char* method, Scope scope,
-                                    grpc::CallbackServerContext* context, Body body) {
+                                    grpc::CallbackServerContext* context, const Unparsed<Request>* request, Body body) {
   RpcCall call(service, method, context);
   const absl::Status status = CatchExceptions([&]() -> absl::Status {
     ABSL_ASSIGN_OR_RETURN(Engine* const engine, call.Open(scope));
-    return body(*engine);
+    ABSL_ASSIGN_OR_RETURN(const Request parsed, request->Parse());
+    return body(*engine, parsed);
   });
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(call.Close(status));
-  return reactor;
+  return new Answered(service, context, call.Close(status));
 }
 
 // A call that the engine answers later. gRPC holds it until its last reaction, the engine until it has answered.
@@ -38,20 +62,25 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
   using Done = std::function<void(absl::StatusOr<Fill>)>;
 
   LaterAnswer(ServiceContext* service, const char* method, grpc::CallbackServerContext* context, Response* response)
-      : active_calls_(&service->active_calls), rpc_(service, method, context), response_(response) {
+      : active_calls_(&service->active_calls),
+        watch_(service, context),
+        rpc_(service, method, context),
+        response_(response) {
     active_calls_->Add();
   }
 
-  // `begin`: absl::Status(Engine&, Done), which calls Done once, on any thread, or returns an error.
-  template <typename Begin>
-  void Start(Scope scope, Begin begin) {
+  // `begin`: absl::Status(Engine&, const Request&, Done), which calls Done once, on any thread, or returns an error.
+  template <typename Request, typename Begin>
+  void Start(Scope scope, const Unparsed<Request>* request, Begin begin) {
     {
       std::lock_guard<std::mutex> lock(mu_);
       held_by_grpc_ = this->shared_from_this();
     }
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_ASSIGN_OR_RETURN(Engine* const engine, rpc_.Open(scope));
-      return begin(*engine, [self = this->shared_from_this()](absl::StatusOr<Fill> answer) { self->End(answer); });
+      ABSL_ASSIGN_OR_RETURN(const Request parsed, request->Parse());
+      return begin(*engine, parsed,
+                   [self = this->shared_from_this()](absl::StatusOr<Fill> answer) { self->End(answer); });
     });
     if (!status.ok()) {
       End(status);
@@ -62,20 +91,24 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
     std::shared_ptr<LaterAnswer> self;
     std::lock_guard<std::mutex> lock(mu_);
     self = std::move(held_by_grpc_);
+    watch_.Done();
     active_calls_->Remove();
   }
 
  private:
   void End(const absl::StatusOr<Fill>& answer) {
     std::lock_guard<std::mutex> lock(mu_);
-    Finish(rpc_.Close(CatchExceptions([&]() -> absl::Status {
+    const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_RETURN_IF_ERROR(answer.status());
       (*answer)(response_);
       return absl::OkStatus();
-    })));
+    });
+    watch_.Sending(response_->ByteSizeLong());
+    Finish(rpc_.Close(status));
   }
 
   ActiveCalls* const active_calls_;
+  SendWatch watch_;
   std::mutex mu_;
   RpcCall rpc_;                                // guarded by mu_ once the engine knows of the call
   Response* const response_;                   // gRPC's, until OnDone

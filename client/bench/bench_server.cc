@@ -1,9 +1,8 @@
 #include "client/bench/bench_server.h"
 
-#include <civetweb.h>
-
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <thread>
 #include <utility>
 
@@ -11,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include <curl/curl.h>
 
 #include "client/bench/statistics.h"
 #include "src/base/status_macros.h"
@@ -31,29 +31,33 @@ bool IsIdle(const v1::Statistics& statistics) {
                      [](const v1::AdapterStatistics& adapter) { return adapter.adapter().in_use() == 0; });
 }
 
+// What `url` answers to GET. No proxy is asked: the page is a server's own.
 absl::StatusOr<std::string> Download(const std::string& url) {
-  absl::string_view rest = url;
-  const size_t slash = absl::ConsumePrefix(&rest, "http://") ? rest.find('/') : absl::string_view::npos;
-  const std::vector<std::string> place = absl::StrSplit(rest.substr(0, slash), ':');
-  int port = 80;
-  if (slash == absl::string_view::npos || place.size() > 2 ||
-      (place.size() == 2 && !absl::SimpleAtoi(place[1], &port))) {
-    return absl::InvalidArgumentError(absl::StrCat("--metrics ", url, ": is no http://HOST:PORT/PATH"));
-  }
-  char error[256] = "";
-  mg_connection* const connection =
-      mg_download(place[0].c_str(), port, 0, error, sizeof(error), "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n",
-                  std::string(rest.substr(slash)).c_str(), place[0].c_str());
-  if (connection == nullptr) {
-    return absl::UnavailableError(absl::StrCat("--metrics ", url, ": ", error));
-  }
-  const int code = mg_get_response_info(connection)->status_code;
+  const std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> transfer(curl_easy_init(), &curl_easy_cleanup);
   std::string page;
-  char part[16384];
-  for (int read; (read = mg_read(connection, part, sizeof(part))) > 0;) {
-    page.append(part, static_cast<size_t>(read));
+  char error[CURL_ERROR_SIZE] = "";
+  curl_easy_setopt(transfer.get(), CURLOPT_URL, url.c_str());
+  curl_easy_setopt(transfer.get(), CURLOPT_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(transfer.get(), CURLOPT_PROXY, "");
+  curl_easy_setopt(transfer.get(), CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(transfer.get(), CURLOPT_TIMEOUT, 30L);
+  curl_easy_setopt(transfer.get(), CURLOPT_ERRORBUFFER, error);
+  curl_easy_setopt(transfer.get(), CURLOPT_WRITEDATA, &page);
+  curl_easy_setopt(
+      transfer.get(), CURLOPT_WRITEFUNCTION, +[](const char* part, size_t one, size_t size, void* whole) {
+        static_cast<std::string*>(whole)->append(part, one * size);
+        return one * size;
+      });
+  const CURLcode result = curl_easy_perform(transfer.get());
+  if (result == CURLE_URL_MALFORMAT || result == CURLE_UNSUPPORTED_PROTOCOL) {
+    return absl::InvalidArgumentError(absl::StrCat("--metrics ", url, ": is not a URL like http://HOST:PORT/PATH"));
   }
-  mg_close_connection(connection);
+  if (result != CURLE_OK) {
+    return absl::UnavailableError(
+        absl::StrCat("--metrics ", url, ": ", *error != '\0' ? error : curl_easy_strerror(result)));
+  }
+  long code = 0;  // NOLINT: curl's own type
+  curl_easy_getinfo(transfer.get(), CURLINFO_RESPONSE_CODE, &code);
   if (code != 200) {
     return absl::UnavailableError(absl::StrCat("--metrics ", url, ": answers ", code));
   }

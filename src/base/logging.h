@@ -1,7 +1,8 @@
 #ifndef HOTLORA_SRC_BASE_LOGGING_H_
 #define HOTLORA_SRC_BASE_LOGGING_H_
 
-// The one door to spdlog. Lines go to stderr. Thread-safe.
+// The one door to spdlog. Lines go to stderr, written by a thread of their own (LineWriter): logging never blocks, not
+// even if stderr is a pipe that is not read. Lines beyond those that may wait are dropped and counted. Thread-safe.
 //
 // Never log a prompt, a token or anything else a caller sent at info level or above; log the request id.
 
@@ -22,12 +23,22 @@ absl::Status SetLogLevel(absl::string_view level);
 LogLevel ExchangeLogLevel(LogLevel level);
 LogLevel CurrentLogLevel();
 
-// How many lines of that level were written, and how many lines somebody else (the access log) could not write.
+// How many lines of that level were logged, and how many lines, the access log's with them, were dropped.
 uint64_t LogLineCount(LogLevel level);
 uint64_t LostLogLineCount();
 void CountLostLogLine();
 
-// Writes one line; line breaks and control characters in `message` are escaped.
+// `value` as one field of a line: spaces, '%' and what is not printable ASCII are percent-encoded, so that a caller's
+// text cannot pass for further fields.
+std::string LogField(absl::string_view value);
+
+// Waits until the lines logged so far are written, for at most a second: before the process ends without exit().
+void FlushLog();
+
+// A line without time and level: a program's last words to its user.
+void LogPlain(absl::string_view line);
+
+// Logs one line; line breaks and control characters in `message` are escaped.
 void Log(LogLevel level, absl::string_view message);
 
 template <typename... Parts>

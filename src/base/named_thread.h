@@ -21,6 +21,7 @@ inline std::thread StartNamedThread(std::string name, std::function<void()> body
       body();
     } catch (const std::exception& error) {
       LogError("thread ", name, " died: ", error.what());
+      FlushLog();
       std::terminate();
     }
   });

@@ -20,6 +20,7 @@ constexpr const char* kStates[] = {"starting", "ready", "draining", "failed"};
 constexpr const char* kCallStages[] = {"queued", "denoise", "decode"};
 constexpr const char* kCauses[] = {"client", "deadline", "shutdown"};
 constexpr const char* kAuthFailures[] = {"missing", "invalid", "scope"};
+constexpr const char* kReloadOutcomes[] = {"error", "ok"};
 // The reasons of ErrorInfo (docs/metrics.md), in lower case.
 constexpr const char* kOtherReason = "other";
 constexpr const char* kReasons[] = {"invalid_request",
@@ -76,10 +77,14 @@ struct CallMetrics::Families {
   CounterFamily& rejected;
   CounterFamily& nonfinite;
   CounterFamily& auth_failures;
+  prometheus::Counter& connections_refused;
+  CounterFamily& config_reloads;
+  CounterFamily& tls_reloads;
   CounterFamily& cancelled;
   prometheus::Histogram& cancel_latency;
   prometheus::Histogram& first_event;
   prometheus::Histogram& send_blocked;
+  prometheus::Counter& given_up;
   prometheus::Counter& updates_dropped;
   CounterFamily& image_bytes;
   prometheus::Counter& upload_bytes;
@@ -99,6 +104,12 @@ CallMetrics::Families::Families(prometheus::Registry& r)
                           "Requests that were refused or failed, by the reason in the error's ErrorInfo")),
       nonfinite(AddCounter(r, "hotlora_images_nonfinite_total", "Requests that failed because values were not finite")),
       auth_failures(AddCounter(r, "hotlora_auth_failures_total", "Calls without a token that allows them")),
+      connections_refused(AddCounter(r, "hotlora_connections_refused_total",
+                                     "Connections to the gRPC port that were closed because descriptors ran short")
+                              .Add({})),
+      config_reloads(AddCounter(r, "hotlora_config_reloads_total", "Times that SIGHUP read settings anew")),
+      tls_reloads(AddCounter(r, "hotlora_tls_reloads_total",
+                             "New certificates taken, and looks at certificate files that were not sound")),
       cancelled(AddCounter(r, "hotlora_requests_cancelled_total",
                            "Admitted requests that ended early, by how far they had come and by who ended them")),
       cancel_latency(AddHistogram(r, "hotlora_cancel_latency_seconds", "From a cancelled call to the end of its work")
@@ -108,6 +119,9 @@ CallMetrics::Families::Families(prometheus::Registry& r)
       send_blocked(AddHistogram(r, "hotlora_grpc_send_blocked_seconds",
                                 "How long a message of a stream was in gRPC's hands before the next could follow")
                        .Add({}, kPhaseBuckets)),
+      given_up(AddCounter(r, "hotlora_slow_readers_cancelled_total",
+                          "Calls that were cancelled because the caller did not read what was sent")
+                   .Add({})),
       updates_dropped(AddCounter(r, "hotlora_stream_updates_dropped_total",
                                  "Progress events and previews that a slow reader did not get")
                           .Add({})),
@@ -132,6 +146,10 @@ void CallMetrics::Families::StandAtZero() {
   nonfinite.Add({});
   for (const char* failure : kAuthFailures) {
     auth_failures.Add({{"reason", failure}});
+  }
+  for (const char* outcome : kReloadOutcomes) {
+    config_reloads.Add({{"outcome", outcome}});
+    tls_reloads.Add({{"outcome", outcome}});
   }
   for (const char* stage : kCallStages) {
     for (const char* cause : kCauses) {
@@ -173,6 +191,13 @@ void CallMetrics::CountAuthFailure(AuthFailure failure) {
   families_->auth_failures.Add({{"reason", kAuthFailures[static_cast<int>(failure)]}}).Increment();
 }
 
+void CallMetrics::CountRefusedConnection() { families_->connections_refused.Increment(); }
+
+void CallMetrics::CountReload(ReloadedPart part, bool good) {
+  CounterFamily& reloads = part == ReloadedPart::kSettings ? families_->config_reloads : families_->tls_reloads;
+  reloads.Add({{"outcome", kReloadOutcomes[good ? 1 : 0]}}).Increment();
+}
+
 void CallMetrics::CountCancelled(CallStage stage, CancelCause cause) {
   families_->cancelled
       .Add({{"stage", kCallStages[static_cast<int>(stage)]}, {"cause", kCauses[static_cast<int>(cause)]}})
@@ -182,6 +207,8 @@ void CallMetrics::CountCancelled(CallStage stage, CancelCause cause) {
 void CallMetrics::ObserveCancelLatency(double seconds) { families_->cancel_latency.Observe(seconds); }
 void CallMetrics::ObserveFirstEvent(double seconds) { families_->first_event.Observe(seconds); }
 void CallMetrics::ObserveSendBlocked(double seconds) { families_->send_blocked.Observe(seconds); }
+
+void CallMetrics::CountGivenUp() { families_->given_up.Increment(); }
 
 void CallMetrics::CountDroppedUpdates(uint64_t count) {
   families_->updates_dropped.Increment(static_cast<double>(count));

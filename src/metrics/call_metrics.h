@@ -23,6 +23,7 @@ enum class ServerState { kStarting, kReady, kDraining, kFailed };
 enum class CallStage { kQueued, kDenoise, kDecode };
 enum class CancelCause { kClient, kDeadline, kShutdown };
 enum class AuthFailure { kMissing, kInvalid, kScope };
+enum class ReloadedPart { kSettings, kCertificate };
 
 class CallMetrics {
  public:
@@ -40,11 +41,14 @@ class CallMetrics {
   void CountRetry();                              // a call that its client's retry policy made
   void CountRejection(absl::string_view reason);  // a call that ended with an error; `reason` as in ErrorInfo
   void CountAuthFailure(AuthFailure failure);
+  void CountRefusedConnection();  // one to the gRPC port that was closed at once, for want of descriptors
+  void CountReload(ReloadedPart part, bool good);
 
   void CountCancelled(CallStage stage, CancelCause cause);
   void ObserveCancelLatency(double seconds);  // from the news that the caller has gone to the end of the work
   void ObserveFirstEvent(double seconds);     // from arrival to the first event of a stream
   void ObserveSendBlocked(double seconds);    // one message in gRPC's hands
+  void CountGivenUp();                        // a caller who did not read
   void CountDroppedUpdates(uint64_t count);
   void CountUploadBytes(uint64_t bytes);  // of adapters, as their chunks come
   void CountImageBytes(absl::string_view format, uint64_t bytes);

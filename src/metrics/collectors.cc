@@ -91,7 +91,7 @@ class ProcessCollector : public prometheus::Collectable {
 };
 
 prometheus::MetricFamily LogLines() {
-  prometheus::MetricFamily family{"hotlora_log_messages_total", "Log lines written, by level", kCounter, {}};
+  prometheus::MetricFamily family{"hotlora_log_messages_total", "Log lines, by level", kCounter, {}};
   static constexpr const char* kLevels[] = {"debug", "info", "warning", "error"};
   for (int level = 0; level < 4; ++level) {
     prometheus::ClientMetric metric;
@@ -103,7 +103,7 @@ prometheus::MetricFamily LogLines() {
 }
 
 prometheus::MetricFamily LostLogLines() {
-  return OneValueFamily("hotlora_log_dropped_total", "Lines of the access log that could not be written", kCounter,
+  return OneValueFamily("hotlora_log_dropped_total", "Lines of the log and the access log that were dropped", kCounter,
                         static_cast<double>(LostLogLineCount()), {});
 }
 

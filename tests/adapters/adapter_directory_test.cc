@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 
 #include "src/base/error_details.h"
+#include "src/base/logging.h"
 #include "tests/adapters/temporary_folder.h"
 
 namespace hotlora {
@@ -355,6 +356,7 @@ TEST_P(AdapterDirectoryTest, TellsWhatItCannotServe) {
                           Pair("na\\xefve", HasSubstr("not valid UTF-8")), Pair("no:folder/x", HasSubstr("\":\""))));
   testing::internal::CaptureStderr();
   directory.LogWhatIsNotServed();
+  FlushLog();
   const std::string log = testing::internal::GetCapturedStderr();
   EXPECT_THAT(log, HasSubstr("old.pt, older.ckpt"));
   EXPECT_THAT(log, HasSubstr("U+202E"));

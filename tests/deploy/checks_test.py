@@ -3,11 +3,13 @@
 What is Prometheus' and Alertmanager's is checked in tests/monitoring.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import unittest
@@ -118,6 +120,21 @@ class ConfigurationTest(CheckCase):
         config.write_text(balancers.replace(config.read_text(), ('"/adapters"', f'"{e2e.DEMO_ADAPTERS}"'), ('"cuda"', '"cpu"')))
         self.passes(e2e.SERVER, "--config", config, "--check")
         self.refused(e2e.SERVER, "--config", self.with_mistake(config, "max_queue", "max-queue"), "--check")
+        self.refused(e2e.SERVER, "--config", self.with_mistake(config, "insecure = true", "insecure = false"), "--check")
+
+    def test_haproxy_closes_connections_that_send_no_request(self):
+        proxy = balancers.HAProxy([])
+        self.addCleanup(proxy.stop)
+        host, port = proxy.target.split(":")
+        preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        silent = [(start, socket.create_connection((host, int(port)))) for start in [b"", b"PRI *", preface] * 10]
+        for start, connection in silent:
+            connection.sendall(start)
+            connection.settimeout(30)  # its "timeout http-request" is 10 s
+        for _, connection in silent:
+            with connection, contextlib.suppress(ConnectionResetError):
+                while connection.recv(4096):  # what it says before it closes
+                    pass
 
     def test_the_service_config_is_one(self):
         config = json.loads((DEPLOY / "service_config.json").read_text())

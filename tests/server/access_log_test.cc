@@ -98,13 +98,13 @@ TEST(AccessLogTest, APipeThatNobodyReadsDelaysNobodyAndItsLinesAreCounted) {
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
   const uint64_t lost = LostLogLineCount();
-  constexpr int kLines = 3 * static_cast<int>(AccessLog::kMaxWaiting);
+  constexpr int kLines = 3 * static_cast<int>(LineWriter::kMaxWaiting);
   {
     AccessLog log(ends[1], /*owned=*/true);
     for (int i = 0; i < kLines; ++i) {
       log.Write(std::string(100, 'x'));
     }
-    EXPECT_GE(LostLogLineCount() - lost, AccessLog::kMaxWaiting);
+    EXPECT_GE(LostLogLineCount() - lost, LineWriter::kMaxWaiting);
   }
   // What fit into the pipe, and nothing else, was written.
   fcntl(ends[0], F_SETFL, O_NONBLOCK);

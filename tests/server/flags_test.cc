@@ -79,6 +79,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
                                "--tls-key=k",
                                "--tls-client-ca=ca",
                                "--tokens-file=t",
+                               "--insecure",
                                "--reflection",
                                "--ready-file=r",
                                "--check",
@@ -128,6 +129,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     EXPECT_EQ(flags->max_message_bytes, 1u << 20);
     EXPECT_EQ(flags->tls.cert + flags->tls.key + flags->tls.client_ca, "ckca");
     EXPECT_EQ(flags->tokens_file, "t");
+    EXPECT_TRUE(flags->insecure);
     EXPECT_TRUE(flags->reflection);
     EXPECT_EQ(flags->ready_file, "r");
     EXPECT_TRUE(flags->check);
@@ -180,14 +182,10 @@ TEST_F(FlagsTest, UploadsAreServedWhereNotEverybodyCanSendThem) {
       {{"--listen=127.8.9.1:1"}, true},
       {{"--listen=localhost:1"}, true},
       {{"--listen=[::1]:1"}, true},
-      {{"--listen=0.0.0.0:1"}, false},
-      {{"--listen=[::]:1"}, false},
-      {{"--listen=10.0.0.1:1"}, false},
-      {{"--listen=127.example.org:1"}, false},
+      {{"--listen=0.0.0.0:1", "--insecure"}, true},
+      {{"--listen=0.0.0.0:1", "--insecure", "--uploads=off"}, false},
       {{"--listen=0.0.0.0:1", "--tokens-file=t"}, true},
-      {{"--listen=0.0.0.0:1", "--tls-cert=c", "--tls-key=k"}, false},
       {{"--listen=0.0.0.0:1", "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"}, true},
-      {{"--listen=0.0.0.0:1", "--uploads=on"}, true},
       {{"--uploads=off"}, false},
       {{"--tokens-file=t", "--uploads=off"}, false},
   };
@@ -199,6 +197,37 @@ TEST_F(FlagsTest, UploadsAreServedWhereNotEverybodyCanSendThem) {
     EXPECT_EQ(ServesUploads(*flags), served) << all.back();
   }
   EXPECT_NE(Error({"--model=m", "--uploads=maybe"}).find("allowed are on, off"), std::string::npos);
+}
+
+TEST_F(FlagsTest, AListenerThatOthersReachNeedsCallersWhoShowWhoTheyAre) {
+  const std::pair<std::vector<std::string>, bool> cases[] = {
+      {{"--listen=127.0.0.1:0"}, true},
+      {{"--listen=127.255.0.1:0"}, true},
+      {{"--listen=localhost:0"}, true},
+      {{"--listen=[::1]:0"}, true},
+      {{"--listen=0.0.0.0:0"}, false},
+      {{"--listen=[::]:0"}, false},
+      {{"--listen=10.0.0.1:0"}, false},
+      {{"--listen=[::ffff:127.0.0.1]:0"}, false},
+      {{"--listen=127.example.org:0"}, false},
+      {{"--listen=localhost.example.org:0"}, false},
+      {{"--listen=0.0.0.0:0", "--uploads=off"}, false},
+      {{"--listen=0.0.0.0:0", "--check"}, false},
+      {{"--listen=0.0.0.0:0", "--tls-cert=c", "--tls-key=k"}, false},
+      {{"--listen=0.0.0.0:0", "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"}, true},
+      {{"--listen=0.0.0.0:0", "--tokens-file=t"}, true},
+      {{"--listen=0.0.0.0:0", "--insecure"}, true},
+      {{"--metrics-listen=0.0.0.0:0"}, true},
+  };
+  for (const auto& [arguments, good] : cases) {
+    std::vector<std::string> all = {"--model=m"};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    const absl::Status status = ParseFlags(all, {}).status();
+    EXPECT_EQ(status.ok(), good) << arguments.front() << " " << all.back() << " " << status;
+    for (const char* way : {"--tokens-file", "--tls-client-ca", "--insecure"}) {
+      EXPECT_EQ(status.message().find(way) != std::string::npos, !good) << status;
+    }
+  }
 }
 
 TEST_F(FlagsTest, SizesTakeUnits) {

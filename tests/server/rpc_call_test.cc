@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_split.h"
+#include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
 
 #include "src/base/logging.h"
@@ -79,6 +80,26 @@ class RpcCallWithTokensTest : public RpcCallTest {
     tokens_ = *Tokens::Parse(absl::StrCat(kAdmin, " admin\n", kReader, " generate,adapters.read\n"));
   }
 };
+
+TEST_F(RpcCallTest, ARequestIdIsOneFieldOfTheLogLine) {
+  const struct {
+    const char* sent;
+    const char* logged;
+  } cases[] = {
+      {"caller-7", "request_id=caller-7 seconds="},
+      {"x reason=forged request_id=other", "request_id=x%20reason=forged%20request_id=other seconds="},
+      {"50%20", "request_id=50%2520 seconds="},
+  };
+  for (const auto& [sent, logged] : cases) {
+    auto context = Context();
+    context->AddMetadata("x-request-id", sent);
+    v1::ServerInfo answer;
+    testing::internal::CaptureStderr();
+    info_->GetServerInfo(context.get(), {}, &answer);
+    FlushLog();
+    EXPECT_THAT(testing::internal::GetCapturedStderr(), testing::HasSubstr(logged)) << sent;
+  }
+}
 
 TEST_F(RpcCallTest, IdsOfAnAdmittedCallComeFirstAndLast) {
   auto context = Context();
@@ -223,6 +244,40 @@ TEST_F(RpcCallWithTokensTest, OnlyAdminSetsTheLogLevel) {
   }
   for (const auto& line : Lines()) {
     EXPECT_EQ(line.dump().find("0123456789abcdef"), std::string::npos);
+  }
+}
+
+TEST_F(RpcCallWithTokensTest, GuessesDoNotFillTheLog) {
+  constexpr int kGuesses = 200;
+  testing::internal::CaptureStderr();
+  const absl::Time start = absl::Now();
+  for (int i = 0; i < kGuesses; ++i) {
+    v1::ServerInfo answer;
+    info_->GetServerInfo(Context("0123456789abcdef-nobody").get(), {}, &answer);
+  }
+  v1::ServerInfo answer;
+  EXPECT_TRUE(info_->GetServerInfo(Context(kAdmin).get(), {}, &answer).ok());
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  FlushLog();
+  const std::string log = testing::internal::GetCapturedStderr();
+  int lines = 0;
+  for (size_t at = 0; (at = log.find("GetServerInfo UNAUTHENTICATED", at)) != std::string::npos; ++at) {
+    ++lines;
+  }
+  EXPECT_GT(lines, 0);
+  EXPECT_LE(lines, LineSampler::kPerSecond * (1 + static_cast<int>(seconds)));
+  EXPECT_NE(log.find("GetServerInfo OK"), std::string::npos);  // which guesses do not hide
+}
+
+TEST_F(RpcCallWithTokensTest, SeveralTokensAreNone) {
+  const std::string wrong = "0123456789abcdef-nobody";
+  const std::pair<std::string, std::string> pairs[] = {{kAdmin, wrong}, {wrong, kAdmin}, {kAdmin, kAdmin}};
+  for (const auto& [first, second] : pairs) {
+    auto context = Context(first);
+    context->AddMetadata("authorization", "Bearer " + second);
+    v1::ServerInfo answer;
+    EXPECT_EQ(info_->GetServerInfo(context.get(), {}, &answer).error_code(), grpc::StatusCode::UNAUTHENTICATED)
+        << first << " " << second;
   }
 }
 

@@ -1,0 +1,68 @@
+#ifndef HOTLORA_SERVER_CERTIFICATES_H_
+#define HOTLORA_SERVER_CERTIFICATES_H_
+
+// The certificate that the listener shows, and its renewal while the server runs.
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+#include "server/flags.h"
+
+namespace hotlora {
+
+// A sound pair: the key is the certificate's, which is valid now.
+struct Certificate {
+  std::string chain;      // PEM, leaf first
+  std::string key;        // PEM
+  std::string client_ca;  // PEM; empty: callers show no certificate
+  absl::Time end;         // until when the leaf is valid
+};
+
+// Reads the files once and checks what it has read. InvalidArgument names the flag and the file: a file that cannot be
+// read, is not whole PEM of its kind or is open to every writer, a key of another certificate, a certificate that is
+// not valid yet or not any more.
+absl::StatusOr<Certificate> ReadCertificate(const TlsFiles& files);
+
+// Looks at the files again and again, and holds the last sound pair of them. Thread-safe.
+class CertificateStore {
+ public:
+  // `on_reload` hears of each change that was taken (true), and of each look at files that are not sound (false).
+  // InvalidArgument as ReadCertificate.
+  static absl::StatusOr<std::unique_ptr<CertificateStore>> Open(TlsFiles files, absl::Duration interval,
+                                                                std::function<void(bool)> on_reload);
+  ~CertificateStore();
+
+  std::shared_ptr<const Certificate> current() const;
+
+  // Takes `fresh`, which ReadCertificate gave, for the connections that come from now on.
+  void Replace(Certificate fresh);
+
+  const TlsFiles& files() const { return files_; }
+
+ private:
+  CertificateStore(TlsFiles files, Certificate first, absl::Duration interval, std::function<void(bool)> on_reload);
+  void Watch();
+  void Look();
+
+  const TlsFiles files_;
+  const absl::Duration interval_;
+  const std::function<void(bool)> on_reload_;
+  absl::Time next_warning_ = absl::InfinitePast();  // of the watching thread alone
+  mutable std::mutex mu_;
+  std::condition_variable changed_;
+  std::shared_ptr<const Certificate> current_;  // guarded by mu_
+  bool ended_ = false;                          // guarded by mu_
+  std::thread watcher_;                         // last: it uses all the others
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SERVER_CERTIFICATES_H_

@@ -1,0 +1,62 @@
+#ifndef HOTLORA_SERVER_CONNECTION_ACCEPTOR_H_
+#define HOTLORA_SERVER_CONNECTION_ACCEPTOR_H_
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include <grpcpp/server_builder.h>
+
+namespace hotlora {
+
+// Raises this process's limit of open files to the most that it may set, and returns it.
+uint64_t RaiseFileLimit();
+
+// Listens for gRPC, accepts on a thread of its own, and hands the connections over. gRPC 1.51's own listener never
+// accepts again once it found all of the process's descriptors in use (CVE-2023-4785). This one closes connections that
+// come while few descriptors are left, so that files can still be opened, and goes on accepting. Thread-safe.
+class ConnectionAcceptor {
+ public:
+  using Target = grpc::experimental::ExternalConnectionAcceptor;
+
+  // `listen`: as in ListenTcp; 0.0.0.0 is all addresses of IPv6 too, as gRPC has it. Connections wait until Start.
+  // `on_refused` is called for each connection that is closed at once.
+  static absl::StatusOr<std::unique_ptr<ConnectionAcceptor>> Listen(const std::string& listen,
+                                                                    std::function<void()> on_refused);
+  ~ConnectionAcceptor();
+
+  int port() const { return port_; }
+
+  // Hands connections to `target`, whose server runs. Once.
+  void Start(std::unique_ptr<Target> target);
+
+  // Stops listening; nothing is handed over any more.
+  void Stop();
+
+  // Whether a connection was refused within the last few seconds.
+  bool refuses() const;
+
+ private:
+  ConnectionAcceptor(int listener, int port, std::function<void()> on_refused);
+  void Run();
+  void TakeOne();
+  void NoteRefused(const char* why);
+
+  const int port_;
+  const std::function<void()> on_refused_;
+  const int largest_descriptor_;  // of a connection that is kept
+  int listener_;
+  int stop_event_;
+  std::unique_ptr<Target> target_;
+  std::atomic<int64_t> last_refusal_{INT64_MIN};  // Unix nanoseconds
+  absl::Time next_warning_ = absl::InfinitePast();
+  std::thread thread_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SERVER_CONNECTION_ACCEPTOR_H_

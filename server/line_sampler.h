@@ -1,0 +1,43 @@
+#ifndef HOTLORA_SERVER_LINE_SAMPLER_H_
+#define HOTLORA_SERVER_LINE_SAMPLER_H_
+
+#include <cstdint>
+#include <mutex>
+#include <optional>
+
+#include "absl/time/time.h"
+
+namespace hotlora {
+
+// Which of many lines of one kind are logged: at most kPerSecond in each second. Thread-safe.
+class LineSampler {
+ public:
+  static constexpr int kPerSecond = 10;
+
+  // Nullopt if the line that comes at `now` is left out, else how many were left out since the last one that was not.
+  std::optional<uint64_t> Take(absl::Time now) {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (now >= begin_ + absl::Seconds(1) || now < begin_) {  // a clock may be set back
+      begin_ = now;
+      taken_ = 0;
+    }
+    if (taken_ >= kPerSecond) {
+      ++left_out_;
+      return std::nullopt;
+    }
+    ++taken_;
+    const uint64_t before = left_out_;
+    left_out_ = 0;
+    return before;
+  }
+
+ private:
+  std::mutex mu_;
+  absl::Time begin_ = absl::InfinitePast();  // guarded by mu_: of the second
+  int taken_ = 0;                            // guarded by mu_: in it
+  uint64_t left_out_ = 0;                    // guarded by mu_
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SERVER_LINE_SAMPLER_H_

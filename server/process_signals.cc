@@ -1,0 +1,107 @@
+#include "server/process_signals.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <mutex>
+
+#include "src/base/logging.h"
+#include "src/base/named_thread.h"
+
+namespace hotlora {
+namespace {
+
+sigset_t TakenSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int number : {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2}) {
+    sigaddset(&signals, number);
+  }
+  return signals;
+}
+
+}  // namespace
+
+struct ProcessSignals::State {
+  std::mutex mu;
+  std::condition_variable changed;
+  bool serving = false;
+  bool stop = false;
+  bool reload = false;
+
+  void TakeSignals() {
+    const sigset_t signals = TakenSignals();
+    while (true) {
+      int number = 0;
+      if (sigwait(&signals, &number) != 0) {
+        continue;
+      }
+      std::lock_guard<std::mutex> lock(mu);
+      if (number == SIGHUP) {
+        reload = true;
+        changed.notify_all();
+      } else if (number == SIGUSR1 || number == SIGUSR2) {
+        LogInfo("signal ", number, " has no meaning here");
+      } else {
+        TakeStop(number);
+      }
+    }
+  }
+
+  void TakeStop(int number) {
+    if (!serving) {
+      FlushLog();
+      _exit(0);
+    }
+    if (stop) {
+      LogWarning("signal ", number, " while stopping: exit at once");
+      FlushLog();
+      _exit(128 + number);
+    }
+    LogInfo("signal ", number, ": stopping");
+    stop = true;
+    changed.notify_all();
+  }
+};
+
+void ProcessSignals::Block() {
+  const sigset_t signals = TakenSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+void ProcessSignals::Unblock() {
+  const sigset_t signals = TakenSignals();
+  signal(SIGPIPE, SIG_DFL);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
+ProcessSignals::ProcessSignals() : state_(new State) {
+  Block();
+  StartNamedThread("signals", [state = state_] { state->TakeSignals(); }).detach();
+}
+
+void ProcessSignals::BeginService() {
+  std::lock_guard<std::mutex> lock(state_->mu);
+  state_->serving = true;
+}
+
+ProcessSignals::Event ProcessSignals::Wait() {
+  std::unique_lock<std::mutex> lock(state_->mu);
+  state_->changed.wait(lock, [this] { return state_->stop || state_->reload; });
+  if (state_->stop) {
+    return Event::kStop;
+  }
+  state_->reload = false;
+  return Event::kReload;
+}
+
+void ProcessSignals::RequestStop() {
+  std::lock_guard<std::mutex> lock(state_->mu);
+  state_->stop = true;
+  state_->changed.notify_all();
+}
+
+}  // namespace hotlora

@@ -1,0 +1,75 @@
+#include "server/send_watch.h"
+
+#include <mutex>
+#include <optional>
+
+#include "absl/time/clock.h"
+#include <grpcpp/alarm.h>
+
+namespace hotlora {
+
+struct SendWatch::State : std::enable_shared_from_this<SendWatch::State> {
+  State(ServiceContext* shared, grpc::CallbackServerContext* call)
+      : patience(shared->send_patience), service(shared), context(call) {}
+
+  void ArmLocked() {
+    alarm.emplace();
+    armed = true;
+    alarm->Set(absl::ToChronoTime(*due), [self = shared_from_this()](bool reached) {
+      if (reached) {
+        self->Look();
+      }
+    });
+  }
+
+  void Look() {
+    std::lock_guard<std::mutex> lock(mu);
+    armed = false;
+    if (context == nullptr || !due.has_value()) {
+      return;
+    }
+    if (absl::Now() >= *due) {
+      service->metrics->calls().CountGivenUp();
+      context->TryCancel();  // its reactions come later, on other threads
+    } else {
+      ArmLocked();
+    }
+  }
+
+  const absl::Duration patience;
+  ServiceContext* const service;  // as long as `context` is there
+  std::mutex mu;
+  // Guarded by mu.
+  grpc::CallbackServerContext* context;  // null after gRPC's last reaction
+  std::optional<absl::Time> due;         // until when what is being sent is to be gone
+  bool armed = false;
+  std::optional<grpc::Alarm> alarm;
+};
+
+SendWatch::SendWatch(ServiceContext* service, grpc::CallbackServerContext* context)
+    : state_(std::make_shared<State>(service, context)) {}
+
+SendWatch::~SendWatch() { Done(); }
+
+void SendWatch::Sending(size_t bytes) {
+  std::lock_guard<std::mutex> lock(state_->mu);
+  state_->due =
+      absl::Now() + state_->patience + absl::Seconds(static_cast<double>(bytes) / SendWatch::kLeastBytesPerSecond);
+  if (!state_->armed) {  // an alarm for what was sent before looks again when it is due
+    state_->ArmLocked();
+  }
+}
+
+void SendWatch::Sent() {
+  std::lock_guard<std::mutex> lock(state_->mu);
+  state_->due.reset();
+}
+
+void SendWatch::Done() {
+  std::lock_guard<std::mutex> lock(state_->mu);
+  state_->context = nullptr;
+  state_->due.reset();
+  state_->alarm.reset();
+}
+
+}  // namespace hotlora

@@ -1,0 +1,115 @@
+#include "src/base/line_writer.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace hotlora {
+namespace {
+
+constexpr absl::Duration kLastWrites = absl::Seconds(1);
+constexpr int kPollMilliseconds = 100;
+
+// A thread that takes no signal: it may start before the threads that do are chosen, and a reader that goes away is a
+// lost line (EPIPE), not our end (SIGPIPE).
+template <typename Body>
+std::thread StartWithoutSignals(Body body) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::thread thread(std::move(body));
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return thread;
+}
+
+}  // namespace
+
+LineWriter::LineWriter(int descriptor, std::function<void()> on_lost)
+    : descriptor_(descriptor), on_lost_(std::move(on_lost)), thread_(StartWithoutSignals([this] { Run(); })) {}
+
+LineWriter::~LineWriter() {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    stop_by_ = absl::Now() + kLastWrites;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void LineWriter::Write(std::string line) {
+  line.push_back('\n');
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (waiting_.size() < kMaxWaiting) {
+      waiting_.push_back(std::move(line));
+      ++accepted_;
+      changed_.notify_all();
+      return;
+    }
+  }
+  on_lost_();
+}
+
+bool LineWriter::Flush(absl::Duration patience) {
+  std::unique_lock<std::mutex> lock(mu_);
+  const uint64_t goal = accepted_;
+  return changed_.wait_for(lock, absl::ToChronoNanoseconds(patience), [&] { return finished_ >= goal; });
+}
+
+bool LineWriter::IsOver() {
+  std::lock_guard<std::mutex> lock(mu_);
+  return stop_by_.has_value() && absl::Now() >= *stop_by_;
+}
+
+void LineWriter::Run() {
+  pthread_setname_np(pthread_self(), "lines");
+  std::unique_lock<std::mutex> lock(mu_);
+  while (true) {
+    changed_.wait(lock, [this] { return !waiting_.empty() || stop_by_.has_value(); });
+    if (waiting_.empty()) {
+      return;
+    }
+    const std::string line = std::move(waiting_.front());
+    lock.unlock();
+    if (!WriteOut(line)) {
+      on_lost_();
+    }
+    lock.lock();
+    waiting_.pop_front();
+    ++finished_;
+    changed_.notify_all();
+  }
+}
+
+bool LineWriter::WriteOut(const std::string& text) {
+  size_t written = 0;
+  while (written < text.size()) {
+    pollfd ready{descriptor_, POLLOUT, 0};
+    const bool last_chance = IsOver();
+    if (poll(&ready, 1, last_chance ? 0 : kPollMilliseconds) == 0) {
+      if (last_chance) {
+        return false;
+      }
+      continue;
+    }
+    // A pipe that is ready takes PIPE_BUF bytes without blocking, and no more for certain.
+    const size_t size = std::min<size_t>(text.size() - written, PIPE_BUF);
+    const ssize_t bytes = write(descriptor_, text.data() + written, size);
+    if (bytes < 0 && errno != EINTR && errno != EAGAIN) {
+      return false;
+    }
+    written += bytes > 0 ? static_cast<size_t>(bytes) : 0;
+  }
+  return true;
+}
+
+}  // namespace hotlora

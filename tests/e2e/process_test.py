@@ -1,0 +1,164 @@
+"""The server as a process among others: signals, settings read anew, a log that is not read, and what --check refuses."""
+
+import http.client
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+import unittest
+
+import grpc
+
+import hotlora_server as e2e
+from hotlora_server import request_for, server_pb2
+
+FIRST, SECOND = "first-token-0123456", "second-token-012345"
+
+
+class Process:
+    """A server whose standard error is a pipe, or a file; it need not be ready."""
+
+    def __init__(self, *flags, stderr=subprocess.DEVNULL, **more):
+        self.ready_file = e2e.temporary_folder() / "ready.json"
+        command = [e2e.SERVER, "--model", e2e.DEMO, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0",
+                   "--adapters", e2e.DEMO_ADAPTERS, "--ready-file", self.ready_file, *flags]
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=stderr, env=e2e.clean_environment(), **more)
+
+    def caller(self):
+        e2e.wait_until(self.ready_file.exists, "the server is ready")
+        return e2e.Caller(f"127.0.0.1:{json.loads(self.ready_file.read_text())['grpc_port']}")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class LogTest(unittest.TestCase):
+    def test_a_log_that_is_not_read_holds_up_no_call_and_no_stop(self):
+        server = Process(stderr=subprocess.PIPE)  # 64 KiB, some 550 calls
+        self.addCleanup(server.process.stderr.close)
+        self.addCleanup(server.kill)
+        caller = server.caller()
+        self.addCleanup(caller.close)
+        for _ in range(1500):
+            caller.info.GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=20)
+        self.assertTrue(caller.image(request_for(), timeout=20))
+        server.process.send_signal(signal.SIGTERM)
+        self.assertEqual(server.process.wait(timeout=30), 0)
+
+
+class SignalTest(unittest.TestCase):
+    def test_sigterm_while_it_starts_is_a_good_end(self):
+        for delay in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5):
+            server = Process()
+            self.addCleanup(server.kill)
+            time.sleep(delay)  # the moments differ by machine; each must end well
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual(server.process.wait(timeout=30), 0, f"after {delay} s")
+            self.assertFalse(server.ready_file.exists())
+
+    def test_signals_that_mean_nothing_end_nothing_and_sigquit_drains(self):
+        server = Process()
+        self.addCleanup(server.kill)
+        caller = server.caller()
+        self.addCleanup(caller.close)
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE):
+            server.process.send_signal(number)
+        self.assertTrue(caller.image(request_for()))
+        self.assertIsNone(server.process.poll())
+        server.process.send_signal(signal.SIGQUIT)
+        self.assertEqual(server.process.wait(timeout=30), 0)
+
+    def test_sighup_revokes_a_token_and_a_broken_file_changes_nothing(self):
+        tokens = e2e.temporary_folder() / "tokens"
+        tokens.write_text(f"{FIRST} admin\n")
+        server = e2e.Server("--tokens-file", tokens)
+        self.addCleanup(server.kill)
+        self.addCleanup(server.caller.close)
+
+        def code(token):
+            try:
+                server.caller.info.GetServerInfo(server_pb2.GetServerInfoRequest(), timeout=e2e.PATIENCE,
+                                                 metadata=[("authorization", f"Bearer {token}")])
+            except grpc.RpcError as error:
+                return error.code().name
+            return "OK"
+
+        self.assertEqual((code(FIRST), code(SECOND)), ("OK", "UNAUTHENTICATED"))
+        tokens.write_text(f"{SECOND} admin\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for_metric(1, "hotlora_config_reloads_total", outcome="ok")
+        self.assertEqual((code(FIRST), code(SECOND)), ("UNAUTHENTICATED", "OK"))
+        tokens.write_text("broken\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for_metric(1, "hotlora_config_reloads_total", outcome="error")
+        self.assertEqual(code(SECOND), "OK")
+        self.assertIn("--tokens-file", server.log())
+
+
+class DescriptorTest(unittest.TestCase):
+    """More connections than the process may have descriptors."""
+
+    def test_the_port_answers_again_once_they_are_free(self):
+        few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))  # noqa: E731
+        server = Process(preexec_fn=few)
+        self.addCleanup(server.kill)
+        early = server.caller()
+        self.addCleanup(early.close)
+        self.assertTrue(early.image(request_for()))  # it is connected now
+        ready = json.loads(server.ready_file.read_text())
+        for _ in range(3):
+            flood = [socket.create_connection(("127.0.0.1", ready["grpc_port"])) for _ in range(100)]
+            e2e.wait_until(lambda: self.probe(ready["metrics_port"]) == 503, "the probe says so")
+            self.assertTrue(early.image(request_for("night")))  # which reads a file
+            for connection in flood:
+                connection.close()
+            late = e2e.Caller(f"127.0.0.1:{ready['grpc_port']}")
+            self.addCleanup(late.close)
+            grpc.channel_ready_future(late.channel).result(timeout=30)
+            self.assertTrue(late.image(request_for(), timeout=30))
+            e2e.wait_until(lambda: self.probe(ready["metrics_port"]) == 200, "it is ready again")
+        server.process.send_signal(signal.SIGTERM)
+        self.assertEqual(server.process.wait(timeout=30), 0)
+
+    def probe(self, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/-/ready")
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+
+class CheckTest(unittest.TestCase):
+    """--check refuses what a start would refuse."""
+
+    def check(self, *flags):
+        return e2e.run(e2e.SERVER, "--model", e2e.DEMO, "--check", *flags)
+
+    def test_tokens(self):
+        folder = e2e.temporary_folder()
+        for name, text, mode in (("broken", "short admin\n", 0o600), ("empty", "", 0o600), ("open", f"{FIRST} admin\n", 0o666)):
+            (folder / name).write_text(text)
+            os.chmod(folder / name, mode)
+            done = self.check("--tokens-file", folder / name)
+            self.assertEqual(done.returncode, 2, name)
+            self.assertIn(f"--tokens-file {folder / name}: ", done.stderr)
+
+    def test_certificates(self):
+        folder = e2e.temporary_folder()
+        for name in ("good", "other"):
+            made = e2e.run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                           "-subj", "/CN=localhost", "-days", "2", "-keyout", folder / f"{name}.key", "-out",
+                           folder / f"{name}.pem")
+            self.assertEqual(made.returncode, 0, made.stderr)
+        for cert, key, code in (("good", "good", 0), ("good", "other", 2)):
+            done = self.check("--tls-cert", folder / f"{cert}.pem", "--tls-key", folder / f"{key}.key")
+            self.assertEqual(done.returncode, code, done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
