@@ -1,10 +1,16 @@
 #include "src/base/json_text.h"
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 #include "src/base/status_macros.h"
@@ -37,6 +43,50 @@ absl::string_view PythonNumberAt(absl::string_view text, size_t position) {
   return {};
 }
 
+// The number's end, from `begin` on.
+size_t EndOfNumber(absl::string_view text, size_t begin) {
+  return std::min(text.find_first_not_of("0123456789+-.eE", begin), text.size());
+}
+
+// What Python reads a number beyond a double's range as; empty if it is within.
+absl::string_view InfinityOf(absl::string_view number) {
+  constexpr size_t kShort = 300;  // digits without an exponent that are always within
+  double value = 0.0;
+  if ((number.size() < kShort && number.find_first_of("eE") == absl::string_view::npos) ||
+      !absl::SimpleAtod(number, &value) || !std::isinf(value)) {
+    return {};
+  }
+  return value < 0 ? kPythonNumbers[0] : kPythonNumbers[1];
+}
+
+// A surrogate escape such as \ud800 that begins at `position`: its code unit; 0 if none begins there.
+uint32_t SurrogateAt(absl::string_view text, size_t position) {
+  uint32_t unit = 0;
+  const absl::string_view escape = text.substr(std::min(position, text.size()), 6);
+  if (escape.size() < 6 || escape[0] != '\\' || escape[1] != 'u' || !absl::SimpleHexAtoi(escape.substr(2), &unit)) {
+    return 0;
+  }
+  return unit >= 0xD800 && unit <= 0xDFFF ? unit : 0;
+}
+
+// Appends a string. Half a surrogate pair, which Python writes for a byte that is not UTF-8, becomes U+FFFD.
+void AppendString(absl::string_view string, std::string& quoted) {
+  for (size_t i = 0; i < string.size();) {
+    const uint32_t unit = SurrogateAt(string, i);
+    if (unit == 0) {
+      const size_t length = string[i] == '\\' ? 2 : 1;
+      absl::StrAppend(&quoted, string.substr(i, length));
+      i += length;
+    } else if (unit < 0xDC00 && SurrogateAt(string, i + 6) >= 0xDC00) {
+      absl::StrAppend(&quoted, string.substr(i, 12));
+      i += 12;
+    } else {
+      absl::StrAppend(&quoted, "\\ufffd");
+      i += 6;
+    }
+  }
+}
+
 // `text` with Python's numbers in quotes. Checks the depth and the number of keys on the way, before anything is built
 // from the text.
 absl::StatusOr<std::string> QuotePythonNumbers(absl::string_view text, int max_keys) {
@@ -47,8 +97,12 @@ absl::StatusOr<std::string> QuotePythonNumbers(absl::string_view text, int max_k
     const char letter = text[i];
     absl::string_view token = text.substr(i, 1);
     if (letter == '"') {
-      token = text.substr(i, EndOfString(text, i) - i);
-    } else if (letter == '[' || letter == '{') {
+      const size_t end = std::min(EndOfString(text, i), text.size());
+      AppendString(text.substr(i, end - i), quoted);
+      i = end;
+      continue;
+    }
+    if (letter == '[' || letter == '{') {
       if (++depth > kMaxJsonDepth) {
         return absl::InvalidArgumentError(absl::StrCat("nests arrays and objects more than ", kMaxJsonDepth, " deep"));
       }
@@ -62,6 +116,14 @@ absl::StatusOr<std::string> QuotePythonNumbers(absl::string_view text, int max_k
       if (const absl::string_view number = PythonNumberAt(text, i); !number.empty()) {
         absl::StrAppend(&quoted, "\"", number, "\"");
         i += number.size();
+        continue;
+      }
+    }
+    if (letter == '-' || absl::ascii_isdigit(static_cast<unsigned char>(letter))) {
+      token = text.substr(i, EndOfNumber(text, i) - i);
+      if (const absl::string_view infinity = InfinityOf(token); !infinity.empty()) {
+        absl::StrAppend(&quoted, "\"", infinity, "\"");
+        i += token.size();
         continue;
       }
     }
@@ -80,12 +142,17 @@ absl::StatusOr<Json> ParseObject(absl::string_view text, int max_keys) {
       return absl::InvalidArgumentError("is not a JSON object");
     }
     return std::move(json);
-  } catch (const nlohmann::json::exception& fault) {  // syntax, invalid UTF-8, a number beyond a double
+  } catch (const nlohmann::json::exception& fault) {  // syntax, invalid UTF-8
     return absl::InvalidArgumentError(absl::StrCat("is not JSON: ", fault.what()));
   }
 }
 
 }  // namespace
+
+bool IsPythonNumber(const nlohmann::json& value) {
+  return value.is_string() && std::find(std::begin(kPythonNumbers), std::end(kPythonNumbers),
+                                        value.get_ref<const std::string&>()) != std::end(kPythonNumbers);
+}
 
 absl::StatusOr<nlohmann::json> ParseJsonObject(absl::string_view text) {
   return ParseObject<nlohmann::json>(text, std::numeric_limits<int>::max());

@@ -14,9 +14,10 @@ namespace hotlora {
 constexpr int kMaxJsonDepth = 64;
 
 // The object that `text` holds. Accepts what Python's json module writes beyond RFC 8259: a byte-order mark, integers
-// beyond 64 bits (read as doubles), and the numbers NaN, Infinity and -Infinity. These three become the strings "NaN",
-// "Infinity" and "-Infinity": a reader that expects a number refuses them, a reader that ignores the key is not
-// stopped. Time and memory are O(text.size()), whatever the nesting.
+// beyond 64 bits (read as doubles), halves of surrogate pairs (read as U+FFFD), and the numbers NaN, Infinity and
+// -Infinity. These three become the strings "NaN", "Infinity" and "-Infinity": a reader that expects a number refuses
+// them, a reader that ignores the key is not stopped. A number beyond a double is infinite, as in Python. Time and
+// memory are O(text.size()), whatever the nesting.
 //
 // Errors: INVALID_ARGUMENT, with a message to follow a file's name: "is not JSON: ...", "is not a JSON object",
 // "nests arrays and objects more than 64 deep".
@@ -27,6 +28,10 @@ constexpr int kMaxOrderedJsonKeys = 10'000;
 
 // The same, with the keys in the order of the text. One more error: "has more than 10000 keys".
 absl::StatusOr<nlohmann::ordered_json> ParseOrderedJsonObject(absl::string_view text);
+
+// Whether a parsed value is what ParseJsonObject makes of NaN, Infinity or -Infinity. For readers of strings that take
+// any text.
+bool IsPythonNumber(const nlohmann::json& value);
 
 }  // namespace hotlora
 

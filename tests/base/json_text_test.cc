@@ -50,13 +50,42 @@ TEST(JsonTextTest, KeepsTheOrderOfKeysWhereItIsAskedFor) {
               HasSubstr("has more than 10000 keys"));
 }
 
+TEST(JsonTextTest, NumbersBeyondADoubleAreInfinite) {
+  const std::string long_integer = "1" + Repeated("0", 400);
+  const auto json = ParseJsonObject("{\"a\": 1e999, \"b\": [-" + long_integer + "," + long_integer + "], \"c\": 1" +
+                                    Repeated("0", 305) + ", \"d\": 2e-3}");
+  ASSERT_TRUE(json.ok()) << json.status();
+  EXPECT_EQ((*json)["a"], "Infinity");
+  EXPECT_EQ((*json)["b"][0], "-Infinity");
+  EXPECT_EQ((*json)["b"][1], "Infinity");
+  EXPECT_EQ((*json)["c"], 1e305);
+  EXPECT_EQ((*json)["d"], 2e-3);
+  EXPECT_TRUE(IsPythonNumber((*json)["a"]));
+  EXPECT_FALSE(IsPythonNumber((*json)["d"]));
+  EXPECT_FALSE(IsPythonNumber("Infinity, NaN"));
+}
+
+// json.dumps(os.fsdecode(b"\xff")), as of a path in `_name_or_path`.
+TEST(JsonTextTest, ReadsHalvesOfSurrogatePairs) {
+  const auto json =
+      ParseJsonObject(R"({"a": "\udcff", "b": "\ud83d\ude00", "c": "\ud83d x", "d": "\\ud83d", "\ud83d": 1})");
+  ASSERT_TRUE(json.ok()) << json.status();
+  EXPECT_EQ((*json)["a"], "\xEF\xBF\xBD");
+  EXPECT_EQ((*json)["b"], "\xF0\x9F\x98\x80");
+  EXPECT_EQ((*json)["c"], "\xEF\xBF\xBD x");
+  EXPECT_EQ((*json)["d"], "\\ud83d");
+  EXPECT_EQ((*json)["\xEF\xBF\xBD"], 1);
+}
+
 TEST(JsonTextTest, SaysWhatIsWrong) {
   EXPECT_THAT(MessageOf("[1]"), HasSubstr("is not a JSON object"));
   EXPECT_THAT(MessageOf(""), HasSubstr("is not JSON"));
   EXPECT_THAT(MessageOf("{\"a\": 1"), HasSubstr("is not JSON"));
   EXPECT_THAT(MessageOf("{\"a\": xNaN}"), HasSubstr("is not JSON"));
   EXPECT_THAT(MessageOf("{\"a\": \"\xFF\"}"), HasSubstr("is not JSON"));
-  EXPECT_THAT(MessageOf("{\"a\": 1e999}"), HasSubstr("is not JSON"));
+  EXPECT_THAT(MessageOf("{\"a\": 1e}"), HasSubstr("is not JSON"));
+  EXPECT_THAT(MessageOf("{\"a\": 1-2}"), HasSubstr("is not JSON"));
+  EXPECT_THAT(MessageOf("{\"a\": \"\\"), HasSubstr("is not JSON"));
 }
 
 TEST(JsonTextTest, RefusesDeepNestingBeforeItBuildsAnything) {
