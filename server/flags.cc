@@ -18,6 +18,7 @@
 #include "absl/strings/str_split.h"
 #include <CLI/CLI.hpp>
 
+#include "server/config_file.h"
 #include "server/flag_table.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
@@ -137,18 +138,16 @@ absl::StatusOr<std::string> TomlText(const toml::node& node) {
 }
 
 absl::StatusOr<Settings> ReadFile(const std::string& path) {
-  toml::table table;
-  try {
-    table = toml::parse_file(path);
-  } catch (const toml::parse_error& error) {
-    return Bad("--config ", path, " line ", error.source().begin.line, ": ", std::string(error.description()));
+  const absl::StatusOr<toml::table> table = ReadTomlFile(path);
+  if (!table.ok()) {
+    return Bad("--config ", path, " ", table.status().message());
   }
   std::map<std::string, const FlagSpec*> known;
   for (const FlagSpec& spec : FlagTable()) {
     known[KeyOf(spec.name)] = &spec;
   }
   Settings given;
-  for (const auto& [key, node] : table) {
+  for (const auto& [key, node] : *table) {
     const auto found = known.find(std::string(key.str()));
     if (found == known.end()) {
       return Bad("--config ", path, " line ", node.source().begin.line, ": \"", std::string(key.str()),

@@ -54,6 +54,42 @@ TEST_F(FlagsTest, DefaultsAreTheContracts) {
   EXPECT_FALSE(flags->answer.has_value());
 }
 
+// The depth of a file must not be the depth of a recursion.
+TEST_F(FlagsTest, DeepConfigFilesAreRefused) {
+  const auto repeated = [](const std::string& text, int times) {
+    std::string result;
+    for (int i = 0; i < times; ++i) {
+      result += text;
+    }
+    return result;
+  };
+  constexpr int kDeep = 200'000, kDeepest = 1'000'000;
+  const std::pair<std::string, const char*> cases[] = {
+      {"\n" + repeated("a.", kDeep) + "a = 1", "line 2: a key has more than 8 parts"},
+      {"[" + repeated("a.", kDeep) + "a]", "line 1: a key has more than 8 parts"},
+      {"[[" + repeated("\"a\".", kDeep) + "a]]", "line 1: a key has more than 8 parts"},
+      {"a = {" + repeated("'.'.", kDeep) + "a = 1}", "line 1: a key has more than 8 parts"},
+      {"a = {b = \"\"\"x\"\"\"\", " + repeated("a.", kDeep) + "a = 1}", "line 1: a key has more than 8 parts"},
+      {"a = {b = '''x''''', " + repeated("a.", kDeep) + "a = 1}", "line 1: a key has more than 8 parts"},
+      {"a = " + repeated("[", kDeepest) + repeated("]", kDeepest), "is over 1048576 bytes"},
+      {repeated("a.", kDeepest) + "a = 1", "is over 1048576 bytes"},
+      {"a = " + repeated("[", kDeep) + repeated("]", kDeep), "line 1: "},
+      {"a = " + repeated("{a=", kDeep) + repeated("}", kDeep), "line 1: "},
+  };
+  for (const auto& [text, says] : cases) {
+    const std::string error = Error({"--model=m", "--config", ConfigOf(text)});
+    EXPECT_NE(error.find(path_ + " " + says), std::string::npos) << text.substr(0, 10) << ": " << error.substr(0, 200);
+  }
+  // Dots in strings, comments and numbers are no parts of a key.
+  const std::string dots = repeated("a.", 20);
+  const std::string sound =
+      "model = '" + dots + "' # " + dots + "\nadapters = \"\\\"" + dots + "\"\nmax_batch = 2 # 1.2\n";
+  const auto flags = ParseFlags({"--config", ConfigOf(sound)}, {});
+  ASSERT_TRUE(flags.ok()) << flags.status();
+  EXPECT_EQ(flags->model, dots);
+  EXPECT_EQ(flags->adapters, "\"" + dots);
+}
+
 TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
   const Arguments arguments = {"--model=m",
                                "--adapters=a",

@@ -1,0 +1,85 @@
+#include "server/config_file.h"
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace hotlora {
+namespace {
+
+constexpr size_t kMaxBytes = 1 << 20;
+
+// The index after the string that begins at `begin`, or the text's end if it is not closed. Up to two quotes before the
+// closing three are the string's.
+size_t EndOfString(absl::string_view text, size_t begin) {
+  const char quote = text[begin];
+  const bool long_one = absl::StartsWith(text.substr(begin), std::string(3, quote));
+  const std::string end(long_one ? 3 : 1, quote);
+  for (size_t i = begin + end.size(); i < text.size(); ++i) {
+    if (text[i] == '\\' && quote == '"') {
+      ++i;
+    } else if (absl::StartsWith(text.substr(i), end)) {
+      const size_t after = i + end.size();
+      const size_t more =
+          long_one ? std::min<size_t>(std::min(text.find_first_not_of(quote, after), text.size()) - after, 2) : 0;
+      return after + more;
+    } else if (text[i] == '\n' && !long_one) {
+      return i;
+    }
+  }
+  return text.size();
+}
+
+}  // namespace
+
+absl::Status CheckTomlKeys(absl::string_view text) {
+  int line = 1, parts = 1;
+  for (size_t i = 0; i < text.size();) {
+    const char c = text[i];
+    size_t end = i + 1;
+    if (c == '#') {
+      end = std::min(text.find('\n', i), text.size());
+    } else if (c == '"' || c == '\'') {
+      end = EndOfString(text, i);
+    } else if (c == '.') {
+      ++parts;
+    } else if (absl::StrContains("\n=,[]{}", c)) {
+      parts = 1;
+    }
+    if (parts > kMaxTomlKeyParts) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("line ", line, ": a key has more than ", kMaxTomlKeyParts, " parts"));
+    }
+    for (; i < end; ++i) {
+      line += text[i] == '\n' ? 1 : 0;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<toml::table> ReadTomlFile(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  std::string text(kMaxBytes + 1, '\0');
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(stream.gcount()));
+  if (!stream.is_open() || stream.bad()) {
+    return absl::InvalidArgumentError("cannot be read");
+  }
+  if (text.size() > kMaxBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("is over ", kMaxBytes, " bytes"));
+  }
+  if (const absl::Status status = CheckTomlKeys(text); !status.ok()) {
+    return status;
+  }
+  try {
+    return toml::parse(text, path);
+  } catch (const toml::parse_error& error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("line ", error.source().begin.line, ": ", std::string(error.description())));
+  }
+}
+
+}  // namespace hotlora
