@@ -11,9 +11,9 @@
 
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
+#include "src/request/weighted_prompt.h"
 #include "src/sdxl/clip_tokenizer.h"
 #include "src/sdxl/text_encoder.h"
-#include "src/sdxl/weighted_prompt.h"
 
 namespace hotlora {
 namespace {
@@ -127,25 +127,35 @@ absl::Status WriteText(const ClipTokenizer& tokenizer, const std::string& text, 
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<PromptPiece>> PiecesOf(const std::string& text, const Prompts& prompts) {
+  if (prompts.weighted) {
+    return ParseEmphasis(text, prompts.long_prompts);
+  }
+  std::vector<PromptPiece> pieces;
+  for (std::string& part : prompts.long_prompts ? SplitAtBreaks(text) : std::vector<std::string>{text}) {
+    if (!pieces.empty()) {
+      pieces.push_back({"", 1.0, true});
+    }
+    pieces.push_back({std::move(part), 1.0, false});
+  }
+  return pieces;
+}
+
 absl::StatusOr<Tokens> Tokenize(const ClipTokenizer& tokenizer, const std::string& text, const Prompts& prompts) {
   ChunkWriter writer(tokenizer, prompts.long_prompts);
-  const std::vector<PromptPiece> pieces =
-      prompts.weighted ? ParseEmphasis(text) : std::vector<PromptPiece>{{text, 1.0}};
+  ABSL_ASSIGN_OR_RETURN(const std::vector<PromptPiece> pieces, PiecesOf(text, prompts));
   for (const PromptPiece& piece : pieces) {
+    if (piece.is_break) {
+      writer.EndChunk();
+      continue;
+    }
     if (!(std::abs(piece.weight) <= kMaxEmphasis)) {
       return MakeError(absl::StatusCode::kInvalidArgument, "PROMPT_WEIGHT",
                        absl::StrCat("a prompt has text of the weight ", piece.weight, "; allowed are -", kMaxEmphasis,
                                     " to ", kMaxEmphasis));
     }
-    const std::vector<std::string> parts =
-        prompts.long_prompts ? SplitAtBreaks(piece.text) : std::vector<std::string>{piece.text};
-    for (size_t part = 0; part < parts.size(); ++part) {
-      if (part > 0) {
-        writer.EndChunk();
-      }
-      ABSL_RETURN_IF_ERROR(
-          WriteText(tokenizer, parts[part], static_cast<float>(piece.weight), prompts.embeddings, writer));
-    }
+    ABSL_RETURN_IF_ERROR(
+        WriteText(tokenizer, piece.text, static_cast<float>(piece.weight), prompts.embeddings, writer));
   }
   Tokens tokens = std::move(writer).Take();
   if (tokens.chunks() > kMaxChunks) {

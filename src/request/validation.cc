@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "src/base/resource_name.h"
 #include "src/image/image_header.h"
 #include "src/request/lora_tags.h"
+#include "src/request/weighted_prompt.h"
 
 namespace hotlora {
 namespace {
@@ -256,6 +258,24 @@ void TakeTags(absl::string_view field, std::string& prompt, std::vector<SourcedA
   }
 }
 
+// Whether each text that the request gives can be parsed, its tags cut out.
+void CheckEmphasis(const ImageRequest& request, const Prompts& prompts, Violations& violations) {
+  const std::tuple<const char*, bool, std::string> texts[] = {
+      {"prompt", true, prompts.prompt},
+      {"prompt_2", !request.prompt_2.value_or("").empty(), prompts.prompt_2},
+      {"negative_prompt", request.negative_prompt.has_value(), prompts.negative_prompt.value_or("")},
+      {"negative_prompt_2", !request.negative_prompt_2.value_or("").empty(), prompts.negative_prompt_2},
+  };
+  for (const auto& [field, given, text] : texts) {
+    if (!prompts.weighted || !given || text.size() > kMaxPromptBytes) {
+      continue;
+    }
+    if (const absl::Status status = ParseEmphasis(text, prompts.long_prompts).status(); !status.ok()) {
+      violations.Add(field, status.message());
+    }
+  }
+}
+
 std::vector<AdapterUse> CheckAdapters(const std::vector<SourcedAdapter>& adapters, Violations& violations) {
   if (adapters.size() > kMaxAdapters) {
     violations.Add("adapters", "has ", adapters.size(), " entries; allowed are at most ", kMaxAdapters);
@@ -348,6 +368,7 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
       job.prompts.prompt_2 = job.prompts.prompt;
     }
   }
+  CheckEmphasis(request, job.prompts, violations);
   job.adapters = CheckAdapters(adapters, violations);
   job.embeddings = CheckEmbeddings(request.embeddings, violations);
   job.init_image = request.init_image;

@@ -83,6 +83,30 @@ TEST(ValidateImageRequestTest, ReportsEveryBadFieldAtOnce) {
                            "num_images", "clip_skip", "quality", "schedule", "adapters[0].name", "adapters[0].weight"));
 }
 
+TEST(ValidateImageRequestTest, NamesTheTextWhoseWeightsAreNoNumbers) {
+  ImageRequest request;
+  request.prompt_syntax = PromptSyntax::kWeighted;
+  request.prompt = "(a:1.2.3)";
+  EXPECT_THAT(BadFields(request), ElementsAre("prompt"));
+  request.negative_prompt = "(b:.)";
+  EXPECT_THAT(BadFields(request), ElementsAre("prompt", "negative_prompt"));
+  request.prompt = "a";
+  request.prompt_2 = "(c:1..)";
+  request.negative_prompt = "";
+  request.negative_prompt_2 = "[(d:..1)]";
+  EXPECT_THAT(BadFields(request), ElementsAre("prompt_2", "negative_prompt_2"));
+  EXPECT_THAT(std::string(ValidateImageRequest(request, TinyLimits()).status().message()),
+              HasSubstr("prompt_2 has the weight \"1..\", which is not a number"));
+  request.prompt_syntax = PromptSyntax::kPlain;
+  EXPECT_TRUE(ValidateImageRequest(request, TinyLimits()).ok());
+  // Tags are cut out first.
+  request = {};
+  request.prompt_syntax = PromptSyntax::kWeighted;
+  request.lora_tags = true;
+  request.prompt = "(a <lora:ink:1>:1.5)";
+  EXPECT_TRUE(ValidateImageRequest(request, TinyLimits()).ok());
+}
+
 TEST(ValidateImageRequestTest, GuidanceRunsInsideItsWindow) {
   ImageRequest request;
   EXPECT_TRUE(ValidateImageRequest(request, TinyLimits())->denoise.cfg_at(0, 1));

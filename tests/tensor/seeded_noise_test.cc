@@ -55,6 +55,17 @@ TEST_F(SeededNoiseTest, SuccessiveDrawsGoOn) {
   }
 }
 
+TEST_F(SeededNoiseTest, OnlyTheLow32BitsOfASeedMatter) {
+  constexpr uint64_t kSeed = 42;
+  const at::Tensor noise = SeededNoise(kSeed).Draw({1, 4, 8, 8});
+  for (const uint64_t high : {uint64_t{1} << 32, uint64_t{1} << 63, ~uint64_t{0} << 32}) {
+    EXPECT_TRUE(SeededNoise(kSeed | high).Draw({1, 4, 8, 8}).equal(noise)) << high;
+  }
+  for (int bit = 0; bit < 32; ++bit) {
+    EXPECT_FALSE(SeededNoise(kSeed ^ (uint64_t{1} << bit)).Draw({1, 4, 8, 8}).equal(noise)) << bit;
+  }
+}
+
 // Each image of a request draws from a generator of its own: image 1 of seed s equals image 0 of
 // seed s + 1.
 TEST_F(SeededNoiseTest, AnImagesNoiseDoesNotDependOnItsNeighbours) {
