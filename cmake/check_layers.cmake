@@ -57,8 +57,9 @@ set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
     src/adapters/adapter_info.h src/adapters/embedding_store.h src/nn/adapter_set.h
     src/adapters/adapter_inspection.h src/adapters/adapter_memory.h src/adapters/adapter_metadata.h
-    src/sdxl/module_list.h src/sdxl/sdxl_config.h
-    src/weights/checkpoint_configs.h src/weights/safetensors_file.h src/weights/sgm_names.h src/weights/module_table.h
+    src/sdxl/module_list.h src/sdxl/sdxl_config.h src/sdxl/clip_tokenizer.h src/sdxl/clip_tokenizer_files.h
+    src/sdxl/tokenizer_json.h src/sampling/scheduler_config.h
+    src/weights/checkpoint_configs.h src/weights/model_files.h src/weights/safetensors_file.h src/weights/sgm_names.h src/weights/module_table.h
     src/tensor/tensor_fwd.h)
 set(torch_free_rule "no LibTorch header in a torch-free module or interface")
 

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
+#include "src/base/json_text.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -134,7 +135,10 @@ absl::Status ReadClip(const nlohmann::json& json, SchedulerConfig& config) {
 // Schedules that are not ours to run: refused by name, since ignoring them would give other images.
 absl::Status RefuseUnsupported(const nlohmann::json& json) {
   const nlohmann::json* const name = Find(json, "_class_name");
-  if (name != nullptr && name->is_string()) {
+  if (name != nullptr && (!name->is_string() || IsPythonNumber(*name))) {
+    return Refuse("_class_name", *name, "a scheduler's name");
+  }
+  if (name != nullptr) {
     const auto& text = name->get_ref<const std::string&>();
     if (absl::StartsWith(text, "EDM") || absl::StartsWith(text, "FlowMatch")) {
       return Refuse("_class_name", *name, "schedulers of discrete variance-preserving schedules");

@@ -4,21 +4,15 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <queue>
-#include <system_error>
 #include <tuple>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
-#include <nlohmann/json.hpp>
 
-#include "src/base/json_text.h"
 #include "src/base/status_macros.h"
-#include "src/sdxl/clip_vocabulary.h"
 #include "src/sdxl/recent_unicode.h"
 
 namespace hotlora {
@@ -26,65 +20,11 @@ namespace {
 
 using CodePoints = std::vector<utf8proc_int32_t>;
 
-constexpr uintmax_t kMaxFileBytes = 32 << 20;  // CLIP's vocab.json has 1 MB
-constexpr char kVocabulary[] = "vocab.json";
-constexpr char kMerges[] = "merges.txt";
-constexpr char kSpecialTokens[] = "special_tokens_map.json";
-constexpr char kTokenizerConfig[] = "tokenizer_config.json";
-constexpr const char* kFileNames[] = {kVocabulary, kMerges, kSpecialTokens, kTokenizerConfig};
 constexpr char kWordEnd[] = "</w>";
 constexpr absl::string_view kDefaultBegin = "<|startoftext|>";
 constexpr absl::string_view kDefaultEnd = "<|endoftext|>";
 
-absl::Status Fault(absl::string_view name, absl::string_view what) {
-  return absl::FailedPreconditionError(absl::StrCat("tokenizer: ", name, " ", what));
-}
-
-// nullopt where there is no such file.
-absl::StatusOr<std::optional<std::string>> ReadText(const std::string& folder, const std::string& name) {
-  const std::string path = absl::StrCat(folder, "/", name);
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) {
-    return std::nullopt;
-  }
-  if (std::filesystem::file_size(path, error) > kMaxFileBytes) {
-    return Fault(name, absl::StrCat("is over ", kMaxFileBytes, " bytes"));
-  }
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream.is_open()) {
-    return Fault(name, "cannot be read");
-  }
-  return std::string(std::istreambuf_iterator<char>(stream), {});
-}
-
-absl::StatusOr<nlohmann::json> ParseObject(const std::string& name, const std::string& text) {
-  auto json = ParseJsonObject(text);
-  if (!json.ok()) {
-    return Fault(name, json.status().message());
-  }
-  return json;
-}
-
-absl::StatusOr<absl::flat_hash_map<std::string, int32_t>> ReadVocabulary(const std::optional<std::string>& text) {
-  constexpr const char* kName = kVocabulary;
-  if (!text.has_value()) {
-    return Fault(kName, "is missing");
-  }
-  ABSL_ASSIGN_OR_RETURN(const nlohmann::json json, ParseObject(kName, *text));
-  absl::flat_hash_map<std::string, int32_t> vocabulary;
-  vocabulary.reserve(json.size());
-  std::vector<bool> taken(json.size());
-  for (const auto& [token, id] : json.items()) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() >= json.size() || taken[id.get<size_t>()]) {
-      return Fault(kName, absl::StrCat("has ids that are not 0 to ", json.size() - 1, " once each"));
-    }
-    taken[id.get<size_t>()] = true;
-    vocabulary.emplace(token, id.get<int32_t>());
-  }
-  return vocabulary;
-}
-
-// The printable character that stands for `byte` in vocab.json: itself where it is printable
+// The printable character that stands for `byte` in the vocabulary: itself where it is printable
 // Latin-1, else the next free one from U+0100 on (GPT-2's table).
 std::string ByteCharacter(int byte) {
   const auto printable = [](int value) {
@@ -245,38 +185,46 @@ std::vector<Piece> Split(const CodePoints& text) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ClipTokenizer>> ClipTokenizer::Load(const std::string& folder) {
-  Files files;
-  for (const char* const name : kFileNames) {
-    ABSL_ASSIGN_OR_RETURN(files[name], ReadText(folder, name));
+  absl::StatusOr<ClipTokenizerFiles> files = ReadClipTokenizerFiles(folder);
+  auto tokenizer = files.ok() ? Build(*std::move(files)) : files.status();
+  if (!tokenizer.ok()) {
+    const std::string name = std::filesystem::path(folder).filename();
+    return absl::Status(tokenizer.status().code(), absl::StrCat(name, "/", tokenizer.status().message()));
   }
-  return Build(files);
-}
-
-absl::StatusOr<std::unique_ptr<ClipTokenizer>> ClipTokenizer::LoadClip(absl::string_view pad_token) {
-  Files files;
-  files[kVocabulary] = std::string(ClipVocabularyJson());
-  files[kMerges] = std::string(ClipMergesText());
-  files[kSpecialTokens] = nlohmann::json{{"pad_token", std::string(pad_token)}}.dump();
-  return Build(files);
-}
-
-absl::StatusOr<std::unique_ptr<ClipTokenizer>> ClipTokenizer::Build(Files& files) {
-  ABSL_ASSIGN_OR_RETURN(const Vocabulary vocabulary, ReadVocabulary(files[kVocabulary]));
-  std::unique_ptr<ClipTokenizer> tokenizer(new ClipTokenizer);
-  tokenizer->vocabulary_size_ = vocabulary.size();
-  ABSL_RETURN_IF_ERROR(tokenizer->ReadBytes(vocabulary));
-  ABSL_RETURN_IF_ERROR(tokenizer->ReadMerges(files[kMerges], vocabulary));
-  ABSL_RETURN_IF_ERROR(tokenizer->ReadSpecialTokens(files, vocabulary));
   return tokenizer;
 }
 
-absl::Status ClipTokenizer::ReadBytes(const Vocabulary& vocabulary) {
+absl::StatusOr<std::unique_ptr<ClipTokenizer>> ClipTokenizer::LoadClip(absl::string_view pad_token) {
+  ABSL_ASSIGN_OR_RETURN(ClipTokenizerFiles files, OwnClipTokenizerFiles(pad_token));
+  return Build(std::move(files));
+}
+
+absl::StatusOr<std::unique_ptr<ClipTokenizer>> ClipTokenizer::Build(ClipTokenizerFiles files) {
+  std::unique_ptr<ClipTokenizer> tokenizer(new ClipTokenizer);
+  tokenizer->vocabulary_size_ = files.vocabulary.size();
+  tokenizer->begin_id_ = files.begin_id;
+  tokenizer->end_id_ = files.end_id;
+  tokenizer->pad_id_ = files.pad_id;
+  ABSL_RETURN_IF_ERROR(tokenizer->SetBytes(files));
+  tokenizer->merges_.reserve(files.merges.size());
+  for (size_t rank = 0; rank < files.merges.size(); ++rank) {
+    const TokenMerge& merge = files.merges[rank];
+    const uint64_t key = static_cast<uint64_t>(merge.left) << 32 | static_cast<uint32_t>(merge.right);
+    tokenizer->merges_[key] = {static_cast<int32_t>(rank), merge.merged};
+  }
+  tokenizer->added_ = std::move(files.added);
+  std::stable_sort(tokenizer->added_.begin(), tokenizer->added_.end(),
+                   [](const auto& a, const auto& b) { return a.text.size() > b.text.size(); });
+  return tokenizer;
+}
+
+absl::Status ClipTokenizer::SetBytes(const ClipTokenizerFiles& files) {
   for (int byte = 0; byte < 256; ++byte) {
     const std::string character = ByteCharacter(byte);
-    const auto inside = vocabulary.find(character);
-    const auto last = vocabulary.find(absl::StrCat(character, kWordEnd));
-    if (inside == vocabulary.end() || last == vocabulary.end()) {
-      return Fault("vocab.json", absl::StrCat("lacks byte ", byte));
+    const auto inside = files.vocabulary.find(character);
+    const auto last = files.vocabulary.find(absl::StrCat(character, kWordEnd));
+    if (inside == files.vocabulary.end() || last == files.vocabulary.end()) {
+      return absl::FailedPreconditionError(absl::StrCat(files.vocabulary_file, " lacks byte ", byte));
     }
     byte_ids_[byte] = inside->second;
     last_byte_ids_[byte] = last->second;
@@ -284,78 +232,11 @@ absl::Status ClipTokenizer::ReadBytes(const Vocabulary& vocabulary) {
   return absl::OkStatus();
 }
 
-absl::Status ClipTokenizer::ReadMerges(const std::optional<std::string>& text, const Vocabulary& vocabulary) {
-  constexpr const char* kName = kMerges;
-  if (!text.has_value()) {
-    return Fault(kName, "is missing");
-  }
-  int32_t line_number = 0;
-  merges_.reserve(vocabulary.size());
-  for (absl::string_view line : absl::StrSplit(*text, '\n')) {
-    ++line_number;
-    absl::ConsumeSuffix(&line, "\r");
-    if (line.empty() || absl::StartsWith(line, "#version")) {
-      continue;
-    }
-    const std::vector<std::string> parts = absl::StrSplit(line, ' ');
-    if (parts.size() != 2) {
-      return Fault(kName, absl::StrCat("line ", line_number, " is not two tokens"));
-    }
-    const auto left = vocabulary.find(parts[0]);
-    const auto right = vocabulary.find(parts[1]);
-    const auto merged = vocabulary.find(parts[0] + parts[1]);
-    if (left == vocabulary.end() || right == vocabulary.end() || merged == vocabulary.end()) {
-      return Fault(kName, absl::StrCat("line ", line_number, " merges what vocab.json lacks"));
-    }
-    const uint64_t key = static_cast<uint64_t>(left->second) << 32 | static_cast<uint32_t>(right->second);
-    merges_[key] = {line_number, merged->second};
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ClipTokenizer::ReadSpecialTokens(Files& texts, const Vocabulary& vocabulary) {
-  nlohmann::json files[2];
-  const char* const names[] = {kSpecialTokens, kTokenizerConfig};
-  for (int i = 0; i < 2; ++i) {
-    if (const std::optional<std::string>& text = texts[names[i]]; text.has_value()) {
-      ABSL_ASSIGN_OR_RETURN(files[i], ParseObject(names[i], *text));
-    }
-  }
-  const std::tuple<const char*, absl::string_view, int32_t*> tokens[] = {{"bos_token", kDefaultBegin, &begin_id_},
-                                                                         {"eos_token", kDefaultEnd, &end_id_},
-                                                                         {"pad_token", kDefaultEnd, &pad_id_}};
-  for (const auto& [key, default_text, id] : tokens) {
-    std::string text(default_text);
-    for (int i = 0; i < 2; ++i) {
-      auto found = files[i].find(key);
-      if (found == files[i].end()) {
-        continue;
-      }
-      // Some files have an object with the text inside.
-      const nlohmann::json value = found->is_object() ? found->value("content", nlohmann::json()) : *found;
-      if (!value.is_string() || value.get_ref<const std::string&>().empty()) {
-        return Fault(names[i], absl::StrCat("has no text for ", key));
-      }
-      text = value.get<std::string>();
-      break;
-    }
-    const auto found = vocabulary.find(text);
-    if (found == vocabulary.end()) {
-      return Fault("vocab.json", absl::StrCat("lacks the ", key));
-    }
-    *id = found->second;
-    special_tokens_.push_back({text, found->second});
-  }
-  std::stable_sort(special_tokens_.begin(), special_tokens_.end(),
-                   [](const auto& a, const auto& b) { return a.text.size() > b.text.size(); });
-  return absl::OkStatus();
-}
-
 absl::StatusOr<std::vector<int64_t>> ClipTokenizer::Encode(absl::string_view text) const {
   std::vector<int64_t> ids = {begin_id_};
   size_t begin = 0;
   for (size_t at = 0; at < text.size();) {
-    const SpecialToken* const special = SpecialAt(text.substr(at));
+    const AddedToken* const special = AddedAt(text.substr(at));
     if (special == nullptr) {
       ++at;
       continue;
@@ -380,10 +261,10 @@ absl::StatusOr<std::vector<int64_t>> ClipTokenizer::EncodePadded(absl::string_vi
   return ids;
 }
 
-const ClipTokenizer::SpecialToken* ClipTokenizer::SpecialAt(absl::string_view text) const {
-  for (const SpecialToken& special : special_tokens_) {
-    if (absl::StartsWith(text, special.text)) {
-      return &special;
+const AddedToken* ClipTokenizer::AddedAt(absl::string_view text) const {
+  for (const AddedToken& added : added_) {
+    if (added.any_case ? absl::StartsWithIgnoreCase(text, added.text) : absl::StartsWith(text, added.text)) {
+      return &added;
     }
   }
   return nullptr;

@@ -5,9 +5,7 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,15 +13,17 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
+#include "src/sdxl/clip_tokenizer_files.h"
+
 namespace hotlora {
 
 // CLIP's byte-pair encoding, in the behaviour of Hugging Face's Rust tokenizer:
 //
-//   special tokens (begin, end, pad) are cut out of the raw text
+//   added tokens (begin, end, pad, what else the files add) are cut out of the raw text
 //   what lies between: NFC, lower case character by character (not by context: a Greek final sigma
 //   stays as written) pieces: 's 't 're 've 'm 'll 'd, a run of letters, one digit, a run of
 //   anything else; white space only separates the piece's UTF-8 bytes, the last one marked as the
-//   word's end, merged pair by pair in the order of merges.txt
+//   word's end, merged pair by pair in the order of the merges
 //
 // In SDXL's second tokenizer "!" is the pad token and therefore special: each one in a prompt
 // becomes id 0 and splits the text around it. In the first it is text.
@@ -36,10 +36,8 @@ class ClipTokenizer {
  public:
   static constexpr size_t kPaddedLength = 77;  // what the text encoders take: max_position_embeddings
 
-  // Reads vocab.json, merges.txt, and of special_tokens_map.json and tokenizer_config.json, where
-  // they exist, the special tokens. FailedPrecondition names the file and what is wrong with it:
-  // ids that are not 0 to size - 1 once each, bytes or special tokens without id, a merge of or
-  // into something that is no token.
+  // Reads a tokenizer's folder: see ReadClipTokenizerFiles. FailedPrecondition names the file, with the
+  // folder's name before it, and what is wrong with it.
   static absl::StatusOr<std::unique_ptr<ClipTokenizer>> Load(const std::string& folder);
 
   // With CLIP's vocabulary, which every published SDXL checkpoint has, from inside the program. The pad token is
@@ -59,36 +57,24 @@ class ClipTokenizer {
   int64_t pad_id() const { return pad_id_; }
 
  private:
-  using Vocabulary = absl::flat_hash_map<std::string, int32_t>;
-
-  struct SpecialToken {
-    std::string text;
-    int32_t id;
-  };
-
   struct Merge {
     int32_t rank;  // lower ones first
     int32_t id;    // of the merged token
   };
 
-  // Text by file name; nullopt where there is no such file.
-  using Files = std::map<std::string, std::optional<std::string>>;
-
   ClipTokenizer() = default;
-  static absl::StatusOr<std::unique_ptr<ClipTokenizer>> Build(Files& files);
-  absl::Status ReadBytes(const Vocabulary& vocabulary);
-  absl::Status ReadMerges(const std::optional<std::string>& text, const Vocabulary& vocabulary);
-  absl::Status ReadSpecialTokens(Files& texts, const Vocabulary& vocabulary);
+  static absl::StatusOr<std::unique_ptr<ClipTokenizer>> Build(ClipTokenizerFiles files);
+  absl::Status SetBytes(const ClipTokenizerFiles& files);
 
-  // The special token that `text` begins with, the longest of several; nullptr where there is none.
-  const SpecialToken* SpecialAt(absl::string_view text) const;
+  // The added token that `text` begins with, the longest of several; nullptr if it begins with none.
+  const AddedToken* AddedAt(absl::string_view text) const;
   absl::Status AppendText(absl::string_view text, std::vector<int64_t>& ids) const;
   void AppendWord(absl::string_view word, std::vector<int64_t>& ids) const;
   const Merge* FindMerge(int32_t left, int32_t right) const;
 
   size_t vocabulary_size_ = 0;
   int32_t begin_id_ = 0, end_id_ = 0, pad_id_ = 0;
-  std::vector<SpecialToken> special_tokens_;     // longest first
+  std::vector<AddedToken> added_;                // longest first
   std::array<int32_t, 256> byte_ids_{};          // of each byte inside a word
   std::array<int32_t, 256> last_byte_ids_{};     // of each byte at a word's end
   absl::flat_hash_map<uint64_t, Merge> merges_;  // by left id << 32 | right id

@@ -159,7 +159,8 @@ class ConfigReader {
   const Json* Require(const std::string& key) {
     const Json* value = Find(key);
     if (value == nullptr) {
-      errors_.push_back(absl::StrCat(file_, ": ", key, " is missing"));
+      const bool is_null = json_.is_object() && json_.contains(key);
+      errors_.push_back(absl::StrCat(file_, ": ", key, is_null ? " is null" : " is missing"));
     }
     return value;
   }

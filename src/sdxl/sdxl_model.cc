@@ -52,6 +52,8 @@ absl::Status CheckTokenizer(const char* name, const ClipTokenizer& tokenizer, co
 
 absl::StatusOr<std::unique_ptr<SdxlModel>> SdxlModel::Load(const CheckpointSource& source, ComputePlace place) {
   ABSL_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(source));
+  // Before the configs and names are judged: a half-written file would be blamed for what it is not.
+  ABSL_RETURN_IF_ERROR(checkpoint.files.CheckUnchanged());
   ABSL_ASSIGN_OR_RETURN(SdxlConfig config, ParseSdxlConfig(checkpoint));
   std::unique_ptr<SdxlModel> model(new SdxlModel(place, std::move(config)));
   ABSL_ASSIGN_OR_RETURN(model->tokenizer_, LoadTokenizer(checkpoint.tokenizer_folder, "<|endoftext|>"));
@@ -61,6 +63,8 @@ absl::StatusOr<std::unique_ptr<SdxlModel>> SdxlModel::Load(const CheckpointSourc
   ABSL_RETURN_IF_ERROR(GuardTorch("model load", [&] { return model->BuildNetworks(checkpoint); }));
   model->scheduler_config_ = std::move(checkpoint.scheduler_config);
   model->sha256_ = std::move(checkpoint.sha256);
+  model->files_ = std::move(checkpoint.files);
+  ABSL_RETURN_IF_ERROR(model->files_.CheckUnchanged());
   return model;
 }
 

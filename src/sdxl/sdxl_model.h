@@ -18,6 +18,7 @@
 #include "src/sdxl/vae_encoder.h"
 #include "src/tensor/device.h"
 #include "src/weights/checkpoint.h"
+#include "src/weights/model_files.h"
 #include "src/weights/module_table.h"
 
 namespace hotlora {
@@ -39,7 +40,8 @@ class SdxlModel {
  public:
   // Reads the checkpoint, a folder or a single file; text encoders and UNet compute in place.dtype, the VAE in
   // place.vae_dtype(). FailedPrecondition lists at once every config value that is not supported,
-  // or every tensor of all components that is missing, surplus or wrongly shaped; other errors are
+  // or every tensor of all components that is missing, surplus or wrongly shaped; also if a file changed since the load
+  // began (reason MODEL_CHANGED). Other errors are
   // ReadCheckpoint's, the tokenizers' and GuardTorch's.
   static absl::StatusOr<std::unique_ptr<SdxlModel>> Load(const CheckpointSource& source, ComputePlace place);
 
@@ -51,6 +53,9 @@ class SdxlModel {
 
   // As in scheduler/scheduler_config.json, with what a single file says of its prediction.
   const nlohmann::json& scheduler_config() const { return scheduler_config_; }
+
+  // What Load read, as it was then.
+  const ModelFiles& files() const { return files_; }
 
   // Of the weight files: see Checkpoint::sha256.
   const std::string& sha256() const { return sha256_; }
@@ -82,6 +87,7 @@ class SdxlModel {
   const SdxlConfig config_;
   nlohmann::json scheduler_config_;
   std::string sha256_;
+  ModelFiles files_;
   AdaptableModules adaptable_;
   WeightBytes weight_bytes_;
   std::unique_ptr<const ClipTokenizer> tokenizer_, tokenizer_2_;

@@ -35,6 +35,9 @@ absl::StatusOr<Checkpoint> ReadFolder(const CheckpointSource& source) {
                                          "unet\n", unet.sha256_lines, "vae\n", vae->sha256_lines);
   Sha256 hash;
   hash.Update(lines.data(), lines.size());
+  for (const ModelFiles& files : {text.files, text_2.files, unet.files, vae->files}) {
+    configs.files.Add(files);
+  }
   return Checkpoint{std::move(configs),      std::move(unet.weights),   std::move(vae->weights),
                     std::move(text.weights), std::move(text_2.weights), hash.HexDigest()};
 }

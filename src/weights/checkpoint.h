@@ -74,15 +74,16 @@ struct Checkpoint : CheckpointConfigs {
 // Reads a folder or a single file.
 //
 // Folder. Weight files: `diffusion_pytorch_model` (unet, vae) and `model` (text encoders), each as
-// `.safetensors`, `.safetensors.index.json` with shards, `.fp16.safetensors` or
-// `.safetensors.index.fp16.json` with shards; the first of these that exists. Keys of the text
+// `.safetensors` or `.safetensors.index.json` with shards; else the variants .fp32, .fp16, .bf16, as
+// `.fp16.safetensors`, or with shards as `.safetensors.index.fp16.json` or
+// `.fp16.safetensors.index.json`; the first of these that exists. Keys of the text
 // encoders are accepted with and without the leading "text_model." and come back with it;
-// `position_ids` buffers are dropped. A linear stored as a [out, in, 1, 1] convolution comes back as
+// leftovers.h says what is passed over. A linear stored as a [out, in, 1, 1] convolution comes back as
 // it is stored.
 //
 // Single file: see single_file.h. The VAE that replaces another may be a folder (config.json and
 // weight files as above) or a file in diffusers or SGM names, bare or below "first_stage_model." or
-// "vae.".
+// "vae.", also a whole SDXL file, whose other parts are passed over.
 //
 // Tensors are filled as their file is read, so that nothing is held twice. FailedPrecondition names
 // the file or key that is missing or wrong; DataLoss where a file is no sound safetensors file.

@@ -7,7 +7,9 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 #include "src/base/json_text.h"
 #include "src/base/status_macros.h"
@@ -17,22 +19,41 @@ namespace {
 
 constexpr uintmax_t kMaxJsonBytes = 64 << 20;  // SDXL's own index files have 0.3 MB
 
+// Pipelines of the same modules: a folder's weights do not depend on which of them saved it.
+constexpr absl::string_view kPipelines[] = {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline",
+                                            "StableDiffusionXLInpaintPipeline"};
+
 absl::Status CheckModelIndex(const nlohmann::json& index) {
-  constexpr char kClass[] = "StableDiffusionXLPipeline";
-  const auto found = index.find("_class_name");
-  const std::string name = found != index.end() && found->is_string() ? found->get<std::string>() : "";
-  if (name == kClass) {
+  const auto shown = [](const nlohmann::json& value) {
+    return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 80);
+  };
+  const auto refiner = index.find("requires_aesthetics_score");
+  if (refiner != index.end() && !refiner->is_boolean() && !refiner->is_null()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("model_index.json: requires_aesthetics_score is ", shown(*refiner), ", must be true or false"));
+  }
+  if (refiner != index.end() && *refiner == true) {
+    return absl::FailedPreconditionError(
+        "model_index.json is of an SDXL refiner (requires_aesthetics_score is true); only SDXL base models can be "
+        "served");
+  }
+  const auto name = index.find("_class_name");
+  if (name == index.end()) {
+    return absl::FailedPreconditionError("model_index.json: _class_name is missing");
+  }
+  if (name->is_string() && absl::c_linear_search(kPipelines, name->get_ref<const std::string&>())) {
     return absl::OkStatus();
   }
-  return absl::FailedPreconditionError(
-      name.empty() ? "model_index.json has no _class_name"
-                   : absl::StrCat("model_index.json is of a ", name, "; only ", kClass, " can be served"));
+  return absl::FailedPreconditionError(absl::StrCat("model_index.json: _class_name is ", shown(*name),
+                                                    "; can be served: ", absl::StrJoin(kPipelines, ", ")));
 }
 
 absl::Status CheckTokenizer(const std::string& folder, const std::string& tokenizer) {
+  const auto exists = [&](const char* name) { return IsFile(absl::StrCat(folder, "/", tokenizer, "/", name)); };
   for (const char* name : {"vocab.json", "merges.txt"}) {
-    if (!IsFile(absl::StrCat(folder, "/", tokenizer, "/", name))) {
-      return absl::FailedPreconditionError(absl::StrCat(tokenizer, "/", name, " is missing"));
+    if (!exists(name) && !exists("tokenizer.json")) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(tokenizer, "/", name, " is missing, and ", tokenizer, "/tokenizer.json too"));
     }
   }
   return absl::OkStatus();
@@ -45,8 +66,9 @@ bool IsFile(const std::string& path) {
   return std::filesystem::is_regular_file(path, error);
 }
 
-absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::string& name) {
+absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::string& name, ModelFiles& files) {
   const std::string path = absl::StrCat(folder, "/", name);
+  files.Add(path);
   if (!IsFile(path)) {
     return absl::FailedPreconditionError(absl::StrCat(name, " is missing"));
   }
@@ -68,19 +90,23 @@ absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::st
 
 absl::StatusOr<CheckpointConfigs> ReadConfigs(const std::string& folder, bool tokenizers_needed) {
   CheckpointConfigs configs;
-  ABSL_ASSIGN_OR_RETURN(configs.model_index, ReadJson(folder, "model_index.json"));
+  ABSL_ASSIGN_OR_RETURN(configs.model_index, ReadJson(folder, "model_index.json", configs.files));
   ABSL_RETURN_IF_ERROR(CheckModelIndex(configs.model_index));
-  ABSL_ASSIGN_OR_RETURN(configs.unet_config, ReadJson(folder, "unet/config.json"));
-  ABSL_ASSIGN_OR_RETURN(configs.vae_config, ReadJson(folder, "vae/config.json"));
-  ABSL_ASSIGN_OR_RETURN(configs.text_encoder_config, ReadJson(folder, "text_encoder/config.json"));
-  ABSL_ASSIGN_OR_RETURN(configs.text_encoder_2_config, ReadJson(folder, "text_encoder_2/config.json"));
-  ABSL_ASSIGN_OR_RETURN(configs.scheduler_config, ReadJson(folder, "scheduler/scheduler_config.json"));
+  ABSL_ASSIGN_OR_RETURN(configs.unet_config, ReadJson(folder, "unet/config.json", configs.files));
+  ABSL_ASSIGN_OR_RETURN(configs.vae_config, ReadJson(folder, "vae/config.json", configs.files));
+  ABSL_ASSIGN_OR_RETURN(configs.text_encoder_config, ReadJson(folder, "text_encoder/config.json", configs.files));
+  ABSL_ASSIGN_OR_RETURN(configs.text_encoder_2_config, ReadJson(folder, "text_encoder_2/config.json", configs.files));
+  ABSL_ASSIGN_OR_RETURN(configs.scheduler_config, ReadJson(folder, "scheduler/scheduler_config.json", configs.files));
   for (auto [name, target] :
        {std::pair("tokenizer", &configs.tokenizer_folder), {"tokenizer_2", &configs.tokenizer_2_folder}}) {
     const std::string path = absl::StrCat(folder, "/", name);
     std::error_code error;
     if (tokenizers_needed || std::filesystem::exists(path, error)) {
       ABSL_RETURN_IF_ERROR(CheckTokenizer(folder, name));
+      for (const char* const file : {"vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
+                                     "special_tokens_map.json", "added_tokens.json"}) {
+        configs.files.Add(absl::StrCat(path, "/", file));
+      }
       *target = path;
     }
   }

@@ -8,20 +8,23 @@
 #include "absl/status/statusor.h"
 #include <nlohmann/json.hpp>
 
+#include "src/weights/model_files.h"
+
 namespace hotlora {
 
 struct CheckpointConfigs {
   nlohmann::json model_index;  // model_index.json
   nlohmann::json unet_config, vae_config, text_encoder_config, text_encoder_2_config, scheduler_config;
-  // vocab.json, merges.txt, tokenizer_config.json; empty (single files alone): CLIP's own
+  // as ReadClipTokenizerFiles reads them; empty (single files alone): CLIP's own
   std::string tokenizer_folder, tokenizer_2_folder;
+  ModelFiles files;  // what was read, or is to be read of the tokenizers
 };
 
 bool IsFile(const std::string& path);
 
 // The JSON object in folder/name; `name` is what messages call the file. FailedPrecondition where it is missing, too
-// big or no JSON object.
-absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::string& name);
+// big or no JSON object. Notes the file in `files`.
+absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::string& name, ModelFiles& files);
 
 // Everything of a checkpoint but weights and hash, from the configs of the diffusers-layout `folder`. Its tokenizer
 // folders are empty where the folder has no tokenizer and `tokenizers_needed` is false.

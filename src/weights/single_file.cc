@@ -15,6 +15,7 @@
 #include "src/base/error_details.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
+#include "src/weights/leftovers.h"
 #include "src/weights/sdxl_base_configs.h"
 #include "src/weights/sgm_names.h"
 #include "src/weights/weight_files.h"
@@ -71,29 +72,8 @@ absl::Status RefuseWithoutEncoders(const SafetensorsFile& header) {
   return Refuse("the file is no SDXL checkpoint: it has no tensor below conditioner.embedders.1.model.");
 }
 
-// Left behind by training, with no counterpart in the networks.
-bool IsLeftBehind(absl::string_view name) {
-  static const auto* const kNames = new std::set<absl::string_view>{
-      "v_pred",
-      "ztsnr",
-      "betas",
-      "alphas_cumprod",
-      "alphas_cumprod_prev",
-      "sqrt_alphas_cumprod",
-      "sqrt_one_minus_alphas_cumprod",
-      "log_one_minus_alphas_cumprod",
-      "sqrt_recip_alphas_cumprod",
-      "sqrt_recipm1_alphas_cumprod",
-      "posterior_variance",
-      "posterior_log_variance_clipped",
-      "posterior_mean_coef1",
-      "posterior_mean_coef2",
-      "logvar",
-  };
-  return absl::StartsWith(name, "model_ema.") || absl::StartsWith(name, "denoiser.") ||
-         absl::StartsWith(name, "first_stage_model.loss.") || absl::EndsWith(name, ".position_ids") ||
-         absl::EndsWith(name, ".logit_scale") || kNames->count(name) > 0;
-}
+// Tensors that say how the model predicts: ApplyPrediction reads them from the header.
+bool IsMarker(absl::string_view name) { return name == "v_pred" || name == "ztsnr"; }
 
 struct Parts {
   Tensors unet, vae, text, text_2;
@@ -106,7 +86,7 @@ struct Sorted {
 };
 
 Sorted SortTensor(const std::string& name, bool keep_vae, Parts& parts) {
-  if (IsLeftBehind(name)) {
+  if (IsMarker(name) || IsLeftoverOfSingleFile(name)) {
     return {};
   }
   absl::string_view key = name;
@@ -114,10 +94,10 @@ Sorted SortTensor(const std::string& name, bool keep_vae, Parts& parts) {
     return {true, {&parts.unet, std::string(key)}};
   }
   if (absl::ConsumePrefix(&key, kVae)) {
-    return {true, {keep_vae ? &parts.vae : nullptr, std::string(key)}};
+    return {true, {keep_vae ? &parts.vae : nullptr, VaeKey(key)}};
   }
   if (absl::ConsumePrefix(&key, kText)) {
-    return {true, {&parts.text, TextEncoderKey(std::string(key))}};
+    return {true, {&parts.text, TextEncoderKey(key)}};
   }
   if (absl::ConsumePrefix(&key, kText2)) {
     return {true, {&parts.text_2, std::string(key)}};
@@ -126,15 +106,19 @@ Sorted SortTensor(const std::string& name, bool keep_vae, Parts& parts) {
 }
 
 // Before gigabytes are read: every tensor must belong somewhere.
-absl::Status CheckSurplus(const SafetensorsFile& header) {
+absl::Status CheckSurplus(const SafetensorsFile& header, absl::string_view path) {
   constexpr size_t kMostNamed = 20;
   Parts parts;
+  LeftoverCount leftovers;
   std::vector<std::string> surplus;
   for (const StoredTensor& tensor : header.tensors()) {
-    if (!SortTensor(tensor.name, /*keep_vae=*/true, parts).known) {
+    if (IsLeftoverOfSingleFile(tensor.name)) {
+      leftovers.Add(tensor.name);
+    } else if (!SortTensor(tensor.name, /*keep_vae=*/true, parts).known) {
       surplus.push_back(tensor.name);
     }
   }
+  leftovers.Log(path);
   if (surplus.empty()) {
     return absl::OkStatus();
   }
@@ -268,12 +252,14 @@ absl::Status ApplyPrediction(const SafetensorsFile& header, nlohmann::json& sche
 }
 
 absl::StatusOr<Checkpoint> ReadSingleFile(const CheckpointSource& source) {
+  ModelFiles files;
+  files.Add(source.model);
   const auto header = SafetensorsFile::ReadHeader(source.model);
   if (!header.ok()) {
     return Prefixed(source.model, header.status());
   }
   ABSL_RETURN_IF_ERROR(CheckKind(*header));
-  ABSL_RETURN_IF_ERROR(CheckSurplus(*header));
+  ABSL_RETURN_IF_ERROR(CheckSurplus(*header, source.model));
   const bool keep_vae = source.vae.empty();
   if (keep_vae && !HasPrefix(*header, kVae)) {
     return Refuse("the file has no VAE (first_stage_model.); give one as --vae");
@@ -296,12 +282,14 @@ absl::StatusOr<Checkpoint> ReadSingleFile(const CheckpointSource& source) {
   if (!keep_vae) {
     ABSL_ASSIGN_OR_RETURN(ReadWeights other, ReadOtherVae(source.vae, configs.vae_config));
     vae = std::move(other.weights);
+    files.Add(other.files);
     const std::string lines = absl::StrCat("checkpoint\n", *sha256, "\nvae\n", other.sha256_lines);
     Sha256 hash;
     hash.Update(lines.data(), lines.size());
     model_hash = hash.HexDigest();
   }
   const SgmUnetNames names = NamesFor(configs.unet_config);
+  configs.files.Add(files);
   return Checkpoint{std::move(configs),
                     ComponentWeights("unet", std::move(parts.unet),
                                      [names](const std::string& name) { return names.OfParameter(name); }),

@@ -18,10 +18,10 @@ namespace hotlora {
 //   conditioner.embedders.1.model.       second one, in OpenCLIP's: q, k, v as one tensor of three times the rows,
 //                                        text_projection transposed
 //
-// What training left behind (model_ema., position_ids, logit_scale, noise schedules) is dropped; every other tensor is
-// an error that names it. Such a file has no configs: they are stock SDXL's, or those of source.model_config, whose
-// tokenizers, where it has them, are taken too. A VAE file is read with the same configs. Errors as ReadCheckpoint;
-// reason MODEL_UNSUPPORTED where the file is of another kind, see CheckKind.
+// What programs left behind (leftovers.h) is passed over; every other tensor is an error that names it. Such a file has
+// no configs: they are stock SDXL's, or those of source.model_config, whose tokenizers, where it has them, are taken
+// too. A VAE file is read with the same configs. Errors as ReadCheckpoint; reason MODEL_UNSUPPORTED where the file is
+// of another kind, see CheckKind.
 absl::StatusOr<Checkpoint> ReadSingleFile(const CheckpointSource& source);
 
 // FailedPrecondition, by name, where the tensors of `header` are not those of an SDXL base model: a refiner, an

@@ -1,5 +1,6 @@
 #include "src/weights/weight_files.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -17,6 +18,7 @@
 #include <ATen/ops/empty.h>
 
 #include "src/base/status_macros.h"
+#include "src/weights/leftovers.h"
 #include "src/weights/safetensors_file.h"
 #include "src/weights/sgm_names.h"
 
@@ -44,11 +46,11 @@ struct WeightFiles {
   std::optional<std::map<std::string, std::string>> weight_map;
 };
 
-absl::StatusOr<WeightFiles> ReadIndex(const std::string& folder, const std::string& name) {
-  ABSL_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJson(folder, name));
+absl::StatusOr<WeightFiles> ReadIndex(const std::string& folder, const std::string& name, ModelFiles& read) {
+  ABSL_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJson(folder, name, read));
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object() || map->empty()) {
-    return absl::FailedPreconditionError(absl::StrCat(name, " has no weight_map"));
+    return absl::FailedPreconditionError(absl::StrCat(name, ": weight_map is missing or not an object with entries"));
   }
   WeightFiles files;
   files.weight_map.emplace();
@@ -56,7 +58,9 @@ absl::StatusOr<WeightFiles> ReadIndex(const std::string& folder, const std::stri
   for (const auto& [key, shard] : map->items()) {
     if (!shard.is_string() || !absl::EndsWith(shard.get<std::string>(), ".safetensors") ||
         absl::StrContains(shard.get<std::string>(), '/')) {
-      return absl::FailedPreconditionError(absl::StrCat(name, " names no safetensors file of its folder for ", key));
+      const std::string shown = shard.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+      return absl::FailedPreconditionError(absl::StrCat(name, ": weight_map of ", key, " is ", shown.substr(0, 80),
+                                                        ", must be a safetensors file of its folder"));
     }
     shards.insert(shard.get<std::string>());
     files.weight_map->emplace(key, shard.get<std::string>());
@@ -66,33 +70,23 @@ absl::StatusOr<WeightFiles> ReadIndex(const std::string& folder, const std::stri
 }
 
 absl::StatusOr<WeightFiles> FindWeightFiles(const std::string& folder, const std::string& prefix,
-                                            const std::string& stem) {
+                                            const std::string& stem, ModelFiles& read) {
   const auto exists = [&](const std::string& name) { return IsFile(absl::StrCat(folder, "/", prefix, name)); };
-  for (const bool half : {false, true}) {
-    const std::string single = absl::StrCat(stem, half ? ".fp16.safetensors" : ".safetensors");
+  for (const char* const variant : {"", ".fp32", ".fp16", ".bf16"}) {
+    const std::string single = absl::StrCat(stem, variant, ".safetensors");
     if (exists(single)) {
       return WeightFiles{{single}, std::nullopt};
     }
-    const std::string index = absl::StrCat(stem, half ? ".safetensors.index.fp16.json" : ".safetensors.index.json");
-    if (exists(index)) {
-      return ReadIndex(folder, absl::StrCat(prefix, index));
+    // The second was diffusers' spelling until 0.30 (https://github.com/huggingface/diffusers/pull/8869).
+    for (const std::string& index : {absl::StrCat(stem, ".safetensors.index", variant, ".json"),
+                                     absl::StrCat(stem, variant, ".safetensors.index.json")}) {
+      if (exists(index)) {
+        return ReadIndex(folder, absl::StrCat(prefix, index), read);
+      }
     }
   }
   return absl::FailedPreconditionError(
-      absl::StrCat(prefix, stem, ".safetensors is missing, and its .fp16 and sharded spellings too"));
-}
-
-// Today's name of a tensor of a diffusers VAE: older files call its attention otherwise.
-std::string VaeKey(absl::string_view stored) {
-  std::string key(stored);
-  for (const auto& [old, now] :
-       {std::pair("query", "to_q"), {"key", "to_k"}, {"value", "to_v"}, {"proj_attn", "to_out.0"}}) {
-    const std::string place = absl::StrCat("mid_block.attentions.0.", old, ".");
-    if (const size_t found = key.find(place); found != std::string::npos) {
-      return key.replace(found, place.size(), absl::StrCat("mid_block.attentions.0.", now, "."));
-    }
-  }
-  return key;
+      absl::StrCat(prefix, stem, ".safetensors is missing, and its .fp32, .fp16, .bf16 and sharded spellings too"));
 }
 
 }  // namespace
@@ -101,17 +95,33 @@ absl::Status Prefixed(absl::string_view name, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(name, ": ", status.message()));
 }
 
-std::string TextEncoderKey(const std::string& stored) {
-  if (absl::EndsWith(stored, ".position_ids")) {
-    return "";
-  }
+std::string TextEncoderKey(absl::string_view stored) {
   // transformers 5 writes CLIPTextModel without the prefix that all published files have.
   for (const char* part : {"embeddings.", "encoder.", "final_layer_norm."}) {
     if (absl::StartsWith(stored, part)) {
       return absl::StrCat("text_model.", stored);
     }
   }
-  return stored;
+  return std::string(stored);
+}
+
+std::string VaeKey(absl::string_view stored) {
+  std::string key(stored);
+  for (const auto& [old, now] : {
+           std::pair("mid_block.attentions.0.query.", "mid_block.attentions.0.to_q."),
+           {"mid_block.attentions.0.key.", "mid_block.attentions.0.to_k."},
+           {"mid_block.attentions.0.value.", "mid_block.attentions.0.to_v."},
+           {"mid_block.attentions.0.proj_attn.", "mid_block.attentions.0.to_out.0."},
+           {"mid.attn_1.to_q.", "mid.attn_1.q."},
+           {"mid.attn_1.to_k.", "mid.attn_1.k."},
+           {"mid.attn_1.to_v.", "mid.attn_1.v."},
+           {"mid.attn_1.to_out.0.", "mid.attn_1.proj_out."},
+       }) {
+    if (const size_t found = key.find(old); found != std::string::npos) {
+      return key.replace(found, std::string(old).size(), now);
+    }
+  }
+  return key;
 }
 
 absl::StatusOr<std::string> ReadTensors(const std::string& path,
@@ -147,17 +157,22 @@ absl::StatusOr<std::string> ReadTensors(const std::string& path,
 absl::StatusOr<ReadWeights> ReadComponent(const std::string& folder, const std::string& prefix,
                                           const std::string& component, const std::string& stem) {
   const std::string inside = prefix.empty() ? "" : absl::StrCat(prefix, "/");
-  ABSL_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(folder, inside, stem));
+  ModelFiles read;
+  ABSL_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(folder, inside, stem, read));
+  LeftoverCount leftovers;
   Tensors tensors;
   std::string lines;
   for (const std::string& file_name : files.names) {
     const std::string name = absl::StrCat(inside, file_name);
     absl::flat_hash_set<std::string> stored_names;
+    read.Add(absl::StrCat(folder, "/", name));
     const auto sha256 = ReadTensors(absl::StrCat(folder, "/", name), [&](const std::string& stored) -> TensorPlace {
       stored_names.insert(stored);
-      std::string key = stem == "model" ? TextEncoderKey(stored) : component == "vae" ? VaeKey(stored) : stored;
-      Tensors* const kept = key.empty() ? nullptr : &tensors;
-      return {kept, std::move(key)};
+      if (IsLeftoverOfFolder(component, stored)) {
+        leftovers.Add(stored);
+        return {};
+      }
+      return {&tensors, stem == "model" ? TextEncoderKey(stored) : component == "vae" ? VaeKey(stored) : stored};
     });
     if (absl::IsNotFound(sha256.status())) {
       return absl::FailedPreconditionError(absl::StrCat(name, " is missing, though the index names it"));
@@ -174,7 +189,8 @@ absl::StatusOr<ReadWeights> ReadComponent(const std::string& folder, const std::
       }
     }
   }
-  return ReadWeights{ComponentWeights(component, std::move(tensors)), std::move(lines)};
+  leftovers.Log(component);
+  return ReadWeights{ComponentWeights(component, std::move(tensors)), std::move(lines), std::move(read)};
 }
 
 ComponentWeights SgmVae(Tensors tensors, const nlohmann::json& vae_config) {
@@ -187,15 +203,27 @@ ComponentWeights SgmVae(Tensors tensors, const nlohmann::json& vae_config) {
 absl::StatusOr<ReadWeights> ReadOtherVae(const std::string& path, nlohmann::json& config) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
-    auto json = ReadJson(path, "config.json");
+    ModelFiles files;
+    auto json = ReadJson(path, "config.json", files);
     auto read = json.ok() ? ReadComponent(path, "", "vae", "diffusion_pytorch_model") : json.status();
     if (!read.ok()) {
       return Prefixed(path, read.status());
     }
     config = *std::move(json);
+    read->files.Add(files);
     return read;
   }
+  ModelFiles files;
+  files.Add(path);
+  const auto header = SafetensorsFile::ReadHeader(path);
+  if (!header.ok()) {
+    return Prefixed(path, header.status());
+  }
+  const bool whole_sdxl = std::any_of(header->tensors().begin(), header->tensors().end(), [](const auto& tensor) {
+    return absl::StartsWith(tensor.name, "conditioner.embedders.");
+  });
   Tensors tensors;
+  LeftoverCount leftovers;
   bool sgm = false;
   const auto sha256 = ReadTensors(path, [&](const std::string& stored) -> TensorPlace {
     absl::string_view key = stored;
@@ -203,14 +231,19 @@ absl::StatusOr<ReadWeights> ReadOtherVae(const std::string& path, nlohmann::json
       absl::ConsumePrefix(&key, "vae.");
     }
     sgm |= absl::StartsWith(key, "decoder.mid.");
-    const bool training = absl::StartsWith(key, "loss.") || absl::StartsWith(key, "model_ema.");
-    return {training ? nullptr : &tensors, VaeKey(key)};
+    const bool of_another_part = whole_sdxl && !absl::StartsWith(stored, "first_stage_model.");
+    if (of_another_part || IsLeftoverOfVae(stored)) {
+      leftovers.Add(stored);
+      return {};
+    }
+    return {&tensors, VaeKey(key)};
   });
   if (!sha256.ok()) {
     return Prefixed(path, sha256.status());
   }
+  leftovers.Log(path);
   return ReadWeights{sgm ? SgmVae(std::move(tensors), config) : ComponentWeights("vae", std::move(tensors)),
-                     absl::StrCat(*sha256, "\n")};
+                     absl::StrCat(*sha256, "\n"), std::move(files)};
 }
 
 }  // namespace hotlora

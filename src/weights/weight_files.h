@@ -14,6 +14,7 @@
 
 #include "src/weights/checkpoint.h"
 #include "src/weights/checkpoint_configs.h"
+#include "src/weights/model_files.h"
 
 namespace hotlora {
 
@@ -34,13 +35,19 @@ struct TensorPlace {
 absl::StatusOr<std::string> ReadTensors(const std::string& path,
                                         absl::FunctionRef<TensorPlace(const std::string& name)> place_of);
 
-// The key of a text encoder's tensor in transformers' names, with its leading "text_model."; empty where it is dropped.
-std::string TextEncoderKey(const std::string& stored);
+// The key of a text encoder's tensor in transformers' names, with its leading "text_model.".
+std::string TextEncoderKey(absl::string_view stored);
+
+// The name of a VAE's tensor, in diffusers' or SGM's names, as both are today: older diffusers files call the attention
+// otherwise, and single files from diffusers' conversion script of 2023 have its new names in the middle of SGM's
+// (https://github.com/huggingface/diffusers/issues/4790).
+std::string VaeKey(absl::string_view stored);
 
 // One component's weights, and the SHA-256 of its files in the order of their names, each with a newline behind it.
 struct ReadWeights {
   ComponentWeights weights;
   std::string sha256_lines;
+  ModelFiles files;
 };
 
 // Reads the weights of `component` from `folder`; messages call its files prefix/name, or name where that is empty.
@@ -48,8 +55,8 @@ struct ReadWeights {
 absl::StatusOr<ReadWeights> ReadComponent(const std::string& folder, const std::string& prefix,
                                           const std::string& component, const std::string& stem);
 
-// The VAE that --vae names: a diffusers folder, or a file in diffusers or SGM names with or without a prefix. The
-// config of a folder replaces `config`; a file is read with it.
+// The VAE that --vae names: a diffusers folder, or a file in diffusers or SGM names with or without a prefix, or a
+// whole SDXL file. The config of a folder replaces `config`; a file is read with it.
 absl::StatusOr<ReadWeights> ReadOtherVae(const std::string& path, nlohmann::json& config);
 
 // A VAE whose tensors have SGM names, with as many levels as its config says.

@@ -3,8 +3,11 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+
+#include "src/base/json_text.h"
 
 namespace hotlora {
 namespace {
@@ -95,6 +98,58 @@ TEST(SchedulerConfigTest, NamesTheKeyAndValueThatItRefuses) {
   EXPECT_FALSE(ParseSchedulerConfig(json::array()).ok());
   EXPECT_TRUE(ParseSchedulerConfig(json::object()).ok());
   EXPECT_EQ(ParseSchedulerConfig(json::parse(R"({"prediction_type": "sample"})"))->prediction, Prediction::kSample);
+}
+
+constexpr const char* kOddValues[] = {"NaN", "Infinity", "-Infinity", "1e999", "\"text\"", "{}", "[]", "[NaN]"};
+
+TEST(SchedulerConfigTest, EveryUsedKeyNamesFileKeyAndOddValue) {
+  for (const char* const key : {"_class_name",
+                                "num_train_timesteps",
+                                "steps_offset",
+                                "beta_start",
+                                "beta_end",
+                                "beta_schedule",
+                                "trained_betas",
+                                "prediction_type",
+                                "timestep_spacing",
+                                "final_sigmas_type",
+                                "rescale_betas_zero_snr",
+                                "set_alpha_to_one",
+                                "clip_sample",
+                                "clip_sample_range",
+                                "use_karras_sigmas",
+                                "use_exponential_sigmas",
+                                "sigma_min",
+                                "sigma_max",
+                                "use_beta_sigmas",
+                                "use_flow_sigmas",
+                                "use_lu_lambdas",
+                                "thresholding",
+                                "original_inference_steps",
+                                "timestep_scaling",
+                                "timestep_type",
+                                "interpolation_type"}) {
+    for (const char* const odd : kOddValues) {
+      if (std::string(key) == "_class_name" && std::string(odd) == "\"text\"") {
+        continue;
+      }
+      const json config = ParseJsonObject(absl::StrCat("{\"", key, "\": ", odd, "}")).value();
+      EXPECT_THAT(ParseSchedulerConfig(config).status().message(),
+                  HasSubstr(absl::StrCat("scheduler_config.json: ", key, " is ", config[key].dump())));
+    }
+    EXPECT_TRUE(ParseSchedulerConfig(json::object({{key, nullptr}})).ok()) << key;
+  }
+}
+
+// https://github.com/huggingface/diffusers/issues/10738: a DPMSolverMultistepScheduler's lambda_min_clipped.
+TEST(SchedulerConfigTest, KeysWithoutMeaningStopNothing) {
+  for (const char* const key :
+       {"lambda_min_clipped", "dynamic_thresholding_ratio", "sample_max_value", "flow_shift", "a_key_of_next_year"}) {
+    for (const char* const odd : kOddValues) {
+      EXPECT_TRUE(ParseSchedulerConfig(ParseJsonObject(absl::StrCat("{\"", key, "\": ", odd, "}")).value()).ok())
+          << key << odd;
+    }
+  }
 }
 
 }  // namespace

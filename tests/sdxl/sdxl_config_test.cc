@@ -1,8 +1,15 @@
 #include "src/sdxl/sdxl_config.h"
 
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "src/base/json_text.h"
 #include "src/weights/sdxl_base_configs.h"
 #include "tests/golden_support.h"
 #include "tests/sdxl/model_fixture.h"
@@ -137,6 +144,141 @@ TEST_F(SdxlConfigTest, RefusesWidthsThatDoNotDivide) {
   checkpoint_->text_encoder_config["num_attention_heads"] = 3;
   EXPECT_THAT(ErrorText(), AllOf(HasSubstr("attention_head_dim does not divide block_out_channels 64"),
                                  HasSubstr("num_attention_heads does not divide hidden_size")));
+}
+
+// What Python's json module writes, and what it has where a number, a text or a list was.
+nlohmann::json Parsed(const char* value) { return ParseJsonObject(absl::StrCat("{\"x\": ", value, "}")).value()["x"]; }
+
+constexpr const char* kOddValues[] = {"NaN",
+                                      "Infinity",
+                                      "-Infinity",
+                                      "1e999",
+                                      "\"text\"",
+                                      "\"\"",
+                                      "null",
+                                      "{}",
+                                      "[]",
+                                      "[NaN]",
+                                      "[{}]",
+                                      "-1",
+                                      "123456789012345678901234567890"};
+
+struct UsedKeys {
+  nlohmann::json CheckpointConfigs::*config;
+  const char* file;
+  std::vector<const char*> needed;    // null is an error too
+  std::vector<const char*> optional;  // null means the default
+};
+
+std::vector<UsedKeys> AllUsedKeys() {
+  const std::vector<const char*> text = {"vocab_size",          "hidden_size",  "intermediate_size",
+                                         "num_hidden_layers",   "hidden_act",   "max_position_embeddings",
+                                         "num_attention_heads", "eos_token_id", "layer_norm_eps"};
+  std::vector<const char*> text_2 = text;
+  text_2.push_back("projection_dim");
+  return {
+      {&CheckpointConfigs::model_index, "model_index.json", {}, {"force_zeros_for_empty_prompt"}},
+      {&CheckpointConfigs::text_encoder_config, "text_encoder/config.json", text, {}},
+      {&CheckpointConfigs::text_encoder_2_config, "text_encoder_2/config.json", text_2, {}},
+      {&CheckpointConfigs::vae_config,
+       "vae/config.json",
+       {"latent_channels", "out_channels", "layers_per_block", "norm_num_groups", "scaling_factor",
+        "block_out_channels", "down_block_types", "up_block_types"},
+       {"latents_mean", "latents_std", "use_quant_conv", "use_post_quant_conv", "act_fn", "in_channels",
+        "mid_block_add_attention", "shift_factor"}},
+      {&CheckpointConfigs::unet_config,
+       "unet/config.json",
+       {"addition_embed_type", "use_linear_projection", "sample_size", "in_channels", "out_channels",
+        "layers_per_block", "cross_attention_dim", "norm_num_groups", "norm_eps", "addition_time_embed_dim",
+        "projection_class_embeddings_input_dim", "block_out_channels", "transformer_layers_per_block",
+        "attention_head_dim", "down_block_types", "up_block_types"},
+       {"act_fn",
+        "mid_block_type",
+        "attention_type",
+        "time_embedding_type",
+        "resnet_time_scale_shift",
+        "resnet_out_scale_factor",
+        "mid_block_scale_factor",
+        "downsample_padding",
+        "conv_in_kernel",
+        "conv_out_kernel",
+        "center_input_sample",
+        "class_embed_type",
+        "class_embeddings_concat",
+        "cross_attention_norm",
+        "dual_cross_attention",
+        "encoder_hid_dim",
+        "encoder_hid_dim_type",
+        "mid_block_only_cross_attention",
+        "num_attention_heads",
+        "num_class_embeds",
+        "only_cross_attention",
+        "resnet_skip_time_act",
+        "reverse_transformer_layers_per_block",
+        "time_cond_proj_dim",
+        "time_embedding_act_fn",
+        "time_embedding_dim",
+        "timestep_post_act",
+        "upcast_attention",
+        "flip_sin_to_cos",
+        "freq_shift"}},
+  };
+}
+
+TEST_F(SdxlConfigTest, EveryUsedKeyNamesFileKeyAndOddValue) {
+  const CheckpointConfigs sound = *checkpoint_;
+  for (const UsedKeys& used : AllUsedKeys()) {
+    for (const bool needed : {true, false}) {
+      for (const char* const key : needed ? used.needed : used.optional) {
+        for (const char* const odd : kOddValues) {
+          const nlohmann::json value = Parsed(odd);
+          const bool any_positive = absl::StrContains(key, "_eps") || absl::StrContains(key, "scaling_factor");
+          if ((value.is_null() && !needed) || (std::string(key) == "freq_shift" && value == -1) ||
+              (any_positive && value.is_number_float())) {
+            continue;
+          }
+          static_cast<CheckpointConfigs&>(*checkpoint_) = sound;
+          ((*checkpoint_).*used.config)[key] = value;
+          const bool inside = value.is_array() && value.size() == 1 && std::string(key) == "block_out_channels";
+          EXPECT_THAT(ErrorText(),
+                      HasSubstr(absl::StrCat(used.file, ": ", key, " is ", inside ? value[0].dump() : value.dump())))
+              << odd;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(SdxlConfigTest, OddValuesInsideListsAreNamed) {
+  const CheckpointConfigs sound = *checkpoint_;
+  const std::tuple<nlohmann::json CheckpointConfigs::*, const char*, const char*> lists[] = {
+      {&CheckpointConfigs::unet_config, "unet/config.json", "block_out_channels"},
+      {&CheckpointConfigs::unet_config, "unet/config.json", "transformer_layers_per_block"},
+      {&CheckpointConfigs::unet_config, "unet/config.json", "attention_head_dim"},
+      {&CheckpointConfigs::unet_config, "unet/config.json", "down_block_types"},
+      {&CheckpointConfigs::unet_config, "unet/config.json", "up_block_types"},
+      {&CheckpointConfigs::vae_config, "vae/config.json", "block_out_channels"},
+      {&CheckpointConfigs::vae_config, "vae/config.json", "up_block_types"},
+      {&CheckpointConfigs::vae_config, "vae/config.json", "down_block_types"},
+  };
+  for (const auto& [config, file, key] : lists) {
+    for (const char* const odd : kOddValues) {
+      static_cast<CheckpointConfigs&>(*checkpoint_) = sound;
+      nlohmann::json& list = ((*checkpoint_).*config)[key];
+      list = list.is_array() ? list : nlohmann::json::array({list, list, list});
+      list[1] = Parsed(odd);
+      EXPECT_THAT(ErrorText(), HasSubstr(absl::StrCat(file, ": ", key, " is ", list[1].dump()))) << odd;
+    }
+  }
+}
+
+TEST_F(SdxlConfigTest, KeysWithoutMeaningStopNothing) {
+  for (const UsedKeys& used : AllUsedKeys()) {
+    for (const char* const odd : kOddValues) {
+      ((*checkpoint_).*used.config)["a_key_of_next_year"] = Parsed(odd);
+      EXPECT_EQ(ErrorText(), "no error") << used.file << " " << odd;
+    }
+  }
 }
 
 TEST_F(SdxlConfigTest, StockConfigsAreThoseOfSdxlBase) {

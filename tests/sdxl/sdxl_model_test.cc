@@ -3,15 +3,19 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "src/base/error_details.h"
 #include "src/sdxl/module_list.h"
 #include "src/sdxl/weight_checksum.h"
 #include "tests/golden_support.h"
@@ -58,6 +62,31 @@ class CheckpointCopy {
  private:
   std::string folder_;
 };
+
+// The files of a load are one set: a change of any of them while it runs is an error that names it.
+TEST(SdxlModelTest, AFileThatChangesDuringTheLoadFailsItByName) {
+  const CheckpointCopy copy;
+  for (const char* const name :
+       {"unet/config.json", "tokenizer/vocab.json", "vae/diffusion_pytorch_model.safetensors"}) {
+    const std::string path = copy.folder() + "/" + name;
+    std::atomic<bool> done = false;
+    std::thread changer([&path, &done] {
+      auto time = std::filesystem::last_write_time(path);
+      while (!done) {
+        std::filesystem::last_write_time(path, time += std::chrono::seconds(1));
+      }
+    });
+    const absl::Status status = SdxlModel::Load(copy.folder(), {c10::kCPU, at::kFloat}).status();
+    done = true;
+    changer.join();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(GetErrorDetails(status).reason, "MODEL_CHANGED");
+    EXPECT_THAT(std::string(status.message()), HasSubstr(path));
+  }
+  const auto model = SdxlModel::Load(copy.folder(), {c10::kCPU, at::kFloat});
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_TRUE((*model)->files().CheckUnchanged().ok());
+}
 
 TEST(SdxlModelTest, EveryParameterButEmbeddingsIsAdaptable) {
   // The files are the independent source.

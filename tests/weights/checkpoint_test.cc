@@ -2,10 +2,12 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -172,9 +174,18 @@ TEST_F(CheckpointTest, ItsHashFollowsTheWeightFiles) {
   EXPECT_NE(ReadCheckpoint(folder_)->sha256, expected);
 }
 
-TEST_F(CheckpointTest, ReadsTheHalfSpelling) {
-  std::filesystem::rename(Path(kUnetFile), Path("unet/diffusion_pytorch_model.fp16.safetensors"));
-  ExpectGoldenUnet();
+// Of several, the most precise.
+TEST_F(CheckpointTest, ReadsEachVariant) {
+  std::string file = Path(kUnetFile);
+  for (const char* const variant : {".bf16", ".fp16", ".fp32", ""}) {
+    const std::string next = Path(absl::StrCat("unet/diffusion_pytorch_model", variant, ".safetensors"));
+    std::filesystem::rename(file, next);
+    if (file != Path(kUnetFile)) {
+      WriteText(file, "broken");
+    }
+    ExpectGoldenUnet();
+    file = next;
+  }
 }
 
 TEST_F(CheckpointTest, PrefersThePlainSpelling) {
@@ -188,9 +199,20 @@ TEST_F(CheckpointTest, ReadsShards) {
   ExpectGoldenUnet();
 }
 
-TEST_F(CheckpointTest, ReadsShardsOfTheHalfSpelling) {
-  Shard(".fp16", "diffusion_pytorch_model.safetensors.index.fp16.json");
-  ExpectGoldenUnet();
+// https://github.com/huggingface/diffusers/pull/8869: the index's name has changed.
+TEST_F(CheckpointTest, ReadsShardsOfEachVariant) {
+  const std::string unet = Path(kUnetFile);
+  std::filesystem::copy(unet, Path("aside"));
+  for (const char* const variant : {"fp32", "fp16", "bf16"}) {
+    for (const std::string& index : {absl::StrCat("diffusion_pytorch_model.safetensors.index.", variant, ".json"),
+                                     absl::StrCat("diffusion_pytorch_model.", variant, ".safetensors.index.json")}) {
+      Shard(absl::StrCat(".", variant), index);
+      ExpectGoldenUnet();
+      std::filesystem::remove(Path("unet/" + index));
+      EXPECT_THAT(Read().message(), HasSubstr("unet/diffusion_pytorch_model.safetensors is missing"));
+      std::filesystem::copy(Path("aside"), unet);
+    }
+  }
 }
 
 TEST_F(CheckpointTest, NamesShardsThatAreMissingOrDisagreeWithTheIndex) {
@@ -210,10 +232,10 @@ TEST_F(CheckpointTest, RefusesIndexesThatLeaveTheFolder) {
                            R"({"weight_map":{"a":1}})", R"({"weight_map":{"a":"model.bin"}})"}) {
     WriteText(Path(index), text);
     EXPECT_EQ(Read().code(), absl::StatusCode::kFailedPrecondition);
-    EXPECT_THAT(Read().message(), AllOf(HasSubstr(index), HasSubstr("for a"))) << text;
+    EXPECT_THAT(Read().message(), AllOf(HasSubstr(index), HasSubstr("weight_map of a is"))) << text;
   }
   WriteText(Path(index), "{}");
-  EXPECT_THAT(Read().message(), HasSubstr("no weight_map"));
+  EXPECT_THAT(Read().message(), HasSubstr("weight_map is missing"));
 }
 
 TEST_F(CheckpointTest, AcceptsTextEncoderKeysWithAndWithoutPrefix) {
@@ -242,6 +264,165 @@ TEST_F(CheckpointTest, AcceptsTextEncoderKeysWithAndWithoutPrefix) {
     changed.back().name = "text_model." + changed[0].name;
   });
   EXPECT_THAT(Read().message(), AllOf(HasSubstr(kTextFile), HasSubstr("second time")));
+}
+
+// What programs leave in a folder, and what no program is known to leave.
+TEST_F(CheckpointTest, PassesOverLeftoversAndNamesTheRest) {
+  const struct {
+    const char *file, *tensor;
+    bool leftover;
+  } cases[] = {
+      // https://github.com/smthemex/ComfyUI_StoryDiffusion/issues/78: CLIPTextModelWithProjection
+      {kTextFile, "text_projection.weight", true},
+      {kTextFile, "text_model.embeddings.position_ids", true},
+      {kTextFile, "logit_scale", true},
+      {kTextFile, "vision_model.embeddings.class_embedding", true},
+      {kTextFile, "visual_projection.weight", true},
+      {kTextFile, "text_projection.bias", false},
+      {kTextFile, "text_model.embeddings.extra.weight", false},
+      {"text_encoder_2/model.safetensors", "logit_scale", true},
+      {"text_encoder_2/model.safetensors", "text_model.embeddings.position_ids", true},
+      {"text_encoder_2/model.safetensors", "text_projection.bias", false},
+      {"vae/diffusion_pytorch_model.safetensors", "loss.logvar", true},
+      {"vae/diffusion_pytorch_model.safetensors", "loss.discriminator.main.0.weight", true},
+      {"vae/diffusion_pytorch_model.safetensors", "model_ema.decay", true},
+      {"vae/diffusion_pytorch_model.safetensors", "quantize.embedding.weight", false},
+      {kUnetFile, "time_embedding.cond_proj.weight", false},
+      {kUnetFile, "position_ids", false},
+      {kUnetFile, "loss.logvar", false},
+  };
+  for (const auto& [file, name, leftover] : cases) {
+    const std::vector<Entry> sound = ReadEntries(Path(file));
+    std::vector<Entry> changed = sound;
+    changed.push_back({name, StoredDtype::kI64, {1, 2}, std::string(16, '\0')});
+    if (!leftover) {
+      changed.back() = {name, StoredDtype::kF16, {1, 8}, std::string(16, '\0')};
+    }
+    WriteEntries(Path(file), changed);
+    auto read = ReadCheckpoint(folder_);
+    ASSERT_TRUE(read.ok()) << name << ": " << read.status();
+    const std::string component = std::string(file).substr(0, std::string(file).find('/'));
+    ComponentWeights& weights = component == "text_encoder"     ? read->text_encoder
+                                : component == "text_encoder_2" ? read->text_encoder_2
+                                : component == "vae"            ? read->vae
+                                                                : read->unet;
+    for (const Entry& entry : sound) {
+      weights.Take(entry.name, entry.shape);
+    }
+    EXPECT_EQ(weights.CheckComplete().ok(), leftover) << name << ": " << weights.CheckComplete();
+    if (!leftover) {
+      EXPECT_THAT(weights.CheckComplete().message(), HasSubstr(absl::StrCat("surplus 1: ", name)));
+    }
+    WriteEntries(Path(file), sound);
+  }
+}
+
+// The same modules, saved by another of diffusers' pipelines.
+TEST_F(CheckpointTest, ReadsFoldersOfTheOtherPipelinesOfTheSameModules) {
+  const struct {
+    const char *index, *says;
+  } cases[] = {
+      {R"({"_class_name": "StableDiffusionXLPipeline"})", ""},
+      {R"({"_class_name": "StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score": false})", ""},
+      {R"({"_class_name": "StableDiffusionXLInpaintPipeline", "a": NaN, "b": -Infinity})", ""},
+      {R"({"_class_name": "StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score": true})", "refiner"},
+      {R"({"_class_name": "StableDiffusionXLPipeline", "requires_aesthetics_score": NaN})",
+       "requires_aesthetics_score is \"NaN\", must be true or false"},
+      {R"({"_class_name": "StableDiffusionXLPipeline", "requires_aesthetics_score": 1})",
+       "aesthetics_score is 1, must"},
+      {R"({"_class_name": "StableDiffusionXLPipeline", "requires_aesthetics_score": null})", ""},
+      {R"({"_class_name": "StableDiffusionXLControlNetPipeline"})", "_class_name is \"StableDiffusionXLControlNetP"},
+      {R"({"_class_name": "FluxPipeline"})", "_class_name is \"FluxPipeline\""},
+      {R"({"_class_name": NaN})", "_class_name is \"NaN\""},
+      {R"({"_class_name": null})", "_class_name is null"},
+      {R"({"_class_name": ["a"]})", "_class_name is [\"a\"]"},
+      {"{}", "_class_name is missing"},
+  };
+  for (const auto& [index, says] : cases) {
+    WriteText(Path("model_index.json"), index);
+    const absl::Status status = Read();
+    if (std::string(says).empty()) {
+      EXPECT_TRUE(status.ok()) << status;
+    } else {
+      EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+      EXPECT_THAT(status.message(), AllOf(HasSubstr("model_index.json"), HasSubstr(says)));
+    }
+  }
+}
+
+// As Python writes them: with a byte-order mark, and with numbers that JSON does not have.
+TEST_F(CheckpointTest, ReadsEveryConfigAsPythonWritesIt) {
+  for (const char* const name : {"model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
+                                 "text_encoder_2/config.json", "scheduler/scheduler_config.json"}) {
+    std::ifstream stream(Path(name), std::ios::binary);
+    std::string text(std::istreambuf_iterator<char>(stream), {});
+    text.insert(text.find('{') + 1,
+                R"("n": NaN, "i": [Infinity, {"j": -Infinity}], "big": 1234567890123456789012345,)");
+    WriteText(Path(name), "\xEF\xBB\xBF" + text);
+  }
+  const absl::Status status = Read();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+// The depth of a file must not be the depth of a recursion.
+TEST_F(CheckpointTest, DeepConfigsAreRefused) {
+  const std::string deep = absl::StrCat("{\"a\": ", std::string(1'000'000, '['), std::string(1'000'000, ']'), "}");
+  std::string objects;
+  for (int i = 0; i < 1'000'000; ++i) {
+    objects += "{\"a\":";
+  }
+  for (const char* const name : {"model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
+                                 "text_encoder_2/config.json", "scheduler/scheduler_config.json"}) {
+    const std::string copy = Path(name) + ".copy";
+    std::filesystem::copy(Path(name), copy);
+    for (const std::string& text : {deep, objects}) {
+      WriteText(Path(name), text);
+      EXPECT_THAT(Read().message(), AllOf(HasSubstr(name), HasSubstr("nests arrays and objects more than 64 deep")));
+    }
+    std::filesystem::rename(copy, Path(name));
+  }
+  Shard("", "diffusion_pytorch_model.safetensors.index.json");
+  WriteText(Path("unet/diffusion_pytorch_model.safetensors.index.json"), deep);
+  EXPECT_THAT(Read().message(), AllOf(HasSubstr("unet/"), HasSubstr("more than 64 deep")));
+}
+
+TEST_F(CheckpointTest, NamesOddEntriesOfAnIndex) {
+  const std::string index = "diffusion_pytorch_model.safetensors.index.json";
+  Shard("", index);
+  for (const char* const odd : {"NaN", "-Infinity", "null", "3", "\"../x.safetensors\"", "\"x.bin\"", "[]"}) {
+    WriteText(Path("unet/" + index),
+              absl::StrCat(R"({"metadata": {"total_size": NaN}, "weight_map": {"conv_in.bias": )", odd, "}}"));
+    EXPECT_THAT(Read().message(), AllOf(HasSubstr("unet/" + index), HasSubstr("weight_map of conv_in.bias is")));
+  }
+  for (const char* const odd : {"NaN", "null", "[]", "{}", "3"}) {
+    WriteText(Path("unet/" + index), absl::StrCat(R"({"weight_map": )", odd, "}"));
+    EXPECT_THAT(Read().message(), AllOf(HasSubstr("unet/" + index), HasSubstr("weight_map is missing or not")));
+  }
+}
+
+TEST_F(CheckpointTest, KnowsTheFilesThatItRead) {
+  const auto checkpoint = ReadCheckpoint(folder_);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_TRUE(checkpoint->files.CheckUnchanged().ok());
+  WriteText(Path("unet/diffusion_pytorch_model.fp16.safetensors"), "not read");
+  EXPECT_TRUE(checkpoint->files.CheckUnchanged().ok());
+  for (const char* const name : {"model_index.json", "unet/config.json", kUnetFile, kTextFile, "tokenizer/vocab.json",
+                                 "scheduler/scheduler_config.json"}) {
+    ModelFiles files = checkpoint->files;
+    std::filesystem::rename(Path(name), Path("aside"));
+    EXPECT_THAT(files.Changed(), testing::ElementsAre(Path(name)));
+    WriteText(Path(name), "another");
+    EXPECT_THAT(files.Changed(), testing::ElementsAre(Path(name)));
+    const absl::Status status = files.CheckUnchanged();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(status.message(), HasSubstr(Path(name)));
+    std::filesystem::rename(Path("aside"), Path(name));
+    EXPECT_THAT(files.Changed(), testing::IsEmpty());
+    const auto time = std::filesystem::last_write_time(Path(name));
+    std::filesystem::last_write_time(Path(name), time + std::chrono::milliseconds(1));  // the same size
+    EXPECT_THAT(files.Changed(), testing::ElementsAre(Path(name)));
+    std::filesystem::last_write_time(Path(name), time);
+  }
 }
 
 TEST_F(CheckpointTest, NamesWhatIsMissingBrokenOrOfAnotherKind) {

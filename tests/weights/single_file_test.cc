@@ -116,6 +116,28 @@ TEST_F(SingleFileTest, HasEveryTensorOfTheFolder) {
   EXPECT_EQ(checkpoint->tokenizer_2_folder, GoldenPath("pipeline/tokenizer_2"));
 }
 
+// https://github.com/huggingface/diffusers/issues/4790, for SDXL 5219: what diffusers' conversion script of 2023 made
+// of a folder has diffusers' names of the VAE's attention below SGM's.
+TEST_F(SingleFileTest, ReadsTheVaeOfDiffusersConversionScript) {
+  TensorMap converted;
+  int renamed = 0;
+  for (const auto& [name, tensor] : LoadTensors(Fixture().model)) {
+    const std::string key = absl::StrReplaceAll(name, {{"mid.attn_1.q.", "mid.attn_1.to_q."},
+                                                       {"mid.attn_1.k.", "mid.attn_1.to_k."},
+                                                       {"mid.attn_1.v.", "mid.attn_1.to_v."},
+                                                       {"mid.attn_1.proj_out.", "mid.attn_1.to_out.0."}});
+    renamed += key != name ? 1 : 0;
+    converted[key] = tensor.to(at::kHalf);  // position_ids are integers
+  }
+  ASSERT_EQ(renamed, 16);  // weight and bias of four layers, in encoder and decoder
+  CheckpointSource source = Fixture();
+  source.model = WriteTensors("converted", "", converted);
+  auto checkpoint = ReadCheckpoint(source);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  ExpectSame(checkpoint->vae, "vae/diffusion_pytorch_model");
+  ExpectSame(checkpoint->unet, "unet/diffusion_pytorch_model");
+}
+
 TEST_F(SingleFileTest, HasStockConfigsWithoutAFolder) {
   const auto checkpoint = ReadCheckpoint(Write(Base()));
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
@@ -132,9 +154,10 @@ TEST_F(SingleFileTest, OtherWidthsThanTheConfigsAreRefusedBeforeLoading) {
 
 TEST_F(SingleFileTest, OtherVaeComesInEveryFormAndIsPartOfTheHash) {
   const std::string own = ReadCheckpoint(Fixture())->sha256;
-  TensorMap sgm;
+  TensorMap sgm, stable_diffusion_1;
   for (const auto& [name, tensor] : LoadTensors(Fixture().model)) {
     if (absl::StartsWith(name, "first_stage_model.")) {
+      stable_diffusion_1[name] = tensor;
       sgm[name.substr(std::strlen("first_stage_model."))] = tensor;
     }
   }
@@ -148,7 +171,9 @@ TEST_F(SingleFileTest, OtherVaeComesInEveryFormAndIsPartOfTheHash) {
   for (const std::string& vae :
        {GoldenPath("pipeline/vae"), GoldenPath("pipeline/vae/diffusion_pytorch_model.safetensors"),
         WriteTensors("sgm", "", sgm), WriteTensors("sgm_prefixed", "first_stage_model.", sgm),
-        WriteTensors("diffusers_prefixed", "vae.", diffusers), WriteTensors("old", "", old)}) {
+        WriteTensors("diffusers_prefixed", "vae.", diffusers), WriteTensors("old", "", old),
+        // https://github.com/AUTOMATIC1111/stable-diffusion-webui/issues/12548: the VAE of a whole SDXL checkpoint
+        Fixture().model}) {
     for (CheckpointSource source : {Fixture(), CheckpointSource(GoldenPath("pipeline"))}) {
       source.vae = vae;
       auto checkpoint = ReadCheckpoint(source);
@@ -157,6 +182,12 @@ TEST_F(SingleFileTest, OtherVaeComesInEveryFormAndIsPartOfTheHash) {
       EXPECT_NE(checkpoint->sha256, own) << vae;
     }
   }
+  // The VAE of another model's checkpoint has the same shapes.
+  stable_diffusion_1["cond_stage_model.transformer.text_model.final_layer_norm.weight"] = at::zeros({8}, at::kHalf);
+  CheckpointSource source = Fixture();
+  source.vae = WriteTensors("stable_diffusion_1", "", stable_diffusion_1);
+  EXPECT_THAT(std::string(ReadCheckpoint(source)->vae.CheckComplete().message()),
+              HasSubstr(": cond_stage_model.transformer.text_model.final_layer_norm.weight"));
 }
 
 TEST_F(SingleFileTest, RefusesEachOtherKindByName) {
@@ -192,17 +223,52 @@ TEST_F(SingleFileTest, RefusesEachOtherKindByName) {
   }
 }
 
-TEST_F(SingleFileTest, DropsWhatTrainingLeft) {
+// What programs leave in single files.
+TEST_F(SingleFileTest, PassesOverLeftovers) {
   Shapes shapes = Base();
-  for (const char* name : {"model_ema.decay", "denoiser.sigmas", "alphas_cumprod", "first_stage_model.loss.logvar",
-                           "conditioner.embedders.1.model.logit_scale",
-                           "conditioner.embedders.0.transformer.text_model.embeddings.position_ids"}) {
+  for (const char* name :
+       {"model_ema.decay", "model_ema.num_updates", "model_ema.diffusion_modelinput_blocks00weight", "denoiser.sigmas",
+        "alphas_cumprod", "alphas_cumprod_prev", "betas", "log_one_minus_alphas_cumprod",
+        "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "posterior_variance",
+        "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod",
+        "sqrt_recipm1_alphas_cumprod", "logvar", "lvlb_weights", "scale_factor", "embedding_manager.x",
+        // https://github.com/vladmandic/sdnext/issues/2734
+        "cond_stage_model.logit_scale", "cond_stage_model.transformer.text_model.embeddings.position_ids",
+        "first_stage_model.loss.logvar", "first_stage_model.loss.discriminator.main.0.weight",
+        "first_stage_model.model_ema.decay", "conditioner.embedders.0.transformer.text_projection.weight",
+        "conditioner.embedders.0.logit_scale", "conditioner.embedders.1.model.logit_scale",
+        "conditioner.embedders.1.model.attn_mask",
+        // https://github.com/wkpark/sd-webui-model-mixer/issues/136
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+        "conditioner.embedders.1.model.transformer.text_model.embeddings.position_ids"}) {
     shapes[name] = {1};
   }
   const auto checkpoint = ReadCheckpoint(Write(shapes));
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  EXPECT_TRUE(checkpoint->text_encoder.CheckComplete().ok());
+  EXPECT_TRUE(checkpoint->text_encoder.CheckComplete().ok()) << checkpoint->text_encoder.CheckComplete();
   EXPECT_THAT(std::string(checkpoint->text_encoder_2.CheckComplete().message()), HasSubstr("surplus 1: ln_final.bias"));
+  EXPECT_THAT(std::string(checkpoint->vae.CheckComplete().message()), HasSubstr("surplus 1: decoder.conv_in.bias"));
+  EXPECT_THAT(std::string(checkpoint->unet.CheckComplete().message()), HasSubstr("surplus 1: input_blocks.0.0.weight"));
+}
+
+TEST_F(SingleFileTest, NamesWhatIsNoKnownLeftover) {
+  for (const char* name : {"model_emb.decay", "betas.weight", "alphas", "loss.logvar", "conditioner.embedders.2.weight",
+                           "lora_unet_mid.lora_down.weight", "control_model.zero_convs.0.0.bias"}) {
+    Shapes shapes = Base();
+    shapes[name] = {1};
+    EXPECT_THAT(std::string(ReadCheckpoint(Write(shapes)).status().message()),
+                HasSubstr(absl::StrCat("belong to no part of SDXL: ", name)));
+  }
+  for (const char* name :
+       {"model.diffusion_model.time_embed.cond_proj.weight", "first_stage_model.quantize.embedding"}) {
+    Shapes shapes = Base();
+    shapes[name] = {1};
+    const auto checkpoint = ReadCheckpoint(Write(shapes));
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    const std::string faults =
+        absl::StrCat(checkpoint->unet.CheckComplete().message(), " ", checkpoint->vae.CheckComplete().message());
+    EXPECT_THAT(faults, HasSubstr(std::string(name).substr(std::string(name).find('.', 6) + 1)));
+  }
 }
 
 TEST_F(SingleFileTest, PredictionComesFromTensorsAndMetadata) {
