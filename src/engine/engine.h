@@ -35,6 +35,8 @@
 
 namespace hotlora {
 
+class ModelWatch;
+
 struct EngineOptions {
   uint32_t max_batch = 4;                  // rows per denoising step
   uint32_t max_queue = 64;                 // waiting requests beyond which callers are turned away
@@ -49,6 +51,7 @@ struct EngineOptions {
   std::function<void(bool intact)> on_base_state;
   std::function<DeviceMemory()> device_memory;  // for GetStatistics
   std::function<void()> in_each_step;           // runs on the step thread; its time counts as the step's
+  std::shared_ptr<ModelWatch> model_watch;      // ends with the engine; nullptr: the model is from no files
 };
 
 // An admitted request.

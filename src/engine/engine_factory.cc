@@ -10,6 +10,7 @@
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
+#include "src/engine/model_watch.h"
 #include "src/pipeline/sdxl_pipeline.h"
 #include "src/sdxl/sdxl_model.h"
 #include "src/tensor/device.h"
@@ -18,6 +19,7 @@
 namespace hotlora {
 namespace {
 
+constexpr absl::Duration kModelWatchPeriod = absl::Minutes(1);
 constexpr absl::Duration kLongestOnCuda = absl::Seconds(300);
 
 // The folder's name, or the file's without .safetensors.
@@ -78,6 +80,8 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   source.vae = config.vae;
   LogInfo("loading the model on ", DeviceName(place.device), " in ", DtypeName(place.dtype));
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<SdxlModel> model, SdxlModel::Load(source, place));
+  config.engine.model_watch = std::make_shared<ModelWatch>(
+      model->files(), kModelWatchPeriod, [metrics](bool changed) { metrics->SetModelFilesChanged(changed); });
   ModuleTable modules = model->modules();
   const std::string name = ModelName(config.model);
   config.embeddings.widths = {model->config().text_encoder.width, model->config().text_encoder_2.width};

@@ -120,6 +120,7 @@ struct Metrics::Families {
   GaugeFamily& start_up;
   GaugeFamily& build_info;
   GaugeFamily& model_info;
+  GaugeFamily& model_files_changed;
 
   void StandAtZero();
 };
@@ -159,7 +160,9 @@ Metrics::Families::Families(prometheus::Registry& r)
                          "When the step thread last finished a step or looked for work")),
       start_up(AddGauge(r, "hotlora_warmup_duration_seconds", "Duration of the phases from the start until ready")),
       build_info(AddGauge(r, "hotlora_build_info", "1, with the versions of this build as labels")),
-      model_info(AddGauge(r, "hotlora_model_info", "1, with the resident model as labels")) {
+      model_info(AddGauge(r, "hotlora_model_info", "1, with the resident model as labels")),
+      model_files_changed(AddGauge(r, "hotlora_model_files_changed",
+                                   "1 if a file of the model is not what was read at start, which has no effect")) {
   StandAtZero();
 }
 
@@ -217,6 +220,7 @@ void Metrics::Families::StandAtZero() {
   }
   adapter_refs.Add({});
   restore_mismatch.Add({});
+  model_files_changed.Add({});
   adapter_loads.Add({{"outcome", "ok"}, {"reason", "none"}});
   for (const char* reason : kLoadReasons) {
     adapter_loads.Add({{"outcome", "error"}, {"reason", reason}});
@@ -274,6 +278,8 @@ void Metrics::SetModelInfo(absl::string_view model, absl::string_view sha256, ab
             {"device", std::string(device)}})
       .Set(1);
 }
+
+void Metrics::SetModelFilesChanged(bool changed) { state_->families.model_files_changed.Add({}).Set(changed); }
 
 void Metrics::SetCertificateEnd(std::function<std::optional<absl::Time>()> end) {
   state_->sources->SetCertificateEnd(std::move(end));

@@ -88,6 +88,9 @@ class Metrics {
   void SetModelInfo(absl::string_view model, absl::string_view sha256, absl::string_view dtype,
                     absl::string_view device);
 
+  // Whether files of the model differ from what was read.
+  void SetModelFilesChanged(bool changed);
+
   // When the TLS certificate in use ends; nullopt where that cannot be told. Without it there is no such figure.
   void SetCertificateEnd(std::function<std::optional<absl::Time>()> end);
   void SetStartUp(StartUpPhase phase, double seconds);

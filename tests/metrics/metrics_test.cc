@@ -19,8 +19,17 @@ TEST(MetricsTest, KnownLabelSetsStandAtZero) {
   EXPECT_TRUE(Has(metrics, "hotlora_denoise_step_duration_seconds_count{cfg=\"on\",size=\"gt_2mp\"} 0"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_swap_duration_seconds_count{phase=\"restore\",source=\"disk\"} 0"));
   EXPECT_TRUE(Has(metrics, "hotlora_base_restore_mismatch_total 0"));
+  EXPECT_TRUE(Has(metrics, "hotlora_model_files_changed 0"));
   EXPECT_TRUE(Has(metrics, "process_resident_memory_bytes "));
   EXPECT_TRUE(Has(metrics, "hotlora_nvml_up "));
+}
+
+TEST(MetricsTest, TellsWhetherTheModelsFilesChanged) {
+  Metrics metrics;
+  metrics.SetModelFilesChanged(true);
+  EXPECT_TRUE(Has(metrics, "hotlora_model_files_changed 1"));
+  metrics.SetModelFilesChanged(false);
+  EXPECT_TRUE(Has(metrics, "hotlora_model_files_changed 0"));
 }
 
 TEST(MetricsTest, TenThousandAdaptersStayUnderTwoThousandSeriesAnd256KiB) {

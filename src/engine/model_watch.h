@@ -1,0 +1,37 @@
+#ifndef HOTLORA_SRC_ENGINE_MODEL_WATCH_H_
+#define HOTLORA_SRC_ENGINE_MODEL_WATCH_H_
+
+#include <functional>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+#include "src/weights/model_files.h"
+
+namespace hotlora {
+
+// Looks now and then whether the files that the model was read from are still the same. A change has no effect on the
+// model in memory; the first one found is one warning in the log, which names the files.
+class ModelWatch {
+ public:
+  // `on_look` hears after each look, on the watch's own thread, whether a file differs. It outlives this object.
+  ModelWatch(ModelFiles files, absl::Duration period, std::function<void(bool changed)> on_look);
+  ~ModelWatch();  // waits for a look that is under way
+
+ private:
+  void Run();
+
+  const ModelFiles files_;
+  const absl::Duration period_;
+  const std::function<void(bool)> on_look_;
+
+  absl::Mutex mu_;
+  bool closed_ ABSL_GUARDED_BY(mu_) = false;
+  std::thread thread_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_ENGINE_MODEL_WATCH_H_
