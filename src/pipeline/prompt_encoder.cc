@@ -1,7 +1,6 @@
 #include "src/pipeline/prompt_encoder.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -20,7 +19,6 @@ namespace {
 
 constexpr size_t kLength = ClipTokenizer::kPaddedLength;
 constexpr size_t kTextTokens = kLength - 2;  // between begin and end
-constexpr double kMaxEmphasis = 100.0;
 
 // One of the two encoders, and which of an embedding's vectors are for it.
 struct EncoderSide {
@@ -148,11 +146,6 @@ absl::StatusOr<Tokens> Tokenize(const ClipTokenizer& tokenizer, const std::strin
     if (piece.is_break) {
       writer.EndChunk();
       continue;
-    }
-    if (!(std::abs(piece.weight) <= kMaxEmphasis)) {
-      return MakeError(absl::StatusCode::kInvalidArgument, "PROMPT_WEIGHT",
-                       absl::StrCat("a prompt has text of the weight ", piece.weight, "; allowed are -", kMaxEmphasis,
-                                    " to ", kMaxEmphasis));
     }
     ABSL_RETURN_IF_ERROR(
         WriteText(tokenizer, piece.text, static_cast<float>(piece.weight), prompts.embeddings, writer));

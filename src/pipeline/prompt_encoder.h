@@ -34,7 +34,7 @@ struct EncodedPrompts {
 // apart: where a chunk has no room for all of them, they begin the next.
 //
 // `side`    adapters beside the weights, for all of it; nullptr: none
-// Errors   InvalidArgument: PROMPT_TOO_LONG beyond kMaxChunks, PROMPT_WEIGHT beyond -100 to 100; may throw c10::Error
+// Errors   InvalidArgument: PROMPT_TOO_LONG beyond kMaxChunks; may throw c10::Error
 // Source   AUTOMATIC1111's web UI, "Prompt editing" and "Emphasis" of its wiki
 inline constexpr size_t kMaxChunks = 16;
 absl::StatusOr<EncodedPrompts> EncodePrompts(const SdxlModel& model, const Prompts& prompts, bool negative,

@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <utility>
 
@@ -248,7 +249,14 @@ bool StandsAt(absl::string_view text, size_t at, absl::string_view word) {
 absl::StatusOr<std::vector<PromptPiece>> ParseEmphasis(absl::string_view text, bool breaks) {
   EmphasisParser parser(breaks);
   ABSL_RETURN_IF_ERROR(parser.Parse(text));
-  return std::move(parser).Take();
+  std::vector<PromptPiece> pieces = std::move(parser).Take();
+  for (const PromptPiece& piece : pieces) {
+    if (!piece.is_break && !(std::abs(piece.weight) <= kMaxEmphasis)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("has text of the weight ", piece.weight, "; allowed are -", kMaxEmphasis, " to ", kMaxEmphasis));
+    }
+  }
+  return pieces;
 }
 
 std::vector<std::string> SplitAtBreaks(absl::string_view text) {

@@ -13,6 +13,8 @@
 
 namespace hotlora {
 
+constexpr double kMaxEmphasis = 100.0;  // of a weight's absolute value
+
 // Text of one weight, or the place of a BREAK, which has no text.
 struct PromptPiece {
   std::string text;
@@ -35,8 +37,8 @@ struct PromptPiece {
 // vanishes. With `breaks`, each BREAK (see SplitAtBreaks) is a piece of its own; else it is text. Neighbours of equal
 // weight are one piece; empty text has no piece.
 //
-// Where that parser fails, InvalidArgument: a weight that is no number, as in "(a:1.2.3)". The message follows a
-// field's name.
+// InvalidArgument where that parser fails: a weight that is no number, as in "(a:1.2.3)"; and if text has a weight,
+// with that of all brackets around it, beyond kMaxEmphasis. The message follows a field's name.
 absl::StatusOr<std::vector<PromptPiece>> ParseEmphasis(absl::string_view text, bool breaks);
 
 // The parts before, between and after each BREAK that stands as a word of its own, in capitals: one part more than

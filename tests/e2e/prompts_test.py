@@ -159,7 +159,7 @@ class PromptsTest(unittest.TestCase):
         literal = self.image(prompt=strong, prompt_syntax=images_pb2.PROMPT_SYNTAX_PLAIN)
         self.assertEqual(literal, self.image(prompt=strong))
         request = request_for(prompt="(red:1000)", prompt_syntax=WEIGHTED)
-        self.assertEqual(e2e.problem_of(lambda: self.caller.generate(request)).reason, "PROMPT_WEIGHT")
+        self.assertEqual(list(e2e.problem_of(lambda: self.caller.generate(request)).fields), ["prompt"])
 
     def test_long_prompts_are_cut_off_unless_they_are_asked_for(self):
         head = "red " * 75

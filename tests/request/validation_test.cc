@@ -97,6 +97,8 @@ TEST(ValidateImageRequestTest, NamesTheTextWhoseWeightsAreNoNumbers) {
   EXPECT_THAT(BadFields(request), ElementsAre("prompt_2", "negative_prompt_2"));
   EXPECT_THAT(std::string(ValidateImageRequest(request, TinyLimits()).status().message()),
               HasSubstr("prompt_2 has the weight \"1..\", which is not a number"));
+  request.prompt = "(a:101)";
+  EXPECT_THAT(BadFields(request), ElementsAre("prompt", "prompt_2", "negative_prompt_2"));
   request.prompt_syntax = PromptSyntax::kPlain;
   EXPECT_TRUE(ValidateImageRequest(request, TinyLimits()).ok());
   // Tags are cut out first.
