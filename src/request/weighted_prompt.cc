@@ -198,9 +198,6 @@ class EmphasisParser {
     }
     std::vector<PromptPiece> merged;
     for (PromptPiece& piece : pieces_) {
-      if (!piece.is_break && piece.text.empty()) {
-        continue;
-      }
       if (!piece.is_break && !merged.empty() && !merged.back().is_break && merged.back().weight == piece.weight) {
         merged.back().text += piece.text;
       } else {
@@ -212,6 +209,9 @@ class EmphasisParser {
 
  private:
   void FinishPiece() {
+    if (current_.empty()) {
+      return;  // thousands of brackets without text would take time in the square of their number
+    }
     pieces_.push_back({current_, 1.0, false});
     current_.clear();
   }

@@ -152,6 +152,8 @@ TEST(ParseEmphasisTest, TheLongestPromptTakesLittleTime) {
     text += "(a";
   }
   EXPECT_THAT(ParseEmphasis(text, true).status().message(), testing::HasSubstr("has text of the weight"));
+  EXPECT_EQ(ParseEmphasis(std::string(1 << 20, '('), true)->size(), 0u);
+  EXPECT_FALSE(ParseEmphasis(std::string(1 << 20, '(') + "a" + std::string(1 << 20, ')'), true).ok());
   EXPECT_EQ(ParseEmphasis(std::string(16 << 10, ':'), true)->size(), 1u);
   EXPECT_EQ(ParseEmphasis("(:" + std::string(16 << 10, ' '), true)->size(), 1u);
 }
