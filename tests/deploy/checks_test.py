@@ -125,6 +125,7 @@ class ConfigurationTest(CheckCase):
     def test_haproxy_closes_connections_that_send_no_request(self):
         proxy = balancers.HAProxy([])
         self.addCleanup(proxy.stop)
+        e2e.wait_until(lambda: proxy.page(f"http://127.0.0.1:{proxy.metrics_port}/metrics"), "HAProxy listens")
         host, port = proxy.target.split(":")
         preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
         silent = [(start, socket.create_connection((host, int(port)))) for start in [b"", b"PRI *", preface] * 10]
