@@ -45,7 +45,7 @@ TEST_F(ImageServiceTest, StreamsEventsInOrderAndSummaryLast) {
   submission.listener->OnImage(ImageOf(0, 100));
   ImageSummary summary;
   summary.total_seconds = 3;
-  summary.adapters.push_back({"ink", "ff", 0.5, AdapterTier::kHost, 12, {"odd.key"}});
+  summary.adapters.push_back({"ink", "ff", 0.5, AdapterTier::kHost, 12, {"odd.key"}, {"a note"}});
   submission.listener->OnDone(absl::OkStatus(), summary);
   ASSERT_TRUE(reader->Read(&event));
   EXPECT_EQ(event.image().data(), ImageOf(0, 100).data);
@@ -56,6 +56,7 @@ TEST_F(ImageServiceTest, StreamsEventsInOrderAndSummaryLast) {
   ASSERT_EQ(event.summary().adapters_size(), 1);
   EXPECT_EQ(event.summary().adapters(0).tier_found(), v1::ADAPTER_TIER_HOST);
   EXPECT_EQ(event.summary().adapters(0).unmatched_keys(0), "odd.key");
+  EXPECT_EQ(event.summary().adapters(0).notes(0), "a note");
   // Counted before the last message is sent.
   EXPECT_EQ(Counted("StreamGenerateImages", "OK"), 1);
   EXPECT_FALSE(reader->Read(&event));

@@ -180,6 +180,7 @@ TEST(ProtoMappingTest, NamesFromFilesBecomeUtf8) {
   info.metadata.base_model = "sd_xl_base_1.0.safetensors";
   info.metadata.title = "Neon \xFF";
   info.metadata.tags = {"night", "rain"};
+  info.notes = {"its metadata say \xFF"};
   info.rank_max = 8;
   const v1::Adapter message = ToProto(info);
   EXPECT_EQ(message.error(), "key ?");
@@ -189,6 +190,7 @@ TEST(ProtoMappingTest, NamesFromFilesBecomeUtf8) {
   EXPECT_EQ(message.base_model(), "sd_xl_base_1.0.safetensors");
   EXPECT_EQ(message.title().find('\xFF'), std::string::npos) << "no UTF-8, no string of protobuf";
   EXPECT_EQ(message.tags_size(), 2);
+  EXPECT_EQ(message.notes(0), "its metadata say ?");
   EXPECT_EQ(message.architecture(), "");
 }
 
