@@ -165,7 +165,7 @@ def overview():
         stat("Answered within 30 s, 1 h", "percentunit", f"1 - {slow}1h", "{{job}}"),
         stat("Images a minute", "short", "60 * sum(rate(hotlora_images_total{@}[$__rate_interval]))"),
         stat("Step drift", "short", "max(hotlora_step_drift_ratio{@})", thresholds=[(1.15, "orange"), (1.5, "red")],
-             description="Time of a denoising step over what warm-up measured"),
+             description="Time of a denoising step over that of the first steps of its kind"),
         stat("Requests in flight", "short", "sum(hotlora_requests_in_flight{@})"),
         lines("Requests by code", "reqps", rate("hotlora_requests_total", ["code"], f"@, {IMAGES}"), stack=True,
               width=12),
@@ -191,7 +191,7 @@ def steps():
         lines("Step drift: time of a step over its baseline", "short", ("hotlora_step_drift_ratio{@}", "{{instance}}"),
               ("instance:hotlora_step_drift_ratio:avg5m{@}", "{{instance}} 5 min"),
               thresholds=[(1.15, "orange"), (1.5, "red")], width=24,
-              description="1 is what warm-up measured. Purple marks are adapter swaps: a ratio that climbs with them is "
+              description="1 is what the first steps of their kind took. Purple marks are adapter swaps: a ratio that climbs with them is "
                           "the leak of huggingface/peft#1639."),
         lines("Step duration by size and guidance", "s",
               *quantiles("hotlora_denoise_step_duration_seconds", ("size", "cfg")), width=12),

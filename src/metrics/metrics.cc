@@ -1,9 +1,8 @@
 #include "src/metrics/metrics.h"
 
 #include <algorithm>
-#include <map>
+#include <optional>
 #include <string>
-#include <tuple>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -62,9 +61,6 @@ constexpr const char* kLoadReasons[] = {"adapter_not_found",
                                         "adapter_budget",
                                         "out_of_memory",
                                         "other"};
-
-// Weight of the newest step in the drift ratio's moving average.
-constexpr double kDriftWeight = 0.1;
 
 const char* SizeLabel(const StepShape& shape) {
   const double pixels = static_cast<double>(shape.width) * shape.height;
@@ -128,9 +124,11 @@ struct Metrics::Families {
 Metrics::Families::Families(prometheus::Registry& r)
     : step(AddHistogram(r, "hotlora_denoise_step_duration_seconds",
                         "Duration of one denoising step, by image size and guidance: the latency per iteration")),
-      step_baseline(AddGauge(r, "hotlora_step_baseline_seconds", "Step duration that warm-up measured")),
-      step_drift(AddGauge(r, "hotlora_step_drift_ratio",
-                          "Moving average of step duration over the baseline of the same size, rows and guidance")),
+      step_baseline(AddGauge(r, "hotlora_step_baseline_seconds",
+                             "What a step takes by itself: median of its shape's first 32, until then warm-up's")),
+      step_drift(
+          AddGauge(r, "hotlora_step_drift_ratio",
+                   "Median duration of recent steps over the baseline of the same kind of step, mean over kinds")),
       batch_size(AddHistogram(r, "hotlora_batch_size", "Rows in a denoising step; a row is one image")),
       regroups(AddCounter(r, "hotlora_batch_regroup_total",
                           "Requests that were ready and not let into the step that ran next, by what kept them out")),
@@ -241,9 +239,26 @@ struct Metrics::State {
   std::shared_ptr<prometheus::Collectable> nvml = MakeNvmlCollector([this] { return sources->GpuReservedBytes(); });
 
   absl::Mutex mu;
-  std::map<std::tuple<uint32_t, uint32_t, uint32_t, bool>, double> baselines ABSL_GUARDED_BY(mu);
-  double drift ABSL_GUARDED_BY(mu) = 0.0;  // 0: not known yet
+  StepDrift drift ABSL_GUARDED_BY(mu);
+
+  void PublishBaseline(const StepShape& shape, const StepDrift::Change& change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 };
+
+// Of plain shapes alone: the labels do not tell the others apart.
+void Metrics::State::PublishBaseline(const StepShape& shape, const StepDrift::Change& change) {
+  const auto gauge = [this](const StepShape& s) -> prometheus::Gauge& {
+    return families.step_baseline.Add({{"width", absl::StrCat(s.width)},
+                                       {"height", absl::StrCat(s.height)},
+                                       {"rows", absl::StrCat(s.rows)},
+                                       {"cfg", kOnOff[s.cfg()]}});
+  };
+  if (change.dropped.has_value() && change.dropped->plain()) {
+    families.step_baseline.Remove(&gauge(*change.dropped));
+  }
+  if (change.baseline.has_value() && shape.plain()) {
+    gauge(shape).Set(*change.baseline);
+  }
+}
 
 Metrics::Metrics() : state_(std::make_unique<State>()) {}
 Metrics::~Metrics() = default;
@@ -294,27 +309,18 @@ void Metrics::BeatScheduler() { state_->families.heartbeat.Add({}).SetToCurrentT
 void Metrics::ObserveStep(const StepShape& shape, double seconds) {
   BeatScheduler();
   Families& families = state_->families;
-  families.step.Add({{"size", SizeLabel(shape)}, {"cfg", kOnOff[shape.cfg]}}, kStepBuckets).Observe(seconds);
+  families.step.Add({{"size", SizeLabel(shape)}, {"cfg", kOnOff[shape.cfg()]}}, kStepBuckets).Observe(seconds);
   families.batch_size.Add({}, kBatchBuckets).Observe(shape.rows);
   absl::MutexLock lock(&state_->mu);
-  const auto baseline = state_->baselines.find({shape.width, shape.height, shape.rows, shape.cfg});
-  if (baseline == state_->baselines.end() || baseline->second <= 0.0) {
-    return;
+  state_->PublishBaseline(shape, state_->drift.Add(shape, seconds));
+  if (const std::optional<double> ratio = state_->drift.ratio(); ratio.has_value()) {
+    families.step_drift.Add({}).Set(*ratio);
   }
-  const double ratio = seconds / baseline->second;
-  state_->drift = state_->drift == 0.0 ? ratio : state_->drift + kDriftWeight * (ratio - state_->drift);
-  families.step_drift.Add({}).Set(state_->drift);
 }
 
 void Metrics::SetStepBaseline(const StepShape& shape, double seconds) {
   absl::MutexLock lock(&state_->mu);
-  state_->baselines[{shape.width, shape.height, shape.rows, shape.cfg}] = seconds;
-  state_->families.step_baseline
-      .Add({{"width", absl::StrCat(shape.width)},
-            {"height", absl::StrCat(shape.height)},
-            {"rows", absl::StrCat(shape.rows)},
-            {"cfg", kOnOff[shape.cfg]}})
-      .Set(seconds);
+  state_->PublishBaseline(shape, state_->drift.SetWarmUp(shape, seconds));
 }
 
 void Metrics::CountRegroup(RegroupReason reason) {

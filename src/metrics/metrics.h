@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 
 #include "src/metrics/call_metrics.h"
+#include "src/metrics/step_drift.h"
 
 namespace prometheus {
 class Collectable;
@@ -61,12 +62,6 @@ struct TierFill {
   uint64_t bytes = 0, capacity_bytes = 0, pinned_bytes = 0, entries = 0;
 };
 
-// A denoising step's size and guidance, as labels.
-struct StepShape {
-  uint32_t width = 0, height = 0, rows = 0;
-  bool cfg = false;
-};
-
 class Metrics {
  public:
   Metrics();
@@ -96,10 +91,10 @@ class Metrics {
   void SetStartUp(StartUpPhase phase, double seconds);
 
   // --- steps
-  void BeatScheduler();                                      // the step thread is alive; each step counts as well
-  void ObserveStep(const StepShape& shape, double seconds);  // also the drift ratio, once its baseline is known
-  void SetStepBaseline(const StepShape& shape, double seconds);
-  void CountRegroup(RegroupReason reason);  // once for each request and reason
+  void BeatScheduler();                                          // the step thread is alive; each step counts as well
+  void ObserveStep(const StepShape& shape, double seconds);      // also the drift ratio and baselines, step_drift.h
+  void SetStepBaseline(const StepShape& shape, double seconds);  // what warm-up measured
+  void CountRegroup(RegroupReason reason);                       // once for each request and reason
 
   // --- requests. `code` as in "INVALID_ARGUMENT", "OK"; outcome: ok, error or cancelled.
   void CountRequest(absl::string_view method, absl::string_view code, double seconds);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/time/clock.h"
 
 #include "src/base/error_details.h"
@@ -432,12 +433,16 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
 
 void StepScheduler::Account(absl::Span<const RowRef> rows, absl::Span<const uint32_t> steps_before, double seconds) {
   const DenoiseOptions& first = rows.front().run->job().denoise;
-  StepShape shape{first.width, first.height, static_cast<uint32_t>(rows.size()), false};
+  StepShape shape{first.width, first.height, static_cast<uint32_t>(rows.size())};
   const ImageRun* counted = nullptr;  // rows of one run stand together
+  absl::flat_hash_set<absl::string_view> side_sets;
   for (size_t i = 0; i < rows.size(); ++i) {
     const auto& [run, running] = rows[i];
     const Row& row = *running->row;
-    shape.cfg = shape.cfg || run->job().denoise.cfg_at(steps_before[i], row.total_steps());
+    shape.guided_rows += run->job().denoise.cfg_at(steps_before[i], row.total_steps()) ? 1 : 0;
+    if (mode_ == ApplyMode::kSide && !run->task->adapter_set().adapters.empty()) {
+      side_sets.insert(run->task->fingerprint());
+    }
     if (run != std::exchange(counted, run)) {
       run->task->summary.denoise_seconds += seconds;
     }
@@ -447,6 +452,7 @@ void StepScheduler::Account(absl::Span<const RowRef> rows, absl::Span<const uint
       TellProgress(*run, *running);
     }
   }
+  shape.side_sets = static_cast<uint32_t>(side_sets.size());
   metrics_->ObserveStep(shape, seconds);
 }
 

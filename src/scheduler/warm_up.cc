@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
@@ -26,7 +27,7 @@ absl::Status MeasureBaseline(Pipeline& pipeline, Metrics& metrics, bool cfg) {
   prompts.negative_prompt = "";
   ABSL_ASSIGN_OR_RETURN(auto conditioning, pipeline.Encode(prompts, cfg, AdapterSet{}, ApplyMode::kMerged));
   ABSL_ASSIGN_OR_RETURN(auto row, pipeline.StartRow(options, 0, std::move(conditioning), AdapterSet{}, nullptr));
-  double fastest = 0.0;
+  std::vector<double> durations;
   while (!row->done()) {
     const bool first = row->steps_done() == 0;
     const Stopwatch stopwatch;
@@ -34,12 +35,17 @@ absl::Status MeasureBaseline(Pipeline& pipeline, Metrics& metrics, bool cfg) {
     const double seconds = stopwatch.Seconds();
     // The first step pays for what is made once (kernels chosen, workspaces), so it counts only where it is all there
     // is.
-    fastest = row->steps_done() <= 2 ? seconds : std::min(fastest, seconds);
+    if (row->steps_done() == 2) {
+      durations.clear();
+    }
+    durations.push_back(seconds);
     if (first && seconds > kSlowStepSeconds) {
       break;
     }
   }
-  metrics.SetStepBaseline({options.width, options.height, 1, cfg}, fastest);
+  const auto median = durations.begin() + static_cast<std::ptrdiff_t>(durations.size() / 2);
+  std::nth_element(durations.begin(), median, durations.end());
+  metrics.SetStepBaseline({options.width, options.height, /*rows=*/1, /*guided_rows=*/cfg ? 1u : 0u}, *median);
   if (row->done() && cfg) {
     ABSL_RETURN_IF_ERROR(pipeline.Decode(*row).status());
   }

@@ -18,7 +18,8 @@ import sys
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 HAS_GNUPLOT = shutil.which("gnuplot") is not None
-TIER_BYTES, TINY_TIER_BYTES = 64_000_000, 24_000_000  # about eight adapters of the demo's model; of the golden tests'
+# Room for about eight adapters, which are held in the server's dtype: of the demo's model; of the golden tests'.
+TIER_ITEMS, TINY_TIER_ITEMS = 16_000_000, 6_000_000
 FAULTS = {"sound": {}, "leak": {"FAULT_LEAK_HEAP_BYTES": "4096"}, "slow": {}}
 
 
@@ -36,9 +37,10 @@ def make_adapters(model, out, count, rank=64):
                     "--rank", str(rank), "--broken", "4"], check=True)
 
 
-def start(model, adapters, *flags, program, tier_bytes=TIER_BYTES, threads=1, **variables):
+def start(model, adapters, *flags, program, tier_items=TIER_ITEMS, threads=1, **variables):
     """A server with small tiers."""
     helpers = e2e()
+    tier_bytes = tier_items * helpers.ITEM_BYTES
     environment = helpers.clean_environment(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE", **variables)
     return helpers.Server("--adapter-host-bytes", tier_bytes, "--adapter-device-bytes", tier_bytes, "--log-level", "error",
                           *flags, model=model, adapters=adapters, program=program, environment=environment)

@@ -222,7 +222,8 @@ class InstallTest(CheckCase):
         self.assertIn(f"{prefix}/bin/../lib/hotlora/libtorch/torch/lib/libtorch_cpu.so", listed)
         self.assertNotIn("not found", listed)
         self.assertNotIn("/.cache/", listed)
-        self.passes(prefix / "bin/hotlora-server", "--model", e2e.DEMO, "--adapters", e2e.DEMO_ADAPTERS, "--check")
+        self.passes(prefix / "bin/hotlora-server", "--model", e2e.DEMO, "--adapters", e2e.DEMO_ADAPTERS, "--dtype", e2e.DTYPE,
+                    "--check")
 
 
 if __name__ == "__main__":

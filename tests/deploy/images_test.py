@@ -60,7 +60,7 @@ class ImagesTest(unittest.TestCase):
 
         override = e2e.temporary_folder() / "override.yml"
         override.write_text(json.dumps({"services": {
-            "hotlora": {"environment": {"HOTLORA_FAULT_FILE": "/tmp/slow"}},
+            "hotlora": {"environment": {"HOTLORA_FAULT_FILE": "/tmp/slow", "HOTLORA_DTYPE": e2e.DTYPE}},
             "prometheus": {"volumes": [f"{quick('prometheus')}:/etc/prometheus:ro"]},
             "alertmanager": {"volumes": [f"{quick('alertmanager')}:/etc/alertmanager:ro"]}}}))
         cls.files = [*cls.files, "-f", override]

@@ -16,10 +16,6 @@ from hotlora_server import images_pb2, images_pb2_grpc, request_for
 
 SERVICE_CONFIG = (balancers.SOURCE / "deploy/service_config.json").read_text()
 ADAPTERS = [f"style{i:02}" for i in range(24)]
-# Room for 14 of them on each replica: it can keep its share, and not everything.
-# Both resident tiers are smaller than the 24 adapters, each of which takes this much there.
-ADAPTER_BYTES = 1_100_000
-TIERS = ("--adapter-host-bytes", 14 * ADAPTER_BYTES, "--adapter-device-bytes", 10 * ADAPTER_BYTES)
 
 
 def adapter_folder():
@@ -27,6 +23,12 @@ def adapter_folder():
     for name in ADAPTERS:
         shutil.copyfile(e2e.DEMO_ADAPTERS / "night.safetensors", folder / f"{name}.safetensors")
     return folder
+
+
+def tiers():
+    """Room for 14 of the 24 adapters in each replica's host memory and for 10 on its device: it can keep its share, and not all."""
+    (each,) = e2e.resident_bytes(e2e.DEMO_ADAPTERS, "night")
+    return "--adapter-host-bytes", 14 * each + each // 2, "--adapter-device-bytes", 10 * each + each // 2
 
 
 def options(name):
@@ -111,7 +113,7 @@ class ReplicaCase:
 
     def setUp(self):
         self.folder = adapter_folder()
-        self.replicas = [balancers.Replica(self.folder, *TIERS) for _ in range(3)]
+        self.replicas = [balancers.Replica(self.folder, *tiers()) for _ in range(3)]
         self.addCleanup(lambda: [replica.kill() for replica in self.replicas])
 
     def start(self, **options):

@@ -21,7 +21,7 @@ class SoakTest(unittest.TestCase):
 
     def soak(self, *words, program=e2e.SERVER, apply="auto", **faults):
         """Exit status and report, of adapters three times as large as the tiers."""
-        server = soak.start(MODEL, self.adapters, "--apply", apply, program=program, tier_bytes=soak.TINY_TIER_BYTES, **faults)
+        server = soak.start(MODEL, self.adapters, "--apply", apply, program=program, tier_items=soak.TINY_TIER_ITEMS, **faults)
         try:
             result = soak.run_soak(server, "--exact-only", *words)
             return result.returncode, json.loads(result.stdout)
@@ -64,7 +64,7 @@ class SwapAndStepTest(unittest.TestCase):
     def setUpClass(cls):
         adapters = e2e.temporary_folder()
         soak.make_adapters(MODEL, adapters, count=4)
-        cls.servers = {apply: soak.start(MODEL, adapters, "--apply", apply, program=e2e.SERVER, tier_bytes=soak.TINY_TIER_BYTES)
+        cls.servers = {apply: soak.start(MODEL, adapters, "--apply", apply, program=e2e.SERVER, tier_items=soak.TINY_TIER_ITEMS)
                        for apply in ("merged", "side")}
 
     @classmethod

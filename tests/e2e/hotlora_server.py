@@ -5,6 +5,7 @@ Nothing here waits without a bound, and every process is stopped by its own pid.
 
 import atexit
 import contextlib
+import functools
 import io
 import json
 import os
@@ -35,6 +36,10 @@ FAULTY_SERVER = BIN / "hotlora-faulty-server"  # tests/bench/faulty_swaps.cc
 DEMO = SOURCE / "deploy/demo/model"
 ALL_DEMO_ADAPTERS = SOURCE / "deploy/demo/adapters"
 GOLDEN = SOURCE / "tests/golden"
+
+# What servers compute in if their test names no dtype. What `auto` picks differs from machine to machine.
+DTYPE = os.environ.get("HOTLORA_TEST_DTYPE") or "float32"
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}[DTYPE]
 
 # For whatever must happen at all; no test measures it. Sanitizer builds on busy machines are slow.
 PATIENCE = 60.0
@@ -148,6 +153,12 @@ def read_until(stream, kind):
     raise AssertionError(f"the stream ended without {kind}")
 
 
+def psnr(picture, reference):
+    """How near two pictures of 8 bits are, in dB: 20 log10(255 / root of the mean square of the differences)."""
+    mean_square = numpy.square(numpy.subtract(picture, reference, dtype=float)).mean()
+    return numpy.inf if mean_square == 0 else 10 * numpy.log10(255**2 / mean_square)
+
+
 # --- errors
 
 
@@ -236,6 +247,13 @@ class Scrape:
 # --- processes
 
 
+def command_of(program, *words):
+    """The command line as text; a server's names DTYPE if `words` name no dtype."""
+    if program in (SERVER, FAULTY_SERVER) and "--dtype" not in words:
+        words = ("--dtype", DTYPE, *words)
+    return [str(word) for word in (program, *words)]
+
+
 class Server:
     """A hotlora-server on free loopback ports; ready when the constructor returns."""
 
@@ -244,13 +262,11 @@ class Server:
         self.folder = temporary_folder()
         self.ready_file = self.folder / "ready.json"
         self.log_path = self.folder / "server.log"
-        command = [program, "--model", model, "--listen", listen, "--metrics-listen", metrics_listen]
-        command += ["--ready-file", self.ready_file]
-        command += ["--adapters", adapters] if adapters else []
-        command += flags
+        words = ["--model", model, "--listen", listen, "--metrics-listen", metrics_listen, "--ready-file", self.ready_file]
+        words += ["--adapters", adapters] if adapters else []
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
-                [str(word) for word in command],
+                command_of(program, *words, *flags),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -306,7 +322,7 @@ class Server:
 def run(program, *words, patience=PATIENCE, environment=None, **more):
     """Runs a program to its end; standard output and error come back as text."""
     return subprocess.run(
-        [str(word) for word in (program, *words)],
+        command_of(program, *words),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=patience,
@@ -323,6 +339,22 @@ def copy_adapters(*sources):
         for file in sorted(source.iterdir()) if source.is_dir() else [source]:
             shutil.copyfile(file, folder / file.name)
     return folder
+
+
+@functools.lru_cache(maxsize=None)
+def resident_bytes(adapters, *names):
+    """What each of the folder's adapters takes in the host's tier, in the demo model and DTYPE, as a server measures it."""
+    server = Server(adapters=adapters)
+
+    def load(name):
+        before = server.metrics().value("hotlora_adapter_cache_bytes", tier="host")
+        wanted = adapters_pb2.LoadAdapterRequest(name=name, tier=adapters_pb2.ADAPTER_TIER_HOST)
+        server.caller.adapters.LoadAdapter(wanted, timeout=PATIENCE)
+        return int(server.metrics().value("hotlora_adapter_cache_bytes", tier="host") - before)
+
+    sizes = [load(name) for name in names]
+    server.stop()
+    return sizes
 
 
 DEMO_ADAPTERS = copy_adapters(*(ALL_DEMO_ADAPTERS / f"{name}.safetensors" for name in ("night", "outline")))

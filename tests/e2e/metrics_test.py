@@ -92,10 +92,15 @@ IMAGES = "hotlora_images_total"
 ALLOCATED = "hotlora_device_memory_allocated_bytes"
 RESERVED = "hotlora_device_memory_reserved_bytes"
 
-# A tier of so many bytes holds outline (2.0 MB as it is laid out, in float32) or night (1.0 MB), never both.
-HOST_BYTES = 2_400_000
 MAX_QUEUE = 1
 STEPS = 3
+
+
+def one_adapter_bytes():
+    """A tier of so many bytes holds outline or night, the smaller, but never both."""
+    outline, night = e2e.resident_bytes(e2e.DEMO_ADAPTERS, "outline", "night")
+    assert 0 < night < outline, (night, outline)
+    return outline + night // 2
 
 
 # Changes by any amount.
@@ -114,7 +119,8 @@ class ServerCase(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = e2e.copy_adapters(e2e.DEMO_ADAPTERS)
         shutil.copyfile(e2e.GOLDEN / "broken_adapters/nan_weights.safetensors", cls.folder / "broken.safetensors")
-        cls.server = e2e.Server("--adapter-host-bytes", HOST_BYTES, "--adapter-device-bytes", 0, "--max-queue", MAX_QUEUE,
+        cls.host_bytes = one_adapter_bytes()
+        cls.server = e2e.Server("--adapter-host-bytes", cls.host_bytes, "--adapter-device-bytes", 0, "--max-queue", MAX_QUEUE,
                                 adapters=cls.folder)
         cls.caller = cls.server.caller
         cls.at_start = cls.server.metrics()
@@ -161,7 +167,7 @@ class WhatIsThereTest(ServerCase):
 
     def test_settings_and_facts(self):
         self.assertEqual(self.at_start.value("hotlora_queue_capacity"), MAX_QUEUE)
-        self.assertEqual(self.at_start.value("hotlora_adapter_cache_capacity_bytes", tier="host"), HOST_BYTES)
+        self.assertEqual(self.at_start.value("hotlora_adapter_cache_capacity_bytes", tier="host"), self.host_bytes)
         info = self.caller.info.GetServerInfo(server_pb2.GetServerInfoRequest())
         facts = dict(model=info.model, sha256_12=info.model_sha256[:12], dtype=info.dtype, device=info.device)
         self.assertEqual(self.at_start.value("hotlora_model_info", **facts), 1)
@@ -418,7 +424,8 @@ class DeviceTierTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.server = e2e.Server("--adapter-device-bytes", HOST_BYTES, adapters=e2e.DEMO_ADAPTERS)
+        cls.device_bytes = one_adapter_bytes()
+        cls.server = e2e.Server("--adapter-device-bytes", cls.device_bytes, adapters=e2e.DEMO_ADAPTERS)
         cls.caller = cls.server.caller
 
     @classmethod
@@ -453,7 +460,7 @@ class DeviceTierTest(unittest.TestCase):
         # Once both were read, nothing that happens on the device changes what is allocated.
         self.assertEqual(len(set(allocated[1:])), 1, allocated)
         scrape = self.server.metrics()
-        self.assertEqual(scrape.value("hotlora_adapter_cache_capacity_bytes", tier="device"), HOST_BYTES)
+        self.assertEqual(scrape.value("hotlora_adapter_cache_capacity_bytes", tier="device"), self.device_bytes)
         self.assertEqual(scrape.value(ENTRIES, tier="device"), 1)
         self.assertEqual(scrape.value(ENTRIES, tier="host"), 2)
         both = request_for("night", "outline", steps=1)

@@ -50,23 +50,40 @@ TEST(MetricsTest, TenThousandAdaptersStayUnderTwoThousandSeriesAnd256KiB) {
 
 TEST(MetricsTest, DriftIsAbsentUntilTheBaselineOfThatShapeIsKnown) {
   Metrics metrics;
-  const StepShape shape{128, 128, 1, true};
-  metrics.ObserveStep(shape, 0.2);
-  EXPECT_FALSE(Has(metrics, "hotlora_step_drift_ratio "));
+  const StepShape shape{128, 128, 1, 1};
   metrics.SetStepBaseline(shape, 0.1);
-  metrics.ObserveStep({64, 64, 1, true}, 9.0);
+  metrics.ObserveStep({64, 64, 1, 1}, 9.0);
   EXPECT_FALSE(Has(metrics, "hotlora_step_drift_ratio "));
   metrics.ObserveStep(shape, 0.2);
   EXPECT_TRUE(Has(metrics, "hotlora_step_drift_ratio 2"));
   EXPECT_TRUE(Has(metrics, "hotlora_step_baseline_seconds{cfg=\"on\",height=\"128\",rows=\"1\",width=\"128\"} 0.1"));
 }
 
+TEST(MetricsTest, BaselinesAreOfServedShapesTooAndAtMost32) {
+  Metrics metrics;
+  for (uint32_t i = 0; i < 40; ++i) {
+    for (int step = 0; step < 32; ++step) {
+      metrics.ObserveStep({64 + 8 * i, 64, 1, 0}, 0.25);
+      metrics.ObserveStep({64 + 8 * i, 64, 2, 1}, 0.25);  // labels cannot tell it from two guided rows
+    }
+  }
+  const std::string text = metrics.Render();
+  size_t baselines = 0;
+  for (size_t at = text.find("\nhotlora_step_baseline_seconds{"); at != std::string::npos;
+       at = text.find("\nhotlora_step_baseline_seconds{", at + 1)) {
+    ++baselines;
+  }
+  EXPECT_EQ(baselines, 16u);
+  EXPECT_TRUE(Has(metrics, "hotlora_step_baseline_seconds{cfg=\"off\",height=\"64\",rows=\"1\",width=\"376\"} 0.25"));
+  EXPECT_FALSE(Has(metrics, "hotlora_step_baseline_seconds{cfg=\"off\",height=\"64\",rows=\"1\",width=\"64\"}"));
+}
+
 TEST(MetricsTest, SizesFallIntoTheirLabel) {
   Metrics metrics;
-  metrics.ObserveStep({512, 1024, 1, false}, 0.01);
-  metrics.ObserveStep({1024, 1024, 1, false}, 0.01);
-  metrics.ObserveStep({1032, 1024, 1, false}, 0.01);
-  metrics.ObserveStep({2048, 2048, 1, false}, 0.01);
+  metrics.ObserveStep({512, 1024, 1, 0}, 0.01);
+  metrics.ObserveStep({1024, 1024, 1, 0}, 0.01);
+  metrics.ObserveStep({1032, 1024, 1, 0}, 0.01);
+  metrics.ObserveStep({2048, 2048, 1, 0}, 0.01);
   for (const char* size : {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"}) {
     EXPECT_TRUE(
         Has(metrics, std::string("hotlora_denoise_step_duration_seconds_count{cfg=\"off\",size=\"") + size + "\"} 1"));

@@ -22,12 +22,12 @@ class PipelineFixture : public ::testing::Test {
   static constexpr uint64_t kDeviceBytes = uint64_t{64} << 20;  // for adapters
 
   void SetUp() override {
-    auto model = SdxlModel::Load(GoldenPath("pipeline"), TestPlace());
+    auto model = SdxlModel::Load(GoldenPath("pipeline"), TestPlace(dtype_));
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = model->get();
     AdapterStoreOptions options;
     options.directory = GoldenPath("adapters/files");
-    auto memory = MakeAdapterMemory(TestPlace(), /*host_bytes=*/kDeviceBytes, kDeviceBytes);
+    auto memory = MakeAdapterMemory(TestPlace(dtype_), /*host_bytes=*/kDeviceBytes, kDeviceBytes);
     ASSERT_TRUE(memory.ok()) << memory.status();
     auto store = AdapterStore::Create(options, model_->modules(), nullptr, *std::move(memory));
     ASSERT_TRUE(store.ok()) << store.status();
@@ -35,6 +35,15 @@ class PipelineFixture : public ::testing::Test {
     auto pipeline = MakeSdxlPipeline(*std::move(model), "golden", dora_, base_);
     ASSERT_TRUE(pipeline.ok()) << pipeline.status();
     pipeline_ = *std::move(pipeline);
+  }
+
+  // Everything anew, in another dtype.
+  void Reload(c10::ScalarType dtype) {
+    leases_.clear();
+    pipeline_.reset();
+    store_.reset();
+    dtype_ = dtype;
+    PipelineFixture::SetUp();
   }
 
   // The set of these adapters, each with its weight on everything it changes. The leases live as long as the fixture.
@@ -88,6 +97,7 @@ class PipelineFixture : public ::testing::Test {
     return row;
   }
 
+  c10::ScalarType dtype_ = c10::ScalarType::Float;     // to be set before SetUp
   DoraWeighting dora_ = DoraWeighting::kScaledChange;  // to be set before SetUp
   BaseSource base_;                                    // to be set before SetUp
   ApplyMode mode_ = ApplyMode::kMerged;
