@@ -47,7 +47,7 @@ struct AppliedAdapter {
   uint32_t matched_modules = 0;
   std::vector<std::string> unmatched_keys;
   std::vector<std::string> notes;  // sentences on what the file says of itself and what it is
-  double load_seconds = 0;  // from where it was found to where it can be applied
+  double load_seconds = 0;         // from where it was found to where it can be applied
 };
 
 // What it took to bring a request's adapter set into effect, in seconds. Phases that did not happen are 0.
