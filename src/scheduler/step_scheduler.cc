@@ -12,6 +12,7 @@
 #include "src/base/status_macros.h"
 #include "src/image/image_encoder.h"
 #include "src/scheduler/batch_policy.h"
+#include "src/scheduler/request_summary.h"
 #include "src/scheduler/warm_up.h"
 
 namespace hotlora {
@@ -33,8 +34,6 @@ Prompts TextsOf(const ImageTask& task) {
   }
   return prompts;
 }
-
-TierLabel LabelOf(AdapterTier tier) { return static_cast<TierLabel>(tier); }
 
 bool SameSize(const ImageJob& a, const ImageJob& b) {
   return a.denoise.width == b.denoise.width && a.denoise.height == b.denoise.height;
@@ -192,18 +191,7 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
 
 absl::Status StepScheduler::Prepare(ImageRun& run) {
   const ImageJob& job = run.job();
-  ImageSummary& summary = run.task->summary;
-  summary.model_sha256 = pipeline_->info().sha256;
-  summary.dtype = pipeline_->info().dtype;
-  summary.sampler = job.denoise.sampler;
-  summary.schedule = job.denoise.schedule;
-  summary.width = job.denoise.width;
-  summary.height = job.denoise.height;
-  for (size_t i = 0; i < job.embeddings.size(); ++i) {
-    const Embedding& embedding = run.task->embeddings()[i];
-    summary.embeddings.push_back(
-        {embedding.name, embedding.content_sha256, job.embeddings[i].token, embedding.vectors->count});
-  }
+  DescribeModel(pipeline_->info(), *run.task);
   ABSL_RETURN_IF_ERROR(run.task->Wanted());
   ABSL_RETURN_IF_ERROR(ApplyAdapters(run));
   ABSL_RETURN_IF_ERROR(run.task->Wanted());
@@ -213,28 +201,15 @@ absl::Status StepScheduler::Prepare(ImageRun& run) {
   if (const std::unique_ptr<const InitPicture> picture = run.task->TakePicture(); picture != nullptr) {
     ABSL_ASSIGN_OR_RETURN(run.init, pipeline_->EncodeInit(*picture));
   }
-  summary.encode_seconds = stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kEncode, summary.encode_seconds);
+  run.task->summary.encode_seconds = stopwatch.Seconds();
+  metrics_->ObserveStage(StageLabel::kEncode, run.task->summary.encode_seconds);
   return absl::OkStatus();
 }
 
 absl::Status StepScheduler::ApplyAdapters(ImageRun& run) {
   ImageTask& task = *run.task;
   SwapCost& cost = task.summary.swap;
-  AdapterTier coldest = AdapterTier::kDevice;
-  for (const LeasedAdapter& adapter : task.adapters()) {
-    const AdapterInfo& info = adapter.lease->info();
-    const AcquireReport& report = adapter.lease->report();
-    task.summary.adapters.push_back(
-        {info.name, info.content_sha256, adapter.use.weight, report.tier_found, info.matched_modules,
-         info.unmatched_keys, info.notes,
-         report.lookup_seconds + report.read_seconds + report.parse_seconds + report.upload_seconds});
-    cost.lookup_seconds += report.lookup_seconds;
-    cost.read_seconds += report.read_seconds;
-    cost.parse_seconds += report.parse_seconds;
-    cost.upload_seconds += report.upload_seconds;
-    coldest = std::min(coldest, report.tier_found);
-  }
+  const AdapterTier coldest = DescribeAdapters(task);
   const std::vector<std::string> running = RunningSets();
   const bool in_effect = last_applied_ == task.fingerprint() ||
                          std::find(running.begin(), running.end(), task.fingerprint()) != running.end();
@@ -254,27 +229,9 @@ absl::Status StepScheduler::ApplyAdapters(ImageRun& run) {
   cost.total_seconds = task.summary.adapter_seconds;
   if (cost.changed) {
     metrics_->CountSwap(true);
-    TellSwap(cost, LabelOf(coldest), *swap);
+    ObserveSwap(cost, coldest, *swap, *metrics_);
   }
   return absl::OkStatus();
-}
-
-void StepScheduler::TellSwap(const SwapCost& cost, TierLabel source, const SwapReport& report) {
-  metrics_->ObserveSwapPhase(SwapPhase::kLookup, source, cost.lookup_seconds);
-  if (source == TierLabel::kDisk) {
-    metrics_->ObserveSwapPhase(SwapPhase::kRead, source, cost.read_seconds);
-    metrics_->ObserveSwapPhase(SwapPhase::kParse, source, cost.parse_seconds);
-  }
-  if (cost.upload_seconds > 0.0) {
-    metrics_->ObserveSwapPhase(SwapPhase::kUpload, source, cost.upload_seconds);
-  }
-  if (report.modules_merged > 0) {
-    metrics_->ObserveSwapPhase(SwapPhase::kApply, source, cost.apply_seconds);
-  }
-  if (report.modules_restored > 0) {
-    metrics_->ObserveSwapPhase(SwapPhase::kRestore, source, cost.restore_seconds);
-  }
-  metrics_->ObserveSwapPhase(SwapPhase::kTotal, source, cost.total_seconds);
 }
 
 void StepScheduler::StartRow(ImageRun& run) {

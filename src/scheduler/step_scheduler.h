@@ -77,7 +77,6 @@ class StepScheduler {
   RunPtr Start(const std::shared_ptr<ImageTask>& task);
   absl::Status Prepare(ImageRun& run);
   absl::Status ApplyAdapters(ImageRun& run);
-  void TellSwap(const SwapCost& cost, TierLabel source, const SwapReport& report);
   void StartRow(ImageRun& run);
   void DropEnded();
 

@@ -1,0 +1,61 @@
+#include "src/scheduler/request_summary.h"
+
+#include <algorithm>
+
+namespace hotlora {
+
+void DescribeModel(const ModelInfo& model, ImageTask& task) {
+  const ImageJob& job = task.job();
+  ImageSummary& summary = task.summary;
+  summary.model_sha256 = model.sha256;
+  summary.dtype = model.dtype;
+  summary.sampler = job.denoise.sampler;
+  summary.schedule = job.denoise.schedule;
+  summary.width = job.denoise.width;
+  summary.height = job.denoise.height;
+  for (size_t i = 0; i < job.embeddings.size(); ++i) {
+    const Embedding& embedding = task.embeddings()[i];
+    summary.embeddings.push_back(
+        {embedding.name, embedding.content_sha256, job.embeddings[i].token, embedding.vectors->count});
+  }
+}
+
+AdapterTier DescribeAdapters(ImageTask& task) {
+  SwapCost& cost = task.summary.swap;
+  AdapterTier coldest = AdapterTier::kDevice;
+  for (const LeasedAdapter& adapter : task.adapters()) {
+    const AdapterInfo& info = adapter.lease->info();
+    const AcquireReport& report = adapter.lease->report();
+    task.summary.adapters.push_back(
+        {info.name, info.content_sha256, adapter.use.weight, report.tier_found, info.matched_modules,
+         info.unmatched_keys, info.notes,
+         report.lookup_seconds + report.read_seconds + report.parse_seconds + report.upload_seconds});
+    cost.lookup_seconds += report.lookup_seconds;
+    cost.read_seconds += report.read_seconds;
+    cost.parse_seconds += report.parse_seconds;
+    cost.upload_seconds += report.upload_seconds;
+    coldest = std::min(coldest, report.tier_found);
+  }
+  return coldest;
+}
+
+void ObserveSwap(const SwapCost& cost, AdapterTier source, const SwapReport& report, Metrics& metrics) {
+  const TierLabel tier = static_cast<TierLabel>(source);
+  metrics.ObserveSwapPhase(SwapPhase::kLookup, tier, cost.lookup_seconds);
+  if (source == AdapterTier::kDisk) {
+    metrics.ObserveSwapPhase(SwapPhase::kRead, tier, cost.read_seconds);
+    metrics.ObserveSwapPhase(SwapPhase::kParse, tier, cost.parse_seconds);
+  }
+  if (cost.upload_seconds > 0.0) {
+    metrics.ObserveSwapPhase(SwapPhase::kUpload, tier, cost.upload_seconds);
+  }
+  if (report.modules_merged > 0) {
+    metrics.ObserveSwapPhase(SwapPhase::kApply, tier, cost.apply_seconds);
+  }
+  if (report.modules_restored > 0) {
+    metrics.ObserveSwapPhase(SwapPhase::kRestore, tier, cost.restore_seconds);
+  }
+  metrics.ObserveSwapPhase(SwapPhase::kTotal, tier, cost.total_seconds);
+}
+
+}  // namespace hotlora
