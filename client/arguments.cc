@@ -122,7 +122,7 @@ void AddGenerate(CLI::App& app, Given& given, Arguments& arguments) {
       ->check([](const std::string& text) {  // CLI11 takes -1 for 2^64 - 1
         uint64_t seed;
         return absl::SimpleAtoi(text, &seed) ? ""
-                                             : absl::StrCat("\"", text, "\" is no whole number from 0 to 2^64 - 1");
+                                             : absl::StrCat("\"", text, "\" is not a whole number from 0 to 2^64 - 1");
       });
   app.add_option("--images", given.images, "how many");
   app.add_option("--clip-skip", given.clip_skip, "text encoder layers to leave out");
@@ -337,8 +337,8 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
           [&arguments, levels](const std::string& word) {
             const auto level = levels.find(word);
             if (level == levels.end()) {
-              throw CLI::ValidationError("level",
-                                         absl::StrCat("\"", word, "\" is none of debug, info, warning, error"));
+              throw CLI::ValidationError(
+                  "level", absl::StrCat("\"", word, "\" is not a level; levels are debug, info, warning, error"));
             }
             arguments.log_level = level->second;
           },
@@ -358,9 +358,9 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
     return arguments;
   } catch (const CLI::ParseError& error) {
     if (app.get_subcommands().empty() && !app.remaining().empty()) {
-      return Bad(
-          "\"", app.remaining().front(),
-          "\" is no command; they are generate, adapters, sheet, bench, health, info, statistics, verify, log-level");
+      return Bad("\"", app.remaining().front(),
+                 "\" is not a command; commands are generate, adapters, sheet, bench, health, info, statistics, "
+                 "verify, log-level");
     }
     if (app.get_subcommands().empty()) {
       return Bad(

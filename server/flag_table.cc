@@ -212,10 +212,14 @@ const std::vector<FlagSpec>& FlagTable() {
             "budget of adapters in host memory, 4GiB"),
       Pin(),
       BaseAdapter(),
-      Switch("allow-unmatched-keys", &Flags::allow_unmatched_keys,
-             "load adapters that have keys of modules this model lacks"),
+      Switch(
+          "allow-unmatched-keys", &Flags::allow_unmatched_keys,
+          "serve an adapter although the model lacks modules that its keys name; these keys are not applied, and each "
+          "answer lists them"),
       OneOf("dora-weighting", &Flags::dora_weighting, {"peft", "interpolated"},
-            "at a DoRA's weight: scale its change before the norm, peft; or interpolate, interpolated"),
+            "what the weight of a DoRA scales: its change before the norm is applied (peft), or the whole difference "
+            "to the "
+            "base weight (interpolated); peft"),
       Seconds("max-request-seconds", &Flags::max_request_seconds, 1e6,
               "longest time a request may take, 0 for no limit; 300 on CUDA, 0 on the CPU"),
       Bytes("max-message-bytes", &Flags::max_message_bytes, 65536, uint64_t{1} << 30,
@@ -239,13 +243,14 @@ const std::vector<FlagSpec>& FlagTable() {
       Switch("reflection", &Flags::reflection, "server reflection (it asks for no token)"),
       Text("ready-file", &Flags::ready_file, "file to write once requests are accepted: ports and pid as JSON"),
       Switch("check", &Flags::check, "validate model and adapters, print the memory plan, exit"),
-      Seconds("drain-timeout", &Flags::drain_timeout, 86400, "seconds that SIGTERM leaves to what runs, 30"),
+      Seconds("drain-timeout", &Flags::drain_timeout, 86400,
+              "seconds that running requests have to end after SIGTERM, 30"),
       OneOf("log-level", &Flags::log_level, {"debug", "info", "warning", "error"},
             "debug, info, warning or error; info"),
       Text("access-log", &Flags::access_log,
            "file to append a line of JSON to for each call, or - for standard output"),
       Text("fault-file", &Flags::fault_file,
-           "to try alerts: while this file is there, each step takes as many seconds longer as it says"),
+           "to try alerts: while this file exists, each step takes as many seconds longer as it says, at most 60"),
   };
   return *specs;
 }

@@ -105,7 +105,7 @@ absl::StatusOr<Settings> ReadVariables(const std::map<std::string, std::string>&
     if (name == VariableOf("config")) {
       *config = value;
     } else if (found == known.end()) {
-      return Bad("environment variable ", name, " is no setting of hotlora-server");
+      return Bad("environment variable ", name, " is not a setting of hotlora-server");
     } else if (found->second->kind == Kind::kList) {
       for (const absl::string_view item : absl::StrSplit(value, ',')) {
         const absl::StatusOr<std::string> text = DecodeName(item);
@@ -151,7 +151,7 @@ absl::StatusOr<Settings> ReadFile(const std::string& path) {
     const auto found = known.find(std::string(key.str()));
     if (found == known.end()) {
       return Bad("--config ", path, " line ", node.source().begin.line, ": \"", std::string(key.str()),
-                 "\" is no setting of hotlora-server");
+                 "\" is not a setting of hotlora-server");
     }
     Values& values = given[found->second->name];
     const toml::array* const array = node.as_array();

@@ -64,9 +64,6 @@ absl::StatusOr<ServerOptions> MakeServerOptions(const Flags& flags) {
   options.tls = flags.tls;
   options.reflection = flags.reflection;
   options.uploads.served = ServesUploads(flags);
-  if (!options.uploads.served && flags.uploads.empty()) {
-    LogInfo("uploads are off, because any caller could send them: see --uploads");
-  }
   options.uploads.files_per_hour = flags.upload_quota_files;
   options.uploads.bytes_per_hour = flags.upload_quota_bytes;
   if (flags.max_request_seconds.value_or(0) > 0) {

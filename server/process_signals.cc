@@ -43,7 +43,7 @@ struct ProcessSignals::State {
         reload = true;
         changed.notify_all();
       } else if (number == SIGUSR1 || number == SIGUSR2) {
-        LogInfo("signal ", number, " has no meaning here");
+        LogInfo("signal ", number, " is ignored");
       } else {
         TakeStop(number);
       }

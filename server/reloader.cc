@@ -25,7 +25,7 @@ absl::Status Reloader::Reload() {
   absl::Status status = ReadAndTake();
   metrics_->CountReload(ReloadedPart::kSettings, status.ok());
   if (status.ok()) {
-    LogInfo("SIGHUP: tokens, certificates and log level are read anew");
+    LogInfo("SIGHUP: tokens, certificates and log level were read again");
   } else {
     LogError("SIGHUP: ", status.message(), "; everything stays as it was");
   }

@@ -49,9 +49,11 @@ struct OpenedAdapter {
 //
 // Each call opens the folder anew, so that it sees what the path names now: the folder may be replaced as a whole.
 // Names are normalised (NormalizeName) and opened relative to that folder, by ServedFolder's rules for links; a file
-// may have any Unicode form of the name. Only regular files count; a FIFO does not block. Threads  thread-safe; every
-// call asks the file system Errors   NotFound (ADAPTER_NOT_FOUND; ADAPTER_FOLDER_MISSING if the folder itself is gone);
-// FailedPrecondition
+// may have any Unicode form of the name. Only regular files count; a FIFO does not block.
+//
+// Threads  thread-safe; every call asks the file system
+//
+// Errors   NotFound (ADAPTER_NOT_FOUND; ADAPTER_FOLDER_MISSING if the folder itself is gone); FailedPrecondition
 //          (ADAPTER_INVALID) for a file that cannot be read, two files of one name, or a PEFT folder that lacks one of
 //          its two files; ResourceExhausted (OUT_OF_FILES). Messages name the adapter, never a path.
 class AdapterDirectory {

@@ -24,7 +24,7 @@ struct UploadHeader {
 // Threads  one at a time; calls write to the disk and take as long as that takes
 // Errors   after one, the upload is of no further use
 //   ResourceExhausted   DISK_FULL
-//   InvalidArgument     UPLOAD_SIZE, UPLOAD_CHECKSUM: not the bytes that the header promised
+//   InvalidArgument     UPLOAD_SIZE, UPLOAD_CHECKSUM: not the bytes that the header names
 class AdapterUpload {
  public:
   virtual ~AdapterUpload() = default;

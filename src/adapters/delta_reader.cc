@@ -77,7 +77,8 @@ absl::Status DeltaReader::Read(const ModuleTable& table, size_t index, const Mod
       return absl::OkStatus();
     }
     if (scaling_.UsesDora(module) && !delta.magnitude.has_value()) {
-      Invalid(absl::StrCat("module \"", module.path, "\" has no magnitude, but use_dora in its PEFT configuration"));
+      Invalid(absl::StrCat("module \"", module.path,
+                           "\" has no magnitude tensor, but its PEFT configuration has use_dora"));
       return absl::OkStatus();
     }
     ABSL_RETURN_IF_ERROR(ReadScale(module, keys, delta));
@@ -101,7 +102,8 @@ std::optional<ParsedDelta> DeltaReader::ReadBias(const ModuleTable& table, const
     return std::nullopt;
   }
   if (of_up && (!weight.first.up.has_value() || weight.magnitude.has_value())) {
-    Invalid(absl::StrCat(PrintableName(tensor.name), " belongs to a LoRA without a magnitude, which is not there"));
+    Invalid(absl::StrCat(PrintableName(tensor.name),
+                         " needs a LoRA of the same module without a magnitude, and the file has none"));
     return std::nullopt;
   }
   if (!module.bias.has_value()) {
@@ -155,7 +157,8 @@ bool DeltaReader::ChooseForm(const AdaptableModule& module, const ModuleKeys& ke
   delta.magnitude_is_peft = keys[KeyPart::kMagnitudeVector].has_value();
   for (const KeyPart part : {KeyPart::kDoraScale, KeyPart::kMagnitudeVector}) {
     if (keys[part].has_value() && (delta.form == DeltaForm::kRotation || module.shape.size() == 1)) {
-      return Invalid(absl::StrCat(PrintableName(Tensor(*keys[part]).name), " is a magnitude where there can be none"));
+      return Invalid(absl::StrCat(PrintableName(Tensor(*keys[part]).name),
+                                  " is a magnitude, but this module or this kind of adapter cannot have one"));
     }
   }
   if (keys[KeyPart::kRescale].has_value() && delta.form != DeltaForm::kRotation) {
@@ -266,7 +269,7 @@ bool DeltaReader::TakeFactor(const ModuleKeys& keys, const FactorParts& parts, P
 bool DeltaReader::CheckValues(const ParsedDelta& delta) {
   for (const size_t index : delta.Tensors()) {
     const StoredTensor& tensor = Tensor(index);
-    const absl::string_view fault = !IsWeightDtype(tensor.dtype) ? "is no floating-point tensor of 16, 32 or 64 bits"
+    const absl::string_view fault = !IsWeightDtype(tensor.dtype) ? "is not a floating-point tensor of 16, 32 or 64 bits"
                                     : AllFinite(tensor, file_.Data(tensor)) ? ""
                                                                             : "has values that are not finite";
     if (!fault.empty()) {

@@ -143,7 +143,7 @@ absl::StatusOr<EmbeddingVectors> ParseEmbedding(const SafetensorsFile& file, con
   ABSL_ASSIGN_OR_RETURN(const int64_t second, CheckTensor(file, *tensors.second, widths.second));
   if (first != second) {
     return Invalid(absl::StrCat(tensors.first->name, " has ", first, " vectors, ", tensors.second->name, " ", second,
-                                "; both need as many"));
+                                "; both must have the same number"));
   }
   return EmbeddingVectors{static_cast<uint32_t>(first), ReadFloats(*tensors.first, file.Data(*tensors.first)),
                           ReadFloats(*tensors.second, file.Data(*tensors.second))};

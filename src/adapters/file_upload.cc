@@ -68,7 +68,7 @@ class FileUpload final : public AdapterUpload {
     }
     if (const std::string digest = hash_.HexDigest(); digest != header_.sha256) {
       return MakeError(absl::StatusCode::kInvalidArgument, "UPLOAD_CHECKSUM",
-                       absl::StrCat("the bytes have sha256 ", digest, "; the header promised ", header_.sha256));
+                       absl::StrCat("the bytes have sha256 ", digest, "; the header says ", header_.sha256));
     }
     ABSL_RETURN_IF_ERROR(file_.Finish());
     const absl::StatusOr<AdapterInfo> checked = steps_.check(header_.name, file_.number());
@@ -86,7 +86,7 @@ class FileUpload final : public AdapterUpload {
  private:
   absl::Status WrongSize(absl::string_view what) const {
     return MakeError(absl::StatusCode::kInvalidArgument, "UPLOAD_SIZE",
-                     absl::StrCat("the header promised ", header_.size, " bytes; ", what));
+                     absl::StrCat("the header says ", header_.size, " bytes; ", what));
   }
 
   const UploadHeader header_;

@@ -59,7 +59,7 @@ absl::Status ModulePatterns::Add(absl::string_view pattern, double value, Patter
   options.set_max_mem(kMaxExpressionMemory);
   auto expression = std::make_shared<RE2>(absl::StrCat("(?:.*\\.)?(?:", pattern, ")"), options);
   if (!expression->ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("pattern ", PrintableName(pattern), " is no regular expression"));
+    return absl::InvalidArgumentError(absl::StrCat("pattern ", PrintableName(pattern), " is not a regular expression"));
   }
   ABSL_RETURN_IF_ERROR(budget.TakeExpression(expression->ProgramSize()));
   patterns_.push_back({"", false, std::move(expression), value});

@@ -140,7 +140,7 @@ absl::Status ReadPatterns(const Json& json, const char* key, PatternBudget& budg
     return absl::OkStatus();
   }
   if (!table->is_object()) {
-    return Invalid(absl::StrCat(key, " is no object"));
+    return Invalid(absl::StrCat(key, " is not an object"));
   }
   for (const auto& [pattern, value] : table->items()) {
     ABSL_ASSIGN_OR_RETURN(const double number, Number(value, "a pattern's value"));

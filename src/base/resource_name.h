@@ -29,8 +29,7 @@ absl::StatusOr<std::string> NormalizeName(absl::string_view name);
 std::string EscapeName(absl::string_view text);
 
 // A name as an item of a list that is joined by "," or "+", and as the value of a header: each byte but letters,
-// digits,
-// "-", ".", "_", "~" and "/" is percent-encoded (RFC 3986). ASCII.
+// digits, "-", ".", "_", "~" and "/" is percent-encoded (RFC 3986). ASCII.
 std::string EncodeName(absl::string_view name);
 
 // The text that EncodeName made `item` of; what is not percent-encoded stands for itself. InvalidArgument for a "%"

@@ -21,7 +21,8 @@ constexpr const char* kCallStages[] = {"queued", "denoise", "decode"};
 constexpr const char* kCauses[] = {"client", "deadline", "shutdown"};
 constexpr const char* kAuthFailures[] = {"missing", "invalid", "scope"};
 constexpr const char* kReloadOutcomes[] = {"error", "ok"};
-// The reasons of ErrorInfo (docs/metrics.md), in lower case.
+// The reasons of ErrorInfo that a caller can get, in lower case. tests/deploy/checks_test.py compares them with the
+// code that answers with them.
 constexpr const char* kOtherReason = "other";
 constexpr const char* kReasons[] = {"invalid_request",
                                     "prompt_too_long",
@@ -48,7 +49,6 @@ constexpr const char* kReasons[] = {"invalid_request",
                                     "adapter_folder_read_only",
                                     "no_adapter_folder",
                                     "base_damaged",
-                                    "prompt_weight",
                                     "row_broken",
                                     "disk_full",
                                     "embedding_folder",
@@ -57,8 +57,16 @@ constexpr const char* kReasons[] = {"invalid_request",
                                     "embedding_not_found",
                                     "out_of_files",
                                     "uploads_busy",
+                                    "uploads_off",
                                     "upload_checksum",
+                                    "upload_quota",
                                     "upload_size",
+                                    "upload_stalled",
+                                    "upload_too_long",
+                                    "adapters_in_use",
+                                    "adapter_folder_missing",
+                                    "adapter_folder_replaced",
+                                    "unimplemented",
                                     kOtherReason};
 constexpr const char* kNonfinite = "nonfinite_output";
 

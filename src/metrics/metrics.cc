@@ -26,7 +26,7 @@ namespace {
 
 const Buckets kSwapBuckets = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
 const Buckets kRequestBuckets = {.1, .25, .5, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600};
-// For the methods that make no images: a subset, because nobody looks closer.
+// For the methods that make no images: a subset, because a closer look at them is rarely needed.
 const Buckets kOtherRequestBuckets = {.1, .5, 1, 5, 30};
 const Buckets kBatchBuckets = {1, 2, 4, 8, 16};
 
@@ -40,6 +40,7 @@ constexpr const char* kCodes[] = {"OK",
                                   "PERMISSION_DENIED",
                                   "RESOURCE_EXHAUSTED",
                                   "FAILED_PRECONDITION",
+                                  "ABORTED",
                                   "UNIMPLEMENTED",
                                   "INTERNAL",
                                   "UNAVAILABLE",

@@ -123,7 +123,7 @@ BaseCheck BaseGuard::Repair() {
         absl::StatusOr<Checkpoint> read = ReadCheckpoint(source_.checkpoint);
         absl::StatusOr<AdapterSet> base = source_.adapters == nullptr ? AdapterSet() : source_.adapters();
         if (!read.ok() || !base.ok()) {
-          LogError("base weights cannot be made anew: ", (read.ok() ? base.status() : read.status()).message());
+          LogError("base weights cannot be restored: ", (read.ok() ? base.status() : read.status()).message());
           return check;
         }
         checkpoint = *std::move(read);
@@ -132,7 +132,7 @@ BaseCheck BaseGuard::Repair() {
       const at::Tensor remade = Remake(module, *checkpoint, adapters);
       if (ChecksumOf(remade) != checksums_[module]) {
         LogError("the base weight of ", model_.modules().modules[module].path,
-                 " cannot be made anew: the files are not those of start-up");
+                 " cannot be restored: the model files have changed since the start");
         continue;
       }
       at::Tensor(weight.clean).copy_(remade);
@@ -140,7 +140,7 @@ BaseCheck BaseGuard::Repair() {
     applied_.Forget(module);
     ++check.repaired;
   }
-  LogWarning(check.repaired, " modules' base weights were made anew");
+  LogWarning(check.repaired, " modules' base weights were restored from the checkpoint");
   return check;
 }
 

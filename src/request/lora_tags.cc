@@ -64,7 +64,7 @@ class TagArguments {
   void ReadWeight(absl::string_view text, std::optional<double>& weight) {
     double value = 0.0;
     if (!absl::SimpleAtod(text, &value)) {
-      Fail(absl::StrCat("has the weight \"", text, "\", which is no number"));
+      Fail(absl::StrCat("has the weight \"", text, "\", which is not a number"));
     }
     weight = value;
   }

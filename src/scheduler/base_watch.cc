@@ -76,7 +76,7 @@ absl::Status BaseWatch::CheckNext() {
       metrics_->CountBaseRestoreMismatch();
     }
     if (was_intact != is_intact && on_state_) {
-      LogError(is_intact ? "the base weights are sound again" : "the base weights are damaged and cannot be made anew");
+      LogError(is_intact ? "the base weights are sound again" : "the base weights are damaged and cannot be restored");
       on_state_(is_intact);
     }
   }

@@ -69,7 +69,7 @@ absl::Status RefuseWithoutEncoders(const SafetensorsFile& header) {
   if (HasPart(header, "decoder.conv_in.")) {
     return Refuse("the file is a VAE alone; it may be given as --vae, beside a whole SDXL checkpoint");
   }
-  return Refuse("the file is no SDXL checkpoint: it has no tensor below conditioner.embedders.1.model.");
+  return Refuse("the file is not an SDXL checkpoint: it has no tensor below conditioner.embedders.1.model.");
 }
 
 // Tensors that say how the model predicts: ApplyPrediction reads them from the header.

@@ -146,6 +146,21 @@ class ConfigurationTest(CheckCase):
             self.assertIn('"maxAttempts": 4, "initialBackoff": "0.5s", "maxBackoff": "10s", "backoffMultiplier": 2', text)
 
 
+class ReasonsTest(unittest.TestCase):
+    def test_each_reason_that_a_caller_gets_is_a_label_of_the_metric(self):
+        answered = set()
+        for folder in ("src", "server"):
+            for file in (SOURCE / folder).rglob("*.cc"):
+                for call in re.findall(r"\b(?:MakeError|Fail)\((.*?)\);", file.read_text(), re.DOTALL):
+                    answered |= set(re.findall(r'"([A-Z][A-Z0-9]*_[A-Z0-9_]+|[A-Z]{8,})"', call))
+        self.assertLess({"QUEUE_FULL", "UPLOAD_QUOTA", "UNIMPLEMENTED"}, answered)
+        at_start_only = {reason for reason in answered if reason.startswith("MODEL_")}
+        metric = (SOURCE / "src/metrics/call_metrics.cc").read_text()
+        labels = re.search(r"kReasons\[\] = \{(.*?)\}", metric, re.DOTALL)[1]
+        labels = {word.upper() for word in re.findall(r'"(\w+)"', labels)}
+        self.assertEqual(answered - at_start_only - labels, set())
+
+
 class ProtoTest(CheckCase):
     def folder(self, hotlora):
         """A folder of protos as `proto/` is laid out."""
