@@ -151,7 +151,8 @@ TEST(ArgumentsTest, LogLevelIsAskedForOrSet) {
   EXPECT_EQ(asked->log_level, v1::LOG_LEVEL_UNSPECIFIED);
   EXPECT_EQ(Parse({"log-level", "debug"})->log_level, v1::LOG_LEVEL_DEBUG);
   const absl::Status status = Parse({"log-level", "loud"}).status();
-  EXPECT_NE(status.message().find("\"loud\" is not a level; levels are debug, info, warning, error"), std::string::npos) << status;
+  EXPECT_NE(status.message().find("\"loud\" is not a level; levels are debug, info, warning, error"), std::string::npos)
+      << status;
 }
 
 TEST(ArgumentsTest, SheetTakesPicturesAndNeedsColumns) {
