@@ -26,5 +26,5 @@ install(DIRECTORY ${CMAKE_SOURCE_DIR}/proto/ DESTINATION ${installed_share}/prot
 install(FILES ${CMAKE_BINARY_DIR}/hotlora.protoset ${CMAKE_SOURCE_DIR}/deploy/service_config.json
   DESTINATION ${installed_share} COMPONENT extras)
 install(FILES ${CMAKE_SOURCE_DIR}/deploy/systemd/hotlora.service DESTINATION lib/systemd/system COMPONENT extras)
-install(FILES LICENSE CHANGELOG.md README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT extras)
+install(FILES LICENSE CHANGELOG.md README.md SECURITY.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT extras)
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT extras)
