@@ -1,6 +1,9 @@
 #include "src/tensor/seeded_noise.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "gtest/gtest.h"
 #include <ATen/ATen.h>
+#include <ATen/Version.h>
 
 #include "src/weights/safetensors_file.h"
 #include "tests/golden_path.h"
@@ -24,18 +28,29 @@ class SeededNoiseTest : public testing::Test {
     golden_ = std::make_unique<SafetensorsFile>(*std::move(file));
   }
 
-  // Whether `noise` is byte for byte what the reference drew.
+  // Whether `noise` is what the reference drew: byte for byte with the kernels that the reference ran on, AVX2's, which
+  // LibTorch takes for AVX-512 too. Its baseline kernels take logarithm and cosine from libm: radius * cos(angle) with
+  // radius at most sqrt(-2 ln 2^-24) and angle at most 2 pi, whose roundings differ by an epsilon of each factor.
   bool Equals(const std::string& name, const at::Tensor& noise) {
     const StoredTensor* const stored = golden_->Find(name);
     EXPECT_NE(stored, nullptr) << name;
-    return stored != nullptr && noise.is_contiguous() && noise.nbytes() == stored->bytes() &&
-           std::memcmp(noise.const_data_ptr(), golden_->Data(*stored), stored->bytes()) == 0;
+    if (stored == nullptr || !noise.is_contiguous() || noise.nbytes() != stored->bytes()) {
+      return false;
+    }
+    if (at::get_cpu_capability() != "DEFAULT") {
+      return std::memcmp(noise.const_data_ptr(), golden_->Data(*stored), stored->bytes()) == 0;
+    }
+    const double tolerance = std::sqrt(2 * 24 * std::log(2.0)) * 2 * M_PI * std::numeric_limits<float>::epsilon();
+    std::vector<float> expected(static_cast<size_t>(noise.numel()));
+    std::memcpy(expected.data(), golden_->Data(*stored), stored->bytes());
+    return std::equal(expected.begin(), expected.end(), noise.const_data_ptr<float>(),
+                      [tolerance](float a, float b) { return std::abs(a - b) <= tolerance; });
   }
 
   std::unique_ptr<SafetensorsFile> golden_;
 };
 
-TEST_F(SeededNoiseTest, EqualsTorchRandnExactly) {
+TEST_F(SeededNoiseTest, EqualsTorchRandn) {
   for (const uint64_t seed : {0ull, 1ull, 42ull, 4294967301ull}) {
     for (const std::vector<int64_t>& shape :
          std::vector<std::vector<int64_t>>{{1, 4, 8, 8}, {1, 4, 16, 24}, {2, 4, 8, 8}, {1, 4, 1, 3}}) {
