@@ -19,8 +19,6 @@
 namespace hotlora {
 namespace {
 
-constexpr absl::Duration kBetweenWarnings = absl::Minutes(1);
-
 using X509Pointer = std::unique_ptr<X509, decltype(&X509_free)>;
 
 absl::Status Fault(absl::string_view flag, absl::string_view path, absl::string_view what) {
@@ -160,9 +158,8 @@ void CertificateStore::Look() {
     return;
   }
   on_reload_(false);
-  if (const absl::Time now = absl::Now(); now >= next_warning_) {
+  if (warnings_.Take(absl::Now()).has_value()) {
     LogWarning(fresh.status().message(), "; the certificate that was read before stays in use");
-    next_warning_ = now + kBetweenWarnings;
   }
 }
 

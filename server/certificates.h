@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 
 #include "server/flags.h"
+#include "server/line_sampler.h"
 
 namespace hotlora {
 
@@ -55,7 +56,7 @@ class CertificateStore {
   const TlsFiles files_;
   const absl::Duration interval_;
   const std::function<void(bool)> on_reload_;
-  absl::Time next_warning_ = absl::InfinitePast();  // of the watching thread alone
+  LineSampler warnings_{1, absl::Minutes(1)};
   mutable std::mutex mu_;
   std::condition_variable changed_;
   std::shared_ptr<const Certificate> current_;  // guarded by mu_

@@ -27,7 +27,6 @@ namespace hotlora {
 namespace {
 
 constexpr absl::Duration kRefusalCounts = absl::Seconds(5);
-constexpr absl::Duration kBetweenWarnings = absl::Minutes(1);
 constexpr int kPauseMilliseconds = 50;
 // Descriptors that connections leave to files and to the metrics port: a quarter, and no more than these.
 constexpr uint64_t kMostSetAside = 1024;
@@ -145,10 +144,9 @@ void ConnectionAcceptor::NoteRefused(const char* why) {
   const absl::Time now = absl::Now();
   last_refusal_ = absl::ToUnixNanos(now);
   on_refused_();
-  if (now >= next_warning_) {
+  if (warnings_.Take(now).has_value()) {
     LogWarning("connections are refused: ", why, "; at most ", largest_descriptor_ + 1,
                " descriptors are for connections (raise the limit of open files)");
-    next_warning_ = now + kBetweenWarnings;
   }
 }
 

@@ -11,6 +11,8 @@
 #include "absl/time/time.h"
 #include <grpcpp/server_builder.h>
 
+#include "server/line_sampler.h"
+
 namespace hotlora {
 
 // Raises this process's limit of open files to the most that it may set, and returns it.
@@ -53,7 +55,7 @@ class ConnectionAcceptor {
   int stop_event_;
   std::unique_ptr<Target> target_;
   std::atomic<int64_t> last_refusal_{INT64_MIN};  // Unix nanoseconds
-  absl::Time next_warning_ = absl::InfinitePast();
+  LineSampler warnings_{1, absl::Minutes(1)};
   std::thread thread_;
 };
 

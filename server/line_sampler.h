@@ -9,19 +9,22 @@
 
 namespace hotlora {
 
-// Which of many lines of one kind are logged: at most kPerSecond in each second. Thread-safe.
+// Which of many lines of one kind are logged: at most so many in each period. Thread-safe.
 class LineSampler {
  public:
   static constexpr int kPerSecond = 10;
 
+  explicit LineSampler(int most = kPerSecond, absl::Duration period = absl::Seconds(1))
+      : most_(most), period_(period) {}
+
   // Nullopt if the line that comes at `now` is left out, else how many were left out since the last one that was not.
   std::optional<uint64_t> Take(absl::Time now) {
     std::lock_guard<std::mutex> lock(mu_);
-    if (now >= begin_ + absl::Seconds(1) || now < begin_) {  // a clock may be set back
+    if (now >= begin_ + period_ || now < begin_) {  // a clock may be set back
       begin_ = now;
       taken_ = 0;
     }
-    if (taken_ >= kPerSecond) {
+    if (taken_ >= most_) {
       ++left_out_;
       return std::nullopt;
     }
@@ -32,8 +35,10 @@ class LineSampler {
   }
 
  private:
+  const int most_;
+  const absl::Duration period_;
   std::mutex mu_;
-  absl::Time begin_ = absl::InfinitePast();  // guarded by mu_: of the second
+  absl::Time begin_ = absl::InfinitePast();  // guarded by mu_: of the period
   int taken_ = 0;                            // guarded by mu_: in it
   uint64_t left_out_ = 0;                    // guarded by mu_
 };
