@@ -211,7 +211,7 @@ TEST_F(SingleFileTest, RefusesEachOtherKindByName) {
       {{{kFirst, {4, 4, 3, 3}}}, "UNet alone"},
       {{{"down_blocks.0.resnets.0.time_emb_proj.bias", {1}}}, "UNet alone"},
       {{{"first_stage_model.decoder.conv_in.bias", {1}}}, "VAE alone"},
-      {{{"x", {1}}}, "no SDXL checkpoint"},
+      {{{"x", {1}}}, "the file is not an SDXL checkpoint"},
       {{{kText2, {1}}}, "no UNet"},
       {{{kText2, {1}}, {kFirst, {320, 4, 3, 3}}}, "no VAE"},
       {with({{"model.diffusion_models.0", {1}}, {"stray", {1}}}), "2 tensors that belong to no part"},
