@@ -468,7 +468,7 @@ TEST_F(AdapterFileTest, NamesWhatIsWrongWithOtherFormats) {
       {kNoBias, {{"diff", {32, 32}}, {"diff_b", {32}}}, "ADAPTER_MISMATCH", "changes a bias, and module"},
       {kLinear, {{"diff_b", {31}}}, "ADAPTER_MISMATCH", "needs [32, 1, 1, 1]"},
       {kLinear, {{"diff_b", {32}}, {"lora_B.bias", {32}}}, "ADAPTER_INVALID", "two changes of one bias"},
-      {kLinear, {{"lora_B.bias", {32}}}, "ADAPTER_INVALID", "belongs to a LoRA"},
+      {kLinear, {{"lora_B.bias", {32}}}, "ADAPTER_INVALID", "needs a LoRA of the same module"},
       {kNorm, {{"w_norm", {31}}}, "ADAPTER_MISMATCH", "needs [32, 1, 1, 1]"},
       {kNorm, {{"w_norm", {32}}, {"diff", {32}}}, "ADAPTER_INVALID", "mean the same"},
       {kNorm, {{"w_norm", {32}}, {"dora_scale", {32}}}, "ADAPTER_INVALID", "cannot have one"},

@@ -60,7 +60,7 @@ TEST(ParseEmbeddingTest, NamesWhatItRefuses) {
   ExpectRefused(W().Add("clip_l", {1, 2}).Add("clip_g", {1, 3}).Add("text_encoders_0", {1, 2}), "EMBEDDING_INVALID",
                 "mean the same");
   ExpectRefused(W().Add("clip_l", {1, 3}).Add("clip_g", {1, 2}), "EMBEDDING_MISMATCH", "this model's vectors have 2");
-  ExpectRefused(W().Add("clip_l", {2, 2}).Add("clip_g", {1, 3}), "EMBEDDING_INVALID", "both need as many");
+  ExpectRefused(W().Add("clip_l", {2, 2}).Add("clip_g", {1, 3}), "EMBEDDING_INVALID", "both must have the same number");
   ExpectRefused(W().Add("clip_l", {76, 2}).Add("clip_g", {76, 3}), "EMBEDDING_INVALID", "allowed are 1 to 75");
   ExpectRefused(W().Add("clip_l", {0, 2}).Add("clip_g", {0, 3}), "EMBEDDING_INVALID", "has 0 vectors");
   ExpectRefused(W().Add("clip_l", {1, 1, 2}).Add("clip_g", {1, 3}), "EMBEDDING_INVALID", "[1, 1, 2]");

@@ -45,7 +45,7 @@ TEST(TakeLoraTagsTest, OtherTextStays) {
 
 TEST(TakeLoraTagsTest, NamesTheTagThatIsNotSound) {
   for (const auto& [tag, what] : {std::pair{"<lora:a:x>", "\"x\", which is not a number"},
-                                  {"<lora:a:>", "no number"},
+                                  {"<lora:a:>", "not a number"},
                                   {"<lora::1>", "names no adapter"},
                                   {"<lora:te=1>", "names no adapter"},
                                   {"<lora:a:1:1:8>", "dynamic rank"},
