@@ -149,6 +149,12 @@ absl::StatusOr<Json> ParseObject(absl::string_view text, int max_keys) {
 
 }  // namespace
 
+std::string JsonExcerpt(const nlohmann::json& value) {
+  constexpr size_t kMost = 100;
+  const std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return text.size() > kMost ? absl::StrCat(text.substr(0, kMost), "...") : text;
+}
+
 bool IsPythonNumber(const nlohmann::json& value) {
   return value.is_string() && std::find(std::begin(kPythonNumbers), std::end(kPythonNumbers),
                                         value.get_ref<const std::string&>()) != std::end(kPythonNumbers);

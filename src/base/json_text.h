@@ -3,6 +3,8 @@
 
 // Parses JSON files that other programs wrote: configurations of models and adapters, metadata, tokenizers.
 
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include <nlohmann/json.hpp>
@@ -28,6 +30,9 @@ constexpr int kMaxOrderedJsonKeys = 10'000;
 
 // The same, with the keys in the order of the text. One more error: "has more than 10000 keys".
 absl::StatusOr<nlohmann::ordered_json> ParseOrderedJsonObject(absl::string_view text);
+
+// The value as JSON on one line, for messages: its first 100 bytes, then "..." if there are more.
+std::string JsonExcerpt(const nlohmann::json& value);
 
 // Whether a parsed value is what ParseJsonObject makes of NaN, Infinity or -Infinity. For readers of strings that take
 // any text.

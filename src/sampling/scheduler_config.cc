@@ -14,9 +14,8 @@ namespace hotlora {
 namespace {
 
 absl::Status Refuse(absl::string_view key, const nlohmann::json& value, absl::string_view allowed) {
-  const std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   return absl::FailedPreconditionError(
-      absl::StrCat("scheduler_config.json: ", key, " is ", text.substr(0, 80), "; allowed: ", allowed));
+      absl::StrCat("scheduler_config.json: ", key, " is ", JsonExcerpt(value), "; allowed: ", allowed));
 }
 
 // Where the file has the key with a value, the functions below check it and store it in `out`.

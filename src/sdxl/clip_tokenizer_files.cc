@@ -85,8 +85,8 @@ class Builder {
     std::vector<bool> taken(json.size());
     for (const auto& [token, id] : json.items()) {
       if (!id.is_number_unsigned() || id.get<uint64_t>() >= json.size() || taken[id.get<size_t>()]) {
-        return Fault(files_.vocabulary_file, absl::StrCat("has ids that are not 0 to ", json.size() - 1,
-                                                          " once each: ", token.substr(0, 40), " is ", Shown(id)));
+        return Fault(files_.vocabulary_file, absl::StrCat("has ids that are not 0 to ", json.size() - 1, " once each: ",
+                                                          token.substr(0, 40), " is ", JsonExcerpt(id)));
       }
       taken[id.get<size_t>()] = true;
       files_.vocabulary.emplace(token, id.get<int32_t>());
@@ -124,7 +124,7 @@ class Builder {
         // Some files have an object with the text inside.
         const Json value = found->is_object() ? found->value("content", Json()) : *found;
         if (!value.is_string() || value.get_ref<const std::string&>().empty() || IsPythonNumber(value)) {
-          return Fault(name, absl::StrCat("has no text for ", key, ": it is ", Shown(*found)));
+          return Fault(name, absl::StrCat("has no text for ", key, ": it is ", JsonExcerpt(*found)));
         }
         text = value.get<std::string>();
         break;
@@ -200,7 +200,7 @@ absl::Status AddMergesJson(const Json& merges, Builder& builder) {
       parts = {merge[0].get<std::string>(), merge[1].get<std::string>()};
     }
     if (parts.size() != 2) {
-      return Fault(kWhole, absl::StrCat(place, " is ", Shown(merge), ", not two tokens"));
+      return Fault(kWhole, absl::StrCat(place, " is ", JsonExcerpt(merge), ", not two tokens"));
     }
     ABSL_RETURN_IF_ERROR(builder.AddMerge(kWhole, place, parts[0], parts[1]));
   }
@@ -212,7 +212,7 @@ absl::Status AddTokensBeside(const Json& config, const Json& added, Builder& bui
   std::vector<AddedToken> tokens;
   for (const auto& [text, id] : added.items()) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() > kMaxVocabulary) {
-      return Fault(kAddedTokens, absl::StrCat("gives \"", text.substr(0, 40), "\" the id ", Shown(id)));
+      return Fault(kAddedTokens, absl::StrCat("gives \"", text.substr(0, 40), "\" the id ", JsonExcerpt(id)));
     }
     tokens.push_back({text, id.get<int32_t>(), true});
   }

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/error_details.h"
+#include "src/base/json_text.h"
 
 namespace hotlora {
 namespace {
@@ -148,11 +149,7 @@ class ConfigReader {
 
   void Fault(const std::string& key, const Json& value, const std::string& wanted,
              const std::string& verb = "must be ") {
-    std::string shown = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (shown.size() > 100) {
-      shown = shown.substr(0, 100) + "...";
-    }
-    errors_.push_back(absl::StrCat(file_, ": ", key, " is ", shown, ", ", verb, wanted));
+    errors_.push_back(absl::StrCat(file_, ": ", key, " is ", JsonExcerpt(value), ", ", verb, wanted));
   }
 
  private:

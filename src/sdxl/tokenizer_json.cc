@@ -18,7 +18,7 @@ constexpr uint64_t kMaxId = 1 << 20;
 
 absl::Status Fault(absl::string_view key, const Json& value, absl::string_view wanted) {
   return absl::FailedPreconditionError(
-      absl::StrCat("is not CLIP's: ", key, " is ", Shown(value), ", must be ", wanted));
+      absl::StrCat("is not CLIP's: ", key, " is ", JsonExcerpt(value), ", must be ", wanted));
 }
 
 // The member, or null.
@@ -107,12 +107,6 @@ bool IsSpecial(const Json& step, const Json& template_tokens, int32_t id) {
 }
 
 }  // namespace
-
-std::string Shown(const Json& value) {
-  constexpr size_t kMost = 100;
-  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  return text.size() > kMost ? absl::StrCat(text.substr(0, kMost), "...") : text;
-}
 
 absl::Status CheckIsClip(const Json& tokenizer) {
   ABSL_RETURN_IF_ERROR(CheckModel(At(tokenizer, "model")));

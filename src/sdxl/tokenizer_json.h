@@ -17,9 +17,6 @@
 
 namespace hotlora {
 
-// The value for a message, shortened.
-std::string Shown(const nlohmann::json& value);
-
 // FailedPrecondition if the model is not byte-pair encoding with an object `vocab`, an array `merges` and "</w>" at a
 // word's end, or if the normalizer or the pre-tokenizer is not CLIP's. "truncation" and "decoder" do not matter.
 absl::Status CheckIsClip(const nlohmann::json& tokenizer);

@@ -24,13 +24,10 @@ constexpr absl::string_view kPipelines[] = {"StableDiffusionXLPipeline", "Stable
                                             "StableDiffusionXLInpaintPipeline"};
 
 absl::Status CheckModelIndex(const nlohmann::json& index) {
-  const auto shown = [](const nlohmann::json& value) {
-    return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 80);
-  };
   const auto refiner = index.find("requires_aesthetics_score");
   if (refiner != index.end() && !refiner->is_boolean() && !refiner->is_null()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("model_index.json: requires_aesthetics_score is ", shown(*refiner), ", must be true or false"));
+    return absl::FailedPreconditionError(absl::StrCat("model_index.json: requires_aesthetics_score is ",
+                                                      JsonExcerpt(*refiner), ", must be true or false"));
   }
   if (refiner != index.end() && *refiner == true) {
     return absl::FailedPreconditionError(
@@ -44,7 +41,7 @@ absl::Status CheckModelIndex(const nlohmann::json& index) {
   if (name->is_string() && absl::c_linear_search(kPipelines, name->get_ref<const std::string&>())) {
     return absl::OkStatus();
   }
-  return absl::FailedPreconditionError(absl::StrCat("model_index.json: _class_name is ", shown(*name),
+  return absl::FailedPreconditionError(absl::StrCat("model_index.json: _class_name is ", JsonExcerpt(*name),
                                                     "; can be served: ", absl::StrJoin(kPipelines, ", ")));
 }
 

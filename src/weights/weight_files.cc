@@ -17,6 +17,7 @@
 #include "absl/strings/strip.h"
 #include <ATen/ops/empty.h>
 
+#include "src/base/json_text.h"
 #include "src/base/status_macros.h"
 #include "src/weights/leftovers.h"
 #include "src/weights/safetensors_file.h"
@@ -58,8 +59,7 @@ absl::StatusOr<WeightFiles> ReadIndex(const std::string& folder, const std::stri
   for (const auto& [key, shard] : map->items()) {
     if (!shard.is_string() || !absl::EndsWith(shard.get<std::string>(), ".safetensors") ||
         absl::StrContains(shard.get<std::string>(), '/')) {
-      const std::string shown = shard.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-      return absl::FailedPreconditionError(absl::StrCat(name, ": weight_map of ", key, " is ", shown.substr(0, 80),
+      return absl::FailedPreconditionError(absl::StrCat(name, ": weight_map of ", key, " is ", JsonExcerpt(shard),
                                                         ", must be a safetensors file of its folder"));
     }
     shards.insert(shard.get<std::string>());

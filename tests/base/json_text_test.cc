@@ -77,6 +77,13 @@ TEST(JsonTextTest, ReadsHalvesOfSurrogatePairs) {
   EXPECT_EQ((*json)["\xEF\xBF\xBD"], 1);
 }
 
+TEST(JsonTextTest, ExcerptIsOneLineOfAHundredBytes) {
+  EXPECT_EQ(JsonExcerpt(nlohmann::json{{"a", {1, "b\n"}}}), R"({"a":[1,"b\n"]})");
+  EXPECT_EQ(JsonExcerpt(Repeated("x", 98)), "\"" + Repeated("x", 98) + "\"");
+  EXPECT_EQ(JsonExcerpt(Repeated("x", 99)), "\"" + Repeated("x", 99) + "...");
+  EXPECT_EQ(JsonExcerpt("\xFF"), "\"\xEF\xBF\xBD\"");
+}
+
 TEST(JsonTextTest, SaysWhatIsWrong) {
   EXPECT_THAT(MessageOf("[1]"), HasSubstr("is not a JSON object"));
   EXPECT_THAT(MessageOf(""), HasSubstr("is not JSON"));
