@@ -13,7 +13,6 @@
 
 #include "server/secret_file.h"
 #include "src/base/logging.h"
-#include "src/base/named_thread.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -110,19 +109,9 @@ absl::StatusOr<std::unique_ptr<CertificateStore>> CertificateStore::Open(TlsFile
 CertificateStore::CertificateStore(TlsFiles files, Certificate first, absl::Duration interval,
                                    std::function<void(bool)> on_reload)
     : files_(std::move(files)),
-      interval_(interval),
       on_reload_(std::move(on_reload)),
       current_(std::make_shared<const Certificate>(std::move(first))),
-      watcher_(StartNamedThread("certificates", [this] { Watch(); })) {}
-
-CertificateStore::~CertificateStore() {
-  {
-    std::lock_guard<std::mutex> lock(mu_);
-    ended_ = true;
-  }
-  changed_.notify_all();
-  watcher_.join();
-}
+      watcher_("certificates", interval, [this] { Look(); }) {}
 
 std::shared_ptr<const Certificate> CertificateStore::current() const {
   std::lock_guard<std::mutex> lock(mu_);
@@ -140,15 +129,6 @@ void CertificateStore::Replace(Certificate fresh) {
   LogInfo("--tls-cert ", files_.cert, ": a new certificate is in use, valid until ",
           absl::FormatTime(current()->end, absl::UTCTimeZone()));
   on_reload_(true);
-}
-
-void CertificateStore::Watch() {
-  std::unique_lock<std::mutex> lock(mu_);
-  while (!changed_.wait_for(lock, absl::ToChronoNanoseconds(interval_), [this] { return ended_; })) {
-    lock.unlock();
-    Look();
-    lock.lock();
-  }
 }
 
 void CertificateStore::Look() {

@@ -3,12 +3,10 @@
 
 // The certificate that the listener shows, and its renewal while the server runs.
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,6 +14,7 @@
 
 #include "server/flags.h"
 #include "server/line_sampler.h"
+#include "src/base/periodic_thread.h"
 
 namespace hotlora {
 
@@ -39,7 +38,6 @@ class CertificateStore {
   // InvalidArgument as ReadCertificate.
   static absl::StatusOr<std::unique_ptr<CertificateStore>> Open(TlsFiles files, absl::Duration interval,
                                                                 std::function<void(bool)> on_reload);
-  ~CertificateStore();
 
   std::shared_ptr<const Certificate> current() const;
 
@@ -50,18 +48,14 @@ class CertificateStore {
 
  private:
   CertificateStore(TlsFiles files, Certificate first, absl::Duration interval, std::function<void(bool)> on_reload);
-  void Watch();
   void Look();
 
   const TlsFiles files_;
-  const absl::Duration interval_;
   const std::function<void(bool)> on_reload_;
   LineSampler warnings_{1, absl::Minutes(1)};
   mutable std::mutex mu_;
-  std::condition_variable changed_;
   std::shared_ptr<const Certificate> current_;  // guarded by mu_
-  bool ended_ = false;                          // guarded by mu_
-  std::thread watcher_;                         // last: it uses all the others
+  PeriodicThread watcher_;                      // last: it uses all the others
 };
 
 }  // namespace hotlora

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <thread>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,7 +11,7 @@
 #include "src/admission/request_queue.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
-#include "src/base/named_thread.h"
+#include "src/base/periodic_thread.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
 #include "src/scheduler/image_task.h"
@@ -49,17 +49,13 @@ class ThreadedEngine final : public Engine {
              [this](bool intact) { NoticeBase(intact); }, options_.in_each_step, [this] { loader_->RetryForRoom(); }},
             &queue_, pipeline_.get(), metrics),
         loader_(std::make_unique<RequestLoader>(adapters_.get(), embeddings_.get(), &queue_, &scheduler_, metrics)),
-        watch_thread_(StartNamedThread("watch", [this] { Watch(); })) {}
+        watch_(std::in_place, "watch", kWatchEvery, [this] { Watch(); }) {}
 
   ~ThreadedEngine() override {
     queue_.Close();
     CancelAll(MakeError(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down"));
     queue_.AwaitEmpty(absl::InfiniteDuration());
-    {
-      absl::MutexLock lock(&mu_);
-      stopping_ = true;
-    }
-    watch_thread_.join();
+    watch_.reset();
     loader_ = nullptr;
     queue_.Stop();
   }
@@ -193,34 +189,23 @@ class ThreadedEngine final : public Engine {
 
   // Watch thread: tells those who wait that they do, and ends those whose time is up.
   void Watch() {
-    while (true) {
-      {
-        absl::MutexLock lock(&mu_);
-        if (mu_.AwaitWithTimeout(absl::Condition(&stopping_), kWatchEvery)) {
-          return;
-        }
-      }
-      loader_->RetryForRoom();
-      absl::Time oldest = absl::InfiniteFuture();
-      double newcomer_seconds = 0;
-      for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
-        const auto task = std::static_pointer_cast<ImageTask>(waiting.request);
-        loader_->EndIfUnwanted(task);
-        const WaitStage stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
-        task->TellWaiting({waiting.position, stage, waiting.estimated_seconds}, kWaitingEvery);
-        oldest = std::min(oldest, task->admitted());
-        newcomer_seconds = waiting.estimated_seconds;
-      }
-      metrics_->SetWaiting(oldest == absl::InfiniteFuture() ? absl::UnixEpoch() : oldest, newcomer_seconds);
+    loader_->RetryForRoom();
+    absl::Time oldest = absl::InfiniteFuture();
+    double newcomer_seconds = 0;
+    for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
+      const auto task = std::static_pointer_cast<ImageTask>(waiting.request);
+      loader_->EndIfUnwanted(task);
+      const WaitStage stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
+      task->TellWaiting({waiting.position, stage, waiting.estimated_seconds}, kWaitingEvery);
+      oldest = std::min(oldest, task->admitted());
+      newcomer_seconds = waiting.estimated_seconds;
     }
+    metrics_->SetWaiting(oldest == absl::InfiniteFuture() ? absl::UnixEpoch() : oldest, newcomer_seconds);
   }
 
   const EngineOptions options_;
   const RequestLimits limits_;
   Metrics* const metrics_;
-
-  absl::Mutex mu_;  // before the scheduler, which calls back
-  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
 
   const std::unique_ptr<Pipeline> pipeline_;
   const std::unique_ptr<AdapterStore> adapters_;
@@ -233,7 +218,7 @@ class ThreadedEngine final : public Engine {
   StepScheduler scheduler_;
   std::unique_ptr<RequestLoader> loader_;  // ends before the scheduler, which it calls
 
-  std::thread watch_thread_;  // last: it uses all the others
+  std::optional<PeriodicThread> watch_;  // last: it uses all the others
 };
 
 }  // namespace

@@ -2,12 +2,10 @@
 #define HOTLORA_SRC_ENGINE_MODEL_WATCH_H_
 
 #include <functional>
-#include <thread>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
+#include "src/base/periodic_thread.h"
 #include "src/weights/model_files.h"
 
 namespace hotlora {
@@ -18,18 +16,14 @@ class ModelWatch {
  public:
   // `on_look` hears after each look, on the watch's own thread, whether a file differs. It outlives this object.
   ModelWatch(ModelFiles files, absl::Duration period, std::function<void(bool changed)> on_look);
-  ~ModelWatch();  // waits for a look that is under way
 
  private:
-  void Run();
+  void Look();
 
   const ModelFiles files_;
-  const absl::Duration period_;
   const std::function<void(bool)> on_look_;
-
-  absl::Mutex mu_;
-  bool closed_ ABSL_GUARDED_BY(mu_) = false;
-  std::thread thread_;
+  bool told_ = false;      // the thread's
+  PeriodicThread thread_;  // last: it uses all the others
 };
 
 }  // namespace hotlora
