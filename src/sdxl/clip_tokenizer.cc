@@ -21,8 +21,6 @@ namespace {
 using CodePoints = std::vector<utf8proc_int32_t>;
 
 constexpr char kWordEnd[] = "</w>";
-constexpr absl::string_view kDefaultBegin = "<|startoftext|>";
-constexpr absl::string_view kDefaultEnd = "<|endoftext|>";
 
 // The printable character that stands for `byte` in the vocabulary: itself where it is printable
 // Latin-1, else the next free one from U+0100 on (GPT-2's table).
@@ -165,7 +163,7 @@ std::vector<Piece> Split(const CodePoints& text) {
     // A special token that only lower case made ends the piece before and begins one of its own,
     // but is encoded as text.
     bool lowered = false;
-    for (const absl::string_view special : {kDefaultBegin, kDefaultEnd}) {
+    for (const absl::string_view special : {kClipBegin, kClipEnd}) {
       if (BeginsWith(text, at, special)) {
         const size_t end = at + special.size();
         pieces.insert(pieces.end(), {{at, at + 2}, {at + 2, end - 2}, {end - 2, end}});

@@ -35,8 +35,6 @@ constexpr char kWhole[] = "tokenizer.json";
 constexpr char kSpecialTokens[] = "special_tokens_map.json";
 constexpr char kTokenizerConfig[] = "tokenizer_config.json";
 constexpr char kAddedTokens[] = "added_tokens.json";
-constexpr char kDefaultBegin[] = "<|startoftext|>";
-constexpr char kDefaultEnd[] = "<|endoftext|>";
 
 absl::Status Fault(absl::string_view name, absl::string_view what) {
   return absl::FailedPreconditionError(absl::StrCat(name, " ", what));
@@ -111,9 +109,9 @@ class Builder {
 
   // The first of `files` that has a key says what the token is. With null it does not say so.
   absl::Status SetSpecialTokens(const std::vector<std::pair<const char*, const Json*>>& files) {
-    const std::tuple<const char*, const char*, int32_t*> tokens[] = {{"bos_token", kDefaultBegin, &files_.begin_id},
-                                                                     {"eos_token", kDefaultEnd, &files_.end_id},
-                                                                     {"pad_token", kDefaultEnd, &files_.pad_id}};
+    const std::tuple<const char*, absl::string_view, int32_t*> tokens[] = {{"bos_token", kClipBegin, &files_.begin_id},
+                                                                           {"eos_token", kClipEnd, &files_.end_id},
+                                                                           {"pad_token", kClipEnd, &files_.pad_id}};
     for (const auto& [key, default_text, id] : tokens) {
       std::string text(default_text);
       for (const auto& [name, json] : files) {

@@ -14,6 +14,10 @@
 
 namespace hotlora {
 
+// CLIP's own begin and end token.
+inline constexpr absl::string_view kClipBegin = "<|startoftext|>";
+inline constexpr absl::string_view kClipEnd = "<|endoftext|>";
+
 // A token that is cut out of the raw text before anything else.
 struct AddedToken {
   std::string text;
