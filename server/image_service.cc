@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 
 #include "server/image_event_queue.h"
 #include "server/proto_mapping.h"
@@ -18,6 +17,7 @@
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
+#include "src/base/stopwatch.h"
 #include "src/request/image_format_label.h"
 #include "src/request/validation.h"
 
@@ -97,7 +97,7 @@ class Generation : public ImageListener {
       }
       id = admitted_id_;
       why = rpc_.WhyCancelled();
-      cancelled_at_ = cancelled_at_.value_or(absl::Now());
+      since_cancel_ = since_cancel_.value_or(Stopwatch());
     }
     engine_->Cancel(id, this, why);
   }
@@ -111,8 +111,8 @@ class Generation : public ImageListener {
     rpc_.image_access()->image_bytes += image.data.size();
   }
   void NoteEndLocked(const absl::Status& status, const ImageSummary& summary) {
-    if (cancelled_at_.has_value()) {
-      calls().ObserveCancelLatency(absl::ToDoubleSeconds(absl::Now() - *cancelled_at_));
+    if (since_cancel_.has_value()) {
+      calls().ObserveCancelLatency(since_cancel_->Seconds());
     }
     if (const auto cause = CauseOf(status); cause.has_value()) {
       calls().CountCancelled(stage_, *cause);
@@ -164,7 +164,7 @@ class Generation : public ImageListener {
   Engine* engine_ = nullptr;  // constant after Submit
   // Guarded by mu_.
   std::string admitted_id_;
-  std::optional<absl::Time> cancelled_at_;
+  std::optional<Stopwatch> since_cancel_;
   CallStage stage_ = CallStage::kQueued;
 };
 
@@ -199,7 +199,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       std::lock_guard<std::mutex> lock(mu_);
       writing_ = false;
       watch_.Sent();
-      calls().ObserveSendBlocked(absl::ToDoubleSeconds(absl::Now() - write_start_));
+      calls().ObserveSendBlocked(since_write_.Seconds());
       gone = !ok && !gone_;
       gone_ = gone_ || !ok;
       WriteNextLocked();
@@ -296,7 +296,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       StartWriteAndFinish(&event_, grpc::WriteOptions(), rpc_.Close(*result_));
     } else if (has_event) {
       writing_ = true;
-      write_start_ = absl::Now();
+      since_write_ = Stopwatch();
       watch_.Sending(event_.ByteSizeLong());
       StartWrite(&event_);
     } else if (result_.has_value()) {
@@ -311,7 +311,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
   ImageEventQueue queue_;
   v1::GenerateImagesEvent event_;  // what gRPC is sending; it lives until OnWriteDone, or to the end
   bool writing_ = false;
-  absl::Time write_start_;
+  Stopwatch since_write_;
   bool finished_ = false;  // gRPC has the final status
   bool gone_ = false;      // the caller hears nothing any more
   absl::Status failure_;   // a failure of ours that the engine does not know of

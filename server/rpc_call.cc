@@ -1,6 +1,7 @@
 #include "server/rpc_call.h"
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <new>
 #include <optional>
@@ -103,11 +104,7 @@ void ActiveCalls::WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout) {
 }
 
 RpcCall::RpcCall(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
-    : service_(service),
-      method_(method),
-      context_(context),
-      start_(std::chrono::steady_clock::now()),
-      arrival_(absl::Now()) {
+    : service_(service), method_(method), context_(context), arrival_(absl::Now()) {
   service->active_calls.Arrived();
   CallMetrics& metrics = service->metrics->calls();
   metrics.AddInFlight(method, 1);
@@ -173,10 +170,6 @@ void RpcCall::SendIdsFirst() {
   if (!traceparent_.empty()) {
     context_->AddInitialMetadata(kTraceParentKey, traceparent_);
   }
-}
-
-double RpcCall::seconds() const {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
 }
 
 absl::Status RpcCall::WhyCancelled() const {

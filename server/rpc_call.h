@@ -5,7 +5,6 @@
 
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
@@ -22,6 +21,7 @@
 #include "server/line_sampler.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
+#include "src/base/stopwatch.h"
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
 
@@ -87,7 +87,7 @@ class RpcCall {
   // tokens.
   std::string caller() const;
 
-  double seconds() const;  // since arrival
+  double seconds() const { return stopwatch_.Seconds(); }  // since arrival
 
   // What the access log is to say beside the rest.
   std::optional<ImageAccess>& image_access() { return image_access_; }
@@ -107,7 +107,7 @@ class RpcCall {
   ServiceContext* const service_;
   const char* const method_;
   grpc::CallbackServerContext* const context_;
-  const std::chrono::steady_clock::time_point start_;
+  const Stopwatch stopwatch_;
   const absl::Time arrival_;
   std::string request_id_;
   std::string traceparent_;

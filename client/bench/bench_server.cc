@@ -14,6 +14,7 @@
 
 #include "client/bench/statistics.h"
 #include "src/base/status_macros.h"
+#include "src/base/stopwatch.h"
 
 namespace hotlora {
 namespace {
@@ -95,7 +96,7 @@ BenchServer::BenchServer(ImageClient* client, std::string metrics_url)
 absl::StatusOr<TimedAnswer> BenchServer::Generate(const v1::GenerateImagesRequest& request) {
   TimedAnswer answer;
   GeneratedImages images;
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch stopwatch;
   const CallResult result = client_->Generate(
       request,
       [&](const v1::GenerateImagesEvent& event) {
@@ -104,7 +105,7 @@ absl::StatusOr<TimedAnswer> BenchServer::Generate(const v1::GenerateImagesReques
         }
       },
       &images);
-  answer.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  answer.seconds = stopwatch.Seconds();
   ABSL_RETURN_IF_ERROR(ToAbsl(result));
   answer.summary = std::move(images.summary);
   return answer;

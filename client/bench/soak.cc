@@ -1,7 +1,6 @@
 #include "client/bench/soak.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <string>
 #include <utility>
@@ -11,6 +10,7 @@
 
 #include "client/bench/adapter_draw.h"
 #include "src/base/status_macros.h"
+#include "src/base/stopwatch.h"
 
 namespace hotlora {
 namespace {
@@ -149,15 +149,12 @@ class Soak {
     return absl::OkStatus();
   }
 
-  bool TimeIsUp() const {
-    return settings_.seconds > 0 &&
-           std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count() > settings_.seconds;
-  }
+  bool TimeIsUp() const { return settings_.seconds > 0 && since_start_.Seconds() > settings_.seconds; }
 
   BenchServer& server_;
   BenchServer* const twin_;
   const BenchSettings& settings_;
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  const Stopwatch since_start_;
   std::vector<std::string> broken_;
   std::vector<Turn> turns_;
   SoakRecord record_;

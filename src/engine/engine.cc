@@ -14,6 +14,7 @@
 #include "src/base/periodic_thread.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
+#include "src/base/stopwatch.h"
 #include "src/scheduler/image_task.h"
 #include "src/scheduler/request_loader.h"
 #include "src/scheduler/step_scheduler.h"
@@ -149,7 +150,7 @@ class ThreadedEngine final : public Engine {
     statistics.base = scheduler_.base_watch().total();
     statistics.queue_depth = queue_.depth();
     statistics.queue_capacity = queue_.capacity();
-    statistics.uptime_seconds = absl::ToDoubleSeconds(absl::Now() - started_);
+    statistics.uptime_seconds = since_start_.Seconds();
     return statistics;
   }
 
@@ -210,7 +211,7 @@ class ThreadedEngine final : public Engine {
   const std::unique_ptr<Pipeline> pipeline_;
   const std::unique_ptr<AdapterStore> adapters_;
   const std::unique_ptr<EmbeddingStore> embeddings_;
-  const absl::Time started_ = absl::Now();
+  const Stopwatch since_start_;
   std::atomic<bool> accepting_ = false;
   std::atomic<bool> base_intact_ = true;
 
