@@ -33,21 +33,6 @@ size_t EndOfString(absl::string_view text, size_t begin) {
   return text.size();
 }
 
-// The Python number that begins at `position`, or an empty view.
-absl::string_view PythonNumberAt(absl::string_view text, size_t position) {
-  for (const absl::string_view number : kPythonNumbers) {
-    if (absl::StartsWith(text.substr(position), number)) {
-      return number;
-    }
-  }
-  return {};
-}
-
-// The number's end, from `begin` on.
-size_t EndOfNumber(absl::string_view text, size_t begin) {
-  return std::min(text.find_first_not_of("0123456789+-.eE", begin), text.size());
-}
-
 // What Python reads a number beyond a double's range as; empty if it is within.
 absl::string_view InfinityOf(absl::string_view number) {
   constexpr size_t kShort = 300;  // digits without an exponent that are always within
@@ -57,6 +42,23 @@ absl::string_view InfinityOf(absl::string_view number) {
     return {};
   }
   return value < 0 ? kPythonNumbers[0] : kPythonNumbers[1];
+}
+
+struct Number {
+  size_t bytes = 0;
+  absl::string_view name;  // of kPythonNumbers; empty if the number is JSON's and a double
+};
+
+// The number that begins at `position`, or one letter of something else.
+Number NumberAt(absl::string_view text, size_t position) {
+  text.remove_prefix(position);
+  for (const absl::string_view name : kPythonNumbers) {
+    if (absl::StartsWith(text, name)) {
+      return {name.size(), name};
+    }
+  }
+  const size_t bytes = std::max<size_t>(std::min(text.find_first_not_of("0123456789+-.eE"), text.size()), 1);
+  return {bytes, InfinityOf(text.substr(0, bytes))};
 }
 
 // A surrogate escape such as \ud800 that begins at `position`: its code unit; 0 if none begins there.
@@ -71,19 +73,15 @@ uint32_t SurrogateAt(absl::string_view text, size_t position) {
 
 // Appends a string. Half a surrogate pair, which Python writes for a byte that is not UTF-8, becomes U+FFFD.
 void AppendString(absl::string_view string, std::string& quoted) {
-  for (size_t i = 0; i < string.size();) {
-    const uint32_t unit = SurrogateAt(string, i);
-    if (unit == 0) {
-      const size_t length = string[i] == '\\' ? 2 : 1;
-      absl::StrAppend(&quoted, string.substr(i, length));
-      i += length;
-    } else if (unit < 0xDC00 && SurrogateAt(string, i + 6) >= 0xDC00) {
-      absl::StrAppend(&quoted, string.substr(i, 12));
-      i += 12;
-    } else {
-      absl::StrAppend(&quoted, "\\ufffd");
-      i += 6;
-    }
+  while (!string.empty()) {
+    const size_t plain = std::min(string.find('\\'), string.size());
+    quoted.append(string.data(), plain);
+    string.remove_prefix(plain);
+    const uint32_t unit = SurrogateAt(string, 0);
+    const bool whole = unit == 0 || (unit < 0xDC00 && SurrogateAt(string, 6) >= 0xDC00);
+    const size_t bytes = std::min<size_t>(unit == 0 ? 2 : whole ? 12 : 6, string.size());
+    absl::StrAppend(&quoted, whole ? string.substr(0, bytes) : "\\ufffd");
+    string.remove_prefix(bytes);
   }
 }
 
@@ -95,40 +93,28 @@ absl::StatusOr<std::string> QuotePythonNumbers(absl::string_view text, int max_k
   int depth = 0, keys = 0;
   for (size_t i = 0; i < text.size();) {
     const char letter = text[i];
-    absl::string_view token = text.substr(i, 1);
     if (letter == '"') {
-      const size_t end = std::min(EndOfString(text, i), text.size());
+      const size_t end = EndOfString(text, i);
       AppendString(text.substr(i, end - i), quoted);
       i = end;
       continue;
     }
-    if (letter == '[' || letter == '{') {
-      if (++depth > kMaxJsonDepth) {
-        return absl::InvalidArgumentError(absl::StrCat("nests arrays and objects more than ", kMaxJsonDepth, " deep"));
-      }
-    } else if (letter == ']' || letter == '}') {
-      --depth;
-    } else if (letter == ':') {
-      if (++keys > max_keys) {
-        return absl::InvalidArgumentError(absl::StrCat("has more than ", max_keys, " keys"));
-      }
-    } else if (letter == '-' || letter == 'I' || letter == 'N') {
-      if (const absl::string_view number = PythonNumberAt(text, i); !number.empty()) {
-        absl::StrAppend(&quoted, "\"", number, "\"");
-        i += number.size();
-        continue;
-      }
+    if (letter == '-' || letter == 'I' || letter == 'N' || absl::ascii_isdigit(static_cast<unsigned char>(letter))) {
+      const Number number = NumberAt(text, i);
+      number.name.empty() ? absl::StrAppend(&quoted, text.substr(i, number.bytes))
+                          : absl::StrAppend(&quoted, "\"", number.name, "\"");
+      i += number.bytes;
+      continue;
     }
-    if (letter == '-' || absl::ascii_isdigit(static_cast<unsigned char>(letter))) {
-      token = text.substr(i, EndOfNumber(text, i) - i);
-      if (const absl::string_view infinity = InfinityOf(token); !infinity.empty()) {
-        absl::StrAppend(&quoted, "\"", infinity, "\"");
-        i += token.size();
-        continue;
-      }
+    if ((letter == '[' || letter == '{') && ++depth > kMaxJsonDepth) {
+      return absl::InvalidArgumentError(absl::StrCat("nests arrays and objects more than ", kMaxJsonDepth, " deep"));
     }
-    absl::StrAppend(&quoted, token);
-    i += token.size();
+    if (letter == ':' && ++keys > max_keys) {
+      return absl::InvalidArgumentError(absl::StrCat("has more than ", max_keys, " keys"));
+    }
+    depth -= letter == ']' || letter == '}' ? 1 : 0;
+    quoted.push_back(letter);
+    ++i;
   }
   return quoted;
 }
