@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <climits>
 #include <cstring>
 #include <utility>
@@ -26,7 +27,7 @@
 namespace hotlora {
 namespace {
 
-constexpr absl::Duration kRefusalCounts = absl::Seconds(5);
+constexpr auto kRefusalCounts = std::chrono::seconds(5);
 constexpr int kPauseMilliseconds = 50;
 // Descriptors that connections leave to files and to the metrics port: a quarter, and no more than these.
 constexpr uint64_t kMostSetAside = 1024;
@@ -102,7 +103,7 @@ void ConnectionAcceptor::Stop() {
   }
 }
 
-bool ConnectionAcceptor::refuses() const { return absl::ToUnixNanos(absl::Now() - kRefusalCounts) < last_refusal_; }
+bool ConnectionAcceptor::refuses() const { return std::chrono::steady_clock::now() < quiet_from_.load(); }
 
 void ConnectionAcceptor::Run() {
   pollfd wanted[] = {{stop_event_, POLLIN, 0}, {listener_, POLLIN, 0}};
@@ -141,10 +142,9 @@ void ConnectionAcceptor::TakeOne() {
 }
 
 void ConnectionAcceptor::NoteRefused(const char* why) {
-  const absl::Time now = absl::Now();
-  last_refusal_ = absl::ToUnixNanos(now);
+  quiet_from_ = std::chrono::steady_clock::now() + kRefusalCounts;
   on_refused_();
-  if (warnings_.Take(now).has_value()) {
+  if (warnings_.Take(absl::Now()).has_value()) {
     LogWarning("connections are refused: ", why, "; at most ", largest_descriptor_ + 1,
                " descriptors are for connections (raise the limit of open files)");
   }

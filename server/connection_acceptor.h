@@ -2,6 +2,7 @@
 #define HOTLORA_SERVER_CONNECTION_ACCEPTOR_H_
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -54,7 +55,7 @@ class ConnectionAcceptor {
   int listener_;
   int stop_event_;
   std::unique_ptr<Target> target_;
-  std::atomic<int64_t> last_refusal_{INT64_MIN};  // Unix nanoseconds
+  std::atomic<std::chrono::steady_clock::time_point> quiet_from_{};  // refusals are forgotten then
   LineSampler warnings_{1, absl::Minutes(1)};
   std::thread thread_;
 };

@@ -10,12 +10,10 @@
 #include <climits>
 #include <utility>
 
-#include "absl/time/clock.h"
-
 namespace hotlora {
 namespace {
 
-constexpr absl::Duration kLastWrites = absl::Seconds(1);
+constexpr auto kLastWrites = std::chrono::seconds(1);
 constexpr int kPollMilliseconds = 100;
 
 // A thread that takes no signal: it may start before the threads that do are chosen, and a reader that goes away is a
@@ -39,7 +37,7 @@ LineWriter::LineWriter(int descriptor, std::function<void()> on_lost)
 LineWriter::~LineWriter() {
   {
     std::lock_guard<std::mutex> lock(mu_);
-    stop_by_ = absl::Now() + kLastWrites;
+    stop_by_ = std::chrono::steady_clock::now() + kLastWrites;
   }
   changed_.notify_all();
   thread_.join();
@@ -67,7 +65,7 @@ bool LineWriter::Flush(absl::Duration patience) {
 
 bool LineWriter::IsOver() {
   std::lock_guard<std::mutex> lock(mu_);
-  return stop_by_.has_value() && absl::Now() >= *stop_by_;
+  return stop_by_.has_value() && std::chrono::steady_clock::now() >= *stop_by_;
 }
 
 void LineWriter::Run() {

@@ -1,6 +1,7 @@
 #ifndef HOTLORA_SRC_BASE_LINE_WRITER_H_
 #define HOTLORA_SRC_BASE_LINE_WRITER_H_
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -39,11 +40,11 @@ class LineWriter {
   const std::function<void()> on_lost_;
   std::mutex mu_;
   std::condition_variable changed_;
-  std::deque<std::string> waiting_;    // guarded by mu_; the first one is being written
-  uint64_t accepted_ = 0;              // guarded by mu_: lines ever put into waiting_
-  uint64_t finished_ = 0;              // guarded by mu_: of those, the ones written or dropped since
-  std::optional<absl::Time> stop_by_;  // guarded by mu_
-  std::thread thread_;                 // last: it uses all the others
+  std::deque<std::string> waiting_;  // guarded by mu_; the first one is being written
+  uint64_t accepted_ = 0;            // guarded by mu_: lines ever put into waiting_
+  uint64_t finished_ = 0;            // guarded by mu_: of those, the ones written or dropped since
+  std::optional<std::chrono::steady_clock::time_point> stop_by_;  // guarded by mu_
+  std::thread thread_;                                            // last: it uses all the others
 };
 
 }  // namespace hotlora
