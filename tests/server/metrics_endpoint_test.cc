@@ -14,27 +14,12 @@
 #include "absl/time/clock.h"
 #include <gtest/gtest.h>
 
+#include "tests/server/loopback_connection.h"
+
 namespace hotlora {
 namespace {
 
-// A connection on which reading gives up after 10 s.
-int Connect(int port, bool ipv6 = false) {
-  const int connection = socket(ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const timeval patience{10, 0};
-  setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-  sockaddr_in v4{};
-  v4.sin_family = AF_INET;
-  v4.sin_port = htons(static_cast<uint16_t>(port));
-  v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  sockaddr_in6 v6{};
-  v6.sin6_family = AF_INET6;
-  v6.sin6_port = v4.sin_port;
-  v6.sin6_addr = in6addr_loopback;
-  EXPECT_EQ(ipv6 ? connect(connection, reinterpret_cast<sockaddr*>(&v6), sizeof(v6))
-                 : connect(connection, reinterpret_cast<sockaddr*>(&v4), sizeof(v4)),
-            0);
-  return connection;
-}
+int Connect(int port, bool ipv6 = false) { return ConnectToLoopback(port, 10, ipv6); }
 
 void Send(int connection, const std::string& text) {
   EXPECT_EQ(send(connection, text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));

@@ -3,7 +3,6 @@
 
 #include "server/send_watch.h"
 
-#include <arpa/inet.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "tests/server/loopback_connection.h"
 #include "tests/server/serving.h"
 
 namespace hotlora {
@@ -21,15 +21,7 @@ constexpr uint8_t kAck = 1, kEndStream = 1, kEndHeaders = 4;
 
 class DeafCaller {
  public:
-  DeafCaller(int port, const std::string& path, const std::string& message)
-      : connection_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    const timeval patience{30, 0};
-    setsockopt(connection_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_EQ(connect(connection_, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  DeafCaller(int port, const std::string& path, const std::string& message) : connection_(ConnectToLoopback(port, 30)) {
     Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     Send(kSettings, 0, 0, std::string("\x00\x04\x00\x00\x00\x00", 6));  // SETTINGS_INITIAL_WINDOW_SIZE 0
     std::string headers;
