@@ -6,7 +6,7 @@ namespace hotlora {
 // Signals as events that a thread can wait for:
 //
 //   SIGTERM, SIGINT, SIGQUIT   stop; a second one ends the process at once with 128 + its number
-//   SIGHUP                     read settings anew
+//   SIGHUP                     read the settings again
 //   SIGUSR1, SIGUSR2           a line in the log
 //   SIGPIPE                    nothing: a caller that goes away is an error of its call alone
 //

@@ -13,7 +13,7 @@
 
 namespace hotlora {
 
-// Reads anew, while the server runs: the tokens file, the certificate's files, and log_level of --config. All or
+// Reads again, while the server runs: the tokens file, the certificate's files, and log_level of --config. All or
 // nothing: a fault in one of them, or in another setting, leaves all as it was. Not thread-safe.
 class Reloader {
  public:

@@ -41,7 +41,7 @@ class PatternBudget {
 // Threads  immutable after the last Add, thread-safe
 class ModulePatterns {
  public:
-  // InvalidArgument where the pattern is no regular expression or beyond the budget.
+  // InvalidArgument if the pattern is not a regular expression, or is beyond the budget.
   absl::Status Add(absl::string_view pattern, double value, PatternBudget& budget);
 
   // The value of the first pattern that matches `path`.

@@ -115,7 +115,7 @@ CallMetrics::Families::Families(prometheus::Registry& r)
       connections_refused(AddCounter(r, "hotlora_connections_refused_total",
                                      "Connections to the gRPC port that were closed because descriptors ran short")
                               .Add({})),
-      config_reloads(AddCounter(r, "hotlora_config_reloads_total", "Times that SIGHUP read settings anew")),
+      config_reloads(AddCounter(r, "hotlora_config_reloads_total", "Times that SIGHUP read the settings again")),
       tls_reloads(AddCounter(r, "hotlora_tls_reloads_total",
                              "New certificates taken, and looks at certificate files that were not sound")),
       cancelled(AddCounter(r, "hotlora_requests_cancelled_total",

@@ -245,7 +245,7 @@ struct Metrics::State {
   void PublishBaseline(const StepShape& shape, const StepDrift::Change& change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 };
 
-// Of plain shapes alone: the labels do not tell the others apart.
+// Publishes plain shapes alone: the labels do not tell the others apart.
 void Metrics::State::PublishBaseline(const StepShape& shape, const StepDrift::Change& change) {
   const auto gauge = [this](const StepShape& s) -> prometheus::Gauge& {
     return families.step_baseline.Add({{"width", absl::StrCat(s.width)},

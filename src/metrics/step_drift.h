@@ -4,8 +4,8 @@
 // Have denoising steps become slower? Each step is compared with earlier ones of its own kind alone, and medians with
 // medians, so that neither a mixed load nor a busy moment looks like drift.
 //
-// Of each kind of step: the baseline is the median of its first kBaselineSteps steps, and until there are so many what
-// warm-up measured; its ratio is the median of its last kRecentSteps steps over that. The ratio of the server is the
+// Each kind of step has a baseline: the median of its first kBaselineSteps steps, and until there are so many, what
+// warm-up measured. Its ratio is the median of its last kRecentSteps steps over that. The ratio of the server is the
 // mean of its kinds' ratios, each weighed by how many of the last kWindowSteps steps were of that kind.
 //
 // Logic alone, without clocks or locks: not thread-safe.
@@ -64,7 +64,7 @@ class StepDrift {
     std::deque<double> recent;  // seconds, newest last
   };
 
-  // Moves the shape's history to the front, made anew where there was none.
+  // Moves the shape's history to the front; makes one if the shape has none.
   History& Use(const StepShape& shape, Change& change);
 
   std::list<History> histories_;  // most recently used first

@@ -28,7 +28,7 @@ constexpr absl::string_view kScheduleBuffers[] = {
     "scale_factor",
 };
 
-// Of OpenCLIP's and transformers' CLIP alike.
+// Both OpenCLIP and transformers write these names.
 bool IsLeftoverOfClip(absl::string_view name) {
   const size_t dot = name.rfind('.');
   const absl::string_view last = dot == absl::string_view::npos ? name : name.substr(dot + 1);
