@@ -46,7 +46,7 @@ absl::StatusOr<Enum> ParseEnum(absl::string_view flag, absl::string_view prefix,
   return Bad(flag, " is \"", text, "\"; allowed are ", allowed);
 }
 
-// What a file's ending says; UNSPECIFIED where it says nothing.
+// What a file's ending says; UNSPECIFIED if it says nothing.
 v1::ImageFormat FormatOfEnding(absl::string_view file) {
   static constexpr std::pair<absl::string_view, v1::ImageFormat> kEndings[] = {{".png", v1::IMAGE_FORMAT_PNG},
                                                                                {".jpg", v1::IMAGE_FORMAT_JPEG},

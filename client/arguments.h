@@ -65,13 +65,12 @@ struct Arguments {
   uint32_t columns = 1;               // kSheet
   BenchSettings bench;                // kBench
 
-  // Set where there is a text to print instead of a command to run (--help, --version).
+  // Set if there is a text to print instead of a command to run (--help, --version).
   std::optional<std::string> answer;
 };
 
-// Reads `arguments` (without the program's name); `environment` looks up a variable, nullopt where
-// it is not set (HOTLORA_SERVER and HOTLORA_TOKEN are read). Reads the files of --token-file, --init and
-// --mask.
+// Reads `arguments` (without the program's name); `environment` looks up a variable, nullopt if
+// it is not set (HOTLORA_SERVER and HOTLORA_TOKEN are read). Reads the files of --token-file, --init and --mask.
 // InvalidArgument says what is wrong.
 absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& arguments,
                                          const std::function<std::optional<std::string>(const char*)>& environment);

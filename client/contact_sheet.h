@@ -12,8 +12,8 @@
 namespace hotlora {
 
 // Writes the PNG file `out` with the PNG files `pictures`, row by row, `columns` to a row, four white pixels around
-// each; the last row may be short. InvalidArgument where a file is no PNG or has another size than the first, where the
-// sheet would be over 100 megapixels, or where `out` cannot be written.
+// each; the last row may be short. InvalidArgument if a file is not a PNG or has another size than the first, if the
+// sheet would be over 100 megapixels, or if `out` cannot be written.
 absl::Status WriteContactSheet(const std::vector<std::string>& pictures, uint32_t columns, const std::string& out);
 
 }  // namespace hotlora

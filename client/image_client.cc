@@ -37,7 +37,7 @@ absl::StatusOr<std::string> ReadPem(absl::string_view flag, const std::string& p
   return text;
 }
 
-// Hands the file on in order; ends where `take` says false. True where everything was read.
+// Hands the file on in order; ends if `take` says false. True if everything was read.
 bool ReadChunks(const std::string& path, const std::function<bool(std::string)>& take) {
   std::ifstream file(path, std::ios::binary);
   while (file) {

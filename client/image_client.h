@@ -23,7 +23,7 @@ namespace hotlora {
 // How a call ended.
 struct CallResult {
   grpc::Status status;
-  std::string request_id;  // the server's x-request-id; empty where it never answered
+  std::string request_id;  // the server's x-request-id; empty if it never answered
 };
 
 // A finished generation.
@@ -38,13 +38,13 @@ struct GeneratedImages {
 // "base".
 std::string AdapterKey(const v1::GenerateImagesRequest& request);
 
-// Size and checksum of a file that is to be uploaded as `name`. InvalidArgument where it cannot be read.
+// Size and checksum of a file that is to be uploaded as `name`. InvalidArgument if it cannot be read.
 absl::StatusOr<v1::UploadHeader> MakeUploadHeader(const std::string& file, const std::string& name, bool replace);
 
 // Not thread-safe. Every call blocks.
 class ImageClient {
  public:
-  // InvalidArgument where a TLS file cannot be read. Does not connect yet.
+  // InvalidArgument if a TLS file cannot be read. Does not connect yet.
   static absl::StatusOr<std::unique_ptr<ImageClient>> Create(const ConnectionOptions& options);
 
   // `on_event` hears each event but images, as it comes; may be null. An answer that ends well with

@@ -8,7 +8,7 @@
 
 namespace hotlora {
 
-// The bytes of the picture at `path`, "-" for standard input. InvalidArgument, with `flag` in front, where it cannot be
+// The bytes of the picture at `path`, "-" for standard input. InvalidArgument, with `flag` in front, if it cannot be
 // read, is empty or has more bytes than any server takes.
 absl::StatusOr<std::string> ReadPicture(absl::string_view flag, const std::string& path);
 

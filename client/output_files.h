@@ -15,10 +15,10 @@ namespace hotlora {
 std::vector<std::string> OutputNames(const std::string& out, size_t count);
 
 // Name of a preview of `image` of `count` after `step` steps, padded so that names sort: "cat-05.jpg", or
-// "cat-1-05.jpg" of several images. ".jpg" is added where `out` does not end so.
+// "cat-1-05.jpg" of several images. ".jpg" is added if `out` does not end so.
 std::string PreviewName(const std::string& out, uint32_t image, uint32_t count, uint32_t step, uint32_t total_steps);
 
-// OK where the folder of `path` is there and can be written: asked before minutes of work go into
+// OK if the folder of `path` is there and can be written: asked before minutes of work go into
 // what cannot be kept. `flag` begins the message.
 absl::Status CheckWritable(absl::string_view flag, const std::string& path);
 

@@ -9,8 +9,8 @@
 
 namespace hotlora {
 
-// Shows on a terminal how far a generation is: one line that is drawn over, or plain lines where
-// the stream is no terminal.
+// Shows on a terminal how far a generation is: one line that is drawn over, or plain lines if
+// the stream is not a terminal.
 class ProgressDisplay {
  public:
   enum class Style { kQuiet, kLines, kBar };

@@ -25,7 +25,7 @@ class AdapterDraw {
 
   // Below `count`.
   uint32_t Number(uint32_t count);
-  // `count` different adapters (fewer where there are fewer), each with a weight.
+  // `count` different adapters (fewer if there are fewer), each with a weight.
   AdapterChoice Choose(uint32_t count);
   // Another choice than `last`.
   AdapterChoice ChooseOther(uint32_t count, const AdapterChoice& last);

@@ -18,7 +18,7 @@
 namespace hotlora {
 namespace {
 
-// Another server, reached the same way. Null where no place is given.
+// Another server, reached the same way. Null if no place is given.
 absl::StatusOr<std::unique_ptr<ImageClient>> Other(ConnectionOptions connection, const std::string& place) {
   if (place.empty()) {
     return std::unique_ptr<ImageClient>();

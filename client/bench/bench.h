@@ -10,7 +10,7 @@
 namespace hotlora {
 
 // Runs the benchmark that arguments.bench names and writes its files. Errors are those of calls, of files, and
-// InvalidArgument where the server lacks what it needs.
+// InvalidArgument if the server lacks what it needs.
 absl::StatusOr<BenchReport> RunBench(ImageClient& client, const Arguments& arguments);
 
 }  // namespace hotlora

@@ -20,7 +20,7 @@ struct BenchReport {
 };
 
 // Adds a line of the median and the 95th percentile of these values, in milliseconds, each with its 95 % interval.
-// Nothing where there are no values.
+// Nothing if there are no values.
 void AddTimes(absl::string_view group, absl::string_view what, const std::vector<double>& seconds, BenchReport* report);
 
 // Likewise of the median of ratios.

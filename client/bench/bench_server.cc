@@ -153,7 +153,7 @@ absl::StatusOr<IdleFigures> BenchServer::ReadIdle() {
       break;
     }
     if (std::chrono::steady_clock::now() > end) {
-      return absl::DeadlineExceededError("the server does not become idle: is somebody else using it?");
+      return absl::DeadlineExceededError("the server does not become idle; stop its other callers and try again");
     }
     std::this_thread::sleep_for(kPollPause);
   }

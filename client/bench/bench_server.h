@@ -47,16 +47,16 @@ class BenchServer {
 
   absl::StatusOr<TimedAnswer> Generate(const v1::GenerateImagesRequest& request);
 
-  // Sends the request and cancels it at its first step (`at_step`) or as soon as it is admitted. OK where that is how
-  // it ended, or where it was done sooner.
+  // Sends the request and cancels it at its first step (`at_step`) or as soon as it is admitted. OK if that is how
+  // it ended, or if it was done sooner.
   absl::Status GenerateAndCancel(const v1::GenerateImagesRequest& request, bool at_step);
 
   absl::StatusOr<std::vector<std::string>> AdapterNames();
   // Where the next request is to find the adapter: "disk", "host" or "device".
   absl::Status Place(const std::string& adapter, absl::string_view tier);
 
-  // Waits (up to ten seconds) until no request waits and no adapter is lent, then reads. DeadlineExceeded where
-  // somebody else uses the server.
+  // Waits (up to ten seconds) until no request waits and no adapter is lent, then reads. DeadlineExceeded if
+  // another caller uses the server.
   absl::StatusOr<IdleFigures> ReadIdle();
 
   absl::StatusOr<v1::BaseIntegrity> VerifyBase();

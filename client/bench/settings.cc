@@ -46,7 +46,7 @@ void AddBench(CLI::App& app, BenchSettings& settings, const std::function<void()
   step->add_option("--side-server", settings.side_server,
                    "HOST:PORT of a server of the same model with --apply side; else that is left out");
 
-  CLI::App* const soak = add("soak", "memory and latency over many swaps; fails where they drift", BenchKind::kSoak);
+  CLI::App* const soak = add("soak", "memory and latency over many swaps; fails if they drift", BenchKind::kSoak);
   soak->add_option("--swaps", settings.swaps, "swaps after a tenth of burn-in, 10000")
       ->check(CLI::Range(100, 10000000));
   soak->add_option("--seconds", settings.seconds, "end after so long, 0 for never")->check(CLI::Range(0.0, 1e7));

@@ -19,7 +19,7 @@ enum class BenchKind { kSwap, kStep, kSoak };
 struct BenchSettings {
   BenchKind kind = BenchKind::kSwap;
 
-  // Of all three: which adapters (patterns of their names), with which weights, in which requests.
+  // For all three commands: which adapters (patterns of their names), with which weights, in which requests.
   std::vector<std::string> match = {"*"};
   std::vector<double> weights = {1.0, 0.7, -0.5, 1.3};
   uint32_t size = 64, steps = 1;
@@ -45,7 +45,7 @@ struct BenchSettings {
   bool exact_only = false;  // judge neither RSS nor latency
 };
 
-// Adds the command with its three subcommands; `chosen` is called where one of them is given.
+// Adds the command with its three subcommands; `chosen` is called if one of them is given.
 void AddBench(CLI::App& app, BenchSettings& settings, const std::function<void()>& chosen);
 
 }  // namespace hotlora

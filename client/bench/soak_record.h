@@ -57,7 +57,7 @@ std::vector<Gate> JudgeSoak(const SoakRecord& record, bool exact_only);
 // Every swap and every idle point as a line.
 std::string SoakCsv(const SoakRecord& record);
 
-// Draws memory and latency over swaps. Unavailable where gnuplot is not there or fails.
+// Draws memory and latency over swaps. Unavailable if gnuplot is not there or fails.
 absl::Status PlotSoak(const SoakRecord& record, const std::string& file);
 
 }  // namespace hotlora

@@ -15,7 +15,7 @@ namespace hotlora {
 absl::StatusOr<BenchReport> RunSwapBench(BenchServer& server, const BenchSettings& settings);
 
 // Each block is a request without adapters and one with, in random order, on each server; the second may be null. Tells
-// the steps' times, the first of each request left out where there are more, and the ratios within the block.
+// the steps' times, the first of each request left out if there are more, and the ratios within the block.
 absl::StatusOr<BenchReport> RunStepBench(BenchServer& merged, BenchServer* side, const BenchSettings& settings);
 
 }  // namespace hotlora

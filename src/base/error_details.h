@@ -32,7 +32,7 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view message, ErrorDe
 // Shorthand for an error with nothing but a reason.
 absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::string_view message);
 
-// The details of `status`; the reason is "INTERNAL" or another name of the code where nobody attached one.
+// The details of `status`; the reason is "INTERNAL" or another name of the code if none is attached.
 ErrorDetails GetErrorDetails(const absl::Status& status);
 
 }  // namespace hotlora

@@ -2,7 +2,7 @@
 #define HOTLORA_SRC_BASE_RESOURCE_NAME_H_
 
 // The names of what lies in the server's folders (adapters, embeddings): what a name may be, how it is shown, and how
-// it stands in a list. Every place that takes a name asks NormalizeName; there is no other rule.
+// it stands in a list. Every place that takes a name asks NormalizeName; there are no other rules.
 
 #include <cstddef>
 #include <string>
@@ -24,8 +24,8 @@ inline constexpr size_t kMaxNameParts = 8;
 absl::StatusOr<std::string> NormalizeName(absl::string_view name);
 
 // `text` as it can be shown: printable characters of any script as they are; control characters, line separators,
-// characters that change the direction of writing and bytes that are no UTF-8 as \xNN; a backslash doubled. What this
-// changes is no name.
+// characters that change the direction of writing and bytes that are not UTF-8 as \xNN; a backslash doubled. Text that
+// this changes is not a valid name.
 std::string EscapeName(absl::string_view text);
 
 // A name as an item of a list that is joined by "," or "+", and as the value of a header: each byte but letters,

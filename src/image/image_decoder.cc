@@ -65,7 +65,7 @@ void NotePngError(png_structp png, png_const_charp message) {
   longjmp(png_jmpbuf(png), 1);
 }
 
-// To 8-bit RGB, or RGBA where there is transparency.
+// To 8-bit RGB, or RGBA if there is transparency.
 void RequestPngTransforms(png_structp png, png_infop info) {
   png_set_expand(png);  // palettes, fewer than 8 bits, tRNS
   png_set_scale_16(png);
@@ -80,7 +80,7 @@ bool ReadPng(png_structp png, png_infop info, PngSource* source, std::vector<uin
   }
   png_set_read_fn(png, source, ReadPngBytes);
   png_set_user_limits(png, image->width, image->height);
-  // Of ancillary chunks libpng needs tRNS alone; the others might hold compressed bombs.
+  // tRNS is the only ancillary chunk that libpng needs. The others may hold compressed bombs.
   png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
   png_read_info(png, info);
   const int passes = png_set_interlace_handling(png);
@@ -159,7 +159,7 @@ void LimitJpegScans(j_common_ptr jpeg) {
   }
 }
 
-// Adobe's programs store CMYK inverted: 255 is no ink.
+// Adobe's programs store CMYK inverted: 255 means that there is no ink.
 void CmykRowToRgb(const uint8_t* cmyk, size_t width, bool inverted, uint8_t* rgb) {
   for (size_t x = 0; x < width; ++x) {
     const auto light = [&](size_t c) { return inverted ? cmyk[4 * x + c] : 255 - cmyk[4 * x + c]; };

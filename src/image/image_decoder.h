@@ -13,7 +13,7 @@ namespace hotlora {
 // out of account. PNG by libpng, JPEG by libjpeg-turbo, WebP by libwebp.
 //
 // Thread-safe. Limits as ReadImageHeader's, before anything is decoded. InvalidArgument, in words that go behind the
-// field's name, also for a file that is cut off or corrupt: nothing is guessed. ResourceExhausted where memory runs
+// field's name, also for a file that is cut off or corrupt: nothing is guessed. ResourceExhausted if memory runs
 // out.
 absl::StatusOr<RgbImage> DecodeImage(absl::string_view file);
 

@@ -65,7 +65,7 @@ void AppendLittleEndian(std::string& out, uint32_t value, int bytes) {
   }
 }
 
-// UTF-8 to UTF-16, high byte first. What is no UTF-8 becomes U+FFFD.
+// UTF-8 to UTF-16, high byte first. Bytes that are not UTF-8 become U+FFFD.
 std::string Utf16(absl::string_view text) {
   std::string out;
   size_t at = 0;
@@ -88,7 +88,7 @@ std::string Utf16(absl::string_view text) {
   return out;
 }
 
-// An EXIF block, which is a TIFF file, with `text` as its UserComment; "" where a JPEG's segment could not hold it.
+// An EXIF block, which is a TIFF file, with `text` as its UserComment; "" if a JPEG's segment could not hold it.
 std::string UserCommentExif(const std::string& text) {
   constexpr size_t kMaxBytes = 65'000;
   constexpr uint32_t kExifDirectory = 0x8769, kUserComment = 0x9286, kLong = 4, kUndefined = 7;

@@ -12,8 +12,8 @@ namespace hotlora {
 
 // The image as a file: PNG by libpng, JPEG by libjpeg-turbo, WebP by libwebp (`quality` 1 to 100 for these two), or the
 // bare pixels. A PNG carries `parameters`, UTF-8, as the text chunk of that name; JPEG and WebP as EXIF's
-// UserComment, unless that is over 65,000 bytes of UTF-16; none where they are empty. Deterministic.
-// Thread-safe; no LibTorch. ResourceExhausted where memory runs out.
+// UserComment, unless that is over 65,000 bytes of UTF-16; none if they are empty. Deterministic.
+// Thread-safe; no LibTorch. ResourceExhausted if memory runs out.
 absl::StatusOr<std::string> EncodeImage(const RgbImage& image, ImageFormat format, uint32_t quality,
                                         const std::string& parameters);
 

@@ -172,7 +172,7 @@ absl::StatusOr<ImageHeader> ReadHeaderOfFormat(absl::string_view file) {
   if (absl::StartsWith(file, "RIFF") && file.size() >= 12 && file.substr(8, 4) == "WEBP") {
     return ReadWebpHeader(file);
   }
-  return Bad("is no PNG, JPEG or WebP file");
+  return Bad("is not a PNG, JPEG or WebP file");
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ enum class InputFormat { kPng, kJpeg, kWebp };
 struct ImageHeader {
   InputFormat format = InputFormat::kPng;
   uint32_t width = 0, height = 0;  // as stored
-  // EXIF's, 1 to 8, from a JPEG's APP1, a PNG's eXIf or a WebP's EXIF; 1, upright, where there is none or it makes no
+  // EXIF's, 1 to 8, from a JPEG's APP1, a PNG's eXIf or a WebP's EXIF; 1, upright, if there is none or it makes no
   // sense.
   int orientation = 1;
 
@@ -30,7 +30,7 @@ struct ImageHeader {
 };
 
 // Reads an untrusted file's header and checks it against the limits above; allocates nothing. InvalidArgument, in words
-// that go behind the field's name: "is no PNG, JPEG or WebP file". Thread-safe.
+// that go behind the field's name: "is not a PNG, JPEG or WebP file". Thread-safe.
 absl::StatusOr<ImageHeader> ReadImageHeader(absl::string_view file);
 
 }  // namespace hotlora

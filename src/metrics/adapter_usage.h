@@ -15,9 +15,8 @@
 namespace hotlora {
 
 // hotlora_adapter_requests_total{adapter} and hotlora_adapter_last_used_timestamp_seconds{adapter}: the only metrics
-// with adapters' names, and of at most kMaxNames of them; requests with others count as adapter="_other", those without
-// any as
-// "_none". Adapters that are called like that have no name of their own here: they count as "_other".
+// with adapters' names. At most kMaxNames names have a series. Requests with other adapters count as adapter="_other",
+// requests without adapters as "_none". Adapters that have one of these two names count as "_other".
 //
 // An adapter without a label gets that of the least used one once it has been used more often. Its series then begins
 // at 0 and the other's ends: no series ever goes down, as a counter must not. Memory grows by one entry for each

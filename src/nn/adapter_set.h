@@ -25,7 +25,7 @@ struct AdapterSet {
   std::vector<WeightedAdapter> adapters;
 
   // Adds an adapter that changes `targets` (AdapterInfo::targets): its weight on what it leaves alone becomes 0, and
-  // where both weights are 0 nothing is added.
+  // if both weights are 0 nothing is added.
   void Add(WeightedAdapter adapter, const std::vector<std::string>& targets);
 
   // Names every input that shapes the weights: content hashes, weights (exact), order. Equal fingerprint, equal

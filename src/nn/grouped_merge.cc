@@ -27,7 +27,7 @@ std::optional<ValueType> TypeOf(const at::Tensor& tensor) {
   }
 }
 
-// MergeTask's window for the layout of `weight`; nullopt where it is neither of the two.
+// MergeTask's window for the layout of `weight`; nullopt if it is neither of the two.
 std::optional<int32_t> WindowOf(const at::Tensor& weight) {
   if (weight.is_contiguous()) {
     return 1;

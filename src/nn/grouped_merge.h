@@ -33,7 +33,7 @@ struct MergeTables {
   int64_t tiles = 0;
 };
 
-// Adds `weight` to the tables; false, and nothing is added, where it has no such form. The tables hold addresses of its
+// Adds `weight` to the tables; false, and nothing is added, if it has no such form. The tables hold addresses of its
 // tensors.
 bool AddToTables(const WeightToMerge& weight, MergeTables* tables);
 

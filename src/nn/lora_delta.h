@@ -17,8 +17,9 @@ namespace hotlora {
 
 // A product of two thin matrices, LoRA's own form:
 //
-//   dW = up * down                                             linear, and convolutions flattened to [out, in * kh *
-//   kw] dW[o,i,h,w] = sum_mn up[o,m] mid[m,n,h,w] down[n,i]        with `mid`, Tucker's form
+//   dW          = up * down                                 linear layers, and convolutions flattened to
+//                                                           [out, in * kh * kw]
+//   dW[o,i,h,w] = sum_mn up[o,m] mid[m,n,h,w] down[n,i]     with `mid`: Tucker's form
 //
 // Shapes   down [rank, in] or [rank, in * kh * kw]; up [out, rank];
 //          mid [rank, rank, kh, kw] or undefined
@@ -62,12 +63,11 @@ struct GeneralizedLowRank {
 //
 //   W'[b * size + m, ...] = rescale[b * size + m] * (W[b * size + m, ...] + sum_n turn[b,n,m] W[b * size + n, ...])
 //
-// and dW = W' - W. turn = R - I with R orthogonal, so it is 0 where nothing turns. PEFT turns the inputs instead, the
+// and dW = W' - W. turn = R - I with R orthogonal, so it is 0 if nothing turns. PEFT turns the inputs instead, the
 // same for all outputs: W'[..., b * size + m] = W[..., b * size + m] + sum_n turn[b,m,n] W[..., b * size + n].
 //
 // Shapes   turn [blocks, size, size], blocks * size = out (in, with of_inputs, or 1: one block for all); rescale [out]
-// or
-//          undefined
+//          or undefined
 // Source   Qiu et al. 2023, arXiv 2306.07280; kohya networks/oft.py, LyCORIS functional/diag_oft.py
 struct Rotation {
   at::Tensor turn;

@@ -22,7 +22,7 @@ struct ResnetBlockOptions {
 };
 
 // Two normalised 3x3 convolutions with a shift by the time embedding between them, added to the
-// input; a 1x1 convolution brings the input to `out` channels where they differ.
+// input; a 1x1 convolution brings the input to `out` channels if they differ.
 //
 // Shapes   x [rows, in, height, width]; time_silu [rows, time_width]; y [rows, out, height, width]
 // Layout   channels_last

@@ -10,7 +10,7 @@ namespace {
 
 bool IsOverOutputs(const at::Tensor& magnitude) { return magnitude.size(1) == 1; }
 
-// Whether the factors can be multiplied as they lie. Looks at one tensor where it can: a swap asks this of every
+// Whether the factors can be multiplied as they lie. Looks at one tensor if it can: a swap asks this of every
 // module, and each tensor is a miss of the cache.
 bool ServeAsTheyAre(const ModuleDelta& delta, const LowRank& factors, c10::Device device) {
   return factors.down.device() == device && !factors.mid.defined() && !delta.magnitude.defined();

@@ -19,12 +19,12 @@ namespace hotlora {
 
 // What one adapter adds to one module's output.
 struct SideChange {
-  const LowRank* factors;  // on the network's device; of the adapter itself where they serve as they are
+  const LowRank* factors;  // on the network's device; of the adapter itself if they serve as they are
   double factor = 1.0;     // times up * down
   at::Tensor kept;         // [out]: the share of W x that stays (DoRA); undefined: all of it
 };
 
-// True where the changes of one module, together, have an exact form of low rank: products of two thin matrices
+// True if the changes of one module, together, have an exact form of low rank: products of two thin matrices
 // (Tucker's three for a convolution), and a DoRA over outputs alone. Other formats, and a DoRA beside another change,
 // are merged.
 bool HasSideForm(absl::Span<const WeightedDelta> deltas);
@@ -70,9 +70,8 @@ using SideBranch = absl::Span<const SideRows>;
 
 // Adds the adapters of the linear modules first_module, first_module + 1, ..., stacked one below the other, to y.
 //
-// Shapes   x [rows, ..., in]; y [rows, ..., modules * out], contiguous; bias [modules * out] or undefined: what y has
-// of
-//          it
+// Shapes   x [rows, ..., in]; y [rows, ..., modules * out], contiguous; bias [modules * out], the bias that y
+//          already has, or undefined
 // Dtypes   x and y alike. The rank-wide intermediate is float32; another dtype of y is rounded once for each adapter
 // Source   Hu et al. 2021, arXiv 2106.09685, section 4.1; DoRA: Liu et al. 2024, arXiv 2402.09353, eq. 5
 void AddSideLinear(SideBranch side, size_t first_module, int64_t modules, const at::Tensor& x, const at::Tensor& bias,

@@ -22,7 +22,7 @@ int64_t BytesOf(at::IntArrayRef shape, at::ScalarType dtype) {
   return c10::multiply_integers(shape) * static_cast<int64_t>(c10::elementSize(dtype));
 }
 
-// to = from, widened where it must be. Both contiguous, of as many elements.
+// to = from, widened if it must be. Both contiguous, of as many elements.
 void Copy(const at::Tensor& from, const at::Tensor& to) {
   if (from.scalar_type() == to.scalar_type()) {
     std::memcpy(to.mutable_data_ptr(), from.const_data_ptr(), from.nbytes());
@@ -91,7 +91,7 @@ LowRank FaceSplit(const Hadamard& change) {
           {}};
 }
 
-// Only the shapes of FaceSplit's result matter where nothing is copied.
+// Only the shapes of FaceSplit's result matter if nothing is copied.
 LowRank FaceSplitShapes(const Hadamard& change) {
   const int64_t rank = change.first.down.size(0) * change.second.down.size(0);
   const at::TensorOptions nowhere = at::TensorOptions(at::kFloat).device(at::kMeta);

@@ -94,7 +94,7 @@ void AddChange(at::Tensor& sum, const ModuleDelta& delta, float factor) {
   sum.view(change.sizes()).add_(change, factor);
 }
 
-// magnitude / |sum|. Where the norm is 0 there is no direction, and 0 stays.
+// magnitude / |sum|. A norm of 0 has no direction; 0 stays 0.
 at::Tensor Ratio(const at::Tensor& sum, const at::Tensor& stored_magnitude) {
   const at::Tensor magnitude = AsFloat(stored_magnitude, sum.device());  // [out, 1, 1] or [1, in, 1]
   const at::Tensor weight = sum.view({sum.size(0), sum.size(1), -1});    // [out, in, k]

@@ -14,7 +14,7 @@ struct WeightedDelta {
   double weight;
 };
 
-// True where the change is up * down and nothing more: neither Tucker's form nor a DoRA.
+// True if the change is up * down and nothing more: neither Tucker's form nor a DoRA.
 bool IsPlainProduct(const WeightedDelta& weighted);
 
 // What a request's weight w means for a DoRA. Both are the same at w = 1.
@@ -31,11 +31,11 @@ enum class DoraWeighting {
 // Shapes   live, clean alike: [out, in], [out, in, kh, kw], or [channels] (biases and norms)
 // Dtypes   live: the compute dtype; clean: the checkpoint's stored dtype
 // Threads  the step thread only
-// Errors   throws c10::Error where shapes disagree (a bug: adapters are checked when they are read)
+// Errors   throws c10::Error if shapes disagree (a bug: adapters are checked when they are read)
 void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas,
                  DoraWeighting dora = DoraWeighting::kScaledChange);
 
-// What a DoRA over outputs multiplies each output's weights by: magnitude / |clean + factor * dW|, 0 where the norm is
+// What a DoRA over outputs multiplies each output's weights by: magnitude / |clean + factor * dW|, 0 if the norm is
 // 0.
 //
 // Shapes   clean [out, in] or [out, in, kh, kw]; result [out, 1, 1] (or [1, in, 1] for norms of inputs)

@@ -5,7 +5,7 @@
 
 namespace hotlora {
 
-// float16 (as bits) to float32, exactly. At the memory's speed where the CPU has F16C.
+// float16 (as bits) to float32, exactly. At the memory's speed if the CPU has F16C.
 void WidenHalf(const uint16_t* from, float* to, int64_t count);
 
 }  // namespace hotlora

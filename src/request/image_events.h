@@ -27,7 +27,7 @@ struct ImageProgress {
   uint32_t step = 0;  // from 1
   uint32_t total_steps = 0;
   double step_seconds = 0;
-  std::string preview;  // JPEG; empty where none is due
+  std::string preview;  // JPEG; empty if none is due
 };
 
 struct FinishedImage {

@@ -18,7 +18,7 @@ namespace hotlora {
 
 struct Prompts {
   std::string prompt, prompt_2;
-  // nullopt: the caller gave no negative prompt: zeroed embeddings where the model's force_zeros_for_empty_prompt says
+  // nullopt: the caller gave no negative prompt: zeroed embeddings if the model's force_zeros_for_empty_prompt says
   // so, an encoded "" elsewhere.
   std::optional<std::string> negative_prompt;
   std::string negative_prompt_2;            // used only with a negative_prompt

@@ -37,7 +37,7 @@ class TagArguments {
     }
   }
 
-  // The adapter, or nothing where `fault` says why not.
+  // The adapter, or nothing if `fault` says why not.
   std::optional<AdapterRef> Finish(std::string* fault) {
     if (ref_.name.empty()) {
       Fail("names no adapter");

@@ -143,7 +143,7 @@ void CheckSamplerCombination(const DenoiseOptions& options, Violations& violatio
   }
 }
 
-// What images are made in where the request does not say.
+// What images are made in if the request does not say.
 struct Size {
   uint32_t width = 0, height = 0;
 };

@@ -35,8 +35,8 @@ inline constexpr size_t kMaxRequestIdBytes = 64;
 absl::Status InvalidRequest(std::vector<FieldViolation> violations);
 
 // Checks every field and fills in defaults. InvalidArgument (reason INVALID_REQUEST) lists every bad field at once,
-// each with its value and the allowed range. Draws a random seed below 2^32 where none is given, and a random request
-// id where it is empty. Thread-safe; touches no file and no tensor.
+// each with its value and the allowed range. Draws a random seed below 2^32 if none is given, and a random request
+// id if it is empty. Thread-safe; touches no file and no tensor.
 absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const RequestLimits& limits);
 
 }  // namespace hotlora

@@ -37,7 +37,7 @@ struct PromptPiece {
 // vanishes. With `breaks`, each BREAK (see SplitAtBreaks) is a piece of its own; else it is text. Neighbours of equal
 // weight are one piece; empty text has no piece.
 //
-// InvalidArgument where that parser fails: a weight that is not a number, as in "(a:1.2.3)"; and if text has a weight,
+// InvalidArgument if that parser fails: a weight that is not a number, as in "(a:1.2.3)"; and if text has a weight,
 // with that of all brackets around it, beyond kMaxEmphasis. The message follows a field's name.
 absl::StatusOr<std::vector<PromptPiece>> ParseEmphasis(absl::string_view text, bool breaks);
 

@@ -10,7 +10,7 @@ namespace hotlora {
 //   input  x
 //   x0     (x - sqrt(1 - abar) * eps) / sqrt(abar), or sqrt(abar) * x - sqrt(1 - abar) * v, or as predicted
 //   eps    as predicted, or sqrt(abar) * v + sqrt(1 - abar) * x, or (x - sqrt(abar) * x0) / sqrt(1 - abar)
-//   next   sqrt(abar_next) * x0 + sqrt(1 - abar_next) * eps, x0 clipped where the plan says so
+//   next   sqrt(abar_next) * x0 + sqrt(1 - abar_next) * eps, x0 clipped if the plan says so
 //
 // Source   Song et al. 2021, arXiv 2010.02502, eq. 12; diffusers DDIMScheduler.step
 class DdimSampler final : public SignalSampler<SignalPlan> {

@@ -20,7 +20,7 @@ at::Tensor Dpmpp2MSampler::Step(const at::Tensor& latents, const at::Tensor& mod
   const at::Tensor x0 = Clean(x, model_output);
   const at::Tensor fresh = noise_ ? noise_(x.sizes()).to(x.device()) : at::Tensor();
   ++index_;
-  const double h = target.lambda - here.lambda;  // infinite where the target is sigma 0
+  const double h = target.lambda - here.lambda;  // infinite if the target is sigma 0
   if (h == 0.0) {
     return x;
   }

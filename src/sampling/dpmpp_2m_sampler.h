@@ -16,7 +16,7 @@ namespace hotlora {
 //   SDE    next = sigma'_next / sigma' * exp(-h) * x + alpha_next * (1 - exp(-2h)) * D
 //                 + sigma'_next * sqrt(1 - exp(-2h)) * noise
 //
-// First order at the first step, and at the last one of fewer than 15 or where it ends at sigma 0. A step between equal
+// First order at the first step, and at the last one of fewer than 15 or if it ends at sigma 0. A step between equal
 // sigmas leaves the latents as they are. The stochastic variant draws noise at every step, the last included.
 //
 // Source   Lu et al. 2022, arXiv 2211.01095, algorithm 2 and appendix B (SDE); diffusers DPMSolverMultistepScheduler

@@ -17,7 +17,7 @@ at::Tensor EulerAncestralSampler::Step(const at::Tensor& latents, const at::Tens
   CheckStep(latents, model_output);
   const float sigma = plan_.sigmas[index_];
   const float target = plan_.sigmas[index_ + 1];
-  // Never below 0, also where a schedule's last sigma is above the one before it.
+  // Never below 0, also if a schedule's last sigma is above the one before it.
   const float up = std::sqrt(std::max(0.0f, target * target * (sigma * sigma - target * target) / (sigma * sigma)));
   const float down = std::sqrt(std::max(0.0f, target * target - up * up));
   const at::Tensor x = latents.to(at::kFloat);

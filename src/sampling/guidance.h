@@ -5,7 +5,7 @@
 
 namespace hotlora {
 
-// Classifier-free guidance, with the contrast correction of arXiv 2305.08891 (eq. 15, 16) where
+// Classifier-free guidance, with the contrast correction of arXiv 2305.08891 (eq. 15, 16) if
 // `rescale` is above 0:
 //
 //   guided = negative + scale * (positive - negative)

@@ -14,7 +14,7 @@ namespace hotlora {
 //   guess    x + slope * (next - sigma): the latents of the second evaluation, at the next timestep
 //   next     x + (slope + (guess - x0') / next) / 2 * (next - sigma)
 //
-// Inputs and x0 as EulerSampler's, x0 clipped where the plan says so.
+// Inputs and x0 as EulerSampler's, x0 clipped if the plan says so.
 //
 // Source   Karras et al. 2022, arXiv 2206.00364, algorithm 1; diffusers HeunDiscreteScheduler.step
 class HeunSampler final : public SigmaSampler {

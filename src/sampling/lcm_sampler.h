@@ -9,7 +9,7 @@ namespace hotlora {
 
 // Multistep sampling of a latent consistency model: to clean latents, then fresh noise up to the next level.
 //
-//   x0     as DdimSampler's, clipped where the plan says so
+//   x0     as DdimSampler's, clipped if the plan says so
 //   clean  c_out * x0 + c_skip * x,  c_skip = 0.25 / (s^2 + 0.25), c_out = s / sqrt(s^2 + 0.25), s = 10 * timestep
 //   next   sqrt(abar_next) * clean + sqrt(1 - abar_next) * noise; at the last step `clean` itself
 //

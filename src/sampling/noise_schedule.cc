@@ -48,7 +48,7 @@ at::Tensor Betas(const SchedulerConfig& config) {
 }
 
 // Algorithm 1 of arXiv 2305.08891: shifts and scales sqrt(abar) so that it ends in 0 and begins
-// where it did.
+// where it began.
 at::Tensor RescaleToZeroSnr(const at::Tensor& betas) {
   at::Tensor root = at::cumprod(1.0 - betas, 0).sqrt();
   const at::Tensor first = root[0].clone();

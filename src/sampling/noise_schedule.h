@@ -21,7 +21,7 @@ struct StepPlan {
                                   // Karras and exponential
   std::vector<float> sigmas;      // one more: the noise level before each step, then the one at the end
   float init_noise_sigma = 1.0f;  // what unit noise is multiplied with at the start
-  uint32_t run_steps = 0;         // of the whole run, also where this is its tail
+  uint32_t run_steps = 0;         // of the whole run, also if this is its tail
   Prediction prediction = Prediction::kEpsilon;
   std::optional<float> clip;  // Heun's: the largest magnitude of clean latents; larger ones become that
 };
@@ -36,7 +36,7 @@ struct SignalPlan {
   std::optional<float> clip;  // the largest magnitude of clean latents; larger ones become that
 };
 
-// Throws where the plan does not have one sigma more than timesteps, or an abar for each.
+// Throws if the plan does not have one sigma more than timesteps, or an abar for each.
 void CheckPlan(const StepPlan& plan);
 void CheckPlan(const SignalPlan& plan);
 
@@ -51,14 +51,13 @@ SignalPlan Tail(SignalPlan plan, uint32_t first);
 // in float32, like the reference, since abar's rounding shows in the small sigmas. Immutable, thread-safe.
 //
 // Source   diffusers schedulers/scheduling_euler_discrete.py, set_timesteps and init_noise_sigma. Karras spacing:
-// Karras
-//          et al. 2022, arXiv 2206.00364, eq. 5 (rho 7). Zero terminal SNR: arXiv 2305.08891, algorithm 1.
+//          Karras et al. 2022, arXiv 2206.00364, eq. 5 (rho 7). Zero terminal SNR: arXiv 2305.08891, algorithm 1.
 class NoiseSchedule {
  public:
   // `config` must come from ParseSchedulerConfig.
   explicit NoiseSchedule(SchedulerConfig config);
 
-  // The run of `steps` steps, 1 to 1000; exactly that many, also where the training had fewer
+  // The run of `steps` steps, 1 to 1000; exactly that many, also if the training had fewer
   // timesteps.
   StepPlan Plan(uint32_t steps, ScheduleKind kind = ScheduleKind::kCheckpoint) const;
 

@@ -9,7 +9,7 @@
 namespace hotlora {
 namespace {
 
-// Of signal and noise at a place of the plan.
+// The factors of signal and of noise at index `place` of the plan.
 std::pair<double, double> LevelAt(const StepPlan& plan, uint32_t place) {
   const SignalLevel here(plan.sigmas[place]);
   return {here.signal, here.noise};

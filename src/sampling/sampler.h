@@ -46,8 +46,8 @@ class SamplerState {
   virtual at::Tensor Clean(const at::Tensor& latents, const at::Tensor& model_output) const = 0;
 
   // The latents after one evaluation of the network at ScaleInput(latents); the arguments are left
-  // as they were. One evaluation is one step, except where a sampler needs two (Heun): then
-  // steps_done() moves at the second.
+  // as they were. One evaluation is one step. Samplers that need two (Heun) move
+  // steps_done() at the second.
   virtual at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) = 0;
 
  protected:

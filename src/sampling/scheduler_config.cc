@@ -112,7 +112,7 @@ absl::Status ReadSigmaSpacing(const nlohmann::json& json, SchedulerConfig& confi
   ABSL_RETURN_IF_ERROR(ReadBool(json, "use_karras_sigmas", karras));
   ABSL_RETURN_IF_ERROR(ReadBool(json, "use_exponential_sigmas", exponential));
   if (karras && exponential) {
-    return Refuse("use_karras_sigmas", true, "true only where use_exponential_sigmas is not");
+    return Refuse("use_karras_sigmas", true, "true only if use_exponential_sigmas is not");
   }
   config.sigma_spacing = karras        ? SigmaSpacing::kKarras
                          : exponential ? SigmaSpacing::kExponential

@@ -33,14 +33,14 @@ struct SchedulerConfig {
   double beta_start = 0.0001;
   double beta_end = 0.02;
   BetaSchedule beta_schedule = BetaSchedule::kLinear;
-  std::vector<float> trained_betas;  // where not empty, the betas themselves
+  std::vector<float> trained_betas;  // if not empty, the betas themselves
   Prediction prediction = Prediction::kEpsilon;
   TimestepSpacing timestep_spacing = TimestepSpacing::kLinspace;
   SigmaSpacing sigma_spacing = SigmaSpacing::kTimesteps;
   int steps_offset = 0;
   bool rescale_betas_zero_snr = false;
   bool set_alpha_to_one = true;  // DDIM ends at abar 1, not at the training's first one (DDIMScheduler's default)
-  // DDIM, LCM, Heun: the largest magnitude of clean latents. Only where the file has clip_sample: true, though that is
+  // DDIM, LCM, Heun: the largest magnitude of clean latents. Only if the file has clip_sample: true, though that is
   // those schedulers' own default in diffusers: latents are not limited to [-1, 1].
   std::optional<float> clip;
   bool final_sigma_min = false;  // the last sigma is the training's smallest one, not 0

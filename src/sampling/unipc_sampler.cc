@@ -29,7 +29,7 @@ at::Tensor UniPcSampler::Step(const at::Tensor& latents, const at::Tensor& model
   CheckStep(latents, model_output);
   const SignalLevel here(plan_.sigmas[index_]), target(plan_.sigmas[index_ + 1]);
   at::Tensor x = latents.to(at::kFloat);
-  const double h = target.lambda - here.lambda;  // infinite where the target is sigma 0
+  const double h = target.lambda - here.lambda;  // infinite if the target is sigma 0
   if (h == 0.0) {
     ++index_;
     return x;

@@ -13,7 +13,7 @@ namespace hotlora {
 //
 //   predict  sigma'_next / sigma' * x - alpha_next * e * (x0 + D / 2); first order: without D
 //   correct  sigma'_next / sigma' * x - alpha_next * e * (x0 + a * D + c * (x0_next - x0)), of the step before, with
-//            c = 1/2 where that was of first order, else a and c from a + c = b1, r * a + c = b2
+//            c = 1/2 if that was of first order, else a and c from a + c = b1, r * a + c = b2
 //   b1, b2   p1 / e, 2 * p2 / e,  p1 = e / -h - 1, p2 = p1 / -h - 1/2
 //
 // First order at the first and the last step. A step between equal sigmas leaves the latents as they are.
@@ -34,7 +34,7 @@ class UniPcSampler final : public SignalSampler<StepPlan> {
   // The latents at the current step, corrected by the prediction that was made there.
   at::Tensor Correct(const at::Tensor& x0_here) const;
 
-  PastPrediction last_, before_last_;  // undefined tensors where there is none
+  PastPrediction last_, before_last_;  // undefined tensors if there is none
   // The step that the next evaluation corrects: its latents, its order and where it began. Undefined at first.
   at::Tensor start_;
   int order_ = 1;

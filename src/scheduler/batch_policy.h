@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_SCHEDULER_BATCH_POLICY_H_
 #define HOTLORA_SRC_SCHEDULER_BATCH_POLICY_H_
 
-// Whose image gets the next free row of the batch? Pure: no clock, no threads.
+// Which request's image gets the next free row of the batch? Pure: no clock, no threads.
 
 #include <cstddef>
 #include <cstdint>
@@ -20,14 +20,13 @@ struct RowCandidate {
   absl::Duration waited;  // since its admission
 };
 
-// The index of the candidate whose image is next; nullopt where none may enter. `candidates` in the order of the queue:
+// The index of the candidate whose image is next; nullopt if none may enter. `candidates` are in the order of the queue:
 // by priority, then by arrival.
-//   - A higher priority comes first, and is never passed by a lower one, even where it does not fit.
-//   - Of one priority the request with the fewest rows comes first: one that wants many images leaves rows to others.
-//   - Else the earlier.
-//   - Requests that fit may pass an earlier one that does not until it has waited `longest_overtaking`. Then nobody
-//   behind
-//     it enters, what runs ends, and it is its turn: nobody starves.
+//   - A higher priority comes first. A lower one never passes it, even if the higher one does not fit.
+//   - Within one priority the request with the fewest rows comes first, so one that wants many images leaves rows to
+//     others; of these the earliest.
+//   - Requests that fit may pass an earlier one that does not, until it has waited `longest_overtaking`. Then no request
+//     behind it enters, what runs ends, and it is its turn: no request starves.
 std::optional<size_t> ChooseRow(absl::Span<const RowCandidate> candidates, absl::Duration longest_overtaking);
 
 }  // namespace hotlora

@@ -49,7 +49,7 @@ class CheckpointParameters : public ParameterSource {
   AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) override;
   AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override;
 
-  // Of all that was given out.
+  // Bytes of all tensors that were taken.
   uint64_t bytes() const { return bytes_; }
 
  private:

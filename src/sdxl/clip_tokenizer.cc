@@ -22,7 +22,7 @@ using CodePoints = std::vector<utf8proc_int32_t>;
 
 constexpr char kWordEnd[] = "</w>";
 
-// The printable character that stands for `byte` in the vocabulary: itself where it is printable
+// The printable character that stands for `byte` in the vocabulary: itself if it is printable
 // Latin-1, else the next free one from U+0100 on (GPT-2's table).
 std::string ByteCharacter(int byte) {
   const auto printable = [](int value) {
@@ -49,7 +49,7 @@ utf8proc_int32_t LowerCase(utf8proc_int32_t c) {
   return utf8proc_tolower(c);
 }
 
-// NFC, then lower case; false where `text` is not UTF-8.
+// NFC, then lower case; false if `text` is not UTF-8.
 bool Normalize(absl::string_view text, CodePoints& out) {
   constexpr auto kOptions = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
   constexpr int kLongestDecomposition = 32;

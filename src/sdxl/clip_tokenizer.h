@@ -19,11 +19,13 @@ namespace hotlora {
 
 // CLIP's byte-pair encoding, in the behaviour of Hugging Face's Rust tokenizer:
 //
-//   added tokens (begin, end, pad, what else the files add) are cut out of the raw text
-//   what lies between: NFC, lower case character by character (not by context: a Greek final sigma
-//   stays as written) pieces: 's 't 're 've 'm 'll 'd, a run of letters, one digit, a run of
-//   anything else; white space only separates the piece's UTF-8 bytes, the last one marked as the
-//   word's end, merged pair by pair in the order of the merges
+//   1. Added tokens (begin, end, pad, and others that the files add) are cut out of the raw text.
+//   2. The text between them is brought to NFC and to lower case, character by character: a Greek final sigma stays as
+//      written.
+//   3. It is split into pieces: 's 't 're 've 'm 'll 'd, a run of letters, one digit, a run of anything else. White
+//      space only separates pieces.
+//   4. The UTF-8 bytes of a piece, the last one marked as the word's end, are merged pair by pair in the order of the
+//      merges.
 //
 // In SDXL's second tokenizer "!" is the pad token and therefore special: each one in a prompt
 // becomes id 0 and splits the text around it. In the first it is text.
@@ -31,7 +33,7 @@ namespace hotlora {
 // A piece of n bytes takes O(n log n), whatever it consists of. Immutable, thread-safe.
 //
 // Source   Radford et al. 2021 (CLIP), openai/CLIP clip/simple_tokenizer.py; transformers
-// models/clip/tokenization_clip.py
+//          models/clip/tokenization_clip.py
 class ClipTokenizer {
  public:
   static constexpr size_t kPaddedLength = 77;  // what the text encoders take: max_position_embeddings
@@ -44,7 +46,7 @@ class ClipTokenizer {
   // "<|endoftext|>" for SDXL's first tokenizer and "!" for the second.
   static absl::StatusOr<std::unique_ptr<ClipTokenizer>> LoadClip(absl::string_view pad_token);
 
-  // The whole text's ids between begin and end. InvalidArgument where it is not UTF-8.
+  // The whole text's ids between begin and end. InvalidArgument if it is not UTF-8.
   absl::StatusOr<std::vector<int64_t>> Encode(absl::string_view text) const;
 
   // kPaddedLength ids: the text cut to 75 tokens, between begin and end, then pad ids. Errors as

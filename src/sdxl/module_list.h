@@ -15,7 +15,7 @@ struct SdxlConfig;  // sdxl_config.h
 // SdxlModel::modules(), by component, inside it from the input to the output.
 ModuleTable ModuleListOf(const SdxlConfig& config);
 
-// That of stock SDXL, or of the diffusers-layout folder `model_config` where it is not empty: its configs alone are
+// That of stock SDXL, or of the diffusers-layout folder `model_config` if it is not empty: its configs alone are
 // read. Errors as ReadConfigs and ParseSdxlConfig.
 absl::StatusOr<ModuleTable> ReadModuleList(const std::string& model_config);
 

@@ -30,7 +30,7 @@ class ConfigReader {
   ConfigReader(std::string file, const Json& json, std::vector<std::string>& errors)
       : file_(std::move(file)), json_(json), errors_(errors) {}
 
-  // nullptr where the key is absent or null.
+  // nullptr if the key is absent or null.
   const Json* Find(const std::string& key) const {
     if (!json_.is_object()) {
       return nullptr;
@@ -109,7 +109,7 @@ class ConfigReader {
     return names;
   }
 
-  // The key, where it is given at all, must have this value.
+  // The key, if it is given at all, must have this value.
   void Only(const std::string& key, const Json& supported) {
     const Json* value = Find(key);
     if (value != nullptr && *value != supported) {

@@ -33,7 +33,7 @@ struct TextEncoderConfig {
 // One resolution of the UNet, from the outermost inwards.
 struct UnetLevel {
   int64_t channels = 0;
-  int64_t transformer_depth = 0;  // blocks per attention; used where this level has attention
+  int64_t transformer_depth = 0;  // blocks per attention; used if this level has attention
   int64_t heads = 0;
   bool down_attention = false;
   bool up_attention = false;
@@ -54,7 +54,7 @@ struct UnetConfig {
   int64_t addition_in = 0;
   std::vector<UnetLevel> levels;
 
-  // Of the timestep embedding that every resnet takes.
+  // The width of the timestep embedding that every resnet takes.
   int64_t time_width() const { return 4 * levels.front().channels; }
 };
 

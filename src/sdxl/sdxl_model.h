@@ -33,9 +33,9 @@ struct WeightBytes {
 // beside the adaptable weights their clean copies. All its memory is allocated by Load and stays
 // until it is destroyed.
 //
-// Threads  the networks are const; tokenizers and VAE may be used at any time. Whoever
-//          rewrites live weights (the step thread, through nn/weight_merge) must be the only one
-//          that runs text encoders and UNet meanwhile.
+// Threads  the networks are const; tokenizers and VAE may be used at any time. While a
+//          thread rewrites live weights (the step thread, through nn/weight_merge), no other
+//          thread may run the text encoders or the UNet.
 class SdxlModel {
  public:
   // Reads the checkpoint, a folder or a single file; text encoders and UNet compute in place.dtype, the VAE in
@@ -57,7 +57,7 @@ class SdxlModel {
   // What Load read, as it was then.
   const ModelFiles& files() const { return files_; }
 
-  // Of the weight files: see Checkpoint::sha256.
+  // The hash of the weight files: see Checkpoint::sha256.
   const std::string& sha256() const { return sha256_; }
 
   const ClipTokenizer& tokenizer() const { return *tokenizer_; }

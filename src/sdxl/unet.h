@@ -43,7 +43,7 @@ class Unet {
   Unet(const ParameterScope& scope, const UnetConfig& config);
 
   // The prediction under the adapters that are merged into the weights and those of `side`: [rows, out_channels,
-  // height, width], contiguous, in the network's dtype. Any height and width. Errors: throws c10::Error where shapes
+  // height, width], contiguous, in the network's dtype. Any height and width. Errors: throws c10::Error if shapes
   // disagree (a caller's bug).
   at::Tensor forward(const UnetInput& input, const Tap& tap = {}, SideBranch side = {}) const;
 

@@ -46,7 +46,7 @@ class LatentScaling {
 
  private:
   double factor_ = 1.0;
-  at::Tensor mean_, std_;  // [latent channels, 1, 1]; undefined where the config has none
+  at::Tensor mean_, std_;  // [latent channels, 1, 1]; undefined if the config has none
 };
 
 }  // namespace hotlora

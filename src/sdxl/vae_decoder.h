@@ -33,7 +33,7 @@ class VaeDecoder {
   //          image [rows, 3, height * factor, width * factor], contiguous
   // Dtypes   latents any floating type; image the decoder's
   // Range    about -1 to 1, not clamped
-  // Errors   throws c10::Error where the image is not finite
+  // Errors   throws c10::Error if the image is not finite
   at::Tensor forward(const at::Tensor& latents) const;
 
   const VaeConfig& config() const { return config_; }

@@ -37,7 +37,7 @@ class VaeEncoder {
 
   // Shapes   image [rows, 3, height, width], both multiples of the VAE's factor
   // Range    image -1 to 1
-  // Errors   throws c10::Error where the posterior is not finite
+  // Errors   throws c10::Error if the posterior is not finite
   LatentPosterior forward(const at::Tensor& image) const;
 
   // Latents as the UNet works on them, drawn from `posterior` by `noise`, unit normal and of its shape.

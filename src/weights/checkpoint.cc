@@ -42,7 +42,7 @@ absl::StatusOr<Checkpoint> ReadFolder(const CheckpointSource& source) {
                     std::move(text.weights), std::move(text_2.weights), hash.HexDigest()};
 }
 
-// "missing 2: a, b"; nothing where there are none.
+// "missing 2: a, b"; nothing if there are none.
 void AppendNames(absl::string_view kind, std::vector<std::string> names, std::vector<std::string>& parts) {
   constexpr size_t kMostNamed = 20;
   if (names.empty()) {

@@ -19,13 +19,13 @@
 namespace hotlora {
 
 // The weights of one component: parameter name, such as "conv_in.weight", to tensor. Networks take
-// their tensors out by name and shape as they are built; what nobody took is surplus.
+// their tensors out by name and shape as they are built; what is not taken is surplus.
 class ComponentWeights {
  public:
   // What the file calls a parameter; "": it has no such name.
   using StoredNames = std::function<std::string(const std::string& name)>;
 
-  // `tensors` by the names that `stored_names` gives, by parameter name where there are none.
+  // `tensors` by the names that `stored_names` gives, by parameter name if there are none.
   ComponentWeights(std::string component, absl::flat_hash_map<std::string, at::Tensor> tensors,
                    StoredNames stored_names = nullptr)
       : component_(std::move(component)), tensors_(std::move(tensors)), stored_name_(std::move(stored_names)) {}
@@ -35,7 +35,7 @@ class ComponentWeights {
   // fault.
   at::Tensor Take(const std::string& name, at::IntArrayRef shape);
 
-  // True where the tensor exists and nobody took it yet.
+  // True if the tensor exists and was not taken yet.
   bool Has(const std::string& name) const;
 
   // FailedPrecondition that names each missing, surplus and wrongly shaped tensor as its file does (at
@@ -86,7 +86,7 @@ struct Checkpoint : CheckpointConfigs {
 // "vae.", also a whole SDXL file, whose other parts are passed over.
 //
 // Tensors are filled as their file is read, so that nothing is held twice. FailedPrecondition names
-// the file or key that is missing or wrong; DataLoss where a file is no sound safetensors file.
+// the file or key that is missing or wrong; DataLoss if a file is not a sound safetensors file.
 absl::StatusOr<Checkpoint> ReadCheckpoint(const CheckpointSource& source);
 
 }  // namespace hotlora

@@ -22,12 +22,12 @@ struct CheckpointConfigs {
 
 bool IsFile(const std::string& path);
 
-// The JSON object in folder/name; `name` is what messages call the file. FailedPrecondition where it is missing, too
+// The JSON object in folder/name; `name` is what messages call the file. FailedPrecondition if it is missing, too
 // big or no JSON object. Notes the file in `files`.
 absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::string& name, ModelFiles& files);
 
 // Everything of a checkpoint but weights and hash, from the configs of the diffusers-layout `folder`. Its tokenizer
-// folders are empty where the folder has no tokenizer and `tokenizers_needed` is false.
+// folders are empty if the folder has no tokenizer and `tokenizers_needed` is false.
 absl::StatusOr<CheckpointConfigs> ReadConfigs(const std::string& folder, bool tokenizers_needed);
 
 }  // namespace hotlora

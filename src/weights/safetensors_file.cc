@@ -233,7 +233,7 @@ absl::StatusOr<OpenFile> OpenRegular(const std::string& path) {
   return Adopt(descriptor);
 }
 
-// Reads exactly `bytes` from where the file stands, and adds them to `hash` where there is one.
+// Reads exactly `bytes` from where the file stands, and adds them to `hash` if there is one.
 absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes, Sha256* hash) {
   char* to = static_cast<char*>(destination);
   while (bytes > 0) {

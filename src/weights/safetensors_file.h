@@ -63,7 +63,7 @@ struct StoredTensor {
 //   fractional numbers; shape product or bytes beyond 64 bits; offsets reversed, overlapping, with
 //   holes, past the end; shape x dtype unlike the length; bytes after the last tensor; more than
 //   kMaxTensors entries or kMaxDimensions dimensions; a file that gets shorter while it is read.
-//   NotFound or PermissionDenied where the file cannot be opened, FailedPrecondition where it is no
+//   NotFound or PermissionDenied if the file cannot be opened, FailedPrecondition if it is not a
 //   regular file (a FIFO never blocks).
 // What tensors mean (names, finiteness) is the caller's to check.
 class SafetensorsFile {
@@ -77,12 +77,12 @@ class SafetensorsFile {
                                                     uint64_t max_header_bytes = kMaxHeaderBytes);
 
   // Reads the whole file into memory, computes its SHA-256 and checks the header.
-  // ResourceExhausted, before anything is read, where the file is over `max_bytes`.
+  // ResourceExhausted, before anything is read, if the file is over `max_bytes`.
   static absl::StatusOr<SafetensorsFile> ReadFile(const std::string& path, uint64_t max_bytes,
                                                   uint64_t max_header_bytes = kMaxHeaderBytes);
 
   // Reads the whole file in the order of its data without holding it: `destination` says where each
-  // tensor's bytes go (room for tensor.bytes(), not asked where that is 0), or ends the reading
+  // tensor's bytes go (room for tensor.bytes(), not asked if that is 0), or ends the reading
   // with an error. Computes the SHA-256. The header is checked before the first call.
   using Destination = absl::FunctionRef<absl::StatusOr<void*>(const StoredTensor&)>;
   static absl::StatusOr<SafetensorsFile> ReadInto(const std::string& path, Destination destination,
@@ -97,7 +97,7 @@ class SafetensorsFile {
                                                         uint64_t max_header_bytes = kMaxHeaderBytes,
                                                         Allocate allocate = NewBytes);
 
-  // Fresh memory. Not zeroed, unlike a vector: adapters are read while somebody waits.
+  // Fresh memory. Not zeroed, unlike a vector: requests wait while adapters are read.
   static std::shared_ptr<std::byte> NewBytes(uint64_t bytes);
 
   // ReadFile for bytes already in memory (uploads, fuzzing).
@@ -107,7 +107,7 @@ class SafetensorsFile {
   // In the order of their data.
   const std::vector<StoredTensor>& tensors() const { return tensors_; }
 
-  // nullptr where there is none of that name.
+  // nullptr if there is none of that name.
   const StoredTensor* Find(absl::string_view name) const;
 
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
@@ -118,7 +118,7 @@ class SafetensorsFile {
   // Where the data part begins in the file.
   uint64_t data_offset() const { return data_offset_; }
 
-  // Of the whole file, 64 hex digits; empty after ReadHeader.
+  // The hash of the whole file, 64 hex digits; empty after ReadHeader.
   const std::string& sha256() const { return sha256_; }
 
   // The tensor's bytes (little-endian, row-major), inside this object. REQUIRES: made by ReadFile

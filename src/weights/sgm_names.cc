@@ -70,7 +70,7 @@ std::string WithInside(absl::string_view place, absl::string_view kind, const st
   return inside.empty() ? "" : absl::StrCat(place, ".", inside);
 }
 
-// "a.b.weight" to "a.b" and "weight"; an empty leaf where there is no dot.
+// "a.b.weight" to "a.b" and "weight"; an empty leaf if there is no dot.
 std::pair<absl::string_view, absl::string_view> SplitLeaf(absl::string_view name) {
   const size_t dot = name.rfind('.');
   return dot == absl::string_view::npos ? std::make_pair(name, absl::string_view())

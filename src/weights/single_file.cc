@@ -160,7 +160,7 @@ void SplitOpenClip(Tensors& tensors) {
   }
 }
 
-// The config is not checked yet: where it makes no sense, any names do.
+// The config is not checked yet: if it makes no sense, any names do.
 SgmUnetNames NamesFor(const nlohmann::json& unet_config) {
   int layers_per_block = 2;
   const auto layers = unet_config.find("layers_per_block");

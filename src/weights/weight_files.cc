@@ -41,7 +41,7 @@ std::optional<c10::ScalarType> ScalarTypeOf(StoredDtype dtype) {
   }
 }
 
-// The weight files of one component, and which tensor is in which where an index says so.
+// The weight files of one component, and which tensor is in which if an index says so.
 struct WeightFiles {
   std::vector<std::string> names;
   std::optional<std::map<std::string, std::string>> weight_map;

@@ -30,7 +30,7 @@ struct TensorPlace {
 };
 
 // Reads the safetensors file tensor by tensor to the places that `place_of` says (asked once for each), and returns the
-// file's SHA-256. FailedPrecondition where a tensor that is kept has another dtype than F64, F32, F16, BF16, or its key
+// file's SHA-256. FailedPrecondition if a tensor that is kept has another dtype than F64, F32, F16, BF16, or its key
 // is taken; else SafetensorsFile's errors.
 absl::StatusOr<std::string> ReadTensors(const std::string& path,
                                         absl::FunctionRef<TensorPlace(const std::string& name)> place_of);
@@ -50,7 +50,7 @@ struct ReadWeights {
   ModelFiles files;
 };
 
-// Reads the weights of `component` from `folder`; messages call its files prefix/name, or name where that is empty.
+// Reads the weights of `component` from `folder`; messages call its files prefix/name, or name if that is empty.
 // `stem` is the weight files' name as in ReadCheckpoint.
 absl::StatusOr<ReadWeights> ReadComponent(const std::string& folder, const std::string& prefix,
                                           const std::string& component, const std::string& stem);

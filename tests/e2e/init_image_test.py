@@ -210,7 +210,7 @@ class InitImageTest(unittest.TestCase):
     def test_the_client_says_what_is_wrong(self):
         for words, code, says in ((["--init", self.out / "none.png"], 2, "--init"), (["--mask", self.out], 2, "is a folder"),
                                   (["--preview-every", 2], 2, "--preview-out"), (["--strength", 0.5], 1, "strength"),
-                                  (["--init", INPUTS / "image.gif"], 1, "is no PNG, JPEG or WebP file")):
+                                  (["--init", INPUTS / "image.gif"], 1, "is not a PNG, JPEG or WebP file")):
             with self.subTest(words):
                 result = self.hotlora(*words, "--out", self.out / "x.png")
                 self.assertEqual(result.returncode, code, result)

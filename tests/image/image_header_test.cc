@@ -47,7 +47,7 @@ TEST(ReadImageHeaderTest, SizesAndOrientationsOfEveryFormat) {
 TEST(ReadImageHeaderTest, RefusesWhatIsNoPngJpegOrWebp) {
   for (const std::string& file : {std::string(), std::string("x"), std::string("RIFF1234WAVE"), std::string("<svg/>"),
                                   std::string(1000, '\0'), InputImage("image.gif"), InputImage("image.bmp")}) {
-    EXPECT_EQ(Why(file), "is no PNG, JPEG or WebP file");
+    EXPECT_EQ(Why(file), "is not a PNG, JPEG or WebP file");
   }
   EXPECT_THAT(Why(InputImage("animated.webp")), HasSubstr("animated WebP"));
   EXPECT_THAT(Why("\x89PNG\r\n\x1a\n"), HasSubstr("without a header"));

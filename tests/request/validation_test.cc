@@ -326,7 +326,7 @@ TEST(ValidateImageRequestTest, RefusesFilesThatAreNoImages) {
   request.mask_image = PngHeader(9000, 9000);
   request.width = 65;
   EXPECT_THAT(BadFields(request), UnorderedElementsAre("init_image", "mask_image", "width"));
-  EXPECT_THAT(Message(request), HasSubstr("init_image is no PNG, JPEG or WebP file"));
+  EXPECT_THAT(Message(request), HasSubstr("init_image is not a PNG, JPEG or WebP file"));
   EXPECT_THAT(Message(request), HasSubstr("mask_image is 9000x9000 pixels; allowed are 1 to 8192 on a side"));
 }
 
