@@ -6,4 +6,6 @@ namespace hotlora {
 
 std::string GoldenPath(absl::string_view relative) { return absl::StrCat(HOTLORA_GOLDEN_DIR, "/", relative); }
 
+std::string SingleFilePath() { return HOTLORA_SINGLE_FILE; }
+
 }  // namespace hotlora

@@ -7,9 +7,13 @@
 
 namespace hotlora {
 
-// Where a file or folder of tests/golden lies. Only this function's source knows the checkout's place, so that a
-// compiler cache serves several checkouts.
+// Only these functions' source knows the checkout's place, so that a compiler cache serves several checkouts.
+
+// Where a file or folder of tests/golden lies.
 std::string GoldenPath(absl::string_view relative);
+
+// The weights of golden/pipeline in one checkpoint under SGM names. The build makes it by golden/make/single_file.py.
+std::string SingleFilePath();
 
 }  // namespace hotlora
 

@@ -129,9 +129,12 @@ class SingleFileTest(unittest.TestCase):
     def test_gives_the_folders_image(self):
         settings = e2e.temporary_folder() / "settings.toml"
         settings.write_text(f'model_config = "{MODEL}"\nvae = "{MODEL / "vae"}"\n')
-        file = e2e.GOLDEN / "single_file/tiny_sdxl_sgm.safetensors"
         images = []
-        for model, flags in ((MODEL, ()), (file, ("--model-config", MODEL)), (file, ("--config", settings))):
+        for model, flags in (
+            (MODEL, ()),
+            (e2e.SINGLE_FILE, ("--model-config", MODEL)),
+            (e2e.SINGLE_FILE, ("--config", settings)),
+        ):
             server = e2e.Server(*flags, model=model)
             try:
                 images.append(e2e.pixels(server.caller.image(request_for())).tolist())
@@ -154,11 +157,10 @@ class CheckTest(unittest.TestCase):
             self.assertIn(part, result.stdout)
 
     def test_single_file_checkpoint(self):
-        file = e2e.GOLDEN / "single_file/tiny_sdxl_sgm.safetensors"
-        result = self.check(file, "--model-config", MODEL, "--vae", MODEL / "vae")
+        result = self.check(e2e.SINGLE_FILE, "--model-config", MODEL, "--vae", MODEL / "vae")
         self.assertEqual((result.returncode, result.stderr), (0, ""), result)
         self.assertIn("tiny_sdxl_sgm", result.stdout)
-        result = self.check(file)
+        result = self.check(e2e.SINGLE_FILE)
         self.assertEqual(result.returncode, 1, result)
         self.assertIn("--model-config", result.stderr)
 

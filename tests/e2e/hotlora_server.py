@@ -36,6 +36,7 @@ FAULTY_SERVER = BIN / "hotlora-faulty-server"  # tests/bench/faulty_swaps.cc
 DEMO = SOURCE / "deploy/demo/model"
 ALL_DEMO_ADAPTERS = SOURCE / "deploy/demo/adapters"
 GOLDEN = SOURCE / "tests/golden"
+SINGLE_FILE = BIN.parent / "golden/tiny_sdxl_sgm.safetensors"  # golden/pipeline in one file; the build makes it
 
 # What servers compute in if their test names no dtype. What `auto` picks differs from machine to machine.
 DTYPE = os.environ.get("HOTLORA_TEST_DTYPE") or "float32"

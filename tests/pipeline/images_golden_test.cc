@@ -199,7 +199,7 @@ TEST_F(ImagesGoldenTest, SingleFileGivesTheFoldersImageByteForByte) {
   request.seed = 5;
   const ImageJob job = Job(request);
   const auto of_folder = pipeline_->Decode(*Finish(Start(job, Set({}), job.seed)));
-  CheckpointSource source(GoldenPath("single_file/tiny_sdxl_sgm.safetensors"));
+  CheckpointSource source(SingleFilePath());
   source.model_config = GoldenPath("pipeline");
   auto model = SdxlModel::Load(source, TestPlace());
   ASSERT_TRUE(model.ok()) << model.status();

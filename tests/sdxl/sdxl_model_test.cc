@@ -221,7 +221,7 @@ TEST(SdxlModelTest, KnowsItsCheckpoint) {
 }
 
 TEST(SdxlModelTest, SingleFileIsTheSameModelAsItsFolder) {
-  CheckpointSource source(GoldenPath("single_file/tiny_sdxl_sgm.safetensors"));
+  CheckpointSource source(SingleFilePath());
   source.model_config = TinyCheckpoint();
   absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(source, TestPlace());
   ASSERT_TRUE(model.ok()) << model.status();
@@ -235,7 +235,7 @@ TEST(SdxlModelTest, SingleFileNeedsNoTokenizers) {
   CheckpointCopy copy;
   std::filesystem::remove_all(copy.folder() + "/tokenizer");
   std::filesystem::remove_all(copy.folder() + "/tokenizer_2");
-  CheckpointSource source(GoldenPath("single_file/tiny_sdxl_sgm.safetensors"));
+  CheckpointSource source(SingleFilePath());
   source.model_config = copy.folder();
   absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(source, TestPlace());
   ASSERT_TRUE(model.ok()) << model.status();

@@ -92,7 +92,7 @@ class SingleFileTest : public testing::Test {
 };
 
 CheckpointSource Fixture() {
-  CheckpointSource source(GoldenPath("single_file/tiny_sdxl_sgm.safetensors"));
+  CheckpointSource source(SingleFilePath());
   source.model_config = GoldenPath("pipeline");
   return source;
 }
