@@ -330,6 +330,7 @@ class Trial:
         found = check_files(files_in(self.folder), self.ledger)
         check_served(server.caller, found, self.pictures)
         self.ledger.settle({name: content for name, content in found.items() if content != ABSENT})
+        server.wait_for_metric(0, "hotlora_adapter_refs")
         self._check_process_files(server)
 
     def _check_process_files(self, server):
