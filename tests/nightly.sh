@@ -28,7 +28,7 @@ soak() {
 }
 
 stage_killed() { soak 2h killed; }        # kill -9, 200 times
-stage_power_cut() { soak 2h power_cut; }  # 20,000 power cuts, in 200 runs
+stage_power_cut() { soak 2h power_cut; }  # 10,000 power cuts, in 100 runs
 stage_soak() { soak 2h swaps; }           # 10,000 swaps, and the servers that must fail
 stage_faults() { soak 3h 'faults.*'; }    # failures of allocations and system calls
 
