@@ -1,10 +1,12 @@
 #include "server/access_log.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -47,6 +49,17 @@ void AddImage(const ImageAccess& image, nlohmann::ordered_json* line) {
                        {"decode", summary.decode_seconds}};
 }
 
+// Whether a regular file ends in the middle of a line, as a process that was killed may leave it.
+bool EndsInALine(const std::string& path, int descriptor) {
+  struct stat info;
+  if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0) {
+    return false;
+  }
+  std::ifstream file(path, std::ios::binary);
+  char last = '\n';
+  return file.seekg(-1, std::ios::end).get(last) && last != '\n';
+}
+
 }  // namespace
 
 std::string ToJsonLine(const AccessEntry& entry) {
@@ -78,7 +91,11 @@ absl::StatusOr<std::unique_ptr<AccessLog>> AccessLog::Open(const std::string& pa
   if (descriptor < 0) {
     return absl::InvalidArgumentError(absl::StrCat("--access-log ", path, ": ", std::strerror(errno)));
   }
-  return std::make_unique<AccessLog>(descriptor, /*owned=*/true);
+  auto log = std::make_unique<AccessLog>(descriptor, /*owned=*/true);
+  if (EndsInALine(path, descriptor)) {
+    log->Write("");  // the first line of ours begins a new one
+  }
+  return log;
 }
 
 AccessLog::AccessLog(int descriptor, bool owned) : descriptor_(descriptor), owned_(owned) {

@@ -12,7 +12,7 @@
 namespace hotlora {
 
 absl::Status WriteReadyFile(const std::string& path, int grpc_port, int metrics_port) {
-  const std::string draft = absl::StrCat(path, ".", getpid());
+  const std::string draft = absl::StrCat(path, ".draft");  // the same for all: what a killed process left is replaced
   std::ofstream file(draft, std::ios::trunc);
   file << absl::StrCat("{\"grpc_port\":", grpc_port, ",\"metrics_port\":", metrics_port, ",\"pid\":", getpid(), "}\n");
   file.close();

@@ -113,6 +113,38 @@ absl::StatusOr<FileDescriptor> OpenFolderOf(const OpenedFolder& root, absl::stri
   return folder;
 }
 
+// Whether the folder's entries stay as they are after a power cut; else errno says why they may not. File systems that
+// cannot do that for folders answer EINVAL.
+bool Sync(const FileDescriptor& folder) { return fsync(folder.number()) == 0 || errno == EINVAL; }
+
+// The same for all folders of `path` before its last "/", and for the root: any of them may be new.
+bool SyncFoldersOf(const OpenedFolder& root, const std::string& path) {
+  for (size_t slash = path.rfind('/'); slash != std::string::npos; slash = path.rfind('/', slash - 1)) {
+    const FileDescriptor folder = root.OpenBelow(path.substr(0, slash), kFolderFlags);
+    if (!folder.is_open() || !Sync(folder)) {
+      return false;
+    }
+  }
+  const FileDescriptor folder = root.OpenBelow(".", kFolderFlags);
+  return folder.is_open() && Sync(folder);
+}
+
+// `what` was done, but errno says why it may not last.
+absl::Status Unconfirmed(absl::string_view name, absl::string_view what) {
+  const int error = errno;
+  return MakeError(absl::StatusCode::kInternal, "ADAPTER_FOLDER",
+                   absl::StrCat("adapter ", PrintableName(name), what, " (", strerrordesc_np(error), ")"));
+}
+
+// Removes the file; whether it was there.
+absl::StatusOr<bool> Remove(absl::string_view name, const FileDescriptor& folder, const std::string& file) {
+  if (unlinkat(folder.number(), file.c_str(), 0) == 0) {
+    return true;
+  }
+  const bool absent = errno == ENOENT || errno == ENOTDIR || errno == EISDIR;
+  return absent ? absl::StatusOr<bool>(false) : ErrnoStatus(name, errno);
+}
+
 // Removes the folders that `path` has before its last "/", as far as nothing is in them.
 void RemoveEmptyFolders(const OpenedFolder& root, const std::string& path) {
   for (size_t slash = path.rfind('/'); slash != std::string::npos; slash = path.rfind('/', slash - 1)) {
@@ -255,11 +287,16 @@ absl::Status AdapterWriter::Place(IncomingFile& file, absl::string_view name, bo
   ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
   ABSL_RETURN_IF_ERROR(CheckFree(root, name, path, replace));
   absl::StatusOr<FileDescriptor> folder = OpenFolderOf(root, path, /*create=*/true);
-  absl::Status placed = folder.ok() ? Place(file, *folder, path, name, replace) : folder.status();
-  if (!placed.ok()) {
+  if (const absl::Status placed = folder.ok() ? Place(file, *folder, path, name, replace) : folder.status();
+      !placed.ok()) {
     RemoveEmptyFolders(root, path);  // those that were made for it
+    return placed;
   }
-  return placed;
+  return SyncFoldersOf(root, path)
+             ? absl::OkStatus()
+             : Unconfirmed(name,
+                           " is in its folder, but the disk does not confirm that it stays there after a power cut: "
+                           "send it again, with replace");
 }
 
 absl::Status AdapterWriter::Place(IncomingFile& file, const FileDescriptor& folder, const std::string& path,
@@ -276,7 +313,6 @@ absl::Status AdapterWriter::Place(IncomingFile& file, const FileDescriptor& fold
     unlinkat(file.folder_.number(), hidden, 0);
   }
   file.hidden_name_.clear();
-  fsync(folder.number());
   return absl::OkStatus();
 }
 
@@ -285,26 +321,28 @@ absl::Status AdapterWriter::Delete(absl::string_view name) const {
   ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
   ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
   ABSL_ASSIGN_OR_RETURN(const FileDescriptor folder, OpenFolderOf(root, path, /*create=*/false));
-  bool found = false;
-  const auto remove = [&](int from, const std::string& file) {
-    const bool removed = unlinkat(from, file.c_str(), 0) == 0;
-    found = found || removed;
-    return removed || errno == ENOENT || errno == ENOTDIR || errno == EISDIR;
-  };
-  // The tensors of a PEFT folder first: without them there is no adapter.
-  const FileDescriptor peft = root.OpenBelow(path, kFolderFlags);
-  if (peft.is_open() && !(remove(peft.number(), absl::StrCat(kPeftWeights, kAdapterExtension)) &&
-                          (!found || remove(peft.number(), std::string(kPeftConfig))))) {
-    return ErrnoStatus(name, errno);
+  constexpr absl::string_view kMayComeBack =
+      " is deleted, but the disk does not confirm it: after a power cut it may be back";
+  bool was_peft = false;
+  if (const FileDescriptor peft = root.OpenBelow(path, kFolderFlags); peft.is_open()) {
+    // The tensors first, also on the disk: without them nothing is served.
+    ABSL_ASSIGN_OR_RETURN(const bool tensors, Remove(name, peft, absl::StrCat(kPeftWeights, kAdapterExtension)));
+    if (tensors && !Sync(peft)) {
+      return Unconfirmed(name, kMayComeBack);
+    }
+    ABSL_ASSIGN_OR_RETURN(const bool config, Remove(name, peft, std::string(kPeftConfig)));
+    if (config && !Sync(peft)) {
+      return Unconfirmed(name, kMayComeBack);
+    }
+    was_peft = tensors || config;
   }
-  const bool was_peft = found;
-  if (!remove(folder.number(), absl::StrCat(Leaf(path), kAdapterExtension))) {
-    return ErrnoStatus(name, errno);
-  }
-  if (!found) {
+  ABSL_ASSIGN_OR_RETURN(const bool was_file, Remove(name, folder, absl::StrCat(Leaf(path), kAdapterExtension)));
+  if (!was_peft && !was_file) {
     return ErrnoStatus(name, ENOENT);
   }
-  fsync(folder.number());
+  if (!SyncFoldersOf(root, path)) {
+    return Unconfirmed(name, kMayComeBack);
+  }
   RemoveEmptyFolders(root, was_peft ? path + "/" : path);
   return absl::OkStatus();
 }

@@ -49,8 +49,12 @@ class IncomingFile {
 
 // Threads  thread-safe
 // Errors   InvalidArgument (INVALID_REQUEST) for names that no adapter file can have; FailedPrecondition
-//          (NO_ADAPTER_FOLDER, ADAPTER_FOLDER_READ_ONLY); ResourceExhausted (DISK_FULL, OUT_OF_FILES). Messages name
-//          the adapter, never a path.
+//          (NO_ADAPTER_FOLDER, ADAPTER_FOLDER_READ_ONLY); ResourceExhausted (DISK_FULL, OUT_OF_FILES); Internal
+//          (ADAPTER_FOLDER) where the disk fails. Messages name the adapter, never a path.
+//
+// What Place and Delete answer OK for stays after a power cut. If a process is killed, or the power fails, in the
+// middle of a call, the adapter is as before or as after it; of a PEFT folder whose tensors Delete has removed, the
+// configuration may be left, which is an error to every reader and is removed by the next Delete.
 class AdapterWriter {
  public:
   // `directory` outlives this object.
@@ -67,11 +71,13 @@ class AdapterWriter {
   absl::StatusOr<IncomingFile> Create(absl::string_view name, uint64_t size) const;
 
   // Gives the file its name, in one step, and makes the folders of the name. Aborted (ADAPTER_FOLDER_REPLACED) if the
-  // adapter folder is another one than the file came into. REQUIRES: Finish.
+  // adapter folder is another one than the file came into. Internal (ADAPTER_FOLDER), with the file in its place, if
+  // the disk does not confirm that it stays there. REQUIRES: Finish.
   absl::Status Place(IncomingFile& file, absl::string_view name, bool replace) const;
 
   // Removes the adapter's file, or its PEFT folder's two files, or both, and the folders of its name that are empty
-  // then. NotFound (ADAPTER_NOT_FOUND).
+  // then. NotFound (ADAPTER_NOT_FOUND). Internal (ADAPTER_FOLDER), with the files gone, if the disk does not confirm
+  // it.
   absl::Status Delete(absl::string_view name) const;
 
  private:

@@ -10,6 +10,8 @@
 #include <climits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace hotlora {
 namespace {
 
@@ -70,17 +72,20 @@ bool LineWriter::IsOver() {
 
 void LineWriter::Run() {
   pthread_setname_np(pthread_self(), "lines");
+  bool cut = false;  // a part of a line that was lost is the last that was written
   std::unique_lock<std::mutex> lock(mu_);
   while (true) {
     changed_.wait(lock, [this] { return !waiting_.empty() || stop_by_.has_value(); });
     if (waiting_.empty()) {
       return;
     }
-    const std::string line = std::move(waiting_.front());
+    const std::string line = absl::StrCat(cut ? "\n" : "", waiting_.front());
     lock.unlock();
-    if (!WriteOut(line)) {
+    const size_t written = WriteOut(line);
+    if (written < line.size()) {
       on_lost_();
     }
+    cut = written == 0 ? cut : written < line.size();
     lock.lock();
     waiting_.pop_front();
     ++finished_;
@@ -88,14 +93,14 @@ void LineWriter::Run() {
   }
 }
 
-bool LineWriter::WriteOut(const std::string& text) {
+size_t LineWriter::WriteOut(const std::string& text) {
   size_t written = 0;
   while (written < text.size()) {
     pollfd ready{descriptor_, POLLOUT, 0};
     const bool last_chance = IsOver();
     if (poll(&ready, 1, last_chance ? 0 : kPollMilliseconds) == 0) {
       if (last_chance) {
-        return false;
+        return written;
       }
       continue;
     }
@@ -103,11 +108,11 @@ bool LineWriter::WriteOut(const std::string& text) {
     const size_t size = std::min<size_t>(text.size() - written, PIPE_BUF);
     const ssize_t bytes = write(descriptor_, text.data() + written, size);
     if (bytes < 0 && errno != EINTR && errno != EAGAIN) {
-      return false;
+      return written;
     }
     written += bytes > 0 ? static_cast<size_t>(bytes) : 0;
   }
-  return true;
+  return written;
 }
 
 }  // namespace hotlora

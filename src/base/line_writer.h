@@ -16,7 +16,8 @@
 namespace hotlora {
 
 // Writes lines to a descriptor on a thread of its own, so that a full disk or a pipe that is not read delays no caller.
-// Lines that come while kMaxWaiting wait, and lines that cannot be written, are dropped and reported. Thread-safe.
+// Lines that come while kMaxWaiting wait, and lines that cannot be written, are dropped and reported. Where only a part
+// of a line could be written, the next one begins a line of its own. Thread-safe.
 class LineWriter {
  public:
   static constexpr size_t kMaxWaiting = 4096;
@@ -33,7 +34,7 @@ class LineWriter {
 
  private:
   void Run();
-  bool WriteOut(const std::string& text);
+  size_t WriteOut(const std::string& text);  // the bytes that were written
   bool IsOver();
 
   const int descriptor_;

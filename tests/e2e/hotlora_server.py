@@ -256,16 +256,19 @@ def command_of(program, *words):
 
 
 class Server:
-    """A hotlora-server on free loopback ports; ready when the constructor returns."""
+    """A hotlora-server on free loopback ports; ready when the constructor returns.
+
+    `folder` has its ready file and its log, to which the next server of that folder appends.
+    """
 
     def __init__(self, *flags, model=DEMO, adapters=None, environment=None, credentials=None,
-                 listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", program=SERVER):
-        self.folder = temporary_folder()
+                 listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", program=SERVER, folder=None):
+        self.folder = folder or temporary_folder()
         self.ready_file = self.folder / "ready.json"
         self.log_path = self.folder / "server.log"
         words = ["--model", model, "--listen", listen, "--metrics-listen", metrics_listen, "--ready-file", self.ready_file]
         words += ["--adapters", adapters] if adapters else []
-        with open(self.log_path, "wb") as log:
+        with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 command_of(program, *words, *flags),
                 stdin=subprocess.DEVNULL,
@@ -274,18 +277,20 @@ class Server:
                 env=environment or clean_environment(),
             )
         atexit.register(self.kill)
-        wait_until(self._is_up, "the server is ready")
-        ready = json.loads(self.ready_file.read_text())
-        if ready["pid"] != self.process.pid:
-            raise AssertionError(f"the ready file is another process's: {ready}")
+        ready = wait_until(self._ready, "the server is ready")
         self.target = f"127.0.0.1:{ready['grpc_port']}"
         self.metrics_url = f"http://127.0.0.1:{ready['metrics_port']}/metrics"
         self.caller = Caller(self.target, credentials)
 
-    def _is_up(self):
+    def _ready(self):
+        """What the ready file says, once it is this process's and not that of one that was killed."""
         if self.process.poll() is not None:
             raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")
-        return self.ready_file.exists()
+        try:
+            ready = json.loads(self.ready_file.read_text())
+        except FileNotFoundError:
+            return None
+        return ready if ready["pid"] == self.process.pid else None
 
     def log(self):
         return self.log_path.read_text(errors="replace")

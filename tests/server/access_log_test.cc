@@ -7,6 +7,7 @@
 #include <sstream>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -86,6 +87,15 @@ TEST(AccessLogTest, AppendsEveryLineBeforeItIsGone) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 200);
   EXPECT_THAT(text, testing::StartsWith("first 0\nfirst 1\n"));
   EXPECT_THAT(text, testing::EndsWith("second 99\n"));
+}
+
+TEST(AccessLogTest, ALineThatAKilledProcessCutSpoilsNoOther) {
+  const std::string path = testing::TempDir() + "/cut_access.log";
+  for (const char* const before : {"", "whole\n", "whole\ncu"}) {
+    std::ofstream(path, std::ios::trunc) << before;
+    AccessLog::Open(path).value()->Write("next");
+    EXPECT_EQ(ReadAll(path), absl::StrCat(before, absl::EndsWith(before, "cu") ? "\n" : "", "next\n"));
+  }
 }
 
 TEST(AccessLogTest, AFileThatCannotBeOpenedIsNamed) {

@@ -18,6 +18,7 @@ TEST(ReadyFileTest, ReplacesTheFileInOnePiece) {
   const std::string path = folder + "/ready";
   std::ofstream(path) << "old and much longer than what comes, so that a leftover would "
                          "show.......................";
+  std::ofstream(path + ".draft") << "of a process that was killed while it wrote, and longer too....................";
   ASSERT_TRUE(WriteReadyFile(path, 1234, 5678).ok());
   std::ifstream file(path);
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
