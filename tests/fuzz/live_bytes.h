@@ -5,7 +5,9 @@
 
 #include <cstdint>
 
-#if defined(__SANITIZE_ADDRESS__)
+#include "absl/base/config.h"
+
+#if defined(ABSL_HAVE_ADDRESS_SANITIZER)
 #include <sanitizer/allocator_interface.h>
 #endif
 
@@ -16,7 +18,7 @@ inline constexpr uint64_t kLiveBytesSlack = 256 * 1024;
 
 // Bytes that are allocated now and not freed.
 inline uint64_t LiveBytes() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(ABSL_HAVE_ADDRESS_SANITIZER)
   return __sanitizer_get_current_allocated_bytes();
 #else
   const struct mallinfo2 figures = mallinfo2();

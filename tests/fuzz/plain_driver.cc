@@ -20,7 +20,9 @@
 #include <string>
 #include <vector>
 
-#if defined(__SANITIZE_ADDRESS__)
+#include "absl/base/config.h"
+
+#if defined(ABSL_HAVE_ADDRESS_SANITIZER)
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -67,7 +69,7 @@ void KeepInput() {
 }
 
 void KeepInputOfCrash() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(ABSL_HAVE_ADDRESS_SANITIZER)
   __sanitizer_set_death_callback(KeepInput);  // all signals but that of abort() end there
 #else
   std::signal(SIGSEGV, OnSignal);
