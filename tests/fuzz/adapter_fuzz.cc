@@ -1,4 +1,5 @@
-// The adapter parser on any safetensors file, against the modules of the tiny golden model.
+// The adapter parser on any safetensors file, against the modules of the tiny golden model. The metadata's member
+// adapter_config.json stands for that file of a PEFT folder.
 
 #include <cstddef>
 #include <cstdint>
@@ -50,8 +51,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!file.ok()) {
     return 0;
   }
+  hotlora::AdapterFileOptions options;
+  if (const auto config = file->metadata().find("adapter_config.json"); config != file->metadata().end()) {
+    options.peft_config = config->second;
+  }
   for (const bool allow : {false, true}) {
-    hotlora::AdapterFileOptions options;
     options.allow_unmatched_keys = allow;
     const absl::StatusOr<ParsedAdapter> adapter = hotlora::ParseAdapter(*file, keys, table, options);
     if (adapter.ok()) {
