@@ -13,7 +13,7 @@ from hotlora_server import request_for
 GOOD_TOKEN = "0123456789abcdef-good"
 GET_INFO = "/hotlora.v1.ServerService/GetServerInfo"
 WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
-GOOD_PEER, ATTACKING_PEER = "ipv4:127.0.0.1", "ipv4:127.0.0.2"
+ATTACKING_PEER = "ipv4:127.0.0.2"
 
 
 class GoodCaller(e2e.Caller):
@@ -106,10 +106,12 @@ class AttackCase:
         lines = [json.loads(line) for line in self.access_log.read_text().splitlines()]
         guesses = [line for line in lines if line["code"] == "UNAUTHENTICATED"]
         self.assertEqual({line["peer"] for line in guesses}, {ATTACKING_PEER})
-        self.assertEqual({line["peer"] for line in lines if line["code"] == "OK"}, {GOOD_PEER})
-        left_out = sum(line.get("unlogged_before", 0) for line in guesses)
-        self.assertGreater(left_out, 0, f"{guesser.sent} guesses, {len(guesses)} lines")
-        self.assertLessEqual(len(guesses) + left_out, guesser.sent)
+        # HAProxy says 127.0.0.1, Envoy in its place the address of its machine.
+        (good_peer,) = {line["peer"] for line in lines if line["code"] == "OK"}
+        self.assertRegex(good_peer, r"^ipv4:[0-9.]+$", "the proxy has named it")
+        self.assertNotEqual(good_peer, ATTACKING_PEER)
+        self.assertLess(len(guesses), guesser.sent / 2, "the log is sampled")
+        self.assertLessEqual(len(guesses) + sum(line.get("unlogged_before", 0) for line in guesses), guesser.sent)
         print(f"{self.proxy.name}: {guesser.sent} guesses wrote {len(guesses)} lines; 20 good calls were answered")
 
     def test_a_header_of_four_gigabytes(self):
@@ -162,8 +164,9 @@ class HAProxyTest(AttackCase, unittest.TestCase):
             for _ in range(200):
                 connection = held.enter_context(attacks.attacker(self.proxy.target, "127.0.0.3"))
             self.assertTrue(connection.await_frame(attacks.SETTINGS, 0))
-            refused = held.enter_context(attacks.attacker(self.proxy.target, "127.0.0.3"))
-            self.assertTrue(refused.await_close())
+            with contextlib.suppress(ConnectionResetError):  # if the refusal is there before the socket is ready
+                with attacks.attacker(self.proxy.target, "127.0.0.3") as refused:
+                    self.assertFalse(refused.await_frame(attacks.SETTINGS, 0))
             self.assertEqual(len(self.good.picture().images), 1)
 
 
