@@ -83,6 +83,9 @@ class AttackCase:
         """How many calls of the attacker have reached the server."""
         return self.replica.metrics().sum("hotlora_requests_total", method="GetServerInfo")
 
+    def access_lines(self):
+        return [json.loads(line) for line in self.access_log.read_text().splitlines()]
+
     def stopped(self, attack, steps=100):
         """Runs attack(connection) beside a good caller's stream, which must not notice. How many of its calls arrived."""
         before = self.arrived()
@@ -103,16 +106,23 @@ class AttackCase:
         guesser.stopping.set()
         guesser.join(2 * e2e.PATIENCE)
         self.replica.wait_for_metric(guesser.sent, "hotlora_auth_failures_total", reason="invalid")
-        lines = [json.loads(line) for line in self.access_log.read_text().splitlines()]
+        lines = self.access_lines()
         guesses = [line for line in lines if line["code"] == "UNAUTHENTICATED"]
         self.assertEqual({line["peer"] for line in guesses}, {ATTACKING_PEER})
         # HAProxy says 127.0.0.1, Envoy in its place the address of its machine.
-        (good_peer,) = {line["peer"] for line in lines if line["code"] == "OK"}
+        (good_peer,) = {line["peer"] for line in lines if line["method"] == "GenerateImages"}
         self.assertRegex(good_peer, r"^ipv4:[0-9.]+$", "the proxy has named it")
         self.assertNotEqual(good_peer, ATTACKING_PEER)
         self.assertLess(len(guesses), guesser.sent / 2, "the log is sampled")
         self.assertLessEqual(len(guesses) + sum(line.get("unlogged_before", 0) for line in guesses), guesser.sent)
         print(f"{self.proxy.name}: {guesser.sent} guesses wrote {len(guesses)} lines; 20 good calls were answered")
+
+    def test_the_proxy_hands_on_the_callers_request_id(self):
+        with attacks.attacker(self.proxy.target) as connection:
+            attacks.call(connection, GET_INFO, ("authorization", f"Bearer {GOOD_TOKEN}"), ("x-request-id", "the-callers"))
+            self.assertTrue(connection.await_frame(attacks.DATA, 1))
+        e2e.wait_until(lambda: any(line["request_id"] == "the-callers" and line["peer"] == ATTACKING_PEER
+                                   for line in self.access_lines()), "the access log has it")
 
     def test_a_header_of_four_gigabytes(self):
         def attack(connection):
