@@ -8,9 +8,9 @@
 
 namespace hotlora {
 
-// How many connections each peer has open, although gRPC, which owns them, tells nobody when it closes one. A
-// connection is known by its descriptor's number and by its socket's cookie, which the kernel gives to no other socket:
-// if the number has another cookie now, or none, the connection is closed. Not thread-safe.
+// How many connections each peer has open. gRPC owns them and does not say when it closes one. So a connection is known
+// by its descriptor's number and by its socket's cookie, which the kernel gives to no other socket: if the number has
+// another cookie now, or none, the connection is closed. Not thread-safe.
 class PeerConnections {
  public:
   explicit PeerConnections(int most_of_one) : most_of_one_(most_of_one) {}
