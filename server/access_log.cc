@@ -77,6 +77,9 @@ std::string ToJsonLine(const AccessEntry& entry) {
   }
   line["peer"] = entry.peer;
   line["seconds"] = entry.seconds;
+  if (entry.unlogged_before > 0) {
+    line["unlogged_before"] = entry.unlogged_before;
+  }
   if (entry.image.has_value()) {
     AddImage(*entry.image, &line);
   }

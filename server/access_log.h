@@ -35,6 +35,7 @@ struct AccessEntry {
   std::string traceparent;  // W3C Trace Context; empty: the caller sent none
   std::string peer;
   double seconds = 0;
+  uint64_t unlogged_before = 0;  // calls like this one that were left out since the line before
   std::optional<ImageAccess> image;
 };
 

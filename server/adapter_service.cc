@@ -60,20 +60,30 @@ absl::Status List(Engine& engine, const v1::ListAdaptersRequest& request, v1::Li
   return absl::OkStatus();
 }
 
-// What LoadAdapter begins: the engine's adapter thread answers.
-absl::Status Load(Engine& engine, const v1::LoadAdapterRequest& request, LaterAnswer<v1::Adapter>::Done done) {
+// What LoadAdapter begins: the engine's adapter thread answers. `loads`: places of the calls under way.
+absl::Status Load(Engine& engine, CallerPlaces& loads, const std::string& caller, const v1::LoadAdapterRequest& request,
+                  LaterAnswer<v1::Adapter>::Done done) {
   if (request.tier() == v1::ADAPTER_TIER_DISK || !v1::AdapterTier_IsValid(request.tier())) {
     return BadField("tier", absl::StrCat("is ", static_cast<int>(request.tier()),
                                          "; allowed are ADAPTER_TIER_HOST and ADAPTER_TIER_DEVICE"));
   }
   const AdapterTier tier = request.tier() == v1::ADAPTER_TIER_HOST ? AdapterTier::kHost : AdapterTier::kDevice;
-  engine.LoadAdapter(request.name(), tier, request.pin(), [done = std::move(done)](absl::StatusOr<AdapterInfo> loaded) {
-    if (!loaded.ok()) {
-      done(loaded.status());
-    } else {
-      done([&loaded](v1::Adapter* response) { *response = ToProto(*loaded); });
-    }
-  });
+  std::shared_ptr<CallerPlaces::Place> place = loads.Enter(caller);
+  if (place == nullptr) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     absl::StrCat("at most ", loads.most_of_one(), " LoadAdapter calls of one caller, and ",
+                                  loads.most(), " in all, wait at a time"),
+                     {"LOADS_BUSY", {}, absl::Seconds(1)});
+  }
+  engine.LoadAdapter(request.name(), tier, request.pin(), caller,
+                     [place = std::move(place), done = std::move(done)](absl::StatusOr<AdapterInfo> loaded) mutable {
+                       place = nullptr;
+                       if (!loaded.ok()) {
+                         done(loaded.status());
+                       } else {
+                         done([&loaded](v1::Adapter* response) { *response = ToProto(*loaded); });
+                       }
+                     });
   return absl::OkStatus();
 }
 
@@ -124,7 +134,7 @@ grpc::ServerUnaryReactor* AdapterService::LoadAdapter(grpc::CallbackServerContex
   const auto call = std::make_shared<LaterAnswer<v1::Adapter>>(service_, "LoadAdapter", context, response);
   call->Start(Scope::kAdaptersWrite, request,
               [&](Engine& engine, const v1::LoadAdapterRequest& asked, LaterAnswer<v1::Adapter>::Done done) {
-                return Load(engine, asked, std::move(done));
+                return Load(engine, service_->loads, call->caller(), asked, std::move(done));
               });
   return call.get();
 }

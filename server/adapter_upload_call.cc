@@ -52,8 +52,10 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
       WatchTime();
       StartRead(&unparsed_);
     } else {
-      watch_.Sending();
-      Finish(rpc_.Close(status));
+      rpc_.End(status, [this](const grpc::Status& ended) {
+        watch_.Sending();
+        Finish(ended);
+      });
     }
   }
 

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <climits>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -66,19 +67,21 @@ uint64_t RaiseFileLimit() {
 }
 
 absl::StatusOr<std::unique_ptr<ConnectionAcceptor>> ConnectionAcceptor::Listen(const std::string& listen,
-                                                                               std::function<void()> on_refused) {
+                                                                               Options options) {
   const auto listener = ListenAsGrpcDoes(listen);
   if (!listener.ok()) {
     return listener.status();
   }
   return std::unique_ptr<ConnectionAcceptor>(
-      new ConnectionAcceptor(listener->socket, listener->port, std::move(on_refused)));
+      new ConnectionAcceptor(listener->socket, listener->port, std::move(options)));
 }
 
-ConnectionAcceptor::ConnectionAcceptor(int listener, int port, std::function<void()> on_refused)
+ConnectionAcceptor::ConnectionAcceptor(int listener, int port, Options options)
     : port_(port),
-      on_refused_(std::move(on_refused)),
+      options_(std::move(options)),
       largest_descriptor_(LargestDescriptor()),
+      most_of_one_peer_(std::min(options_.most_of_one_peer, largest_descriptor_ / 2)),
+      connections_(most_of_one_peer_),
       listener_(listener),
       stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
@@ -119,18 +122,19 @@ void ConnectionAcceptor::Run() {
 }
 
 void ConnectionAcceptor::TakeOne() {
-  const int connection = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  sockaddr_storage peer{};
+  socklen_t size = sizeof(peer);
+  const int connection = accept4(listener_, reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (connection < 0) {
     if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      NoteRefused(std::strerror(errno));
+      NoteShortOfDescriptors(std::strerror(errno));
       pollfd stop{stop_event_, POLLIN, 0};
       poll(&stop, 1, kPauseMilliseconds);  // the connection stays in the kernel's queue
     }
     return;  // else the caller has gone already
   }
-  if (connection > largest_descriptor_) {
+  if (!MayStay(peer, connection)) {
     close(connection);
-    NoteRefused("nearly all descriptors are in use");
     return;
   }
   const int on = 1;
@@ -141,9 +145,26 @@ void ConnectionAcceptor::TakeOne() {
   target_->HandleNewConnection(&parameters);
 }
 
-void ConnectionAcceptor::NoteRefused(const char* why) {
+bool ConnectionAcceptor::MayStay(const sockaddr_storage& peer, int connection) {
+  if (connection > largest_descriptor_) {
+    NoteShortOfDescriptors("nearly all descriptors are in use");
+    return false;
+  }
+  const std::optional<IpAddress> address = IpAddress::Of(peer);
+  if (!address.has_value() || options_.is_unlimited(*address) || connections_.Add(address->Network(), connection)) {
+    return true;
+  }
+  options_.on_refused(ConnectionRefusal::kPeer);
+  if (peer_warnings_.Take(absl::Now()).has_value()) {
+    LogWarning("connections of ", address->Network(), " are refused: it has ", most_of_one_peer_,
+               " open; a proxy may have more (--trusted-proxy)");
+  }
+  return false;
+}
+
+void ConnectionAcceptor::NoteShortOfDescriptors(const char* why) {
   quiet_from_ = std::chrono::steady_clock::now() + kRefusalCounts;
-  on_refused_();
+  options_.on_refused(ConnectionRefusal::kDescriptors);
   if (warnings_.Take(absl::Now()).has_value()) {
     LogWarning("connections are refused: ", why, "; at most ", largest_descriptor_ + 1,
                " descriptors are for connections (raise the limit of open files)");

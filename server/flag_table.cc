@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 
+#include "server/peer_address.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
@@ -165,6 +166,16 @@ FlagSpec Pin() {
           }};
 }
 
+FlagSpec TrustedProxy() {
+  return {"trusted-proxy", Kind::kList,
+          "ADDRESS or ADDRESS/BITS of proxies whose x-forwarded-for names the peer; they must set that header "
+          "themselves (repeatable)",
+          [](const Values& values, Flags* flags) {
+            flags->trusted_proxies = values;
+            return TrustedProxies::Parse(values).status();
+          }};
+}
+
 FlagSpec BaseAdapter() {
   return {"base-adapter", Kind::kList, "NAME:WEIGHT of an adapter to merge into the base at start (repeatable)",
           [](const Values& values, Flags* flags) {
@@ -206,6 +217,9 @@ const std::vector<FlagSpec>& FlagTable() {
       OneOf("dtype", &Flags::dtype, {"auto", "float32", "bfloat16", "float16"}, "auto, float32, bfloat16 or float16"),
       Count("max-batch", &Flags::max_batch, 1, 256, "rows per denoising step, 4"),
       Count("max-queue", &Flags::max_queue, 1, 1'000'000, "waiting requests beyond which callers are turned away, 64"),
+      Count("client-share", &Flags::client_share, 0, 1'000'000,
+            "of these waiting requests, how many one caller (by token, else by certificate or address) may have; 0 for "
+            "no limit; 0"),
       Bytes("adapter-device-bytes", &Flags::adapter_device_bytes, 0, uint64_t{INT64_MAX},
             "storage of adapters on the device, allocated at start, 2GiB"),
       Bytes("adapter-host-bytes", &Flags::adapter_host_bytes, 0, uint64_t{INT64_MAX},
@@ -237,6 +251,7 @@ const std::vector<FlagSpec>& FlagTable() {
             "files that one caller may upload within an hour, 0 for any number; 1000"),
       Bytes("upload-quota-bytes", &Flags::upload_quota_bytes, 0, uint64_t{INT64_MAX},
             "bytes that one caller may upload within an hour, 0 for any number; 256GiB"),
+      TrustedProxy(),
       Switch("insecure", &Flags::insecure,
              "let a --listen that is not loopback do without --tokens-file and --tls-client-ca: every caller that "
              "reaches the port may do everything"),

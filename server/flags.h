@@ -52,6 +52,7 @@ struct Flags {
   std::string dtype = "auto";
   uint32_t max_batch = 4;
   uint32_t max_queue = 64;
+  uint32_t client_share = 0;  // 0: off
   uint64_t adapter_device_bytes = uint64_t{2} << 30;
   uint64_t adapter_host_bytes = uint64_t{4} << 30;
   std::vector<std::string> pin;
@@ -62,7 +63,8 @@ struct Flags {
   uint32_t max_message_bytes = uint32_t{32} << 20;
   TlsFiles tls;
   std::string tokens_file;
-  bool insecure = false;  // a listener that is not loopback needs neither tokens nor client_ca
+  std::vector<std::string> trusted_proxies;  // sound (TrustedProxies::Parse)
+  bool insecure = false;                     // a listener that is not loopback needs neither tokens nor client_ca
   bool reflection = false;
   std::string uploads;  // "on" or "off"; empty: not given (ServesUploads)
   uint32_t upload_quota_files = 1000;

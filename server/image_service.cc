@@ -68,7 +68,7 @@ class Generation : public ImageListener {
 
   // Hands the request to the engine. `self` is this object; on error the engine will never call it.
   absl::Status Submit(const Unparsed<v1::GenerateImagesRequest>& unparsed, std::shared_ptr<ImageListener> self) {
-    return CatchExceptions([&]() -> absl::Status {
+    const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_RETURN_IF_ERROR(rpc_.Authorize(Scope::kGenerate));
       ABSL_ASSIGN_OR_RETURN(const v1::GenerateImagesRequest message, unparsed.Parse());
       rpc_.set_request_id(message.request_id());
@@ -83,6 +83,8 @@ class Generation : public ImageListener {
       return engine_->Submit(mapped.request, std::move(self), [this](const Admission& admission) { Admit(admission); })
           .status();
     });
+    unparsed.Drop();
+    return status;
   }
 
   // Asks the engine to end the request, as the caller has gone; OnDone follows. Without mu_: the engine may call back
@@ -301,8 +303,10 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       StartWrite(&event_);
     } else if (result_.has_value()) {
       finished_ = true;
-      watch_.Sending();
-      Finish(rpc_.Close(status));
+      rpc_.End(status, [this](const grpc::Status& ended) {
+        watch_.Sending();
+        Finish(ended);
+      });
     }
   }
 
@@ -333,8 +337,10 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
     if (!submitted.ok()) {
       std::lock_guard<std::mutex> lock(mu_);
       result_ = submitted;
-      watch_.Sending();
-      Finish(rpc_.Close(submitted));
+      rpc_.End(submitted, [this](const grpc::Status& ended) {
+        watch_.Sending();
+        Finish(ended);
+      });
     }
   }
 

@@ -31,6 +31,7 @@
 #include "server/process_signals.h"
 #include "server/ready_file.h"
 #include "server/reloader.h"
+#include "server/secret_file.h"
 #include "server/server.h"
 #include "server/startup.h"
 #include "server/tokens.h"
@@ -66,14 +67,15 @@ absl::StatusOr<ServerOptions> MakeServerOptions(const Flags& flags) {
   options.uploads.served = ServesUploads(flags);
   options.uploads.files_per_hour = flags.upload_quota_files;
   options.uploads.bytes_per_hour = flags.upload_quota_bytes;
-  if (flags.max_request_seconds.value_or(0) > 0) {
-    options.longest_request = absl::Seconds(*flags.max_request_seconds);
-  }
+  ABSL_ASSIGN_OR_RETURN(options.trusted_proxies, TrustedProxies::Parse(flags.trusted_proxies));
   if (!flags.tokens_file.empty()) {
     ABSL_ASSIGN_OR_RETURN(options.tokens, ReadTokens(flags.tokens_file));
     if (flags.tls.cert.empty() && !IsLoopback(flags.listen)) {
       LogWarning("tokens are read without TLS: every machine that sees the traffic can use them");
     }
+  }
+  if (!flags.tls.key.empty()) {
+    WarnIfOthersRead("tls-key", flags.tls.key);
   }
   return options;
 }
@@ -109,6 +111,7 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
                                                 : ApplyPolicy::kAuto;
   config.engine.max_batch = flags.max_batch;
   config.engine.max_queue = flags.max_queue;
+  config.engine.client_share = flags.client_share;
   if (!flags.fault_file.empty()) {
     config.engine.in_each_step = [path = flags.fault_file] { SleepAsFileSays(path); };
   }
@@ -142,6 +145,12 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
   if (!options.ok()) {
     return Fail(options.status(), kExitBadSetting);
   }
+  EngineConfig config = MakeEngineConfig(flags);
+  const absl::StatusOr<absl::Duration> longest_request = LongestRequest(config);
+  if (!longest_request.ok()) {
+    return Fail(longest_request.status());
+  }
+  options->longest_request = *longest_request;
   LogInfo("at most ", RaiseFileLimit(), " files and connections can be open");
   // In the order of their lives: calls end before the engine, the engine before the figures it
   // writes. The listener stands before the model is loaded, so that a taken port shows at once and
@@ -169,7 +178,6 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
   }
   unlink(flags.ready_file.c_str());  // a former process's
 
-  EngineConfig config = MakeEngineConfig(flags);
   config.engine.on_base_state = [&server](bool intact) { (*server)->SetBaseIntact(intact); };
   config.engine.on_device_failure = [&device_failed, &signals, &metrics] {
     device_failed = true;

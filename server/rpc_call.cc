@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
@@ -18,6 +17,7 @@
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
+#include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
 
@@ -39,6 +39,33 @@ absl::string_view FindMetadata(const grpc::CallbackServerContext& context, const
 absl::string_view FindAuthorization(const grpc::CallbackServerContext& context) {
   constexpr char kKey[] = "authorization";
   return context.client_metadata().count(kKey) > 1 ? "given more than once" : FindMetadata(context, kKey);
+}
+
+// The peer of the connection, or the one that a trusted proxy names.
+Peer FindPeer(const TrustedProxies& proxies, const grpc::CallbackServerContext& context) {
+  std::vector<absl::string_view> forwarded;
+  const auto [begin, end] = context.client_metadata().equal_range("x-forwarded-for");
+  for (auto entry = begin; entry != end; ++entry) {
+    forwarded.emplace_back(entry->second.data(), entry->second.size());
+  }
+  return proxies.PeerOf(context.peer(), forwarded);
+}
+
+// A name for whom the caller's certificate is for, the same after it was renewed; empty without a certificate.
+std::string CertificateCaller(const grpc::CallbackServerContext& context) {
+  const std::shared_ptr<const grpc::AuthContext> authenticated = context.auth_context();
+  if (authenticated == nullptr || !authenticated->IsPeerAuthenticated()) {
+    return "";
+  }
+  std::vector<grpc::string_ref> names = authenticated->GetPeerIdentity();  // subject alternative names, else the CN
+  std::sort(names.begin(), names.end());
+  Sha256 hash;
+  for (const grpc::string_ref& name : names) {
+    const std::string sized = absl::StrCat(name.size(), ":");
+    hash.Update(sized.data(), sized.size());
+    hash.Update(name.data(), name.size());
+  }
+  return absl::StrCat("certificate:", hash.HexDigest());
 }
 
 bool IsGoodRequestId(absl::string_view id) {
@@ -104,7 +131,11 @@ void ActiveCalls::WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout) {
 }
 
 RpcCall::RpcCall(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
-    : service_(service), method_(method), context_(context), arrival_(absl::Now()) {
+    : service_(service),
+      method_(method),
+      context_(context),
+      arrival_(absl::Now()),
+      peer_(FindPeer(service->trusted_proxies, *context)) {
   service->active_calls.Arrived();
   CallMetrics& metrics = service->metrics->calls();
   metrics.AddInFlight(method, 1);
@@ -130,6 +161,7 @@ absl::Status RpcCall::Authorize(Scope scope) {
     service_->metrics->calls().CountAuthFailure(absl::IsPermissionDenied(allowed) ? AuthFailure::kScope
                                                 : authorization.empty()           ? AuthFailure::kMissing
                                                                                   : AuthFailure::kInvalid);
+    guesses_ = absl::IsUnauthenticated(allowed) && service_->guesses->Note(peer_.network, arrival_);
   }
   return allowed;
 }
@@ -152,8 +184,9 @@ std::string RpcCall::caller() const {
   if (service_->tokens != nullptr) {
     return Tokens::CallerOf(FindAuthorization(*context_));
   }
-  const std::string peer = context_->peer();  // "ipv4:127.0.0.1:50000"
-  return absl::StartsWith(peer, "ip") ? peer.substr(0, peer.rfind(':')) : peer;
+  // A certificate on a trusted proxy's connection is the proxy's.
+  const std::string certificate = peer_.forwarded ? "" : CertificateCaller(*context_);
+  return certificate.empty() ? peer_.network : certificate;
 }
 
 void RpcCall::set_request_id(absl::string_view id) {
@@ -215,10 +248,26 @@ grpc::Status RpcCall::Close(const absl::Status& status) {
     LogDebug("request_id=", LogField(request_id_), " ", status.message());
   }
   if (service_->access_log != nullptr) {
-    service_->access_log->Write(ToJsonLine({arrival_, method_, code, reason, request_id_, traceparent_,
-                                            context_->peer(), seconds, std::move(image_access_)}));
+    WriteAccessLine(code, reason, seconds);
   }
   return ToGrpcStatus(status);
+}
+
+void RpcCall::WriteAccessLine(const std::string& code, const std::string& reason, double seconds) {
+  const std::optional<uint64_t> unlogged = guesses_ ? service_->guess_lines.Take(absl::Now()) : 0;
+  if (unlogged.has_value()) {
+    service_->access_log->Write(ToJsonLine({arrival_, method_, code, reason, request_id_, traceparent_, peer_.name,
+                                            seconds, *unlogged, std::move(image_access_)}));
+  }
+}
+
+void RpcCall::End(const absl::Status& status, std::function<void(const grpc::Status&)> finish) {
+  const grpc::Status ended = Close(status);
+  if (guesses_) {
+    service_->guesses->AnswerLate(peer_.network, [ended, finish = std::move(finish)] { finish(ended); });
+  } else {
+    finish(ended);
+  }
 }
 
 absl::Status CurrentExceptionStatus() {

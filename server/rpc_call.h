@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -18,7 +19,10 @@
 #include <grpcpp/support/status.h>
 
 #include "server/access_log.h"
+#include "server/caller_places.h"
+#include "server/guess_delay.h"
 #include "server/line_sampler.h"
+#include "server/peer_address.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
 #include "src/base/stopwatch.h"
@@ -48,15 +52,21 @@ class ActiveCalls {
 
 // What the services share. Outlives every call.
 struct ServiceContext {
+  static constexpr int kMostLoads = 64, kMostLoadsOfOne = 16;
+
   std::atomic<Engine*> engine{nullptr};  // null until it has warmed up; outlives every call
   Metrics* metrics = nullptr;
   const TokenStore* tokens = nullptr;  // null: every caller may do everything
   AccessLog* access_log = nullptr;     // null: there is none
   uint64_t max_message_bytes = 0;
   UploadGate* uploads = nullptr;  // outlives every call
+  TrustedProxies trusted_proxies;
+  GuessDelay* guesses = nullptr;                    // outlives every call
+  CallerPlaces loads{kMostLoads, kMostLoadsOfOne};  // LoadAdapter calls under way
   ActiveCalls active_calls;
   absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent
   std::array<LineSampler, 17> failure_lines;         // by the code of calls that end with an error
+  LineSampler guess_lines;                           // of the access log, for calls of peers that guess tokens
 };
 
 // One RPC under way. Not thread-safe; belongs to the handler or its reactor.
@@ -83,8 +93,8 @@ class RpcCall {
   // whose answer is trailers alone. Before anything is written; Close does it for calls that end well.
   void SendIdsFirst();
 
-  // Who calls, for limits that are each caller's own: the token's digest, or the peer's address if the server reads no
-  // tokens.
+  // Who calls, for limits that are each caller's own: the token's digest; without tokens the identity in the caller's
+  // certificate, or else the peer (Peer::network).
   std::string caller() const;
 
   double seconds() const { return stopwatch_.Seconds(); }  // since arrival
@@ -101,14 +111,22 @@ class RpcCall {
   // message or status is handed to gRPC, so that a caller who has the answer finds it counted.
   grpc::Status Close(const absl::Status& status);
 
+  // Close, then `finish` with what gRPC is to have: here and now, or later if the call had no good token and its peer
+  // guesses tokens (GuessDelay). What `finish` uses must live until it has run.
+  void End(const absl::Status& status, std::function<void(const grpc::Status&)> finish);
+
   ServiceContext& service() { return *service_; }
 
  private:
+  void WriteAccessLine(const std::string& code, const std::string& reason, double seconds);
+
   ServiceContext* const service_;
   const char* const method_;
   grpc::CallbackServerContext* const context_;
   const Stopwatch stopwatch_;
   const absl::Time arrival_;
+  const Peer peer_;
+  bool guesses_ = false;  // the call had no good token, and its peer has made many of these
   std::string request_id_;
   std::string traceparent_;
   std::optional<ImageAccess> image_access_;

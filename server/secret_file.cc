@@ -10,6 +10,8 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 
+#include "src/base/logging.h"
+
 namespace hotlora {
 namespace {
 
@@ -44,6 +46,13 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
     }
   }
   return text;
+}
+
+void WarnIfOthersRead(absl::string_view flag, const std::string& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) == 0 && (status.st_mode & S_IROTH) != 0) {
+    LogWarning("--", flag, " ", path, ": every user of this machine may read it; take that right away (chmod o-r)");
+  }
 }
 
 }  // namespace hotlora

@@ -60,7 +60,7 @@ void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
       {GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2},
       {GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(absl::Minutes(15))},
       {GRPC_ARG_MAX_CONNECTION_AGE_MS, Milliseconds(absl::Minutes(30))},
-      {GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, Milliseconds(options.longest_request)},
+      {GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, Milliseconds(LongestCall(options))},
       {GRPC_ARG_MAX_CONCURRENT_STREAMS, 100},
       {GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, Milliseconds(absl::Seconds(10))},
       {GRPC_ARG_MAX_METADATA_SIZE, 16 * 1024},
@@ -75,18 +75,25 @@ void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
 
 }  // namespace
 
+absl::Duration LongestCall(const ServerOptions& options) {
+  return options.uploads.served ? std::max(options.longest_request, options.uploads.longest) : options.longest_request;
+}
+
 Server::Server(ServerOptions options)
     : options_(std::move(options)),
       uploads_(options_.uploads),
+      guesses_(options_.guesses),
       images_(&context_),
       adapters_(&context_),
       info_(&context_) {
   if (options_.tokens.has_value()) {
     context_.tokens = &tokens_.emplace(*options_.tokens);
   }
+  context_.trusted_proxies = options_.trusted_proxies;
   context_.max_message_bytes = options_.max_message_bytes;
   context_.access_log = options_.access_log;
   context_.uploads = &uploads_;
+  context_.guesses = &guesses_;
   context_.send_patience = options_.send_patience;
 }
 
@@ -115,8 +122,13 @@ Server::~Server() {
 }
 
 absl::Status Server::Listen() {
-  auto acceptor =
-      ConnectionAcceptor::Listen(options_.listen, [this] { context_.metrics->calls().CountRefusedConnection(); });
+  ConnectionAcceptor::Options accepting;
+  // Behind a proxy there are many callers, and who is on this machine can do more harm than that.
+  accepting.is_unlimited = [this](const IpAddress& peer) {
+    return peer.is_loopback() || options_.trusted_proxies.Contains(peer);
+  };
+  accepting.on_refused = [this](ConnectionRefusal reason) { context_.metrics->calls().CountRefusedConnection(reason); };
+  auto acceptor = ConnectionAcceptor::Listen(options_.listen, std::move(accepting));
   if (!acceptor.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--listen ", options_.listen, ": cannot listen there: ", acceptor.status().message()));

@@ -18,7 +18,9 @@
 #include "server/certificates.h"
 #include "server/connection_acceptor.h"
 #include "server/flags.h"
+#include "server/guess_delay.h"
 #include "server/image_service.h"
+#include "server/peer_address.h"
 #include "server/rpc_call.h"
 #include "server/server_info_service.h"
 #include "server/tokens.h"
@@ -32,13 +34,17 @@ struct ServerOptions {
   TlsFiles tls;
   absl::Duration certificate_interval = absl::Seconds(10);  // between looks at the files of `tls`
   std::optional<Tokens> tokens;                             // nullopt: every caller may do everything
-  AccessLog* access_log = nullptr;                          // outlives the server; null: there is none
+  TrustedProxies trusted_proxies;
+  GuessLimits guesses;
+  AccessLog* access_log = nullptr;  // outlives the server; null: there is none
   bool reflection = false;
   UploadLimits uploads;
   absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent; then its call is cancelled
-  // What an old connection's calls may still take, when connections are renewed every 30 minutes.
   absl::Duration longest_request = absl::InfiniteDuration();
 };
+
+// The longest that a call may take. What runs on a connection of 30 minutes is cut off after that.
+absl::Duration LongestCall(const ServerOptions& options);
 
 // Health (grpc.health.v1, which needs no token) says of "" and of each service: NOT_SERVING until
 // Serve, SERVING then, NOT_SERVING from StopServing on; "live" is SERVING as long as the process
@@ -83,6 +89,7 @@ class Server {
   std::unique_ptr<CertificateStore> certificates_;        // null: no TLS
   std::shared_ptr<grpc::ServerCredentials> credentials_;  // gRPC calls it as long as server_ lives
   UploadGate uploads_;
+  GuessDelay guesses_;
   ServiceContext context_;
   ImageService images_;
   AdapterService adapters_;

@@ -75,7 +75,8 @@ grpc::ServerUnaryReactor* ServerInfoService::SetLogLevel(grpc::CallbackServerCon
     response->set_level(change ? level : response->previous());
     return absl::OkStatus();
   });
-  return new Answered(service_, context, call.Close(status));
+  request->Drop();
+  return new Answered(context, call, status);
 }
 
 }  // namespace hotlora

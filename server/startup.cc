@@ -18,7 +18,7 @@ constexpr size_t kPage = 1000;
 
 absl::StatusOr<AdapterInfo> Load(Engine& engine, const std::string& name, bool pin) {
   auto answer = std::make_shared<std::promise<absl::StatusOr<AdapterInfo>>>();
-  engine.LoadAdapter(name, AdapterTier::kDevice, pin,
+  engine.LoadAdapter(name, AdapterTier::kDevice, pin, /*caller=*/"",
                      [answer](absl::StatusOr<AdapterInfo> info) { answer->set_value(std::move(info)); });
   return answer->get_future().get();
 }

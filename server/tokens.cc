@@ -96,6 +96,7 @@ absl::StatusOr<Tokens> ReadTokens(const std::string& path) {
   if (!tokens.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("--tokens-file ", path, ": ", tokens.status().message()));
   }
+  WarnIfOthersRead("tokens-file", path);
   return tokens;
 }
 

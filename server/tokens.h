@@ -54,7 +54,7 @@ class Tokens {
 };
 
 // The tokens in the file of --tokens-file. InvalidArgument, which names the flag, also if the file cannot be read or
-// can be written by every user of the machine.
+// can be written by every user of the machine. A warning in the log if every user can read it.
 absl::StatusOr<Tokens> ReadTokens(const std::string& path);
 
 // The tokens in force, which can be replaced while calls come. Thread-safe.

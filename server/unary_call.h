@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 
 #include <grpcpp/support/server_callback.h>
@@ -20,11 +21,14 @@ namespace hotlora {
 // The end of a call whose answer is known; gRPC holds it until its last reaction.
 class Answered final : public grpc::ServerUnaryReactor {
  public:
-  Answered(ServiceContext* service, grpc::CallbackServerContext* context, const grpc::Status& status)
-      : active_calls_(&service->active_calls), watch_(service, context) {
+  // Ends `call` with `status`.
+  Answered(grpc::CallbackServerContext* context, RpcCall& call, const absl::Status& status)
+      : active_calls_(&call.service().active_calls), watch_(&call.service(), context) {
     active_calls_->Add();
-    watch_.Sending();
-    Finish(status);
+    call.End(status, [this](const grpc::Status& ended) {
+      watch_.Sending();
+      Finish(ended);
+    });
   }
 
   void OnDone() override {
@@ -50,7 +54,8 @@ grpc::ServerUnaryReactor* AnswerNow(ServiceContext* service, const char* method,
     ABSL_ASSIGN_OR_RETURN(const Request parsed, request->Parse());
     return body(*engine, parsed);
   });
-  return new Answered(service, context, call.Close(status));
+  request->Drop();
+  return new Answered(context, call, status);
 }
 
 // A call that the engine answers later. gRPC holds it until its last reaction, the engine until it has answered.
@@ -82,10 +87,13 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
       return begin(*engine, parsed,
                    [self = this->shared_from_this()](absl::StatusOr<Fill> answer) { self->End(answer); });
     });
+    request->Drop();
     if (!status.ok()) {
       End(status);
     }
   }
+
+  std::string caller() const { return rpc_.caller(); }  // before the engine knows of the call
 
   void OnDone() override {
     std::shared_ptr<LaterAnswer> self;
@@ -103,8 +111,10 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
       (*answer)(response_);
       return absl::OkStatus();
     });
-    watch_.Sending(response_->ByteSizeLong());
-    Finish(rpc_.Close(status));
+    rpc_.End(status, [this](const grpc::Status& ended) {
+      watch_.Sending(response_->ByteSizeLong());
+      Finish(ended);
+    });
   }
 
   ActiveCalls* const active_calls_;

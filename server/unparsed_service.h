@@ -37,6 +37,9 @@ class Unparsed {
     return message;
   }
 
+  // Frees the bytes of a message that is not parsed: gRPC keeps this object until the call has ended.
+  void Drop() const { bytes_.Clear(); }
+
  private:
   friend class grpc::SerializationTraits<Unparsed<Message>>;
   mutable grpc::ByteBuffer bytes_;

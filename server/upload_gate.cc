@@ -13,10 +13,6 @@ constexpr absl::Duration kHour = absl::Hours(1);
 // More callers than that in one hour share one quota.
 constexpr size_t kMaxCallers = 10'000;
 
-absl::Status Busy(absl::string_view what) {
-  return MakeError(absl::StatusCode::kResourceExhausted, what, {"UPLOADS_BUSY", {}, absl::Seconds(1)});
-}
-
 }  // namespace
 
 absl::Status UploadGate::CheckServed() const {
@@ -26,26 +22,14 @@ absl::Status UploadGate::CheckServed() const {
 }
 
 absl::StatusOr<std::unique_ptr<UploadGate::Place>> UploadGate::Enter(const std::string& caller) {
-  std::lock_guard<std::mutex> lock(mu_);
-  if (under_way_ >= limits_.places) {
-    return Busy(absl::StrCat(under_way_, " adapters are being uploaded; more are not taken at a time"));
+  std::unique_ptr<Place> place = places_.Enter(caller);
+  if (place == nullptr) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     absl::StrCat("at most ", places_.most_of_one(), " adapters of one caller, and ", places_.most(),
+                                  " in all, are uploaded at a time"),
+                     {"UPLOADS_BUSY", {}, absl::Seconds(1)});
   }
-  int& own = under_way_of_[caller];
-  if (own >= limits_.places_per_caller) {
-    return Busy(absl::StrCat("the caller uploads ", own, " adapters already; more are not taken at a time"));
-  }
-  ++own;
-  ++under_way_;
-  return std::make_unique<Place>(this, caller);
-}
-
-void UploadGate::Leave(const std::string& caller) {
-  std::lock_guard<std::mutex> lock(mu_);
-  --under_way_;
-  const auto own = under_way_of_.find(caller);
-  if (--own->second == 0) {
-    under_way_of_.erase(own);
-  }
+  return place;
 }
 
 absl::Status UploadGate::Charge(const std::string& caller, uint64_t bytes, absl::Time now) {

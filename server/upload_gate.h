@@ -13,6 +13,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
+#include "server/caller_places.h"
+
 namespace hotlora {
 
 struct UploadLimits {
@@ -34,20 +36,10 @@ struct UploadLimits {
 // Thread-safe. A caller is a token, or else a peer address (RpcCall::caller).
 class UploadGate {
  public:
-  explicit UploadGate(const UploadLimits& limits) : limits_(limits) {}
+  // A place among the uploads under way. It must not outlive the gate.
+  using Place = CallerPlaces::Place;
 
-  // A place among the uploads under way, until it is destroyed. It must not outlive the gate.
-  class Place {
-   public:
-    Place(UploadGate* gate, std::string caller) : gate_(gate), caller_(std::move(caller)) {}
-    ~Place() { gate_->Leave(caller_); }
-    Place(const Place&) = delete;
-    Place& operator=(const Place&) = delete;
-
-   private:
-    UploadGate* const gate_;
-    const std::string caller_;
-  };
+  explicit UploadGate(const UploadLimits& limits) : limits_(limits), places_(limits.places, limits.places_per_caller) {}
 
   const UploadLimits& limits() const { return limits_; }
 
@@ -68,13 +60,10 @@ class UploadGate {
     uint64_t files = 0, bytes = 0;
   };
 
-  void Leave(const std::string& caller);
-
   const UploadLimits limits_;
+  CallerPlaces places_;
   std::mutex mu_;
-  int under_way_ = 0;                        // guarded by mu_
-  std::map<std::string, int> under_way_of_;  // guarded by mu_; callers without an upload are not in it
-  std::map<std::string, Hour> hours_;        // guarded by mu_; at most kMaxCallers
+  std::map<std::string, Hour> hours_;  // guarded by mu_; at most kMaxCallers
 };
 
 }  // namespace hotlora

@@ -39,12 +39,22 @@ absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest
                      absl::StrCat("request_id \"", id, "\" is running already"));
   }
   const uint32_t before = reserved_ + static_cast<uint32_t>(waiting_.size());
-  if (before >= capacity_ + (running_.empty() ? 1 : 0)) {
+  const uint32_t spare = running_.empty() ? 1 : 0;
+  if (before >= capacity_ + spare) {
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("the queue is full: ", capacity_, " requests wait"),
                      {"QUEUE_FULL", {}, RetryDelay()});
   }
+  const std::string& caller = request->job().caller;
+  const auto held = held_by_.find(caller);
+  if (client_share_ > 0 && held != held_by_.end() && held->second >= client_share_ + spare) {
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     absl::StrCat("the caller has ", held->second, " requests in the queue; one caller may have ",
+                                  client_share_, " (--client-share)"),
+                     {"CLIENT_SHARE", {}, RetryDelay()});
+  }
   by_id_[id] = request;
+  ++held_by_[caller];
   ++reserved_;
   request->sequence_ = next_sequence_++;
   return before + static_cast<uint32_t>(running_.size());
@@ -85,7 +95,7 @@ std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::Ready() const {
 
 bool RequestQueue::Take(const std::shared_ptr<QueuedRequest>& request) {
   absl::MutexLock lock(&mu_);
-  if (!EraseFrom(waiting_, request)) {
+  if (!StopWaiting(request)) {
     return false;
   }
   running_.push_back(request);
@@ -99,7 +109,18 @@ void RequestQueue::StepsDone(const std::shared_ptr<QueuedRequest>& request) {
 
 bool RequestQueue::Remove(const std::shared_ptr<QueuedRequest>& request) {
   absl::MutexLock lock(&mu_);
-  return EraseFrom(waiting_, request);
+  return StopWaiting(request);
+}
+
+bool RequestQueue::StopWaiting(const std::shared_ptr<QueuedRequest>& request) {
+  if (!EraseFrom(waiting_, request)) {
+    return false;
+  }
+  const auto held = held_by_.find(request->job().caller);
+  if (--held->second == 0) {
+    held_by_.erase(held);
+  }
+  return true;
 }
 
 void RequestQueue::Forget(const std::shared_ptr<QueuedRequest>& request, double seconds) {

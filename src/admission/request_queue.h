@@ -51,12 +51,14 @@ inline bool ComesBefore(const QueuedRequest& a, const QueuedRequest& b) {
 // Thread-safe. A request's way: Admit, Enqueue, MarkReady, then Take and StepsDone, or Remove, and Forget at its end.
 class RequestQueue {
  public:
-  explicit RequestQueue(uint32_t capacity) : capacity_(capacity) {}
+  // `client_share`: of the places that one caller may hold; 0: all.
+  explicit RequestQueue(uint32_t capacity, uint32_t client_share = 0)
+      : capacity_(capacity), client_share_(client_share) {}
 
   // Registers the request's id and takes a place, which counts until Take or Remove; where none runs there is one place
-  // more. Returns the number of requests before it, those that run included.
+  // more, for each caller too. Returns the number of requests before it, those that run included.
   //   AlreadyExists      REQUEST_ID_RUNNING
-  //   ResourceExhausted  QUEUE_FULL, with a retry delay from how long requests have been taking
+  //   ResourceExhausted  QUEUE_FULL or CLIENT_SHARE, with a retry delay from how long requests have been taking
   //   Unavailable        DRAINING after Close
   absl::StatusOr<uint32_t> Admit(const std::shared_ptr<QueuedRequest>& request);
 
@@ -108,13 +110,16 @@ class RequestQueue {
 
  private:
   absl::Duration RetryDelay() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool StopWaiting(const std::shared_ptr<QueuedRequest>& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<std::shared_ptr<QueuedRequest>> InOrder() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const uint32_t capacity_;
+  const uint32_t client_share_;
   mutable absl::Mutex mu_;
   absl::flat_hash_map<std::string, std::shared_ptr<QueuedRequest>> by_id_ ABSL_GUARDED_BY(mu_);
   std::vector<std::shared_ptr<QueuedRequest>> waiting_ ABSL_GUARDED_BY(mu_);
-  uint32_t reserved_ ABSL_GUARDED_BY(mu_) = 0;  // admitted, not yet enqueued
+  uint32_t reserved_ ABSL_GUARDED_BY(mu_) = 0;                               // admitted, not yet enqueued
+  absl::flat_hash_map<std::string, uint32_t> held_by_ ABSL_GUARDED_BY(mu_);  // places, by caller; none that holds none
   std::vector<std::shared_ptr<QueuedRequest>> running_ ABSL_GUARDED_BY(mu_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 0;
   double mean_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;  // moving average of how long a request runs

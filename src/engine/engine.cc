@@ -44,7 +44,7 @@ class ThreadedEngine final : public Engine {
         pipeline_(std::move(pipeline)),
         adapters_(std::move(adapters)),
         embeddings_(std::move(embeddings)),
-        queue_(options_.max_queue),
+        queue_(options_.max_queue, options_.client_share),
         scheduler_(
             {options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
              [this](bool intact) { NoticeBase(intact); }, options_.in_each_step, [this] { loader_->RetryForRoom(); }},
@@ -100,14 +100,14 @@ class ThreadedEngine final : public Engine {
     }
   }
 
-  void LoadAdapter(std::string name, AdapterTier tier, bool pin,
+  void LoadAdapter(std::string name, AdapterTier tier, bool pin, std::string caller,
                    std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
     absl::StatusOr<std::string> normal = CheckName(name);
     if (!normal.ok()) {
       done(normal.status());
       return;
     }
-    loader_->RunOnAdapterThread([this, name = *std::move(normal), tier, pin, done = std::move(done)] {
+    loader_->RunOnAdapterThread(caller, [this, name = *std::move(normal), tier, pin, done = std::move(done)] {
       done(adapters_->Load(name, tier, pin));
     });
   }

@@ -40,6 +40,7 @@ class ModelWatch;
 struct EngineOptions {
   uint32_t max_batch = 4;                  // rows per denoising step
   uint32_t max_queue = 64;                 // waiting requests beyond which callers are turned away
+  uint32_t client_share = 0;               // of these places one caller may hold; 0: all
   ApplyPolicy apply = ApplyPolicy::kAuto;  // --apply
   // How long requests may be passed by later ones that fit beside what runs, in size and adapters.
   absl::Duration longest_overtaking = absl::Seconds(2);
@@ -76,7 +77,7 @@ class Engine {
   //   InvalidArgument      INVALID_REQUEST, each bad field; the listener hears it where an image's header is sound but
   //                        the rest cannot be decoded
   //   AlreadyExists        REQUEST_ID_RUNNING
-  //   ResourceExhausted    QUEUE_FULL, with a retry delay
+  //   ResourceExhausted    QUEUE_FULL, CLIENT_SHARE, with a retry delay
   //   Unavailable          STARTING or DRAINING, with a retry delay
   // `on_admitted` runs before any call to the listener, and before Submit returns.
   virtual absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
@@ -87,8 +88,9 @@ class Engine {
   virtual void Cancel(absl::string_view request_id, const ImageListener* listener, absl::Status status) = 0;
 
   // Adapters, with the errors of AdapterStore; InvalidArgument (INVALID_REQUEST) for a name that no adapter can have.
-  // Load answers later, on the adapter thread; the others at once from what is known.
-  virtual void LoadAdapter(std::string name, AdapterTier tier, bool pin,
+  // Load answers later, on the adapter thread, in the turn of its caller (ImageRequest); the others at once from what
+  // is known.
+  virtual void LoadAdapter(std::string name, AdapterTier tier, bool pin, std::string caller,
                            std::function<void(absl::StatusOr<AdapterInfo>)> done) = 0;
   virtual absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) = 0;
   virtual absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const = 0;

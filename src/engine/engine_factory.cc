@@ -70,6 +70,14 @@ void TellMetrics(const Engine& engine, c10::Device device, const std::string& ad
 
 }  // namespace
 
+absl::StatusOr<absl::Duration> LongestRequest(const EngineConfig& config) {
+  if (config.max_request_time.has_value()) {
+    return *config.max_request_time;
+  }
+  ABSL_ASSIGN_OR_RETURN(const ComputePlace place, ResolvePlace(config.device, config.dtype));
+  return place.device.is_cuda() ? kLongestOnCuda : absl::InfiniteDuration();
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics* metrics) {
   InstallCountingCpuAllocator();
   const Stopwatch stopwatch;
@@ -96,8 +104,7 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
                         MakeSdxlPipeline(std::move(model), name, dora, std::move(base)));
   config.engine.device_memory = [device = place.device] { return DeviceMemoryOf(device); };
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<EmbeddingStore> embeddings, EmbeddingStore::Create(config.embeddings));
-  config.engine.max_request_time =
-      config.max_request_time.value_or(place.device.is_cuda() ? kLongestOnCuda : absl::InfiniteDuration());
+  ABSL_ASSIGN_OR_RETURN(config.engine.max_request_time, LongestRequest(config));
   std::unique_ptr<Engine> engine = Engine::Create(std::move(config.engine), std::move(pipeline), std::move(adapters),
                                                   std::move(embeddings), metrics);
   TellMetrics(*engine, place.device, adapters_folder, *metrics);

@@ -44,6 +44,9 @@ struct EngineConfig {
   std::optional<absl::Duration> max_request_time;
 };
 
+// How long a request may take: `config.max_request_time`, or the device's default. Errors of ResolvePlace.
+absl::StatusOr<absl::Duration> LongestRequest(const EngineConfig& config);
+
 // Loads the model, opens the adapter folder and makes `metrics` tell device memory, queue and model. Blocks for as long
 // as reading the checkpoint takes. Call at most once in a process before another thread makes tensors: it installs the
 // counting CPU allocator. `metrics` outlives the engine. Errors of ResolvePlace, SdxlModel::Load,

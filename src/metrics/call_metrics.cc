@@ -20,6 +20,7 @@ constexpr const char* kStates[] = {"starting", "ready", "draining", "failed"};
 constexpr const char* kCallStages[] = {"queued", "denoise", "decode"};
 constexpr const char* kCauses[] = {"client", "deadline", "shutdown"};
 constexpr const char* kAuthFailures[] = {"missing", "invalid", "scope"};
+constexpr const char* kConnectionRefusals[] = {"descriptors", "peer"};
 constexpr const char* kReloadOutcomes[] = {"error", "ok"};
 // The reasons of ErrorInfo that a caller can get, in lower case. tests/deploy/checks_test.py compares them with the
 // code that answers with them.
@@ -28,6 +29,7 @@ constexpr const char* kReasons[] = {"invalid_request",
                                     "prompt_too_long",
                                     "request_id_running",
                                     "queue_full",
+                                    "client_share",
                                     "starting",
                                     "draining",
                                     "unauthenticated",
@@ -56,6 +58,7 @@ constexpr const char* kReasons[] = {"invalid_request",
                                     "embedding_mismatch",
                                     "embedding_not_found",
                                     "out_of_files",
+                                    "loads_busy",
                                     "uploads_busy",
                                     "uploads_off",
                                     "upload_checksum",
@@ -85,7 +88,7 @@ struct CallMetrics::Families {
   CounterFamily& rejected;
   CounterFamily& nonfinite;
   CounterFamily& auth_failures;
-  prometheus::Counter& connections_refused;
+  CounterFamily& connections_refused;
   CounterFamily& config_reloads;
   CounterFamily& tls_reloads;
   CounterFamily& cancelled;
@@ -113,8 +116,8 @@ CallMetrics::Families::Families(prometheus::Registry& r)
       nonfinite(AddCounter(r, "hotlora_images_nonfinite_total", "Requests that failed because values were not finite")),
       auth_failures(AddCounter(r, "hotlora_auth_failures_total", "Calls without a token that allows them")),
       connections_refused(AddCounter(r, "hotlora_connections_refused_total",
-                                     "Connections to the gRPC port that were closed because descriptors ran short")
-                              .Add({})),
+                                     "Connections to the gRPC port that were closed at once, because descriptors ran "
+                                     "short or because their peer had too many")),
       config_reloads(AddCounter(r, "hotlora_config_reloads_total", "Times that SIGHUP read the settings again")),
       tls_reloads(AddCounter(r, "hotlora_tls_reloads_total",
                              "New certificates taken, and looks at certificate files that were not sound")),
@@ -154,6 +157,9 @@ void CallMetrics::Families::StandAtZero() {
   nonfinite.Add({});
   for (const char* failure : kAuthFailures) {
     auth_failures.Add({{"reason", failure}});
+  }
+  for (const char* reason : kConnectionRefusals) {
+    connections_refused.Add({{"reason", reason}});
   }
   for (const char* outcome : kReloadOutcomes) {
     config_reloads.Add({{"outcome", outcome}});
@@ -199,7 +205,9 @@ void CallMetrics::CountAuthFailure(AuthFailure failure) {
   families_->auth_failures.Add({{"reason", kAuthFailures[static_cast<int>(failure)]}}).Increment();
 }
 
-void CallMetrics::CountRefusedConnection() { families_->connections_refused.Increment(); }
+void CallMetrics::CountRefusedConnection(ConnectionRefusal reason) {
+  families_->connections_refused.Add({{"reason", kConnectionRefusals[static_cast<int>(reason)]}}).Increment();
+}
 
 void CallMetrics::CountReload(ReloadedPart part, bool good) {
   CounterFamily& reloads = part == ReloadedPart::kSettings ? families_->config_reloads : families_->tls_reloads;

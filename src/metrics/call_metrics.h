@@ -23,6 +23,7 @@ enum class ServerState { kStarting, kReady, kDraining, kFailed };
 enum class CallStage { kQueued, kDenoise, kDecode };
 enum class CancelCause { kClient, kDeadline, kShutdown };
 enum class AuthFailure { kMissing, kInvalid, kScope };
+enum class ConnectionRefusal { kDescriptors, kPeer };
 enum class ReloadedPart { kSettings, kCertificate };
 
 class CallMetrics {
@@ -41,7 +42,7 @@ class CallMetrics {
   void CountRetry();                              // a call that its client's retry policy made
   void CountRejection(absl::string_view reason);  // a call that ended with an error; `reason` as in ErrorInfo
   void CountAuthFailure(AuthFailure failure);
-  void CountRefusedConnection();  // one to the gRPC port that was closed at once, for want of descriptors
+  void CountRefusedConnection(ConnectionRefusal reason);  // one to the gRPC port that was closed at once
   void CountReload(ReloadedPart part, bool good);
 
   void CountCancelled(CallStage stage, CancelCause cause);

@@ -1,7 +1,6 @@
 #include "src/scheduler/request_loader.h"
 
 #include <algorithm>
-#include <string>
 #include <utility>
 
 #include "src/base/error_details.h"
@@ -9,12 +8,6 @@
 #include "src/base/stopwatch.h"
 
 namespace hotlora {
-namespace {
-
-// The turn of work that no caller's request asked for.
-constexpr char kServersOwnTurn[] = "";
-
-}  // namespace
 
 RequestLoader::RequestLoader(AdapterStore* adapters, EmbeddingStore* embeddings, RequestQueue* queue,
                              StepScheduler* scheduler, Metrics* metrics, DecodeFunction decode)
@@ -32,8 +25,8 @@ void RequestLoader::Load(const TaskPtr& task) {
   lookup_thread_.Post(task->job().caller, [this, task] { Continue(task); });
 }
 
-void RequestLoader::RunOnAdapterThread(std::function<void()> work) {
-  adapter_thread_.Post(kServersOwnTurn, std::move(work));
+void RequestLoader::RunOnAdapterThread(const std::string& caller, std::function<void()> work) {
+  adapter_thread_.Post(caller, std::move(work));
 }
 
 // Lookup thread: hands the task to the thread that its next piece of work belongs to.

@@ -13,6 +13,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -47,8 +48,8 @@ class RequestLoader {
   // Gathers what the enqueued task needs.
   void Load(const std::shared_ptr<ImageTask>& task);
 
-  // Runs `work`, which reads an adapter's file, on the adapter thread, in its place among the loads.
-  void RunOnAdapterThread(std::function<void()> work);
+  // Runs `work`, which reads an adapter's file, on the adapter thread, in the caller's turn.
+  void RunOnAdapterThread(const std::string& caller, std::function<void()> work);
 
   // Tries again for the requests whose adapters did not fit beside those that others use, in the order in which they
   // came. Until then they wait in the queue, where their deadline or a cancel ends them. Never waits.

@@ -59,6 +59,37 @@ TEST(RequestQueueTest, AnEndedRequestFreesItsIdAndItsPlaceAtOnce) {
   EXPECT_EQ(*position, 0u);
 }
 
+TEST(RequestQueueTest, ACallerHoldsNoMoreThanItsShare) {
+  RequestQueue queue(8, 2);
+  const auto of = [](const std::string& id, const std::string& caller) {
+    ImageJob job;
+    job.request_id = id;
+    job.caller = caller;
+    return std::make_shared<QueuedRequest>(std::move(job));
+  };
+  const auto reason = [&](const std::string& id, const std::string& caller) {
+    const auto request = of(id, caller);
+    const absl::Status status = queue.Admit(request).status();
+    if (status.ok()) {
+      queue.Enqueue(request);
+      queue.MarkReady(request);
+    }
+    return status.ok() ? "" : GetErrorDetails(status).reason;
+  };
+  EXPECT_EQ(reason("a1", "a"), "");
+  EXPECT_EQ(reason("a2", "a"), "");
+  EXPECT_EQ(reason("a3", "a"), "") << "nothing runs, so the first of them waits for nothing";
+  EXPECT_EQ(reason("a4", "a"), "CLIENT_SHARE");
+  EXPECT_EQ(reason("b1", "b"), "");
+  const auto first = TakeFirst(queue);
+  EXPECT_EQ(reason("a4", "a"), "CLIENT_SHARE") << "two wait, one runs";
+  ASSERT_TRUE(queue.Remove(queue.Ready().front()));
+  EXPECT_EQ(reason("a5", "a"), "");
+  queue.Forget(first, 0);
+  EXPECT_EQ(reason("a6", "a"), "") << "nothing runs again";
+  EXPECT_EQ(reason("a7", "a"), "CLIENT_SHARE");
+}
+
 TEST(RequestQueueTest, OnlyReadyRequestsAreTakenByPriorityThenArrival) {
   RequestQueue queue(8);
   const auto unready = Request("unready", 9);

@@ -148,6 +148,15 @@ class CheckTest(unittest.TestCase):
             self.assertEqual(done.returncode, 2, name)
             self.assertIn(f"--tokens-file {folder / name}: ", done.stderr)
 
+    def test_a_secret_that_all_may_read_is_a_warning(self):
+        tokens = e2e.temporary_folder() / "tokens"
+        tokens.write_text(f"{FIRST} admin\n")
+        for mode, warned in ((0o644, True), (0o640, False)):
+            os.chmod(tokens, mode)
+            done = self.check("--tokens-file", tokens)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(f"--tokens-file {tokens}: every user of this machine may read it" in done.stderr, warned)
+
     def test_certificates(self):
         folder = e2e.temporary_folder()
         for name in ("good", "other"):

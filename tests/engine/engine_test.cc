@@ -382,6 +382,44 @@ TEST_F(EngineTest, FullQueueTurnsCallersAwayWithARetryDelay) {
   Run(Request("third"));
 }
 
+TEST_F(EngineTest, ACallerWhoFillsHisShareKeepsNoOtherOut) {
+  engine_ = nullptr;
+  EngineOptions options;
+  options.max_queue = 8;
+  options.client_share = 2;
+  Start(options);
+  pipeline_->Hold();
+  std::vector<std::shared_ptr<RecordingListener>> admitted;
+  const auto submit = [&](const std::string& id, const std::string& caller) {
+    auto listener = std::make_shared<RecordingListener>();
+    ImageRequest request = Request(id);
+    request.caller = caller;
+    const absl::Status status = Submit(request, listener).status();
+    if (status.ok()) {
+      admitted.push_back(listener);
+    }
+    return status;
+  };
+  ASSERT_TRUE(submit("running", "attacker").ok());
+  pipeline_->AwaitHeld();
+  int refused = 0;
+  for (int i = 0; i < 50; ++i) {
+    const absl::Status status = submit(absl::StrCat("flood", i), "attacker");
+    if (!status.ok()) {
+      ++refused;
+      EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+      EXPECT_EQ(GetErrorDetails(status).reason, "CLIENT_SHARE");
+      EXPECT_GE(GetErrorDetails(status).retry_delay.value(), absl::Seconds(1));
+    }
+  }
+  EXPECT_EQ(refused, 48);
+  EXPECT_TRUE(submit("good", "good").ok());
+  pipeline_->LetGo();
+  for (const auto& listener : admitted) {
+    EXPECT_TRUE(listener->AwaitDone().ok());
+  }
+}
+
 TEST_F(EngineTest, TimeLimitEndsARequestThatWaits) {
   engine_ = nullptr;
   EngineOptions options;

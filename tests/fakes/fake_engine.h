@@ -92,9 +92,9 @@ class FakeEngine : public Engine {
     std::lock_guard<std::mutex> lock(mu_);
     hold_loads_ = true;
   }
-  void AwaitHeldLoad() {
+  void AwaitHeldLoads(size_t count = 1) {
     std::unique_lock<std::mutex> lock(mu_);
-    changed_.wait(lock, [this] { return !held_loads_.empty(); });
+    changed_.wait(lock, [&] { return held_loads_.size() >= count; });
   }
   void ReleaseLoads() {
     std::vector<std::function<void()>> held;
@@ -161,7 +161,7 @@ class FakeEngine : public Engine {
     changed_.notify_all();
   }
 
-  void LoadAdapter(std::string name, AdapterTier tier, bool pin,
+  void LoadAdapter(std::string name, AdapterTier tier, bool pin, std::string /*caller*/,
                    std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
     absl::StatusOr<AdapterInfo> answer = WithAdapter(name, [&](AdapterInfo& info) {
       info.tier = AdapterTier::kHost;

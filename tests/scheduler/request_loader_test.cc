@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include <gtest/gtest.h>
 
 #include "tests/fakes/fake_adapter_store.h"
@@ -117,6 +118,29 @@ TEST_F(RequestLoaderTest, ADecodeWaitsForOneOfAnotherCallerAtMost) {
   const std::vector<std::string> order = decoded();
   ASSERT_GE(order.size(), 3u);
   EXPECT_TRUE(order[1] == "picture" || order[2] == "picture");
+}
+
+TEST_F(RequestLoaderTest, ALoadWaitsForOneOfAnotherCallerAtMost) {
+  absl::Notification begun, go_on, done;
+  std::vector<std::string> order;  // of the adapter thread, until `done`
+  loader_.RunOnAdapterThread("one", [&] {
+    begun.Notify();
+    go_on.WaitForNotification();
+  });
+  begun.WaitForNotification();
+  for (int i = 0; i < 12; ++i) {
+    loader_.RunOnAdapterThread("one", [&, i] {
+      order.push_back("one");
+      if (i == 11) {
+        done.Notify();
+      }
+    });
+  }
+  loader_.RunOnAdapterThread("two", [&] { order.push_back("two"); });
+  go_on.Notify();
+  done.WaitForNotification();
+  ASSERT_EQ(order.size(), 13u);
+  EXPECT_EQ(order[1], "two") << "the first of one's began before two called";
 }
 
 TEST_F(RequestLoaderTest, ARequestThatWaitsForRoomIsDecodedOnce) {

@@ -107,7 +107,7 @@ TEST_F(AdapterServiceTest, LoadAnswersWhenTheEngineDoes) {
     EXPECT_TRUE(stub_->LoadAdapter(context.get(), request, &adapter).ok());
     return adapter;
   });
-  engine_.AwaitHeldLoad();
+  engine_.AwaitHeldLoads();
   EXPECT_EQ(Counted("LoadAdapter", "OK"), 0);
   engine_.ReleaseLoads();
   const v1::Adapter adapter = pending.get();

@@ -103,6 +103,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
                                "--dtype=bfloat16",
                                "--max-batch=8",
                                "--max-queue=9",
+                               "--client-share=3",
                                "--adapter-host-bytes=512MiB",
                                "--pin=x",
                                "--pin=y/z",
@@ -115,6 +116,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
                                "--tls-key=k",
                                "--tls-client-ca=ca",
                                "--tokens-file=t",
+                               "--trusted-proxy=2001:db8::/32",
                                "--insecure",
                                "--reflection",
                                "--ready-file=r",
@@ -132,7 +134,8 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     std::replace(name.begin(), name.end(), '-', '_');
     std::string variable = "HOTLORA_" + name;
     std::transform(variable.begin(), variable.end(), variable.begin(), ::toupper);
-    const bool number = name == "max_batch" || name == "max_queue" || name == "max_request_seconds" || value == "true";
+    const bool number = name == "max_batch" || name == "max_queue" || name == "client_share" ||
+                        name == "max_request_seconds" || value == "true";
     if (name == "pin") {
       environment[variable] = "x,y/z";
       config += value == "x" ? "pin = ['x', 'y/z']\n" : "";
@@ -154,6 +157,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     EXPECT_EQ(flags->dtype, "bfloat16");
     EXPECT_EQ(flags->max_batch, 8u);
     EXPECT_EQ(flags->max_queue, 9u);
+    EXPECT_EQ(flags->client_share, 3u);
     EXPECT_EQ(flags->adapter_host_bytes, uint64_t{512} << 20);
     EXPECT_EQ(flags->pin, (std::vector<std::string>{"x", "y/z"}));
     ASSERT_EQ(flags->base_adapters.size(), 1u);
@@ -165,6 +169,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     EXPECT_EQ(flags->max_message_bytes, 1u << 20);
     EXPECT_EQ(flags->tls.cert + flags->tls.key + flags->tls.client_ca, "ckca");
     EXPECT_EQ(flags->tokens_file, "t");
+    EXPECT_EQ(flags->trusted_proxies, std::vector<std::string>{"2001:db8::/32"});
     EXPECT_TRUE(flags->insecure);
     EXPECT_TRUE(flags->reflection);
     EXPECT_EQ(flags->ready_file, "r");
@@ -290,6 +295,10 @@ TEST_F(FlagsTest, BadValuesNameTheFlag) {
       {"--max-batch", "four"},
       {"--max-batch", "4.5"},
       {"--max-queue", "0"},
+      {"--client-share", "-1"},
+      {"--trusted-proxy", ""},
+      {"--trusted-proxy", "proxy.example"},
+      {"--trusted-proxy", "10.0.0.0/33"},
       {"--adapter-host-bytes", "4GB"},
       {"--adapter-host-bytes", "-1"},
       {"--adapter-host-bytes", "99999999999TiB"},

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <future>
 #include <string>
 #include <vector>
@@ -29,6 +30,8 @@ class RpcCallTest : public ServingTest {
     ServerOptions options;
     options.access_log = log_.get();
     options.tokens = tokens_;
+    options.guesses.delay = absl::ZeroDuration();
+    options.trusted_proxies = *TrustedProxies::Parse(trusted_proxies_);
     Start(std::move(options));
     images_ = v1::ImageService::NewStub(channel_);
     info_ = v1::ServerService::NewStub(channel_);
@@ -68,6 +71,7 @@ class RpcCallTest : public ServingTest {
   }
 
   std::optional<Tokens> tokens_;
+  std::vector<std::string> trusted_proxies_;
   int pipe_[2];
   std::unique_ptr<AccessLog> log_;
   std::unique_ptr<v1::ImageService::Stub> images_;
@@ -267,6 +271,31 @@ TEST_F(RpcCallWithTokensTest, GuessesDoNotFillTheLog) {
   EXPECT_GT(lines, 0);
   EXPECT_LE(lines, LineSampler::kPerSecond * (1 + static_cast<int>(seconds)));
   EXPECT_NE(log.find("GetServerInfo OK"), std::string::npos);  // which guesses do not hide
+  const auto access_lines = Lines();
+  const auto refused = std::count_if(access_lines.begin(), access_lines.end(),
+                                     [](const auto& line) { return line["code"] == "UNAUTHENTICATED"; });
+  EXPECT_GT(refused, 0);
+  EXPECT_LE(refused, GuessLimits{}.free_guesses + LineSampler::kPerSecond * (1 + static_cast<int>(seconds)));
+  EXPECT_EQ(access_lines.back()["code"], "OK");
+}
+
+TEST_F(RpcCallTest, TheAccessLogNamesThePeer) {
+  v1::ServerInfo answer;
+  EXPECT_TRUE(info_->GetServerInfo(Context().get(), {}, &answer).ok());
+  EXPECT_THAT(Lines().back()["peer"].get<std::string>(), testing::StartsWith("ipv4:127.0.0.1:"));
+}
+
+class RpcCallBehindAProxyTest : public RpcCallTest {
+ protected:
+  RpcCallBehindAProxyTest() { trusted_proxies_ = {"127.0.0.1"}; }
+};
+
+TEST_F(RpcCallBehindAProxyTest, TheAccessLogNamesThePeer) {
+  auto context = Context();
+  context->AddMetadata("x-forwarded-for", "6.6.6.6, 203.0.113.7:4711");
+  v1::ServerInfo answer;
+  EXPECT_TRUE(info_->GetServerInfo(context.get(), {}, &answer).ok());
+  EXPECT_EQ(Lines().back()["peer"], "ipv4:203.0.113.7");
 }
 
 TEST_F(RpcCallWithTokensTest, SeveralTokensAreNone) {

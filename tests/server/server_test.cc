@@ -116,6 +116,7 @@ TEST_F(ServerTest, TokensGuardEveryMethodButHealth) {
       "admin-token-00001 admin\n");
   ASSERT_TRUE(tokens.ok());
   options.tokens = *tokens;
+  options.guesses.free_guesses = 1000;
   Start(std::move(options));
   engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
   struct Case {

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -116,6 +117,50 @@ TEST_F(TlsTest, MutualTlsAsksForTheCallersCertificate) {
   EXPECT_TRUE(CanCall(grpc::SslCredentials({server_identity_.cert, client_identity_.key, client_identity_.cert})));
   EXPECT_FALSE(CanCall(grpc::SslCredentials({server_identity_.cert, "", ""})));
   EXPECT_FALSE(CanCall(grpc::SslCredentials({server_identity_.cert, server_identity_.key, server_identity_.cert})));
+}
+
+class CertificateCallerTest : public TlsTest {
+ protected:
+  void StartTrusting(const std::vector<std::string>& proxies) {
+    ServerOptions options;
+    options.tls = ServerFiles();
+    options.tls.client_ca = Write("ca.pem", client_identity_.cert + renewed_.cert + other_.cert);
+    options.trusted_proxies = *TrustedProxies::Parse(proxies);
+    Start(std::move(options));
+    engine_.SetScript([this](const FakeEngine::Submission& submission) {
+      caller_ = submission.request.caller;
+      submission.listener->OnDone(absl::OkStatus(), {});
+    });
+  }
+
+  // The caller's name for limits.
+  std::string CallerWith(const Identity& identity, const std::string& forwarded = "198.51.100.1") {
+    grpc::ChannelArguments arguments;
+    arguments.SetSslTargetNameOverride("hotlora.test");
+    const auto channel = Connect(arguments, grpc::SslCredentials({server_identity_.cert, identity.key, identity.cert}));
+    auto context = Context();
+    context->AddMetadata("x-forwarded-for", forwarded);
+    v1::GenerateImagesResponse response;
+    EXPECT_TRUE(v1::ImageService::NewStub(channel)->GenerateImages(context.get(), Request(), &response).ok());
+    return caller_;
+  }
+
+  const Identity renewed_ = MakeIdentity("client.test"), other_ = MakeIdentity("other.test");
+  std::string caller_;
+};
+
+TEST_F(CertificateCallerTest, ACallerIsWhomTheCertificateIsFor) {
+  StartTrusting({});
+  const std::string first = CallerWith(client_identity_);
+  EXPECT_TRUE(absl::StartsWith(first, "certificate:")) << first;
+  EXPECT_EQ(CallerWith(renewed_), first);
+  EXPECT_EQ(CallerWith(client_identity_, "203.0.113.7"), first);
+  EXPECT_NE(CallerWith(other_), first);
+}
+
+TEST_F(CertificateCallerTest, ATrustedProxysCertificateIsNotTheCallers) {
+  StartTrusting({"127.0.0.1"});
+  EXPECT_EQ(CallerWith(client_identity_, "203.0.113.7"), "ipv4:203.0.113.7");
 }
 
 TEST_F(TlsTest, UnusableFilesAreNamed) {
