@@ -21,6 +21,7 @@
 #include "server/line_sampler.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
+#include "src/base/serial_executor.h"
 #include "src/base/stopwatch.h"
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
@@ -57,6 +58,7 @@ struct ServiceContext {
   ActiveCalls active_calls;
   absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent
   std::array<LineSampler, 17> failure_lines;         // by the code of calls that end with an error
+  SerialExecutor disk_thread{"disk-calls"};          // calls that look at adapters' files, and do not read them
 };
 
 // One RPC under way. Not thread-safe; belongs to the handler or its reactor.
