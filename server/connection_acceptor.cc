@@ -80,7 +80,10 @@ ConnectionAcceptor::ConnectionAcceptor(int listener, int port, std::function<voi
       on_refused_(std::move(on_refused)),
       largest_descriptor_(LargestDescriptor()),
       listener_(listener),
-      stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  socklen_t size = sizeof(address_);
+  getsockname(listener_, reinterpret_cast<sockaddr*>(&address_), &size);
+}
 
 ConnectionAcceptor::~ConnectionAcceptor() {
   Stop();
@@ -121,12 +124,15 @@ void ConnectionAcceptor::Run() {
 void ConnectionAcceptor::TakeOne() {
   const int connection = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (connection < 0) {
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      NoteRefused(std::strerror(errno));
-      pollfd stop{stop_event_, POLLIN, 0};
-      poll(&stop, 1, kPauseMilliseconds);  // the connection stays in the kernel's queue
+    const int error = errno;
+    if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM) {
+      NoteRefused(std::strerror(error));  // the connection stays in the kernel's queue
     }
-    return;  // else the caller has gone already
+    if (error != ECONNABORTED && error != EAGAIN) {  // else the caller has gone already
+      pollfd stop{stop_event_, POLLIN, 0};
+      poll(&stop, 1, kPauseMilliseconds);
+    }
+    return;
   }
   if (connection > largest_descriptor_) {
     close(connection);
@@ -139,9 +145,11 @@ void ConnectionAcceptor::TakeOne() {
   parameters.listener_fd = listener_;
   parameters.fd = connection;
   target_->HandleNewConnection(&parameters);
+  ++taken_;
 }
 
 void ConnectionAcceptor::NoteRefused(const char* why) {
+  ++taken_;
   quiet_from_ = std::chrono::steady_clock::now() + kRefusalCounts;
   on_refused_();
   if (warnings_.Take(absl::Now()).has_value()) {

@@ -1,8 +1,11 @@
 #ifndef HOTLORA_SERVER_CONNECTION_ACCEPTOR_H_
 #define HOTLORA_SERVER_CONNECTION_ACCEPTOR_H_
 
+#include <sys/socket.h>
+
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -43,6 +46,12 @@ class ConnectionAcceptor {
   // Whether a connection was refused within the last few seconds.
   bool refuses() const;
 
+  // Connections that were handed over or refused so far. It stands still while nothing is accepted.
+  uint64_t taken() const { return taken_; }
+
+  // Where it listens.
+  const sockaddr_storage& address() const { return address_; }
+
  private:
   ConnectionAcceptor(int listener, int port, std::function<void()> on_refused);
   void Run();
@@ -52,10 +61,12 @@ class ConnectionAcceptor {
   const int port_;
   const std::function<void()> on_refused_;
   const int largest_descriptor_;  // of a connection that is kept
+  sockaddr_storage address_{};
   int listener_;
   int stop_event_;
   std::unique_ptr<Target> target_;
   std::atomic<std::chrono::steady_clock::time_point> quiet_from_{};  // refusals are forgotten then
+  std::atomic<uint64_t> taken_ = 0;
   LineSampler warnings_{1, absl::Minutes(1)};
   std::thread thread_;
 };
