@@ -102,30 +102,30 @@ AdapterService::AdapterService(ServiceContext* service)
 grpc::ServerUnaryReactor* AdapterService::ListAdapters(grpc::CallbackServerContext* context,
                                                        const Unparsed<v1::ListAdaptersRequest>* request,
                                                        v1::ListAdaptersResponse* response) {
-  return AnswerNow(service_, "ListAdapters", Scope::kAdaptersRead, context, request,
-                   [&](Engine& engine, const v1::ListAdaptersRequest& asked) { return List(engine, asked, response); });
+  return AnswerFromDisk(service_, "ListAdapters", Scope::kAdaptersRead, context, request, response, &List);
 }
 
 grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext* context,
                                                      const Unparsed<v1::GetAdapterRequest>* request,
                                                      v1::Adapter* response) {
-  return AnswerNow(service_, "GetAdapter", Scope::kAdaptersRead, context, request,
-                   [&](Engine& engine, const v1::GetAdapterRequest& asked) -> absl::Status {
-                     ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.GetAdapter(asked.name()));
-                     *response = ToProto(info);
-                     return absl::OkStatus();
-                   });
+  return AnswerFromDisk(service_, "GetAdapter", Scope::kAdaptersRead, context, request, response,
+                        [](Engine& engine, const v1::GetAdapterRequest& asked, v1::Adapter* adapter) -> absl::Status {
+                          ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.GetAdapter(asked.name()));
+                          *adapter = ToProto(info);
+                          return absl::OkStatus();
+                        });
 }
 
 grpc::ServerUnaryReactor* AdapterService::UnloadAdapter(grpc::CallbackServerContext* context,
                                                         const Unparsed<v1::UnloadAdapterRequest>* request,
                                                         v1::Adapter* response) {
-  return AnswerNow(service_, "UnloadAdapter", Scope::kAdaptersWrite, context, request,
-                   [&](Engine& engine, const v1::UnloadAdapterRequest& asked) -> absl::Status {
-                     ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.UnloadAdapter(asked.name()));
-                     *response = ToProto(info);
-                     return absl::OkStatus();
-                   });
+  return AnswerFromDisk(
+      service_, "UnloadAdapter", Scope::kAdaptersWrite, context, request, response,
+      [](Engine& engine, const v1::UnloadAdapterRequest& asked, v1::Adapter* adapter) -> absl::Status {
+        ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.UnloadAdapter(asked.name()));
+        *adapter = ToProto(info);
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* AdapterService::LoadAdapter(grpc::CallbackServerContext* context,
@@ -146,12 +146,13 @@ grpc::ServerReadReactor<Unparsed<v1::UploadAdapterRequest>>* AdapterService::Upl
 
 grpc::ServerUnaryReactor* AdapterService::DeleteAdapter(grpc::CallbackServerContext* context,
                                                         const Unparsed<v1::DeleteAdapterRequest>* request,
-                                                        google::protobuf::Empty* /*response*/) {
-  return AnswerNow(service_, "DeleteAdapter", Scope::kAdaptersWrite, context, request,
-                   [&](Engine& engine, const v1::DeleteAdapterRequest& asked) -> absl::Status {
-                     ABSL_RETURN_IF_ERROR(service_->uploads->CheckServed());
-                     return engine.DeleteAdapter(asked.name());
-                   });
+                                                        google::protobuf::Empty* response) {
+  return AnswerFromDisk(service_, "DeleteAdapter", Scope::kAdaptersWrite, context, request, response,
+                        [uploads = service_->uploads](Engine& engine, const v1::DeleteAdapterRequest& asked,
+                                                      google::protobuf::Empty*) -> absl::Status {
+                          ABSL_RETURN_IF_ERROR(uploads->CheckServed());
+                          return engine.DeleteAdapter(asked.name());
+                        });
 }
 
 }  // namespace hotlora

@@ -83,7 +83,10 @@ ConnectionAcceptor::ConnectionAcceptor(int listener, int port, Options options)
       most_of_one_peer_(std::min(options_.most_of_one_peer, largest_descriptor_ / 2)),
       connections_(most_of_one_peer_),
       listener_(listener),
-      stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      stop_event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  socklen_t size = sizeof(address_);
+  getsockname(listener_, reinterpret_cast<sockaddr*>(&address_), &size);
+}
 
 ConnectionAcceptor::~ConnectionAcceptor() {
   Stop();
@@ -126,12 +129,15 @@ void ConnectionAcceptor::TakeOne() {
   socklen_t size = sizeof(peer);
   const int connection = accept4(listener_, reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (connection < 0) {
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      NoteShortOfDescriptors(std::strerror(errno));
-      pollfd stop{stop_event_, POLLIN, 0};
-      poll(&stop, 1, kPauseMilliseconds);  // the connection stays in the kernel's queue
+    const int error = errno;
+    if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM) {
+      NoteShortOfDescriptors(std::strerror(error));  // the connection stays in the kernel's queue
     }
-    return;  // else the caller has gone already
+    if (error != ECONNABORTED && error != EAGAIN) {  // else the caller has gone already
+      pollfd stop{stop_event_, POLLIN, 0};
+      poll(&stop, 1, kPauseMilliseconds);
+    }
+    return;
   }
   if (!MayStay(peer, connection)) {
     close(connection);
@@ -143,6 +149,7 @@ void ConnectionAcceptor::TakeOne() {
   parameters.listener_fd = listener_;
   parameters.fd = connection;
   target_->HandleNewConnection(&parameters);
+  ++taken_;
 }
 
 bool ConnectionAcceptor::MayStay(const sockaddr_storage& peer, int connection) {
@@ -154,6 +161,7 @@ bool ConnectionAcceptor::MayStay(const sockaddr_storage& peer, int connection) {
   if (!address.has_value() || options_.is_unlimited(*address) || connections_.Add(address->Network(), connection)) {
     return true;
   }
+  ++taken_;
   options_.on_refused(ConnectionRefusal::kPeer);
   if (peer_warnings_.Take(absl::Now()).has_value()) {
     LogWarning("connections of ", address->Network(), " are refused: it has ", most_of_one_peer_,
@@ -163,6 +171,7 @@ bool ConnectionAcceptor::MayStay(const sockaddr_storage& peer, int connection) {
 }
 
 void ConnectionAcceptor::NoteShortOfDescriptors(const char* why) {
+  ++taken_;
   quiet_from_ = std::chrono::steady_clock::now() + kRefusalCounts;
   options_.on_refused(ConnectionRefusal::kDescriptors);
   if (warnings_.Take(absl::Now()).has_value()) {

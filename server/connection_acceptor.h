@@ -1,8 +1,11 @@
 #ifndef HOTLORA_SERVER_CONNECTION_ACCEPTOR_H_
 #define HOTLORA_SERVER_CONNECTION_ACCEPTOR_H_
 
+#include <sys/socket.h>
+
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -52,6 +55,12 @@ class ConnectionAcceptor {
   // Whether a connection was refused for want of descriptors within the last few seconds.
   bool refuses() const;
 
+  // Connections that were handed over or refused so far. It stands still while nothing is accepted.
+  uint64_t taken() const { return taken_; }
+
+  // Where it listens.
+  const sockaddr_storage& address() const { return address_; }
+
  private:
   ConnectionAcceptor(int listener, int port, Options options);
   void Run();
@@ -62,12 +71,14 @@ class ConnectionAcceptor {
   const int port_;
   const Options options_;
   const int largest_descriptor_;  // of a connection that is kept
+  sockaddr_storage address_{};
   const int most_of_one_peer_;
   PeerConnections connections_;  // of the thread
   int listener_;
   int stop_event_;
   std::unique_ptr<Target> target_;
   std::atomic<std::chrono::steady_clock::time_point> quiet_from_{};  // refusals are forgotten then
+  std::atomic<uint64_t> taken_ = 0;
   LineSampler warnings_{1, absl::Minutes(1)}, peer_warnings_{1, absl::Minutes(1)};
   std::thread thread_;
 };

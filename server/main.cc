@@ -1,11 +1,11 @@
 // hotlora-server: flags -> listener -> engine -> requests, until a signal.
 //
-// Exit codes: 0 after a signal or a good --check, 1 where something fails, 2 for a bad setting.
+// Exit codes: 0 after a signal or a good --check; 1 if something fails, also later, if only a restart helps (the device
+// is lost, work is stuck, the gRPC port is deaf); 2 for a bad setting; 128 + its number after a second signal.
 
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -44,6 +45,9 @@ namespace {
 
 constexpr int kExitFailure = 1;
 constexpr int kExitBadSetting = 2;
+
+// What Server::Stop may take beyond its time, and some seconds more.
+constexpr absl::Duration kLongestEnd = absl::Seconds(15);
 
 int Fail(const absl::Status& status, int code = kExitFailure) {
   LogPlain(absl::StrCat("hotlora-server: ", status.message()));
@@ -86,6 +90,16 @@ void SleepAsFileSays(const std::string& path) {
   if (std::ifstream(path) >> seconds && seconds > 0.0) {
     absl::SleepFor(absl::Seconds(std::min(seconds, 60.0)));
   }
+}
+
+// What a drain waits for may never end: a disk that hangs, a driver. Ends the process after `patience` in any case.
+void ExitAfter(absl::Duration patience) {
+  std::thread([patience] {
+    absl::SleepFor(patience);
+    LogError("a thread is stuck and does not end: exit without it");
+    FlushLog();
+    std::_Exit(kExitFailure);
+  }).detach();
 }
 
 EngineConfig MakeEngineConfig(const Flags& flags) {
@@ -156,7 +170,6 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
   // writes. The listener stands before the model is loaded, so that a taken port shows at once and
   // early callers hear that the server is starting.
   Metrics metrics;
-  std::atomic<bool> device_failed = false;
   std::unique_ptr<AccessLog> access_log;
   if (!flags.access_log.empty()) {
     auto opened = AccessLog::Open(flags.access_log);
@@ -166,24 +179,20 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
     access_log = *std::move(opened);
     options->access_log = access_log.get();
   }
+  options->on_lost = [&signals] { signals.RequestStop(kExitFailure); };
   absl::StatusOr<std::unique_ptr<Engine>> engine;
   const auto server = Server::Start(*std::move(options), &metrics);
   if (!server.ok()) {
     return Fail(server.status(), kExitBadSetting);
   }
   const auto endpoint =
-      MetricsEndpoint::Start(flags.metrics_listen, metrics, [&server] { return (*server)->serving(); });
+      MetricsEndpoint::Start(flags.metrics_listen, metrics, [&server] { return (*server)->readiness().WhyNot(); });
   if (!endpoint.ok()) {
     return Fail(endpoint.status(), kExitBadSetting);
   }
   unlink(flags.ready_file.c_str());  // a former process's
 
-  config.engine.on_base_state = [&server](bool intact) { (*server)->SetBaseIntact(intact); };
-  config.engine.on_device_failure = [&device_failed, &signals, &metrics] {
-    device_failed = true;
-    metrics.calls().SetState(ServerState::kFailed);
-    signals.RequestStop();
-  };
+  (*server)->Watch(&config.engine);
   engine = MakeEngine(std::move(config), &metrics);
   absl::Status status = engine.status();
   if (status.ok()) {
@@ -193,6 +202,7 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
     status = LoadPinnedAdapters(**engine, flags.pin);
   }
   if (!status.ok()) {
+    engine = status;  // ends before the server, which it tells how it is
     return Fail(status);
   }
 
@@ -214,6 +224,7 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
   }
   unlink(flags.ready_file.c_str());  // before anybody can see NOT_SERVING: a second signal may end the process at once
   (*server)->StopServing();
+  ExitAfter(absl::Seconds(flags.drain_timeout) + kLongestEnd);
   if (!(*server)->Stop(absl::Seconds(flags.drain_timeout))) {
     LogWarning("--drain-timeout has passed: what still ran was cancelled");
   }
@@ -221,7 +232,7 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
   LogInfo("stopped");
   // All has ended. What is left is memory, which a failed device may refuse to give back.
   FlushLog();
-  std::_Exit(device_failed ? kExitFailure : 0);
+  std::_Exit(signals.exit_code());
 }
 
 int Main(int argc, char** argv) {

@@ -41,9 +41,10 @@ MHD_Result Answer(MHD_Connection* connection, unsigned int status, const char* m
   return result;
 }
 
-MHD_Result Answer(MHD_Connection* connection, bool good) {
-  return Answer(connection, good ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain",
-                good ? "ok\n" : "not ready\n");
+MHD_Result AnswerReady(MHD_Connection* connection, const std::string& why_not = "") {
+  return why_not.empty() ? Answer(connection, MHD_HTTP_OK, "text/plain", "ok\n")
+                         : Answer(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain",
+                                  absl::StrCat("not ready: ", why_not, "\n"));
 }
 
 }  // namespace
@@ -61,10 +62,10 @@ struct MetricsEndpointCallbacks {
       return Answer(connection, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", endpoint.metrics_.Render());
     }
     if (asked == "/-/ready") {
-      return Answer(connection, endpoint.is_ready_());
+      return AnswerReady(connection, endpoint.why_not_ready_());
     }
     if (asked == "/-/healthy") {
-      return Answer(connection, true);
+      return AnswerReady(connection);
     }
     return Answer(connection, MHD_HTTP_NOT_FOUND, "text/plain", "not found\n");
   }
@@ -93,8 +94,8 @@ struct MetricsEndpointCallbacks {
   }
 };
 
-MetricsEndpoint::MetricsEndpoint(const Metrics& metrics, std::function<bool()> is_ready)
-    : metrics_(metrics), is_ready_(std::move(is_ready)), max_connections_(MaxConnections()) {}
+MetricsEndpoint::MetricsEndpoint(const Metrics& metrics, std::function<std::string()> why_not_ready)
+    : metrics_(metrics), why_not_ready_(std::move(why_not_ready)), max_connections_(MaxConnections()) {}
 
 MetricsEndpoint::~MetricsEndpoint() {
   if (server_ != nullptr) {
@@ -104,13 +105,13 @@ MetricsEndpoint::~MetricsEndpoint() {
 
 absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const std::string& listen,
                                                                         const Metrics& metrics,
-                                                                        std::function<bool()> is_ready) {
+                                                                        std::function<std::string()> why_not_ready) {
   const auto listener = ListenTcp(listen);
   if (!listener.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--metrics-listen ", listen, ": cannot listen there: ", listener.status().message()));
   }
-  std::unique_ptr<MetricsEndpoint> endpoint(new MetricsEndpoint(metrics, std::move(is_ready)));
+  std::unique_ptr<MetricsEndpoint> endpoint(new MetricsEndpoint(metrics, std::move(why_not_ready)));
   endpoint->port_ = listener->port;
   endpoint->server_ =
       MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, /*port=*/0, /*accept_policy=*/nullptr, nullptr,

@@ -17,7 +17,8 @@ namespace hotlora {
 
 // Answers HTTP on one thread of its own, until it is destroyed:
 //   GET /metrics     the figures as Prometheus text
-//   GET /-/ready     200 while requests are accepted, else 503, for balancers that do not speak gRPC's health protocol
+//   GET /-/ready     200 while requests are accepted, else 503 and why not, for balancers that do not speak gRPC's
+//                    health protocol
 //   GET /-/healthy   200 as long as the process answers
 //
 // No connection delays another one: the thread waits for all of them at once. A connection on which nothing moves for
@@ -27,10 +28,11 @@ class MetricsEndpoint {
  public:
   static constexpr size_t kMaxConnections = 256;
 
-  // `listen`: HOST:PORT or [IPV6]:PORT, port 0 for any free one. `metrics`, and what the thread-safe `is_ready` looks
-  // at, outlive it. InvalidArgument if the address cannot be listened on.
+  // `listen`: HOST:PORT or [IPV6]:PORT, port 0 for any free one. `why_not_ready` is as Readiness::WhyNot. `metrics`,
+  // and what the thread-safe `why_not_ready` looks at, outlive it. InvalidArgument if the address cannot be listened
+  // on.
   static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& listen, const Metrics& metrics,
-                                                                std::function<bool()> is_ready);
+                                                                std::function<std::string()> why_not_ready);
   ~MetricsEndpoint();
 
   int port() const { return port_; }
@@ -38,10 +40,10 @@ class MetricsEndpoint {
  private:
   friend struct MetricsEndpointCallbacks;
 
-  MetricsEndpoint(const Metrics& metrics, std::function<bool()> is_ready);
+  MetricsEndpoint(const Metrics& metrics, std::function<std::string()> why_not_ready);
 
   const Metrics& metrics_;
-  const std::function<bool()> is_ready_;
+  const std::function<std::string()> why_not_ready_;
   const size_t max_connections_;
   std::list<MHD_Connection*> connections_;  // in the order in which they came; of the endpoint's thread alone
   MHD_Daemon* server_ = nullptr;

@@ -30,6 +30,7 @@ struct ProcessSignals::State {
   bool serving = false;
   bool stop = false;
   bool reload = false;
+  int exit_code = 0;
 
   void TakeSignals() {
     const sigset_t signals = TakenSignals();
@@ -98,8 +99,18 @@ ProcessSignals::Event ProcessSignals::Wait() {
   return Event::kReload;
 }
 
-void ProcessSignals::RequestStop() {
+int ProcessSignals::exit_code() const {
   std::lock_guard<std::mutex> lock(state_->mu);
+  return state_->exit_code;
+}
+
+void ProcessSignals::RequestStop(int exit_code) {
+  std::lock_guard<std::mutex> lock(state_->mu);
+  if (!state_->serving) {
+    FlushLog();
+    _exit(exit_code);
+  }
+  state_->exit_code = exit_code;
   state_->stop = true;
   state_->changed.notify_all();
 }

@@ -32,8 +32,12 @@ class ProcessSignals {
   // Blocks until a signal or RequestStop. A stop comes before a reload; reloads that were not waited for are one.
   Event Wait();
 
-  // As if a signal to stop had come; a further one still ends the process. Thread-safe.
-  void RequestStop();
+  // As if a signal to stop had come, but before BeginService the process ends with `exit_code`; a further signal still
+  // ends it. Thread-safe.
+  void RequestStop(int exit_code);
+
+  // What RequestStop was given; 0 without it.
+  int exit_code() const;
 
  private:
   struct State;

@@ -25,6 +25,7 @@
 #include "server/peer_address.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
+#include "src/base/serial_executor.h"
 #include "src/base/stopwatch.h"
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
@@ -67,6 +68,7 @@ struct ServiceContext {
   absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent
   std::array<LineSampler, 17> failure_lines;         // by the code of calls that end with an error
   LineSampler guess_lines;                           // of the access log, for calls of peers that guess tokens
+  SerialExecutor disk_thread{"disk-calls"};          // calls that look at adapters' files, and do not read them
 };
 
 // One RPC under way. Not thread-safe; belongs to the handler or its reactor.

@@ -21,6 +21,10 @@ namespace {
 // What the health service never stops saying; see the class comment.
 constexpr char kLiveService[] = "live";
 
+constexpr absl::Duration kLookEvery = absl::Seconds(1);
+// A listener that was deaf for so long does not hear again by itself.
+constexpr absl::Duration kDeafForGood = absl::Minutes(1);
+
 // Milliseconds for a channel argument; INT_MAX means never there.
 int Milliseconds(absl::Duration duration) {
   return static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(duration), INT_MAX));
@@ -79,13 +83,15 @@ absl::Duration LongestCall(const ServerOptions& options) {
   return options.uploads.served ? std::max(options.longest_request, options.uploads.longest) : options.longest_request;
 }
 
-Server::Server(ServerOptions options)
+Server::Server(ServerOptions options, Metrics* metrics)
     : options_(std::move(options)),
       uploads_(options_.uploads),
       guesses_(options_.guesses),
       images_(&context_),
       adapters_(&context_),
-      info_(&context_) {
+      info_(&context_),
+      readiness_(std::make_unique<Readiness>(&metrics->calls(), [this](bool ready) { TellHealth(ready); })) {
+  context_.metrics = metrics;
   if (options_.tokens.has_value()) {
     context_.tokens = &tokens_.emplace(*options_.tokens);
   }
@@ -98,8 +104,7 @@ Server::Server(ServerOptions options)
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options, Metrics* metrics) {
-  std::unique_ptr<Server> server(new Server(std::move(options)));
-  server->context_.metrics = metrics;
+  std::unique_ptr<Server> server(new Server(std::move(options), metrics));
   if (!server->options_.tls.cert.empty()) {
     ABSL_ASSIGN_OR_RETURN(
         server->certificates_,
@@ -127,7 +132,12 @@ absl::Status Server::Listen() {
   accepting.is_unlimited = [this](const IpAddress& peer) {
     return peer.is_loopback() || options_.trusted_proxies.Contains(peer);
   };
-  accepting.on_refused = [this](ConnectionRefusal reason) { context_.metrics->calls().CountRefusedConnection(reason); };
+  accepting.on_refused = [this](ConnectionRefusal reason) {
+    context_.metrics->calls().CountRefusedConnection(reason);
+    if (reason == ConnectionRefusal::kDescriptors) {
+      readiness_->Set(NotReadyReason::kNoDescriptors, true);
+    }
+  };
   auto acceptor = ConnectionAcceptor::Listen(options_.listen, std::move(accepting));
   if (!acceptor.ok()) {
     return absl::InvalidArgumentError(
@@ -149,55 +159,64 @@ absl::Status Server::Listen() {
     return absl::InternalError("gRPC's server cannot be started");
   }
   acceptor_->Start(std::move(target));
-  TellHealth();
+  TellHealth(false);
   server_->GetHealthCheckService()->SetServingStatus(kLiveService, true);
+  probe_.emplace(acceptor_.get());
+  listener_watch_.emplace("listener-watch", kLookEvery, [this] { LookAtListener(); });
   return absl::OkStatus();
 }
 
-void Server::TellHealth() {
+void Server::TellHealth(bool ready) {
   std::lock_guard<std::mutex> lock(mu_);
-  serving_ = open_ && base_intact_;
   if (server_ == nullptr) {
     return;
   }
   for (const char* service : {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
                               v1::ServerService::service_full_name()}) {
-    server_->GetHealthCheckService()->SetServingStatus(service, serving_);
+    server_->GetHealthCheckService()->SetServingStatus(service, ready);
   }
+}
+
+void Server::LookAtListener() {
+  readiness_->Set(NotReadyReason::kNoDescriptors, acceptor_->refuses());
+  const absl::Duration deaf = probe_->Look();
+  readiness_->Set(NotReadyReason::kListenerDeaf, deaf > absl::ZeroDuration(),
+                  absl::StrCat("no connection to the gRPC port was accepted for ", absl::FormatDuration(deaf)));
+  if (deaf >= kDeafForGood) {
+    ReportLost();
+  }
+}
+
+void Server::ReportLost() const {
+  if (options_.on_lost) {
+    options_.on_lost();
+  }
+}
+
+void Server::Watch(EngineOptions* options) {
+  options->on_base_state = [this](bool intact) { readiness_->Set(NotReadyReason::kBaseDamaged, !intact); };
+  options->on_device_failure = [this] {
+    readiness_->Set(NotReadyReason::kDeviceFailed, true);
+    ReportLost();
+  };
+  options->on_stuck_work = [this](absl::Span<const StuckWork> stuck) {
+    readiness_->SetStuckWork(stuck);
+    if (std::any_of(stuck.begin(), stuck.end(), [](const StuckWork& work) { return work.hopeless; })) {
+      ReportLost();
+    }
+  };
 }
 
 void Server::Serve(Engine* engine) {
   context_.engine.store(engine);
-  {
-    std::lock_guard<std::mutex> lock(mu_);
-    open_ = true;
-  }
-  TellHealth();
-  context_.metrics->calls().SetState(ServerState::kReady);
+  readiness_->Set(NotReadyReason::kStarting, false);
 }
 
 void Server::ReplaceTokens(Tokens tokens) { tokens_->Replace(std::move(tokens)); }
 
 void Server::ReplaceCertificate(Certificate certificate) { certificates_->Replace(std::move(certificate)); }
 
-void Server::SetBaseIntact(bool intact) {
-  {
-    std::lock_guard<std::mutex> lock(mu_);
-    base_intact_ = intact;
-  }
-  TellHealth();
-}
-
-void Server::StopServing() {
-  {
-    std::lock_guard<std::mutex> lock(mu_);
-    open_ = false;
-  }
-  TellHealth();
-  if (!stopping_.exchange(true)) {
-    context_.metrics->calls().SetState(ServerState::kDraining);
-  }
-}
+void Server::StopServing() { readiness_->Set(NotReadyReason::kDraining, true); }
 
 bool Server::Stop(absl::Duration timeout) {
   // What finished calls still have to send, and what callers of Health.Watch, who never end by
@@ -214,6 +233,7 @@ bool Server::Stop(absl::Duration timeout) {
   bool finished = engine == nullptr || engine->Drain(timeout);
   finished = context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - absl::Now())) && finished;
   context_.active_calls.WaitUntilQuiet(kQuiet, std::min(kNotice, deadline - absl::Now()));
+  listener_watch_.reset();
   acceptor_->Stop();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + kFlush));
   std::unique_ptr<grpc::Server> ended;

@@ -3,7 +3,7 @@
 
 // The gRPC listener with its services, from the first connection to the last.
 
-#include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,11 +20,14 @@
 #include "server/flags.h"
 #include "server/guess_delay.h"
 #include "server/image_service.h"
+#include "server/listener_probe.h"
 #include "server/peer_address.h"
+#include "server/readiness.h"
 #include "server/rpc_call.h"
 #include "server/server_info_service.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
+#include "src/base/periodic_thread.h"
 
 namespace hotlora {
 
@@ -39,6 +42,9 @@ struct ServerOptions {
   AccessLog* access_log = nullptr;  // outlives the server; null: there is none
   bool reflection = false;
   UploadLimits uploads;
+  // Called when only a restart helps, perhaps more than once: the device is lost, work has been stuck for long, or the
+  // listener is deaf. On a thread of the server or the engine, for which it must not wait.
+  std::function<void()> on_lost;
   absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent; then its call is cancelled
   absl::Duration longest_request = absl::InfiniteDuration();
 };
@@ -46,8 +52,8 @@ struct ServerOptions {
 // The longest that a call may take. What runs on a connection of 30 minutes is cut off after that.
 absl::Duration LongestCall(const ServerOptions& options);
 
-// Health (grpc.health.v1, which needs no token) says of "" and of each service: NOT_SERVING until
-// Serve, SERVING then, NOT_SERVING from StopServing on; "live" is SERVING as long as the process
+// Health (grpc.health.v1, which needs no token) says of "" and of each service whether the server is ready: from Serve
+// to StopServing, except while another reason of `readiness` is in force. "live" is SERVING as long as the process
 // answers. Thread-safe.
 class Server {
  public:
@@ -58,8 +64,11 @@ class Server {
 
   int port() const { return acceptor_->port(); }
 
-  // Whether health says SERVING and new connections are taken.
-  bool serving() const { return serving_ && !acceptor_->refuses(); }
+  const Readiness& readiness() const { return *readiness_; }
+
+  // Sets the options' functions that tell how an engine is, so that readiness follows the engine that is made with
+  // them. The server outlives it.
+  void Watch(EngineOptions* options);
 
   // From now on calls reach `engine`, which has warmed up and outlives the server.
   void Serve(Engine* engine);
@@ -67,9 +76,6 @@ class Server {
   // For the calls and the connections that come from now on; only if the options had tokens, or certificates.
   void ReplaceTokens(Tokens tokens);
   void ReplaceCertificate(Certificate certificate);
-
-  // While the base weights are damaged, health says NOT_SERVING; calls are answered.
-  void SetBaseIntact(bool intact);
 
   // Health says NOT_SERVING from now on; calls are still answered.
   void StopServing();
@@ -80,9 +86,11 @@ class Server {
   bool Stop(absl::Duration timeout);
 
  private:
-  explicit Server(ServerOptions options);
+  Server(ServerOptions options, Metrics* metrics);
   absl::Status Listen();
-  void TellHealth();
+  void TellHealth(bool ready);
+  void LookAtListener();
+  void ReportLost() const;
 
   const ServerOptions options_;
   std::optional<TokenStore> tokens_;
@@ -95,13 +103,11 @@ class Server {
   AdapterService adapters_;
   ServerInfoService info_;
   std::unique_ptr<grpc::Server> server_;
+  std::mutex mu_;  // held while server_ is told of its health, or ends
+  std::unique_ptr<Readiness> readiness_;
   std::unique_ptr<ConnectionAcceptor> acceptor_;  // before anything else of this ends
-  std::atomic<bool> serving_ = false;
-  std::atomic<bool> stopping_ = false;
-
-  std::mutex mu_;
-  bool open_ = false;        // guarded by mu_: between Serve and StopServing
-  bool base_intact_ = true;  // guarded by mu_
+  std::optional<ListenerProbe> probe_;
+  std::optional<PeriodicThread> listener_watch_;  // last: it uses the others
 };
 
 }  // namespace hotlora

@@ -33,10 +33,11 @@ grpc::ServerUnaryReactor* ServerInfoService::GetServerInfo(grpc::CallbackServerC
 grpc::ServerUnaryReactor* ServerInfoService::GetStatistics(grpc::CallbackServerContext* context,
                                                            const Unparsed<v1::GetStatisticsRequest>* request,
                                                            v1::Statistics* response) {
-  return AnswerNow(service_, "GetStatistics", Scope::kAdaptersRead, context, request, [&](Engine& engine, const auto&) {
-    *response = ToProto(engine.Statistics(), engine.model().device);
-    return absl::OkStatus();
-  });
+  return AnswerFromDisk(service_, "GetStatistics", Scope::kAdaptersRead, context, request, response,
+                        [](Engine& engine, const auto&, v1::Statistics* statistics) {
+                          *statistics = ToProto(engine.Statistics(), engine.model().device);
+                          return absl::OkStatus();
+                        });
 }
 
 grpc::ServerUnaryReactor* ServerInfoService::VerifyBase(grpc::CallbackServerContext* context,

@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SERVER_UNARY_CALL_H_
 #define HOTLORA_SERVER_UNARY_CALL_H_
 
-// Unary RPCs, answered at once or when the engine calls back.
+// Unary RPCs, answered at once, on a thread of their own, or when the engine calls back.
 
 #include <functional>
 #include <memory>
@@ -44,7 +44,8 @@ class Answered final : public grpc::ServerUnaryReactor {
   SendWatch watch_;
 };
 
-// Runs a call that is answered at once. `body`: absl::Status(Engine&, const Request&).
+// Runs a call that is answered at once, on one of gRPC's few threads: it reads no file and waits for nothing. `body`:
+// absl::Status(Engine&, const Request&).
 template <typename Request, typename Body>
 grpc::ServerUnaryReactor* AnswerNow(ServiceContext* service, const char* method, Scope scope,
                                     grpc::CallbackServerContext* context, const Unparsed<Request>* request, Body body) {
@@ -93,7 +94,7 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
     }
   }
 
-  std::string caller() const { return rpc_.caller(); }  // before the engine knows of the call
+  std::string caller() const { return rpc_.caller(); }  // before Start
 
   void OnDone() override {
     std::shared_ptr<LaterAnswer> self;
@@ -124,6 +125,30 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
   Response* const response_;                   // gRPC's, until OnDone
   std::shared_ptr<LaterAnswer> held_by_grpc_;  // guarded by mu_
 };
+
+// Runs a call that reads the disk, on the services' thread for that, where callers take turns. A disk that hangs holds
+// up such calls alone. `body`: absl::Status(Engine&, const Request&, Response*).
+template <typename Request, typename Response, typename Body>
+grpc::ServerUnaryReactor* AnswerFromDisk(ServiceContext* service, const char* method, Scope scope,
+                                         grpc::CallbackServerContext* context, const Unparsed<Request>* request,
+                                         Response* response, Body body) {
+  const auto call = std::make_shared<LaterAnswer<Response>>(service, method, context, response);
+  const std::string caller = call->caller();
+  call->Start(scope, request,
+              [&](Engine& engine, const Request& parsed, typename LaterAnswer<Response>::Done done) -> absl::Status {
+                service->disk_thread.Post(caller, [&engine, parsed, body, done = std::move(done)] {
+                  Response filled;
+                  const absl::Status status = CatchExceptions([&] { return body(engine, parsed, &filled); });
+                  if (!status.ok()) {
+                    done(status);
+                  } else {
+                    done([&filled](Response* answer) { *answer = std::move(filled); });
+                  }
+                });
+                return absl::OkStatus();
+              });
+  return call.get();
+}
 
 }  // namespace hotlora
 

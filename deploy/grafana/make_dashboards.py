@@ -274,6 +274,9 @@ def adapters():
         lines("Uploads and deletes", "reqps",
               rate("hotlora_requests_total", ["method", "code"], '@, method=~"(Upload|Delete)Adapter"')),
         lines("Bytes uploaded", "Bps", rate("hotlora_adapter_upload_bytes_total", ["instance"])),
+        lines("Age of the adapter thread's job", "s", ("hotlora_adapter_job_age_seconds{@}", "{{instance}}"),
+              thresholds=[(60, "orange")], description="One file that is read, or one set that is leased"),
+        lines("Jobs that wait for the adapter thread", "short", ("hotlora_adapter_jobs_waiting{@}", "{{instance}}")),
         lines("Free on the adapters' disk", "bytes", ("hotlora_disk_free_bytes{@}", "{{volume}}")),
     ])
 
@@ -302,6 +305,7 @@ def queue():
         lines("A message waits for its reader", "s", *quantiles("hotlora_grpc_send_blocked_seconds")),
         lines("Updates dropped for slow readers", "ops", rate("hotlora_stream_updates_dropped_total", ["instance"])),
         lines("Calls that were retries", "reqps", rate("hotlora_client_retries_total", ["instance"])),
+        lines("Not ready, by reason", "short", ("hotlora_not_ready{@} == 1", "{{reason}} {{instance}}")),
         lines("Last sign of the step thread", "s",
               ("time() - hotlora_scheduler_heartbeat_timestamp_seconds{@}", "{{instance}}"), thresholds=[(60, "red")]),
     ])

@@ -23,6 +23,12 @@ void SerialExecutor::Post(absl::string_view key, std::function<void()> work) {
     turns_.emplace_back(key);
   }
   of_key.push_back(std::move(work));
+  ++waiting_;
+}
+
+SerialExecutor::Load SerialExecutor::load() const {
+  absl::MutexLock lock(&mu_);
+  return {running_.has_value() ? running_->Seconds() : 0.0, waiting_};
 }
 
 void SerialExecutor::Run() {
@@ -46,8 +52,13 @@ void SerialExecutor::Run() {
       } else {
         turns_.push_back(std::move(key));
       }
+      --waiting_;
+      running_.emplace();
     }
     work();
+    work = nullptr;
+    absl::MutexLock lock(&mu_);
+    running_.reset();
   }
 }
 

@@ -1,8 +1,10 @@
 #ifndef HOTLORA_SRC_BASE_SERIAL_EXECUTOR_H_
 #define HOTLORA_SRC_BASE_SERIAL_EXECUTOR_H_
 
+#include <cstddef>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -10,6 +12,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+
+#include "src/base/stopwatch.h"
 
 namespace hotlora {
 
@@ -23,12 +27,20 @@ class SerialExecutor {
   // REQUIRES: not called once the destructor began.
   void Post(absl::string_view key, std::function<void()> work);
 
+  struct Load {
+    double seconds = 0.0;  // since the closure that runs began; 0 if none runs
+    size_t waiting = 0;    // closures that were posted and have not begun
+  };
+  Load load() const;
+
  private:
   void Run();
 
-  absl::Mutex mu_;
+  mutable absl::Mutex mu_;
   std::deque<std::string> turns_ ABSL_GUARDED_BY(mu_);  // the keys of work_, each once, in the order of their turns
   absl::flat_hash_map<std::string, std::deque<std::function<void()>>> work_ ABSL_GUARDED_BY(mu_);
+  size_t waiting_ ABSL_GUARDED_BY(mu_) = 0;
+  std::optional<Stopwatch> running_ ABSL_GUARDED_BY(mu_);
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;
 };

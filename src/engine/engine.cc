@@ -13,11 +13,13 @@
 #include "src/base/logging.h"
 #include "src/base/periodic_thread.h"
 #include "src/base/resource_name.h"
+#include "src/base/serial_executor.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
 #include "src/scheduler/image_task.h"
 #include "src/scheduler/request_loader.h"
 #include "src/scheduler/step_scheduler.h"
+#include "src/scheduler/watched_pipeline.h"
 
 namespace hotlora {
 namespace {
@@ -25,6 +27,8 @@ namespace {
 // The API promises a Waiting event at least every 5 s.
 constexpr absl::Duration kWaitingEvery = absl::Seconds(4);
 constexpr absl::Duration kWatchEvery = absl::Milliseconds(500);
+// For requests that are cancelled at the end of a drain: a step is most often shorter.
+constexpr absl::Duration kLastSteps = absl::Seconds(2);
 
 absl::StatusOr<std::string> CheckName(absl::string_view name) {
   absl::StatusOr<std::string> normal = NormalizeName(name);
@@ -41,14 +45,14 @@ class ThreadedEngine final : public Engine {
       : options_(std::move(options)),
         limits_{pipeline->info().native_size, pipeline->info().max_clip_skip},
         metrics_(metrics),
-        pipeline_(std::move(pipeline)),
+        work_watch_(options_.work_limits),
+        pipeline_(std::make_unique<WatchedPipeline>(std::move(pipeline), &work_watch_, options_.in_each_step)),
         adapters_(std::move(adapters)),
         embeddings_(std::move(embeddings)),
         queue_(options_.max_queue, options_.client_share),
-        scheduler_(
-            {options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
-             [this](bool intact) { NoticeBase(intact); }, options_.in_each_step, [this] { loader_->RetryForRoom(); }},
-            &queue_, pipeline_.get(), metrics),
+        scheduler_({options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
+                    [this](bool intact) { NoticeBase(intact); }, [this] { loader_->RetryForRoom(); }},
+                   &queue_, pipeline_.get(), metrics),
         loader_(std::make_unique<RequestLoader>(adapters_.get(), embeddings_.get(), &queue_, &scheduler_, metrics)),
         watch_(std::in_place, "watch", kWatchEvery, [this] { Watch(); }) {}
 
@@ -76,6 +80,10 @@ class ThreadedEngine final : public Engine {
     if (!base_intact_) {
       return MakeError(absl::StatusCode::kUnavailable, "the model's weights are damaged in memory",
                        {"BASE_DAMAGED", {}, absl::Seconds(10)});
+    }
+    if (work_stuck_) {
+      return MakeError(absl::StatusCode::kUnavailable, "work on the device is stuck",
+                       {"WORK_STUCK", {}, absl::Seconds(10)});
     }
     Admission admission{job.request_id, job.seed, 0};
     const absl::Time now = absl::Now();
@@ -165,7 +173,11 @@ class ThreadedEngine final : public Engine {
       return true;
     }
     CancelAll(DrainingError());
-    queue_.AwaitEmpty(absl::InfiniteDuration());
+    if (!queue_.AwaitEmpty(kLastSteps)) {
+      for (const auto& request : queue_.All()) {
+        std::static_pointer_cast<ImageTask>(request)->EndForCaller(DrainingError());
+      }
+    }
     return false;
   }
 
@@ -188,8 +200,24 @@ class ThreadedEngine final : public Engine {
     }
   }
 
-  // Watch thread: tells those who wait that they do, and ends those whose time is up.
+  // Watch thread.
   void Watch() {
+    CheckWork();
+    const SerialExecutor::Load load = loader_->adapter_load();
+    metrics_->SetAdapterJobs(load.seconds, load.waiting);
+    WatchRequests();
+  }
+
+  void CheckWork() {
+    const std::vector<StuckWork> stuck = work_watch_.Check();
+    const bool was_stuck = work_stuck_.exchange(!stuck.empty());
+    if ((was_stuck || !stuck.empty()) && options_.on_stuck_work) {
+      options_.on_stuck_work(stuck);
+    }
+  }
+
+  // Tells those who wait that they do, and ends those whose time is up.
+  void WatchRequests() {
     loader_->RetryForRoom();
     absl::Time oldest = absl::InfiniteFuture();
     double newcomer_seconds = 0;
@@ -208,12 +236,14 @@ class ThreadedEngine final : public Engine {
   const RequestLimits limits_;
   Metrics* const metrics_;
 
+  WorkWatch work_watch_;
   const std::unique_ptr<Pipeline> pipeline_;
   const std::unique_ptr<AdapterStore> adapters_;
   const std::unique_ptr<EmbeddingStore> embeddings_;
   const Stopwatch since_start_;
   std::atomic<bool> accepting_ = false;
   std::atomic<bool> base_intact_ = true;
+  std::atomic<bool> work_stuck_ = false;
 
   RequestQueue queue_;
   StepScheduler scheduler_;

@@ -4,7 +4,7 @@
 // Start here: the one public entry to everything under src/. The engine owns the queue, the adapter store, the pipeline
 // and their threads; server/ speaks to nothing else. Only plain values cross this header: no tensors, no protobuf.
 //
-//   gRPC threads     call this class; they validate, enqueue and return, and never touch a tensor or an adapter file
+//   gRPC threads     call this class; they validate, enqueue and return, and never touch a tensor or the adapters' disk
 //   lookup thread    lends queued requests the adapters that are resident
 //   picture thread   decodes requests' init images
 //   adapter thread   reads adapters and embeddings for queued requests, and adapters for LoadAdapter
@@ -22,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 
 #include "src/adapters/adapter_info.h"
 #include "src/adapters/adapter_store.h"
@@ -32,6 +33,7 @@
 #include "src/request/image_events.h"
 #include "src/request/image_request.h"
 #include "src/request/validation.h"
+#include "src/scheduler/work_watch.h"
 
 namespace hotlora {
 
@@ -50,6 +52,10 @@ struct EngineOptions {
   // Runs on an engine thread when the base weights turn out damaged and can't be made anew (false), and when they can
   // again. Meanwhile requests are Unavailable (BASE_DAMAGED).
   std::function<void(bool intact)> on_base_state;
+  // Runs on an engine thread twice a second while work on the device is stuck, and once with an empty list when it goes
+  // on. Meanwhile requests are Unavailable (WORK_STUCK).
+  std::function<void(absl::Span<const StuckWork> stuck)> on_stuck_work;
+  WorkLimits work_limits;
   std::function<DeviceMemory()> device_memory;  // for GetStatistics
   std::function<void()> in_each_step;           // runs on the step thread; its time counts as the step's
   std::shared_ptr<ModelWatch> model_watch;      // ends with the engine; nullptr: the model is from no files
@@ -78,7 +84,7 @@ class Engine {
   //                        the rest cannot be decoded
   //   AlreadyExists        REQUEST_ID_RUNNING
   //   ResourceExhausted    QUEUE_FULL, CLIENT_SHARE, with a retry delay
-  //   Unavailable          STARTING or DRAINING, with a retry delay
+  //   Unavailable          STARTING, DRAINING, BASE_DAMAGED or WORK_STUCK, with a retry delay
   // `on_admitted` runs before any call to the listener, and before Submit returns.
   virtual absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
                                            std::function<void(const Admission&)> on_admitted) = 0;
@@ -88,8 +94,8 @@ class Engine {
   virtual void Cancel(absl::string_view request_id, const ImageListener* listener, absl::Status status) = 0;
 
   // Adapters, with the errors of AdapterStore; InvalidArgument (INVALID_REQUEST) for a name that no adapter can have.
-  // Load answers later, on the adapter thread, in the turn of its caller (ImageRequest); the others at once from what
-  // is known.
+  // Load answers later, on the adapter thread, in the turn of its caller (ImageRequest). The others answer from what is
+  // known and look at the folder, so they are not for gRPC threads either: its disk may hang.
   virtual void LoadAdapter(std::string name, AdapterTier tier, bool pin, std::string caller,
                            std::function<void(absl::StatusOr<AdapterInfo>)> done) = 0;
   virtual absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) = 0;
@@ -105,15 +111,16 @@ class Engine {
   // thread. What differs is made anew.
   virtual void VerifyBase(std::function<void(absl::StatusOr<BaseReport>)> done) = 0;
 
-  virtual EngineStatistics Statistics() const = 0;
+  virtual EngineStatistics Statistics() const = 0;  // looks at the adapters' folder too
 
   virtual const ModelInfo& model() const = 0;
   virtual const EngineOptions& options() const = 0;
   virtual const RequestLimits& limits() const = 0;
   virtual uint32_t queue_depth() const = 0;  // requests that wait
 
-  // Refuses new requests; true once nothing runs or waits, false where `timeout` passed first (the rest is then
-  // cancelled with Unavailable, DRAINING). Blocks. Thread-safe; a second call waits too.
+  // Refuses new requests; true once nothing runs or waits, false where `timeout` passed first. The rest is then
+  // cancelled with Unavailable (DRAINING), and has ended for its callers within 2 s, even if its work is stuck. Blocks.
+  // Thread-safe; a second call waits too.
   virtual bool Drain(absl::Duration timeout) = 0;
 };
 

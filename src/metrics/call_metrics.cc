@@ -16,7 +16,10 @@
 namespace hotlora {
 namespace {
 
-constexpr const char* kStates[] = {"starting", "ready", "draining", "failed"};
+constexpr const char* kStates[] = {"starting", "ready", "not_ready", "draining", "failed"};
+constexpr const char* kNotReadyLabels[kNotReadyReasons] = {
+    "starting",    "draining",     "device_failed", "base_damaged", "no_descriptors", "listener_deaf",
+    "stuck_apply", "stuck_encode", "stuck_step",    "stuck_decode", "stuck_check"};
 constexpr const char* kCallStages[] = {"queued", "denoise", "decode"};
 constexpr const char* kCauses[] = {"client", "deadline", "shutdown"};
 constexpr const char* kAuthFailures[] = {"missing", "invalid", "scope"};
@@ -51,6 +54,7 @@ constexpr const char* kReasons[] = {"invalid_request",
                                     "adapter_folder_read_only",
                                     "no_adapter_folder",
                                     "base_damaged",
+                                    "work_stuck",
                                     "row_broken",
                                     "disk_full",
                                     "embedding_folder",
@@ -83,6 +87,7 @@ struct CallMetrics::Families {
   CounterFamily& transitions;
   prometheus::Gauge& ready;
   prometheus::Gauge& draining;
+  GaugeFamily& not_ready;
   GaugeFamily& in_flight;
   prometheus::Counter& retries;
   CounterFamily& rejected;
@@ -109,6 +114,7 @@ CallMetrics::Families::Families(prometheus::Registry& r)
     : transitions(AddCounter(r, "hotlora_state_transitions_total", "Changes of the server's state, by the new one")),
       ready(AddGauge(r, "hotlora_ready", "1 while requests are accepted").Add({})),
       draining(AddGauge(r, "hotlora_draining", "1 while the server finishes what runs, before it stops").Add({})),
+      not_ready(AddGauge(r, "hotlora_not_ready", "1 for each reason for which requests are not accepted now")),
       in_flight(AddGauge(r, "hotlora_requests_in_flight", "Requests that arrived and have not ended")),
       retries(AddCounter(r, "hotlora_client_retries_total", "Calls that were made by a client's retry policy").Add({})),
       rejected(AddCounter(r, "hotlora_requests_rejected_total",
@@ -148,6 +154,9 @@ void CallMetrics::Families::StandAtZero() {
     transitions.Add({{"to", state}});
   }
   transitions.Add({{"to", kStates[0]}}).Increment();
+  for (const char* reason : kNotReadyLabels) {
+    not_ready.Add({{"reason", reason}});
+  }
   for (const char* method : kMethods) {
     in_flight.Add({{"method", method}});
   }
@@ -184,6 +193,12 @@ void CallMetrics::SetState(ServerState state) {
   families_->ready.Set(state == ServerState::kReady ? 1 : 0);
   families_->draining.Set(state == ServerState::kDraining ? 1 : 0);
   families_->transitions.Add({{"to", kStates[static_cast<int>(state)]}}).Increment();
+}
+
+const char* NotReadyLabel(NotReadyReason reason) { return kNotReadyLabels[static_cast<size_t>(reason)]; }
+
+void CallMetrics::SetNotReady(NotReadyReason reason, bool in_force) {
+  families_->not_ready.Add({{"reason", NotReadyLabel(reason)}}).Set(in_force ? 1 : 0);
 }
 
 void CallMetrics::AddInFlight(absl::string_view method, int change) {

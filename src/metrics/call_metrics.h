@@ -5,6 +5,7 @@
 // cancel or read slowly, and which adapters are asked for. The engine's figures are in metrics.h, which owns this.
 // Thread-safe.
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -19,7 +20,27 @@ class Registry;
 
 namespace hotlora {
 
-enum class ServerState { kStarting, kReady, kDraining, kFailed };
+enum class ServerState { kStarting, kReady, kNotReady, kDraining, kFailed };
+
+// kStuck…: work of that kind (src/scheduler/work_watch.h).
+enum class NotReadyReason {
+  kStarting,
+  kDraining,
+  kDeviceFailed,
+  kBaseDamaged,
+  kNoDescriptors,
+  kListenerDeaf,
+  kStuckApply,
+  kStuckEncode,
+  kStuckStep,
+  kStuckDecode,
+  kStuckCheck
+};
+inline constexpr size_t kNotReadyReasons = 11;
+
+// As in the label `reason`.
+const char* NotReadyLabel(NotReadyReason reason);
+
 enum class CallStage { kQueued, kDenoise, kDecode };
 enum class CancelCause { kClient, kDeadline, kShutdown };
 enum class AuthFailure { kMissing, kInvalid, kScope };
@@ -37,6 +58,7 @@ class CallMetrics {
   std::shared_ptr<prometheus::Collectable> adapter_usage() const;
 
   void SetState(ServerState state);  // kStarting from the start
+  void SetNotReady(NotReadyReason reason, bool in_force);
 
   void AddInFlight(absl::string_view method, int change);
   void CountRetry();                              // a call that its client's retry policy made

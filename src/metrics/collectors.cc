@@ -31,6 +31,8 @@ prometheus::MetricFamily OneValueFamily(const char* name, const char* help, prom
   return {name, help, type, {std::move(metric)}};
 }
 
+constexpr absl::Duration kDiskPeriod = absl::Seconds(10);
+
 constexpr auto kGauge = prometheus::MetricType::Gauge;
 constexpr auto kCounter = prometheus::MetricType::Counter;
 
@@ -141,8 +143,22 @@ void AddDeviceMemory(const DeviceMemory& memory, const std::string& device,
 std::shared_ptr<prometheus::Collectable> MakeProcessCollector() { return std::make_shared<ProcessCollector>(); }
 
 void SourcesCollector::Set(GaugeSources sources) {
+  disk_watch_.reset();
+  const std::string folder = sources.adapters_folder;
+  LookAtDisk(folder);
+  if (!folder.empty()) {
+    disk_watch_.emplace("disk-watch", kDiskPeriod, [this, folder] { LookAtDisk(folder); });
+  }
   absl::MutexLock lock(&mu_);
   sources_ = std::move(sources);
+}
+
+void SourcesCollector::LookAtDisk(const std::string& folder) {
+  struct statvfs disk {};
+  const bool known = !folder.empty() && statvfs(folder.c_str(), &disk) == 0;
+  absl::MutexLock lock(&mu_);
+  disk_free_bytes_ =
+      known ? std::optional(static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize)) : std::nullopt;
 }
 
 int64_t SourcesCollector::GpuReservedBytes() const {
@@ -168,10 +184,8 @@ std::vector<prometheus::MetricFamily> SourcesCollector::Collect() const {
     families.push_back(OneValueFamily("hotlora_batch_capacity_rows", "Rows that a denoising step may have", kGauge,
                                       sources_.batch_capacity, {}));
   }
-  if (struct statvfs disk{};
-      !sources_.adapters_folder.empty() && statvfs(sources_.adapters_folder.c_str(), &disk) == 0) {
-    families.push_back(OneValueFamily("hotlora_disk_free_bytes", "Free space of a volume", kGauge,
-                                      static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize),
+  if (disk_free_bytes_.has_value()) {
+    families.push_back(OneValueFamily("hotlora_disk_free_bytes", "Free space of a volume", kGauge, *disk_free_bytes_,
                                       {{"volume", "adapters"}}));
   }
   if (const auto end = certificate_end_ ? certificate_end_() : std::nullopt; end.has_value()) {

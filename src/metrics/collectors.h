@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -14,6 +15,7 @@
 #include <prometheus/collectable.h>
 #include <prometheus/metric_family.h>
 
+#include "src/base/periodic_thread.h"
 #include "src/metrics/metrics.h"
 
 namespace hotlora {
@@ -40,9 +42,15 @@ class SourcesCollector : public prometheus::Collectable {
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
+  void LookAtDisk(const std::string& folder);
+
   mutable absl::Mutex mu_;
   GaugeSources sources_ ABSL_GUARDED_BY(mu_);
+  std::optional<double> disk_free_bytes_ ABSL_GUARDED_BY(mu_);
   std::function<std::optional<absl::Time>()> certificate_end_ ABSL_GUARDED_BY(mu_);
+
+  // A network disk that hangs must not hold up a scrape.
+  std::optional<PeriodicThread> disk_watch_;  // last: it uses the others
 };
 
 }  // namespace hotlora

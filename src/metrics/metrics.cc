@@ -111,6 +111,8 @@ struct Metrics::Families {
   CounterFamily& restore_mismatch;
   CounterFamily& adapter_loads;
   CounterFamily& bytes_loaded;
+  GaugeFamily& adapter_job_age;
+  GaugeFamily& adapter_jobs_waiting;
   GaugeFamily& oldest_waiting;
   GaugeFamily& estimated_wait;
   GaugeFamily& heartbeat;
@@ -152,6 +154,9 @@ Metrics::Families::Families(prometheus::Registry& r)
           AddCounter(r, "hotlora_base_restore_mismatch_total", "Checks that found base weights changed; must stay 0")),
       adapter_loads(AddCounter(r, "hotlora_adapter_loads_total", "Adapter files read, and why those that failed did")),
       bytes_loaded(AddCounter(r, "hotlora_adapter_bytes_loaded_total", "Bytes of adapters read, by where from")),
+      adapter_job_age(AddGauge(r, "hotlora_adapter_job_age_seconds",
+                               "How long the adapter thread has been at its present job; 0 if it has none")),
+      adapter_jobs_waiting(AddGauge(r, "hotlora_adapter_jobs_waiting", "Jobs that wait for the adapter thread")),
       oldest_waiting(AddGauge(r, "hotlora_queue_oldest_enqueue_timestamp_seconds",
                               "When the request came that waits longest; 0 where none waits")),
       estimated_wait(AddGauge(r, "hotlora_estimated_wait_seconds", "What a newcomer would wait, as far as is known")),
@@ -227,6 +232,8 @@ void Metrics::Families::StandAtZero() {
   for (const int source : {0, 1}) {
     bytes_loaded.Add({{"source", kTiers[source]}});
   }
+  adapter_job_age.Add({});
+  adapter_jobs_waiting.Add({});
   oldest_waiting.Add({});
   estimated_wait.Add({});
 }
@@ -396,6 +403,11 @@ void Metrics::CountRaisedBytes(uint64_t bytes) {
 }
 
 void Metrics::AddAdapterRefs(int change) { state_->families.adapter_refs.Add({}).Increment(change); }
+
+void Metrics::SetAdapterJobs(double age_seconds, uint64_t waiting) {
+  state_->families.adapter_job_age.Add({}).Set(age_seconds);
+  state_->families.adapter_jobs_waiting.Add({}).Set(static_cast<double>(waiting));
+}
 
 void Metrics::CountBaseRestoreMismatch() { state_->families.restore_mismatch.Add({}).Increment(); }
 

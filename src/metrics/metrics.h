@@ -115,6 +115,8 @@ class Metrics {
   void CountAdapterLoad(absl::string_view reason, uint64_t bytes);
   void CountRaisedBytes(uint64_t bytes);  // copied from the host's tier to the device's
   void CountBaseRestoreMismatch();
+  // What the adapter thread does: for how long it has been at its present job (0: at none), and how many wait.
+  void SetAdapterJobs(double age_seconds, uint64_t waiting);
 
  private:
   struct Families;

@@ -36,6 +36,7 @@ class InitLatents {
 class Row {
  public:
   virtual ~Row() = default;
+  virtual const DenoiseOptions& denoise() const = 0;
   virtual uint32_t steps_done() const = 0;
   virtual uint32_t total_steps() const = 0;
   // Of the network, that this row has had.

@@ -35,6 +35,7 @@ struct SdxlRow final : Row {
         noise(seed),
         sampler(MakeRowSampler(options, schedule, [this](at::IntArrayRef shape) { return noise.Draw(shape); })) {}
 
+  const DenoiseOptions& denoise() const override { return options; }
   uint32_t steps_done() const override { return sampler->steps_done(); }
   uint32_t total_steps() const override { return sampler->total_steps(); }
   uint32_t evaluations() const override { return evaluated; }

@@ -116,12 +116,18 @@ void ImageTask::TellWaiting(const ImageWaiting& waiting, absl::Duration every) {
   }
 }
 
-void ImageTask::TellDone(const absl::Status& status) {
+void ImageTask::TellDone(const absl::Status& status) { TellLast(status, summary); }
+
+// What the other thread has written of the summary cannot be read meanwhile.
+void ImageTask::EndForCaller(const absl::Status& status) { TellLast(status, {}); }
+
+void ImageTask::TellLast(const absl::Status& status, const ImageSummary& told) {
   std::shared_ptr<ImageListener> listener;
   absl::MutexLock lock(&listener_mu_);
-  listener = std::move(listener_);
-  listener_ = nullptr;
-  listener->OnDone(status, summary);
+  listener = std::exchange(listener_, nullptr);
+  if (listener != nullptr) {
+    listener->OnDone(status, told);
+  }
 }
 
 }  // namespace hotlora

@@ -95,10 +95,15 @@ class ImageTask : public QueuedRequest {
   // The last call to the listener. REQUIRES: ClaimEnd was true, and what was to be released and counted is.
   void TellDone(const absl::Status& status);
 
+  // TellDone at once, though a thread that may be stuck still works on the task. The task itself ends if that goes on.
+  void EndForCaller(const absl::Status& status);
+
   ImageSummary summary;
   uint8_t regroups_told = 0;  // bits of RegroupReason; the step thread's
 
  private:
+  void TellLast(const absl::Status& status, const ImageSummary& told);
+
   const absl::Time admitted_;
   const Stopwatch since_admitted_;
   const absl::Time deadline_;
@@ -115,7 +120,7 @@ class ImageTask : public QueuedRequest {
   std::string fingerprint_;  // constant from EndLoading on
 
   absl::Mutex listener_mu_;  // held while the listener is called; taken before mu_ where both are
-  std::shared_ptr<ImageListener> listener_ ABSL_GUARDED_BY(listener_mu_);  // nullptr after TellDone
+  std::shared_ptr<ImageListener> listener_ ABSL_GUARDED_BY(listener_mu_);  // nullptr after the last call
   absl::Time last_told_ ABSL_GUARDED_BY(listener_mu_);
 };
 

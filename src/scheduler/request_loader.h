@@ -51,6 +51,9 @@ class RequestLoader {
   // Runs `work`, which reads an adapter's file, on the adapter thread, in the caller's turn.
   void RunOnAdapterThread(const std::string& caller, std::function<void()> work);
 
+  // What the adapter thread does.
+  SerialExecutor::Load adapter_load() const { return adapter_thread_.load(); }
+
   // Tries again for the requests whose adapters did not fit beside those that others use, in the order in which they
   // came. Until then they wait in the queue, where their deadline or a cancel ends them. Never waits.
   void RetryForRoom();

@@ -362,9 +362,6 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
     evaluations_before.push_back(row->row->evaluations());
   }
   const Stopwatch stopwatch;
-  if (options_.in_each_step) {
-    options_.in_each_step();
-  }
   const absl::Status status = pipeline_->Step(plan);
   if (status.ok()) {
     Account(rows, steps_before, stopwatch.Seconds());

@@ -40,7 +40,6 @@ struct StepSchedulerOptions {
   absl::Duration longest_overtaking;               // batch_policy.h
   std::function<void()> on_device_failure;         // runs once, when the device is lost
   std::function<void(bool intact)> on_base_state;  // BaseWatch
-  std::function<void()> in_each_step;              // its time counts as the step's
   std::function<void()> on_release;                // a request has given its files back; any thread, must not wait
 };
 

@@ -39,5 +39,23 @@ TEST(SerialExecutorTest, AKeyThatWasDoneTakesItsTurnAgain) {
   EXPECT_EQ(ran, (std::vector<std::string>{"first", "second"}));
 }
 
+TEST(SerialExecutorTest, TellsHowLongItsWorkTakesAndWhatWaits) {
+  SerialExecutor executor("test");
+  EXPECT_EQ(executor.load().seconds, 0.0);
+  absl::Notification begun, go_on, done;
+  executor.Post("a", [&] {
+    begun.Notify();
+    go_on.WaitForNotification();
+  });
+  begun.WaitForNotification();
+  executor.Post("a", [] {});
+  executor.Post("b", [&] { done.Notify(); });
+  EXPECT_GT(executor.load().seconds, 0.0);
+  EXPECT_EQ(executor.load().waiting, 2u);
+  go_on.Notify();
+  done.WaitForNotification();
+  EXPECT_EQ(executor.load().waiting, 0u);
+}
+
 }  // namespace
 }  // namespace hotlora

@@ -100,6 +100,22 @@ class SignalTest(unittest.TestCase):
         self.assertIn("--tokens-file", server.log())
 
 
+class StuckStepTest(unittest.TestCase):
+    def test_sigterm_does_not_wait_for_it_and_callers_hear_the_end(self):
+        fault = e2e.temporary_folder() / "fault"
+        server = e2e.Server("--fault-file", fault, "--drain-timeout", "1")
+        self.addCleanup(server.kill)
+        self.addCleanup(server.caller.close)
+        fault.write_text("60")  # for a step
+        call = server.caller.images.GenerateImages.future(request_for())
+        server.wait_for_metric(1, "hotlora_requests_in_flight")
+        server.signal(signal.SIGTERM)
+        self.assertEqual(server.wait(patience=45), 0)
+        problem = e2e.problem_of(call.result)
+        self.assertEqual((problem.code, problem.reason), ("UNAVAILABLE", "DRAINING"))
+        self.assertIn("not ready: draining", server.log())
+
+
 class DescriptorTest(unittest.TestCase):
     """More connections than the process may have descriptors."""
 

@@ -107,6 +107,16 @@ class FakeEngine : public Engine {
       answer();
     }
   }
+  // ListAdapters waits, as for a disk that hangs.
+  void HoldLists(bool hold) {
+    std::lock_guard<std::mutex> lock(mu_);
+    hold_lists_ = hold;
+    changed_.notify_all();
+  }
+  void AwaitHeldList() {
+    std::unique_lock<std::mutex> lock(mu_);
+    changed_.wait(lock, [this] { return lists_held_ > 0; });
+  }
   void AwaitDrain() {
     std::unique_lock<std::mutex> lock(mu_);
     changed_.wait(lock, [this] { return draining_; });
@@ -207,7 +217,11 @@ class FakeEngine : public Engine {
                : absl::OkStatus();
   }
   absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const override {
-    std::lock_guard<std::mutex> lock(mu_);
+    std::unique_lock<std::mutex> lock(mu_);
+    ++lists_held_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return !hold_lists_; });
+    --lists_held_;
     std::vector<AdapterInfo> page;
     for (auto it = adapters_.upper_bound(std::string(after)); it != adapters_.end() && page.size() < limit; ++it) {
       page.push_back(it->second);
@@ -302,7 +316,7 @@ class FakeEngine : public Engine {
   RequestLimits limits_;
 
   mutable std::mutex mu_;
-  std::condition_variable changed_;
+  mutable std::condition_variable changed_;
   // Guarded by mu_.
   std::deque<absl::Status> refusals_;
   Script script_;
@@ -315,6 +329,8 @@ class FakeEngine : public Engine {
   std::map<std::string, std::string> uploaded_;
   int uploads_begun_ = 0, uploads_ended_ = 0;
   bool hold_loads_ = false;
+  bool hold_lists_ = false;
+  mutable int lists_held_ = 0;
   bool draining_ = false;
   int submit_count_ = 0;
 };

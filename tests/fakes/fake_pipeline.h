@@ -46,6 +46,8 @@ class FakePipeline : public Pipeline {
     bool corrupt ABSL_GUARDED_BY(mu) = false;                                   // the second module
     bool irreparable ABSL_GUARDED_BY(mu) = false;                               // a corrupt module stays so
     uint32_t modules_verified ABSL_GUARDED_BY(mu) = 0;
+    enum class Call { kNone, kApply, kEncode, kDecode, kVerify };
+    Call held_call ABSL_GUARDED_BY(mu) = Call::kNone;  // calls of that kind wait
     std::atomic<int> live_rows = 0;
     std::atomic<int> live_conditionings = 0;
     std::atomic<int> live_inits = 0;
@@ -62,6 +64,15 @@ class FakePipeline : public Pipeline {
     void LetGo() {
       absl::MutexLock lock(&mu);
       hold_steps = false;
+      held_call = Call::kNone;
+    }
+    void Hold(Call call) {
+      absl::MutexLock lock(&mu);
+      held_call = call;
+    }
+    void WaitIfHeld(Call call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+      const auto let_go = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return held_call != call; };
+      mu.Await(absl::Condition(&let_go));
     }
     // While steps are held: lets the one that waits pass, and waits until the next one is held.
     void StepOnce() {
@@ -99,6 +110,7 @@ class FakePipeline : public Pipeline {
     report.modules_merged = static_cast<uint32_t>(set.adapters.size());
     report.modules_restored = 1;
     absl::MutexLock lock(&levers_->mu);
+    levers_->WaitIfHeld(Levers::Call::kApply);
     levers_->applied.push_back(applied_);
     return report;
   }
@@ -106,6 +118,7 @@ class FakePipeline : public Pipeline {
   absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
                                                              const AdapterSet& set, ApplyMode mode) override {
     absl::MutexLock lock(&levers_->mu);
+    levers_->WaitIfHeld(Levers::Call::kEncode);
     levers_->prompts.push_back(prompts.prompt);
     levers_->embeddings = prompts.embeddings;
     return std::make_shared<const FakeConditioning>(levers_);
@@ -167,6 +180,7 @@ class FakePipeline : public Pipeline {
 
   absl::StatusOr<RgbImage> Decode(const Row& row) override {
     absl::MutexLock lock(&levers_->mu);
+    levers_->WaitIfHeld(Levers::Call::kDecode);
     if (absl::Status error = std::exchange(levers_->next_decode_error, absl::OkStatus()); !error.ok()) {
       return error;
     }
@@ -178,6 +192,7 @@ class FakePipeline : public Pipeline {
 
   absl::StatusOr<BaseCheck> VerifyNextModule() override {
     absl::MutexLock lock(&levers_->mu);
+    levers_->WaitIfHeld(Levers::Call::kVerify);
     BaseCheck check;
     const bool corrupt = levers_->modules_verified++ % kModules == 1 && levers_->corrupt;
     if (corrupt) {
@@ -209,6 +224,7 @@ class FakePipeline : public Pipeline {
       ++levers->live_rows;
     }
     ~FakeRow() override { --levers->live_rows; }
+    const DenoiseOptions& denoise() const override { return options; }
     // As Heun's: two evaluations a step, the last step one.
     uint32_t steps_done() const override {
       const bool two = options.sampler == Sampler::kHeun && evaluated < 2 * total_steps() - 1;

@@ -4,8 +4,10 @@
 #include <arpa/inet.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #include <cstdint>
+#include <string>
 
 #include <gtest/gtest.h>
 
@@ -28,6 +30,20 @@ inline int ConnectToLoopback(int port, int patience_seconds, bool ipv6 = false) 
                  : connect(connection, reinterpret_cast<sockaddr*>(&v4), sizeof(v4)),
             0);
   return connection;
+}
+
+// The whole answer to a GET over HTTP.
+inline std::string GetHttp(int port, const std::string& path, bool ipv6 = false) {
+  const int connection = ConnectToLoopback(port, 10, ipv6);
+  const std::string request = "GET " + path + " HTTP/1.0\r\n\r\n";
+  EXPECT_EQ(send(connection, request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+  std::string answer;
+  char buffer[4096];
+  for (ssize_t got; (got = read(connection, buffer, sizeof(buffer))) > 0;) {
+    answer.append(buffer, static_cast<size_t>(got));
+  }
+  close(connection);
+  return answer;
 }
 
 }  // namespace hotlora

@@ -25,43 +25,34 @@ void Send(int connection, const std::string& text) {
   EXPECT_EQ(send(connection, text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
 }
 
-std::string Get(int port, const std::string& path, bool ipv6 = false) {
-  const int connection = Connect(port, ipv6);
-  Send(connection, absl::StrCat("GET ", path, " HTTP/1.0\r\n\r\n"));
-  std::string answer;
-  char buffer[4096];
-  for (ssize_t got; (got = read(connection, buffer, sizeof(buffer))) > 0;) {
-    answer.append(buffer, static_cast<size_t>(got));
-  }
-  close(connection);
-  return answer;
-}
-
 TEST(MetricsEndpointTest, ServesWhatMetricsCounted) {
   Metrics metrics;
-  const auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics, [] { return true; });
+  const auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics, [] { return ""; });
   ASSERT_TRUE(endpoint.ok()) << endpoint.status();
   metrics.CountRequest("GenerateImages", "OK", 1.0);
-  const std::string answer = Get((*endpoint)->port(), "/metrics");
+  const std::string answer = GetHttp((*endpoint)->port(), "/metrics");
   EXPECT_NE(answer.find("200 OK"), std::string::npos);
   EXPECT_NE(answer.find("hotlora_requests_total{"), std::string::npos);
-  EXPECT_EQ(Get((*endpoint)->port(), "/other").find("200 OK"), std::string::npos);
+  EXPECT_EQ(GetHttp((*endpoint)->port(), "/other").find("200 OK"), std::string::npos);
 }
 
 TEST(MetricsEndpointTest, SaysWhetherRequestsAreAccepted) {
   Metrics metrics;
   std::atomic<bool> ready = false;
-  const auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics, [&ready] { return ready.load(); });
+  const auto endpoint =
+      MetricsEndpoint::Start("127.0.0.1:0", metrics, [&ready] { return ready ? "" : "starting, listener_deaf"; });
   ASSERT_TRUE(endpoint.ok()) << endpoint.status();
-  EXPECT_EQ(Get((*endpoint)->port(), "/-/ready").find("HTTP/1.1 503"), 0u);
-  EXPECT_EQ(Get((*endpoint)->port(), "/-/healthy").find("HTTP/1.1 200 OK"), 0u);
+  const std::string answer = GetHttp((*endpoint)->port(), "/-/ready");
+  EXPECT_EQ(answer.find("HTTP/1.1 503"), 0u);
+  EXPECT_NE(answer.find("\r\n\r\nnot ready: starting, listener_deaf\n"), std::string::npos);
+  EXPECT_EQ(GetHttp((*endpoint)->port(), "/-/healthy").find("HTTP/1.1 200 OK"), 0u);
   ready = true;
-  EXPECT_EQ(Get((*endpoint)->port(), "/-/ready").find("HTTP/1.1 200 OK"), 0u);
+  EXPECT_EQ(GetHttp((*endpoint)->port(), "/-/ready").find("HTTP/1.1 200 OK"), 0u);
 }
 
 TEST(MetricsEndpointTest, RefusesOtherMethodsAndPaths) {
   Metrics metrics;
-  const auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics, [] { return true; });
+  const auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics, [] { return ""; });
   ASSERT_TRUE(endpoint.ok()) << endpoint.status();
   const std::pair<const char*, const char*> cases[] = {
       {"GET /metrics?name=x HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK"},
@@ -90,7 +81,7 @@ TEST_P(IdleConnectionsTest, FiveHundredDelayNoOther) {
   files.rlim_cur = files.rlim_max;
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &files), 0);
   Metrics metrics;
-  const auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics, [] { return true; });
+  const auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics, [] { return ""; });
   ASSERT_TRUE(endpoint.ok()) << endpoint.status();
   std::vector<int> idle;
   for (int i = 0; i < kIdle; ++i) {
@@ -101,7 +92,7 @@ TEST_P(IdleConnectionsTest, FiveHundredDelayNoOther) {
     if (i % 50 == 49) {
       for (const char* path : {"/metrics", "/-/ready", "/-/healthy"}) {
         const absl::Time start = absl::Now();
-        EXPECT_EQ(Get((*endpoint)->port(), path).find("HTTP/1.1 200 OK"), 0u) << path << " beside " << i + 1;
+        EXPECT_EQ(GetHttp((*endpoint)->port(), path).find("HTTP/1.1 200 OK"), 0u) << path << " beside " << i + 1;
         EXPECT_LT(absl::Now() - start, absl::Seconds(1)) << path << " beside " << i + 1;
       }
     }
@@ -129,25 +120,24 @@ TEST(MetricsEndpointTest, ListensOnIpv6) {
     GTEST_SKIP() << "this machine has no ::1";
   }
   Metrics metrics;
-  const auto endpoint = MetricsEndpoint::Start("[::1]:0", metrics, [] { return true; });
+  const auto endpoint = MetricsEndpoint::Start("[::1]:0", metrics, [] { return ""; });
   ASSERT_TRUE(endpoint.ok()) << endpoint.status();
-  EXPECT_EQ(Get((*endpoint)->port(), "/-/healthy", /*ipv6=*/true).find("HTTP/1.1 200 OK"), 0u);
+  EXPECT_EQ(GetHttp((*endpoint)->port(), "/-/healthy", /*ipv6=*/true).find("HTTP/1.1 200 OK"), 0u);
 }
 
 TEST(MetricsEndpointTest, ListensOnANameAndNamesWhatItCannot) {
   Metrics metrics;
-  EXPECT_TRUE(MetricsEndpoint::Start("localhost:0", metrics, [] { return true; }).ok());
-  const auto wrong = MetricsEndpoint::Start("[::zz]:0", metrics, [] { return true; });
+  EXPECT_TRUE(MetricsEndpoint::Start("localhost:0", metrics, [] { return ""; }).ok());
+  const auto wrong = MetricsEndpoint::Start("[::zz]:0", metrics, [] { return ""; });
   ASSERT_FALSE(wrong.ok());
   EXPECT_EQ(wrong.status().message().find("--metrics-listen [::zz]:0: cannot listen there: "), 0u) << wrong.status();
 }
 
 TEST(MetricsEndpointTest, TakenPortIsAnErrorThatNamesTheFlag) {
   Metrics metrics;
-  const auto first = MetricsEndpoint::Start("127.0.0.1:0", metrics, [] { return true; });
+  const auto first = MetricsEndpoint::Start("127.0.0.1:0", metrics, [] { return ""; });
   ASSERT_TRUE(first.ok());
-  const auto second =
-      MetricsEndpoint::Start(absl::StrCat("127.0.0.1:", (*first)->port()), metrics, [] { return true; });
+  const auto second = MetricsEndpoint::Start(absl::StrCat("127.0.0.1:", (*first)->port()), metrics, [] { return ""; });
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.status().message().find("--metrics-listen 127.0.0.1:"), 0u);
 }

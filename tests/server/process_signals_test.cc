@@ -94,10 +94,19 @@ TEST_F(ProcessSignalsTest, RequestStopIsLikeASignal) {
       {
         ProcessSignals signals;
         signals.BeginService();
-        signals.RequestStop();
-        _exit(signals.Wait() == Event::kStop ? 9 : 1);
+        signals.RequestStop(5);
+        _exit(signals.Wait() == Event::kStop ? 4 + signals.exit_code() : 1);
       },
       ::testing::ExitedWithCode(9), "");
+}
+
+TEST_F(ProcessSignalsTest, RequestStopBeforeServiceEndsTheProcessWithItsCode) {
+  EXPECT_EXIT(
+      {
+        ProcessSignals signals;
+        signals.RequestStop(5);
+      },
+      ::testing::ExitedWithCode(5), "");
 }
 
 TEST_F(ProcessSignalsTest, HangUpIsAReloadBeforeAndDuringService) {

@@ -87,12 +87,14 @@ TEST_F(ServerInfoServiceTest, DamagedBaseWeightsAreNotReady) {
     return response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
   };
   EXPECT_TRUE(serving());
-  server_->SetBaseIntact(false);
+  EngineOptions options;
+  server_->Watch(&options);
+  options.on_base_state(false);
   EXPECT_FALSE(serving());
-  server_->SetBaseIntact(true);
+  options.on_base_state(true);
   EXPECT_TRUE(serving());
   server_->StopServing();
-  server_->SetBaseIntact(true);
+  options.on_base_state(true);
   EXPECT_FALSE(serving());
 }
 

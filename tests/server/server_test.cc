@@ -1,8 +1,12 @@
 #include "server/server.h"
 
+#include <unistd.h>
+
 #include <future>
+#include <vector>
 
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "tests/server/loopback_connection.h"
 #include "tests/server/serving.h"
 
 namespace hotlora {
@@ -151,6 +155,79 @@ TEST_F(ServerTest, EchoesTheCallersRequestIdAndMakesOneUpElse) {
   long_id->AddMetadata("x-request-id", std::string(65, 'x'));
   ASSERT_TRUE(stub->GetServerInfo(long_id.get(), {}, &info).ok());
   EXPECT_EQ(Trailer(*long_id, "x-request-id").size(), 32u);
+}
+
+TEST_F(ServerTest, HealthAnswersBesideFiveHundredIdleConnections) {
+  constexpr int kIdle = 500;
+  RaiseFileLimit();  // both ends of each connection are open in this process
+  Start();
+  EXPECT_EQ(Health(""), health::HealthCheckResponse::SERVING);
+  const std::string preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+  const std::string settings(9, '\0');
+  // What they say before they fall silent.
+  const std::string openings[] = {"", "PRI * HT", preface, preface + settings.substr(0, 3) + '\4' + settings.substr(4)};
+  std::vector<int> idle;
+  for (int i = 0; i < kIdle; ++i) {
+    idle.push_back(ConnectToLoopback(server_->port(), 10));
+    const std::string& opening = openings[i % 4];
+    send(idle.back(), opening.data(), opening.size(), MSG_NOSIGNAL);
+    if (i % 100 == 99) {
+      EXPECT_EQ(Health(""), health::HealthCheckResponse::SERVING) << "beside " << i + 1;
+    }
+  }
+  EXPECT_TRUE(server_->readiness().ready());
+  for (const int connection : idle) {
+    close(connection);
+  }
+}
+
+TEST_F(ServerTest, CallsGoOnWhileTheAdaptersDiskHangs) {
+  Start();
+  engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.HoldLists(true);
+  std::vector<std::future<grpc::StatusCode>> lists;
+  for (int i = 0; i < 40; ++i) {  // more than gRPC has threads
+    lists.push_back(std::async(std::launch::async, [this] { return CodeOf("ListAdapters", ""); }));
+  }
+  engine_.AwaitHeldList();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(Health(""), health::HealthCheckResponse::SERVING);
+    EXPECT_EQ(CodeOf("GetServerInfo", ""), grpc::StatusCode::OK);
+    EXPECT_EQ(CodeOf("GenerateImages", ""), grpc::StatusCode::OK);
+  }
+  engine_.HoldLists(false);
+  for (auto& list : lists) {
+    EXPECT_EQ(list.get(), grpc::StatusCode::OK);
+  }
+}
+
+// The descriptor of this process that listens on the port.
+int ListenerOn(int port) {
+  for (int descriptor = 0; descriptor < 4096; ++descriptor) {
+    int listens = 0;
+    sockaddr_in address{};
+    socklen_t size = sizeof(listens), address_size = sizeof(address);
+    if (getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens == 1 &&
+        getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &address_size) == 0 &&
+        ntohs(address.sin_port) == port) {
+      return descriptor;
+    }
+  }
+  return -1;
+}
+
+TEST_F(ServerTest, AListenerThatHearsNothingEndsReadiness) {
+  Start();
+  EXPECT_EQ(Health(""), health::HealthCheckResponse::SERVING);  // connected
+  auto context = Context();
+  const auto reader = health::Health::NewStub(channel_)->Watch(context.get(), {});
+  health::HealthCheckResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  ASSERT_EQ(shutdown(ListenerOn(server_->port()), SHUT_RDWR), 0);
+  ASSERT_TRUE(reader->Read(&response));  // after the probe's patience, some seconds
+  EXPECT_EQ(response.status(), health::HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(server_->readiness().WhyNot(), "listener_deaf");
+  context->TryCancel();
 }
 
 TEST_F(ServerTest, SecondServerOnThePortIsRefused) {

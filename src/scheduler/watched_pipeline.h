@@ -1,0 +1,44 @@
+#ifndef HOTLORA_SRC_SCHEDULER_WATCHED_PIPELINE_H_
+#define HOTLORA_SRC_SCHEDULER_WATCHED_PIPELINE_H_
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "src/pipeline/pipeline.h"
+#include "src/scheduler/work_watch.h"
+
+namespace hotlora {
+
+// A pipeline whose work is marked in a WorkWatch while it is under way; in all else it is `pipeline`.
+class WatchedPipeline final : public Pipeline {
+ public:
+  // `watch` outlives this object. `in_each_step`, if there is one, runs in each step, and its time counts as the
+  // step's.
+  WatchedPipeline(std::unique_ptr<Pipeline> pipeline, WorkWatch* watch, std::function<void()> in_each_step);
+
+  const ModelInfo& info() const override { return pipeline_->info(); }
+  absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) override;
+  absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
+                                                             const AdapterSet& set, ApplyMode mode) override;
+  bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override { return pipeline_->CanShareStep(a, b); }
+  absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override;
+  absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
+                                                std::shared_ptr<const Conditioning> conditioning, AdapterSet set,
+                                                std::shared_ptr<const InitLatents> init) override;
+  absl::Status Step(const BatchPlan& plan) override;
+  absl::StatusOr<RgbImage> Preview(const Row& row) override;
+  absl::StatusOr<RgbImage> Decode(const Row& row) override;
+  absl::StatusOr<BaseCheck> VerifyNextModule() override;
+  uint32_t module_count() const override { return pipeline_->module_count(); }
+  const std::vector<MemoryArea>& memory() const override { return pipeline_->memory(); }
+
+ private:
+  const std::unique_ptr<Pipeline> pipeline_;
+  WorkWatch* const watch_;
+  const std::function<void()> in_each_step_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_WATCHED_PIPELINE_H_

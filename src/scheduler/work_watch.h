@@ -1,0 +1,108 @@
+#ifndef HOTLORA_SRC_SCHEDULER_WORK_WATCH_H_
+#define HOTLORA_SRC_SCHEDULER_WORK_WATCH_H_
+
+// Is work on the device stuck? Work is stuck once it has taken far longer than work of the same kind and shape usually
+// takes: the median of its last kDurations durations. The first steps of the warm-up count too, so the server knows
+// that figure for its native size before it serves.
+
+#include <chrono>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <list>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+#include "src/metrics/step_drift.h"
+
+namespace hotlora {
+
+// kCheck: a check of a module's base weights.
+enum class WorkKind { kApply, kEncode, kStep, kDecode, kCheck };
+
+// Work of equal kind and shape takes about as long each time.
+struct Work {
+  WorkKind kind = WorkKind::kStep;
+  StepShape shape;
+};
+
+struct WorkLimits {
+  double times_usual = 10.0;                            // work is stuck after so many times what it usually takes,
+  absl::Duration least = absl::Seconds(60);             // but not before this,
+  absl::Duration unknown = absl::Minutes(10);           // and after this if nothing is known
+  absl::Duration before_giving_up = absl::Minutes(10);  // hopeless: stuck for this, or for 5 times its limit if longer
+};
+
+struct StuckWork {
+  Work work;
+  absl::Duration age;
+  std::optional<absl::Duration> usual;  // nullopt: such work has not ended yet
+  bool hopeless = false;                // only a restart helps
+
+  // "a step of 1024x1024 (rows: 2) has taken 1m5s; it usually takes 400ms".
+  std::string Text() const;
+};
+
+// Thread-safe. Time in which the process stood still (stopped, or its machine paused) does not count.
+class WorkWatch {
+ public:
+  using Clock = std::function<std::chrono::steady_clock::time_point()>;
+  static constexpr size_t kDurations = 9;
+  static constexpr size_t kShapes = 64;  // of all kinds; the least recently used shape beyond them is forgotten
+
+  explicit WorkWatch(WorkLimits limits = {}, Clock clock = &std::chrono::steady_clock::now);
+
+  // Work under way, until this object ends.
+  class Mark {
+   public:
+    Mark(const Mark&) = delete;
+    Mark& operator=(const Mark&) = delete;
+    ~Mark();
+
+    // There was nothing to do, or it failed: the duration tells nothing of such work.
+    void DoNotCount() { counts_ = false; }
+
+   private:
+    friend class WorkWatch;
+    Mark(WorkWatch* watch, const Work& work);
+
+    WorkWatch* const watch_;
+    const Work work_;
+    absl::Duration begin_;                    // in the watch's time
+    std::list<const Mark*>::iterator place_;  // in marks_
+    bool counts_ = true;
+  };
+  [[nodiscard]] Mark Begin(const Work& work) { return Mark(this, work); }
+
+  // What is stuck now. Call it every second or so.
+  std::vector<StuckWork> Check();
+
+ private:
+  struct History {
+    Work work;
+    std::deque<absl::Duration> last;
+  };
+
+  absl::Duration Now() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::optional<absl::Duration> Usual(const Work& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Note(const Work& work, absl::Duration duration) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const WorkLimits limits_;
+  const Clock clock_;
+  const std::chrono::steady_clock::time_point start_;
+
+  mutable absl::Mutex mu_;
+  absl::Duration stood_still_ ABSL_GUARDED_BY(mu_);
+  absl::Duration last_check_ ABSL_GUARDED_BY(mu_);
+  std::list<const Mark*> marks_ ABSL_GUARDED_BY(mu_);
+  std::list<History> histories_ ABSL_GUARDED_BY(mu_);  // most recently used first
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_WORK_WATCH_H_
