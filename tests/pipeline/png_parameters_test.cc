@@ -1,5 +1,8 @@
 #include "src/pipeline/png_parameters.h"
 
+#include <string>
+#include <utility>
+
 #include <gtest/gtest.h>
 
 namespace hotlora {
@@ -29,6 +32,20 @@ TEST(ImageParametersTest, PlainRequest) {
       "a red circle\nSteps: 20, Sampler: Euler, CFG scale: 5, Seed: 7, Size: 128x64, Model hash: 0123456789, Model: "
       "demo, " +
           kVersion);
+}
+
+TEST(ImageParametersTest, NamesEverySampler) {
+  const std::pair<Sampler, const char*> names[] = {
+      {Sampler::kEuler, "Euler"},      {Sampler::kEulerAncestral, "Euler a"},
+      {Sampler::kHeun, "Heun"},        {Sampler::kDdim, "DDIM"},
+      {Sampler::kDpmpp2M, "DPM++ 2M"}, {Sampler::kDpmpp2MSde, "DPM++ 2M SDE"},
+      {Sampler::kUniPc, "UniPC"},      {Sampler::kLcm, "LCM"}};
+  for (const auto& [sampler, name] : names) {
+    ImageJob job = Job();
+    job.denoise.sampler = sampler;
+    const std::string text = ImageParameters(job, 7, Model(), {});
+    EXPECT_NE(text.find(std::string(", Sampler: ") + name + ", "), std::string::npos) << text;
+  }
 }
 
 TEST(ImageParametersTest, SaysHowBracketsWereRead) {
