@@ -65,6 +65,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Check(from_file.status().code() == absl::StatusCode::kInvalidArgument);
     CheckFileError(from_file.status().message(), path);
   }
+  if (parts.size() == 1) {
+    return 0;
+  }
   std::vector<std::string> arguments = {"--config", path};
   std::map<std::string, std::string> environment;
   for (size_t i = 1; i < parts.size(); ++i) {
