@@ -305,7 +305,7 @@ def queue():
         lines("A message waits for its reader", "s", *quantiles("hotlora_grpc_send_blocked_seconds")),
         lines("Updates dropped for slow readers", "ops", rate("hotlora_stream_updates_dropped_total", ["instance"])),
         lines("Calls that were retries", "reqps", rate("hotlora_client_retries_total", ["instance"])),
-        lines("Not ready, by reason", "short", ("hotlora_not_ready{@} == 1", "{{reason}} {{instance}}")),
+        lines("Not ready, by reason", "short", ("hotlora_not_ready{@}", "{{reason}} {{instance}}")),
         lines("Last sign of the step thread", "s",
               ("time() - hotlora_scheduler_heartbeat_timestamp_seconds{@}", "{{instance}}"), thresholds=[(60, "red")]),
     ])
