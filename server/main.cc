@@ -47,7 +47,7 @@ constexpr int kExitFailure = 1;
 constexpr int kExitBadSetting = 2;
 
 // What Server::Stop may take beyond its time, and some seconds more.
-constexpr absl::Duration kLongestEnd = absl::Seconds(15);
+constexpr absl::Duration kLongestEnd = absl::Seconds(10);
 
 int Fail(const absl::Status& status, int code = kExitFailure) {
   LogPlain(absl::StrCat("hotlora-server: ", status.message()));

@@ -179,15 +179,19 @@ void Server::TellHealth(bool ready) {
 
 void Server::LookAtListener() {
   readiness_->Set(NotReadyReason::kNoDescriptors, acceptor_->refuses());
-  const absl::Duration deaf = probe_->Look();
-  readiness_->Set(NotReadyReason::kListenerDeaf, deaf > absl::ZeroDuration(),
-                  absl::StrCat("no connection to the gRPC port was accepted for ", absl::FormatDuration(deaf)));
+  const absl::Duration deaf = absl::Trunc(probe_->Look(), absl::Seconds(1));
+  const std::string text = absl::StrCat("no connection to the gRPC port was accepted for ", absl::FormatDuration(deaf));
+  readiness_->Set(NotReadyReason::kListenerDeaf, deaf > absl::ZeroDuration(), text);
   if (deaf >= kDeafForGood) {
-    ReportLost();
+    ReportLost(text);
   }
 }
 
-void Server::ReportLost() const {
+void Server::ReportLost(absl::string_view why) {
+  if (lost_.exchange(true)) {
+    return;
+  }
+  LogError("only a restart helps, so the server is to end: ", why);
   if (options_.on_lost) {
     options_.on_lost();
   }
@@ -197,12 +201,14 @@ void Server::Watch(EngineOptions* options) {
   options->on_base_state = [this](bool intact) { readiness_->Set(NotReadyReason::kBaseDamaged, !intact); };
   options->on_device_failure = [this] {
     readiness_->Set(NotReadyReason::kDeviceFailed, true);
-    ReportLost();
+    ReportLost("the device is lost");
   };
   options->on_stuck_work = [this](absl::Span<const StuckWork> stuck) {
     readiness_->SetStuckWork(stuck);
-    if (std::any_of(stuck.begin(), stuck.end(), [](const StuckWork& work) { return work.hopeless; })) {
-      ReportLost();
+    for (const StuckWork& work : stuck) {
+      if (work.hopeless) {
+        ReportLost(work.Text());
+      }
     }
   };
 }

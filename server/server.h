@@ -3,6 +3,7 @@
 
 // The gRPC listener with its services, from the first connection to the last.
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include <grpcpp/server.h>
 
@@ -42,8 +44,8 @@ struct ServerOptions {
   AccessLog* access_log = nullptr;  // outlives the server; null: there is none
   bool reflection = false;
   UploadLimits uploads;
-  // Called when only a restart helps, perhaps more than once: the device is lost, work has been stuck for long, or the
-  // listener is deaf. On a thread of the server or the engine, for which it must not wait.
+  // Called once when only a restart helps: the device is lost, work has been stuck for long, or the listener is deaf.
+  // On a thread of the server or the engine, for which it must not wait.
   std::function<void()> on_lost;
   absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent; then its call is cancelled
   absl::Duration longest_request = absl::InfiniteDuration();
@@ -90,7 +92,7 @@ class Server {
   absl::Status Listen();
   void TellHealth(bool ready);
   void LookAtListener();
-  void ReportLost() const;
+  void ReportLost(absl::string_view why);
 
   const ServerOptions options_;
   std::optional<TokenStore> tokens_;
@@ -103,6 +105,7 @@ class Server {
   AdapterService adapters_;
   ServerInfoService info_;
   std::unique_ptr<grpc::Server> server_;
+  std::atomic<bool> lost_ = false;
   std::mutex mu_;  // held while server_ is told of its health, or ends
   std::unique_ptr<Readiness> readiness_;
   std::unique_ptr<ConnectionAcceptor> acceptor_;  // before anything else of this ends
