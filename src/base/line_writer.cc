@@ -10,6 +10,8 @@
 #include <climits>
 #include <utility>
 
+#include "src/base/steady_time.h"
+
 namespace hotlora {
 namespace {
 
@@ -60,7 +62,7 @@ void LineWriter::Write(std::string line) {
 bool LineWriter::Flush(absl::Duration patience) {
   std::unique_lock<std::mutex> lock(mu_);
   const uint64_t goal = accepted_;
-  return changed_.wait_for(lock, absl::ToChronoNanoseconds(patience), [&] { return finished_ >= goal; });
+  return AwaitSteadily(changed_, lock, patience, [&] { return finished_ >= goal; });
 }
 
 bool LineWriter::IsOver() {
