@@ -266,11 +266,11 @@ class SdxlPipeline final : public Pipeline {
     RgbImage image;
     ABSL_RETURN_IF_ERROR(GuardTorch("decoding", [&]() -> absl::Status {
       const auto& sdxl_row = static_cast<const SdxlRow&>(row);
-      const at::Tensor decoded = model_->vae_decoder().forward(sdxl_row.latents);  // [1, 3, height, width]
-      if (!at::isfinite(decoded).all().item<bool>()) {
+      if (!at::isfinite(sdxl_row.latents).all().item<bool>()) {
         return MakeError(absl::StatusCode::kInternal, "NONFINITE_OUTPUT",
                          "the image came out with NaN or infinity in it");
       }
+      const at::Tensor decoded = model_->vae_decoder().forward(sdxl_row.latents);  // [1, 3, height, width]
       image = ToRgbImage(decoded);
       return absl::OkStatus();
     }));

@@ -19,7 +19,7 @@ from faults import Faults
 MODEL = e2e.GOLDEN / "pipeline"
 ADAPTERS = e2e.GOLDEN / "adapters/files"
 EMBEDDINGS = e2e.GOLDEN / "textual_inversion"
-FLAGS = ["--adapter-host-bytes", 64 << 20, "--adapter-device-bytes", 16 << 20, "--max-batch", 2]
+FLAGS = ["--adapter-host-bytes", 64 << 20, "--adapter-device-bytes", 16 << 20]
 ERRORS = {"RESOURCE_EXHAUSTED", "INTERNAL", "FAILED_PRECONDITION", "UNAVAILABLE"}
 # For calls that a fault may make slow, and for what a server does on its own. Nothing here is measured.
 PATIENCE = 60.0
@@ -46,8 +46,8 @@ class FaultyServer:
         self.folder = e2e.copy_adapters(ADAPTERS)
         self.access_log = e2e.temporary_folder() / "access.log"
         environment = e2e.clean_environment(OMP_NUM_THREADS="2", OMP_WAIT_POLICY="PASSIVE", **self.faults.environment)
-        self.server = e2e.Server(*FLAGS, "--embeddings", EMBEDDINGS, "--access-log", self.access_log, "--drain-timeout", 5,
-                                 *flags, model=MODEL, adapters=self.folder, program=e2e.FAULTY_SERVER, environment=environment)
+        self.server = e2e.Server(*FLAGS, "--embeddings", EMBEDDINGS, "--access-log", self.access_log, *flags,
+                                 model=MODEL, adapters=self.folder, program=e2e.FAULTY_SERVER, environment=environment)
         self.caller = self.server.caller
         self.references = {}
         self.next_requests = [e2e.request_for(), e2e.request_for("kohya_sgm_named")]
@@ -176,6 +176,9 @@ class Upload(Operation):
 
 class Load(Operation):
     name = "lycoris_loha"
+
+    def prepare(self):
+        self.at.unload(self.name)
 
     def call(self):
         request = adapters_pb2.LoadAdapterRequest(name=self.name, tier=adapters_pb2.ADAPTER_TIER_DEVICE)
