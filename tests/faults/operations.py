@@ -167,7 +167,7 @@ class Upload(Operation):
         require(not self.file().exists() or self.file().read_bytes() == self.data, "half a file")
 
     def clean(self, kind):
-        if kind in ("unlink", "sync"):  # what could not be removed stays hidden until the next start
+        if kind == "unlink":  # what could not be removed stays hidden until the next start
             for name in hidden_files(self.at.folder):
                 (self.at.folder / name).unlink()
         shutil.rmtree(self.at.folder / "sent", ignore_errors=True)
