@@ -130,7 +130,8 @@ class Operation:
         pass
 
     def check_problem(self, problem, action):
-        require(problem.code in ERRORS or (problem.code == "INVALID_ARGUMENT" and action == "end"), f"ended with {problem}")
+        ours = problem.code in ERRORS or (problem.code == "ABORTED" and problem.retry_seconds)
+        require(ours or (problem.code == "INVALID_ARGUMENT" and action == "end"), f"ended with {problem}")
         require(problem.message and problem.reason, f"says nothing: {problem}")
 
     def run(self):
