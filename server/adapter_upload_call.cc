@@ -7,14 +7,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include <grpcpp/alarm.h>
 
+#include "server/alarm_time.h"
 #include "server/proto_mapping.h"
 #include "server/send_watch.h"
 #include "server/upload_gate.h"
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
+#include "src/base/steady_time.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
@@ -83,7 +84,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
       return;
     }
     if (message_.has_header() || !message_.chunk().empty()) {
-      last_byte_ = absl::Now();
+      last_byte_ = SteadyNow();
     }
     StartRead(&unparsed_);
   }
@@ -102,7 +103,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     const absl::Time deadline =
         std::min(last_byte_ + gate_.limits().silence, began_ + gate_.limits().longest) + absl::Milliseconds(1);
     alarm_ = std::make_unique<grpc::Alarm>();
-    alarm_->Set(absl::ToChronoTime(deadline), [self = shared_from_this()](bool reached) {
+    alarm_->Set(AlarmTime(deadline), [self = shared_from_this()](bool reached) {
       if (reached) {
         self->upload_thread_->Post(self->caller_, [self] { self->CheckTime(); });
       }
@@ -114,7 +115,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
       return;
     }
     const UploadLimits& limits = gate_.limits();
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     if (now >= began_ + limits.longest) {
       End(MakeError(absl::StatusCode::kDeadlineExceeded, "UPLOAD_TOO_LONG",
                     absl::StrCat("the upload took more than ", absl::FormatDuration(limits.longest))));
@@ -141,7 +142,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     const v1::UploadHeader& header = message_.header();
     ABSL_ASSIGN_OR_RETURN(upload_,
                           engine_->BeginUpload({header.name(), header.size(), header.sha256(), header.replace()}));
-    return gate_.Charge(caller_, header.size(), absl::Now());  // what is refused before costs nothing
+    return gate_.Charge(caller_, header.size(), SteadyNow());  // what is refused before costs nothing
   }
 
   absl::Status Commit() {
@@ -172,7 +173,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
 
   // Of the upload thread, after Start.
   std::unique_ptr<UploadGate::Place> place_;
-  const absl::Time began_ = absl::Now();
+  const absl::Time began_ = SteadyNow();
   absl::Time last_byte_ = began_;  // or since when one is waited for
   std::unique_ptr<grpc::Alarm> alarm_;
   bool ended_ = false;

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <exception>
-#include <new>
 #include <optional>
 #include <random>
 #include <utility>
@@ -19,6 +17,7 @@
 #include "src/base/logging.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
+#include "src/base/steady_time.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
@@ -94,7 +93,7 @@ std::string RandomRequestId() {
 
 void ActiveCalls::Arrived() {
   std::lock_guard<std::mutex> lock(mu_);
-  last_ = absl::Now();
+  last_ = SteadyNow();
 }
 
 void ActiveCalls::Add() {
@@ -111,13 +110,13 @@ void ActiveCalls::Remove() {
 
 bool ActiveCalls::WaitUntilNone(absl::Duration timeout) {
   std::unique_lock<std::mutex> lock(mu_);
-  return none_.wait_for(lock, absl::ToChronoMilliseconds(timeout), [this] { return count_ == 0; });
+  return AwaitSteadily(none_, lock, timeout, [this] { return count_ == 0; });
 }
 
 void ActiveCalls::WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout) {
-  const absl::Time end = absl::Now() + timeout;
+  const absl::Time end = SteadyNow() + timeout;
   for (;;) {
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     absl::Time until;
     {
       std::lock_guard<std::mutex> lock(mu_);
@@ -268,19 +267,6 @@ void RpcCall::End(const absl::Status& status, std::function<void(const grpc::Sta
   } else {
     finish(ended);
   }
-}
-
-absl::Status CurrentExceptionStatus() {
-  try {
-    throw;
-  } catch (const std::bad_alloc&) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "the server is out of memory");
-  } catch (const std::exception& error) {
-    LogError("unexpected exception: ", error.what());
-  } catch (...) {
-    LogError("unexpected exception of no known kind");
-  }
-  return MakeError(absl::StatusCode::kInternal, "INTERNAL", "internal error");
 }
 
 }  // namespace hotlora

@@ -25,6 +25,7 @@
 #include "server/peer_address.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
+#include "src/base/exception_status.h"
 #include "src/base/serial_executor.h"
 #include "src/base/stopwatch.h"
 #include "src/engine/engine.h"
@@ -48,7 +49,7 @@ class ActiveCalls {
   std::mutex mu_;
   std::condition_variable none_;
   int count_ = 0;                           // guarded by mu_
-  absl::Time last_ = absl::InfinitePast();  // when a call arrived; guarded by mu_
+  absl::Time last_ = absl::InfinitePast();  // when a call arrived, as SteadyNow; guarded by mu_
 };
 
 // What the services share. Outlives every call.
@@ -134,25 +135,6 @@ class RpcCall {
   std::optional<ImageAccess> image_access_;
   bool ids_sent_ = false;
 };
-
-// Runs `body`, which returns absl::Status, and turns what it throws into Internal or
-// ResourceExhausted: nothing may be thrown into gRPC or the engine.
-template <typename Body>
-absl::Status CatchExceptions(Body&& body);
-
-// The status of the exception being handled.
-absl::Status CurrentExceptionStatus();
-
-// --- implementation
-
-template <typename Body>
-absl::Status CatchExceptions(Body&& body) {
-  try {
-    return body();
-  } catch (...) {
-    return CurrentExceptionStatus();
-  }
-}
 
 }  // namespace hotlora
 

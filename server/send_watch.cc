@@ -3,8 +3,10 @@
 #include <mutex>
 #include <optional>
 
-#include "absl/time/clock.h"
 #include <grpcpp/alarm.h>
+
+#include "server/alarm_time.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 
@@ -15,7 +17,7 @@ struct SendWatch::State : std::enable_shared_from_this<SendWatch::State> {
   void ArmLocked() {
     alarm.emplace();
     armed = true;
-    alarm->Set(absl::ToChronoTime(*due), [self = shared_from_this()](bool reached) {
+    alarm->Set(AlarmTime(*due), [self = shared_from_this()](bool reached) {
       if (reached) {
         self->Look();
       }
@@ -28,7 +30,7 @@ struct SendWatch::State : std::enable_shared_from_this<SendWatch::State> {
     if (context == nullptr || !due.has_value()) {
       return;
     }
-    if (absl::Now() >= *due) {
+    if (SteadyNow() >= *due) {
       service->metrics->calls().CountGivenUp();
       context->TryCancel();  // its reactions come later, on other threads
     } else {
@@ -41,7 +43,7 @@ struct SendWatch::State : std::enable_shared_from_this<SendWatch::State> {
   std::mutex mu;
   // Guarded by mu.
   grpc::CallbackServerContext* context;  // null after gRPC's last reaction
-  std::optional<absl::Time> due;         // until when what is being sent is to be gone
+  std::optional<absl::Time> due;         // until when what is being sent is to be gone, as SteadyNow
   bool armed = false;
   std::optional<grpc::Alarm> alarm;
 };
@@ -54,7 +56,7 @@ SendWatch::~SendWatch() { Done(); }
 void SendWatch::Sending(size_t bytes) {
   std::lock_guard<std::mutex> lock(state_->mu);
   state_->due =
-      absl::Now() + state_->patience + absl::Seconds(static_cast<double>(bytes) / SendWatch::kLeastBytesPerSecond);
+      SteadyNow() + state_->patience + absl::Seconds(static_cast<double>(bytes) / SendWatch::kLeastBytesPerSecond);
   if (!state_->armed) {  // an alarm for what was sent before looks again when it is due
     state_->ArmLocked();
   }

@@ -11,9 +11,11 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 
+#include "server/alarm_time.h"
 #include "server/credentials.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 namespace {
@@ -233,15 +235,15 @@ bool Server::Stop(absl::Duration timeout) {
   // again is no reason to stay for ever.
   constexpr absl::Duration kQuiet = absl::Seconds(1);
   constexpr absl::Duration kNotice = absl::Seconds(5);
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   StopServing();
   Engine* const engine = context_.engine.load();
   bool finished = engine == nullptr || engine->Drain(timeout);
-  finished = context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - absl::Now())) && finished;
-  context_.active_calls.WaitUntilQuiet(kQuiet, std::min(kNotice, deadline - absl::Now()));
+  finished = context_.active_calls.WaitUntilNone(std::max(kFlush, deadline - SteadyNow())) && finished;
+  context_.active_calls.WaitUntilQuiet(kQuiet, std::min(kNotice, deadline - SteadyNow()));
   listener_watch_.reset();
   acceptor_->Stop();
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + kFlush));
+  server_->Shutdown(AlarmTime(SteadyNow() + kFlush));
   std::unique_ptr<grpc::Server> ended;
   {
     std::lock_guard<std::mutex> lock(mu_);  // the engine may still tell how its base weights are

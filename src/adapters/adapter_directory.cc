@@ -54,8 +54,11 @@ absl::Status ErrnoStatus(absl::string_view name, int error) {
     case ENOMEM:
       return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_FILES",
                        absl::StrCat("adapter ", PrintableName(name), " cannot be opened now"));
-    default:
+    case EACCES:
+    case EPERM:
       return Unreadable(name, absl::StrCat("cannot be read: ", strerrordesc_np(error)));
+    default:
+      return UnreadableNow(absl::StrCat("adapter ", PrintableName(name)), strerrordesc_np(error));
   }
 }
 
@@ -70,7 +73,10 @@ absl::StatusOr<std::string> ReadText(absl::string_view name, int descriptor, uin
     if (got < 0 && errno == EINTR) {
       continue;
     }
-    if (got <= 0) {
+    if (got < 0) {
+      return ErrnoStatus(name, errno);
+    }
+    if (got == 0) {
       return Unreadable(name, "has a configuration that changed while it was read");
     }
     reached += static_cast<size_t>(got);
@@ -92,7 +98,11 @@ absl::StatusOr<FileDescriptor> OpenPart(const OpenedFolder& folder, absl::string
   if (!S_ISREG(info.st_mode)) {
     return NotFound(name, ": it is not a regular file");
   }
-  ABSL_ASSIGN_OR_RETURN(version, FileVersion::Of(file.number()));
+  absl::StatusOr<FileVersion> found = FileVersion::Of(file.number());
+  if (!found.ok()) {
+    return ErrnoStatus(name, errno);
+  }
+  version = *found;
   return file;
 }
 
@@ -158,6 +168,11 @@ absl::string_view Leaf(absl::string_view name) {
 
 }  // namespace
 
+absl::Status UnreadableNow(absl::string_view what, absl::string_view why) {
+  return MakeError(absl::StatusCode::kUnavailable, absl::StrCat(what, " cannot be read now: ", why),
+                   {"FILE_UNREADABLE", {}, absl::Seconds(1)});
+}
+
 absl::StatusOr<AdapterDirectory> AdapterDirectory::Open(const std::string& path, bool follow_links, bool use_openat2,
                                                         std::string what) {
   ABSL_ASSIGN_OR_RETURN(ServedFolder folder, ServedFolder::Find(std::move(what), path, follow_links, use_openat2));
@@ -172,6 +187,10 @@ absl::StatusOr<OpenedFolder> AdapterDirectory::OpenFolder(absl::string_view name
   if (absl::IsResourceExhausted(folder.status())) {
     return ErrnoStatus(name, EMFILE);
   }
+  if (!absl::IsNotFound(folder.status())) {
+    return UnreadableNow(absl::StrCat("adapter ", PrintableName(name)),
+                         absl::StrCat("the ", folder_.what(), ": ", folder.status().message()));
+  }
   return MakeError(absl::StatusCode::kNotFound, "ADAPTER_FOLDER_MISSING",
                    absl::StrCat("no adapter ", PrintableName(name), ": the ", folder_.what(), " cannot be opened now"));
 }
@@ -180,7 +199,10 @@ absl::StatusOr<OpenedFolder> AdapterDirectory::OpenFolder(absl::string_view name
 // one scans.
 std::shared_ptr<const FolderScan> AdapterDirectory::Scan(const OpenedFolder& folder, absl::Time not_before) const {
   absl::MutexLock lock(&last_->mutex);
-  if (last_->scan == nullptr || (last_->scan->began() < not_before && !last_->scan->IsCurrent(folder))) {
+  // A scan that began in the future did so before the system's clock was set back.
+  const bool began_since =
+      last_->scan != nullptr && last_->scan->began() >= not_before && last_->scan->began() <= absl::Now();
+  if (last_->scan == nullptr || (!began_since && !last_->scan->IsCurrent(folder))) {
     last_->scan = std::make_shared<const FolderScan>(folder, folder_.what());
     ++last_->count;
   }

@@ -43,6 +43,9 @@ struct OpenedAdapter {
   AdapterVersion version;
 };
 
+// Unavailable (FILE_UNREADABLE), with a retry delay: the disk failed, which says nothing about the file.
+absl::Status UnreadableNow(absl::string_view what, absl::string_view why);
+
 // Adapter `a/b` is the file `a/b.safetensors`, or else the PEFT folder `a/b/` with
 // adapter_config.json and adapter_model.safetensors (whose own name, `a/b/adapter_model`, is no
 // adapter: it would lack its configuration).
@@ -54,8 +57,9 @@ struct OpenedAdapter {
 // Threads  thread-safe; every call asks the file system
 //
 // Errors   NotFound (ADAPTER_NOT_FOUND; ADAPTER_FOLDER_MISSING if the folder itself is gone); FailedPrecondition
-//          (ADAPTER_INVALID) for a file that cannot be read, two files of one name, or a PEFT folder that lacks one of
-//          its two files; ResourceExhausted (OUT_OF_FILES). Messages name the adapter, never a path.
+//          (ADAPTER_INVALID) for a file that may not be read, two files of one name, or a PEFT folder that lacks one of
+//          its two files; ResourceExhausted (OUT_OF_FILES); Unavailable (FILE_UNREADABLE) if the disk fails. Messages
+//          name the adapter, never a path.
 class AdapterDirectory {
  public:
   explicit AdapterDirectory(ServedFolder folder) : folder_(std::move(folder)) {}

@@ -12,6 +12,9 @@ namespace {
 
 // What the file reader says, in the words of the adapter store.
 absl::Status FileError(absl::string_view name, const absl::Status& status) {
+  if (!absl::IsResourceExhausted(status) && !absl::IsDataLoss(status) && !absl::IsFailedPrecondition(status)) {
+    return UnreadableNow(absl::StrCat("adapter ", PrintableName(name)), status.message());
+  }
   const bool too_large = absl::IsResourceExhausted(status);
   return MakeError(too_large ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
                    too_large ? "ADAPTER_BUDGET" : "ADAPTER_INVALID",

@@ -129,10 +129,15 @@ class TieredAdapterStore : public AdapterStore {
       return std::move(read.info);
     };
     steps.placed = [this](const AdapterInfo& checked) -> absl::StatusOr<AdapterInfo> {
-      ABSL_ASSIGN_OR_RETURN(const AdapterVersion version, directory_.Find(checked.name));
+      const absl::StatusOr<AdapterVersion> version = directory_.Find(checked.name);
+      if (!version.ok()) {  // it is in its place, whatever the disk does now
+        AdapterInfo info = checked;
+        info.tier = AdapterTier::kDisk;
+        return info;
+      }
       absl::MutexLock lock(&mutex_);
-      catalog_.NoteSound(checked, version);
-      return Describe(checked.name, version);
+      catalog_.NoteSound(checked, *version);
+      return Describe(checked.name, *version);
     };
     return BeginFileUpload(std::move(header), writer_, &upload_space_, std::move(steps));
   }

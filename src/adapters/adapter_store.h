@@ -70,6 +70,7 @@ class AdapterStore {
   //                        ADAPTER_MISMATCH: keys or shapes that this model lacks, each named
   //                        ADAPTER_UNSUPPORTED: a format that hotlora lacks (ParseAdapter)
   //   ResourceExhausted    ADAPTER_BUDGET: does not fit beside what is leased or pinned
+  //   Unavailable          FILE_UNREADABLE: the disk failed; worth another try
   // A failed load leaves everything as it was.
   virtual absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) = 0;
 

@@ -101,7 +101,7 @@ class FolderEmbeddingStore final : public EmbeddingStore {
     if (absl::IsNotFound(opened.status()) || (opened.ok() && opened->peft_config.has_value())) {
       return MakeError(absl::StatusCode::kNotFound, "EMBEDDING_NOT_FOUND", absl::StrCat("no embedding ", printable));
     }
-    if (absl::IsResourceExhausted(opened.status())) {
+    if (absl::IsResourceExhausted(opened.status()) || absl::IsUnavailable(opened.status())) {
       return opened.status();
     }
     if (!opened.ok()) {
@@ -109,6 +109,9 @@ class FolderEmbeddingStore final : public EmbeddingStore {
     }
     const absl::StatusOr<SafetensorsFile> file =
         SafetensorsFile::ReadDescriptor(opened->weights.number(), kMaxFileBytes, kMaxHeaderBytes);
+    if (!file.ok() && !absl::IsDataLoss(file.status()) && !absl::IsResourceExhausted(file.status())) {
+      return UnreadableNow(absl::StrCat("embedding ", printable), file.status().message());
+    }
     if (!file.ok()) {
       return Invalid(absl::StrCat("embedding ", printable, ": ", file.status().message()));
     }

@@ -62,7 +62,7 @@ FolderScan::FolderScan(const OpenedFolder& folder, absl::string_view what, absl:
 }
 
 bool FolderScan::IsCurrent(const OpenedFolder& folder, absl::Time now) const {
-  return complete_ && now - began_ < kLongestTrust &&
+  return complete_ && absl::AbsDuration(now - began_) < kLongestTrust &&
          std::all_of(folders_.begin(), folders_.end(), [&](const auto& seen) {
            const auto& [path, version] = seen;
            const FileDescriptor opened = folder.OpenBelow(path.empty() ? "." : path, O_PATH | O_DIRECTORY | O_CLOEXEC);

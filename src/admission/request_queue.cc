@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "src/base/error_details.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 namespace {
@@ -29,7 +30,7 @@ absl::Status DrainingError() {
 }
 
 absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest>& request) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   if (closed_) {
     return DrainingError();
   }
@@ -61,14 +62,16 @@ absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest
 }
 
 void RequestQueue::Enqueue(std::shared_ptr<QueuedRequest> request) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   --reserved_;
   waiting_.push_back(std::move(request));
+  changed_.notify_all();
 }
 
 void RequestQueue::MarkReady(const std::shared_ptr<QueuedRequest>& request) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   request->ready_ = true;
+  changed_.notify_all();
 }
 
 std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::InOrder() const {
@@ -78,15 +81,15 @@ std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::InOrder() const {
 }
 
 bool RequestQueue::AwaitReady(absl::Duration patience) const {
-  absl::MutexLock lock(&mu_);
-  const auto some_ready = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  std::unique_lock<std::mutex> lock(mu_);
+  const auto some_ready = [this] {
     return stopped_ || std::any_of(waiting_.begin(), waiting_.end(), [](const auto& r) { return r->ready_; });
   };
-  return mu_.AwaitWithTimeout(absl::Condition(&some_ready), patience) && !stopped_;
+  return AwaitSteadily(changed_, lock, patience, some_ready) && !stopped_;
 }
 
 std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::Ready() const {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   std::vector<std::shared_ptr<QueuedRequest>> ready = InOrder();
   ready.erase(std::remove_if(ready.begin(), ready.end(), [](const auto& request) { return !request->ready_; }),
               ready.end());
@@ -94,7 +97,7 @@ std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::Ready() const {
 }
 
 bool RequestQueue::Take(const std::shared_ptr<QueuedRequest>& request) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   if (!StopWaiting(request)) {
     return false;
   }
@@ -103,12 +106,12 @@ bool RequestQueue::Take(const std::shared_ptr<QueuedRequest>& request) {
 }
 
 void RequestQueue::StepsDone(const std::shared_ptr<QueuedRequest>& request) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   EraseFrom(running_, request);
 }
 
 bool RequestQueue::Remove(const std::shared_ptr<QueuedRequest>& request) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   return StopWaiting(request);
 }
 
@@ -124,8 +127,9 @@ bool RequestQueue::StopWaiting(const std::shared_ptr<QueuedRequest>& request) {
 }
 
 void RequestQueue::Forget(const std::shared_ptr<QueuedRequest>& request, double seconds) {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   by_id_.erase(request->job().request_id);
+  changed_.notify_all();
   EraseFrom(running_, request);  // its place is free before its caller hears the end
   if (seconds > 0.0) {
     mean_seconds_ = mean_seconds_ == 0.0 ? seconds : mean_seconds_ + kMeanWeight * (seconds - mean_seconds_);
@@ -133,13 +137,13 @@ void RequestQueue::Forget(const std::shared_ptr<QueuedRequest>& request, double 
 }
 
 std::shared_ptr<QueuedRequest> RequestQueue::Find(absl::string_view request_id) const {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   const auto found = by_id_.find(request_id);
   return found == by_id_.end() ? nullptr : found->second;
 }
 
 std::vector<RequestQueue::Waiting> RequestQueue::Snapshot() const {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   std::vector<Waiting> waiting;
   auto position = static_cast<uint32_t>(running_.size());
   const double seconds_each = mean_seconds_ / static_cast<double>(std::max<size_t>(running_.size(), 1));
@@ -151,7 +155,7 @@ std::vector<RequestQueue::Waiting> RequestQueue::Snapshot() const {
 }
 
 std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::All() const {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   std::vector<std::shared_ptr<QueuedRequest>> all;
   for (const auto& [id, request] : by_id_) {
     all.push_back(request);
@@ -160,33 +164,33 @@ std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::All() const {
 }
 
 uint32_t RequestQueue::depth() const {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   return reserved_ + static_cast<uint32_t>(waiting_.size());
 }
 
 void RequestQueue::Close() {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   closed_ = true;
 }
 
 bool RequestQueue::closed() const {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   return closed_;
 }
 
 bool RequestQueue::AwaitEmpty(absl::Duration timeout) {
-  absl::MutexLock lock(&mu_);
-  const auto empty = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return by_id_.empty(); };
-  return mu_.AwaitWithTimeout(absl::Condition(&empty), timeout);
+  std::unique_lock<std::mutex> lock(mu_);
+  return AwaitSteadily(changed_, lock, timeout, [this] { return by_id_.empty(); });
 }
 
 void RequestQueue::Stop() {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   stopped_ = true;
+  changed_.notify_all();
 }
 
 bool RequestQueue::stopped() const {
-  absl::MutexLock lock(&mu_);
+  std::lock_guard<std::mutex> lock(mu_);
   return stopped_;
 }
 

@@ -4,18 +4,18 @@
 // May a request enter, and which one is next? A bounded queue that also knows every request by its id from admission to
 // its end. Requests wait here while their adapters load, and are handed out ready ones first.
 
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 #include "src/request/image_job.h"
@@ -109,22 +109,25 @@ class RequestQueue {
   bool stopped() const;
 
  private:
-  absl::Duration RetryDelay() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool StopWaiting(const std::shared_ptr<QueuedRequest>& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  std::vector<std::shared_ptr<QueuedRequest>> InOrder() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // With mu_ held.
+  absl::Duration RetryDelay() const;
+  bool StopWaiting(const std::shared_ptr<QueuedRequest>& request);
+  std::vector<std::shared_ptr<QueuedRequest>> InOrder() const;
 
   const uint32_t capacity_;
   const uint32_t client_share_;
-  mutable absl::Mutex mu_;
-  absl::flat_hash_map<std::string, std::shared_ptr<QueuedRequest>> by_id_ ABSL_GUARDED_BY(mu_);
-  std::vector<std::shared_ptr<QueuedRequest>> waiting_ ABSL_GUARDED_BY(mu_);
-  uint32_t reserved_ ABSL_GUARDED_BY(mu_) = 0;                               // admitted, not yet enqueued
-  absl::flat_hash_map<std::string, uint32_t> held_by_ ABSL_GUARDED_BY(mu_);  // places, by caller; none that holds none
-  std::vector<std::shared_ptr<QueuedRequest>> running_ ABSL_GUARDED_BY(mu_);
-  uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 0;
-  double mean_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;  // moving average of how long a request runs
-  bool closed_ ABSL_GUARDED_BY(mu_) = false;
-  bool stopped_ ABSL_GUARDED_BY(mu_) = false;
+  mutable std::mutex mu_;  // with a condition_variable, which waits by the steady clock
+  mutable std::condition_variable changed_;
+  // Guarded by mu_.
+  absl::flat_hash_map<std::string, std::shared_ptr<QueuedRequest>> by_id_;
+  std::vector<std::shared_ptr<QueuedRequest>> waiting_;
+  uint32_t reserved_ = 0;                               // admitted, not yet enqueued
+  absl::flat_hash_map<std::string, uint32_t> held_by_;  // places, by caller; none that holds none
+  std::vector<std::shared_ptr<QueuedRequest>> running_;
+  uint64_t next_sequence_ = 0;
+  double mean_seconds_ = 0.0;  // moving average of how long a request runs
+  bool closed_ = false;
+  bool stopped_ = false;
 };
 
 }  // namespace hotlora

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 namespace {
@@ -62,7 +63,7 @@ void LineWriter::Write(std::string line) {
 bool LineWriter::Flush(absl::Duration patience) {
   std::unique_lock<std::mutex> lock(mu_);
   const uint64_t goal = accepted_;
-  return changed_.wait_for(lock, absl::ToChronoNanoseconds(patience), [&] { return finished_ >= goal; });
+  return AwaitSteadily(changed_, lock, patience, [&] { return finished_ >= goal; });
 }
 
 bool LineWriter::IsOver() {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "src/base/named_thread.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 
@@ -10,8 +11,8 @@ PeriodicThread::PeriodicThread(std::string name, absl::Duration period, std::fun
     : thread_(StartNamedThread(std::move(name), [this, period, work = std::move(work)] {
         while (true) {
           {
-            absl::MutexLock lock(&mu_);
-            if (mu_.AwaitWithTimeout(absl::Condition(&ended_), period)) {
+            std::unique_lock<std::mutex> lock(mu_);
+            if (AwaitSteadily(changed_, lock, period, [this] { return ended_; })) {
               return;
             }
           }
@@ -21,9 +22,10 @@ PeriodicThread::PeriodicThread(std::string name, absl::Duration period, std::fun
 
 PeriodicThread::~PeriodicThread() {
   {
-    absl::MutexLock lock(&mu_);
+    std::lock_guard<std::mutex> lock(mu_);
     ended_ = true;
   }
+  changed_.notify_all();
   thread_.join();
 }
 

@@ -10,6 +10,7 @@
 
 #include "src/admission/request_queue.h"
 #include "src/base/error_details.h"
+#include "src/base/exception_status.h"
 #include "src/base/logging.h"
 #include "src/base/periodic_thread.h"
 #include "src/base/resource_name.h"
@@ -86,10 +87,15 @@ class ThreadedEngine final : public Engine {
                        {"WORK_STUCK", {}, absl::Seconds(10)});
     }
     Admission admission{job.request_id, job.seed, 0};
-    const absl::Time now = absl::Now();
-    auto task = std::make_shared<ImageTask>(std::move(job), std::move(listener), now, now + options_.max_request_time);
+    auto task = std::make_shared<ImageTask>(std::move(job), std::move(listener), options_.max_request_time);
     ABSL_ASSIGN_OR_RETURN(admission.queue_position, queue_.Admit(task));
-    on_admitted(admission);
+    const absl::Status told = CatchExceptions([&] {
+      on_admitted(admission);
+      return absl::OkStatus();
+    });
+    if (!told.ok()) {
+      task->Cancel(told);  // its place and its id are taken, so it ends as every request does
+    }
     queue_.Enqueue(task);
     if (task->job().adapters.empty() && task->job().embeddings.empty() && !task->job().has_init()) {
       queue_.MarkReady(task);
@@ -116,7 +122,7 @@ class ThreadedEngine final : public Engine {
       return;
     }
     loader_->RunOnAdapterThread(caller, [this, name = *std::move(normal), tier, pin, done = std::move(done)] {
-      done(adapters_->Load(name, tier, pin));
+      done(CatchExceptions([&] { return adapters_->Load(name, tier, pin); }));
     });
   }
 
@@ -219,17 +225,18 @@ class ThreadedEngine final : public Engine {
   // Tells those who wait that they do, and ends those whose time is up.
   void WatchRequests() {
     loader_->RetryForRoom();
-    absl::Time oldest = absl::InfiniteFuture();
+    std::optional<double> oldest_seconds;
     double newcomer_seconds = 0;
     for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
       const auto task = std::static_pointer_cast<ImageTask>(waiting.request);
       loader_->EndIfUnwanted(task);
       const WaitStage stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
       task->TellWaiting({waiting.position, stage, waiting.estimated_seconds}, kWaitingEvery);
-      oldest = std::min(oldest, task->admitted());
+      oldest_seconds = std::max(oldest_seconds.value_or(0.0), task->seconds_since_admitted());
       newcomer_seconds = waiting.estimated_seconds;
     }
-    metrics_->SetWaiting(oldest == absl::InfiniteFuture() ? absl::UnixEpoch() : oldest, newcomer_seconds);
+    metrics_->SetWaiting(oldest_seconds.has_value() ? absl::Now() - absl::Seconds(*oldest_seconds) : absl::UnixEpoch(),
+                         newcomer_seconds);
   }
 
   const EngineOptions options_;

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <csetjmp>
 #include <cstdlib>
+#include <memory>
+#include <new>
 #include <string>
 
 #include "absl/strings/ascii.h"
@@ -28,16 +30,24 @@ absl::Status Failed(absl::string_view format) {
 
 // libpng and libjpeg report errors by longjmp: no object with a destructor may live in the frames it skips, so each
 // encoder keeps its own in the caller.
+// And no exception may pass through them, so want of memory becomes such an error.
+void AppendPng(png_structp png, png_bytep data, png_size_t size) {
+  bool appended = false;
+  try {
+    static_cast<std::string*>(png_get_io_ptr(png))->append(reinterpret_cast<const char*>(data), size);
+    appended = true;
+  } catch (const std::bad_alloc&) {
+  }
+  if (!appended) {
+    png_error(png, "no memory");
+  }
+}
+
 bool WritePng(const RgbImage& image, png_text* text, png_structp png, png_infop info, std::string* out) {
   if (setjmp(png_jmpbuf(png)) != 0) {
     return false;
   }
-  png_set_write_fn(
-      png, out,
-      [](png_structp p, png_bytep data, png_size_t size) {
-        static_cast<std::string*>(png_get_io_ptr(p))->append(reinterpret_cast<const char*>(data), size);
-      },
-      nullptr);
+  png_set_write_fn(png, out, &AppendPng, nullptr);
   png_set_IHDR(png, info, image.width, image.height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
                PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   png_set_compression_level(png, kPngLevel);
@@ -181,12 +191,11 @@ absl::StatusOr<std::string> EncodeJpeg(const RgbImage& image, int quality, const
   exif = exif.empty() ? "" : std::string("Exif\0\0", 6) + exif;
   const bool written = WriteJpeg(image, quality, exif, &jpeg, &error, &data, &size);
   jpeg_destroy_compress(&jpeg);
-  std::string out = written ? std::string(reinterpret_cast<const char*>(data), size) : "";
-  free(data);
+  const std::unique_ptr<unsigned char, decltype(&free)> owned(data, &free);
   if (!written) {
     return Failed("JPEG");
   }
-  return out;
+  return std::string(reinterpret_cast<const char*>(data), size);
 }
 
 // A simple WebP file as an extended one that carries `exif`.
@@ -216,8 +225,8 @@ absl::StatusOr<std::string> EncodeWebp(const RgbImage& image, int quality, const
   if (size == 0) {
     return Failed("WebP");
   }
+  const std::unique_ptr<uint8_t, decltype(&WebPFree)> owned(data, &WebPFree);
   std::string out(reinterpret_cast<const char*>(data), size);
-  WebPFree(data);
   const std::string exif = UserCommentExif(parameters);
   return exif.empty() ? out : WithExif(out, image, exif);
 }

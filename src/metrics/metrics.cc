@@ -55,13 +55,8 @@ constexpr const char* kTiers[] = {"disk", "host", "device"};
 constexpr const char* kReasons[] = {"capacity", "explicit", "replaced"};
 constexpr const char* kRegroupReasons[] = {"size_mismatch", "adapter_mismatch", "full"};
 constexpr const char* kStartUpPhases[] = {"load", "warm_up"};
-constexpr const char* kLoadReasons[] = {"adapter_not_found",
-                                        "adapter_invalid",
-                                        "adapter_mismatch",
-                                        "adapter_unsupported",
-                                        "adapter_budget",
-                                        "out_of_memory",
-                                        "other"};
+constexpr const char* kLoadReasons[] = {"adapter_not_found",   "adapter_invalid", "file_unreadable", "adapter_mismatch",
+                                        "adapter_unsupported", "adapter_budget",  "out_of_memory",   "other"};
 
 const char* SizeLabel(const StepShape& shape) {
   const double pixels = static_cast<double>(shape.width) * shape.height;

@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
-
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 namespace {
@@ -21,7 +20,7 @@ BaseWatch::BaseWatch(Pipeline* pipeline, Metrics* metrics, std::function<void(bo
       metrics_(metrics),
       on_state_(std::move(on_state)),
       corrupt_(pipeline->module_count(), false),
-      last_check_(absl::Now()) {}
+      last_check_(SteadyNow()) {}
 
 void BaseWatch::Report(Done done) {
   {
@@ -41,7 +40,7 @@ BaseReport BaseWatch::total() const {
 
 bool BaseWatch::IsDue() const {
   absl::MutexLock lock(&mu_);
-  return !rounds_.empty() || absl::Now() - last_check_ >= kBusyInterval;
+  return !rounds_.empty() || SteadyNow() - last_check_ >= kBusyInterval;
 }
 
 absl::Status BaseWatch::CheckNext() {
@@ -50,7 +49,7 @@ absl::Status BaseWatch::CheckNext() {
   bool was_intact = true, is_intact = true;
   {
     absl::MutexLock lock(&mu_);
-    last_check_ = absl::Now();
+    last_check_ = SteadyNow();
     if (!check.ok()) {
       finished.swap(rounds_);
     } else {

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "src/base/exception_status.h"
 #include "src/base/status_macros.h"
 #include "src/image/image_encoder.h"
 #include "src/pipeline/png_parameters.h"
@@ -41,7 +42,7 @@ void DecodeLine::Decode(std::shared_ptr<ImageRun> run, RunningRow row) {
   const std::string caller = run->job().caller;
   thread_.Post(caller, [this, run = std::move(run), held] {
     if (run->decode_status.ok()) {
-      run->decode_status = DecodeRow(*run, std::move(*held));
+      run->decode_status = CatchExceptions([&] { return DecodeRow(*run, std::move(*held)); });
     }
     held->row.reset();
     absl::MutexLock lock(&mu_);

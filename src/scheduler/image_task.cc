@@ -2,19 +2,17 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
-
 #include "src/base/error_details.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 
-ImageTask::ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Time admitted, absl::Time deadline)
+ImageTask::ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Duration longest)
     : QueuedRequest(std::move(job)),
-      admitted_(admitted),
-      deadline_(deadline),
+      deadline_(SteadyNow() + longest),
       listener_identity_(listener.get()),
       listener_(std::move(listener)),
-      last_told_(admitted) {}
+      last_told_(SteadyNow()) {}
 
 void ImageTask::Cancel(absl::Status status) {
   absl::MutexLock lock(&mu_);
@@ -25,7 +23,7 @@ void ImageTask::Cancel(absl::Status status) {
 
 absl::Status ImageTask::Wanted() const {
   absl::MutexLock lock(&mu_);
-  if (cancel_status_.ok() && absl::Now() >= deadline_) {
+  if (cancel_status_.ok() && SteadyNow() >= deadline_) {
     return MakeError(absl::StatusCode::kDeadlineExceeded, "REQUEST_TIME_LIMIT",
                      "the request took longer than the server allows");
   }
@@ -104,15 +102,15 @@ void ImageTask::Tell(absl::FunctionRef<void(ImageListener&)> call) {
   absl::MutexLock lock(&listener_mu_);
   if (listener_ != nullptr) {
     call(*listener_);
-    last_told_ = absl::Now();
+    last_told_ = SteadyNow();
   }
 }
 
 void ImageTask::TellWaiting(const ImageWaiting& waiting, absl::Duration every) {
   absl::MutexLock lock(&listener_mu_);
-  if (listener_ != nullptr && absl::Now() - last_told_ >= every) {
+  if (listener_ != nullptr && SteadyNow() - last_told_ >= every) {
     listener_->OnWaiting(waiting);
-    last_told_ = absl::Now();
+    last_told_ = SteadyNow();
   }
 }
 

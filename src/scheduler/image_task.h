@@ -37,9 +37,9 @@ struct LoadedFiles {
 // Thread-safe; the summary is written by the step thread, then the decode thread.
 class ImageTask : public QueuedRequest {
  public:
-  ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Time admitted, absl::Time deadline);
+  // `longest`: how long it may take from now on.
+  ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Duration longest);
 
-  absl::Time admitted() const { return admitted_; }
   double seconds_since_admitted() const { return since_admitted_.Seconds(); }
 
   // Tells this request from a later one of the same id.
@@ -104,9 +104,8 @@ class ImageTask : public QueuedRequest {
  private:
   void TellLast(const absl::Status& status, const ImageSummary& told);
 
-  const absl::Time admitted_;
   const Stopwatch since_admitted_;
-  const absl::Time deadline_;
+  const absl::Time deadline_;                     // as SteadyNow, like all times here
   const ImageListener* const listener_identity_;  // never followed
 
   mutable absl::Mutex mu_;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "src/base/error_details.h"
+#include "src/base/exception_status.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
 
@@ -53,7 +54,7 @@ void RequestLoader::DecodePicture(const TaskPtr& task) {
   }
   absl::Status status = task->Wanted();
   if (status.ok()) {
-    absl::StatusOr<InitPicture> picture = decode_(task->job());
+    absl::StatusOr<InitPicture> picture = CatchExceptions([&] { return decode_(task->job()); });
     status = picture.status();
     if (picture.ok()) {
       task->SetPicture(std::make_unique<const InitPicture>(*std::move(picture)));
@@ -75,7 +76,7 @@ void RequestLoader::Acquire(const TaskPtr& task) {
     return;
   }
   const Stopwatch stopwatch;
-  absl::StatusOr<LoadedFiles> loaded = LoadFiles(*task);
+  absl::StatusOr<LoadedFiles> loaded = CatchExceptions([&] { return LoadFiles(*task); });
   const absl::Status wanted = task->Wanted();
   const absl::Status status = wanted.ok() ? loaded.status() : wanted;
   if (GetErrorDetails(status).reason == "ADAPTERS_IN_USE") {

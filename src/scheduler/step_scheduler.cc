@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
-#include "absl/time/clock.h"
 
 #include "src/base/error_details.h"
+#include "src/base/exception_status.h"
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
 #include "src/base/status_macros.h"
@@ -112,7 +112,7 @@ void StepScheduler::FillRows() {
         TellRegroup(*task, *kept_out_by);
       }
       views.push_back({task->job().priority, run == nullptr ? 0 : static_cast<uint32_t>(run->rows.size()),
-                       !kept_out_by.has_value(), absl::Now() - task->admitted()});
+                       !kept_out_by.has_value(), absl::Seconds(task->seconds_since_admitted())});
     }
     const std::optional<size_t> chosen = ChooseRow(views, options_.longest_overtaking);
     if (!chosen.has_value()) {
@@ -184,7 +184,7 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   ChooseMode(task.get());
   auto run = std::make_shared<ImageRun>(task);
   runs_.push_back(run);
-  run->status = Prepare(*run);
+  run->status = CatchExceptions([&] { return Prepare(*run); });
   NoticeDeviceFailure(run->status);
   return run;
 }
@@ -415,7 +415,7 @@ void StepScheduler::TellProgress(ImageRun& run, RunningRow& running) {
                          ""};
   running.step_seconds = 0.0;
   if (run.job().denoise.preview_at(progress.step)) {
-    absl::StatusOr<std::string> preview = Preview(*running.row);
+    absl::StatusOr<std::string> preview = CatchExceptions([&] { return Preview(*running.row); });
     if (!preview.ok()) {
       NoticeDeviceFailure(preview.status());
       run.status = preview.status();

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -301,17 +302,20 @@ absl::Status SafetensorsFile::CheckLayout() {
   std::sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
     return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
   });
+  by_name_.resize(tensors_.size());
+  std::iota(by_name_.begin(), by_name_.end(), size_t{0});
+  std::sort(by_name_.begin(), by_name_.end(), [&](size_t a, size_t b) { return tensors_[a].name < tensors_[b].name; });
+  const auto twice = std::adjacent_find(by_name_.begin(), by_name_.end(),
+                                        [&](size_t a, size_t b) { return tensors_[a].name == tensors_[b].name; });
+  if (twice != by_name_.end()) {
+    return absl::DataLossError(absl::StrCat("tensor ", Quoted(tensors_[*twice].name), " is there twice"));
+  }
   const uint64_t data_bytes = file_bytes_ - data_offset_;
   uint64_t reached = 0;
-  index_.reserve(tensors_.size());
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    const StoredTensor& tensor = tensors_[i];
+  for (const StoredTensor& tensor : tensors_) {
     const auto refuse = [&](absl::string_view what) {
       return absl::DataLossError(absl::StrCat("tensor ", Quoted(tensor.name), " ", what));
     };
-    if (!index_.emplace(tensor.name, i).second) {
-      return refuse("is there twice");
-    }
     if (tensor.begin > tensor.end) {
       return refuse("has reversed data_offsets");
     }
@@ -467,8 +471,9 @@ std::shared_ptr<std::byte> SafetensorsFile::NewBytes(uint64_t bytes) {
 }
 
 const StoredTensor* SafetensorsFile::Find(absl::string_view name) const {
-  const auto found = index_.find(name);
-  return found == index_.end() ? nullptr : &tensors_[found->second];
+  const auto found = std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                                      [&](size_t i, absl::string_view wanted) { return tensors_[i].name < wanted; });
+  return found == by_name_.end() || tensors_[*found].name != name ? nullptr : &tensors_[*found];
 }
 
 }  // namespace hotlora

@@ -12,7 +12,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -134,7 +133,7 @@ class SafetensorsFile {
   absl::Status CheckLayout();
 
   std::vector<StoredTensor> tensors_;
-  absl::flat_hash_map<std::string, size_t> index_;
+  std::vector<size_t> by_name_;  // of tensors_; no hash table of Abseil's, which do not survive that memory runs out
   std::map<std::string, std::string> metadata_;
   uint64_t file_bytes_ = 0;
   uint64_t data_offset_ = 0;

@@ -17,10 +17,14 @@ import subprocess
 import sys
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(SOURCE / "tests/faults"))
+from faults import Faults  # noqa: E402
+
 HAS_GNUPLOT = shutil.which("gnuplot") is not None
 # Room for about eight adapters, which are held in the server's dtype: of the demo's model; of the golden tests'.
 TIER_ITEMS, TINY_TIER_ITEMS = 16_000_000, 6_000_000
-FAULTS = {"sound": {}, "leak": {"FAULT_LEAK_HEAP_BYTES": "4096"}, "slow": {}}
+# Settings of tests/faults/faults.py.
+FAULTS = {"sound": {}, "leak": {"leaked_heap_bytes_a_swap": 4096}, "slow": {}}
 
 
 def e2e():
@@ -37,11 +41,13 @@ def make_adapters(model, out, count, rank=64):
                     "--rank", str(rank), "--broken", "4"], check=True)
 
 
-def start(model, adapters, *flags, program, tier_items=TIER_ITEMS, threads=1, **variables):
-    """A server with small tiers."""
+def start(model, adapters, *flags, program, tier_items=TIER_ITEMS, threads=1, faults=None):
+    """A server with small tiers; `faults` are settings of tests/faults/faults.py."""
     helpers = e2e()
     tier_bytes = tier_items * helpers.ITEM_BYTES
-    environment = helpers.clean_environment(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE", **variables)
+    environment = helpers.clean_environment(OMP_NUM_THREADS=str(threads), OMP_WAIT_POLICY="PASSIVE")
+    armed = Faults(**(faults or {}))  # until the server has found its file
+    environment.update(armed.environment)
     return helpers.Server("--adapter-host-bytes", tier_bytes, "--adapter-device-bytes", tier_bytes, "--log-level", "error",
                           *flags, model=model, adapters=adapters, program=program, environment=environment)
 
@@ -77,9 +83,9 @@ def main():
         faults = dict(FAULTS[arm])
         if arm == "slow":  # so much that the last request takes a tenth longer than the sound server's median
             median = json.loads((out / "sound.json").read_text())["soak"]["request"]["p50_ms"]
-            faults["FAULT_SLOW_NANOSECONDS"] = str(int(0.1 * median * 1e6 / (1.1 * args.swaps)))
+            faults["slower_nanoseconds_each_swap"] = int(0.1 * median * 1e6 / (1.1 * args.swaps))
         program = helpers.SERVER if arm == "sound" else helpers.FAULTY_SERVER
-        server = start(args.model, adapters, "--apply", args.apply, program=program, **faults)
+        server = start(args.model, adapters, "--apply", args.apply, program=program, faults=faults)
         plot = ["--plot", out / f"{arm}.png"] if HAS_GNUPLOT else []
         result = run_soak(server, "--swaps", args.swaps, "--twin", twin.target, "--seconds", 60 * args.minutes,
                           "--csv", out / f"{arm}.csv", *plot, idle_every=max(1, args.swaps // 200),

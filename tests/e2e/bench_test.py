@@ -21,7 +21,7 @@ class SoakTest(unittest.TestCase):
 
     def soak(self, *words, program=e2e.SERVER, apply="auto", **faults):
         """Exit status and report, of adapters three times as large as the tiers."""
-        server = soak.start(MODEL, self.adapters, "--apply", apply, program=program, tier_items=soak.TINY_TIER_ITEMS, **faults)
+        server = soak.start(MODEL, self.adapters, "--apply", apply, program=program, tier_items=soak.TINY_TIER_ITEMS, faults=faults)
         try:
             result = soak.run_soak(server, "--exact-only", *words)
             return result.returncode, json.loads(result.stdout)
@@ -49,7 +49,7 @@ class SoakTest(unittest.TestCase):
             self.assertEqual(plot.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
 
     def test_a_leak_of_4_kib_a_swap_is_found(self):
-        status, report = self.soak("--swaps", 100, program=e2e.FAULTY_SERVER, FAULT_LEAK_TENSOR_BYTES="4096")
+        status, report = self.soak("--swaps", 100, program=e2e.FAULTY_SERVER, leaked_tensor_bytes_a_swap=4096)
         self.assertEqual((status, self.failed(report)), (1, {"allocated bytes", "reserved bytes"}), report)
 
     def test_the_same_server_without_its_fault_passes_with_side_branches(self):

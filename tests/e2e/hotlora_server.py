@@ -31,7 +31,7 @@ SOURCE = pathlib.Path(os.environ["HOTLORA_TEST_SOURCE"])
 BIN = pathlib.Path(os.environ["HOTLORA_TEST_BIN"])
 SERVER = BIN / "hotlora-server"
 CLIENT = BIN / "hotlora"
-FAULTY_SERVER = BIN / "hotlora-faulty-server"  # tests/bench/faulty_swaps.cc
+FAULTY_SERVER = BIN / "hotlora-faulty-server"  # tests/faults
 
 DEMO = SOURCE / "deploy/demo/model"
 ALL_DEMO_ADAPTERS = SOURCE / "deploy/demo/adapters"

@@ -1,6 +1,7 @@
 #include "src/scheduler/request_loader.h"
 
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,7 +43,7 @@ class RequestLoaderTest : public ::testing::Test {
     job.init_image = init ? "a picture" : "";
     job.adapters = std::move(adapters);
     auto listener = std::make_shared<RecordingListener>();
-    auto task = std::make_shared<ImageTask>(std::move(job), listener, absl::Now(), absl::InfiniteFuture());
+    auto task = std::make_shared<ImageTask>(std::move(job), listener, absl::InfiniteDuration());
     EXPECT_TRUE(queue_.Admit(task).ok());
     queue_.Enqueue(task);
     loader_.Load(task);
@@ -69,6 +70,9 @@ class RequestLoaderTest : public ::testing::Test {
   absl::StatusOr<InitPicture> Decode(const ImageJob& job) {
     absl::MutexLock lock(&mu_);
     decoded_.push_back(job.request_id);
+    if (job.request_id == "throws") {
+      throw std::length_error("a picture of a size that no vector has");
+    }
     const auto permitted = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return permitted_ > 0; };
     mu_.Await(absl::Condition(&permitted));
     --permitted_;
@@ -102,6 +106,13 @@ TEST_F(RequestLoaderTest, DecodesOfOneCallerDoNotDelayAnothersAdapter) {
   const auto listener = Submit("cold", "two", false, {{"a", 1, 1}});
   EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
   EXPECT_EQ(decoded(), std::vector<std::string>{"slow0"});  // which still waits
+}
+
+TEST_F(RequestLoaderTest, AnExceptionEndsItsRequestAlone) {
+  const auto thrown = Submit("throws", "one", true);
+  EXPECT_EQ(thrown->AwaitDone().code(), absl::StatusCode::kInternal);
+  PermitDecodes(1);
+  EXPECT_EQ(Submit("next", "one", true)->AwaitDone(), absl::OkStatus());
 }
 
 TEST_F(RequestLoaderTest, ADecodeWaitsForOneOfAnotherCallerAtMost) {

@@ -1,0 +1,24 @@
+#include "src/base/exception_status.h"
+
+#include <exception>
+#include <new>
+
+#include "src/base/error_details.h"
+#include "src/base/logging.h"
+
+namespace hotlora {
+
+absl::Status CurrentExceptionStatus() {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "the server is out of memory");
+  } catch (const std::exception& error) {
+    LogError("unexpected exception: ", error.what());
+  } catch (...) {
+    LogError("unexpected exception of no known kind");
+  }
+  return MakeError(absl::StatusCode::kInternal, "INTERNAL", "internal error");
+}
+
+}  // namespace hotlora
