@@ -77,6 +77,7 @@ class ThreadedEngine final : public Engine {
       return MakeError(absl::StatusCode::kUnavailable, "the model's weights are damaged in memory",
                        {"BASE_DAMAGED", {}, absl::Seconds(10)});
     }
+    ABSL_RETURN_IF_ERROR(scheduler_.memory().CheckAlone(job));
     Admission admission{job.request_id, job.seed, 0};
     const absl::Time now = absl::Now();
     auto task = std::make_shared<ImageTask>(std::move(job), std::move(listener), now, now + options_.max_request_time);

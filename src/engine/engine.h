@@ -76,7 +76,7 @@ class Engine {
   //   InvalidArgument      INVALID_REQUEST, each bad field; the listener hears it where an image's header is sound but
   //                        the rest cannot be decoded
   //   AlreadyExists        REQUEST_ID_RUNNING
-  //   ResourceExhausted    QUEUE_FULL, with a retry delay
+  //   ResourceExhausted    QUEUE_FULL, with a retry delay; OUT_OF_MEMORY where there is no memory for such an image
   //   Unavailable          STARTING or DRAINING, with a retry delay
   // `on_admitted` runs before any call to the listener, and before Submit returns.
   virtual absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
