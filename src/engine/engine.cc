@@ -86,6 +86,7 @@ class ThreadedEngine final : public Engine {
       return MakeError(absl::StatusCode::kUnavailable, "work on the device is stuck",
                        {"WORK_STUCK", {}, absl::Seconds(10)});
     }
+    ABSL_RETURN_IF_ERROR(scheduler_.memory().CheckAlone(job));
     Admission admission{job.request_id, job.seed, 0};
     auto task = std::make_shared<ImageTask>(std::move(job), std::move(listener), options_.max_request_time);
     ABSL_ASSIGN_OR_RETURN(admission.queue_position, queue_.Admit(task));

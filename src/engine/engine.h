@@ -83,7 +83,8 @@ class Engine {
   //   InvalidArgument      INVALID_REQUEST, each bad field; the listener hears it where an image's header is sound but
   //                        the rest cannot be decoded
   //   AlreadyExists        REQUEST_ID_RUNNING
-  //   ResourceExhausted    QUEUE_FULL, CLIENT_SHARE, with a retry delay
+  //   ResourceExhausted    QUEUE_FULL, CLIENT_SHARE, with a retry delay; OUT_OF_MEMORY if there is no memory for such an
+  //                        image
   //   Unavailable          STARTING, DRAINING, BASE_DAMAGED or WORK_STUCK, with a retry delay
   // `on_admitted` runs before any call to the listener, and before Submit returns.
   virtual absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,

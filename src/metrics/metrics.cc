@@ -53,7 +53,7 @@ constexpr const char* kStages[] = {"queue", "adapter", "encode", "denoise", "dec
 constexpr const char* kSwapPhases[] = {"lookup", "read", "parse", "upload", "apply", "restore", "total"};
 constexpr const char* kTiers[] = {"disk", "host", "device"};
 constexpr const char* kReasons[] = {"capacity", "explicit", "replaced"};
-constexpr const char* kRegroupReasons[] = {"size_mismatch", "adapter_mismatch", "full"};
+constexpr const char* kRegroupReasons[] = {"size_mismatch", "adapter_mismatch", "full", "memory"};
 constexpr const char* kStartUpPhases[] = {"load", "warm_up"};
 constexpr const char* kLoadReasons[] = {"adapter_not_found",   "adapter_invalid", "file_unreadable", "adapter_mismatch",
                                         "adapter_unsupported", "adapter_budget",  "out_of_memory",   "other"};
@@ -111,6 +111,8 @@ struct Metrics::Families {
   GaugeFamily& oldest_waiting;
   GaugeFamily& estimated_wait;
   GaugeFamily& heartbeat;
+  GaugeFamily& work_memory_available;
+  GaugeFamily& work_memory_needed;
   GaugeFamily& start_up;
   GaugeFamily& build_info;
   GaugeFamily& model_info;
@@ -157,6 +159,10 @@ Metrics::Families::Families(prometheus::Registry& r)
       estimated_wait(AddGauge(r, "hotlora_estimated_wait_seconds", "What a newcomer would wait, as far as is known")),
       heartbeat(AddGauge(r, "hotlora_scheduler_heartbeat_timestamp_seconds",
                          "When the step thread last finished a step or looked for work")),
+      work_memory_available(AddGauge(r, "hotlora_work_memory_available_bytes",
+                                     "Memory that steps and decodes could take when nothing ran last")),
+      work_memory_needed(AddGauge(r, "hotlora_work_memory_needed_bytes",
+                                  "Memory needed by the largest step or decode so far, with head-room")),
       start_up(AddGauge(r, "hotlora_warmup_duration_seconds", "Duration of the phases from the start until ready")),
       build_info(AddGauge(r, "hotlora_build_info", "1, with the versions of this build as labels")),
       model_info(AddGauge(r, "hotlora_model_info", "1, with the resident model as labels")),
@@ -328,6 +334,11 @@ void Metrics::SetStepBaseline(const StepShape& shape, double seconds) {
 
 void Metrics::CountRegroup(RegroupReason reason) {
   state_->families.regroups.Add({{"reason", kRegroupReasons[static_cast<int>(reason)]}}).Increment();
+}
+
+void Metrics::SetWorkMemory(int64_t available_bytes, int64_t needed_bytes) {
+  state_->families.work_memory_available.Add({}).Set(static_cast<double>(available_bytes));
+  state_->families.work_memory_needed.Add({}).Set(static_cast<double>(needed_bytes));
 }
 
 void Metrics::CountRequest(absl::string_view method, absl::string_view code, double seconds) {

@@ -55,8 +55,8 @@ enum class StartUpPhase { kLoad, kWarmUp };
 enum class EvictionReason { kCapacity, kExplicit, kReplaced };
 
 // Why a request that is ready waits though a step is about to run: another image size, adapters that cannot share the
-// step, no row left.
-enum class RegroupReason { kSize, kAdapters, kFull };
+// step, no row left, no memory for one row more.
+enum class RegroupReason { kSize, kAdapters, kFull, kMemory };
 
 struct TierFill {
   uint64_t bytes = 0, capacity_bytes = 0, pinned_bytes = 0, entries = 0;
@@ -95,6 +95,9 @@ class Metrics {
   void ObserveStep(const StepShape& shape, double seconds);      // also the drift ratio and baselines, step_drift.h
   void SetStepBaseline(const StepShape& shape, double seconds);  // what warm-up measured
   void CountRegroup(RegroupReason reason);                       // once for each request and reason
+
+  // What could be allocated when nothing ran last, and the most that one call of the networks was taken to need.
+  void SetWorkMemory(int64_t available_bytes, int64_t needed_bytes);
 
   // --- requests. `code` as in "INVALID_ARGUMENT", "OK"; outcome: ok, error or cancelled.
   void CountRequest(absl::string_view method, absl::string_view code, double seconds);

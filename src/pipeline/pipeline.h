@@ -99,6 +99,14 @@ struct ModelInfo {
   uint32_t max_clip_skip = 0;
 };
 
+// The most bytes of device memory that the thread which made it has taken since, beyond what it held then. Read and
+// destroyed on that thread.
+class PeakMeter {
+ public:
+  virtual ~PeakMeter() = default;
+  virtual int64_t bytes() const = 0;
+};
+
 // Threads: one step thread calls Apply, Encode, EncodeInit, StartRow, Step and Preview; a decode thread may call Decode
 // at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone and leaves the
 // pipeline usable; Internal with reason DEVICE_FAILED means the device is lost.
@@ -140,7 +148,7 @@ class Pipeline {
   // preview was due then (DenoiseOptions::preview_at).
   virtual absl::StatusOr<RgbImage> Preview(const Row& row) = 0;
 
-  // The finished row as an image.
+  // The row's latents, as they are, as an image.
   virtual absl::StatusOr<RgbImage> Decode(const Row& row) = 0;
 
   // Checks the next module in turn: its clean weight still has the bytes it had at start, and where no adapter is in
@@ -151,6 +159,16 @@ class Pipeline {
 
   // How many modules a round of VerifyNextModule has.
   virtual uint32_t module_count() const = 0;
+
+  // Bytes that can still be allocated where the networks compute. Thread-safe; takes some tens of microseconds.
+  virtual int64_t AvailableMemory() const = 0;
+
+  // Gives back to the system what allocators keep for later, so that AvailableMemory counts it. Thread-safe; what runs
+  // has to fetch it again.
+  virtual void ReleaseCachedMemory() const = 0;
+
+  // Measures what the calling thread's calls take from now on. Thread-safe.
+  virtual std::unique_ptr<PeakMeter> MeasurePeak() const = 0;
 
   // What stays in memory from start to end, fixed once the pipeline stands. Thread-safe.
   virtual const std::vector<MemoryArea>& memory() const = 0;

@@ -1,6 +1,7 @@
 #include "src/pipeline/sdxl_pipeline.h"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -17,6 +18,8 @@
 #include "src/pipeline/row_sampler.h"
 #include "src/sampling/guidance.h"
 #include "src/sampling/noise_schedule.h"
+#include "src/tensor/allocation_peak.h"
+#include "src/tensor/available_memory.h"
 #include "src/tensor/device.h"
 #include "src/tensor/seeded_noise.h"
 #include "src/tensor/torch_guard.h"
@@ -63,6 +66,11 @@ struct SdxlRow final : Row {
   at::Tensor clean;    // the network's estimate of the finished latents, where a preview of it is due
   uint32_t evaluated = 0;
   bool broken = false;  // its sampler failed half-way through a step, and cannot go on
+};
+
+struct SdxlPeakMeter final : PeakMeter {
+  int64_t bytes() const override { return peak.bytes(); }
+  AllocationPeak peak;
 };
 
 // Collects what the UNet takes, one network row after the other. An image under guidance has two: negative, then
@@ -289,6 +297,19 @@ class SdxlPipeline final : public Pipeline {
 
   uint32_t module_count() const override { return static_cast<uint32_t>(model_->modules().modules.size()); }
   const std::vector<MemoryArea>& memory() const override { return memory_; }
+
+  int64_t AvailableMemory() const override {
+    int64_t bytes = 0;
+    const absl::Status status = GuardTorch("look at the device's memory", [&] {
+      bytes = hotlora::AvailableMemory(model_->place().device);
+      return absl::OkStatus();
+    });
+    return status.ok() ? bytes : std::numeric_limits<int64_t>::max();  // what comes next will meet the same error
+  }
+
+  void ReleaseCachedMemory() const override { hotlora::ReleaseCachedMemory(); }
+
+  std::unique_ptr<PeakMeter> MeasurePeak() const override { return std::make_unique<SdxlPeakMeter>(); }
 
  private:
   void StepRows(const std::vector<SdxlRow*>& rows, ApplyMode mode) const {

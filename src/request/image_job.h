@@ -57,6 +57,7 @@ struct DenoiseOptions {
   double strength = 1.0;       // above 0, at most 1: the part of the steps that an init image goes through
   uint32_t preview_every = 0;  // steps between previews; 0: none
 
+  bool same_size(const DenoiseOptions& other) const { return width == other.width && height == other.height; }
   // An image that begins with another skips the noisiest steps; with noise there is none to skip.
   uint32_t first_step() const { return steps - std::min(steps, static_cast<uint32_t>(steps * strength)); }
   // Whether a preview is due once `steps_done` steps are done.

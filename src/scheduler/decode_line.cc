@@ -26,8 +26,10 @@ ImageSources SourcesOf(const ImageTask& task) {
 
 }  // namespace
 
-DecodeLine::DecodeLine(Pipeline* pipeline, Metrics* metrics, EndTask end_task, OnError on_error)
+DecodeLine::DecodeLine(Pipeline* pipeline, MemoryAdmission* memory, Metrics* metrics, EndTask end_task,
+                       OnError on_error)
     : pipeline_(pipeline),
+      memory_(memory),
       metrics_(metrics),
       end_task_(std::move(end_task)),
       on_error_(std::move(on_error)),
@@ -75,7 +77,8 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
   ImageTask& task = *run.task;
   ABSL_RETURN_IF_ERROR(task.Wanted());
   const Stopwatch stopwatch;
-  const absl::StatusOr<RgbImage> decoded = pipeline_->Decode(*row.row);
+  const absl::StatusOr<RgbImage> decoded =
+      memory_->Run(DecodeWork(task.job()), [&] { return pipeline_->Decode(*row.row); });
   row.row.reset();
   const double decode_seconds = stopwatch.Seconds();
   metrics_->ObserveStage(StageLabel::kDecode, decode_seconds);

@@ -16,6 +16,7 @@
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
 #include "src/scheduler/image_run.h"
+#include "src/scheduler/memory_admission.h"
 
 namespace hotlora {
 
@@ -25,9 +26,9 @@ class DecodeLine {
   using EndTask = std::function<void(const std::shared_ptr<ImageTask>&, const absl::Status&, double run_seconds)>;
   using OnError = std::function<void(const absl::Status&)>;
 
-  // `end_task` ends a request when its images are out; `on_error` hears why one could not be decoded. `pipeline` and
-  // `metrics` outlive this object.
-  DecodeLine(Pipeline* pipeline, Metrics* metrics, EndTask end_task, OnError on_error);
+  // `end_task` ends a request when its images are out; `on_error` hears why one could not be decoded. `pipeline`,
+  // `memory` and `metrics` outlive this object.
+  DecodeLine(Pipeline* pipeline, MemoryAdmission* memory, Metrics* metrics, EndTask end_task, OnError on_error);
 
   // Decodes the finished row in its turn, unless nobody wants it any more.
   void Decode(std::shared_ptr<ImageRun> run, RunningRow row);
@@ -43,6 +44,7 @@ class DecodeLine {
   absl::Status DecodeRow(ImageRun& run, RunningRow row);
 
   Pipeline* const pipeline_;
+  MemoryAdmission* const memory_;
   Metrics* const metrics_;
   const EndTask end_task_;
   const OnError on_error_;

@@ -69,6 +69,14 @@ bool ImageTask::CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const
   return !end_claimed_ && check(set_);
 }
 
+Prompts ImageTask::prompts() const {
+  Prompts prompts = job().prompts;
+  for (size_t i = 0; i < embeddings().size(); ++i) {
+    prompts.embeddings.push_back({job().embeddings[i].token, embeddings()[i].vectors});
+  }
+  return prompts;
+}
+
 std::unique_ptr<const InitPicture> ImageTask::TakePicture() {
   absl::MutexLock lock(&mu_);
   return std::move(picture_);

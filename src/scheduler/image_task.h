@@ -65,6 +65,8 @@ class ImageTask : public QueuedRequest {
   // What EndLoading was given. REQUIRES: the task was taken from the queue.
   const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.adapters; }
   const std::vector<Embedding>& embeddings() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.embeddings; }
+  // The job's prompts with the vectors that stand in them. REQUIRES: the task was taken from the queue.
+  Prompts prompts() const;
   // Null if the job has no init image.
   std::unique_ptr<const InitPicture> TakePicture();
   const AdapterSet& adapter_set() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return set_; }

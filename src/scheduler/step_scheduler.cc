@@ -26,19 +26,6 @@ constexpr uint32_t kStepsBeforeMerging = 8;
 
 bool IsDeviceFailure(const absl::Status& status) { return GetErrorDetails(status).reason == "DEVICE_FAILED"; }
 
-// The job's prompts with the vectors that stand in them.
-Prompts TextsOf(const ImageTask& task) {
-  Prompts prompts = task.job().prompts;
-  for (size_t i = 0; i < task.embeddings().size(); ++i) {
-    prompts.embeddings.push_back({task.job().embeddings[i].token, task.embeddings()[i].vectors});
-  }
-  return prompts;
-}
-
-bool SameSize(const ImageJob& a, const ImageJob& b) {
-  return a.denoise.width == b.denoise.width && a.denoise.height == b.denoise.height;
-}
-
 }  // namespace
 
 struct StepScheduler::Candidate {
@@ -53,9 +40,10 @@ StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, 
       metrics_(metrics),
       mode_(ModeFor(options_.apply, /*mixed=*/false)),
       row_limit_(options_.max_batch),
+      memory_(pipeline, metrics),
       base_watch_(pipeline, metrics, options_.on_base_state),
       decode_line_(
-          pipeline, metrics,
+          pipeline, &memory_, metrics,
           [this](const std::shared_ptr<ImageTask>& task, const absl::Status& status, double seconds) {
             End(task, status, seconds);
           },
@@ -70,7 +58,7 @@ absl::Status StepScheduler::AwaitWarmUp() {
 }
 
 void StepScheduler::StepThread() {
-  warm_up_status_ = WarmUp(*pipeline_, *metrics_);
+  warm_up_status_ = WarmUp(*pipeline_, memory_, *metrics_);
   warmed_up_.Notify();
   while (!queue_->stopped()) {
     metrics_->BeatScheduler();
@@ -105,6 +93,7 @@ void StepScheduler::FillRows() {
   while (Rows().size() < row_limit_ && decode_line_.length() < 2 * options_.max_batch) {
     const std::vector<Candidate> candidates = Candidates();
     const bool alone = Rows().empty();
+    step_fits_.clear();
     std::vector<RowCandidate> views;
     for (const auto& [run, task] : candidates) {
       const auto kept_out_by = alone ? std::nullopt : KeptOutBy(*task);
@@ -157,12 +146,14 @@ std::vector<StepScheduler::Candidate> StepScheduler::Candidates() const {
   return candidates;
 }
 
-std::optional<RegroupReason> StepScheduler::KeptOutBy(const ImageTask& task) const {
+std::optional<RegroupReason> StepScheduler::KeptOutBy(const ImageTask& task) {
   bool same_set = false;
+  MemoryWork step = StepWork(task.job().denoise);
   for (const RunPtr& run : runs_) {
-    if (!run->rows.empty() && !SameSize(run->job(), task.job())) {
+    if (!run->rows.empty() && !run->job().denoise.same_size(task.job().denoise)) {
       return RegroupReason::kSize;
     }
+    step.rows += StepWork(run->job().denoise).rows * static_cast<uint32_t>(run->rows.size());
     same_set = same_set || (!run->rows.empty() && run->task->fingerprint() == task.fingerprint());
   }
   const bool fits = same_set || (options_.apply != ApplyPolicy::kMerged && task.CheckSet([this](const AdapterSet& set) {
@@ -170,7 +161,14 @@ std::optional<RegroupReason> StepScheduler::KeptOutBy(const ImageTask& task) con
                         return run->rows.empty() || pipeline_->CanShareStep(run->task->adapter_set(), set);
                       });
                     }));
-  return fits ? std::nullopt : std::optional(RegroupReason::kAdapters);
+  if (!fits) {
+    return RegroupReason::kAdapters;
+  }
+  const auto [step_fits, first] = step_fits_.try_emplace(step.rows);
+  if (first) {
+    step_fits->second = memory_.FitsNow(step);
+  }
+  return step_fits->second ? std::nullopt : std::optional(RegroupReason::kMemory);
 }
 
 StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& task) {
@@ -193,13 +191,16 @@ absl::Status StepScheduler::Prepare(ImageRun& run) {
   const ImageJob& job = run.job();
   DescribeModel(pipeline_->info(), *run.task);
   ABSL_RETURN_IF_ERROR(run.task->Wanted());
+  ABSL_RETURN_IF_ERROR(memory_.CheckAlone(job));
   ABSL_RETURN_IF_ERROR(ApplyAdapters(run));
   ABSL_RETURN_IF_ERROR(run.task->Wanted());
   const Stopwatch stopwatch;
-  ABSL_ASSIGN_OR_RETURN(run.conditioning,
-                        pipeline_->Encode(TextsOf(*run.task), job.denoise.cfg(), run.task->adapter_set(), mode_));
+  ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_.Run(TextWork(job.prompts), [&] {
+    return pipeline_->Encode(run.task->prompts(), job.denoise.cfg(), run.task->adapter_set(), mode_);
+  }));
   if (const std::unique_ptr<const InitPicture> picture = run.task->TakePicture(); picture != nullptr) {
-    ABSL_ASSIGN_OR_RETURN(run.init, pipeline_->EncodeInit(*picture));
+    ABSL_ASSIGN_OR_RETURN(run.init,
+                          memory_.Run(InitWork(job.denoise), [&] { return pipeline_->EncodeInit(*picture); }));
   }
   run.task->summary.encode_seconds = stopwatch.Seconds();
   metrics_->ObserveStage(StageLabel::kEncode, run.task->summary.encode_seconds);
@@ -297,7 +298,7 @@ void StepScheduler::ChooseMode(const ImageTask* joining) {
       const auto& task = static_cast<const ImageTask&>(*request);
       mixed =
           mixed ||
-          (task.fingerprint() != joining->fingerprint() && SameSize(task.job(), joining->job()) &&
+          (task.fingerprint() != joining->fingerprint() && task.job().denoise.same_size(joining->job().denoise) &&
            task.CheckSet([&](const AdapterSet& set) { return pipeline_->CanShareStep(joining->adapter_set(), set); }));
     }
   }
@@ -356,13 +357,16 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   BatchPlan plan;
   plan.mode = mode_;
   std::vector<uint32_t> steps_before, evaluations_before;
+  MemoryWork work = StepWork(rows.front().run->job().denoise);
+  work.rows = 0;
   for (const auto& [run, row] : rows) {
+    work.rows += StepWork(run->job().denoise).rows;
     plan.rows.push_back(row->row.get());
     steps_before.push_back(row->row->steps_done());
     evaluations_before.push_back(row->row->evaluations());
   }
   const Stopwatch stopwatch;
-  const absl::Status status = pipeline_->Step(plan);
+  const absl::Status status = memory_.Run(work, [&] { return pipeline_->Step(plan); });
   if (status.ok()) {
     Account(rows, steps_before, stopwatch.Seconds());
     return;
@@ -415,7 +419,11 @@ void StepScheduler::TellProgress(ImageRun& run, RunningRow& running) {
                          ""};
   running.step_seconds = 0.0;
   if (run.job().denoise.preview_at(progress.step)) {
-    absl::StatusOr<std::string> preview = CatchExceptions([&] { return Preview(*running.row); });
+    // An eighth of the image's width and height, so the JPEG takes some hundred microseconds.
+    absl::StatusOr<std::string> preview = CatchExceptions([&]() -> absl::StatusOr<std::string> {
+      ABSL_ASSIGN_OR_RETURN(const RgbImage image, pipeline_->Preview(*running.row));
+      return EncodeImage(image, ImageFormat::kJpeg, /*quality=*/80, "");
+    });
     if (!preview.ok()) {
       NoticeDeviceFailure(preview.status());
       run.status = preview.status();
@@ -424,13 +432,6 @@ void StepScheduler::TellProgress(ImageRun& run, RunningRow& running) {
     progress.preview = *std::move(preview);
   }
   run.task->Tell([&progress](ImageListener& listener) { listener.OnProgress(progress); });
-}
-
-// An eighth of the image's width and height, so the JPEG takes some hundred microseconds.
-absl::StatusOr<std::string> StepScheduler::Preview(const Row& row) {
-  constexpr uint32_t kQuality = 80;
-  ABSL_ASSIGN_OR_RETURN(const RgbImage image, pipeline_->Preview(row));
-  return EncodeImage(image, ImageFormat::kJpeg, kQuality, "");
 }
 
 void StepScheduler::HandOnFinishedRows() {

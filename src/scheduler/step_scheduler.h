@@ -10,6 +10,7 @@
 // side branches of any sets that the pipeline can mix. Who gets a free row is batch_policy.h's.
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,7 @@
 #include "src/scheduler/decode_line.h"
 #include "src/scheduler/image_run.h"
 #include "src/scheduler/image_task.h"
+#include "src/scheduler/memory_admission.h"
 
 namespace hotlora {
 
@@ -52,6 +54,9 @@ class StepScheduler {
   // Blocks until the warm-up is over.
   absl::Status AwaitWarmUp();
 
+  // Whether there is memory for what a request does.
+  MemoryAdmission& memory() { return memory_; }
+
   // Checks of the base weights.
   BaseWatch& base_watch() { return base_watch_; }
   const BaseWatch& base_watch() const { return base_watch_; }
@@ -71,7 +76,7 @@ class StepScheduler {
   // --- who runs
   void FillRows();
   std::vector<Candidate> Candidates() const;
-  std::optional<RegroupReason> KeptOutBy(const ImageTask& task) const;  // nullopt: it fits beside what runs
+  std::optional<RegroupReason> KeptOutBy(const ImageTask& task);  // nullopt: it fits beside what runs
   void TellRegroup(ImageTask& task, RegroupReason reason);
   RunPtr Start(const std::shared_ptr<ImageTask>& task);
   absl::Status Prepare(ImageRun& run);
@@ -94,7 +99,6 @@ class StepScheduler {
   void StepTogether(absl::Span<const RowRef> rows);
   void Account(absl::Span<const RowRef> rows, absl::Span<const uint32_t> steps_before, double seconds);
   void TellProgress(ImageRun& run, RunningRow& running);
-  absl::StatusOr<std::string> Preview(const Row& row);
   void HandOnFinishedRows();
   void NoticeDeviceFailure(const absl::Status& status);
 
@@ -113,9 +117,13 @@ class StepScheduler {
   uint32_t steps_of_one_set_ = 0;                 // in side mode, without a break
   uint32_t row_limit_;                            // rows in one call; less than max_batch after one ran out of memory
 
+  // Whether a step of so many rows of the network fits. Looked up once for all candidates of a free row.
+  std::map<uint32_t, bool> step_fits_;
+
   absl::Mutex mu_;
   bool device_failed_ ABSL_GUARDED_BY(mu_) = false;
 
+  MemoryAdmission memory_;
   BaseWatch base_watch_;
   DecodeLine decode_line_;
   std::thread step_thread_;  // last: it uses all the others

@@ -16,22 +16,24 @@ constexpr uint32_t kWarmUpSteps = 4;
 // A machine this slow measures its baseline with the first step alone.
 constexpr double kSlowStepSeconds = 2.0;
 
-absl::Status MeasureBaseline(Pipeline& pipeline, Metrics& metrics, bool cfg) {
-  DenoiseOptions options;
+absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, bool cfg) {
+  ImageJob job;
+  DenoiseOptions& options = job.denoise;
   options.width = options.height = pipeline.info().native_size;
   options.steps = kWarmUpSteps;
   options.guidance_scale = cfg ? 5.0 : 1.0;
   const float size = static_cast<float>(options.width);
   options.size_ids = options.negative_size_ids = {size, size, 0, 0, size, size};
-  Prompts prompts;
-  prompts.negative_prompt = "";
-  ABSL_ASSIGN_OR_RETURN(auto conditioning, pipeline.Encode(prompts, cfg, AdapterSet{}, ApplyMode::kMerged));
+  job.prompts.negative_prompt = "";
+  ABSL_ASSIGN_OR_RETURN(auto conditioning, memory.Run(TextWork(job.prompts), [&] {
+    return pipeline.Encode(job.prompts, cfg, AdapterSet{}, ApplyMode::kMerged);
+  }));
   ABSL_ASSIGN_OR_RETURN(auto row, pipeline.StartRow(options, 0, std::move(conditioning), AdapterSet{}, nullptr));
   std::vector<double> durations;
   while (!row->done()) {
     const bool first = row->steps_done() == 0;
     const Stopwatch stopwatch;
-    ABSL_RETURN_IF_ERROR(pipeline.Step(BatchPlan{{row.get()}}));
+    ABSL_RETURN_IF_ERROR(memory.Run(StepWork(options), [&] { return pipeline.Step(BatchPlan{{row.get()}}); }));
     const double seconds = stopwatch.Seconds();
     // The first step pays for what is made once (kernels chosen, workspaces), so it counts only where it is all there
     // is.
@@ -46,18 +48,18 @@ absl::Status MeasureBaseline(Pipeline& pipeline, Metrics& metrics, bool cfg) {
   const auto median = durations.begin() + static_cast<std::ptrdiff_t>(durations.size() / 2);
   std::nth_element(durations.begin(), median, durations.end());
   metrics.SetStepBaseline({options.width, options.height, /*rows=*/1, /*guided_rows=*/cfg ? 1u : 0u}, *median);
-  if (row->done() && cfg) {
-    ABSL_RETURN_IF_ERROR(pipeline.Decode(*row).status());
+  if (cfg) {
+    ABSL_RETURN_IF_ERROR(memory.Run(DecodeWork(job), [&] { return pipeline.Decode(*row); }).status());
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::Status WarmUp(Pipeline& pipeline, Metrics& metrics) {
+absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics) {
   const Stopwatch stopwatch;
   for (const bool cfg : {false, true}) {
-    ABSL_RETURN_IF_ERROR(MeasureBaseline(pipeline, metrics, cfg));
+    ABSL_RETURN_IF_ERROR(MeasureBaseline(pipeline, memory, metrics, cfg));
   }
   const double seconds = stopwatch.Seconds();
   metrics.SetStartUp(StartUpPhase::kWarmUp, seconds);

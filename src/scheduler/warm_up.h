@@ -5,12 +5,14 @@
 
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/scheduler/memory_admission.h"
 
 namespace hotlora {
 
 // A short generation without adapters, with and without guidance, at the model's native size: kernels are chosen and
-// workspaces made, and the step baselines of one row are measured. The step thread's first work.
-absl::Status WarmUp(Pipeline& pipeline, Metrics& metrics);
+// workspaces made, the step baselines of one row are measured, and the memory that texts, steps and decodes take. The
+// step thread's first work. ResourceExhausted (OUT_OF_MEMORY) where there is not even the head-room.
+absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics);
 
 }  // namespace hotlora
 

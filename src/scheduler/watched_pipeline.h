@@ -31,6 +31,9 @@ class WatchedPipeline final : public Pipeline {
   absl::StatusOr<RgbImage> Decode(const Row& row) override;
   absl::StatusOr<BaseCheck> VerifyNextModule() override;
   uint32_t module_count() const override { return pipeline_->module_count(); }
+  int64_t AvailableMemory() const override { return pipeline_->AvailableMemory(); }
+  void ReleaseCachedMemory() const override { pipeline_->ReleaseCachedMemory(); }
+  std::unique_ptr<PeakMeter> MeasurePeak() const override { return pipeline_->MeasurePeak(); }
   const std::vector<MemoryArea>& memory() const override { return pipeline_->memory(); }
 
  private:

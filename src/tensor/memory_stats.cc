@@ -1,5 +1,8 @@
 #include "src/tensor/memory_stats.h"
 
+#include <malloc.h>
+#include <sys/resource.h>
+
 #include <atomic>
 #include <cstddef>
 #include <limits>
@@ -18,16 +21,26 @@ namespace {
 
 std::atomic<int64_t> live_bytes{0};
 
+// Such blocks are mapped one by one where addresses are limited. It costs their pages at every allocation, but freed
+// ones never stay behind in pieces that fit no other size.
+constexpr int kLargeBlock = 256 << 10;
+
 // Each block begins with its own size, so that freeing one needs no table. As much room as the
 // alignment keeps the data aligned, and data pointer = context pointer keeps raw_allocate possible.
 constexpr size_t kSizeRoom = c10::gAlignment;
+
+// `change` in bytes of live tensors.
+void Count(void* data, int64_t change) {
+  const int64_t live = live_bytes.fetch_add(change, std::memory_order_relaxed) + change;
+  c10::reportMemoryUsageToProfiler(data, change, static_cast<size_t>(live), 0, c10::Device(c10::kCPU));
+}
 
 void Free(void* data) {
   if (data == nullptr) {
     return;
   }
   char* const block = static_cast<char*>(data) - kSizeRoom;
-  live_bytes.fetch_sub(static_cast<int64_t>(*reinterpret_cast<size_t*>(block)), std::memory_order_relaxed);
+  Count(data, -static_cast<int64_t>(*reinterpret_cast<size_t*>(block)));
   c10::free_cpu(block);
 }
 
@@ -39,7 +52,7 @@ class CountingAllocator final : public c10::Allocator {
       char* const block = Allocate(bytes);
       *reinterpret_cast<size_t*>(block) = bytes;
       data = block + kSizeRoom;
-      live_bytes.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+      Count(data, static_cast<int64_t>(bytes));
     }
     return {data, data, &Free, c10::Device(c10::kCPU)};
   }
@@ -68,6 +81,10 @@ class CountingAllocator final : public c10::Allocator {
 }  // namespace
 
 void InstallCountingCpuAllocator() {
+  rlimit addresses{};
+  if (getrlimit(RLIMIT_AS, &addresses) == 0 && addresses.rlim_cur != RLIM_INFINITY) {
+    mallopt(M_MMAP_THRESHOLD, kLargeBlock);
+  }
   constexpr uint8_t kAboveLibTorchsOwn = 200;
   // Never destroyed: tensors with static life may outlive everything.
   static CountingAllocator* const allocator = new CountingAllocator;

@@ -25,7 +25,9 @@ struct MemoryStats {
   double fragmentation() const { return reserved > 0 ? static_cast<double>(inactive_split) / reserved : 0.0; }
 };
 
-// Replaces LibTorch's CPU allocator by one that counts live bytes exactly. Call once, before the first tensor is made.
+// Replaces LibTorch's CPU allocator by one that counts live bytes exactly, and reports each block to an AllocationPeak
+// (allocation_peak.h) of its thread. Under a limit of addresses (RLIMIT_AS) it also makes malloc give large blocks back
+// as soon as they are freed. Call once, before the first tensor is made.
 void InstallCountingCpuAllocator();
 
 // A tensor [bytes], uint8, over memory on the CPU that is not the allocator's. It counts as live, and keeps `memory`,

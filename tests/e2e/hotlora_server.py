@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -258,11 +259,12 @@ def command_of(program, *words):
 class Server:
     """A hotlora-server on free loopback ports; ready when the constructor returns.
 
-    `folder` has its ready file and its log, to which the next server of that folder appends.
+    `folder` has its ready file and its log, to which the next server of that folder appends. `address_space` is its
+    RLIMIT_AS.
     """
 
     def __init__(self, *flags, model=DEMO, adapters=None, environment=None, credentials=None,
-                 listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", program=SERVER, folder=None):
+                 listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", program=SERVER, folder=None, address_space=None):
         self.folder = folder or temporary_folder()
         self.ready_file = self.folder / "ready.json"
         self.log_path = self.folder / "server.log"
@@ -275,6 +277,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 env=environment or clean_environment(),
+                preexec_fn=address_space and (lambda: resource.setrlimit(resource.RLIMIT_AS, (address_space,) * 2)),
             )
         atexit.register(self.kill)
         ready = wait_until(self._ready, "the server is ready")

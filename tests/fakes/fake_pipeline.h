@@ -23,6 +23,7 @@ namespace hotlora {
 class FakePipeline : public Pipeline {
  public:
   static constexpr uint32_t kModules = 3;
+  static thread_local inline int64_t taken_bytes = 0;  // by the last call on this thread; what its meter shows
 
   // What outlives the pipeline, which the engine owns.
   struct Levers {
@@ -45,6 +46,9 @@ class FakePipeline : public Pipeline {
     std::vector<PromptEmbedding> embeddings ABSL_GUARDED_BY(mu);                // of the last prompts
     bool corrupt ABSL_GUARDED_BY(mu) = false;                                   // the second module
     bool irreparable ABSL_GUARDED_BY(mu) = false;                               // a corrupt module stays so
+    int64_t available_memory ABSL_GUARDED_BY(mu) = int64_t{1} << 40;
+    int64_t cached_memory ABSL_GUARDED_BY(mu) = 0;  // available once it is given back
+    int64_t pixel_bytes ABSL_GUARDED_BY(mu) = 0;  // that steps take for a pixel of a network row; decodes, inits alike
     uint32_t modules_verified ABSL_GUARDED_BY(mu) = 0;
     enum class Call { kNone, kApply, kEncode, kDecode, kVerify };
     Call held_call ABSL_GUARDED_BY(mu) = Call::kNone;  // calls of that kind wait
@@ -131,6 +135,7 @@ class FakePipeline : public Pipeline {
 
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
     absl::MutexLock lock(&levers_->mu);
+    taken_bytes = levers_->pixel_bytes * picture.image.width * picture.image.height;
     levers_->init_sizes.emplace_back(picture.image.width, picture.image.height);
     return std::make_shared<const FakeInit>(levers_);
   }
@@ -149,8 +154,12 @@ class FakePipeline : public Pipeline {
   absl::Status Step(const BatchPlan& plan) override {
     absl::MutexLock lock(&levers_->mu);
     std::vector<uint64_t> seeds;
+    taken_bytes = 0;
     for (const Row* row : plan.rows) {
-      seeds.push_back(static_cast<const FakeRow*>(row)->seed);
+      const auto& fake = static_cast<const FakeRow&>(*row);
+      seeds.push_back(fake.seed);
+      const int64_t rows = fake.options.cfg() ? 2 : 1;
+      taken_bytes += levers_->pixel_bytes * fake.options.width * fake.options.height * rows;
     }
     levers_->plans.push_back(seeds);
     ++levers_->steps_held;
@@ -185,6 +194,7 @@ class FakePipeline : public Pipeline {
       return error;
     }
     const auto& fake = static_cast<const FakeRow&>(row);
+    taken_bytes = levers_->pixel_bytes * fake.options.width * fake.options.height;
     const size_t bytes = size_t{fake.options.width} * fake.options.height * 3;
     return RgbImage{fake.options.width, fake.options.height,
                     std::vector<uint8_t>(bytes, static_cast<uint8_t>(fake.seed))};
@@ -204,11 +214,26 @@ class FakePipeline : public Pipeline {
   uint32_t module_count() const override { return kModules; }
   const std::vector<MemoryArea>& memory() const override { return memory_; }
 
+  int64_t AvailableMemory() const override {
+    absl::MutexLock lock(&levers_->mu);
+    return levers_->available_memory;
+  }
+  void ReleaseCachedMemory() const override {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->available_memory += std::exchange(levers_->cached_memory, 0);
+  }
+  std::unique_ptr<PeakMeter> MeasurePeak() const override { return std::make_unique<FakeMeter>(); }
+
  private:
   struct FakeConditioning : Conditioning {
     explicit FakeConditioning(std::shared_ptr<Levers> l) : levers(std::move(l)) { ++levers->live_conditionings; }
     ~FakeConditioning() override { --levers->live_conditionings; }
     std::shared_ptr<Levers> levers;
+  };
+
+  struct FakeMeter : PeakMeter {
+    FakeMeter() { taken_bytes = 0; }
+    int64_t bytes() const override { return taken_bytes; }
   };
 
   struct FakeInit : InitLatents {

@@ -1,0 +1,177 @@
+#include "src/scheduler/memory_admission.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+#include "src/base/error_details.h"
+
+namespace hotlora {
+namespace {
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+// Tokens of a chunk; a token is a byte at least.
+constexpr size_t kChunkTokens = 75;
+
+std::string InMiB(int64_t bytes) { return absl::StrCat((bytes + kMiB - 1) / kMiB, " MiB"); }
+
+std::string Describe(const MemoryWork& work) {
+  const std::string size = absl::StrCat("at ", work.width, "x", work.height);
+  switch (work.kind) {
+    case MemoryWork::Kind::kText:
+      return "encoding the prompts";
+    case MemoryWork::Kind::kInit:
+      return "encoding the init image " + size;
+    case MemoryWork::Kind::kStep:
+      return "a denoising step " + size;
+    case MemoryWork::Kind::kDecode:
+      return "decoding an image " + size;
+  }
+  return "";
+}
+
+absl::Status TooLarge(const MemoryWork& work, int64_t needed, int64_t available) {
+  return MakeError(
+      absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+      absl::StrCat(Describe(work), " needs ", InMiB(needed), " of memory with head-room, and ", InMiB(available),
+                   " are available: ask for a smaller image or fewer adapters, or give the server more memory"));
+}
+
+double Units(uint32_t width, uint32_t height, uint32_t rows) { return double{1} * width * height * rows; }
+
+}  // namespace
+
+MemoryWork TextWork(const Prompts& prompts) {
+  size_t longest = 0;
+  for (const std::string& text :
+       {prompts.prompt, prompts.prompt_2, prompts.negative_prompt.value_or(""), prompts.negative_prompt_2}) {
+    longest = std::max(longest, text.size());
+  }
+  return {MemoryWork::Kind::kText, prompts.long_prompts ? static_cast<uint32_t>(1 + longest / kChunkTokens) : 1, 1};
+}
+
+MemoryWork InitWork(const DenoiseOptions& options) { return {MemoryWork::Kind::kInit, options.width, options.height}; }
+
+MemoryWork StepWork(const DenoiseOptions& options) {
+  return {MemoryWork::Kind::kStep, options.width, options.height, options.cfg() ? 2u : 1u};
+}
+
+MemoryWork DecodeWork(const ImageJob& job) {
+  const DenoiseOptions& options = job.denoise;
+  // A unary answer holds all images, once as they were made and once as they are sent; as a file an image is no larger
+  // than its pixels.
+  const int64_t answer = int64_t{2} * 3 * job.num_images * options.width * options.height;
+  return {MemoryWork::Kind::kDecode, options.width, options.height, 1, answer};
+}
+
+MemoryAdmission::MemoryAdmission(const Pipeline* pipeline, Metrics* metrics) : pipeline_(pipeline), metrics_(metrics) {}
+
+absl::Status MemoryAdmission::CheckAlone(const ImageJob& job) {
+  std::vector<MemoryWork> works = {TextWork(job.prompts), StepWork(job.denoise), DecodeWork(job)};
+  if (job.has_init()) {
+    works.push_back(InitWork(job.denoise));
+  }
+  absl::MutexLock lock(&mu_);
+  for (const MemoryWork& work : works) {
+    const Need need = NeedOf(work);
+    const int64_t sum = need.bytes + need.head_room;
+    const int64_t available = std::max(Look(sum), idle_available_);
+    if (sum > available) {
+      return TooLarge(work, sum, available);
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool MemoryAdmission::FitsNow(const MemoryWork& work) {
+  absl::MutexLock lock(&mu_);
+  const int64_t sum = Sum(NeedOf(work));
+  return sum <= Look(sum);
+}
+
+absl::StatusOr<MemoryAdmission::Running> MemoryAdmission::Begin(const MemoryWork& work) {
+  absl::MutexLock lock(&mu_);
+  const uint64_t place = next_in_line_++;
+  Need need = NeedOf(work);
+  int64_t available = Look(Sum(need));
+  while (turn_ != place || (!running_.empty() && Sum(need) > available)) {
+    changed_.Wait(&mu_);
+    need = NeedOf(work);
+    available = Look(Sum(need));
+  }
+  ++turn_;
+  changed_.SignalAll();
+  const int64_t sum = Sum(need);
+  if (sum > available) {
+    return TooLarge(work, sum, available);
+  }
+  most_needed_ = std::max(most_needed_, need.bytes + need.head_room);
+  metrics_->SetWorkMemory(idle_available_, most_needed_);
+  return running_.insert(running_.end(), need);
+}
+
+void MemoryAdmission::End(Running begun, const MemoryWork& work, int64_t peak) {
+  absl::MutexLock lock(&mu_);
+  running_.erase(begun);
+  changed_.SignalAll();
+  Peak& known = peaks_[{work.kind, work.width, work.height, work.rows}];
+  known.bytes = std::max(known.bytes, peak);
+  known.last_use = ++uses_;
+  if (peaks_.size() > kSizes) {
+    peaks_.erase(std::min_element(peaks_.begin(), peaks_.end(),
+                                  [](const auto& a, const auto& b) { return a.second.last_use < b.second.last_use; }));
+  }
+}
+
+MemoryAdmission::Need MemoryAdmission::NeedOf(const MemoryWork& work) const {
+  const auto known = peaks_.find({work.kind, work.width, work.height, work.rows});
+  const bool first = known == peaks_.end();
+  int64_t peak = first ? Scaled(work.kind, work) : known->second.bytes;
+  if (first && peak == 0 && work.kind == MemoryWork::Kind::kInit) {
+    peak = Scaled(MemoryWork::Kind::kDecode, work);  // the other half of the VAE, and the larger one
+  }
+  return {static_cast<int64_t>(kMargin * static_cast<double>(peak)) + work.answer_bytes,
+          first ? kFirstHeadRoom : kHeadRoom};
+}
+
+int64_t MemoryAdmission::Scaled(MemoryWork::Kind kind, const MemoryWork& work) const {
+  const double units = Units(work.width, work.height, work.rows);
+  double nearest = std::numeric_limits<double>::infinity();  // by what factor it is smaller, or larger
+  double scaled = 0;
+  for (const auto& [size, peak] : peaks_) {
+    const auto [known_kind, width, height, rows] = size;
+    const double factor = units / Units(width, height, rows);
+    if (known_kind == kind && std::max(factor, 1 / factor) < nearest) {
+      nearest = std::max(factor, 1 / factor);
+      scaled = factor * static_cast<double>(peak.bytes);
+    }
+  }
+  return static_cast<int64_t>(scaled);
+}
+
+int64_t MemoryAdmission::Sum(const Need& need) const {
+  Need sum = need;
+  for (const Need& running : running_) {
+    sum.bytes += running.bytes;
+    sum.head_room = std::max(sum.head_room, running.head_room);
+  }
+  return sum.bytes + sum.head_room;
+}
+
+int64_t MemoryAdmission::Look(int64_t wanted) {
+  int64_t available = pipeline_->AvailableMemory();
+  if (running_.empty()) {
+    if (available < wanted) {
+      pipeline_->ReleaseCachedMemory();
+      available = pipeline_->AvailableMemory();
+    }
+    idle_available_ = available;
+  }
+  return available;
+}
+
+}  // namespace hotlora

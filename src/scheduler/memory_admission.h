@@ -1,0 +1,121 @@
+#ifndef HOTLORA_SRC_SCHEDULER_MEMORY_ADMISSION_H_
+#define HOTLORA_SRC_SCHEDULER_MEMORY_ADMISSION_H_
+
+// Is there memory for this step, this decode, this encode? Kernels that run out of memory do not always say so: some
+// libraries then use code that they could not make, and the process ends by a signal. So work that may not fit is never
+// begun.
+//
+// What work needs is measured: the most that work of the same size has taken. If there was none yet, it is what the
+// work nearest in size has taken, scaled by pixels times rows. Both get a margin, and head-room for what the
+// measurement does not see.
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <tuple>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+
+#include "src/metrics/metrics.h"
+#include "src/pipeline/pipeline.h"
+#include "src/request/image_job.h"
+
+namespace hotlora {
+
+// A call of the pipeline. Calls of equal fields need about the same.
+struct MemoryWork {
+  enum class Kind { kText, kInit, kStep, kDecode };
+
+  Kind kind = Kind::kStep;
+  uint32_t width = 0, height = 0;  // pixels; of texts the chunks, and 1
+  uint32_t rows = 1;               // of the network: an image under guidance has two
+  int64_t answer_bytes = 0;        // of messages that are made of it, beside what the call takes
+};
+
+MemoryWork TextWork(const Prompts& prompts);
+MemoryWork InitWork(const DenoiseOptions& options);
+MemoryWork StepWork(const DenoiseOptions& options);  // of one image
+MemoryWork DecodeWork(const ImageJob& job);
+
+// Thread-safe.
+class MemoryAdmission {
+ public:
+  // Over what was measured: calls of one size differ by their adapters and prompts, sizes by what does not grow with
+  // them.
+  static constexpr double kMargin = 1.25;
+  // Beside it, for what the measurement does not see. Under a limit of addresses a thread that allocates for the first
+  // time takes 64 MiB for its heap and 8 MiB for its stack: one such thread at any time, and the step and the decode
+  // thread (145 MiB were measured) with the code of a size's kernels (8 to 13 MiB) when a size runs first.
+  static constexpr int64_t kHeadRoom = int64_t{96} << 20;
+  static constexpr int64_t kFirstHeadRoom = int64_t{256} << 20;
+  // The least recently used size beyond so many is forgotten, and counts as new.
+  static constexpr size_t kSizes = 512;
+
+  // `pipeline` and `metrics` outlive this object.
+  MemoryAdmission(const Pipeline* pipeline, Metrics* metrics);
+
+  // Whether all that an image of the job goes through fits when nothing else runs. ResourceExhausted (OUT_OF_MEMORY)
+  // says what does not, what it needs, what is available, and what to do.
+  absl::Status CheckAlone(const ImageJob& job);
+
+  // Whether `work` fits beside what runs now.
+  bool FitsNow(const MemoryWork& work);
+
+  // `call()` once there is memory for it. What does not fit beside the work of other threads waits in turn until they
+  // are done; what does not fit alone is not called: ResourceExhausted (OUT_OF_MEMORY).
+  template <typename Call>
+  auto Run(const MemoryWork& work, Call call) -> decltype(call()) {
+    const absl::StatusOr<Running> begun = Begin(work);
+    if (!begun.ok()) {
+      return begun.status();
+    }
+    const std::unique_ptr<PeakMeter> meter = pipeline_->MeasurePeak();
+    auto result = call();
+    End(*begun, work, meter->bytes());
+    return result;
+  }
+
+ private:
+  using Size = std::tuple<MemoryWork::Kind, uint32_t, uint32_t, uint32_t>;
+  struct Peak {
+    int64_t bytes = 0;
+    uint64_t last_use = 0;
+  };
+  struct Need {
+    int64_t bytes = 0;
+    int64_t head_room = 0;
+  };
+  using Running = std::list<Need>::iterator;
+
+  absl::StatusOr<Running> Begin(const MemoryWork& work);
+  void End(Running begun, const MemoryWork& work, int64_t peak);
+
+  Need NeedOf(const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The most that work of this kind took, scaled from the size nearest to `work`'s; 0 where there was none.
+  int64_t Scaled(MemoryWork::Kind kind, const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Of all that runs, and `need`.
+  int64_t Sum(const Need& need) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // What is available now. While nothing runs it is noted, and where `wanted` is not there, caches are given back.
+  int64_t Look(int64_t wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const Pipeline* const pipeline_;
+  Metrics* const metrics_;
+
+  absl::Mutex mu_;
+  absl::CondVar changed_;
+  uint64_t next_in_line_ ABSL_GUARDED_BY(mu_) = 0;  // the place of who calls Begin next
+  uint64_t turn_ ABSL_GUARDED_BY(mu_) = 0;          // the place that may begin
+  std::list<Need> running_ ABSL_GUARDED_BY(mu_);
+  std::map<Size, Peak> peaks_ ABSL_GUARDED_BY(mu_);
+  uint64_t uses_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t idle_available_ ABSL_GUARDED_BY(mu_) = 0;  // when nothing ran last
+  int64_t most_needed_ ABSL_GUARDED_BY(mu_) = 0;     // of what was begun
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_MEMORY_ADMISSION_H_

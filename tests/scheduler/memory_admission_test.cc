@@ -1,0 +1,232 @@
+#include "src/scheduler/memory_admission.h"
+
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/synchronization/notification.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "src/base/error_details.h"
+#include "tests/fakes/fake_pipeline.h"
+
+namespace hotlora {
+namespace {
+
+using Kind = MemoryWork::Kind;
+using testing::HasSubstr;
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+class MemoryAdmissionTest : public testing::Test {
+ protected:
+  void SetAvailable(int64_t bytes) {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->available_memory = bytes;
+  }
+
+  // Work that takes `peak`, while there is plenty.
+  void Measure(const MemoryWork& work, int64_t peak) {
+    SetAvailable(int64_t{1} << 40);
+    EXPECT_TRUE(Take(work, peak).ok());
+  }
+  absl::Status Take(const MemoryWork& work, int64_t peak = 0) {
+    return admission_.Run(work, [peak] {
+      FakePipeline::taken_bytes = peak;
+      return absl::OkStatus();
+    });
+  }
+
+  void ExpectNeed(const MemoryWork& work, int64_t bytes) {
+    SetAvailable(bytes);
+    EXPECT_TRUE(admission_.FitsNow(work)) << bytes;
+    SetAvailable(bytes - 1);
+    EXPECT_FALSE(admission_.FitsNow(work)) << bytes;
+  }
+
+  std::shared_ptr<FakePipeline::Levers> levers_ = std::make_shared<FakePipeline::Levers>();
+  FakePipeline pipeline_{levers_};
+  Metrics metrics_;
+  MemoryAdmission admission_{&pipeline_, &metrics_};
+};
+
+constexpr int64_t kFirst = MemoryAdmission::kFirstHeadRoom, kLater = MemoryAdmission::kHeadRoom;
+
+TEST_F(MemoryAdmissionTest, KnowsWhatASizeTook) {
+  const MemoryWork step{Kind::kStep, 64, 64, 2};
+  ExpectNeed(step, kFirst);  // nothing is known of it
+  Measure(step, 100 * kMiB);
+  ExpectNeed(step, 125 * kMiB + kLater);
+  Measure(step, 60 * kMiB);
+  ExpectNeed(step, 125 * kMiB + kLater);
+  Measure(step, 200 * kMiB);
+  ExpectNeed(step, 250 * kMiB + kLater);
+}
+
+TEST_F(MemoryAdmissionTest, EstimatesASizeByTheNearestOne) {
+  Measure({Kind::kStep, 64, 64, 1}, 64 * kMiB);
+  Measure({Kind::kStep, 128, 128, 1}, 160 * kMiB);
+  ExpectNeed({Kind::kStep, 64, 64, 2}, 160 * kMiB + kFirst);    // twice the first
+  ExpectNeed({Kind::kStep, 32, 32, 1}, 20 * kMiB + kFirst);     // a quarter of it
+  ExpectNeed({Kind::kStep, 256, 128, 2}, 800 * kMiB + kFirst);  // four times the second
+  ExpectNeed({Kind::kDecode, 64, 64, 1}, kFirst);               // of another kind
+}
+
+TEST_F(MemoryAdmissionTest, AnInitImageIsTakenToNeedWhatADecodeDoes) {
+  Measure({Kind::kDecode, 64, 64}, 64 * kMiB);
+  ExpectNeed({Kind::kInit, 128, 64}, 160 * kMiB + kFirst);
+  Measure({Kind::kInit, 128, 64}, 40 * kMiB);
+  ExpectNeed({Kind::kInit, 128, 64}, 50 * kMiB + kLater);
+}
+
+TEST_F(MemoryAdmissionTest, AnswersNeedRoomToo) {
+  ImageJob job;
+  job.denoise.width = 1024;
+  job.denoise.height = 512;
+  job.num_images = 4;
+  ExpectNeed(DecodeWork(job), kFirst + 12 * kMiB);  // pixels of 3 bytes, twice
+}
+
+TEST_F(MemoryAdmissionTest, LongPromptsNeedMore) {
+  Prompts prompts;
+  Measure(TextWork(prompts), 8 * kMiB);
+  prompts.prompt = std::string(750, 'x');
+  ExpectNeed(TextWork(prompts), 10 * kMiB + kLater);  // cut off at one chunk
+  prompts.long_prompts = true;
+  ExpectNeed(TextWork(prompts), 110 * kMiB + kFirst);
+}
+
+TEST_F(MemoryAdmissionTest, DoesNotBeginWhatDoesNotFit) {
+  const MemoryWork step{Kind::kStep, 64, 32, 1};
+  Measure(step, 400 * kMiB);
+  SetAvailable(500 * kMiB);
+  bool called = false;
+  const absl::Status status = admission_.Run(step, [&called] {
+    called = true;
+    return absl::OkStatus();
+  });
+  EXPECT_FALSE(called);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(GetErrorDetails(status).reason, "OUT_OF_MEMORY");
+  EXPECT_THAT(std::string(status.message()),
+              testing::AllOf(HasSubstr("64x32"), HasSubstr("596 MiB"), HasSubstr("500 MiB are available"),
+                             HasSubstr("ask for a smaller image")));
+  SetAvailable(596 * kMiB);
+  EXPECT_TRUE(Take(step).ok());
+}
+
+TEST_F(MemoryAdmissionTest, GivesCachesBackBeforeItRefuses) {
+  const MemoryWork step{Kind::kStep, 64, 64, 1};
+  Measure(step, 400 * kMiB);
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->available_memory = 500 * kMiB;
+    levers_->cached_memory = 96 * kMiB;
+  }
+  EXPECT_TRUE(Take(step).ok());
+}
+
+TEST_F(MemoryAdmissionTest, ChecksAllThatAJobGoesThrough) {
+  ImageJob job;
+  job.denoise.width = job.denoise.height = 64;
+  Measure(TextWork(job.prompts), 1 * kMiB);
+  Measure(StepWork(job.denoise), 100 * kMiB);
+  Measure(DecodeWork(job), 200 * kMiB);
+  Measure(InitWork(job.denoise), 300 * kMiB);
+  SetAvailable(200 * kMiB);
+  EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("step at 64x64 needs 221 MiB"));
+  SetAvailable(300 * kMiB);
+  EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("decoding an image at 64x64"));
+  SetAvailable(400 * kMiB);
+  EXPECT_TRUE(admission_.CheckAlone(job).ok());
+  job.init_image = "picture";
+  EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("init image at 64x64"));
+}
+
+TEST_F(MemoryAdmissionTest, WorkWaitsForThatOfAnotherThread) {
+  const MemoryWork step{Kind::kStep, 64, 64, 1}, decode{Kind::kDecode, 64, 64};
+  Measure(step, 400 * kMiB);
+  Measure(decode, 400 * kMiB);
+  SetAvailable(700 * kMiB);
+  absl::Notification decoding, stepped;
+  std::thread other([&] {
+    const absl::Status status = admission_.Run(decode, [&] {
+      decoding.Notify();
+      EXPECT_FALSE(admission_.FitsNow(step));
+      EXPECT_FALSE(stepped.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+      return absl::OkStatus();
+    });
+    EXPECT_TRUE(status.ok()) << status;
+  });
+  decoding.WaitForNotification();
+  const absl::Status status = admission_.Run(step, [&] {
+    stepped.Notify();
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  other.join();
+}
+
+TEST_F(MemoryAdmissionTest, WorkOfTwoThreadsRunsTogetherIfItFits) {
+  const MemoryWork step{Kind::kStep, 64, 64, 1}, decode{Kind::kDecode, 64, 64};
+  Measure(step, 400 * kMiB);
+  Measure(decode, 400 * kMiB);
+  SetAvailable(1000 * kMiB + kLater);
+  absl::Notification decoding, stepped;
+  std::thread other([&] {
+    EXPECT_TRUE(admission_
+                    .Run(decode,
+                         [&] {
+                           decoding.Notify();
+                           stepped.WaitForNotification();
+                           return absl::OkStatus();
+                         })
+                    .ok());
+  });
+  decoding.WaitForNotification();
+  EXPECT_TRUE(Take(step).ok());
+  stepped.Notify();
+  other.join();
+}
+
+TEST_F(MemoryAdmissionTest, WhileOthersRunAJobIsJudgedByWhatWasThereBefore) {
+  ImageJob job;
+  job.denoise.width = job.denoise.height = 64;
+  const MemoryWork step = StepWork(job.denoise);
+  Measure(step, 400 * kMiB);
+  SetAvailable(700 * kMiB);
+  EXPECT_TRUE(admission_
+                  .Run(step,
+                       [&] {
+                         SetAvailable(300 * kMiB);  // the step has the rest
+                         EXPECT_TRUE(admission_.CheckAlone(job).ok());
+                         return absl::OkStatus();
+                       })
+                  .ok());
+  EXPECT_FALSE(admission_.CheckAlone(job).ok());
+}
+
+TEST_F(MemoryAdmissionTest, ForgetsTheSizeUsedLongestAgo) {
+  const MemoryWork first{Kind::kStep, 8, 8, 1};
+  Measure(first, 1 * kMiB);
+  for (uint32_t i = 1; i < MemoryAdmission::kSizes; ++i) {
+    Measure({Kind::kStep, 8 + 8 * i, 8, 1}, 1 * kMiB);
+  }
+  ExpectNeed(first, kMiB * 5 / 4 + kLater);
+  Measure({Kind::kStep, 8, 16, 4}, 1 * kMiB);
+  SetAvailable(kMiB * 5 / 4 + kLater);
+  EXPECT_FALSE(admission_.FitsNow(first));
+}
+
+TEST_F(MemoryAdmissionTest, TellsWhatIsThereAndWhatWasNeeded) {
+  const MemoryWork step{Kind::kStep, 64, 64, 1};
+  Measure(step, 400 * kMiB);
+  SetAvailable(700 * kMiB);
+  EXPECT_TRUE(Take(step).ok());
+  EXPECT_THAT(metrics_.Render(), HasSubstr("\nhotlora_work_memory_available_bytes 734003200\n"));
+  EXPECT_THAT(metrics_.Render(), HasSubstr("\nhotlora_work_memory_needed_bytes 624951296\n"));  // 500 + 96 MiB
+}
+
+}  // namespace
+}  // namespace hotlora
