@@ -20,7 +20,7 @@
 namespace hotlora {
 namespace {
 
-// A page token is the last name of the page before, dressed so that nobody reads more into it.
+// A page token is this and the last name of the page before. Its form is not part of the API.
 constexpr absl::string_view kTokenPrefix = "after:";
 
 std::string ToPageToken(absl::string_view last_name) {

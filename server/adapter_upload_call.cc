@@ -131,13 +131,13 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     ABSL_ASSIGN_OR_RETURN(message_, unparsed_.Parse());
     if (upload_ != nullptr) {
       if (!message_.has_chunk()) {
-        return InvalidRequest({{"part", "is no chunk; only the first message has a header"}});
+        return InvalidRequest({{"part", "is not a chunk; only the first message has a header"}});
       }
       metrics_->calls().CountUploadBytes(message_.chunk().size());
       return upload_->Append(message_.chunk());
     }
     if (!message_.has_header()) {
-      return InvalidRequest({{"part", "is no header; the first message has it"}});
+      return InvalidRequest({{"part", "is not a header; the first message must have it"}});
     }
     const v1::UploadHeader& header = message_.header();
     ABSL_ASSIGN_OR_RETURN(upload_,
@@ -171,7 +171,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
   v1::UploadAdapterRequest message_;  // of the upload thread
   std::unique_ptr<AdapterUpload> upload_;
 
-  // Of the upload thread, after Start.
+  // The upload thread's, after Start.
   std::unique_ptr<UploadGate::Place> place_;
   const absl::Time began_ = SteadyNow();
   absl::Time last_byte_ = began_;  // or since when one is waited for

@@ -77,7 +77,7 @@ FlagSpec Count(std::string name, uint32_t Flags::*field, uint32_t low, uint32_t 
           }};
 }
 
-// A number of bytes, plain or with KiB, MiB, GiB or TiB; nullopt where it is neither or too big for
+// A number of bytes, plain or with KiB, MiB, GiB or TiB; nullopt if it is neither or too big for
 // 63 bits.
 std::optional<uint64_t> ParseBytes(absl::string_view text) {
   static constexpr std::pair<absl::string_view, int> kUnits[] = {

@@ -9,8 +9,8 @@
 //   file          max_batch = 8                (TOML, named by --config; repeatable flags: an array)
 //   default
 //
-// Names that nobody knows are errors in all three. Nothing here loads anything: a bad setting ends
-// the program before the model is touched.
+// Unknown names are errors in all three. Nothing here loads anything: a bad setting ends the program before the model
+// is touched.
 
 #include <cstdint>
 #include <map>

@@ -30,7 +30,7 @@ class ImageEventQueue {
   void PushImage(FinishedImage image);
   void PushSummary(const ImageSummary& summary);
 
-  // Takes the next event into `event`; false where there is none. Parts are cut here, one at a
+  // Takes the next event into `event`; false if there is none. Parts are cut here, one at a
   // time, so that a queued image is held once.
   bool Next(v1::GenerateImagesEvent* event);
 

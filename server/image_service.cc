@@ -35,7 +35,7 @@ absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> vio
   return InvalidRequest(std::move(violations));
 }
 
-// Who ended an admitted request before its time; nullopt where it ended by itself.
+// Who ended an admitted request before its time; nullopt if it ended by itself.
 std::optional<CancelCause> CauseOf(const absl::Status& status) {
   if (absl::IsCancelled(status)) {
     return CancelCause::kClient;
@@ -266,7 +266,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       return absl::OkStatus();
     });
     if (!pushed.ok()) {
-      failure_ = pushed;  // told at the end: a stream with an event missing is no success
+      failure_ = pushed;  // told at the end: a stream that lacks an event has failed
     }
     WriteNextLocked();
   }

@@ -275,7 +275,7 @@ int main(int argc, char** argv) {
   // OpenMP's idle threads spin by default, and the step thread and the decode thread have a team each: on few cores the
   // team that spins slows the other tenfold. libgomp reads the variable when it is loaded, so start over with it set.
   if (getenv("OMP_WAIT_POLICY") == nullptr && setenv("OMP_WAIT_POLICY", "PASSIVE", 1) == 0) {
-    execv("/proc/self/exe", argv);  // returns only where it fails; then the server runs, if slower
+    execv("/proc/self/exe", argv);  // returns only if it fails; then the server runs, if slower
   }
   try {
     return hotlora::Main(argc, argv);

@@ -54,7 +54,8 @@ class TrustedProxies {
   // `connection`: gRPC's name of the connection's peer. `forwarded`: the values of the x-forwarded-for headers in their
   // order; each proxy appends to the last one the address that it was called from. From a trusted proxy the peer is the
   // right-most address that is not a trusted proxy too, or the left-most one if all are. What stands to the left of it
-  // may be the caller's own invention. An entry that is no address, or no entry: the connection's peer.
+  // may be the caller's own invention. Without an entry, or if an entry is not an address: the
+  // connection's peer.
   Peer PeerOf(absl::string_view connection, const std::vector<absl::string_view>& forwarded) const;
 
  private:

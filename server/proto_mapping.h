@@ -35,7 +35,7 @@ v1::Adapter ToProto(const AdapterInfo& info);
 // Everything but the data.
 v1::Image ToProtoWithoutData(const FinishedImage& image);
 
-// Of an image's bytes, as in HTTP's Content-Type.
+// The media type of an image's bytes, as in HTTP's Content-Type.
 const char* MediaType(ImageFormat format);
 
 // `max_message_bytes`: the listener's limit, the one thing here that the engine does not know.

@@ -25,7 +25,7 @@ NotReadyReason ReasonOf(WorkKind kind) {
   return NotReadyReason::kStuckStep;
 }
 
-// What an operator sets off is no reason to warn.
+// What an operator sets off is not worth a warning.
 LogLevel LevelOf(NotReadyReason reason) {
   return reason == NotReadyReason::kStarting || reason == NotReadyReason::kDraining ? LogLevel::kInfo
                                                                                     : LogLevel::kWarning;

@@ -13,7 +13,7 @@
 namespace hotlora {
 namespace {
 
-// False where errno says why.
+// False if errno says why.
 bool WriteAll(int file, absl::string_view text) {
   while (!text.empty()) {
     const ssize_t written = write(file, text.data(), text.size());

@@ -71,7 +71,7 @@ bool IsGoodRequestId(absl::string_view id) {
   return !id.empty() && id.size() <= kMaxRequestIdBytes && std::all_of(id.begin(), id.end(), absl::ascii_isprint);
 }
 
-// W3C Trace Context, version 00: 00-<trace id>-<parent id>-<flags>. Anything else is no trace of ours.
+// W3C Trace Context, version 00: 00-<trace id>-<parent id>-<flags>. Other text is ignored.
 bool IsGoodTraceParent(absl::string_view text) {
   const std::vector<absl::string_view> parts = absl::StrSplit(text, '-');
   const auto is_hex = [](absl::string_view part, size_t size) {

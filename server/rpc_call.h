@@ -39,7 +39,7 @@ class ActiveCalls {
   void Arrived();  // each call, whether it gets a reactor or is answered at once
   void Add();
   void Remove();
-  // False where `timeout` passed first.
+  // False if `timeout` passed first.
   bool WaitUntilNone(absl::Duration timeout);
   // Returns once no call has arrived for `quiet`, or `timeout` has passed.
   void WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout);
@@ -92,8 +92,8 @@ class RpcCall {
   void set_request_id(absl::string_view id);
   const std::string& request_id() const { return request_id_; }
 
-  // Puts x-request-id and the caller's traceparent into the initial metadata too: from here on the call is no refusal,
-  // whose answer is trailers alone. Before anything is written; Close does it for calls that end well.
+  // Puts x-request-id and the caller's traceparent into the initial metadata too: from here on the call cannot be
+  // refused, since a refusal is trailers alone. Before anything is written; Close does it for calls that end well.
   void SendIdsFirst();
 
   // Who calls, for limits that are each caller's own: the token's digest; without tokens the identity in the caller's

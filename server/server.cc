@@ -61,7 +61,7 @@ void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
       {GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(absl::Seconds(60))},
       {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(absl::Seconds(20))},
       {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
-      // Clients may ping every 10 s, with and without calls; half of that, so that jitter is no strike.
+      // Clients may ping every 10 s, with and without calls; half of that, so that jitter does not count as a strike.
       {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, Milliseconds(absl::Seconds(5))},
       {GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2},
       {GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(absl::Minutes(15))},
@@ -230,9 +230,9 @@ bool Server::Stop(absl::Duration timeout) {
   // What finished calls still have to send, and what callers of Health.Watch, who never end by
   // themselves, may delay the exit.
   constexpr absl::Duration kFlush = absl::Seconds(1);
-  // A call that reaches gRPC's listener while it closes ends as CANCELLED, which nobody retries; so it stays open,
-  // refusing, while calls still come: balancers need a moment to see NOT_SERVING, and one caller who tries again and
-  // again is no reason to stay for ever.
+  // A call that reaches gRPC's listener while it closes ends as CANCELLED, which clients do not retry. So it stays
+  // open, refusing, while calls still come, since balancers need a moment to see NOT_SERVING; but not for ever, since a
+  // caller may try again and again.
   constexpr absl::Duration kQuiet = absl::Seconds(1);
   constexpr absl::Duration kNotice = absl::Seconds(5);
   const absl::Time deadline = SteadyNow() + timeout;

@@ -84,7 +84,7 @@ class Server {
 
   // StopServing, then gives what runs up to `timeout` to finish and ends the rest (UNAVAILABLE,
   // DRAINING). Until no call has come for 1 s, but 5 s at most and not after `timeout`, new ones are
-  // refused; then the listener closes. True where everything could finish. Blocks; call it once.
+  // refused; then the listener closes. True if everything could finish. Blocks; call it once.
   bool Stop(absl::Duration timeout);
 
  private:

@@ -19,7 +19,7 @@ constexpr size_t kMaxFieldBytes = 100;
 constexpr size_t kMaxDescriptionBytes = 300;
 constexpr size_t kMaxBadRequestBytes = 2400;
 
-// Length of the UTF-8 character at the start of `text`, 0 where there is none.
+// Length of the UTF-8 character at the start of `text`, 0 if there is none.
 size_t CharacterBytes(absl::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   if (byte(0) < 0x80) {

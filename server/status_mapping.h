@@ -24,7 +24,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status);
 
 // The trailer grpc-retry-pushback-ms (gRFC A6), which a caller's retry policy obeys: the delay
 // where trying again helps, "-1" where a retry of a full or failed resource would be in vain, none
-// for codes that nobody retries.
+// for codes that clients do not retry.
 std::optional<std::string> RetryPushback(const absl::Status& status);
 
 // `text` with every byte that is not UTF-8 as '?', cut between characters to at most `max_bytes`

@@ -33,7 +33,7 @@ absl::string_view TokenOf(absl::string_view authorization) {
              : absl::string_view();
 }
 
-// The scopes' bits, 0 where a name is unknown.
+// The scopes' bits, 0 if a name is unknown.
 uint32_t ParseScopes(absl::string_view names) {
   static const auto* const known = new std::map<absl::string_view, Scope>{{"generate", Scope::kGenerate},
                                                                           {"adapters.read", Scope::kAdaptersRead},

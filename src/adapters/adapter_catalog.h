@@ -32,14 +32,14 @@ class AdapterCatalog {
   void NoteSound(const AdapterInfo& info, const AdapterVersion& version);
   void NoteFailure(absl::string_view name, const AdapterVersion& version, const absl::Status& status);
 
-  // nullptr where that version was not read, or went well.
+  // nullptr if that version was not read, or went well.
   const Failure* FailureOf(absl::string_view name, const AdapterVersion& version) const;
 
   // As far as it is known, on disk.
   AdapterInfo Describe(absl::string_view name, const AdapterVersion& version) const;
 
   AdapterCounts& Counts(absl::string_view name) { return counts_[name]; }
-  // nullptr where nothing was counted.
+  // nullptr if nothing was counted.
   const AdapterCounts* CountsOf(absl::string_view name) const;
 
   void Forget(absl::string_view name);

@@ -33,7 +33,7 @@ struct AdapterVersion {
 };
 
 struct ListedAdapter {
-  std::string name;                        // escaped (EscapeName) if it is no name
+  std::string name;                        // escaped (EscapeName) if it is not a valid name
   absl::StatusOr<AdapterVersion> version;  // why it cannot be served
 };
 
@@ -50,7 +50,7 @@ absl::Status UnreadableNow(absl::string_view what, absl::string_view why);
 // adapter_config.json and adapter_model.safetensors (whose own name, `a/b/adapter_model`, is no
 // adapter: it would lack its configuration).
 //
-// Each call opens the folder anew, so that it sees what the path names now: the folder may be replaced as a whole.
+// Each call opens the folder again, so that it sees what the path names now: the folder may be replaced as a whole.
 // Names are normalised (NormalizeName) and opened relative to that folder, by ServedFolder's rules for links; a file
 // may have any Unicode form of the name. Only regular files count; a FIFO does not block.
 //

@@ -24,7 +24,7 @@ absl::Status Refuse(absl::string_view reason, absl::string_view message) {
   return MakeError(absl::StatusCode::kFailedPrecondition, reason, message);
 }
 
-// Of the text that cross-attention reads in other models of the family; SDXL's has 2048 channels.
+// Channels of the text that cross-attention reads in other models of the family; SDXL's has 2048.
 constexpr std::pair<int64_t, absl::string_view> kContextWidths[] = {
     {768, "Stable Diffusion 1"}, {1024, "Stable Diffusion 2"}, {1280, "the SDXL refiner"}};
 
@@ -52,7 +52,7 @@ std::string FormatOf(absl::Span<const ParsedDelta> deltas, const ModuleTable& ta
   return "";
 }
 
-// Of the float32 blocks that OFT's tensor becomes.
+// Bytes of the float32 blocks that OFT's tensor becomes.
 uint64_t RotationBytes(const ParsedDelta& delta, const StoredTensor& stored) {
   const int64_t size = OftBlockSize(stored.shape[1]);
   return sizeof(float) * (delta.peft_oft.has_value() ? static_cast<uint64_t>(stored.shape[0] * size * size)
@@ -180,7 +180,7 @@ class AdapterParser {
     return model.empty() ? std::string(otherwise) : absl::StrCat("adapter is for ", model, ", not for SDXL");
   }
 
-  // Told by the width of the text that cross-attention reads, where it is not this model's.
+  // Told by the width of the text that cross-attention reads, if it is not this model's.
   std::string ModelOfContext() const {
     for (const auto& [module, keys] : modules_) {
       const AdaptableModule& to_k = table_.modules[module];

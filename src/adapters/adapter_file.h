@@ -39,7 +39,7 @@ struct ParsedAdapter {
 
 inline constexpr size_t kMaxListedKeys = 256;
 
-// Of a header. kohya writes its training tags there; a few MiB are common, this is ample.
+// The longest header. kohya writes its training tags there; a few MiB are common.
 inline constexpr uint64_t kMaxAdapterHeaderBytes = uint64_t{32} << 20;
 
 struct AdapterFileOptions {

@@ -16,7 +16,7 @@ enum class AdapterState { kAvailable, kLoading, kFailed };
 
 struct AdapterInfo {
   std::string name;
-  // Of the file; of a PEFT folder SHA-256(hex SHA-256 of the tensors' file, then the text of the
+  // The hash of the file; of a PEFT folder SHA-256(hex SHA-256 of the tensors' file, then the text of the
   // configuration), because the configuration shapes the weights too. Empty until it was read once.
   std::string content_sha256;
   std::string format;  // ParsedAdapter::format; empty until read

@@ -22,8 +22,8 @@ struct AdapterInspection {
   size_t tensors = 0;
   AdapterMetadata metadata;
 
-  // OK where a server takes the adapter as it is; else what it would answer. The fields below then say what it would
-  // take with --allow-unmatched-keys, and are empty where it would not even then.
+  // OK if a server takes the adapter as it is; else what it would answer. The fields below then say what it would
+  // take with --allow-unmatched-keys, and are empty if it would not even then.
   absl::Status verdict;
   bool takes_unmatched = false;  // with --allow-unmatched-keys
   std::string format;
@@ -36,7 +36,7 @@ struct AdapterInspection {
 };
 
 // Reads a .safetensors file or a PEFT folder (adapter_config.json, adapter_model.safetensors) of at most `max_bytes`
-// and matches it against `table`. An error only where there is no such file or it is no safetensors file.
+// and matches it against `table`. An error only if there is no such file or it is not a safetensors file.
 absl::StatusOr<AdapterInspection> InspectAdapter(const std::string& path, const ModuleTable& table,
                                                  uint64_t max_bytes = uint64_t{64} << 30);
 

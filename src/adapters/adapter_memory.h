@@ -19,7 +19,7 @@ struct StagedAdapter {
   uint64_t bytes = 0;  // of its block, in the host tier and on the device alike
   // Lays it out in the block of so many bytes at an offset of the host's storage. To be called at most once, while the
   // ParsedAdapter lives.
-  // REQUIRES: the storage has that room, and nobody uses it.
+  // REQUIRES: the storage has that room, and no other adapter uses it.
   std::function<absl::StatusOr<std::shared_ptr<const AdapterWeights>>(uint64_t offset)> place;
 };
 
@@ -27,7 +27,7 @@ struct StagedAdapter {
 // adapter has a block of both, the same bytes in each, so what comes and goes allocates nothing. Who decides about
 // offsets (resident_tier.h) sees to it that blocks do not overlap. What is returned may outlive this object.
 // Threads  thread-safe
-// Errors   ResourceExhausted (OUT_OF_MEMORY) where there is no memory
+// Errors   ResourceExhausted (OUT_OF_MEMORY) if there is no memory
 class AdapterMemory {
  public:
   virtual ~AdapterMemory() = default;
@@ -38,12 +38,12 @@ class AdapterMemory {
   virtual uint64_t device_bytes() const = 0;
 
   // Finds out how many bytes the adapter needs. Nothing is allocated that outlives the result. FailedPrecondition
-  // (ADAPTER_INVALID) where only its tensors show that it is not sound.
+  // (ADAPTER_INVALID) if only its tensors show that it is not sound.
   virtual absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) = 0;
 
   // Copies an adapter of the host tier, a block of `bytes`, to `offset` of the device's storage, and waits until it is
   // there.
-  // REQUIRES: the storage has that room, and nobody uses it.
+  // REQUIRES: the storage has that room, and no other adapter uses it.
   virtual absl::StatusOr<std::shared_ptr<const AdapterWeights>> Upload(
       const std::shared_ptr<const AdapterWeights>& hosted, uint64_t offset, uint64_t bytes) = 0;
 };

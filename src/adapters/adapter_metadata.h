@@ -11,7 +11,7 @@
 
 namespace hotlora {
 
-// Untrusted text, each at most kMaxTextBytes (cut between characters), empty where the file says nothing.
+// Untrusted text, each at most kMaxTextBytes (cut between characters), empty if the file says nothing.
 struct AdapterMetadata {
   static constexpr size_t kMaxTextBytes = 512;
   static constexpr size_t kMaxTags = 32;

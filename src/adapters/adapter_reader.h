@@ -35,7 +35,7 @@ struct ReadAdapter {
   StagedAdapter staged;
 };
 
-// Errors   of AdapterStore::Acquire; ResourceExhausted (ADAPTER_BUDGET) where the file is larger than the host tier
+// Errors   of AdapterStore::Acquire; ResourceExhausted (ADAPTER_BUDGET) if the file is larger than the host tier
 // Threads  thread-safe
 class AdapterReader {
  public:
@@ -48,7 +48,7 @@ class AdapterReader {
         allow_unmatched_keys_(allow_unmatched_keys),
         memory_(memory) {}
 
-  // The adapter of that name as its file is now: `version` says which one that was, also where it fails.
+  // The adapter of that name as its file is now: `version` says which one that was, also if it fails.
   absl::StatusOr<ReadAdapter> Read(const std::string& name, AdapterVersion& version, AcquireReport& report) const;
 
   // An open file as the adapter that it would be under that name.

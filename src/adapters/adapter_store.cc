@@ -73,7 +73,7 @@ class TieredAdapterStore : public AdapterStore {
       ABSL_RETURN_IF_ERROR(wanted());
       absl::StatusOr<std::unique_ptr<AdapterLease>> lease = Acquire(name);
       if (!lease.ok() && GetErrorDetails(lease.status()).reason == "ADAPTER_BUDGET") {
-        // Its size was not known, somebody was faster, or what is free is scattered.
+        // Its size was not known, another caller was faster, or the free space is scattered.
         leases.clear();
         ABSL_RETURN_IF_ERROR(CheckRoom(names));
         return alone ? lease.status() : InUseError(lease.status().message());
@@ -198,7 +198,7 @@ class TieredAdapterStore : public AdapterStore {
   }
 
  private:
-  // One read of one adapter, and everybody who waits for it.
+  // One read of one adapter, and all callers that wait for it.
   struct Flight {
     bool unloaded = false;  // guarded by mutex_: asked to leave the tier before it came in
     // Written by the reader before `done`, read after it.
@@ -207,8 +207,8 @@ class TieredAdapterStore : public AdapterStore {
     absl::Notification done;
   };
 
-  // Whether adapters can be lent together, by their bytes. Moves nothing. OK where one is not there or not sound, which
-  // Acquire will say. Sizes that are not known yet are found out, by reading, only where they matter.
+  // Whether adapters can be lent together, by their bytes. Moves nothing. OK if one is not there or not sound, which
+  // Acquire will say. Sizes that are not known yet are found out, by reading, only if they matter.
   absl::Status CheckRoom(absl::Span<const std::string> names) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::Status status;
     for (const bool exact : {false, true}) {
@@ -236,7 +236,7 @@ class TieredAdapterStore : public AdapterStore {
     return status;
   }
 
-  // Of the adapter's block in either tier. Nothing where that is not known; with `read` only where the file is not
+  // The bytes of the adapter's block in either tier. Nothing if they are not known; with `read` only if the file is not
   // sound.
   std::optional<uint64_t> BlockBytes(const std::string& name, const AdapterVersion& version, bool read)
       ABSL_LOCKS_EXCLUDED(mutex_) {
@@ -317,7 +317,7 @@ class TieredAdapterStore : public AdapterStore {
     return residence;
   }
 
-  // Reads the adapter, unless somebody does already.
+  // Reads the adapter, unless a read is already under way.
   absl::StatusOr<Resident> BringToHost(absl::string_view name, AdapterVersion version, bool old_will_do,
                                        AcquireReport& report) {
     for (int attempt = 1;; ++attempt) {
@@ -382,7 +382,7 @@ class TieredAdapterStore : public AdapterStore {
     return raised;
   }
 
-  // The flight under way, or a new one that the caller leads; nullptr where one has just landed.
+  // The flight under way, or a new one that the caller leads; nullptr if one has just landed.
   std::shared_ptr<Flight> JoinFlight(absl::string_view name, const AdapterVersion& version, bool& leads)
       ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
@@ -397,7 +397,7 @@ class TieredAdapterStore : public AdapterStore {
     return flights_.emplace(std::string(name), std::make_shared<Flight>()).first->second;
   }
 
-  // Reads the adapter and tells everybody; nothing keeps it from landing.
+  // Reads the adapter and wakes all callers that wait for it, whether the read succeeds or not.
   void Fly(const std::string& name, Flight& flight, AcquireReport& report) ABSL_LOCKS_EXCLUDED(mutex_) {
     try {
       flight.result = Read(name, flight.version, report);
@@ -497,7 +497,7 @@ class TieredAdapterStore : public AdapterStore {
     }
   }
 
-  // Also for a read under way: it serves those who wait for it, and nobody after them.
+  // Also for a read under way: it serves those who wait for it, and no later callers.
   void LeaveTiers(absl::string_view name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (const auto flight = flights_.find(name); flight != flights_.end()) {
       flight->second->unloaded = true;

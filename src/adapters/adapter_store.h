@@ -57,7 +57,7 @@ class AdapterStore {
  public:
   virtual ~AdapterStore() = default;
 
-  // InvalidArgument where the directory does not exist. `metrics` may be null, else outlives the
+  // InvalidArgument if the directory does not exist. `metrics` may be null, else outlives the
   // store and all leases.
   static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options, ModuleTable modules,
                                                               Metrics* metrics, std::unique_ptr<AdapterMemory> memory);
@@ -81,11 +81,11 @@ class AdapterStore {
   virtual absl::StatusOr<std::vector<std::unique_ptr<AdapterLease>>> AcquireAll(
       absl::Span<const std::string> names, absl::FunctionRef<absl::Status()> wanted) = 0;
 
-  // Whether Acquire would read a file now, or wait for somebody who does. Reads none; counts nothing.
+  // Whether Acquire would read a file now, or wait for a read under way. Reads none; counts nothing.
   virtual bool NeedsRead(absl::string_view name) = 0;
 
   // Brings the adapter into `tier` (kHost or kDevice); with `pin` it is not evicted until it is unloaded.
-  // Errors as Acquire, also where an earlier version goes on serving.
+  // Errors as Acquire, also if an earlier version goes on serving.
   virtual absl::StatusOr<AdapterInfo> Load(absl::string_view name, AdapterTier tier, bool pin) = 0;
 
   // Leaves the resident tiers (running requests keep their lease) and loses its pin. NotFound as

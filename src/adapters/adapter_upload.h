@@ -33,7 +33,7 @@ class AdapterUpload {
 
   // Checks the file as a load would and gives it its name, in one step: readers see it whole or not at all.
   //   InvalidArgument     also ADAPTER_INVALID, ADAPTER_MISMATCH, ADAPTER_UNSUPPORTED (AdapterStore::Acquire)
-  //   AlreadyExists       ADAPTER_EXISTS, where it is not to replace
+  //   AlreadyExists       ADAPTER_EXISTS, if it is not to replace
   //   Aborted             ADAPTER_FOLDER_REPLACED, while the file came
   //   ResourceExhausted   ADAPTER_BUDGET: would not fit into the empty host tier
   virtual absl::StatusOr<AdapterInfo> Commit() = 0;

@@ -16,7 +16,7 @@
 
 namespace hotlora {
 
-// A file that nobody sees yet: hidden in the adapter folder, removed when this dies before it was placed. Movable.
+// A file that is not visible yet: hidden in the adapter folder, removed when this dies before it was placed. Movable.
 class IncomingFile {
  public:
   IncomingFile(std::string adapter, FileDescriptor folder, std::string hidden_name, FileDescriptor file)
@@ -50,7 +50,7 @@ class IncomingFile {
 // Threads  thread-safe
 // Errors   InvalidArgument (INVALID_REQUEST) for names that no adapter file can have; FailedPrecondition
 //          (NO_ADAPTER_FOLDER, ADAPTER_FOLDER_READ_ONLY); ResourceExhausted (DISK_FULL, OUT_OF_FILES); Internal
-//          (ADAPTER_FOLDER) where the disk fails. Messages name the adapter, never a path.
+//          (ADAPTER_FOLDER) if the disk fails. Messages name the adapter, never a path.
 //
 // What Place and Delete answer OK for stays after a power cut. If a process is killed, or the power fails, in the
 // middle of a call, the adapter is as before or as after it; of a PEFT folder whose tensors Delete has removed, the
@@ -63,7 +63,7 @@ class AdapterWriter {
   // Removes hidden files whose writer is gone: a process that was killed, not another server that shares the folder.
   void RemoveStale() const;
 
-  // OK where a file could get that name. AlreadyExists (ADAPTER_EXISTS) where there is one, unless it is to be
+  // OK if a file could get that name. AlreadyExists (ADAPTER_EXISTS) if there is one, unless it is to be
   // replaced; a PEFT folder is never replaced.
   absl::Status CheckFree(absl::string_view name, bool replace) const;
 

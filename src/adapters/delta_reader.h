@@ -27,7 +27,7 @@ struct ParsedFactor {
   std::optional<size_t> whole;
   std::optional<size_t> down, up, mid;
   bool up_transposed = false;  // LyCORIS' Tucker forms store [rank, out]
-  int64_t rank = 0;            // 0 where it is whole
+  int64_t rank = 0;            // 0 if it is whole
 
   // All that are there.
   std::vector<size_t> Tensors() const;
@@ -44,14 +44,14 @@ struct ParsedDelta {
   std::optional<size_t> magnitude;
   bool magnitude_is_peft = false;    // whose spelling always means outputs
   bool magnitude_of_outputs = true;  // else of inputs
-  int64_t rank = 0;                  // 0 where nothing is a product
+  int64_t rank = 0;                  // 0 if nothing is a product
   double scale = 1.0;                // alpha / rank, or what replaces it
 
   // All but alpha and scale.
   std::vector<size_t> Tensors() const;
 };
 
-// The side of a square block whose upper triangle, without the diagonal, has `numbers` numbers; 0 where there is none.
+// The side of a square block whose upper triangle, without the diagonal, has `numbers` numbers; 0 if there is none.
 int64_t OftBlockSize(int64_t numbers);
 
 // The tensors that speak of one module, by KeyPart.
@@ -76,8 +76,8 @@ class DeltaReader {
   DeltaReader(const SafetensorsFile& file, const PeftScaling& scaling, DeltaFaults& faults)
       : file_(file), scaling_(scaling), faults_(faults) {}
 
-  // Appends the changes of the module at `index` (of its weight and its bias), or none where `faults` now says what is
-  // wrong. An error only where the PEFT configuration is at fault.
+  // Appends the changes of the module at `index` (of its weight and its bias), or none if `faults` now says what is
+  // wrong. An error only if the PEFT configuration is at fault.
   absl::Status Read(const ModuleTable& table, size_t index, const ModuleKeys& keys, std::vector<ParsedDelta>& deltas);
 
  private:
@@ -98,7 +98,7 @@ class DeltaReader {
   bool Invalid(std::string what);                                                                         // false
   bool Mismatched(const AdaptableModule& module, const StoredTensor& tensor, const std::string& needed);  // false
 
-  // `weight` is the change of the module's weight, empty where there is none.
+  // `weight` is the change of the module's weight, empty if there is none.
   std::optional<ParsedDelta> ReadBias(const ModuleTable& table, const AdaptableModule& module, const ModuleKeys& keys,
                                       const ParsedDelta& weight);
   bool ChooseForm(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta);
@@ -108,7 +108,7 @@ class DeltaReader {
   bool TakeFactor(const ModuleKeys& keys, const FactorParts& parts, ParsedFactor& factor);
   bool Require(const ModuleKeys& keys, std::initializer_list<KeyPart> parts);
   bool CheckValues(const ParsedDelta& delta);
-  // Of delta_shapes.cc.
+  // Defined in delta_shapes.cc.
   bool CheckShapes(const AdaptableModule& module, ParsedDelta& delta);
   bool CheckRanks(ParsedFactor& factor);
   bool CheckProduct(const AdaptableModule& module, const ParsedFactor& factor, const WeightShape& shape,

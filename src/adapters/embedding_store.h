@@ -38,7 +38,7 @@ class EmbeddingStore {
  public:
   virtual ~EmbeddingStore() = default;
 
-  // InvalidArgument where the directory does not exist.
+  // InvalidArgument if the directory does not exist.
   static absl::StatusOr<std::unique_ptr<EmbeddingStore>> Create(const EmbeddingStoreOptions& options);
 
   // `a/b` is the file `a/b.safetensors`, found by AdapterDirectory's rules.

@@ -33,7 +33,7 @@ bool IsAscii(absl::string_view text) {
 
 enum class Kind { kFile, kFolder, kDanglingLink };
 
-// Of what a link points to.
+// The kind of what a link points to.
 Kind KindOf(int parent, const dirent& entry) {
   if (entry.d_type != DT_LNK && entry.d_type != DT_UNKNOWN) {
     return entry.d_type == DT_DIR ? Kind::kFolder : Kind::kFile;

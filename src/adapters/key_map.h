@@ -41,7 +41,7 @@ namespace hotlora {
 // Threads  immutable, thread-safe
 class KeyMap {
  public:
-  // FailedPrecondition where one spelling would mean two modules, naming all three.
+  // FailedPrecondition if one spelling would mean two modules, naming all three.
   static absl::StatusOr<KeyMap> Build(const ModuleTable& table);
 
   // The index of the module's weight in the table, or nothing.

@@ -69,7 +69,7 @@ struct SplitKey {
 //   up bias   .lora_B.bias, .lora_B.NAME.bias, .lora_up.bias
 //   DoRA      .dora_scale; .lora_magnitude_vector, also with .weight, .NAME or .NAME.weight
 //   scalars   .alpha, .scale
-// Nothing where the key ends otherwise.
+// Nothing if the key ends otherwise.
 std::optional<SplitKey> SplitAdapterKey(absl::string_view key);
 
 // The part's own word in a key, for messages: "down", "hada_w1_a", ...
@@ -79,12 +79,12 @@ absl::string_view NameOf(KeyPart part);
 // AUTOMATIC1111), or clip_l, clip_g, emb_params alone (ai-toolkit).
 bool IsEmbeddingKey(absl::string_view key);
 
-// The name of the adapter format that hotlora lacks and this key belongs to ("BOFT", "IA3", ...); empty where the key
+// The name of the adapter format that hotlora lacks and this key belongs to ("BOFT", "IA3", ...); empty if the key
 // belongs to none.
 absl::string_view UnsupportedFormatOf(absl::string_view key);
 
 // The model family that a key names which SDXL lacks, such as "Flux" or "Stable Diffusion 1 or 2";
-// empty where the key does not tell.
+// empty if the key does not tell.
 absl::string_view ForeignModelOf(absl::string_view key);
 
 // The first names of many, for messages: at most 8, then a count. Names come from files, so each is

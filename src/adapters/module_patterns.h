@@ -27,7 +27,7 @@ class PatternBudget {
   static constexpr int kMaxExpressions = 64;
   static constexpr int kMaxProgramSize = 4096;  // instructions of RE2, of all expressions together
 
-  // InvalidArgument, with the limit, where the next pattern is beyond it.
+  // InvalidArgument, with the limit, if the next pattern is beyond it.
   absl::Status TakePattern(size_t bytes);
   absl::Status TakeExpression(int program_size);
 

@@ -88,7 +88,7 @@ constexpr absl::string_view kReadKeys[] = {
     "oft_block_size", "peft_type",   "r",    "rank_pattern",      "use_cayley_neumann", "use_dora",
     "use_rslora"};
 
-// How A and B began, where the base weights were left alone.
+// How A and B began, if the base weights were left alone.
 constexpr absl::string_view kHarmlessStarts[] = {"true", "false", "gaussian", "orthogonal", "eva", "mica"};
 
 template <size_t n>

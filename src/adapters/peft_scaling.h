@@ -56,11 +56,11 @@ class PeftScaling {
   // alpha tensors, which are then what counts.
   bool is_shared() const { return is_shared_; }
 
-  // The scale of one module whose tensors have `rank`; nothing where no configuration speaks of its
-  // component. FailedPrecondition (ADAPTER_INVALID) where the configuration says another rank.
+  // The scale of one module whose tensors have `rank`; nothing if no configuration speaks of its
+  // component. FailedPrecondition (ADAPTER_INVALID) if the configuration says another rank.
   absl::StatusOr<std::optional<double>> ScaleOf(const AdaptableModule& module, int64_t rank) const;
 
-  // Nothing where no configuration makes the module's component OFT's.
+  // Nothing if no configuration makes the module's component OFT's.
   const std::optional<PeftOft>& OftOf(const AdaptableModule& module) const;
 
   // Whether a configuration says that every module of the component has a magnitude (use_dora).

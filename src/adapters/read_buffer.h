@@ -17,7 +17,7 @@ class ReadBuffer {
   // What is larger is not kept.
   static constexpr uint64_t kMostKept = uint64_t{256} << 20;
 
-  // Room for so many bytes, aligned for every number: what is kept, where nobody has it.
+  // Room for so many bytes, aligned for every number: the kept buffer, if it is free.
   std::shared_ptr<std::byte> Take(uint64_t bytes) {
     absl::MutexLock lock(&kept_->mutex);
     if (kept_->lent || bytes > kMostKept) {

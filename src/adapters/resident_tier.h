@@ -32,7 +32,7 @@ struct AdapterWeights;
 // ResourceExhausted (ADAPTERS_IN_USE): worth another try once others have let go of their adapters.
 absl::Status InUseError(absl::string_view message);
 
-// One version of one adapter in a tier. Immutable; shared by the tier and everybody who uses it.
+// One version of one adapter in a tier. Immutable; shared by the tier and all requests that use it.
 struct ResidentAdapter {
   ResidentAdapter(AdapterInfo info, AdapterVersion version, TierReservation room,
                   std::shared_ptr<const AdapterWeights> weights)
@@ -52,15 +52,15 @@ class ResidentTier {
   ResidentTier(TierLabel label, uint64_t capacity, Metrics* metrics)
       : label_(label), metrics_(metrics), ledger_(std::make_shared<TierLedger>(label, capacity, metrics)) {}
 
-  // The adapter, now the most recently used; nullptr where that version, or with nullptr any version, is not here.
+  // The adapter, now the most recently used; nullptr if that version, or with nullptr any version, is not here.
   std::shared_ptr<const ResidentAdapter> Use(absl::string_view name, const AdapterVersion* version);
 
-  // What is known of it, with `pinned` as it is now; nothing where it is not here. Holds nothing.
+  // What is known of it, with `pinned` as it is now; nothing if it is not here. Holds nothing.
   std::optional<AdapterInfo> Describe(absl::string_view name) const;
 
-  // Sets `bytes` aside, evicting what nobody uses and nobody pinned: the least recently used first, `replacing` (the
+  // Sets `bytes` aside, evicting adapters that are neither leased nor pinned: the least recently used first, `replacing` (the
   // version of the same adapter that goes on serving until the new one is here) last of all, and none whose going does
-  // not help. ResourceExhausted (ADAPTER_BUDGET) where even that would not do; nothing is evicted then.
+  // not help. ResourceExhausted (ADAPTER_BUDGET) if even that would not do; nothing is evicted then.
   absl::StatusOr<TierReservation> Reserve(absl::string_view replacing, uint64_t bytes);
 
   // Whether these adapters, of so many bytes together, could be in the tier at the same time, by their bytes. Moves
@@ -74,7 +74,7 @@ class ResidentTier {
   // Nothing happens where it is not here.
   void Remove(absl::string_view name, EvictionReason reason);
 
-  // Keeps it from being evicted until it is removed; false where it is not here.
+  // Keeps it from being evicted until it is removed; false if it is not here.
   bool Pin(absl::string_view name);
 
   // All but hits and misses, which are the store's to count.
@@ -90,10 +90,10 @@ class ResidentTier {
     std::list<std::string>::iterator place;  // in order_
   };
 
-  // Nobody but the tier holds it. Exact enough: others can only get it from the tier, under its mutex.
+  // Only the tier holds it. Exact enough: others can only get it from the tier, under its mutex.
   static bool IsIdle(const Entry& entry) { return !entry.pinned && entry.adapter.use_count() == 1; }
 
-  // What to evict so that a hole of `bytes` comes to be; nothing where no eviction can do that.
+  // What to evict so that a hole of `bytes` comes to be; nothing if no eviction can do that.
   std::optional<std::vector<const Entry*>> Victims(absl::string_view replacing, uint64_t bytes) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   const char* TierName() const { return label_ == TierLabel::kHost ? "host" : "device"; }

@@ -27,7 +27,7 @@ class TierHoles {
  public:
   explicit TierHoles(uint64_t capacity) { Add({0, capacity}); }
 
-  // Nothing where no hole is large enough. From the smallest that is, of equal ones the first.
+  // Nothing if no hole is large enough. From the smallest that is, of equal ones the first.
   std::optional<TierRange> Take(uint64_t bytes);
 
   // The hole that this range is in now.
@@ -48,7 +48,7 @@ class TierLedger {
   uint64_t bytes() const;
   TierHoles holes() const;
 
-  // Nothing where no hole is large enough.
+  // Nothing if no hole is large enough.
   std::optional<TierRange> Take(uint64_t bytes);
   void Give(const TierRange& range);
 

@@ -13,7 +13,7 @@ namespace {
 
 constexpr double kMeanWeight = 0.2;  // of the newest request in the moving average
 
-// False where it is not in the list.
+// False if it is not in the list.
 bool EraseFrom(std::vector<std::shared_ptr<QueuedRequest>>& list, const std::shared_ptr<QueuedRequest>& request) {
   const auto found = std::find(list.begin(), list.end(), request);
   if (found == list.end()) {

@@ -55,7 +55,7 @@ class RequestQueue {
   explicit RequestQueue(uint32_t capacity, uint32_t client_share = 0)
       : capacity_(capacity), client_share_(client_share) {}
 
-  // Registers the request's id and takes a place, which counts until Take or Remove; where none runs there is one place
+  // Registers the request's id and takes a place, which counts until Take or Remove; if none runs there is one place
   // more, for each caller too. Returns the number of requests before it, those that run included.
   //   AlreadyExists      REQUEST_ID_RUNNING
   //   ResourceExhausted  QUEUE_FULL or CLIENT_SHARE, with a retry delay from how long requests have been taking
@@ -74,18 +74,18 @@ class RequestQueue {
   // The requests that are ready, in their order (ComesBefore).
   std::vector<std::shared_ptr<QueuedRequest>> Ready() const;
 
-  // The request waits no more but runs, until StepsDone or Forget. False where it does not wait any more.
+  // The request waits no more but runs, until StepsDone or Forget. False if it does not wait any more.
   bool Take(const std::shared_ptr<QueuedRequest>& request);
   void StepsDone(const std::shared_ptr<QueuedRequest>& request);
 
-  // Takes the request out where it waits; false where it does not (it runs, or has ended).
+  // Takes the request out where it waits; false if it does not (it runs, or has ended).
   bool Remove(const std::shared_ptr<QueuedRequest>& request);
 
-  // The request has ended: its id and its place are free. `seconds`: how long the device worked on it, 0 where it never
+  // The request has ended: its id and its place are free. `seconds`: how long the device worked on it, 0 if it never
   // ran.
   void Forget(const std::shared_ptr<QueuedRequest>& request, double seconds);
 
-  // nullptr where no such request is running or waiting.
+  // nullptr if no such request is running or waiting.
   std::shared_ptr<QueuedRequest> Find(absl::string_view request_id) const;
 
   struct Waiting {
@@ -93,16 +93,16 @@ class RequestQueue {
     uint32_t position = 0;
     double estimated_seconds = 0;  // 0: unknown
   };
-  // Everybody who waits, in the order they would be taken if all were ready.
+  // All waiting requests, in the order they would be taken if all were ready.
   std::vector<Waiting> Snapshot() const;
 
-  // Everybody from admission to the end.
+  // All requests from admission to the end.
   std::vector<std::shared_ptr<QueuedRequest>> All() const;
 
   uint32_t depth() const;
   uint32_t capacity() const { return capacity_; }
 
-  void Close();  // admits nobody from now on
+  void Close();  // admits no request from now on
   bool closed() const;
   bool AwaitEmpty(absl::Duration timeout);  // true once every request has ended
   void Stop();                              // AwaitReady returns false from now on

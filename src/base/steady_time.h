@@ -18,7 +18,7 @@ inline absl::Time SteadyNow() {
 }
 
 // Waits until `condition()` is true, for at most `patience`, which may be infinite; returns what it is at the end.
-// REQUIRES: whoever changes what the condition looks at notifies `changed`.
+// REQUIRES: a thread that changes what the condition looks at notifies `changed`.
 template <typename Condition>
 bool AwaitSteadily(std::condition_variable& changed, std::unique_lock<std::mutex>& lock, absl::Duration patience,
                    Condition condition) {

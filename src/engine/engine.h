@@ -49,7 +49,7 @@ struct EngineOptions {
   absl::Duration max_request_time = absl::InfiniteDuration();  // from admission
   // Runs once, on an engine thread, when the device is lost: nothing will work until the process is restarted.
   std::function<void()> on_device_failure;
-  // Runs on an engine thread when the base weights turn out damaged and can't be made anew (false), and when they can
+  // Runs on an engine thread when the base weights turn out damaged and can't be rebuilt (false), and when they can
   // again. Meanwhile requests are Unavailable (BASE_DAMAGED).
   std::function<void(bool intact)> on_base_state;
   // Runs on an engine thread twice a second while work on the device is stuck, and once with an empty list when it goes
@@ -90,8 +90,8 @@ class Engine {
   virtual absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
                                            std::function<void(const Admission&)> on_admitted) = 0;
 
-  // Ends the request that `listener` hears with `status` (Cancelled, DeadlineExceeded): at once where it waits, else
-  // within one step. Ignored where there is none: it may just have finished, and another may have its id by now.
+  // Ends the request that `listener` hears with `status` (Cancelled, DeadlineExceeded): at once if it waits, else
+  // within one step. Ignored if there is none: it may just have finished, and another may have its id by now.
   virtual void Cancel(absl::string_view request_id, const ImageListener* listener, absl::Status status) = 0;
 
   // Adapters, with the errors of AdapterStore; InvalidArgument (INVALID_REQUEST) for a name that no adapter can have.
@@ -109,7 +109,7 @@ class Engine {
   virtual absl::Status DeleteAdapter(absl::string_view name) = 0;
 
   // Checks all base weights against their checksums of start-up, a module between two steps, and answers on the step
-  // thread. What differs is made anew.
+  // thread. What differs is rebuilt.
   virtual void VerifyBase(std::function<void(absl::StatusOr<BaseReport>)> done) = 0;
 
   virtual EngineStatistics Statistics() const = 0;  // looks at the adapters' folder too
@@ -119,7 +119,7 @@ class Engine {
   virtual const RequestLimits& limits() const = 0;
   virtual uint32_t queue_depth() const = 0;  // requests that wait
 
-  // Refuses new requests; true once nothing runs or waits, false where `timeout` passed first. The rest is then
+  // Refuses new requests; true once nothing runs or waits, false if `timeout` passed first. The rest is then
   // cancelled with Unavailable (DRAINING), and has ended for its callers within 2 s, even if its work is stuck. Blocks.
   // Thread-safe; a second call waits too.
   virtual bool Drain(absl::Duration timeout) = 0;

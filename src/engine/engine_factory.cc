@@ -36,7 +36,7 @@ DeviceMemory DeviceMemoryOf(c10::Device device) {
           stats.requested, stats.segments, stats.retries,        stats.failures, stats.fragmentation()};
 }
 
-// Lends the base adapters for as long as their weights are needed: at start, and where a base weight must be made anew.
+// Lends the base adapters for as long as their weights are needed: at start, and when a base weight must be rebuilt.
 std::function<absl::StatusOr<AdapterSet>()> BaseAdapterSource(AdapterStore* store, std::vector<BaseAdapter> wanted) {
   if (wanted.empty()) {
     return nullptr;

@@ -54,7 +54,7 @@ class CallMetrics {
   CallMetrics(const CallMetrics&) = delete;
   CallMetrics& operator=(const CallMetrics&) = delete;
 
-  // Of CountAdapterUse; scraped beside the registry.
+  // What CountAdapterUse counts; scraped beside the registry.
   std::shared_ptr<prometheus::Collectable> adapter_usage() const;
 
   void SetState(ServerState state);  // kStarting from the start

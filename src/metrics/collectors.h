@@ -23,7 +23,7 @@ namespace hotlora {
 // process_* with the standard names of Prometheus' client libraries, from /proc/self.
 std::shared_ptr<prometheus::Collectable> MakeProcessCollector();
 
-// hotlora_gpu_* of every GPU that NVML (libnvidia-ml.so.1, by dlopen) knows, and hotlora_nvml_up: 0 where the library
+// hotlora_gpu_* of every GPU that NVML (libnvidia-ml.so.1, by dlopen) knows, and hotlora_nvml_up: 0 if the library
 // is missing or fails, and then no gpu figures. `reserved_bytes` tells what LibTorch's allocator holds on the GPUs;
 // unaccounted is what this process uses beyond it (context, cuBLAS and cuDNN workspaces).
 std::shared_ptr<prometheus::Collectable> MakeNvmlCollector(std::function<int64_t()> reserved_bytes);
@@ -36,7 +36,7 @@ class SourcesCollector : public prometheus::Collectable {
   void Set(GaugeSources sources);
   void SetCertificateEnd(std::function<std::optional<absl::Time>()> end);
 
-  // What the allocator holds on a GPU; 0 where the device is none.
+  // What the allocator holds on a GPU; 0 if the device is none.
   int64_t GpuReservedBytes() const;
 
   std::vector<prometheus::MetricFamily> Collect() const override;

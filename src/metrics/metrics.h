@@ -86,7 +86,7 @@ class Metrics {
   // Whether files of the model differ from what was read.
   void SetModelFilesChanged(bool changed);
 
-  // When the TLS certificate in use ends; nullopt where that cannot be told. Without it there is no such figure.
+  // When the TLS certificate in use ends; nullopt if that cannot be told. Without it there is no such figure.
   void SetCertificateEnd(std::function<std::optional<absl::Time>()> end);
   void SetStartUp(StartUpPhase phase, double seconds);
 
@@ -104,7 +104,7 @@ class Metrics {
   void ObserveStage(StageLabel stage, double seconds);
   void ObserveQueueWait(double seconds);
   void CountImage(absl::string_view format);
-  // Who has waited longest since when (the epoch where nobody waits), and what a newcomer would have to wait.
+  // When the oldest waiting request came (the epoch if none waits), and how long a new request would wait.
   void SetWaiting(absl::Time oldest, double newcomer_seconds);
 
   // --- adapters

@@ -141,7 +141,7 @@ class Nvml {
 
   bool Memory(NvmlDevice device, NvmlMemory* memory) const { return memory_(device, memory) == kNvmlSuccess; }
 
-  // Bytes this process holds on the device; false where NVML does not say (other pid namespace, old driver).
+  // Bytes this process holds on the device; false if NVML does not say (other pid namespace, old driver).
   bool OwnBytes(NvmlDevice device, unsigned long long* bytes) const {  // NOLINT(google-runtime-int)
     unsigned int count = kMaxProcesses;
     std::vector<NvmlProcessInfo> infos(count);

@@ -69,11 +69,11 @@ class AppliedAdapters {
     last_applied_ = std::nullopt;
   }
 
-  // True where `module` has no change in effect, so that its live weight must equal the clean one.
+  // True if `module` has no change in effect, so that its live weight must equal the clean one.
   bool IsClean(size_t module) const { return in_effect_[module].has_value() && in_effect_[module]->empty(); }
 
  private:
-  // What to merge in that mode; the rest goes into `table`, where there is one.
+  // What to merge in that mode; the rest goes into `table`, if there is one.
   MergePlan Plan(const AdapterSet& set, ApplyMode mode, SideTable* table) const;
   double Rebuild(absl::Span<const MergePlan::Module> modules);
 

@@ -18,7 +18,7 @@
 
 namespace hotlora {
 
-// Where the clean weights come from, at start and when one must be made anew.
+// Where the clean weights come from, at start and when one must be rebuilt.
 struct BaseSource {
   CheckpointSource checkpoint;
   // The base adapters with their weights; empty: there are none. Asked at start and for each repair, so that nothing is
@@ -27,7 +27,7 @@ struct BaseSource {
 };
 
 // Sees to it that the base weights are what they were at start: merges the base adapters into them once, remembers
-// their checksums, compares a module at a time, and makes a module that differs anew from the checkpoint.
+// their checksums, compares a module at a time, and rebuilds a module that differs from the checkpoint.
 //
 // Threads  the step thread only, like everything that writes weights
 // Memory   nothing but the checksums; a repair reads the whole checkpoint into host memory for a moment

@@ -26,7 +26,7 @@ struct SdxlInitLatents final : InitLatents {
 SdxlInitLatents EncodeInitPicture(const VaeEncoder& encoder, const InitPicture& picture, int64_t factor,
                                   c10::Device device);
 
-// Of one row: how its image looks as latents and the noise that was laid over them.
+// What one row needs of it: how its image looks as latents and the noise that was laid over them.
 struct InitRow {
   at::Tensor image, noise;  // [1, latent channels, height, width]
   at::Tensor repaint;       // SdxlInitLatents's

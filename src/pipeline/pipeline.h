@@ -39,7 +39,7 @@ class Row {
   virtual const DenoiseOptions& denoise() const = 0;
   virtual uint32_t steps_done() const = 0;
   virtual uint32_t total_steps() const = 0;
-  // Of the network, that this row has had.
+  // How often the network has run for this row.
   virtual uint32_t evaluations() const = 0;
   bool done() const { return steps_done() >= total_steps(); }
 };
@@ -131,15 +131,14 @@ class Pipeline {
   // An init image to latents.
   virtual absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) = 0;
 
-  // A row at its first step: noise of `seed` scaled for the schedule, or over `init`, which has the options' size,
-  // where that is no nullptr.
+  // A row at its first step: noise of `seed` scaled for the schedule, or laid over `init`, which has the
+  // options' size, if it is not null.
   virtual absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                         std::shared_ptr<const Conditioning> conditioning,
                                                         AdapterSet set, std::shared_ptr<const InitLatents> init) = 0;
 
-  // One evaluation of the network for every row in the plan, each under its own adapter set, whatever the mode: a
-  // denoising step, except
-  // with Heun's sampler, whose steps_done() moves at a step's second one. Returns when the work is done, not merely
+  // One evaluation of the network for every row in the plan, each under its own adapter set, whatever the mode. It is a
+  // denoising step, except with Heun's sampler, whose steps_done() moves at a step's second one. Returns when the work is done, not merely
   // queued. After an error each row has had its evaluation, as evaluations() tells, or may be stepped again, which
   // fails where the row cannot go on. REQUIRES: no row done; sizes alike.
   virtual absl::Status Step(const BatchPlan& plan) = 0;
@@ -152,7 +151,7 @@ class Pipeline {
   virtual absl::StatusOr<RgbImage> Decode(const Row& row) = 0;
 
   // Checks the next module in turn: its clean weight still has the bytes it had at start, and where no adapter is in
-  // effect the live weight equals it. What differs is made anew from the checkpoint (once in a round of all modules;
+  // effect the live weight equals it. What differs is rebuilt from the checkpoint (once in a round of all modules;
   // that reads the whole of it). For idle moments of the step thread, between steps otherwise; a module takes
   // milliseconds.
   virtual absl::StatusOr<BaseCheck> VerifyNextModule() = 0;

@@ -82,7 +82,7 @@ std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo&
     add("Denoising strength", denoise.strength);
   }
   if (prompts.clip_skip > 0) {
-    add("Clip skip", prompts.clip_skip + 1);  // there, 1 is no skip
+    add("Clip skip", prompts.clip_skip + 1);  // there, 1 means no skip
   }
   if (prompts.prompt_2 != prompts.prompt) {
     add("Prompt 2", Quoted(prompts.prompt_2));

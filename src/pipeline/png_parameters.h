@@ -37,7 +37,7 @@ struct ImageSources {
 //
 // Each adapter stands behind the prompt as <lora:NAME:WEIGHT>, or with two weights as <lora:NAME:TEXT_ENCODER:UNET>; an
 // embedding has its hash under the token that stands for it in the prompt. Values with a comma, a colon, a
-// quote or a line break are quoted as JSON. What has its default value and is no part of that form is left out. Hashes
+// quote or a line break are quoted as JSON. What has its default value and is not part of that form is left out. Hashes
 // are the first 10 (model) and 12 digits of our SHA-256 of the whole file. The same request has the same
 // text: no times, no ids. `seed` is the image's own.
 std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo& model, const ImageSources& sources);

@@ -55,7 +55,7 @@ void AppendChunk(const ClipTokenizer& tokenizer, const std::vector<int64_t>& ids
   tokens.weights.resize(end, 1.0f);
 }
 
-// Fills chunks with one text's tokens. Where there may be only one chunk, what does not fit is dropped.
+// Fills chunks with one text's tokens. If there may be only one chunk, what does not fit is dropped.
 class ChunkWriter {
  public:
   ChunkWriter(const ClipTokenizer& tokenizer, bool many) : tokenizer_(tokenizer), many_(many) {}
@@ -81,7 +81,7 @@ class ChunkWriter {
     weights_.clear();
   }
 
-  // At least one chunk; the last one not empty where there are more.
+  // At least one chunk; the last one not empty if there are more.
   Tokens Take() && {
     if (!ids_.empty() || tokens_.ids.empty()) {
       EndChunk();

@@ -63,7 +63,7 @@ struct SdxlRow final : Row {
   const std::unique_ptr<SamplerState> sampler;
   std::optional<InitRow> init;
   at::Tensor latents;  // [1, latent channels, height / factor, width / factor], float32 on the device
-  at::Tensor clean;    // the network's estimate of the finished latents, where a preview of it is due
+  at::Tensor clean;    // the network's estimate of the finished latents, if a preview of it is due
   uint32_t evaluated = 0;
   bool broken = false;  // its sampler failed half-way through a step, and cannot go on
 };

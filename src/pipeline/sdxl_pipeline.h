@@ -15,11 +15,11 @@
 namespace hotlora {
 
 // The pipeline over SDXL's networks. Follows diffusers' StableDiffusionXLPipeline (pipeline_stable_diffusion_xl.py) in
-// what it computes; where that mixes rows up or rounds (micro-conditioning in half precision), the maths
+// what it computes; if that mixes rows up or rounds (micro-conditioning in half precision), the maths
 // decides.
 //
 // `name` is what ModelInfo calls the model; `dora` says what a request's weight on a DoRA means; `base` is where
-// `model` came from, and which adapters are merged into it for good. FailedPrecondition where the checkpoint's
+// `model` came from, and which adapters are merged into it for good. FailedPrecondition if the checkpoint's
 // scheduler config asks for what sampling does not have; errors of base.adapters.
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name,
                                                            DoraWeighting dora = DoraWeighting::kScaledChange,
@@ -28,7 +28,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
 // For tests that look inside what this pipeline made. Tensors are on the device.
 //
 // Shapes   latents [1, latent channels, height, width], float32; hidden [1, tokens, cross-attention width]; pooled
-//          [1, pooled width]; the negative ones undefined where Encode was asked for no negative side
+//          [1, pooled width]; the negative ones undefined if Encode was asked for no negative side
 struct ConditioningTensors {
   at::Tensor hidden, pooled, negative_hidden, negative_pooled;
 };

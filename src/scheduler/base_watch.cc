@@ -10,7 +10,7 @@
 namespace hotlora {
 namespace {
 
-// Between steps, while nobody waits for a report.
+// Between steps, while no caller waits for a report.
 constexpr absl::Duration kBusyInterval = absl::Seconds(5);
 
 }  // namespace

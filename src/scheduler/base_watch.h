@@ -2,7 +2,7 @@
 #define HOTLORA_SRC_SCHEDULER_BASE_WATCH_H_
 
 // Checks the base weights, a module at a time, so that nothing waits for long: whenever the step thread has nothing to
-// do, now and then between steps, and between all steps while somebody waits for a report.
+// do, now and then between steps, and between all steps while a caller waits for a report.
 
 #include <cstdint>
 #include <functional>
@@ -44,7 +44,7 @@ class BaseWatch {
 
   // --- the step thread's
 
-  // Somebody waits for a report, or the last check between steps is long ago.
+  // True if a caller waits for a report, or the last check between steps is long ago.
   bool IsDue() const;
 
   // Checks the next module. Errors of Pipeline::VerifyNextModule, which end all reports too.

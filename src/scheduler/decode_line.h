@@ -30,7 +30,7 @@ class DecodeLine {
   // `memory` and `metrics` outlive this object.
   DecodeLine(Pipeline* pipeline, MemoryAdmission* memory, Metrics* metrics, EndTask end_task, OnError on_error);
 
-  // Decodes the finished row in its turn, unless nobody wants it any more.
+  // Decodes the finished row in its turn, unless its request has been cancelled.
   void Decode(std::shared_ptr<ImageRun> run, RunningRow row);
 
   // After the rows of `run` that are in line: ends its request with run->status, or why a row could not be decoded.

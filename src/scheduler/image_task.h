@@ -75,14 +75,14 @@ class ImageTask : public QueuedRequest {
   // Names adapter_set(). REQUIRES: the task is ready.
   const std::string& fingerprint() const { return fingerprint_; }
 
-  // What `check` says of the adapter set of a task that only waits; false where it has ended. Nothing of the set may be
+  // What `check` says of the adapter set of a task that only waits; false if it has ended. Nothing of the set may be
   // kept.
   bool CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const;
 
   // Calls the listener, unless the task has ended; calls never overlap.
   void Tell(absl::FunctionRef<void(ImageListener&)> call);
 
-  // OnWaiting, where the last one (or admission) is at least `every` ago.
+  // OnWaiting, if the last one (or admission) is at least `every` ago.
   void TellWaiting(const ImageWaiting& waiting, absl::Duration every);
 
   bool loading() const;
@@ -90,7 +90,7 @@ class ImageTask : public QueuedRequest {
   // True for the first caller, who must go on to ReleaseFiles and TellDone; false for all others and while loading.
   bool ClaimEnd();
 
-  // Gives back what was loaded, also a picture that nobody took. REQUIRES: ClaimEnd was true; nothing of the pipeline
+  // Gives back what was loaded, also a picture that was not taken. REQUIRES: ClaimEnd was true; nothing of the pipeline
   // holds the adapters' weights any more.
   void ReleaseFiles();
 

@@ -62,8 +62,8 @@ MemoryWork StepWork(const DenoiseOptions& options) {
 
 MemoryWork DecodeWork(const ImageJob& job) {
   const DenoiseOptions& options = job.denoise;
-  // A unary answer holds all images, once as they were made and once as they are sent; as a file an image is no larger
-  // than its pixels.
+  // A unary answer holds all images, once as they were made and once as they are sent; a file is not larger than the
+  // image's pixels.
   const int64_t answer = int64_t{2} * 3 * job.num_images * options.width * options.height;
   return {MemoryWork::Kind::kDecode, options.width, options.height, 1, answer};
 }

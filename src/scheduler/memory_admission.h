@@ -95,9 +95,9 @@ class MemoryAdmission {
   void End(Running begun, const MemoryWork& work, int64_t peak);
 
   Need NeedOf(const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // The most that work of this kind took, scaled from the size nearest to `work`'s; 0 where there was none.
+  // The most that work of this kind took, scaled from the size nearest to `work`'s; 0 if there was none.
   int64_t Scaled(MemoryWork::Kind kind, const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Of all that runs, and `need`.
+  // What all that runs needs, and `need`.
   int64_t Sum(const Need& need) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // What is available now. While nothing runs it is noted, and where `wanted` is not there, caches are given back.
   int64_t Look(int64_t wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -291,7 +291,7 @@ void StepScheduler::ChooseMode(const ImageTask* joining) {
     sets.push_back(joining->fingerprint());
   }
   steps_of_one_set_ = sets.size() > 1 ? 0 : steps_of_one_set_;
-  // Whoever will join in a moment counts too: merging for one step would be wasted.
+  // Requests that will join in a moment count too: merging for one step would be wasted.
   bool mixed = sets.size() > 1;
   if (joining != nullptr && first && options_.max_batch > 1) {
     for (const auto& request : queue_->Ready()) {
@@ -317,7 +317,7 @@ void StepScheduler::SwitchTo(ApplyMode mode) {
   steps_of_one_set_ = 0;
   for (const RunPtr& run : runs_) {
     if (!run->rows.empty()) {
-      // Here, so that it does not count as a step's time; where it fails the step itself will.
+      // Here, so that it does not count as a step's time; if it fails the step itself will.
       NoticeDeviceFailure(pipeline_->Apply(run->task->adapter_set(), mode_).status());
       return;
     }

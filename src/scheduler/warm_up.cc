@@ -35,7 +35,7 @@ absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metric
     const Stopwatch stopwatch;
     ABSL_RETURN_IF_ERROR(memory.Run(StepWork(options), [&] { return pipeline.Step(BatchPlan{{row.get()}}); }));
     const double seconds = stopwatch.Seconds();
-    // The first step pays for what is made once (kernels chosen, workspaces), so it counts only where it is all there
+    // The first step pays for what is made once (kernels chosen, workspaces), so it counts only if it is all there
     // is.
     if (row->steps_done() == 2) {
       durations.clear();

@@ -30,7 +30,7 @@ std::string ReadFile(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-// A file with nothing but a number. nullopt where there is no such file or no number in it ("max").
+// A file with nothing but a number. nullopt if there is no such file or no number in it ("max").
 std::optional<int64_t> ReadNumber(const std::string& path) {
   int64_t value = 0;
   return absl::SimpleAtoi(ReadFile(path), &value) ? std::optional(value) : std::nullopt;
@@ -67,7 +67,7 @@ constexpr CgroupFiles kVersion2 = {"/sys/fs/cgroup", "memory.max", "memory.curre
 constexpr CgroupFiles kVersion1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
                                    "total_inactive_file"};
 
-// Of the group `path` and all above it. A container may see its own group as the mount's root, under another path:
+// The least of the group `path` and all above it. A container may see its own group as the mount's root, under another path:
 // groups that are not there are passed over.
 int64_t CgroupLeft(const std::string& root, const CgroupFiles& files, std::string path) {
   int64_t least = kUnlimited;

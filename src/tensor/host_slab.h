@@ -23,7 +23,7 @@ class HostSlab {
 
   int64_t bytes() const { return bytes_; }
 
-  // Of its addresses; nullptr where it is pinned.
+  // The first address; nullptr if the memory is pinned.
   char* begin() const { return mapped_.get(); }
 
   // The bytes [offset, offset + bytes), uint8. REQUIRES: they are inside, and no other block that lives has any of

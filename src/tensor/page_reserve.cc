@@ -11,7 +11,7 @@ namespace {
 // At a time, so that the end of this object need not be waited for.
 constexpr int64_t kPiece = int64_t{4} << 20;
 
-// Leaves what is there as it is, also where others write to it now. False where the kernel cannot.
+// Leaves what is there as it is, also if others write to it now. False if the kernel cannot.
 bool BringIn(char* begin, int64_t bytes) {
 #ifdef MADV_POPULATE_WRITE
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
