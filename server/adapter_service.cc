@@ -14,6 +14,7 @@
 #include "server/proto_mapping.h"
 #include "server/unary_call.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
 
@@ -73,7 +74,7 @@ absl::Status Load(Engine& engine, CallerPlaces& loads, const std::string& caller
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("at most ", loads.most_of_one(), " LoadAdapter calls of one caller, and ",
                                   loads.most(), " in all, wait at a time"),
-                     {"LOADS_BUSY", {}, absl::Seconds(1)});
+                     {error_reason::kLoadsBusy, {}, absl::Seconds(1)});
   }
   engine.LoadAdapter(request.name(), tier, request.pin(), caller,
                      [place = std::move(place), done = std::move(done)](absl::StatusOr<AdapterInfo> loaded) mutable {

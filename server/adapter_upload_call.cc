@@ -14,6 +14,7 @@
 #include "server/send_watch.h"
 #include "server/upload_gate.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/base/steady_time.h"
 #include "src/request/validation.h"
@@ -117,10 +118,10 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     const UploadLimits& limits = gate_.limits();
     const absl::Time now = SteadyNow();
     if (now >= began_ + limits.longest) {
-      End(MakeError(absl::StatusCode::kDeadlineExceeded, "UPLOAD_TOO_LONG",
+      End(MakeError(absl::StatusCode::kDeadlineExceeded, error_reason::kUploadTooLong,
                     absl::StrCat("the upload took more than ", absl::FormatDuration(limits.longest))));
     } else if (now >= last_byte_ + limits.silence) {
-      End(MakeError(absl::StatusCode::kDeadlineExceeded, "UPLOAD_STALLED",
+      End(MakeError(absl::StatusCode::kDeadlineExceeded, error_reason::kUploadStalled,
                     absl::StrCat("no byte came within ", absl::FormatDuration(limits.silence))));
     } else {
       WatchTime();

@@ -14,6 +14,7 @@
 
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/logging.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
@@ -174,7 +175,7 @@ absl::StatusOr<Engine*> RpcCall::FindEngine() const {
   Engine* const engine = service_->engine.load();
   if (engine == nullptr) {
     return MakeError(absl::StatusCode::kUnavailable, "the server is starting; try again shortly",
-                     ErrorDetails{"STARTING", {}, kStartingRetryDelay});
+                     ErrorDetails{error_reason::kStarting, {}, kStartingRetryDelay});
   }
   return engine;
 }
@@ -211,9 +212,11 @@ absl::Status RpcCall::WhyCancelled() const {
   const auto deadline = context_->deadline();
   const auto now = std::chrono::system_clock::now();
   if (deadline < now || deadline - now < kTolerance) {
-    return MakeError(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED", "the call's deadline has passed");
+    return MakeError(absl::StatusCode::kDeadlineExceeded, error_reason::kDeadlineExceeded,
+                     "the call's deadline has passed");
   }
-  return MakeError(absl::StatusCode::kCancelled, "CANCELLED", "the caller cancelled the call or went away");
+  return MakeError(absl::StatusCode::kCancelled, error_reason::kCancelled,
+                   "the caller cancelled the call or went away");
 }
 
 grpc::Status RpcCall::Close(const absl::Status& status) {

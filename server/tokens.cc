@@ -11,6 +11,7 @@
 
 #include "server/secret_file.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/sha256.h"
 
 namespace hotlora {
@@ -111,11 +112,13 @@ absl::Status Tokens::Check(absl::string_view authorization, Scope scope) const {
     }
   }
   if (scopes == 0) {
-    return MakeError(absl::StatusCode::kUnauthenticated, "UNAUTHENTICATED", "a valid bearer token is needed");
+    return MakeError(absl::StatusCode::kUnauthenticated, error_reason::kUnauthenticated,
+                     "a valid bearer token is needed");
   }
   const uint32_t needed = static_cast<uint32_t>(scope);
   if ((scopes & static_cast<uint32_t>(Scope::kAdmin)) == 0 && (scopes & needed) != needed) {
-    return MakeError(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED", "the token does not allow this call");
+    return MakeError(absl::StatusCode::kPermissionDenied, error_reason::kPermissionDenied,
+                     "the token does not allow this call");
   }
   return absl::OkStatus();
 }

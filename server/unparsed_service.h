@@ -18,6 +18,7 @@
 #include <grpcpp/support/server_callback.h>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 
 namespace hotlora {
 
@@ -30,7 +31,7 @@ class Unparsed {
   absl::StatusOr<Message> Parse() const {
     Message message;
     if (!grpc::SerializationTraits<Message>::Deserialize(&bytes_, &message).ok()) {
-      return MakeError(absl::StatusCode::kInvalidArgument, "INVALID_REQUEST",
+      return MakeError(absl::StatusCode::kInvalidArgument, error_reason::kInvalidRequest,
                        absl::StrCat("the message is not a ", Message::descriptor()->full_name(),
                                     ": its bytes are broken, or a text in it is not valid UTF-8"));
     }

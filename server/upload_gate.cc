@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 
 namespace hotlora {
 namespace {
@@ -17,7 +18,7 @@ constexpr size_t kMaxCallers = 10'000;
 
 absl::Status UploadGate::CheckServed() const {
   return limits_.served ? absl::OkStatus()
-                        : MakeError(absl::StatusCode::kPermissionDenied, "UPLOADS_OFF",
+                        : MakeError(absl::StatusCode::kPermissionDenied, error_reason::kUploadsOff,
                                     "this server takes no uploads and deletes no adapters (--uploads off)");
 }
 
@@ -27,7 +28,7 @@ absl::StatusOr<std::unique_ptr<UploadGate::Place>> UploadGate::Enter(const std::
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("at most ", places_.most_of_one(), " adapters of one caller, and ", places_.most(),
                                   " in all, are uploaded at a time"),
-                     {"UPLOADS_BUSY", {}, absl::Seconds(1)});
+                     {error_reason::kUploadsBusy, {}, absl::Seconds(1)});
   }
   return place;
 }
@@ -52,7 +53,7 @@ absl::Status UploadGate::Charge(const std::string& caller, uint64_t bytes, absl:
                      absl::StrCat("the caller has uploaded ", hour.files, " files of ", hour.bytes,
                                   " bytes within the hour; allowed are ", limits_.files_per_hour, " files and ",
                                   limits_.bytes_per_hour, " bytes (0: any)"),
-                     {"UPLOAD_QUOTA", {}, hour.began + kHour - now});
+                     {error_reason::kUploadQuota, {}, hour.began + kHour - now});
   }
   ++hour.files;
   hour.bytes += bytes;

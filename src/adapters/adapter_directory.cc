@@ -14,6 +14,7 @@
 
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/logging.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
@@ -31,12 +32,12 @@ constexpr size_t kMaxLogged = 20;
 constexpr int kLookFlags = O_PATH | O_CLOEXEC;
 
 absl::Status NotFound(absl::string_view name, absl::string_view why = "") {
-  return MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND",
+  return MakeError(absl::StatusCode::kNotFound, error_reason::kAdapterNotFound,
                    absl::StrCat("no adapter ", PrintableName(name), why));
 }
 
 absl::Status Unreadable(absl::string_view name, absl::string_view why) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
+  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kAdapterInvalid,
                    absl::StrCat("adapter ", PrintableName(name), " ", why));
 }
 
@@ -52,7 +53,7 @@ absl::Status ErrnoStatus(absl::string_view name, int error) {
     case EMFILE:
     case ENFILE:
     case ENOMEM:
-      return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_FILES",
+      return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfFiles,
                        absl::StrCat("adapter ", PrintableName(name), " cannot be opened now"));
     case EACCES:
     case EPERM:
@@ -170,7 +171,7 @@ absl::string_view Leaf(absl::string_view name) {
 
 absl::Status UnreadableNow(absl::string_view what, absl::string_view why) {
   return MakeError(absl::StatusCode::kUnavailable, absl::StrCat(what, " cannot be read now: ", why),
-                   {"FILE_UNREADABLE", {}, absl::Seconds(1)});
+                   {error_reason::kFileUnreadable, {}, absl::Seconds(1)});
 }
 
 absl::StatusOr<AdapterDirectory> AdapterDirectory::Open(const std::string& path, bool follow_links, bool use_openat2,
@@ -191,7 +192,7 @@ absl::StatusOr<OpenedFolder> AdapterDirectory::OpenFolder(absl::string_view name
     return UnreadableNow(absl::StrCat("adapter ", PrintableName(name)),
                          absl::StrCat("the ", folder_.what(), ": ", folder.status().message()));
   }
-  return MakeError(absl::StatusCode::kNotFound, "ADAPTER_FOLDER_MISSING",
+  return MakeError(absl::StatusCode::kNotFound, error_reason::kAdapterFolderMissing,
                    absl::StrCat("no adapter ", PrintableName(name), ": the ", folder_.what(), " cannot be opened now"));
 }
 

@@ -14,6 +14,7 @@
 #include "src/adapters/peft_scaling.h"
 #include "src/adapters/stored_values.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 
@@ -76,10 +77,10 @@ class AdapterParser {
     std::sort(deltas_.begin(), deltas_.end(),
               [](const ParsedDelta& a, const ParsedDelta& b) { return a.module < b.module; });
     if (!faults_.invalid.empty()) {
-      return Refuse("ADAPTER_INVALID", absl::StrCat("adapter is not sound: ", faults_.invalid.ToString()));
+      return Refuse(error_reason::kAdapterInvalid, absl::StrCat("adapter is not sound: ", faults_.invalid.ToString()));
     }
     if (!faults_.mismatched.empty()) {
-      return Refuse("ADAPTER_MISMATCH",
+      return Refuse(error_reason::kAdapterMismatch,
                     absl::StrCat(MisfitOr("adapter does not fit this model"), ": ", faults_.mismatched.ToString()));
     }
     return absl::OkStatus();
@@ -154,15 +155,16 @@ class AdapterParser {
       for (const absl::string_view name : adapter_names_) {
         names.Add(name);
       }
-      return Refuse("ADAPTER_INVALID", absl::StrCat("file holds several adapters, by the names in its keys: ",
-                                                    names.ToString(), "; save each in a file of its own"));
+      return Refuse(error_reason::kAdapterInvalid,
+                    absl::StrCat("file holds several adapters, by the names in its keys: ", names.ToString(),
+                                 "; save each in a file of its own"));
     }
     if (!unsupported.empty()) {
       std::vector<std::string> formats;
       for (const auto& [format, sample] : unsupported) {
         formats.push_back(absl::StrCat(format, " (", sample.ToString(), ")"));
       }
-      return Refuse("ADAPTER_UNSUPPORTED",
+      return Refuse(error_reason::kAdapterUnsupported,
                     absl::StrCat("adapter format is not supported: ", absl::StrJoin(formats, "; ")));
     }
     return absl::OkStatus();
@@ -215,7 +217,7 @@ class AdapterParser {
 
   absl::Status CheckUnmatched(bool allowed) {
     if (file_.tensors().empty()) {
-      return Refuse("ADAPTER_INVALID", "adapter has no tensors");
+      return Refuse(error_reason::kAdapterInvalid, "adapter has no tensors");
     }
     if (unmatched_.empty() || (allowed && MayPassOver())) {
       for (const size_t index : unmatched_) {
@@ -232,7 +234,7 @@ class AdapterParser {
 
   absl::Status RefuseUnmatched() const {
     if (unmatched_.size() == embedding_.count()) {
-      return Refuse("ADAPTER_UNSUPPORTED",
+      return Refuse(error_reason::kAdapterUnsupported,
                     modules_.empty()
                         ? absl::StrCat("file holds an embedding and no adapter (", embedding_.ToString(),
                                        "); embeddings are served from the folder of --embeddings")
@@ -240,7 +242,7 @@ class AdapterParser {
                                        "); a server with --allow-unmatched-keys serves the rest"));
     }
     if (!open_text_.empty()) {
-      return Refuse("ADAPTER_MISMATCH",
+      return Refuse(error_reason::kAdapterMismatch,
                     absl::StrCat("keys do not say which text encoder they are for (", open_text_.ToString(),
                                  "); save the UNet's part and the text encoders' as one file, in which keys begin with "
                                  "\"unet.\", \"text_encoder.\" or \"text_encoder_2.\", as diffusers' "
@@ -250,7 +252,7 @@ class AdapterParser {
     for (const size_t index : unmatched_) {
       sample.Add(Tensor(index).name);
     }
-    return Refuse("ADAPTER_MISMATCH",
+    return Refuse(error_reason::kAdapterMismatch,
                   absl::StrCat(MisfitOr("adapter does not fit this model"),
                                modules_.empty() ? ": it has no key that names a module of this model: "
                                                 : ": it has keys of modules that this model lacks: ",

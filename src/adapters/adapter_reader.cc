@@ -4,6 +4,7 @@
 
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
 
@@ -17,7 +18,7 @@ absl::Status FileError(absl::string_view name, const absl::Status& status) {
   }
   const bool too_large = absl::IsResourceExhausted(status);
   return MakeError(too_large ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kFailedPrecondition,
-                   too_large ? "ADAPTER_BUDGET" : "ADAPTER_INVALID",
+                   too_large ? error_reason::kAdapterBudget : error_reason::kAdapterInvalid,
                    absl::StrCat("adapter ", PrintableName(name), ": ", status.message()));
 }
 
@@ -82,7 +83,7 @@ absl::StatusOr<AdapterReader::Contents> AdapterReader::ReadContents(const std::s
       return Contents{*std::move(file), std::move(opened.peft_config)};
     }
     if (attempt == kMaxReadAttempts) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
+      return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kAdapterInvalid,
                        absl::StrCat("adapter ", PrintableName(name), " changes while it is read"));
     }
   }

@@ -24,6 +24,7 @@
 #include "src/adapters/lease_book.h"
 #include "src/adapters/resident_tier.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
@@ -72,7 +73,7 @@ class TieredAdapterStore : public AdapterStore {
     for (const std::string& name : names) {
       ABSL_RETURN_IF_ERROR(wanted());
       absl::StatusOr<std::unique_ptr<AdapterLease>> lease = Acquire(name);
-      if (!lease.ok() && GetErrorDetails(lease.status()).reason == "ADAPTER_BUDGET") {
+      if (!lease.ok() && GetErrorDetails(lease.status()).reason == error_reason::kAdapterBudget) {
         // Its size was not known, another caller was faster, or the free space is scattered.
         leases.clear();
         ABSL_RETURN_IF_ERROR(CheckRoom(names));
@@ -267,7 +268,7 @@ class TieredAdapterStore : public AdapterStore {
     return bytes <= most
                ? absl::OkStatus()
                : NamedError(name,
-                            MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
+                            MakeError(absl::StatusCode::kResourceExhausted, error_reason::kAdapterBudget,
                                       absl::StrCat("adapter needs ", bytes, " bytes; the smallest tier has ", most)));
   }
 
@@ -402,11 +403,11 @@ class TieredAdapterStore : public AdapterStore {
     try {
       flight.result = Read(name, flight.version, report);
     } catch (const std::bad_alloc&) {
-      flight.result = MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+      flight.result = MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory,
                                 absl::StrCat("no memory to read adapter ", PrintableName(name)));
     } catch (const std::exception& error) {
       LogError("reading adapter ", PrintableName(name), ": ", error.what());
-      flight.result = MakeError(absl::StatusCode::kInternal, "INTERNAL",
+      flight.result = MakeError(absl::StatusCode::kInternal, error_reason::kInternal,
                                 absl::StrCat("adapter ", PrintableName(name), " cannot be read"));
     }
     {
@@ -479,7 +480,7 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   static bool IsGone(const absl::Status& status) {
-    return absl::IsNotFound(status) && GetErrorDetails(status).reason != "ADAPTER_FOLDER_MISSING";
+    return absl::IsNotFound(status) && GetErrorDetails(status).reason != error_reason::kAdapterFolderMissing;
   }
 
   std::vector<std::string> NamesInCatalog() const ABSL_LOCKS_EXCLUDED(mutex_) {

@@ -11,6 +11,7 @@
 
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/nn/lora_delta.h"
 #include "src/nn/slot_layout.h"
@@ -256,7 +257,7 @@ absl::StatusOr<AdapterWeights> ViewAdapter(const ParsedAdapter& parsed) {
       const Rotation* const rotation = std::get_if<Rotation>(&weights.deltas.back().change);
       if (rotation != nullptr && !at::isfinite(rotation->turn).all().item<bool>()) {
         return MakeError(
-            absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
+            absl::StatusCode::kFailedPrecondition, error_reason::kAdapterInvalid,
             absl::StrCat("adapter is not sound: ", PrintableName(parsed.file.tensors()[*from.first.whole].name),
                          " is too large to become a rotation"));
       }

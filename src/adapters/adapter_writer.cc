@@ -21,6 +21,7 @@
 
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/logging.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
@@ -35,7 +36,7 @@ constexpr int kFolderFlags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 absl::Status BadName(absl::string_view why) { return InvalidRequest({{"name", std::string(why)}}); }
 
 absl::Status Exists(absl::string_view name, absl::string_view how = " already") {
-  return MakeError(absl::StatusCode::kAlreadyExists, "ADAPTER_EXISTS",
+  return MakeError(absl::StatusCode::kAlreadyExists, error_reason::kAdapterExists,
                    absl::StrCat("adapter ", PrintableName(name), " exists", how));
 }
 
@@ -45,20 +46,20 @@ absl::Status ErrnoStatus(absl::string_view name, int error) {
     case ENOSPC:
     case EDQUOT:
     case EFBIG:
-      return MakeError(absl::StatusCode::kResourceExhausted, "DISK_FULL",
+      return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kDiskFull,
                        absl::StrCat("no room on disk for ", adapter));
     case EMFILE:
     case ENFILE:
     case ENOMEM:
-      return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_FILES",
+      return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfFiles,
                        absl::StrCat(adapter, " cannot be written now"));
     case EROFS:
     case EACCES:
     case EPERM:
-      return MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_FOLDER_READ_ONLY",
+      return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kAdapterFolderReadOnly,
                        absl::StrCat(adapter, " cannot be written: the server may not change its adapter folder"));
     case ENOENT:
-      return MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", absl::StrCat("no ", adapter));
+      return MakeError(absl::StatusCode::kNotFound, error_reason::kAdapterNotFound, absl::StrCat("no ", adapter));
     case ENOTDIR:
       return BadName("has a part that is a file");
     case EISDIR:
@@ -69,7 +70,8 @@ absl::Status ErrnoStatus(absl::string_view name, int error) {
       return BadName("leaves the adapter folder by a link or a mount");
     default:
       LogError("writing ", adapter, ": ", strerrordesc_np(error));
-      return MakeError(absl::StatusCode::kInternal, "ADAPTER_FOLDER", absl::StrCat(adapter, " cannot be written"));
+      return MakeError(absl::StatusCode::kInternal, error_reason::kAdapterFolder,
+                       absl::StrCat(adapter, " cannot be written"));
   }
 }
 
@@ -132,7 +134,7 @@ bool SyncFoldersOf(const OpenedFolder& root, const std::string& path) {
 // `what` was done, but errno says why it may not last.
 absl::Status Unconfirmed(absl::string_view name, absl::string_view what) {
   const int error = errno;
-  return MakeError(absl::StatusCode::kInternal, "ADAPTER_FOLDER",
+  return MakeError(absl::StatusCode::kInternal, error_reason::kAdapterFolder,
                    absl::StrCat("adapter ", PrintableName(name), what, " (", strerrordesc_np(error), ")"));
 }
 
@@ -213,9 +215,10 @@ absl::StatusOr<OpenedFolder> AdapterWriter::OpenRoot() const {
     return root;
   }
   if (absl::IsResourceExhausted(root.status())) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_FILES", "the adapter folder cannot be opened now");
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfFiles,
+                     "the adapter folder cannot be opened now");
   }
-  return MakeError(absl::StatusCode::kFailedPrecondition, "NO_ADAPTER_FOLDER",
+  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kNoAdapterFolder,
                    directory_.folder().path().empty() ? "the server has no folder of adapters (--adapters)"
                                                       : "the server's adapter folder cannot be opened now");
 }
@@ -282,7 +285,7 @@ absl::Status AdapterWriter::Place(IncomingFile& file, absl::string_view name, bo
     return MakeError(
         absl::StatusCode::kAborted,
         absl::StrCat("the adapter folder was replaced while adapter ", PrintableName(name), " came: send it again"),
-        {"ADAPTER_FOLDER_REPLACED", {}, absl::Seconds(1)});
+        {error_reason::kAdapterFolderReplaced, {}, absl::Seconds(1)});
   }
   ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
   ABSL_RETURN_IF_ERROR(CheckFree(root, name, path, replace));

@@ -11,6 +11,7 @@
 #include "src/adapters/key_suffix.h"
 #include "src/adapters/stored_values.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/weights/safetensors_file.h"
 
@@ -22,11 +23,11 @@ constexpr uint64_t kMaxHeaderBytes = uint64_t{64} << 10;
 constexpr int64_t kStableDiffusion1Width = 768;
 
 absl::Status Invalid(absl::string_view what) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "EMBEDDING_INVALID", what);
+  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kEmbeddingInvalid, what);
 }
 
 absl::Status Mismatch(absl::string_view what) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "EMBEDDING_MISMATCH", what);
+  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kEmbeddingMismatch, what);
 }
 
 std::string ShapeText(const StoredTensor& tensor) { return absl::StrCat("[", absl::StrJoin(tensor.shape, ", "), "]"); }
@@ -99,7 +100,8 @@ class FolderEmbeddingStore final : public EmbeddingStore {
     const std::string printable = PrintableName(name);
     const absl::StatusOr<OpenedAdapter> opened = directory_.OpenAdapter(name);
     if (absl::IsNotFound(opened.status()) || (opened.ok() && opened->peft_config.has_value())) {
-      return MakeError(absl::StatusCode::kNotFound, "EMBEDDING_NOT_FOUND", absl::StrCat("no embedding ", printable));
+      return MakeError(absl::StatusCode::kNotFound, error_reason::kEmbeddingNotFound,
+                       absl::StrCat("no embedding ", printable));
     }
     if (absl::IsResourceExhausted(opened.status()) || absl::IsUnavailable(opened.status())) {
       return opened.status();
@@ -134,7 +136,7 @@ absl::StatusOr<std::unique_ptr<EmbeddingStore>> EmbeddingStore::Create(const Emb
   absl::StatusOr<AdapterDirectory> directory =
       AdapterDirectory::Open(options.directory, options.follow_links, /*use_openat2=*/true, "embedding folder");
   if (!directory.ok()) {
-    return MakeError(absl::StatusCode::kInvalidArgument, "EMBEDDING_FOLDER",
+    return MakeError(absl::StatusCode::kInvalidArgument, error_reason::kEmbeddingFolder,
                      absl::StrCat("--embeddings ", options.directory, ": cannot be opened"));
   }
   return std::make_unique<FolderEmbeddingStore>(*std::move(directory), options.widths);

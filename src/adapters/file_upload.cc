@@ -10,6 +10,7 @@
 
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/logging.h"
 #include "src/base/resource_name.h"
 #include "src/base/sha256.h"
@@ -67,7 +68,7 @@ class FileUpload final : public AdapterUpload {
       return WrongSize(absl::StrCat(received_, " came"));
     }
     if (const std::string digest = hash_.HexDigest(); digest != header_.sha256) {
-      return MakeError(absl::StatusCode::kInvalidArgument, "UPLOAD_CHECKSUM",
+      return MakeError(absl::StatusCode::kInvalidArgument, error_reason::kUploadChecksum,
                        absl::StrCat("the bytes have sha256 ", digest, "; the header says ", header_.sha256));
     }
     ABSL_RETURN_IF_ERROR(file_.Finish());
@@ -85,7 +86,7 @@ class FileUpload final : public AdapterUpload {
 
  private:
   absl::Status WrongSize(absl::string_view what) const {
-    return MakeError(absl::StatusCode::kInvalidArgument, "UPLOAD_SIZE",
+    return MakeError(absl::StatusCode::kInvalidArgument, error_reason::kUploadSize,
                      absl::StrCat("the header says ", header_.size, " bytes; ", what));
   }
 
@@ -116,7 +117,7 @@ absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginFileUpload(UploadHeader head
   ABSL_RETURN_IF_ERROR(CheckHeader(header));
   ABSL_RETURN_IF_ERROR(writer.CheckFree(header.name, header.replace));
   if (header.size > space->capacity()) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kAdapterBudget,
                      absl::StrCat("adapter ", PrintableName(header.name), " has ", header.size,
                                   " bytes; the host tier has room for files of ", space->capacity()));
   }
@@ -124,7 +125,7 @@ absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginFileUpload(UploadHeader head
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("adapter ", PrintableName(header.name), " has ", header.size,
                                   " bytes; with the uploads under way that would be more than ", space->capacity()),
-                     {"UPLOADS_BUSY", {}, absl::Seconds(1)});
+                     {error_reason::kUploadsBusy, {}, absl::Seconds(1)});
   }
   TakenSpace taken(space, [bytes = header.size](UploadSpace* from) { from->GiveBack(bytes); });
   ABSL_ASSIGN_OR_RETURN(IncomingFile file, writer.Create(header.name, header.size));

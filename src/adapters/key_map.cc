@@ -11,6 +11,7 @@
 #include "absl/strings/strip.h"
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/weights/sgm_names.h"
 
@@ -150,7 +151,7 @@ absl::StatusOr<KeyMap> KeyMap::Build(const ModuleTable& table) {
                                                                       : TextSpellings(module.path, module.component)) {
       const auto [entry, inserted] = map.modules_.try_emplace(std::move(spelling), index);
       if (!inserted && entry->second != index) {
-        return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_INVALID",
+        return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelInvalid,
                          absl::StrCat("adapter key \"", entry->first, "\" would mean two modules: \"",
                                       table.modules[entry->second].path, "\" and \"", module.path, "\""));
       }

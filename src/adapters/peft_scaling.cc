@@ -14,6 +14,7 @@
 
 #include "src/adapters/key_suffix.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/json_text.h"
 #include "src/base/status_macros.h"
 
@@ -28,12 +29,12 @@ constexpr int kMaxNeumannTerms = 64;
 constexpr double kMaxRank = 1 << 20;
 
 absl::Status Invalid(absl::string_view what) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_INVALID",
+  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kAdapterInvalid,
                    absl::StrCat("PEFT configuration: ", what));
 }
 
 absl::Status Unsupported(absl::string_view what) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_UNSUPPORTED",
+  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kAdapterUnsupported,
                    absl::StrCat("PEFT configuration: ", what, " is not supported"));
 }
 

@@ -6,11 +6,12 @@
 #include "absl/strings/str_cat.h"
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 
 namespace hotlora {
 
 absl::Status InUseError(absl::string_view message) {
-  return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTERS_IN_USE", message);
+  return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kAdaptersInUse, message);
 }
 
 std::shared_ptr<const ResidentAdapter> ResidentTier::Use(absl::string_view name, const AdapterVersion* version) {
@@ -90,7 +91,7 @@ absl::Status ResidentTier::BudgetError(uint64_t bytes) const {
     idle += IsIdle(entry) ? entry.adapter->room.bytes() : 0;
   }
   const uint64_t capacity = ledger_->capacity(), used = ledger_->bytes() - idle;
-  return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
+  return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kAdapterBudget,
                    absl::StrCat("adapter needs ", bytes, " bytes of ", TierName(), " memory; of ", capacity, " are ",
                                 capacity - std::min(used, capacity), " free or free to evict"));
 }
@@ -125,7 +126,7 @@ absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64
   }
   const uint64_t most = capacity() - pinned;
   if (bytes > most) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTER_BUDGET",
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kAdapterBudget,
                      absl::StrCat("adapters need ", bytes, " bytes together; of the ", TierName(), " tier's ",
                                   capacity(), ", ", most, " are not pinned"));
   }

@@ -14,6 +14,7 @@
 #include <linux/openat2.h>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/logging.h"
 
 namespace hotlora {
@@ -91,7 +92,7 @@ absl::StatusOr<ServedFolder> ServedFolder::Find(std::string what, std::string pa
     const FileDescriptor folder = OpenPath(path);
     if (!folder.is_open()) {
       const int error = errno;
-      return MakeError(absl::StatusCode::kInvalidArgument, "ADAPTER_FOLDER",
+      return MakeError(absl::StatusCode::kInvalidArgument, error_reason::kAdapterFolder,
                        absl::StrCat(what, " ", path, ": ", strerrordesc_np(error)));
     }
     // Kernels before 5.6 lack openat2 (ENOSYS), and sandboxes may forbid it (EPERM).

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/steady_time.h"
 
 namespace hotlora {
@@ -26,7 +27,8 @@ bool EraseFrom(std::vector<std::shared_ptr<QueuedRequest>>& list, const std::sha
 }  // namespace
 
 absl::Status DrainingError() {
-  return MakeError(absl::StatusCode::kUnavailable, "the server is shutting down", {"DRAINING", {}, absl::Seconds(1)});
+  return MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
+                   {error_reason::kDraining, {}, absl::Seconds(1)});
 }
 
 absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest>& request) {
@@ -36,7 +38,7 @@ absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest
   }
   const std::string& id = request->job().request_id;
   if (by_id_.contains(id)) {
-    return MakeError(absl::StatusCode::kAlreadyExists, "REQUEST_ID_RUNNING",
+    return MakeError(absl::StatusCode::kAlreadyExists, error_reason::kRequestIdRunning,
                      absl::StrCat("request_id \"", id, "\" is running already"));
   }
   const uint32_t before = reserved_ + static_cast<uint32_t>(waiting_.size());
@@ -44,7 +46,7 @@ absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest
   if (before >= capacity_ + spare) {
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("the queue is full: ", capacity_, " requests wait"),
-                     {"QUEUE_FULL", {}, RetryDelay()});
+                     {error_reason::kQueueFull, {}, RetryDelay()});
   }
   const std::string& caller = request->job().caller;
   const auto held = held_by_.find(caller);
@@ -52,7 +54,7 @@ absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("the caller has ", held->second, " requests in the queue; one caller may have ",
                                   client_share_, " (--client-share)"),
-                     {"CLIENT_SHARE", {}, RetryDelay()});
+                     {error_reason::kClientShare, {}, RetryDelay()});
   }
   by_id_[id] = request;
   ++held_by_[caller];

@@ -10,6 +10,7 @@
 
 #include "src/admission/request_queue.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
 #include "src/base/logging.h"
 #include "src/base/periodic_thread.h"
@@ -59,7 +60,7 @@ class ThreadedEngine final : public Engine {
 
   ~ThreadedEngine() override {
     queue_.Close();
-    CancelAll(MakeError(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down"));
+    CancelAll(MakeError(absl::StatusCode::kUnavailable, error_reason::kDraining, "the server is shutting down"));
     queue_.AwaitEmpty(absl::InfiniteDuration());
     watch_.reset();
     loader_ = nullptr;
@@ -76,15 +77,16 @@ class ThreadedEngine final : public Engine {
                                    std::function<void(const Admission&)> on_admitted) override {
     ABSL_ASSIGN_OR_RETURN(ImageJob job, ValidateImageRequest(request, limits_));
     if (!accepting_) {
-      return MakeError(absl::StatusCode::kUnavailable, "the server is starting", {"STARTING", {}, absl::Seconds(1)});
+      return MakeError(absl::StatusCode::kUnavailable, "the server is starting",
+                       {error_reason::kStarting, {}, absl::Seconds(1)});
     }
     if (!base_intact_) {
       return MakeError(absl::StatusCode::kUnavailable, "the model's weights are damaged in memory",
-                       {"BASE_DAMAGED", {}, absl::Seconds(10)});
+                       {error_reason::kBaseDamaged, {}, absl::Seconds(10)});
     }
     if (work_stuck_) {
       return MakeError(absl::StatusCode::kUnavailable, "work on the device is stuck",
-                       {"WORK_STUCK", {}, absl::Seconds(10)});
+                       {error_reason::kWorkStuck, {}, absl::Seconds(10)});
     }
     ABSL_RETURN_IF_ERROR(scheduler_.memory().CheckAlone(job));
     Admission admission{job.request_id, job.seed, 0};

@@ -18,6 +18,7 @@
 #include <webp/decode.h>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/image/image_header.h"
 
@@ -285,7 +286,7 @@ absl::StatusOr<RgbImage> DecodeImage(absl::string_view file) {
     ABSL_RETURN_IF_ERROR(DecodeStored(file, header.format, image));
     return Upright(std::move(image), header);
   } catch (const std::bad_alloc&) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "no memory to decode an image");
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory, "no memory to decode an image");
   }
 }
 

@@ -15,6 +15,7 @@
 #include <webp/encode.h>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 
 namespace hotlora {
 namespace {
@@ -24,7 +25,7 @@ constexpr int kChannels = 3;
 constexpr int kPngLevel = 2;
 
 absl::Status Failed(absl::string_view format) {
-  return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+  return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory,
                    absl::StrCat("the image could not be encoded as ", format));
 }
 

@@ -10,6 +10,7 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
+#include "src/base/error_reason.h"
 #include "src/metrics/adapter_usage.h"
 #include "src/metrics/labels.h"
 
@@ -25,58 +26,7 @@ constexpr const char* kCauses[] = {"client", "deadline", "shutdown"};
 constexpr const char* kAuthFailures[] = {"missing", "invalid", "scope"};
 constexpr const char* kConnectionRefusals[] = {"descriptors", "peer"};
 constexpr const char* kReloadOutcomes[] = {"error", "ok"};
-// The reasons of ErrorInfo that a caller can get, in lower case. tests/deploy/checks_test.py compares them with the
-// code that answers with them.
 constexpr const char* kOtherReason = "other";
-constexpr const char* kReasons[] = {"invalid_request",
-                                    "prompt_too_long",
-                                    "request_id_running",
-                                    "queue_full",
-                                    "client_share",
-                                    "starting",
-                                    "draining",
-                                    "unauthenticated",
-                                    "permission_denied",
-                                    "cancelled",
-                                    "deadline_exceeded",
-                                    "request_time_limit",
-                                    "adapter_not_found",
-                                    "adapter_invalid",
-                                    "file_unreadable",
-                                    "adapter_mismatch",
-                                    "adapter_unsupported",
-                                    "adapter_budget",
-                                    "out_of_memory",
-                                    "device_failed",
-                                    "nonfinite_output",
-                                    "internal",
-                                    "adapter_exists",
-                                    "adapter_folder",
-                                    "adapter_folder_read_only",
-                                    "no_adapter_folder",
-                                    "base_damaged",
-                                    "work_stuck",
-                                    "row_broken",
-                                    "disk_full",
-                                    "embedding_folder",
-                                    "embedding_invalid",
-                                    "embedding_mismatch",
-                                    "embedding_not_found",
-                                    "out_of_files",
-                                    "loads_busy",
-                                    "uploads_busy",
-                                    "uploads_off",
-                                    "upload_checksum",
-                                    "upload_quota",
-                                    "upload_size",
-                                    "upload_stalled",
-                                    "upload_too_long",
-                                    "adapters_in_use",
-                                    "adapter_folder_missing",
-                                    "adapter_folder_replaced",
-                                    "unimplemented",
-                                    kOtherReason};
-constexpr const char* kNonfinite = "nonfinite_output";
 
 const Buckets kAdaptersBuckets = {1, 2, 3, 4, 6, 8, 16};
 
@@ -161,9 +111,10 @@ void CallMetrics::Families::StandAtZero() {
   for (const char* method : kMethods) {
     in_flight.Add({{"method", method}});
   }
-  for (const char* reason : kReasons) {
-    rejected.Add({{"reason", reason}});
+  for (const char* reason : error_reason::kForCallers) {
+    rejected.Add({{"reason", absl::AsciiStrToLower(reason)}});
   }
+  rejected.Add({{"reason", kOtherReason}});
   nonfinite.Add({});
   for (const char* failure : kAuthFailures) {
     auth_failures.Add({{"reason", failure}});
@@ -209,10 +160,10 @@ void CallMetrics::AddInFlight(absl::string_view method, int change) {
 void CallMetrics::CountRetry() { families_->retries.Increment(); }
 
 void CallMetrics::CountRejection(absl::string_view reason) {
-  const std::string word = absl::AsciiStrToLower(reason);
-  const bool known = std::find(std::begin(kReasons), std::end(kReasons), word) != std::end(kReasons);
-  families_->rejected.Add({{"reason", known ? word : kOtherReason}}).Increment();
-  if (word == kNonfinite) {
+  const auto* const end = std::end(error_reason::kForCallers);
+  const bool known = std::find(std::begin(error_reason::kForCallers), end, reason) != end;
+  families_->rejected.Add({{"reason", known ? absl::AsciiStrToLower(reason) : kOtherReason}}).Increment();
+  if (reason == error_reason::kNonfiniteOutput) {
     families_->nonfinite.Add({}).Increment();
   }
 }

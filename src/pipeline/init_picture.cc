@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/image/image_decoder.h"
 #include "src/image/resize.h"
@@ -55,7 +56,7 @@ absl::StatusOr<InitPicture> LoadInitPicture(const ImageJob& job) {
   try {
     return Load(job);
   } catch (const std::bad_alloc&) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", "no memory to decode an image");
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory, "no memory to decode an image");
   }
 }
 

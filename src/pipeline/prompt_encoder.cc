@@ -9,6 +9,7 @@
 #include <ATen/ATen.h>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/request/weighted_prompt.h"
 #include "src/sdxl/clip_tokenizer.h"
@@ -152,7 +153,7 @@ absl::StatusOr<Tokens> Tokenize(const ClipTokenizer& tokenizer, const std::strin
   }
   Tokens tokens = std::move(writer).Take();
   if (tokens.chunks() > kMaxChunks) {
-    return MakeError(absl::StatusCode::kInvalidArgument, "PROMPT_TOO_LONG",
+    return MakeError(absl::StatusCode::kInvalidArgument, error_reason::kPromptTooLong,
                      absl::StrCat("a prompt takes ", tokens.chunks(), " chunks of ", kTextTokens,
                                   " tokens; allowed are at most ", kMaxChunks));
   }

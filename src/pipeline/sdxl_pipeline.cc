@@ -10,6 +10,7 @@
 #include <ATen/ATen.h>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/pipeline/applied_adapters.h"
 #include "src/pipeline/init_latents.h"
@@ -229,7 +230,8 @@ class SdxlPipeline final : public Pipeline {
       for (Row* row : plan.rows) {
         left.push_back(static_cast<SdxlRow*>(row));
         if (left.back()->broken) {
-          return MakeError(absl::StatusCode::kInternal, "ROW_BROKEN", "an earlier step of the image failed half-way");
+          return MakeError(absl::StatusCode::kInternal, error_reason::kRowBroken,
+                           "an earlier step of the image failed half-way");
         }
         if (plan.mode == ApplyMode::kSide && left.back()->side == nullptr) {
           left.back()->side = applied_.SideOf(left.back()->adapters);
@@ -276,7 +278,7 @@ class SdxlPipeline final : public Pipeline {
     ABSL_RETURN_IF_ERROR(GuardTorch("decoding", [&]() -> absl::Status {
       const auto& sdxl_row = static_cast<const SdxlRow&>(row);
       if (!at::isfinite(sdxl_row.latents).all().item<bool>()) {
-        return MakeError(absl::StatusCode::kInternal, "NONFINITE_OUTPUT",
+        return MakeError(absl::StatusCode::kInternal, error_reason::kNonfiniteOutput,
                          "the image came out with NaN or infinity in it");
       }
       const at::Tensor decoded = model_->vae_decoder().forward(sdxl_row.latents);  // [1, 3, height, width]

@@ -16,6 +16,7 @@
 #include "absl/strings/str_split.h"
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/resource_name.h"
 #include "src/image/image_header.h"
 #include "src/request/lora_tags.h"
@@ -349,7 +350,8 @@ absl::Status InvalidRequest(std::vector<FieldViolation> violations) {
   for (size_t i = 0; i < violations.size(); ++i) {
     absl::StrAppend(&message, i == 0 ? "" : "; ", violations[i].field, " ", violations[i].description);
   }
-  return MakeError(absl::StatusCode::kInvalidArgument, message, {"INVALID_REQUEST", std::move(violations), {}});
+  return MakeError(absl::StatusCode::kInvalidArgument, message,
+                   {error_reason::kInvalidRequest, std::move(violations), {}});
 }
 
 absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const RequestLimits& limits) {

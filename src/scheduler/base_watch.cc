@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/logging.h"
 #include "src/base/steady_time.h"
 
@@ -30,7 +31,7 @@ void BaseWatch::Report(Done done) {
       return;
     }
   }
-  done(MakeError(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down"));
+  done(MakeError(absl::StatusCode::kUnavailable, error_reason::kDraining, "the server is shutting down"));
 }
 
 BaseReport BaseWatch::total() const {
@@ -102,7 +103,7 @@ void BaseWatch::Close() {
     ended.swap(rounds_);
   }
   for (const Round& round : ended) {
-    round.done(MakeError(absl::StatusCode::kUnavailable, "DRAINING", "the server is shutting down"));
+    round.done(MakeError(absl::StatusCode::kUnavailable, error_reason::kDraining, "the server is shutting down"));
   }
 }
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/steady_time.h"
 
 namespace hotlora {
@@ -24,7 +25,7 @@ void ImageTask::Cancel(absl::Status status) {
 absl::Status ImageTask::Wanted() const {
   absl::MutexLock lock(&mu_);
   if (cancel_status_.ok() && SteadyNow() >= deadline_) {
-    return MakeError(absl::StatusCode::kDeadlineExceeded, "REQUEST_TIME_LIMIT",
+    return MakeError(absl::StatusCode::kDeadlineExceeded, error_reason::kRequestTimeLimit,
                      "the request took longer than the server allows");
   }
   return cancel_status_;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 
 namespace hotlora {
 namespace {
@@ -36,7 +37,7 @@ std::string Describe(const MemoryWork& work) {
 
 absl::Status TooLarge(const MemoryWork& work, int64_t needed, int64_t available) {
   return MakeError(
-      absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
+      absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory,
       absl::StrCat(Describe(work), " needs ", InMiB(needed), " of memory with head-room, and ", InMiB(available),
                    " are available: ask for a smaller image or fewer adapters, or give the server more memory"));
 }

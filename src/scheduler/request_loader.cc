@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
@@ -79,7 +80,7 @@ void RequestLoader::Acquire(const TaskPtr& task) {
   absl::StatusOr<LoadedFiles> loaded = CatchExceptions([&] { return LoadFiles(*task); });
   const absl::Status wanted = task->Wanted();
   const absl::Status status = wanted.ok() ? loaded.status() : wanted;
-  if (GetErrorDetails(status).reason == "ADAPTERS_IN_USE") {
+  if (GetErrorDetails(status).reason == error_reason::kAdaptersInUse) {
     AwaitRoom(task);
     return;
   }

@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_set.h"
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
@@ -24,7 +25,9 @@ constexpr absl::Duration kIdleAfter = absl::Milliseconds(100);
 // turn would have weights rebuilt between them.
 constexpr uint32_t kStepsBeforeMerging = 8;
 
-bool IsDeviceFailure(const absl::Status& status) { return GetErrorDetails(status).reason == "DEVICE_FAILED"; }
+bool IsDeviceFailure(const absl::Status& status) {
+  return GetErrorDetails(status).reason == error_reason::kDeviceFailed;
+}
 
 }  // namespace
 

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/json_text.h"
 
 namespace hotlora {
@@ -353,7 +354,7 @@ absl::StatusOr<SdxlConfig> ParseSdxlConfig(const CheckpointConfigs& configs) {
     CheckTogether(config, errors);
   }
   if (!errors.empty()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED",
+    return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported,
                      absl::StrCat("the model's configs cannot be used: ", absl::StrJoin(errors, "; ")));
   }
   return config;

@@ -8,6 +8,7 @@
 #include <c10/util/Exception.h>
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/logging.h"
 
 namespace hotlora {
@@ -26,22 +27,23 @@ absl::Status GuardTorch(absl::string_view what, absl::FunctionRef<absl::Status()
     const c10::InferenceMode inference;
     return body();
   } catch (const c10::OutOfMemoryError& error) {
-    return Fail(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", what, "ran out of memory",
+    return Fail(absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory, what, "ran out of memory",
                 error.what_without_backtrace());
   } catch (const std::bad_alloc& error) {
-    return Fail(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", what, "ran out of memory", error.what());
+    return Fail(absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory, what, "ran out of memory",
+                error.what());
   } catch (const c10::AcceleratorError& error) {
-    return Fail(absl::StatusCode::kInternal, "DEVICE_FAILED", what, "failed: the device is lost",
+    return Fail(absl::StatusCode::kInternal, error_reason::kDeviceFailed, what, "failed: the device is lost",
                 error.what_without_backtrace());
   } catch (const c10::NotImplementedError& error) {
-    return Fail(absl::StatusCode::kUnimplemented, "UNIMPLEMENTED", what, "is not implemented on this device",
-                error.what_without_backtrace());
+    return Fail(absl::StatusCode::kUnimplemented, error_reason::kUnimplemented, what,
+                "is not implemented on this device", error.what_without_backtrace());
   } catch (const c10::Error& error) {
-    return Fail(absl::StatusCode::kInternal, "INTERNAL", what, "failed", error.what_without_backtrace());
+    return Fail(absl::StatusCode::kInternal, error_reason::kInternal, what, "failed", error.what_without_backtrace());
   } catch (const std::exception& error) {
-    return Fail(absl::StatusCode::kInternal, "INTERNAL", what, "failed", error.what());
+    return Fail(absl::StatusCode::kInternal, error_reason::kInternal, what, "failed", error.what());
   } catch (...) {
-    return Fail(absl::StatusCode::kInternal, "INTERNAL", what, "failed", "unknown exception");
+    return Fail(absl::StatusCode::kInternal, error_reason::kInternal, what, "failed", "unknown exception");
   }
 }
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 
 namespace hotlora {
 
@@ -34,7 +35,7 @@ absl::Status ModelFiles::CheckUnchanged() const {
   if (changed.empty()) {
     return absl::OkStatus();
   }
-  return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_CHANGED",
+  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelChanged,
                    absl::StrCat("files of the model changed while they were read: ", absl::StrJoin(changed, ", "),
                                 "; start again when they are complete"));
 }

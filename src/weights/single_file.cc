@@ -13,6 +13,7 @@
 #include "absl/strings/strip.h"
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/weights/leftovers.h"
@@ -31,7 +32,7 @@ constexpr char kText[] = "conditioner.embedders.0.transformer.";
 constexpr char kText2[] = "conditioner.embedders.1.model.";
 
 absl::Status Refuse(absl::string_view why) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED", why);
+  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported, why);
 }
 
 // Tensors that say how the model predicts: ApplyPrediction reads them from the header.

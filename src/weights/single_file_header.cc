@@ -8,6 +8,7 @@
 #include "absl/strings/string_view.h"
 
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 
 namespace hotlora {
 namespace {
@@ -16,7 +17,7 @@ constexpr char kFirst[] = "model.diffusion_model.input_blocks.0.0.weight";
 constexpr char kText2[] = "conditioner.embedders.1.model.";
 
 absl::Status Refuse(absl::string_view why) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_UNSUPPORTED", why);
+  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported, why);
 }
 
 bool HasPart(const SafetensorsFile& header, absl::string_view part) {
