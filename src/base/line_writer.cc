@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "src/base/steady_time.h"
 
 namespace hotlora {

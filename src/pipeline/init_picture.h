@@ -14,7 +14,8 @@ namespace hotlora {
 // What a request's images begin with, at the request's size.
 struct InitPicture {
   RgbImage image;
-  std::vector<uint8_t> repaint;  // height x width: 1 where the mask asks for a new picture, else 0; empty without a mask
+  std::vector<uint8_t>
+      repaint;  // height x width: 1 where the mask asks for a new picture, else 0; empty without a mask
 };
 
 // Decodes the job's init image and mask; if their sizes differ from the job's, the image is resized by Lanczos, the
