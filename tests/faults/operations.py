@@ -336,7 +336,7 @@ def drain_with(faults, arm):
         e2e.wait_until(process.is_decided, "the server is ready", patience=PATIENCE)
         ready = json.loads(process.ready_file.read_text())
         caller = e2e.Caller(f"127.0.0.1:{ready['grpc_port']}")
-        stream = caller.stream(e2e.request_for("kohya_sgm_named", steps=20), timeout=PATIENCE)
+        stream = caller.stream(e2e.request_for("kohya_sgm_named", steps=100), timeout=PATIENCE)
         e2e.read_until(stream, "progress")
         arm()
         process.process.send_signal(signal.SIGTERM)
