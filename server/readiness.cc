@@ -67,7 +67,7 @@ void Readiness::SetStuckWork(absl::Span<const StuckWork> stuck) {
        {WorkKind::kApply, WorkKind::kEncode, WorkKind::kStep, WorkKind::kDecode, WorkKind::kCheck}) {
     std::string detail;
     for (const StuckWork& work : stuck) {
-      detail = work.work.kind == kind ? work.Text() : detail;
+      detail = work.work.kind == kind ? work.text : detail;
     }
     Set(ReasonOf(kind), !detail.empty(), detail);
   }

@@ -209,7 +209,7 @@ void Server::Watch(EngineOptions* options) {
     readiness_->SetStuckWork(stuck);
     for (const StuckWork& work : stuck) {
       if (work.hopeless) {
-        ReportLost(work.Text());
+        ReportLost(work.text);
       }
     }
   };

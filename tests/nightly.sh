@@ -3,10 +3,10 @@
 # needs, prints the time of each, and ends a stage that takes longer than its limit. The last line says
 # "N passed, N failed, N skipped"; the exit status is 0 if none failed. tests/README.md has the runs that are recorded.
 #
-# usage: tests/nightly.sh [STAGE...]     by default all: killed power_cut soak fuzz faults asan tsan
+# usage: tests/nightly.sh [STAGE...]     by default all: killed power_cut soak fuzz mutated faults asan tsan
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-all_stages=(killed power_cut soak fuzz faults asan tsan)
+all_stages=(killed power_cut soak fuzz mutated faults asan tsan)
 
 # build PRESET [BUILD_PRESET]
 build() { cmake --preset "$1" && timeout --kill-after=60 3h cmake --build --preset "${2:-$1}"; }
@@ -30,11 +30,24 @@ soak() {
 stage_killed() { soak 2h killed; }        # kill -9, 200 times
 stage_power_cut() { soak 2h power_cut; }  # 10,000 power cuts, in 100 runs
 stage_soak() { soak 2h swaps; }           # 10,000 swaps, and the servers that must fail
-stage_faults() { soak 3h 'faults.*'; }    # failures of allocations and system calls
+stage_faults() { soak 4h faults; }        # failures of allocations, files and kernels, and a clock that jumps
 
-# Each target for a minute, guided by coverage.
-stage_fuzz() {
-  build fuzz && suite fuzz 1h --preset fuzz
+# Each target for ten minutes, guided by coverage.
+stage_fuzz() { timeout --kill-after=60 5h tests/fuzz_pass.sh 600; }
+
+# 1,000,000 request messages and 100,000 adapter files in process, under both sanitizers, then 20,000 messages to a server.
+stage_mutated() {
+  local passed=0 failed=0
+  cmake --preset fuzz -B build/fuzz_runs -DHOTLORA_FUZZ=OFF
+  cmake --build build/fuzz_runs --target fuzz_targets
+  timeout 1h build/fuzz_runs/bin/fuzz_image_request -runs=1000000 -seed="$(date +%s)" tests/fuzz/seeds/image_request \
+    && passed=$((passed + 1)) || failed=$((failed + 1))
+  timeout 1h build/fuzz_runs/bin/fuzz_adapter -runs=100000 -seed="$(date +%s)" \
+    tests/golden/adapters/files tests/golden/broken_adapters tests/fuzz/seeds/adapter \
+    && passed=$((passed + 1)) || failed=$((failed + 1))
+  soak 1h mutated_messages && passed=$((passed + 1)) || failed=$((failed + 1))
+  echo "$passed passed, $failed failed, 0 skipped"
+  [ "$failed" -eq 0 ]
 }
 
 # AddressSanitizer and UndefinedBehaviorSanitizer.

@@ -19,9 +19,8 @@ bool Same(const Work& a, const Work& b) { return a.kind == b.kind && a.shape == 
 
 absl::Duration Seconds(absl::Duration duration) { return absl::Trunc(duration, absl::Seconds(1)); }
 
-}  // namespace
-
-std::string StuckWork::Text() const {
+// `usual`: nullopt if such work has not ended yet.
+std::string StuckText(const Work& work, absl::Duration age, std::optional<absl::Duration> usual) {
   std::string text = kKindTexts[static_cast<int>(work.kind)];
   if (work.shape.width > 0 && work.shape.height > 0) {
     absl::StrAppend(&text, " of ", work.shape.width, "x", work.shape.height);
@@ -33,6 +32,8 @@ std::string StuckWork::Text() const {
                   usual.has_value() ? absl::FormatDuration(absl::Trunc(*usual, absl::Milliseconds(1))) : "(not known)");
   return text;
 }
+
+}  // namespace
 
 WorkWatch::WorkWatch(WorkLimits limits, Clock clock) : limits_(limits), clock_(std::move(clock)), start_(clock_()) {}
 
@@ -64,7 +65,7 @@ std::vector<StuckWork> WorkWatch::Check() {
         usual.has_value() ? std::max(limits_.least, limits_.times_usual * *usual) : limits_.unknown;
     if (age >= limit) {
       const bool hopeless = age >= limit + std::max(limits_.before_giving_up, kLimitsBeforeGivingUp * limit);
-      stuck.push_back({mark->work_, age, usual, hopeless});
+      stuck.push_back({mark->work_, hopeless, StuckText(mark->work_, age, usual)});
     }
   }
   return stuck;

@@ -40,12 +40,8 @@ struct WorkLimits {
 
 struct StuckWork {
   Work work;
-  absl::Duration age;
-  std::optional<absl::Duration> usual;  // nullopt: such work has not ended yet
-  bool hopeless = false;                // only a restart helps
-
-  // "a step of 1024x1024 (rows: 2) has taken 1m5s; it usually takes 400ms".
-  std::string Text() const;
+  bool hopeless = false;  // only a restart helps
+  std::string text;       // "a step of 1024x1024 (rows: 2) has taken 1m5s; it usually takes 400ms"
 };
 
 // Thread-safe. Time in which the process stood still (stopped, or its machine paused) does not count.
