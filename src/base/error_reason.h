@@ -2,7 +2,7 @@
 #define HOTLORA_SRC_BASE_ERROR_REASON_H_
 
 // The machine-readable reasons of errors: ErrorInfo.reason on the wire, and in lower case the label `reason` of
-// hotlora_requests_rejected_total. This is their one list.
+// hotlora_requests_rejected_total. This is their one list; docs/errors.md says what to do about each.
 
 namespace hotlora::error_reason {
 

@@ -60,7 +60,7 @@ class ThreadedEngine final : public Engine {
 
   ~ThreadedEngine() override {
     queue_.Close();
-    CancelAll(MakeError(absl::StatusCode::kUnavailable, error_reason::kDraining, "the server is shutting down"));
+    CancelAll(DrainingError());
     queue_.AwaitEmpty(absl::InfiniteDuration());
     watch_.reset();
     loader_ = nullptr;

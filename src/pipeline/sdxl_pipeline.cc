@@ -279,7 +279,7 @@ class SdxlPipeline final : public Pipeline {
       const auto& sdxl_row = static_cast<const SdxlRow&>(row);
       if (!at::isfinite(sdxl_row.latents).all().item<bool>()) {
         return MakeError(absl::StatusCode::kInternal, error_reason::kNonfiniteOutput,
-                         "the image came out with NaN or infinity in it");
+                         "the image has values that are not finite; use smaller adapter weights");
       }
       const at::Tensor decoded = model_->vae_decoder().forward(sdxl_row.latents);  // [1, 3, height, width]
       image = ToRgbImage(decoded);

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "src/base/error_details.h"
-#include "src/base/error_reason.h"
+#include "src/admission/request_queue.h"
 #include "src/base/logging.h"
 #include "src/base/steady_time.h"
 
@@ -31,7 +30,7 @@ void BaseWatch::Report(Done done) {
       return;
     }
   }
-  done(MakeError(absl::StatusCode::kUnavailable, error_reason::kDraining, "the server is shutting down"));
+  done(DrainingError());
 }
 
 BaseReport BaseWatch::total() const {
@@ -103,7 +102,7 @@ void BaseWatch::Close() {
     ended.swap(rounds_);
   }
   for (const Round& round : ended) {
-    round.done(MakeError(absl::StatusCode::kUnavailable, error_reason::kDraining, "the server is shutting down"));
+    round.done(DrainingError());
   }
 }
 

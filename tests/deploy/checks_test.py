@@ -173,6 +173,11 @@ class ReasonsTest(unittest.TestCase):
         self.assertEqual(used, set(self.constants))
         self.assertEqual({name for name in used if not name.startswith("kModel")}, self.labels)
 
+    def test_the_page_explains_each(self):
+        page = (SOURCE / "docs/errors.md").read_text()
+        named = re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)
+        self.assertEqual(sorted(named), sorted(self.constants[name] for name in self.labels))
+
 
 class ProtoTest(CheckCase):
     def folder(self, hotlora):
