@@ -42,7 +42,10 @@ class GatedTarget : public ConnectionAcceptor::Target {
 class ListenerProbeTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    auto acceptor = ConnectionAcceptor::Listen(GetParam(), [] {});
+    ConnectionAcceptor::Options accepting;
+    accepting.is_unlimited = [](const IpAddress&) { return true; };
+    accepting.on_refused = [](ConnectionRefusal) {};
+    auto acceptor = ConnectionAcceptor::Listen(GetParam(), std::move(accepting));
     if (!acceptor.ok()) {
       GTEST_SKIP() << acceptor.status();
     }
