@@ -1,5 +1,6 @@
 #include "server/readiness.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -65,11 +66,9 @@ void Readiness::Set(NotReadyReason reason, bool in_force, absl::string_view deta
 void Readiness::SetStuckWork(absl::Span<const StuckWork> stuck) {
   for (const WorkKind kind :
        {WorkKind::kApply, WorkKind::kEncode, WorkKind::kStep, WorkKind::kDecode, WorkKind::kCheck}) {
-    std::string detail;
-    for (const StuckWork& work : stuck) {
-      detail = work.work.kind == kind ? work.text : detail;
-    }
-    Set(ReasonOf(kind), !detail.empty(), detail);
+    const auto found =
+        std::find_if(stuck.begin(), stuck.end(), [kind](const StuckWork& work) { return work.work.kind == kind; });
+    Set(ReasonOf(kind), found != stuck.end(), found != stuck.end() ? found->text : "");
   }
 }
 
