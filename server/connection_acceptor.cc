@@ -139,6 +139,12 @@ void ConnectionAcceptor::TakeOne() {
     }
     return;
   }
+  char first;
+  if (recv(connection, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {  // closed again already, as ListenerProbe does
+    ++taken_;
+    close(connection);
+    return;
+  }
   if (!MayStay(peer, connection)) {
     close(connection);
     return;

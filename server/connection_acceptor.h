@@ -55,7 +55,8 @@ class ConnectionAcceptor {
   // Whether a connection was refused for want of descriptors within the last few seconds.
   bool refuses() const;
 
-  // Connections that were handed over or refused so far. It stands still while nothing is accepted.
+  // Connections that were handed over, refused, or closed by their peer so far. It stands still while nothing is
+  // accepted.
   uint64_t taken() const { return taken_; }
 
   // Where it listens.

@@ -23,14 +23,14 @@ absl::Duration ListenerProbe::Look() {
   if (now - std::exchange(last_look_, now) > kPatience) {
     Close();  // the process stood still, the acceptor with it
   }
-  if (connection_ >= 0 && acceptor_->taken() != taken_before_) {
+  if (is_waiting_ && acceptor_->taken() != taken_before_) {
     deaf_since_.reset();
     Close();
-  } else if (connection_ >= 0 && now - opened_ >= kPatience) {
+  } else if (is_waiting_ && now - opened_ >= kPatience) {
     deaf_since_ = deaf_since_.value_or(opened_);
     Close();
   }
-  if (connection_ < 0 && now - opened_ >= kEvery) {
+  if (!is_waiting_ && now - opened_ >= kEvery) {
     opened_ = now;
     Open();
   }
@@ -45,15 +45,18 @@ void ListenerProbe::Open() {
     return;
   }
   taken_before_ = acceptor_->taken();
+  is_waiting_ = true;
   // Whether this succeeds, fails or goes on, the acceptor shows whether it was heard. Linux takes the address that
   // means all of a machine's for the loopback.
-  connect(connection_, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  if (connect(connection_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
+    close(std::exchange(connection_, -1));  // it is in the kernel's queue, and needs no descriptor there
+  }
 }
 
 void ListenerProbe::Close() {
+  is_waiting_ = false;
   if (connection_ >= 0) {
-    close(connection_);
-    connection_ = -1;
+    close(std::exchange(connection_, -1));
   }
 }
 

@@ -33,7 +33,8 @@ class ListenerProbe {
 
   const ConnectionAcceptor* const acceptor_;
   const Clock clock_;
-  int connection_ = -1;
+  int connection_ = -1;      // while it is being made
+  bool is_waiting_ = false;  // until the acceptor takes a connection
   uint64_t taken_before_ = 0;
   std::chrono::steady_clock::time_point opened_, last_look_;
   std::optional<std::chrono::steady_clock::time_point> deaf_since_;

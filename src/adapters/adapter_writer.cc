@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -80,10 +81,13 @@ absl::string_view Leaf(absl::string_view name) {
   return name.substr(slash == absl::string_view::npos ? 0 : slash + 1);
 }
 
-bool IsSameFile(int a, int b) {
+// nullopt if errno says why that cannot be told.
+std::optional<bool> IsSameFile(int a, int b) {
   struct stat first, second;
-  return fstat(a, &first) == 0 && fstat(b, &second) == 0 && first.st_dev == second.st_dev &&
-         first.st_ino == second.st_ino;
+  if (fstat(a, &first) != 0 || fstat(b, &second) != 0) {
+    return std::nullopt;
+  }
+  return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }
 
 bool IsThere(int folder, const std::string& name) {
@@ -281,7 +285,11 @@ absl::StatusOr<IncomingFile> AdapterWriter::Create(absl::string_view name, uint6
 absl::Status AdapterWriter::Place(IncomingFile& file, absl::string_view name, bool replace) const {
   absl::MutexLock lock(&mutex_);
   ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
-  if (!IsSameFile(root.number(), file.folder_.number())) {
+  const std::optional<bool> same_folder = IsSameFile(root.number(), file.folder_.number());
+  if (!same_folder.has_value()) {
+    return ErrnoStatus(name, errno);
+  }
+  if (!*same_folder) {
     return MakeError(
         absl::StatusCode::kAborted,
         absl::StrCat("the adapter folder was replaced while adapter ", PrintableName(name), " came: send it again"),

@@ -115,12 +115,15 @@ absl::StatusOr<MemoryAdmission::Running> MemoryAdmission::Begin(const MemoryWork
   return running_.insert(running_.end(), need);
 }
 
-void MemoryAdmission::End(Running begun, const MemoryWork& work, int64_t peak) {
+void MemoryAdmission::End(Running begun, const MemoryWork& work, std::optional<int64_t> peak) {
   absl::MutexLock lock(&mu_);
   running_.erase(begun);
   changed_.SignalAll();
+  if (!peak.has_value()) {
+    return;
+  }
   Peak& known = peaks_[{work.kind, work.width, work.height, work.rows}];
-  known.bytes = std::max(known.bytes, peak);
+  known.bytes = std::max(known.bytes, *peak);
   known.last_use = ++uses_;
   if (peaks_.size() > kSizes) {
     peaks_.erase(std::min_element(peaks_.begin(), peaks_.end(),

@@ -13,9 +13,11 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <tuple>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -73,9 +75,13 @@ class MemoryAdmission {
     if (!begun.ok()) {
       return begun.status();
     }
+    std::optional<int64_t> peak;
+    const absl::Cleanup end = [&] { End(*begun, work, peak); };  // also if something throws
     const std::unique_ptr<PeakMeter> meter = pipeline_->MeasurePeak();
     auto result = call();
-    End(*begun, work, meter->bytes());
+    if (result.ok()) {
+      peak = meter->bytes();
+    }
     return result;
   }
 
@@ -92,7 +98,7 @@ class MemoryAdmission {
   using Running = std::list<Need>::iterator;
 
   absl::StatusOr<Running> Begin(const MemoryWork& work);
-  void End(Running begun, const MemoryWork& work, int64_t peak);
+  void End(Running begun, const MemoryWork& work, std::optional<int64_t> peak);  // nullopt: it did not run to its end
 
   Need NeedOf(const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The most that work of this kind took, scaled from the size nearest to `work`'s; 0 if there was none.

@@ -130,8 +130,7 @@ class Operation:
         pass
 
     def check_problem(self, problem, action):
-        ours = problem.code in ERRORS or (problem.code == "ABORTED" and problem.retry_seconds)
-        require(ours or (problem.code == "INVALID_ARGUMENT" and action == "end"), f"ended with {problem}")
+        require(problem.code in ERRORS or (problem.code == "INVALID_ARGUMENT" and action == "end"), f"ended with {problem}")
         require(problem.message and problem.reason, f"says nothing: {problem}")
 
     def run(self):

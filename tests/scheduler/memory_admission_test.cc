@@ -64,6 +64,14 @@ TEST_F(MemoryAdmissionTest, KnowsWhatASizeTook) {
   ExpectNeed(step, 250 * kMiB + kLater);
 }
 
+TEST_F(MemoryAdmissionTest, WorkThatFailsTellsNothingAndHoldsNothing) {
+  const MemoryWork step{Kind::kStep, 64, 64, 2};
+  SetAvailable(int64_t{1} << 40);
+  EXPECT_FALSE(admission_.Run(step, [] { return absl::InternalError("broken"); }).ok());
+  EXPECT_THROW(admission_.Run(step, []() -> absl::Status { throw std::bad_alloc(); }).IgnoreError(), std::bad_alloc);
+  ExpectNeed(step, kFirst);
+}
+
 TEST_F(MemoryAdmissionTest, EstimatesASizeByTheNearestOne) {
   Measure({Kind::kStep, 64, 64, 1}, 64 * kMiB);
   Measure({Kind::kStep, 128, 128, 1}, 160 * kMiB);
