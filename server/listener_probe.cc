@@ -1,5 +1,6 @@
 #include "server/listener_probe.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -48,7 +49,9 @@ void ListenerProbe::Open() {
   is_waiting_ = true;
   // Whether this succeeds, fails or goes on, the acceptor shows whether it was heard. Linux takes the address that
   // means all of a machine's for the loopback.
-  if (connect(connection_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
+  connect(connection_, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  pollfd made{connection_, POLLOUT, 0};
+  if (poll(&made, 1, 0) == 1) {
     close(std::exchange(connection_, -1));  // it is in the kernel's queue, and needs no descriptor there
   }
 }
