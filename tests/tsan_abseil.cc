@@ -58,7 +58,15 @@ extern "C" void HotloraAwait(void* mutex, const void* condition) {
   __tsan_acquire(mutex);
 }
 
-// The same with a time limit; absl::Duration is passed as these two numbers.
+extern "C" void HotloraCondVarWait(void* changed, void* mutex) __asm__("_ZN4absl7debian37CondVar4WaitEPNS0_5MutexE");
+extern "C" void HotloraCondVarWait(void* changed, void* mutex) {
+  static auto* const real = Real<void(void*, void*)>("_ZN4absl7debian37CondVar4WaitEPNS0_5MutexE");
+  __tsan_release(mutex);
+  real(changed, mutex);
+  __tsan_acquire(mutex);
+}
+
+// The same as HotloraAwait with a time limit; absl::Duration is passed as these two numbers.
 struct HotloraDuration {
   long long high;  // NOLINT(google-runtime-int): as in absl/time/time.h
   unsigned low;

@@ -82,13 +82,14 @@ class MemoryTest(unittest.TestCase):
                 self.assertTrue(self.expect_image_or_refusal(server, NATIVE), "an image of the model's own size at the end")
                 if room == ROOMS[-1]:  # more than the head-room: what the networks take is measured
                     self.assertGreater(server.metrics().value("hotlora_work_memory_needed_bytes"), 300 * MIB)
-                self.assertEqual(server.stop(), 0)
+                self.assertEqual(server.stop(), 0, server.log_path.read_text()[-1500:])
         print(f"of {len(SIZES)} sizes, made by room in MiB: {made}")
         self.assertIsNone(made[ROOMS[0]])
         self.assertEqual(made[ROOMS[-1]], len(SIZES))
 
     def test_a_server_that_loses_its_memory_refuses_until_it_has_it_again(self):
-        for room in (20, 80):
+        # Not less: gRPC 1.51 may lose a call if it cannot start a thread, for which it needs 8 MiB of addresses and more.
+        for room in (160, 200):
             with self.subTest(room=room):
                 server = e2e.Server(*TIERS)
                 self.addCleanup(server.kill)
@@ -101,7 +102,7 @@ class MemoryTest(unittest.TestCase):
                 self.assertFalse(self.expect_image_or_refusal(server, (512, 512, 2)))
                 resource.prlimit(server.process.pid, resource.RLIMIT_AS, unlimited)
                 self.assertTrue(self.expect_image_or_refusal(server, (512, 512, 2)))
-                self.assertEqual(server.stop(), 0)
+                self.assertEqual(server.stop(), 0, server.log_path.read_text()[-1500:])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ extern "C" const char* __tsan_default_suppressions() {
       "race_top:std::function<void (bool)>\n"
       "race_top:std::_Function_base::_M_empty\n"
       "race:grpc::internal::ServerCallbackCall::Unref\n"
+      // What an alarm runs, which gRPC hands from the thread that set it to one of its own.
+      "race:grpc::internal::AlarmImpl\n"
       // What a reactor was asked before gRPC knew of it, under gRPC's own lock.
       "race:InternalBindCall\n"
       "race:PreBindBacklog\n"
