@@ -1,5 +1,6 @@
 #include "server/listener_probe.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -13,7 +14,8 @@
 namespace hotlora {
 namespace {
 
-// Takes connections and closes them; while it is held the acceptor's thread waits in it.
+// Takes connections and closes them; while it is held the acceptor's thread waits in it, once a connection comes that
+// its peer keeps open.
 struct Gate {
   std::mutex mu;
   std::condition_variable changed;
@@ -52,7 +54,19 @@ class ListenerProbeTest : public ::testing::TestWithParam<const char*> {
     acceptor_ = *std::move(acceptor);
     probe_ = std::make_unique<ListenerProbe>(acceptor_.get(), [this] { return now_; });
   }
-  void TearDown() override { gate_.Hold(false); }
+  void TearDown() override {
+    gate_.Hold(false);
+    if (caller_ >= 0) {
+      close(caller_);
+    }
+  }
+
+  // A connection that stays open.
+  void Call() {
+    const sockaddr_storage& address = acceptor_->address();
+    caller_ = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ASSERT_EQ(connect(caller_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  }
 
   // The acceptor works in real time, the probe in the test's.
   void AwaitTaken(uint64_t more) {
@@ -71,6 +85,7 @@ class ListenerProbeTest : public ::testing::TestWithParam<const char*> {
   }
 
   Gate gate_;
+  int caller_ = -1;
   std::chrono::steady_clock::time_point now_{std::chrono::hours(1)};
   std::unique_ptr<ConnectionAcceptor> acceptor_;
   std::unique_ptr<ListenerProbe> probe_;
@@ -90,6 +105,7 @@ TEST_P(ListenerProbeTest, APortThatAcceptsNothingIsDeafWithinTenSecondsUntilItAc
   EXPECT_EQ(LookAfter(2), absl::ZeroDuration());
   AwaitTaken(1);
   gate_.Hold(true);
+  Call();  // the acceptor waits with it, and takes none of the probe's
   EXPECT_EQ(LookAfter(6), absl::ZeroDuration());
   EXPECT_GE(LookAfter(3), absl::Seconds(5));
   EXPECT_GE(LookAfter(60), absl::Seconds(60));
