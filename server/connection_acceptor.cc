@@ -24,6 +24,7 @@
 #include "server/tcp_listener.h"
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 namespace {
@@ -169,7 +170,7 @@ bool ConnectionAcceptor::MayStay(const sockaddr_storage& peer, int connection) {
   }
   ++taken_;
   options_.on_refused(ConnectionRefusal::kPeer);
-  if (peer_warnings_.Take(absl::Now()).has_value()) {
+  if (peer_warnings_.Take(SteadyNow()).has_value()) {
     LogWarning("connections of ", address->Network(), " are refused: it has ", most_of_one_peer_,
                " open; a proxy may have more (--trusted-proxy)");
   }
@@ -180,7 +181,7 @@ void ConnectionAcceptor::NoteShortOfDescriptors(const char* why) {
   ++taken_;
   quiet_from_ = std::chrono::steady_clock::now() + kRefusalCounts;
   options_.on_refused(ConnectionRefusal::kDescriptors);
-  if (warnings_.Take(absl::Now()).has_value()) {
+  if (warnings_.Take(SteadyNow()).has_value()) {
     LogWarning("connections are refused: ", why, "; at most ", largest_descriptor_ + 1,
                " descriptors are for connections (raise the limit of open files)");
   }

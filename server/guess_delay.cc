@@ -5,8 +5,9 @@
 #include <optional>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include <grpcpp/alarm.h>
+
+#include "server/alarm_time.h"
 
 namespace hotlora {
 
@@ -43,7 +44,7 @@ void GuessDelay::AnswerLate(const std::string& peer, std::function<void()> answe
   late->answer = std::move(answer);
   std::lock_guard<std::mutex> lock(late->mu);
   late->alarm.emplace();
-  late->alarm->Set(absl::ToChronoTime(absl::Now() + limits_.delay), [late](bool) {
+  late->alarm->Set(AlarmTime(SteadyNow() + limits_.delay), [late](bool) {
     {
       std::lock_guard<std::mutex> set(late->mu);
       late->alarm.reset();  // which holds this function

@@ -161,7 +161,7 @@ absl::Status RpcCall::Authorize(Scope scope) {
     service_->metrics->calls().CountAuthFailure(absl::IsPermissionDenied(allowed) ? AuthFailure::kScope
                                                 : authorization.empty()           ? AuthFailure::kMissing
                                                                                   : AuthFailure::kInvalid);
-    guesses_ = absl::IsUnauthenticated(allowed) && service_->guesses->Note(peer_.network, arrival_);
+    guesses_ = absl::IsUnauthenticated(allowed) && service_->guesses->Note(peer_.network, SteadyNow());
   }
   return allowed;
 }
@@ -240,7 +240,7 @@ grpc::Status RpcCall::Close(const absl::Status& status) {
   }
   // The message may quote what the caller sent; the reason does not.
   const std::optional<uint64_t> unlogged =
-      status.ok() ? 0 : service_->failure_lines.at(static_cast<size_t>(status.code())).Take(absl::Now());
+      status.ok() ? 0 : service_->failure_lines.at(static_cast<size_t>(status.code())).Take(SteadyNow());
   if (unlogged.has_value()) {
     LogInfo(method_, " ", code, reason.empty() ? "" : " reason=", reason, " request_id=", LogField(request_id_),
             traceparent_.empty() ? "" : " traceparent=", traceparent_, " seconds=", seconds,
@@ -256,7 +256,7 @@ grpc::Status RpcCall::Close(const absl::Status& status) {
 }
 
 void RpcCall::WriteAccessLine(const std::string& code, const std::string& reason, double seconds) {
-  const std::optional<uint64_t> unlogged = guesses_ ? service_->guess_lines.Take(absl::Now()) : 0;
+  const std::optional<uint64_t> unlogged = guesses_ ? service_->guess_lines.Take(SteadyNow()) : 0;
   if (unlogged.has_value()) {
     service_->access_log->Write(ToJsonLine({arrival_, method_, code, reason, request_id_, traceparent_, peer_.name,
                                             seconds, *unlogged, std::move(image_access_)}));

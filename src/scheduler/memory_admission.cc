@@ -77,12 +77,15 @@ absl::Status MemoryAdmission::CheckAlone(const ImageJob& job) {
     works.push_back(InitWork(job.denoise));
   }
   absl::MutexLock lock(&mu_);
+  std::vector<int64_t> sums;
   for (const MemoryWork& work : works) {
     const Need need = NeedOf(work);
-    const int64_t sum = need.bytes + need.head_room;
-    const int64_t available = std::max(Look(sum), idle_available_);
-    if (sum > available) {
-      return TooLarge(work, sum, available);
+    sums.push_back(need.bytes + need.head_room);
+  }
+  const int64_t available = std::max(Look(*std::max_element(sums.begin(), sums.end())), idle_available_);
+  for (size_t i = 0; i < works.size(); ++i) {
+    if (sums[i] > available) {
+      return TooLarge(works[i], sums[i], available);
     }
   }
   return absl::OkStatus();
