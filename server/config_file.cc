@@ -4,8 +4,10 @@
 #include <fstream>
 #include <iterator>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 
 namespace hotlora {
 namespace {
@@ -35,15 +37,19 @@ size_t EndOfString(absl::string_view text, size_t begin) {
 
 }  // namespace
 
-absl::Status CheckTomlKeys(absl::string_view text) {
+absl::Status CheckTomlText(absl::string_view text) {
+  absl::ConsumePrefix(&text, "\xef\xbb\xbf");  // a byte order mark
   int line = 1, parts = 1;
   for (size_t i = 0; i < text.size();) {
     const char c = text[i];
     size_t end = i + 1;
+    bool may_be_unicode = false;
     if (c == '#') {
       end = std::min(text.find('\n', i), text.size());
+      may_be_unicode = true;
     } else if (c == '"' || c == '\'') {
       end = EndOfString(text, i);
+      may_be_unicode = !absl::StartsWith(text.substr(i), std::string(3, c));
     } else if (c == '.') {
       ++parts;
     } else if (absl::StrContains("\n=,[]{}", c)) {
@@ -54,6 +60,10 @@ absl::Status CheckTomlKeys(absl::string_view text) {
           absl::StrCat("line ", line, ": a key has more than ", kMaxTomlKeyParts, " parts"));
     }
     for (; i < end; ++i) {
+      if (!may_be_unicode && !absl::ascii_isascii(static_cast<unsigned char>(text[i]))) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "line ", line, ": a character outside ASCII is allowed only in a comment and in a string of one line"));
+      }
       line += text[i] == '\n' ? 1 : 0;
     }
   }
@@ -71,7 +81,7 @@ absl::StatusOr<toml::table> ReadTomlFile(const std::string& path) {
   if (text.size() > kMaxBytes) {
     return absl::InvalidArgumentError(absl::StrCat("is over ", kMaxBytes, " bytes"));
   }
-  if (const absl::Status status = CheckTomlKeys(text); !status.ok()) {
+  if (const absl::Status status = CheckTomlText(text); !status.ok()) {
     return status;
   }
   try {

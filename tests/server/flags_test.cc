@@ -90,6 +90,26 @@ TEST_F(FlagsTest, DeepConfigFilesAreRefused) {
   EXPECT_EQ(flags->adapters, "\"" + dots);
 }
 
+// toml++ has undefined behaviour for characters such as U+00E9 and U+047D where white space may be.
+TEST_F(FlagsTest, CharactersOutsideAsciiStandInCommentsAndStringsOfOneLine) {
+  const std::pair<std::string, const char*> refused[] = {
+      {"max_batch = 2 \u00e9", "line 1: a character outside ASCII"},
+      {"\n[\u047d]", "line 2: a character outside ASCII"},
+      {"mod\u00e8le = 'm'", "line 1: a character outside ASCII"},
+      {"model = \"\"\"\n\\\n\u00e9\"\"\"", "line 3: a character outside ASCII"},
+      {"model = \"\"\"\\\u00e9\"\"\"", "line 1: "},
+      {"x = 1978-05m27Tm\xd1\xbd&", "line 1: a character outside ASCII"},
+      {"\xff", "line 1: a character outside ASCII"},
+  };
+  for (const auto& [text, says] : refused) {
+    const std::string error = Error({"--model=m", "--config", ConfigOf(text)});
+    EXPECT_NE(error.find(path_ + " " + says), std::string::npos) << text << ": " << error;
+  }
+  const auto flags = ParseFlags({"--config", ConfigOf("\ufeff# \u047d\nmodel = 'mod\u00e8le' # \u00e9")}, {});
+  ASSERT_TRUE(flags.ok()) << flags.status();
+  EXPECT_EQ(flags->model, "mod\u00e8le");
+}
+
 TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
   const Arguments arguments = {"--model=m",
                                "--adapters=a",
