@@ -7,7 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "src/adapters/adapter_inspection.h"
+#include "src/adapter_format/adapter_inspection.h"
 
 namespace hotlora {
 

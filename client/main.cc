@@ -26,7 +26,7 @@
 #include "client/output_files.h"
 #include "client/progress_display.h"
 #include "client/report.h"
-#include "src/adapters/adapter_inspection.h"
+#include "src/adapter_format/adapter_inspection.h"
 #include "src/sdxl/module_list.h"
 
 namespace hotlora {

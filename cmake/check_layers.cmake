@@ -18,7 +18,9 @@ set(may_include_src/weights tensor base)
 set(may_include_src/nn tensor base)
 set(may_include_src/sampling tensor base)
 set(may_include_src/sdxl nn weights tensor base)
-set(may_include_src/adapters nn/lora_delta.h nn/slot_layout.h nn/adapter_set.h weights tensor metrics request base)
+set(may_include_src/adapter_format weights/module_table.h weights/safetensors_file.h weights/sgm_names.h base)
+set(may_include_src/adapters
+    adapter_format nn/lora_delta.h nn/slot_layout.h nn/adapter_set.h weights tensor metrics request base)
 set(may_include_src/pipeline sdxl sampling nn weights request image tensor metrics base)
 set(may_include_src/admission request metrics base)
 set(may_include_src/scheduler
@@ -28,7 +30,7 @@ set(may_include_src/engine
     scheduler admission pipeline adapters sdxl sampling nn weights tensor request metrics base)
 set(may_include_server engine adapters/adapter_info.h request metrics base)
 # The client reads adapters where they lie (`adapters inspect`), with what the server reads them with.
-set(may_include_client adapters/adapter_inspection.h sdxl/module_list.h base)
+set(may_include_client adapter_format/adapter_inspection.h sdxl/module_list.h base)
 # The one place that wires the engine to the networks.
 set(may_include_server/main.cc pipeline adapters sdxl tensor)
 
@@ -52,11 +54,11 @@ set(torch_allowed "^$")
 set(torch_rule "<torch/...> nowhere: ATen and c10 are enough, and parse in half the time")
 
 # Where no LibTorch header at all may appear: the modules that ThreadSanitizer checks, and the borders to them.
-set(torch_free "^(src/(base|metrics|image|request|admission|scheduler|engine)|server|client)/")
+set(torch_free "^(src/(base|metrics|image|request|adapter_format|admission|scheduler|engine)|server|client)/")
 set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
     src/adapters/adapter_info.h src/adapters/embedding_store.h src/nn/adapter_set.h
-    src/adapters/adapter_inspection.h src/adapters/adapter_memory.h src/adapters/adapter_metadata.h
+    src/adapters/adapter_memory.h
     src/sdxl/module_list.h src/sdxl/sdxl_config.h src/sdxl/clip_tokenizer.h src/sdxl/clip_tokenizer_files.h
     src/sdxl/tokenizer_json.h src/sampling/scheduler_config.h
     src/weights/checkpoint_configs.h src/weights/model_files.h src/weights/safetensors_file.h src/weights/sgm_names.h src/weights/module_table.h

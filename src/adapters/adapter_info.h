@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "src/adapters/adapter_metadata.h"
+#include "src/adapter_format/adapter_metadata.h"
 #include "src/request/adapter_tier.h"
 
 namespace hotlora {

@@ -11,12 +11,12 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
+#include "src/adapter_format/adapter_file.h"
+#include "src/adapter_format/key_map.h"
 #include "src/adapters/adapter_directory.h"
-#include "src/adapters/adapter_file.h"
 #include "src/adapters/adapter_info.h"
 #include "src/adapters/adapter_memory.h"
 #include "src/adapters/adapter_store.h"
-#include "src/adapters/key_map.h"
 #include "src/adapters/read_buffer.h"
 #include "src/weights/module_table.h"
 

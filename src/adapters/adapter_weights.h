@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 
-#include "src/adapters/adapter_file.h"
+#include "src/adapter_format/adapter_file.h"
 #include "src/adapters/adapter_memory.h"
 #include "src/tensor/device.h"
 

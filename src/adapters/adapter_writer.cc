@@ -20,7 +20,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 
-#include "src/adapters/key_suffix.h"
+#include "src/adapter_format/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/logging.h"

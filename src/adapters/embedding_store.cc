@@ -7,9 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
+#include "src/adapter_format/key_suffix.h"
+#include "src/adapter_format/stored_values.h"
 #include "src/adapters/adapter_directory.h"
-#include "src/adapters/key_suffix.h"
-#include "src/adapters/stored_values.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/status_macros.h"

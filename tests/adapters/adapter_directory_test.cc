@@ -17,7 +17,7 @@
 
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
-#include "tests/adapters/temporary_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace hotlora {
 namespace {

@@ -20,12 +20,12 @@
 #include <prometheus/collectable.h>
 #include <prometheus/metric_family.h>
 
-#include "src/adapters/adapter_file.h"
+#include "src/adapter_format/adapter_file.h"
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
-#include "tests/adapters/safetensors_writer.h"
-#include "tests/adapters/sdxl_modules.h"
-#include "tests/adapters/temporary_folder.h"
+#include "tests/adapter_format/safetensors_writer.h"
+#include "tests/adapter_format/sdxl_modules.h"
+#include "tests/temporary_folder.h"
 
 namespace hotlora {
 namespace {

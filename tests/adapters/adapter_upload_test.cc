@@ -20,13 +20,13 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-#include "src/adapters/adapter_file.h"
+#include "src/adapter_format/adapter_file.h"
 #include "src/adapters/adapter_store.h"
 #include "src/base/error_details.h"
 #include "src/base/sha256.h"
-#include "tests/adapters/safetensors_writer.h"
-#include "tests/adapters/sdxl_modules.h"
-#include "tests/adapters/temporary_folder.h"
+#include "tests/adapter_format/safetensors_writer.h"
+#include "tests/adapter_format/sdxl_modules.h"
+#include "tests/temporary_folder.h"
 
 namespace hotlora {
 namespace {

@@ -13,10 +13,10 @@
 
 #include "src/adapters/adapter_store.h"
 #include "src/nn/lora_delta.h"
-#include "tests/adapters/safetensors_writer.h"
-#include "tests/adapters/sdxl_modules.h"
-#include "tests/adapters/temporary_folder.h"
+#include "tests/adapter_format/safetensors_writer.h"
+#include "tests/adapter_format/sdxl_modules.h"
 #include "tests/golden_path.h"
+#include "tests/temporary_folder.h"
 
 namespace hotlora {
 namespace {

@@ -15,7 +15,7 @@
 #include "gtest/gtest.h"
 
 #include "src/base/error_details.h"
-#include "tests/adapters/temporary_folder.h"
+#include "tests/temporary_folder.h"
 
 namespace {
 

@@ -8,8 +8,8 @@
 #include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
-#include "tests/adapters/safetensors_writer.h"
-#include "tests/adapters/temporary_folder.h"
+#include "tests/adapter_format/safetensors_writer.h"
+#include "tests/temporary_folder.h"
 
 namespace hotlora {
 namespace {

@@ -6,8 +6,8 @@
 #include <cstdlib>
 #include <vector>
 
-#include "src/adapters/adapter_file.h"
-#include "src/adapters/key_map.h"
+#include "src/adapter_format/adapter_file.h"
+#include "src/adapter_format/key_map.h"
 #include "src/sdxl/module_list.h"
 #include "src/weights/safetensors_file.h"
 #include "tests/golden_path.h"

@@ -6,7 +6,7 @@
 #include <map>
 #include <string>
 
-#include "src/adapters/adapter_metadata.h"
+#include "src/adapter_format/adapter_metadata.h"
 
 namespace {
 

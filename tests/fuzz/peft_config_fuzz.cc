@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "src/adapters/peft_scaling.h"
+#include "src/adapter_format/peft_scaling.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);

@@ -36,7 +36,7 @@ allowed(src/weights/checkpoint.cc "// Never torch::load: it runs what the file s
 allowed(server/image_service.cc "#include <grpcpp/grpcpp.h>")
 allowed(server/main.cc "#include \"src/pipeline/sdxl_pipeline.h\"")
 allowed(client/main.cc "#include \"proto/hotlora/v1/images.pb.h\"")
-allowed(client/main.cc "#include \"src/adapters/adapter_inspection.h\"")
+allowed(client/main.cc "#include \"src/adapter_format/adapter_inspection.h\"")
 
 refused(src/base/sha256.cc "#include \"src/tensor/device.h\"" "src/base may include only")
 refused(src/nn/linear.cc "#include \"src/sdxl/unet.h\"" "src/nn may include only")
@@ -46,7 +46,7 @@ refused(src/engine/engine.cc "#include \"server/server.h\"" "src/engine may incl
 refused(src/novelty/x.cc "#include \"src/base/sha256.h\"" "src/novelty is not in the table")
 refused(server/image_service.cc "#include \"src/pipeline/sdxl_pipeline.h\"" "server may include only")
 refused(client/main.cc "#include \"src/engine/engine.h\"" "client may include only")
-refused(client/main.cc "#include \"src/adapters/adapter_file.h\"" "client may include only")
+refused(client/main.cc "#include \"src/adapter_format/adapter_file.h\"" "client may include only")
 refused(src/engine/engine.cc "#include <grpcpp/grpcpp.h>" "gRPC and protobuf headers")
 refused(src/engine/engine.cc "#include \"hotlora/v1/images.pb.h\"" "gRPC and protobuf headers")
 refused(src/engine/engine.cc "#include <prometheus/counter.h>" "prometheus-cpp headers")

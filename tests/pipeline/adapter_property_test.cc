@@ -11,9 +11,9 @@
 
 #include <gtest/gtest.h>
 
-#include "src/adapters/adapter_file.h"
+#include "src/adapter_format/adapter_file.h"
+#include "src/adapter_format/key_map.h"
 #include "src/adapters/adapter_weights.h"
-#include "src/adapters/key_map.h"
 #include "src/sdxl/weight_checksum.h"
 #include "tests/pipeline/pipeline_fixture.h"
 #include "tests/pipeline/random_adapter.h"

@@ -9,8 +9,8 @@
 
 #include "src/base/error_details.h"
 #include "src/sdxl/weight_checksum.h"
-#include "tests/adapters/temporary_folder.h"
 #include "tests/pipeline/pipeline_fixture.h"
+#include "tests/temporary_folder.h"
 
 namespace hotlora {
 namespace {

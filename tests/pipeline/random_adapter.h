@@ -14,7 +14,7 @@
 #include <ATen/ATen.h>
 
 #include "src/weights/module_table.h"
-#include "tests/adapters/safetensors_writer.h"
+#include "tests/adapter_format/safetensors_writer.h"
 
 namespace hotlora {
 

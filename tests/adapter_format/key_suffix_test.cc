@@ -1,4 +1,4 @@
-#include "src/adapters/key_suffix.h"
+#include "src/adapter_format/key_suffix.h"
 
 #include <string>
 

@@ -1,4 +1,4 @@
-#include "src/adapters/stored_values.h"
+#include "src/adapter_format/stored_values.h"
 
 #include <cmath>
 #include <cstring>

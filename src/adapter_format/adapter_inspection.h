@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_INSPECTION_H_
-#define HOTLORA_SRC_ADAPTERS_ADAPTER_INSPECTION_H_
+#ifndef HOTLORA_SRC_ADAPTER_FORMAT_ADAPTER_INSPECTION_H_
+#define HOTLORA_SRC_ADAPTER_FORMAT_ADAPTER_INSPECTION_H_
 
 // What an adapter on disk is, and whether a server would take it: without a server, its adapter folder or LibTorch.
 
@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#include "src/adapters/adapter_metadata.h"
+#include "src/adapter_format/adapter_metadata.h"
 #include "src/weights/module_table.h"
 
 namespace hotlora {
@@ -42,4 +42,4 @@ absl::StatusOr<AdapterInspection> InspectAdapter(const std::string& path, const 
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_ADAPTERS_ADAPTER_INSPECTION_H_
+#endif  // HOTLORA_SRC_ADAPTER_FORMAT_ADAPTER_INSPECTION_H_

@@ -1,4 +1,4 @@
-#include "src/adapters/key_map.h"
+#include "src/adapter_format/key_map.h"
 
 #include <map>
 #include <string>
@@ -6,7 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-#include "tests/adapters/sdxl_modules.h"
+#include "tests/adapter_format/sdxl_modules.h"
 
 namespace hotlora {
 namespace {

@@ -1,4 +1,4 @@
-#include "src/adapters/peft_scaling.h"
+#include "src/adapter_format/peft_scaling.h"
 
 #include <algorithm>
 #include <cmath>
@@ -12,7 +12,7 @@
 #include "absl/strings/strip.h"
 #include <nlohmann/json.hpp>
 
-#include "src/adapters/key_suffix.h"
+#include "src/adapter_format/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/json_text.h"

@@ -7,7 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 
-#include "src/adapters/delta_reader.h"
+#include "src/adapter_format/delta_reader.h"
 
 namespace hotlora {
 namespace {

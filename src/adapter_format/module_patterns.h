@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_ADAPTERS_MODULE_PATTERNS_H_
-#define HOTLORA_SRC_ADAPTERS_MODULE_PATTERNS_H_
+#ifndef HOTLORA_SRC_ADAPTER_FORMAT_MODULE_PATTERNS_H_
+#define HOTLORA_SRC_ADAPTER_FORMAT_MODULE_PATTERNS_H_
 
 // PEFT's rank_pattern and alpha_pattern: numbers for the modules whose paths a pattern matches. No LibTorch here.
 
@@ -61,4 +61,4 @@ class ModulePatterns {
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_ADAPTERS_MODULE_PATTERNS_H_
+#endif  // HOTLORA_SRC_ADAPTER_FORMAT_MODULE_PATTERNS_H_

@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_ADAPTERS_KEY_SUFFIX_H_
-#define HOTLORA_SRC_ADAPTERS_KEY_SUFFIX_H_
+#ifndef HOTLORA_SRC_ADAPTER_FORMAT_KEY_SUFFIX_H_
+#define HOTLORA_SRC_ADAPTER_FORMAT_KEY_SUFFIX_H_
 
 // What a tensor in an adapter file is, by the end of its name. No LibTorch here.
 
@@ -108,4 +108,4 @@ std::string PrintableName(absl::string_view name);
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_ADAPTERS_KEY_SUFFIX_H_
+#endif  // HOTLORA_SRC_ADAPTER_FORMAT_KEY_SUFFIX_H_

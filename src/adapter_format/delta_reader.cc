@@ -1,4 +1,4 @@
-#include "src/adapters/delta_reader.h"
+#include "src/adapter_format/delta_reader.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
-#include "src/adapters/stored_values.h"
+#include "src/adapter_format/stored_values.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {

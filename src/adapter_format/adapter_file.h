@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_FILE_H_
-#define HOTLORA_SRC_ADAPTERS_ADAPTER_FILE_H_
+#ifndef HOTLORA_SRC_ADAPTER_FORMAT_ADAPTER_FILE_H_
+#define HOTLORA_SRC_ADAPTER_FORMAT_ADAPTER_FILE_H_
 
 // What an adapter file says, checked against the model but not yet made into tensors. No LibTorch
 // here.
@@ -13,9 +13,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-#include "src/adapters/adapter_metadata.h"
-#include "src/adapters/delta_reader.h"
-#include "src/adapters/key_map.h"
+#include "src/adapter_format/adapter_metadata.h"
+#include "src/adapter_format/delta_reader.h"
+#include "src/adapter_format/key_map.h"
 #include "src/weights/module_table.h"
 #include "src/weights/safetensors_file.h"
 
@@ -93,4 +93,4 @@ std::string ContentHash(const SafetensorsFile& file, const std::optional<std::st
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_ADAPTERS_ADAPTER_FILE_H_
+#endif  // HOTLORA_SRC_ADAPTER_FORMAT_ADAPTER_FILE_H_

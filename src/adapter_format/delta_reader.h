@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_ADAPTERS_DELTA_READER_H_
-#define HOTLORA_SRC_ADAPTERS_DELTA_READER_H_
+#ifndef HOTLORA_SRC_ADAPTER_FORMAT_DELTA_READER_H_
+#define HOTLORA_SRC_ADAPTER_FORMAT_DELTA_READER_H_
 
 // What the tensors of one module say together, in whichever format. No LibTorch here.
 
@@ -12,8 +12,8 @@
 
 #include "absl/status/statusor.h"
 
-#include "src/adapters/key_suffix.h"
-#include "src/adapters/peft_scaling.h"
+#include "src/adapter_format/key_suffix.h"
+#include "src/adapter_format/peft_scaling.h"
 #include "src/weights/module_table.h"
 #include "src/weights/safetensors_file.h"
 
@@ -130,4 +130,4 @@ class DeltaReader {
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_ADAPTERS_DELTA_READER_H_
+#endif  // HOTLORA_SRC_ADAPTER_FORMAT_DELTA_READER_H_

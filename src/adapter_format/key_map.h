@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_ADAPTERS_KEY_MAP_H_
-#define HOTLORA_SRC_ADAPTERS_KEY_MAP_H_
+#ifndef HOTLORA_SRC_ADAPTER_FORMAT_KEY_MAP_H_
+#define HOTLORA_SRC_ADAPTER_FORMAT_KEY_MAP_H_
 
 // Which module an adapter file means by a name. No LibTorch here.
 
@@ -61,4 +61,4 @@ class KeyMap {
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_ADAPTERS_KEY_MAP_H_
+#endif  // HOTLORA_SRC_ADAPTER_FORMAT_KEY_MAP_H_

@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_METADATA_H_
-#define HOTLORA_SRC_ADAPTERS_ADAPTER_METADATA_H_
+#ifndef HOTLORA_SRC_ADAPTER_FORMAT_ADAPTER_METADATA_H_
+#define HOTLORA_SRC_ADAPTER_FORMAT_ADAPTER_METADATA_H_
 
 // What an adapter file says of itself in its header: for people to read, and to refuse what was made for another model.
 // No LibTorch here.
@@ -38,4 +38,4 @@ std::string Shortened(const std::string& text, size_t most = AdapterMetadata::kM
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_ADAPTERS_ADAPTER_METADATA_H_
+#endif  // HOTLORA_SRC_ADAPTER_FORMAT_ADAPTER_METADATA_H_

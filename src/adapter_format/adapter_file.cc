@@ -1,4 +1,4 @@
-#include "src/adapters/adapter_file.h"
+#include "src/adapter_format/adapter_file.h"
 
 #include <algorithm>
 #include <map>
@@ -9,10 +9,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
-#include "src/adapters/adapter_metadata.h"
-#include "src/adapters/key_suffix.h"
-#include "src/adapters/peft_scaling.h"
-#include "src/adapters/stored_values.h"
+#include "src/adapter_format/adapter_metadata.h"
+#include "src/adapter_format/key_suffix.h"
+#include "src/adapter_format/peft_scaling.h"
+#include "src/adapter_format/stored_values.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/sha256.h"

@@ -1,4 +1,4 @@
-#include "src/adapters/adapter_metadata.h"
+#include "src/adapter_format/adapter_metadata.h"
 
 #include <string>
 

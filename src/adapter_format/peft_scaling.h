@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_ADAPTERS_PEFT_SCALING_H_
-#define HOTLORA_SRC_ADAPTERS_PEFT_SCALING_H_
+#ifndef HOTLORA_SRC_ADAPTER_FORMAT_PEFT_SCALING_H_
+#define HOTLORA_SRC_ADAPTER_FORMAT_PEFT_SCALING_H_
 
 // What PEFT keeps outside an adapter's tensors: the scale of LoRA's modules, the map of OFT's. No LibTorch here.
 
@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-#include "src/adapters/module_patterns.h"
+#include "src/adapter_format/module_patterns.h"
 #include "src/weights/module_table.h"
 
 namespace hotlora {
@@ -86,4 +86,4 @@ class PeftScaling {
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_ADAPTERS_PEFT_SCALING_H_
+#endif  // HOTLORA_SRC_ADAPTER_FORMAT_PEFT_SCALING_H_

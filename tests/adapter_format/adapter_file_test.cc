@@ -1,4 +1,4 @@
-#include "src/adapters/adapter_file.h"
+#include "src/adapter_format/adapter_file.h"
 
 #include <cmath>
 #include <fstream>
@@ -11,8 +11,8 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/error_details.h"
-#include "tests/adapters/safetensors_writer.h"
-#include "tests/adapters/sdxl_modules.h"
+#include "tests/adapter_format/safetensors_writer.h"
+#include "tests/adapter_format/sdxl_modules.h"
 #include "tests/golden_path.h"
 
 namespace hotlora {

@@ -11,10 +11,10 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
-#include "src/adapters/adapter_file.h"
+#include "src/adapter_format/adapter_file.h"
 #include "src/base/error_details.h"
-#include "tests/adapters/safetensors_writer.h"
-#include "tests/adapters/sdxl_modules.h"
+#include "tests/adapter_format/safetensors_writer.h"
+#include "tests/adapter_format/sdxl_modules.h"
 
 namespace hotlora {
 namespace {

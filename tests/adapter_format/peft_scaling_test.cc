@@ -1,4 +1,4 @@
-#include "src/adapters/peft_scaling.h"
+#include "src/adapter_format/peft_scaling.h"
 
 #include <optional>
 #include <string>

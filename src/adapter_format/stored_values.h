@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_ADAPTERS_STORED_VALUES_H_
-#define HOTLORA_SRC_ADAPTERS_STORED_VALUES_H_
+#ifndef HOTLORA_SRC_ADAPTER_FORMAT_STORED_VALUES_H_
+#define HOTLORA_SRC_ADAPTER_FORMAT_STORED_VALUES_H_
 
 // The values inside stored tensors, read from raw bytes of any alignment. No LibTorch here.
 
@@ -31,4 +31,4 @@ std::vector<float> ReadFloats(const StoredTensor& tensor, const std::byte* data)
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_ADAPTERS_STORED_VALUES_H_
+#endif  // HOTLORA_SRC_ADAPTER_FORMAT_STORED_VALUES_H_

@@ -1,4 +1,4 @@
-#include "src/adapters/adapter_metadata.h"
+#include "src/adapter_format/adapter_metadata.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -10,7 +10,7 @@
 #include "absl/strings/str_split.h"
 #include <nlohmann/json.hpp>
 
-#include "src/adapters/key_suffix.h"
+#include "src/adapter_format/key_suffix.h"
 #include "src/base/json_text.h"
 
 namespace hotlora {

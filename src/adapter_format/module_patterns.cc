@@ -1,4 +1,4 @@
-#include "src/adapters/module_patterns.h"
+#include "src/adapter_format/module_patterns.h"
 
 #include <algorithm>
 #include <utility>
@@ -8,7 +8,7 @@
 #include "absl/strings/strip.h"
 
 #include "re2/re2.h"
-#include "src/adapters/key_suffix.h"
+#include "src/adapter_format/key_suffix.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {

@@ -1,4 +1,4 @@
-#include "src/adapters/key_map.h"
+#include "src/adapter_format/key_map.h"
 
 #include <set>
 #include <utility>

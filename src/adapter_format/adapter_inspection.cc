@@ -1,4 +1,4 @@
-#include "src/adapters/adapter_inspection.h"
+#include "src/adapter_format/adapter_inspection.h"
 
 #include <filesystem>
 #include <fstream>
@@ -10,8 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "src/adapters/adapter_file.h"
-#include "src/adapters/key_map.h"
+#include "src/adapter_format/adapter_file.h"
+#include "src/adapter_format/key_map.h"
 #include "src/base/status_macros.h"
 #include "src/weights/safetensors_file.h"
 

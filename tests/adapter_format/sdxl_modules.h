@@ -1,5 +1,5 @@
-#ifndef HOTLORA_TESTS_ADAPTERS_SDXL_MODULES_H_
-#define HOTLORA_TESTS_ADAPTERS_SDXL_MODULES_H_
+#ifndef HOTLORA_TESTS_ADAPTER_FORMAT_SDXL_MODULES_H_
+#define HOTLORA_TESTS_ADAPTER_FORMAT_SDXL_MODULES_H_
 
 #include "src/sdxl/module_list.h"
 #include "tests/golden_path.h"
@@ -13,4 +13,4 @@ inline ModuleTable TinySdxl() { return ReadModuleList(GoldenPath("pipeline")).va
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_TESTS_ADAPTERS_SDXL_MODULES_H_
+#endif  // HOTLORA_TESTS_ADAPTER_FORMAT_SDXL_MODULES_H_
