@@ -57,7 +57,7 @@ set(torch_rule "<torch/...> nowhere: ATen and c10 are enough, and parse in half 
 set(torch_free "^(src/(base|metrics|image|request|adapter_format|admission|scheduler|engine)|server|client)/")
 set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
-    src/adapters/adapter_info.h src/adapters/embedding_store.h src/nn/adapter_set.h
+    src/adapters/adapter_info.h src/adapters/adapter_lease.h src/adapters/embedding_store.h src/nn/adapter_set.h
     src/adapters/adapter_memory.h
     src/sdxl/module_list.h src/sdxl/sdxl_config.h src/sdxl/clip_tokenizer.h src/sdxl/clip_tokenizer_files.h
     src/sdxl/tokenizer_json.h src/sampling/scheduler_config.h

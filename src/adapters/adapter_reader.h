@@ -15,8 +15,8 @@
 #include "src/adapter_format/key_map.h"
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_info.h"
+#include "src/adapters/adapter_lease.h"
 #include "src/adapters/adapter_memory.h"
-#include "src/adapters/adapter_store.h"
 #include "src/adapters/read_buffer.h"
 #include "src/weights/module_table.h"
 

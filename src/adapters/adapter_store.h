@@ -15,6 +15,7 @@
 #include "absl/types/span.h"
 
 #include "src/adapters/adapter_info.h"
+#include "src/adapters/adapter_lease.h"
 #include "src/adapters/adapter_memory.h"
 #include "src/adapters/adapter_statistics.h"
 #include "src/adapters/adapter_upload.h"
@@ -23,26 +24,6 @@
 #include "src/weights/module_table.h"
 
 namespace hotlora {
-
-// Where an adapter was found and what the way to the device took, in seconds. Phases that did
-// not happen are 0.
-struct AcquireReport {
-  AdapterTier tier_found = AdapterTier::kDisk;
-  double lookup_seconds = 0.0;
-  double read_seconds = 0.0;
-  double parse_seconds = 0.0;
-  double upload_seconds = 0.0;
-};
-
-// An adapter in use: as long as a lease lives, its version is not evicted, whatever happens to the
-// file or the name. Movable; thread-safe to destroy anywhere.
-class AdapterLease {
- public:
-  virtual ~AdapterLease() = default;
-  virtual const AdapterInfo& info() const = 0;
-  virtual std::shared_ptr<const AdapterWeights> weights() const = 0;
-  virtual const AcquireReport& report() const = 0;
-};
 
 struct AdapterStoreOptions {
   std::string directory;      // --adapters; empty: there are no adapters

@@ -12,7 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 
-#include "src/adapters/adapter_store.h"
+#include "src/adapters/adapter_lease.h"
 #include "src/adapters/resident_tier.h"
 #include "src/metrics/metrics.h"
 

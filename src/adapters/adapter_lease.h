@@ -1,0 +1,36 @@
+#ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_LEASE_H_
+#define HOTLORA_SRC_ADAPTERS_ADAPTER_LEASE_H_
+
+// The right of a request to use an adapter. No LibTorch here.
+
+#include <memory>
+
+#include "src/adapters/adapter_info.h"
+
+namespace hotlora {
+
+struct AdapterWeights;  // nn/lora_delta.h
+
+// In which tier an adapter was found, and how many seconds each phase took that brought it to the device. Phases that
+// did not happen are 0.
+struct AcquireReport {
+  AdapterTier tier_found = AdapterTier::kDisk;
+  double lookup_seconds = 0.0;
+  double read_seconds = 0.0;
+  double parse_seconds = 0.0;
+  double upload_seconds = 0.0;
+};
+
+// An adapter in use. While the lease exists, its version is not evicted, whatever happens to the file or the name.
+// Threads  immutable; may be destroyed on any thread, also after the store
+class AdapterLease {
+ public:
+  virtual ~AdapterLease() = default;
+  virtual const AdapterInfo& info() const = 0;
+  virtual std::shared_ptr<const AdapterWeights> weights() const = 0;
+  virtual const AcquireReport& report() const = 0;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_ADAPTERS_ADAPTER_LEASE_H_
