@@ -15,6 +15,7 @@
 #include "src/adapter_format/stored_values.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/printable.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 
@@ -102,7 +103,7 @@ class AdapterParser {
     adapter.format = FormatOf(adapter.deltas, table_);
     adapter.targets.assign(targets.begin(), targets.end());
     adapter.unmatched_keys = std::move(unmatched_keys_);
-    if (const std::string model = ForeignModelOf(adapter.file.metadata()); !model.empty()) {
+    if (const std::string model = ForeignModelOfHeader(adapter.file.metadata()); !model.empty()) {
       adapter.notes.push_back(
           absl::StrCat("its metadata say that it is for ", model, "; its keys and shapes fit this model"));
     }
@@ -174,10 +175,10 @@ class AdapterParser {
   std::string MisfitOr(absl::string_view otherwise) const {
     std::string model = ModelOfContext();
     for (auto index = unmatched_.begin(); index != unmatched_.end() && model.empty(); ++index) {
-      model = std::string(ForeignModelOf(Tensor(*index).name));
+      model = std::string(ForeignModelOfKey(Tensor(*index).name));
     }
     if (model.empty()) {
-      model = ForeignModelOf(file_.metadata());
+      model = ForeignModelOfHeader(file_.metadata());
     }
     return model.empty() ? std::string(otherwise) : absl::StrCat("adapter is for ", model, ", not for SDXL");
   }
@@ -210,9 +211,9 @@ class AdapterParser {
                modules_.begin(), modules_.end(),
                [this](const auto& entry) { return table_.modules[entry.first].component == Component::kUnet; }) ||
            (!modules_.empty() &&
-            (unmatched_.size() == embedding_.count() || ForeignModelOf(file_.metadata()).empty()) &&
+            (unmatched_.size() == embedding_.count() || ForeignModelOfHeader(file_.metadata()).empty()) &&
             std::all_of(unmatched_.begin(), unmatched_.end(),
-                        [this](size_t index) { return ForeignModelOf(Tensor(index).name).empty(); }));
+                        [this](size_t index) { return ForeignModelOfKey(Tensor(index).name).empty(); }));
   }
 
   absl::Status CheckUnmatched(bool allowed) {
@@ -225,7 +226,7 @@ class AdapterParser {
           unmatched_keys_.push_back(absl::StrCat("and ", unmatched_.size() - kMaxListedKeys, " more"));
           break;
         }
-        unmatched_keys_.push_back(Shortened(Tensor(index).name));
+        unmatched_keys_.push_back(Shortened(Tensor(index).name, AdapterMetadata::kMaxTextBytes));
       }
       return absl::OkStatus();
     }

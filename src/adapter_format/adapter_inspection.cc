@@ -18,14 +18,12 @@
 namespace hotlora {
 namespace {
 
-constexpr uintmax_t kMaxConfigBytes = 4 << 20;
-
 absl::StatusOr<std::string> ReadConfig(const std::string& path) {
   std::error_code error;
   const uintmax_t size = std::filesystem::file_size(path, error);
-  if (error || size > kMaxConfigBytes) {
+  if (error || size > kMaxAdapterJsonBytes) {
     return absl::FailedPreconditionError(absl::StrCat(
-        path, error ? std::string(": ") + error.message() : absl::StrCat(" is over ", kMaxConfigBytes, " bytes")));
+        path, error ? std::string(": ") + error.message() : absl::StrCat(" is over ", kMaxAdapterJsonBytes, " bytes")));
   }
   std::ifstream stream(path, std::ios::binary);
   std::string text(std::istreambuf_iterator<char>(stream), {});

@@ -1,7 +1,6 @@
 #include "src/adapter_format/adapter_metadata.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -10,17 +9,14 @@
 #include "absl/strings/str_split.h"
 #include <nlohmann/json.hpp>
 
-#include "src/adapter_format/key_suffix.h"
 #include "src/base/json_text.h"
+#include "src/base/printable.h"
 
 namespace hotlora {
 namespace {
 
 using Json = nlohmann::json;
 using Header = std::map<std::string, std::string>;
-
-// Tag tables of large training sets have some hundred kilobytes.
-constexpr size_t kMaxJsonBytes = 4 << 20;
 
 // How kohya's ss_base_model_version and the Model Metadata Standard's modelspec.architecture begin for other models.
 constexpr std::pair<absl::string_view, absl::string_view> kForeignBeginnings[] = {
@@ -47,18 +43,21 @@ constexpr std::pair<absl::string_view, absl::string_view> kForeignBeginnings[] =
     {"wan", "Wan"},
 };
 
+std::string Text(const std::string& value) { return Shortened(value, AdapterMetadata::kMaxTextBytes); }
+
 std::string TextOf(const Header& header, std::initializer_list<const char*> keys) {
   for (const char* const key : keys) {
     const auto found = header.find(key);
     if (found != header.end() && !found->second.empty() && found->second != "None") {
-      return Shortened(found->second);
+      return Text(found->second);
     }
   }
   return "";
 }
 
-Json ParseObject(const std::string& text) {
-  if (text.size() > kMaxJsonBytes) {
+// An empty object if the text cannot be read.
+Json ObjectOrEmpty(const std::string& text) {
+  if (text.size() > kMaxAdapterJsonBytes) {
     return Json::object();
   }
   auto json = ParseJsonObject(text);
@@ -68,7 +67,7 @@ Json ParseObject(const std::string& text) {
 // {"10_folder": {"tag": 12}, ...}
 std::vector<std::string> TagsByFrequency(const std::string& text) {
   std::map<std::string, double> counts;
-  const Json folders = ParseObject(text);  // items() only refers to it
+  const Json folders = ObjectOrEmpty(text);  // items() only refers to it
   for (const auto& [folder, tags] : folders.items()) {
     if (tags.is_object()) {
       for (const auto& [tag, count] : tags.items()) {
@@ -83,7 +82,7 @@ std::vector<std::string> TagsByFrequency(const std::string& text) {
   std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
   std::vector<std::string> tags;
   for (size_t i = 0; i < sorted.size() && i < AdapterMetadata::kMaxTags; ++i) {
-    tags.push_back(Shortened(sorted[i].first));
+    tags.push_back(Text(sorted[i].first));
   }
   return tags;
 }
@@ -93,21 +92,13 @@ std::vector<std::string> TagsInOrder(const std::string& text) {
   for (const absl::string_view part : absl::StrSplit(text, ',')) {
     const std::string tag(absl::StripAsciiWhitespace(part));
     if (!tag.empty() && tags.size() < AdapterMetadata::kMaxTags) {
-      tags.push_back(Shortened(tag));
+      tags.push_back(Text(tag));
     }
   }
   return tags;
 }
 
 }  // namespace
-
-std::string Shortened(const std::string& text, size_t most) {
-  size_t size = std::min(text.size(), most);
-  while (size < text.size() && size > 0 && (text[size] & 0xC0) == 0x80) {
-    --size;
-  }
-  return text.substr(0, size);
-}
 
 AdapterMetadata ReadAdapterMetadata(const Header& header, const std::string& peft_config) {
   AdapterMetadata metadata;
@@ -116,9 +107,9 @@ AdapterMetadata ReadAdapterMetadata(const Header& header, const std::string& pef
   metadata.title = TextOf(header, {"modelspec.title", "ss_output_name"});
   metadata.trigger_phrase = TextOf(header, {"modelspec.trigger_phrase"});
   if (metadata.base_model.empty() && !peft_config.empty()) {
-    const Json config = ParseObject(peft_config);
+    const Json config = ObjectOrEmpty(peft_config);
     const auto name = config.find("base_model_name_or_path");
-    metadata.base_model = name != config.end() && name->is_string() ? Shortened(name->get<std::string>()) : "";
+    metadata.base_model = name != config.end() && name->is_string() ? Text(name->get<std::string>()) : "";
   }
   if (const auto tags = header.find("ss_tag_frequency"); tags != header.end()) {
     metadata.tags = TagsByFrequency(tags->second);
@@ -129,7 +120,7 @@ AdapterMetadata ReadAdapterMetadata(const Header& header, const std::string& pef
   return metadata;
 }
 
-std::string ForeignModelOf(const Header& header) {
+std::string ForeignModelOfHeader(const Header& header) {
   for (const char* const key : {"ss_base_model_version", "modelspec.architecture"}) {
     const auto found = header.find(key);
     if (found == header.end()) {

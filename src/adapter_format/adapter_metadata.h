@@ -5,11 +5,16 @@
 // No LibTorch here.
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
 
 namespace hotlora {
+
+// The longest JSON text that is read: adapter_config.json, and values of the header. Tag tables of large training sets
+// have some hundred kilobytes.
+inline constexpr uint64_t kMaxAdapterJsonBytes = uint64_t{4} << 20;
 
 // Untrusted text, each at most kMaxTextBytes (cut between characters), empty if the file says nothing.
 struct AdapterMetadata {
@@ -31,10 +36,7 @@ AdapterMetadata ReadAdapterMetadata(const std::map<std::string, std::string>& he
 
 // Where the header names another model than SDXL: that model and how it is named, such as
 // `Stable Diffusion 1 (ss_base_model_version "sd_v1")`; else empty.
-std::string ForeignModelOf(const std::map<std::string, std::string>& header);
-
-// At most `most` bytes of UTF-8, cut between characters.
-std::string Shortened(const std::string& text, size_t most = AdapterMetadata::kMaxTextBytes);
+std::string ForeignModelOfHeader(const std::map<std::string, std::string>& header);
 
 }  // namespace hotlora
 

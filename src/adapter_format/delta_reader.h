@@ -14,6 +14,7 @@
 
 #include "src/adapter_format/key_suffix.h"
 #include "src/adapter_format/peft_scaling.h"
+#include "src/base/printable.h"
 #include "src/weights/module_table.h"
 #include "src/weights/safetensors_file.h"
 

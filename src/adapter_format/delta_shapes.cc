@@ -4,17 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/types/span.h"
 
 #include "src/adapter_format/delta_reader.h"
+#include "src/base/printable.h"
 
 namespace hotlora {
-namespace {
-
-std::string ShapeText(absl::Span<const int64_t> shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
-
-}  // namespace
 
 std::vector<int64_t> DeltaReader::Padded(std::vector<int64_t> shape) {
   shape.resize(4, 1);

@@ -1,22 +1,13 @@
 #include "src/adapter_format/key_suffix.h"
 
-#include <algorithm>
 #include <iterator>
 #include <utility>
 
 #include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
-
-#include "src/base/resource_name.h"
 
 namespace hotlora {
 namespace {
-
-constexpr size_t kMaxNamed = 8;
-constexpr size_t kMaxNameLength = 160;
 
 constexpr std::pair<absl::string_view, KeyPart> kSuffixes[] = {
     {".lora_down.weight", KeyPart::kDown},
@@ -172,36 +163,13 @@ absl::string_view UnsupportedFormatOf(absl::string_view key) {
   return "";
 }
 
-absl::string_view ForeignModelOf(absl::string_view key) {
+absl::string_view ForeignModelOfKey(absl::string_view key) {
   for (const auto& [part, model] : kForeignParts) {
     if (absl::StrContains(key, part)) {
       return model;
     }
   }
   return "";
-}
-
-std::string PrintableName(absl::string_view name) {
-  size_t end = std::min(name.size(), kMaxNameLength);
-  for (int i = 0; i < 3 && end > 0 && end < name.size() && (static_cast<unsigned char>(name[end]) & 0xC0) == 0x80;
-       ++i) {
-    --end;  // not inside a character
-  }
-  return absl::StrCat("\"", absl::StrReplaceAll(EscapeName(name.substr(0, end)), {{"\"", "\\\""}}),
-                      end < name.size() ? "..." : "", "\"");
-}
-
-void NameSample::Add(absl::string_view name) { AddPrintable(PrintableName(name)); }
-
-void NameSample::AddPrintable(std::string text) {
-  if (++count_ <= kMaxNamed) {
-    first_.push_back(std::move(text));
-  }
-}
-
-std::string NameSample::ToString() const {
-  return absl::StrCat(absl::StrJoin(first_, ", "),
-                      count_ > first_.size() ? absl::StrCat(" and ", count_ - first_.size(), " more") : "");
 }
 
 }  // namespace hotlora

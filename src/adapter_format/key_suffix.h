@@ -5,8 +5,6 @@
 
 #include <cstddef>
 #include <optional>
-#include <string>
-#include <vector>
 
 #include "absl/strings/string_view.h"
 
@@ -85,26 +83,7 @@ absl::string_view UnsupportedFormatOf(absl::string_view key);
 
 // The model family that a key names which SDXL lacks, such as "Flux" or "Stable Diffusion 1 or 2";
 // empty if the key does not tell.
-absl::string_view ForeignModelOf(absl::string_view key);
-
-// The first names of many, for messages: at most 8, then a count. Names come from files, so each is
-// shown as PrintableName does.
-class NameSample {
- public:
-  void Add(absl::string_view name);
-  // For text that is already printable, such as a name with a remark.
-  void AddPrintable(std::string text);
-  bool empty() const { return count_ == 0; }
-  size_t count() const { return count_; }
-  std::string ToString() const;
-
- private:
-  std::vector<std::string> first_;
-  size_t count_ = 0;
-};
-
-// `name` quoted, with quotes and what cannot be printed escaped (EscapeName), and cut at 160 bytes.
-std::string PrintableName(absl::string_view name);
+absl::string_view ForeignModelOfKey(absl::string_view key);
 
 }  // namespace hotlora
 

@@ -8,7 +8,7 @@
 #include "absl/strings/strip.h"
 
 #include "re2/re2.h"
-#include "src/adapter_format/key_suffix.h"
+#include "src/base/printable.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {

@@ -12,10 +12,11 @@
 #include "absl/strings/strip.h"
 #include <nlohmann/json.hpp>
 
-#include "src/adapter_format/key_suffix.h"
+#include "src/adapter_format/adapter_metadata.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/json_text.h"
+#include "src/base/printable.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -24,7 +25,6 @@ namespace {
 // The order of keys matters: the first pattern that matches wins.
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kMaxJsonBytes = 4u << 20;
 constexpr int kMaxNeumannTerms = 64;
 constexpr double kMaxRank = 1 << 20;
 
@@ -38,9 +38,9 @@ absl::Status Unsupported(absl::string_view what) {
                    absl::StrCat("PEFT configuration: ", what, " is not supported"));
 }
 
-absl::StatusOr<Json> ParseObject(absl::string_view text) {
-  if (text.size() > kMaxJsonBytes) {
-    return Invalid(absl::StrCat(text.size(), " bytes; allowed are ", kMaxJsonBytes));
+absl::StatusOr<Json> ParseConfig(absl::string_view text) {
+  if (text.size() > kMaxAdapterJsonBytes) {
+    return Invalid(absl::StrCat(text.size(), " bytes; allowed are ", kMaxAdapterJsonBytes));
   }
   auto json = ParseOrderedJsonObject(text);
   if (!json.ok()) {
@@ -212,7 +212,7 @@ absl::StatusOr<PeftScaling::Config> PeftScaling::ReadConfig(const J& json, Patte
 }
 
 absl::StatusOr<PeftScaling> PeftScaling::FromMetadata(absl::string_view text) {
-  ABSL_ASSIGN_OR_RETURN(const Json json, ParseObject(text));
+  ABSL_ASSIGN_OR_RETURN(const Json json, ParseConfig(text));
   constexpr std::pair<Component, absl::string_view> kPrefixes[] = {{Component::kTextEncoder, "text_encoder."},
                                                                    {Component::kTextEncoder2, "text_encoder_2."},
                                                                    {Component::kUnet, "unet."}};
@@ -245,12 +245,12 @@ absl::StatusOr<PeftScaling> PeftScaling::FromMetadata(absl::string_view text) {
 }
 
 absl::StatusOr<PeftScaling> PeftScaling::FromConfig(absl::string_view text) {
-  ABSL_ASSIGN_OR_RETURN(const Json json, ParseObject(text));
+  ABSL_ASSIGN_OR_RETURN(const Json json, ParseConfig(text));
   PatternBudget budget;
   ABSL_ASSIGN_OR_RETURN(const Config config, ReadConfig(json, budget));
   PeftScaling scaling;
-  for (auto& slot : scaling.configs_) {
-    slot = config;
+  for (std::optional<Config>& component : scaling.configs_) {
+    component = config;
   }
   return scaling;
 }

@@ -12,17 +12,16 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
-#include "src/adapter_format/key_suffix.h"
+#include "src/adapter_format/adapter_metadata.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/logging.h"
+#include "src/base/printable.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
 namespace {
-
-constexpr uint64_t kMaxConfigBytes = uint64_t{4} << 20;
 
 // O_NONBLOCK: opening a FIFO must not wait for a writer.
 constexpr int kReadFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
@@ -41,7 +40,7 @@ absl::Status Unreadable(absl::string_view name, absl::string_view why) {
                    absl::StrCat("adapter ", PrintableName(name), " ", why));
 }
 
-absl::Status ErrnoStatus(absl::string_view name, int error) {
+absl::Status OpenError(absl::string_view name, int error) {
   switch (error) {
     case ENOENT:
     case ENOTDIR:
@@ -64,8 +63,9 @@ absl::Status ErrnoStatus(absl::string_view name, int error) {
 }
 
 absl::StatusOr<std::string> ReadText(absl::string_view name, int descriptor, uint64_t size) {
-  if (size > kMaxConfigBytes) {
-    return Unreadable(name, absl::StrCat("has a configuration of ", size, " bytes; allowed are ", kMaxConfigBytes));
+  if (size > kMaxAdapterJsonBytes) {
+    return Unreadable(name,
+                      absl::StrCat("has a configuration of ", size, " bytes; allowed are ", kMaxAdapterJsonBytes));
   }
   std::string text(size, '\0');
   size_t reached = 0;
@@ -75,7 +75,7 @@ absl::StatusOr<std::string> ReadText(absl::string_view name, int descriptor, uin
       continue;
     }
     if (got < 0) {
-      return ErrnoStatus(name, errno);
+      return OpenError(name, errno);
     }
     if (got == 0) {
       return Unreadable(name, "has a configuration that changed while it was read");
@@ -90,18 +90,18 @@ absl::StatusOr<FileDescriptor> OpenPart(const OpenedFolder& folder, absl::string
   FileDescriptor file = folder.OpenBelow(path, flags);
   if (!file.is_open()) {
     const int error = errno;
-    return error == ENOENT && folder.Has(path) ? NotFound(name, ": it is a link to nothing") : ErrnoStatus(name, error);
+    return error == ENOENT && folder.Has(path) ? NotFound(name, ": it is a link to nothing") : OpenError(name, error);
   }
   struct stat info;
   if (fstat(file.number(), &info) != 0) {
-    return ErrnoStatus(name, errno);
+    return OpenError(name, errno);
   }
   if (!S_ISREG(info.st_mode)) {
     return NotFound(name, ": it is not a regular file");
   }
   absl::StatusOr<FileVersion> found = FileVersion::Of(file.number());
   if (!found.ok()) {
-    return ErrnoStatus(name, errno);
+    return OpenError(name, errno);
   }
   version = *found;
   return file;
@@ -186,7 +186,7 @@ absl::StatusOr<OpenedFolder> AdapterDirectory::OpenFolder(absl::string_view name
     return folder.ok() ? std::move(folder) : NotFound(name);
   }
   if (absl::IsResourceExhausted(folder.status())) {
-    return ErrnoStatus(name, EMFILE);
+    return OpenError(name, EMFILE);
   }
   if (!absl::IsNotFound(folder.status())) {
     return UnreadableNow(absl::StrCat("adapter ", PrintableName(name)),

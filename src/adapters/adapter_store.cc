@@ -15,7 +15,6 @@
 #include "absl/time/clock.h"
 
 #include "src/adapter_format/key_map.h"
-#include "src/adapter_format/key_suffix.h"
 #include "src/adapters/adapter_catalog.h"
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_reader.h"
@@ -26,6 +25,7 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/logging.h"
+#include "src/base/printable.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
 

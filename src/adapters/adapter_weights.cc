@@ -9,9 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
 
-#include "src/adapter_format/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/printable.h"
 #include "src/base/status_macros.h"
 #include "src/nn/lora_delta.h"
 #include "src/nn/slot_layout.h"

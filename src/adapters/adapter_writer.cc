@@ -20,10 +20,10 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 
-#include "src/adapter_format/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/logging.h"
+#include "src/base/printable.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
@@ -41,7 +41,7 @@ absl::Status Exists(absl::string_view name, absl::string_view how = " already") 
                    absl::StrCat("adapter ", PrintableName(name), " exists", how));
 }
 
-absl::Status ErrnoStatus(absl::string_view name, int error) {
+absl::Status WriteError(absl::string_view name, int error) {
   const std::string adapter = absl::StrCat("adapter ", PrintableName(name));
   switch (error) {
     case ENOSPC:
@@ -99,7 +99,7 @@ bool IsThere(int folder, const std::string& name) {
 absl::StatusOr<FileDescriptor> OpenFolderOf(const OpenedFolder& root, absl::string_view name, bool create) {
   FileDescriptor folder = root.OpenBelow(".", kFolderFlags);
   if (!folder.is_open()) {
-    return ErrnoStatus(name, errno);
+    return WriteError(name, errno);
   }
   std::vector<std::string> parts = absl::StrSplit(name, '/');
   parts.pop_back();
@@ -112,7 +112,7 @@ absl::StatusOr<FileDescriptor> OpenFolderOf(const OpenedFolder& root, absl::stri
       next = root.OpenBelow(path, kFolderFlags);
     }
     if (!next.is_open()) {
-      return ErrnoStatus(name, errno);
+      return WriteError(name, errno);
     }
     folder = std::move(next);
   }
@@ -148,7 +148,7 @@ absl::StatusOr<bool> Remove(absl::string_view name, const FileDescriptor& folder
     return true;
   }
   const bool absent = errno == ENOENT || errno == ENOTDIR || errno == EISDIR;
-  return absent ? absl::StatusOr<bool>(false) : ErrnoStatus(name, errno);
+  return absent ? absl::StatusOr<bool>(false) : WriteError(name, errno);
 }
 
 // Removes the folders that `path` has before its last "/", as far as nothing is in them.
@@ -174,7 +174,7 @@ absl::Status IncomingFile::Append(absl::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t written = write(file_.number(), bytes.data(), bytes.size());
     if (written < 0 && errno != EINTR) {
-      return ErrnoStatus(adapter_, errno);
+      return WriteError(adapter_, errno);
     }
     bytes.remove_prefix(static_cast<size_t>(std::max<ssize_t>(written, 0)));
   }
@@ -183,7 +183,7 @@ absl::Status IncomingFile::Append(absl::string_view bytes) {
 
 absl::Status IncomingFile::Finish() {
   if (fsync(file_.number()) != 0 || lseek(file_.number(), 0, SEEK_SET) != 0) {
-    return ErrnoStatus(adapter_, errno);
+    return WriteError(adapter_, errno);
   }
   return absl::OkStatus();
 }
@@ -271,13 +271,13 @@ absl::StatusOr<IncomingFile> AdapterWriter::Create(absl::string_view name, uint6
       absl::StrCat(kHiddenPrefix, absl::Hex(random(), absl::kZeroPad8), absl::Hex(random(), absl::kZeroPad8));
   FileDescriptor file(openat(folder.number(), hidden.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file.is_open()) {
-    return ErrnoStatus(name, errno);
+    return WriteError(name, errno);
   }
   IncomingFile incoming(std::string(name), std::move(folder), hidden, std::move(file));
   flock(incoming.number(), LOCK_EX | LOCK_NB);  // see RemoveStale
   if (size > 0 && fallocate(incoming.number(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size)) != 0 &&
       (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)) {
-    return ErrnoStatus(name, errno);
+    return WriteError(name, errno);
   }
   return incoming;
 }
@@ -287,7 +287,7 @@ absl::Status AdapterWriter::Place(IncomingFile& file, absl::string_view name, bo
   ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
   const std::optional<bool> same_folder = IsSameFile(root.number(), file.folder_.number());
   if (!same_folder.has_value()) {
-    return ErrnoStatus(name, errno);
+    return WriteError(name, errno);
   }
   if (!*same_folder) {
     return MakeError(
@@ -318,7 +318,7 @@ absl::Status AdapterWriter::Place(IncomingFile& file, const FileDescriptor& fold
   const int placed = replace ? renameat(file.folder_.number(), hidden, folder.number(), target.c_str())
                              : linkat(file.folder_.number(), hidden, folder.number(), target.c_str(), 0);
   if (placed != 0) {
-    return errno == EEXIST ? Exists(name) : ErrnoStatus(name, errno);
+    return errno == EEXIST ? Exists(name) : WriteError(name, errno);
   }
   if (!replace) {
     unlinkat(file.folder_.number(), hidden, 0);
@@ -349,7 +349,7 @@ absl::Status AdapterWriter::Delete(absl::string_view name) const {
   }
   ABSL_ASSIGN_OR_RETURN(const bool was_file, Remove(name, folder, absl::StrCat(Leaf(path), kAdapterExtension)));
   if (!was_peft && !was_file) {
-    return ErrnoStatus(name, ENOENT);
+    return WriteError(name, ENOENT);
   }
   if (!SyncFoldersOf(root, path)) {
     return Unconfirmed(name, kMayComeBack);

@@ -5,13 +5,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 
-#include "src/adapter_format/key_suffix.h"
 #include "src/adapter_format/stored_values.h"
 #include "src/adapters/adapter_directory.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/printable.h"
 #include "src/base/status_macros.h"
 #include "src/weights/safetensors_file.h"
 
@@ -29,8 +28,6 @@ absl::Status Invalid(absl::string_view what) {
 absl::Status Mismatch(absl::string_view what) {
   return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kEmbeddingMismatch, what);
 }
-
-std::string ShapeText(const StoredTensor& tensor) { return absl::StrCat("[", absl::StrJoin(tensor.shape, ", "), "]"); }
 
 // The tensors of the two encoders; a key that is neither is refused.
 struct EncoderTensors {
@@ -73,11 +70,11 @@ absl::StatusOr<EncoderTensors> FindTensors(const SafetensorsFile& file) {
 absl::StatusOr<int64_t> CheckTensor(const SafetensorsFile& file, const StoredTensor& tensor, int64_t width) {
   const bool flat = tensor.shape.size() == 1;
   if (!IsWeightDtype(tensor.dtype) || (!flat && tensor.shape.size() != 2)) {
-    return Invalid(absl::StrCat(tensor.name, " is ", NameOf(tensor.dtype), " ", ShapeText(tensor),
+    return Invalid(absl::StrCat(tensor.name, " is ", NameOf(tensor.dtype), " ", ShapeText(tensor.shape),
                                 "; allowed are F32, F16, BF16, F64 of [vectors, width]"));
   }
   if (tensor.shape.back() != width) {
-    return Mismatch(absl::StrCat(tensor.name, " is ", ShapeText(tensor), "; this model's vectors have ", width));
+    return Mismatch(absl::StrCat(tensor.name, " is ", ShapeText(tensor.shape), "; this model's vectors have ", width));
   }
   const int64_t count = flat ? 1 : tensor.shape.front();
   if (count < 1 || count > kMaxEmbeddingVectors) {

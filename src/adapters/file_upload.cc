@@ -8,10 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 
-#include "src/adapter_format/key_suffix.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/logging.h"
+#include "src/base/printable.h"
 #include "src/base/resource_name.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"

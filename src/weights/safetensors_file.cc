@@ -12,10 +12,10 @@
 #include <tuple>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include <nlohmann/json.hpp>
 
+#include "src/base/printable.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 
@@ -42,12 +42,6 @@ std::optional<StoredDtype> DtypeOf(absl::string_view name) {
     }
   }
   return std::nullopt;
-}
-
-// Names come from the file: short and printable in messages, whatever they are.
-std::string Quoted(absl::string_view name) {
-  constexpr size_t kLongest = 120;
-  return absl::StrCat("\"", absl::CHexEscape(name.substr(0, kLongest)), name.size() > kLongest ? "..." : "", "\"");
 }
 
 // Receives the header's JSON as nlohmann's parser meets it, and keeps only what the format allows.
@@ -93,7 +87,7 @@ class HeaderReader {
     if (place_ == Place::kTensor && key_ == "dtype") {
       const std::optional<StoredDtype> dtype = DtypeOf(value);
       if (!dtype.has_value()) {
-        return Refuse(absl::StrCat("has unknown dtype ", Quoted(value)));
+        return Refuse(absl::StrCat("has unknown dtype ", PrintableName(value)));
       }
       tensors_.back().dtype = *dtype;
       return true;
@@ -136,14 +130,14 @@ class HeaderReader {
       if (++entries_ > SafetensorsFile::kMaxTensors) {
         return Refuse("has too many entries");
       }
-      return metadata_.count(key) > 0 ? Refuse(absl::StrCat("has the key ", Quoted(key), " twice")) : true;
+      return metadata_.count(key) > 0 ? Refuse(absl::StrCat("has the key ", PrintableName(key), " twice")) : true;
     }
     const int field = key == "dtype" ? 1 : key == "shape" ? 2 : key == "data_offsets" ? 4 : 0;
     if (field == 0) {
-      return Refuse(absl::StrCat("has unknown field ", Quoted(key)));
+      return Refuse(absl::StrCat("has unknown field ", PrintableName(key)));
     }
     if ((fields_ & field) != 0) {
-      return Refuse(absl::StrCat("has the key ", Quoted(key), " twice"));
+      return Refuse(absl::StrCat("has the key ", PrintableName(key), " twice"));
     }
     fields_ |= field;
     return true;
@@ -181,7 +175,7 @@ class HeaderReader {
 
   bool Refuse(absl::string_view what) {
     error_ = place_ == Place::kOutside ? "header is not a JSON object"
-                                       : absl::StrCat("header: entry ", Quoted(entry_), " ", what);
+                                       : absl::StrCat("header: entry ", PrintableName(entry_), " ", what);
     return false;
   }
 
@@ -308,13 +302,13 @@ absl::Status SafetensorsFile::CheckLayout() {
   const auto twice = std::adjacent_find(by_name_.begin(), by_name_.end(),
                                         [&](size_t a, size_t b) { return tensors_[a].name == tensors_[b].name; });
   if (twice != by_name_.end()) {
-    return absl::DataLossError(absl::StrCat("tensor ", Quoted(tensors_[*twice].name), " is there twice"));
+    return absl::DataLossError(absl::StrCat("tensor ", PrintableName(tensors_[*twice].name), " is there twice"));
   }
   const uint64_t data_bytes = file_bytes_ - data_offset_;
   uint64_t reached = 0;
   for (const StoredTensor& tensor : tensors_) {
     const auto refuse = [&](absl::string_view what) {
-      return absl::DataLossError(absl::StrCat("tensor ", Quoted(tensor.name), " ", what));
+      return absl::DataLossError(absl::StrCat("tensor ", PrintableName(tensor.name), " ", what));
     };
     if (tensor.begin > tensor.end) {
       return refuse("has reversed data_offsets");

@@ -82,17 +82,17 @@ TEST(AdapterMetadataTest, CutsBetweenCharacters) {
 }
 
 TEST(AdapterMetadataTest, NamesOtherModels) {
-  EXPECT_EQ(ForeignModelOf({{"ss_base_model_version", "sd_v1"}}),
+  EXPECT_EQ(ForeignModelOfHeader({{"ss_base_model_version", "sd_v1"}}),
             "Stable Diffusion 1 (ss_base_model_version \"sd_v1\")");
-  EXPECT_EQ(ForeignModelOf({{"ss_base_model_version", "flux1"}}), "Flux (ss_base_model_version \"flux1\")");
-  EXPECT_EQ(ForeignModelOf({{"modelspec.architecture", "Flux-1-dev/lora"}}),
+  EXPECT_EQ(ForeignModelOfHeader({{"ss_base_model_version", "flux1"}}), "Flux (ss_base_model_version \"flux1\")");
+  EXPECT_EQ(ForeignModelOfHeader({{"modelspec.architecture", "Flux-1-dev/lora"}}),
             "Flux (modelspec.architecture \"Flux-1-dev/lora\")");
-  EXPECT_EQ(ForeignModelOf({{"modelspec.architecture", "stable-diffusion-3-medium/lora"}}),
+  EXPECT_EQ(ForeignModelOfHeader({{"modelspec.architecture", "stable-diffusion-3-medium/lora"}}),
             "Stable Diffusion 3 (modelspec.architecture \"stable-diffusion-3-medium/lora\")");
   for (const char* const ours : {"sdxl_base_v1-0", "sdxl_base_v0-9", "sdxl", "stable-diffusion-xl-v1-base/lora", ""}) {
-    EXPECT_EQ(ForeignModelOf({{"ss_base_model_version", ours}, {"modelspec.architecture", ours}}), "") << ours;
+    EXPECT_EQ(ForeignModelOfHeader({{"ss_base_model_version", ours}, {"modelspec.architecture", ours}}), "") << ours;
   }
-  EXPECT_EQ(ForeignModelOf({}), "");
+  EXPECT_EQ(ForeignModelOfHeader({}), "");
 }
 
 }  // namespace

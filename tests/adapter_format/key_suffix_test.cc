@@ -2,7 +2,6 @@
 
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -78,19 +77,6 @@ TEST(KeySuffixTest, NamesFormatsThatAreMissing) {
                           "x.a1.weight", "x.w_norm", "x.diff_b", "x.lora_B.bias"}) {
     EXPECT_EQ(UnsupportedFormatOf(key), "") << key;
   }
-}
-
-TEST(KeySuffixTest, SampleNamesEightPrintablyThenCounts) {
-  NameSample sample;
-  for (int i = 0; i < 11; ++i) {
-    sample.Add(absl::StrCat("key\n", i));
-  }
-  EXPECT_EQ(sample.count(), 11u);
-  EXPECT_THAT(sample.ToString(), testing::StartsWith("\"key\\x0a0\", "));
-  EXPECT_THAT(sample.ToString(), testing::HasSubstr("\"key\\x0a7\" and 3 more"));
-  EXPECT_EQ(PrintableName("caf\u00e9 \"x\"\\\xff"), "\"caf\u00e9 \\\"x\\\"\\\\\\xff\"");
-  EXPECT_EQ(PrintableName(std::string(159, 'x') + "\u00e9"), "\"" + std::string(159, 'x') + "...\"");
-  EXPECT_LT(PrintableName(std::string(1'000'000, 'x')).size(), 200u);
 }
 
 }  // namespace

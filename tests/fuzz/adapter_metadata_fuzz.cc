@@ -42,7 +42,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   CheckSound(hotlora::ReadAdapterMetadata(header, text));
   // The model's name is printable whatever the header holds.
-  for (const char c : hotlora::ForeignModelOf(header)) {
+  for (const char c : hotlora::ForeignModelOfHeader(header)) {
     Check(static_cast<unsigned char>(c) >= ' ');
   }
   return 0;
