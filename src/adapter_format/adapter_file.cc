@@ -144,12 +144,12 @@ class AdapterParser {
       if (!split->adapter.empty()) {
         adapter_names_.insert(split->adapter);
       }
-      std::optional<size_t>& place = modules_[*module][split->part];
-      if (place.has_value() && adapter_names_.size() < 2) {
+      std::optional<size_t>& tensor = modules_[*module][split->part];
+      if (tensor.has_value() && adapter_names_.size() < 2) {
         faults_.invalid.AddPrintable(
-            absl::StrCat(PrintableName(Tensor(*place).name), " and ", PrintableName(key), " mean the same"));
+            absl::StrCat(PrintableName(Tensor(*tensor).name), " and ", PrintableName(key), " mean the same"));
       }
-      place = i;
+      tensor = i;
     }
     if (adapter_names_.size() > 1) {
       NameSample names;

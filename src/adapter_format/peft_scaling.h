@@ -18,7 +18,7 @@ namespace hotlora {
 
 // How OFT's numbers become a rotation, of peft_type OFT. Source: PEFT tuners/oft/layer.py (OFTRotationModule)
 struct PeftOft {
-  // Cayley's map itself where 0, else the sum of so many terms in its place (use_cayley_neumann).
+  // 0: Cayley's map itself. Otherwise the sum of so many terms instead of it (use_cayley_neumann).
   int neumann_terms = 0;
   bool block_share = false;  // one block for all
 };

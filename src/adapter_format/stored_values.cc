@@ -15,7 +15,7 @@ T Load(const std::byte* data) {
 }
 
 // An IEEE number is infinite or NaN where all bits of its exponent are set: then, and only then, adding the lowest of
-// them carries into the sign's place. Without a branch, so that the compiler takes many numbers at a time.
+// them carries into the sign bit. Without a branch, so that the compiler takes many numbers at a time.
 template <typename Bits>
 bool AllFiniteBits(const std::byte* data, size_t count, Bits exponent) {
   const auto lowest = static_cast<Bits>(exponent & -exponent);
@@ -80,19 +80,19 @@ std::vector<float> ReadFloats(const StoredTensor& tensor, const std::byte* data)
   const size_t size = SizeOf(tensor.dtype);
   std::vector<float> values(tensor.bytes() / size);
   for (size_t i = 0; i < values.size(); ++i) {
-    const std::byte* const place = data + i * size;
+    const std::byte* const value = data + i * size;
     switch (tensor.dtype) {
       case StoredDtype::kF16:
-        values[i] = static_cast<float>(FromHalf(Load<uint16_t>(place)));
+        values[i] = static_cast<float>(FromHalf(Load<uint16_t>(value)));
         break;
       case StoredDtype::kBF16:
-        values[i] = static_cast<float>(FromBfloat(Load<uint16_t>(place)));
+        values[i] = static_cast<float>(FromBfloat(Load<uint16_t>(value)));
         break;
       case StoredDtype::kF32:
-        values[i] = Load<float>(place);
+        values[i] = Load<float>(value);
         break;
       default:
-        values[i] = static_cast<float>(Load<double>(place));
+        values[i] = static_cast<float>(Load<double>(value));
         break;
     }
   }

@@ -199,7 +199,7 @@ absl::StatusOr<OpenedFolder> AdapterDirectory::OpenFolder(absl::string_view name
 // The last scan if it began since then, or if nothing has changed since; else a new one. Of callers at the same time
 // one scans.
 std::shared_ptr<const FolderScan> AdapterDirectory::Scan(const OpenedFolder& folder, absl::Time not_before) const {
-  absl::MutexLock lock(&last_->mutex);
+  absl::MutexLock lock(&last_->mu);
   // A scan that began in the future did so before the system's clock was set back.
   const bool began_since =
       last_->scan != nullptr && last_->scan->began() >= not_before && last_->scan->began() <= absl::Now();
@@ -211,7 +211,7 @@ std::shared_ptr<const FolderScan> AdapterDirectory::Scan(const OpenedFolder& fol
 }
 
 uint64_t AdapterDirectory::scans() const {
-  absl::MutexLock lock(&last_->mutex);
+  absl::MutexLock lock(&last_->mu);
   return last_->count;
 }
 

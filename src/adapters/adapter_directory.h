@@ -93,9 +93,9 @@ class AdapterDirectory {
 
  private:
   struct LastScan {
-    absl::Mutex mutex;
-    std::shared_ptr<const FolderScan> scan ABSL_GUARDED_BY(mutex);
-    uint64_t count ABSL_GUARDED_BY(mutex) = 0;
+    absl::Mutex mu;
+    std::shared_ptr<const FolderScan> scan ABSL_GUARDED_BY(mu);
+    uint64_t count ABSL_GUARDED_BY(mu) = 0;
   };
 
   absl::StatusOr<OpenedFolder> OpenFolder(absl::string_view name) const;

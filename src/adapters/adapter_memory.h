@@ -20,12 +20,12 @@ struct StagedAdapter {
   // Lays it out in the block of so many bytes at an offset of the host's storage. To be called at most once, while the
   // ParsedAdapter lives.
   // REQUIRES: the storage has that room, and no other adapter uses it.
-  std::function<absl::StatusOr<std::shared_ptr<const AdapterWeights>>(uint64_t offset)> place;
+  std::function<absl::StatusOr<std::shared_ptr<const AdapterWeights>>(uint64_t offset)> lay_out;
 };
 
-// Where adapters lie: one storage of fixed size in the host's memory and one on the device, each made when this was. An
-// adapter has a block of both, the same bytes in each, so what comes and goes allocates nothing. Who decides about
-// offsets (resident_tier.h) sees to it that blocks do not overlap. What is returned may outlive this object.
+// The memory that holds adapters: one storage of fixed size on the host and one on the device, both made with this
+// object. An adapter has a block of each, the same bytes in both, so adapters that come and go allocate nothing.
+// resident_tier.h chooses the offsets, and blocks never overlap. What is returned may outlive this object.
 // Threads  thread-safe
 // Errors   ResourceExhausted (OUT_OF_MEMORY) if there is no memory
 class AdapterMemory {

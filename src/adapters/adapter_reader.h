@@ -28,7 +28,7 @@ inline constexpr int kMaxReadAttempts = 4;
 // The same status with the adapter's name before its message.
 absl::Status NamedError(absl::string_view name, const absl::Status& status);
 
-// All that can be wrong with the file has been found out; what is left is to make room and call staged.place.
+// A file that passed every check. What is left is to make room and to call staged.lay_out.
 struct ReadAdapter {
   AdapterInfo info;
   std::unique_ptr<const ParsedAdapter> parsed;

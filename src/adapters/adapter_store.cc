@@ -56,7 +56,7 @@ class TieredAdapterStore : public AdapterStore {
     AcquireReport report;
     ABSL_ASSIGN_OR_RETURN(Residence residence, Bring(name, AdapterTier::kDevice, /*old_will_do=*/true, report));
     {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       AdapterCounts& counts = catalog_.Counts(name);
       ++counts.requests;
       counts.host_hits += report.tier_found == AdapterTier::kDisk ? 0 : 1;
@@ -90,7 +90,7 @@ class TieredAdapterStore : public AdapterStore {
   absl::StatusOr<AdapterInfo> Load(absl::string_view name, AdapterTier tier, bool pin) override {
     AcquireReport report;
     ABSL_ASSIGN_OR_RETURN(const Residence residence, Bring(name, tier, /*old_will_do=*/false, report));
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&mu_);
     if (pin) {
       pins_.emplace(name);
       host_.Pin(name);
@@ -101,7 +101,7 @@ class TieredAdapterStore : public AdapterStore {
 
   absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override {
     const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&mu_);
     const std::optional<AdapterInfo> resident = DescribeResident(name);
     if (!version.ok() && !resident.has_value()) {
       return version.status();
@@ -129,14 +129,14 @@ class TieredAdapterStore : public AdapterStore {
       ABSL_RETURN_IF_ERROR(CheckSize(name, read.staged.bytes));
       return std::move(read.info);
     };
-    steps.placed = [this](const AdapterInfo& checked) -> absl::StatusOr<AdapterInfo> {
+    steps.committed = [this](const AdapterInfo& checked) -> absl::StatusOr<AdapterInfo> {
       const absl::StatusOr<AdapterVersion> version = directory_.Find(checked.name);
-      if (!version.ok()) {  // it is in its place, whatever the disk does now
+      if (!version.ok()) {  // it has its name, whatever the disk does now
         AdapterInfo info = checked;
         info.tier = AdapterTier::kDisk;
         return info;
       }
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       catalog_.NoteSound(checked, *version);
       return Describe(checked.name, *version);
     };
@@ -145,7 +145,7 @@ class TieredAdapterStore : public AdapterStore {
 
   absl::Status Delete(absl::string_view name) override {
     ABSL_RETURN_IF_ERROR(writer_.Delete(name));
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&mu_);
     LeaveTiers(name);
     catalog_.Forget(name);
     LogInfo("adapter ", PrintableName(name), " deleted");
@@ -165,7 +165,7 @@ class TieredAdapterStore : public AdapterStore {
     // Asks for the files of those that were used, and forgets those whose file is gone.
     for (const std::string& name : NamesInCatalog()) {
       const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       if (const AdapterCounts* const counts = catalog_.CountsOf(name); version.ok() && counts != nullptr) {
         statistics.adapters.push_back({Describe(name, *version), *counts});
       } else if (IsGone(version.status())) {
@@ -177,14 +177,14 @@ class TieredAdapterStore : public AdapterStore {
 
   absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
     ABSL_ASSIGN_OR_RETURN(const AdapterVersion version, directory_.Find(name));
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&mu_);
     return Describe(name, version);
   }
 
   absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
     const std::vector<ListedAdapter> listed = directory_.List(after, limit);
     std::vector<AdapterInfo> infos;
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&mu_);
     for (const ListedAdapter& adapter : listed) {
       if (adapter.version.ok()) {
         infos.push_back(Describe(adapter.name, *adapter.version));
@@ -201,7 +201,7 @@ class TieredAdapterStore : public AdapterStore {
  private:
   // One read of one adapter, and all callers that wait for it.
   struct Flight {
-    bool unloaded = false;  // guarded by mutex_: asked to leave the tier before it came in
+    bool unloaded = false;  // guarded by mu_: asked to leave the tier before it came in
     // Written by the reader before `done`, read after it.
     AdapterVersion version;
     absl::StatusOr<Resident> result = absl::InternalError("not read");
@@ -210,7 +210,7 @@ class TieredAdapterStore : public AdapterStore {
 
   // Whether adapters can be lent together, by their bytes. Moves nothing. OK if one is not there or not sound, which
   // Acquire will say. Sizes that are not known yet are found out, by reading, only if they matter.
-  absl::Status CheckRoom(absl::Span<const std::string> names) ABSL_LOCKS_EXCLUDED(mutex_) {
+  absl::Status CheckRoom(absl::Span<const std::string> names) ABSL_LOCKS_EXCLUDED(mu_) {
     absl::Status status;
     for (const bool exact : {false, true}) {
       uint64_t on_device = 0, in_host = 0;  // what is on the device already needs no room in the host tier
@@ -240,12 +240,12 @@ class TieredAdapterStore : public AdapterStore {
   // The bytes of the adapter's block in either tier. Nothing if they are not known; with `read` only if the file is not
   // sound.
   std::optional<uint64_t> BlockBytes(const std::string& name, const AdapterVersion& version, bool read)
-      ABSL_LOCKS_EXCLUDED(mutex_) {
+      ABSL_LOCKS_EXCLUDED(mu_) {
     if (const Residence residence = UseResident(name, version, /*old_will_do=*/true); residence.use() != nullptr) {
       return residence.use()->room.bytes();
     }
     {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       if (const uint64_t bytes = catalog_.Describe(name, version).block_bytes; bytes > 0) {
         return bytes;
       }
@@ -257,7 +257,7 @@ class TieredAdapterStore : public AdapterStore {
     if (!measured.ok()) {
       return std::nullopt;
     }
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&mu_);
     catalog_.NoteSound(measured->info, now);
     return measured->staged.bytes;
   }
@@ -304,12 +304,12 @@ class TieredAdapterStore : public AdapterStore {
 
   // From the resident tiers: this version, or the one that serves because this version is known to be broken.
   Residence UseResident(absl::string_view name, const AdapterVersion& version, bool old_will_do)
-      ABSL_LOCKS_EXCLUDED(mutex_) {
+      ABSL_LOCKS_EXCLUDED(mu_) {
     Residence residence{host_.Use(name, &version), device_.Use(name, &version)};
     if (residence.use() != nullptr || !old_will_do) {
       return residence;
     }
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&mu_);
     const AdapterCatalog::Failure* const failure = catalog_.FailureOf(name, version);
     if (failure != nullptr && absl::IsFailedPrecondition(failure->status)) {
       residence.host = host_.Use(name, nullptr);
@@ -350,10 +350,10 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   // Copies a hosted adapter to the device, unless it is there. One at a time: they share the way there.
-  absl::StatusOr<Resident> Raise(const Resident& hosted, AcquireReport& report) ABSL_LOCKS_EXCLUDED(mutex_) {
+  absl::StatusOr<Resident> Raise(const Resident& hosted, AcquireReport& report) ABSL_LOCKS_EXCLUDED(mu_) {
     const std::string& name = hosted->info.name;
     Stopwatch stopwatch;
-    absl::MutexLock upload_lock(&upload_mutex_);
+    absl::MutexLock upload_lock(&upload_mu_);
     if (Resident there = device_.Use(name, &hosted->version); there != nullptr) {
       return there;
     }
@@ -371,7 +371,7 @@ class TieredAdapterStore : public AdapterStore {
     if (metrics_ != nullptr) {
       metrics_->CountRaisedBytes(raised->room.bytes());
     }
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&mu_);
     // Unless it was unloaded or replaced meanwhile.
     const std::optional<AdapterInfo> host = host_.Describe(name);
     if (host.has_value() && host_.Use(name, &hosted->version) != nullptr) {
@@ -385,8 +385,8 @@ class TieredAdapterStore : public AdapterStore {
 
   // The flight under way, or a new one that the caller leads; nullptr if one has just landed.
   std::shared_ptr<Flight> JoinFlight(absl::string_view name, const AdapterVersion& version, bool& leads)
-      ABSL_LOCKS_EXCLUDED(mutex_) {
-    absl::MutexLock lock(&mutex_);
+      ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
     const auto under_way = flights_.find(name);
     if (under_way != flights_.end()) {
       return under_way->second;
@@ -399,7 +399,7 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   // Reads the adapter and wakes all callers that wait for it, whether the read succeeds or not.
-  void Fly(const std::string& name, Flight& flight, AcquireReport& report) ABSL_LOCKS_EXCLUDED(mutex_) {
+  void Fly(const std::string& name, Flight& flight, AcquireReport& report) ABSL_LOCKS_EXCLUDED(mu_) {
     try {
       flight.result = Read(name, flight.version, report);
     } catch (const std::bad_alloc&) {
@@ -411,7 +411,7 @@ class TieredAdapterStore : public AdapterStore {
                                 absl::StrCat("adapter ", PrintableName(name), " cannot be read"));
     }
     {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       if (flight.result.ok()) {
         const Resident& hosted = *flight.result;
         if (!flight.unloaded) {
@@ -444,7 +444,7 @@ class TieredAdapterStore : public AdapterStore {
     ABSL_ASSIGN_OR_RETURN(ReadAdapter read, reader_.Read(name, version, report));
     Stopwatch stopwatch;
     {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       catalog_.NoteSound(read.info, version);
     }
     ABSL_RETURN_IF_ERROR(CheckSize(name, read.staged.bytes));
@@ -452,7 +452,7 @@ class TieredAdapterStore : public AdapterStore {
     if (!room.ok()) {
       return NamedError(name, room.status());
     }
-    ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, read.staged.place(room->range().offset));
+    ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, read.staged.lay_out(room->range().offset));
     report.parse_seconds += stopwatch.Lap();
     return std::make_shared<const ResidentAdapter>(std::move(read.info), version, *std::move(room), std::move(weights));
   }
@@ -483,23 +483,23 @@ class TieredAdapterStore : public AdapterStore {
     return absl::IsNotFound(status) && GetErrorDetails(status).reason != error_reason::kAdapterFolderMissing;
   }
 
-  std::vector<std::string> NamesInCatalog() const ABSL_LOCKS_EXCLUDED(mutex_) {
-    absl::MutexLock lock(&mutex_);
+  std::vector<std::string> NamesInCatalog() const ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
     return catalog_.Names();
   }
 
   // The file is gone: so is what was kept of it, but for what requests hold and the wish to have it pinned. If the
   // whole folder is gone, it may be about to be replaced, so everything stays.
-  void Forget(absl::string_view name, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_) {
+  void Forget(absl::string_view name, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mu_) {
     if (IsGone(status)) {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       catalog_.Forget(name);
       RemoveResident(name);
     }
   }
 
   // Also for a read under way: it serves those who wait for it, and no later callers.
-  void LeaveTiers(absl::string_view name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void LeaveTiers(absl::string_view name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (const auto flight = flights_.find(name); flight != flights_.end()) {
       flight->second->unloaded = true;
     }
@@ -507,19 +507,18 @@ class TieredAdapterStore : public AdapterStore {
     RemoveResident(name);
   }
 
-  void RemoveResident(absl::string_view name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void RemoveResident(absl::string_view name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     host_.Remove(name, EvictionReason::kExplicit);
     device_.Remove(name, EvictionReason::kExplicit);
   }
 
   // In the tier closest to the device; of the host's version where they differ, because that is the newer one.
-  std::optional<AdapterInfo> DescribeResident(absl::string_view name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  std::optional<AdapterInfo> DescribeResident(absl::string_view name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     std::optional<AdapterInfo> host = host_.Describe(name), device = device_.Describe(name);
     return device.has_value() && (!host.has_value() || host->content_sha256 == device->content_sha256) ? device : host;
   }
 
-  AdapterInfo Describe(absl::string_view name, const AdapterVersion& version) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  AdapterInfo Describe(absl::string_view name, const AdapterVersion& version) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     AdapterInfo info;
     if (std::optional<AdapterInfo> resident = DescribeResident(name); resident.has_value()) {
       info = *std::move(resident);
@@ -544,16 +543,16 @@ class TieredAdapterStore : public AdapterStore {
   const AdapterWriter writer_;
   UploadSpace upload_space_;
 
-  // Their own synchronisation; taken after mutex_ where both are needed.
+  // Their own synchronisation; taken after mu_ where both are needed.
   const std::shared_ptr<LeaseBook> book_;
   ResidentTier host_, device_;
 
-  absl::Mutex upload_mutex_;  // taken before mutex_
+  absl::Mutex upload_mu_;  // taken before mu_
 
-  mutable absl::Mutex mutex_;  // never held while a file is read
-  absl::flat_hash_map<std::string, std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_set<std::string> pins_ ABSL_GUARDED_BY(mutex_);  // wanted, whether they are resident or not
-  mutable AdapterCatalog catalog_ ABSL_GUARDED_BY(mutex_);
+  mutable absl::Mutex mu_;  // never held while a file is read
+  absl::flat_hash_map<std::string, std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<std::string> pins_ ABSL_GUARDED_BY(mu_);  // wanted, whether they are resident or not
+  mutable AdapterCatalog catalog_ ABSL_GUARDED_BY(mu_);
 
   struct Looks {
     std::atomic<uint64_t> hits{0}, misses{0};

@@ -111,14 +111,14 @@ Rotation LoadRotation(const TensorLoader& loader, const ParsedDelta& from) {
   return rotation;
 }
 
-// PEFT's, of the inputs: R = (I - Q) (I + Q)^-1 of the skew Q whose upper triangle is stored, or in its place the first
+// PEFT's, of the inputs: R = (I - Q) (I + Q)^-1 of the skew Q whose upper triangle is stored, or instead the first
 // terms of I + 2 Q + 2 Q^2 + ..., the last of them once. Source: PEFT tuners/oft/layer.py, _cayley_batch
 Rotation LoadPeftRotation(const TensorLoader& loader, const ParsedDelta& from) {
   const at::Tensor stored = loader.Load(*from.first.whole).to(at::kFloat);
   const int64_t size = OftBlockSize(stored.size(1));
-  const at::Tensor places = at::triu_indices(size, size, /*offset=*/1);
+  const at::Tensor above_diagonal = at::triu_indices(size, size, /*offset=*/1);
   at::Tensor upper = at::zeros({stored.size(0), size, size}, at::kFloat);
-  upper.view({stored.size(0), -1}).index_copy_(1, places[0] * size + places[1], stored);
+  upper.view({stored.size(0), -1}).index_copy_(1, above_diagonal[0] * size + above_diagonal[1], stored);
   const at::Tensor skew = upper - upper.transpose(1, 2);
   at::Tensor turn;  // R - I
   if (from.peft_oft->neumann_terms == 0) {
@@ -199,7 +199,7 @@ class TorchAdapterMemory final : public AdapterMemory {
     ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
       auto views = std::make_shared<const AdapterWeights>(std::move(viewed));
       staged.bytes = static_cast<uint64_t>(SlotBytes(*views, dtype()));
-      staged.place = [this, views, bytes = staged.bytes](uint64_t offset) { return Place(*views, offset, bytes); };
+      staged.lay_out = [this, views, bytes = staged.bytes](uint64_t offset) { return LayOutAt(offset, bytes, *views); };
       return absl::OkStatus();
     }));
     return staged;
@@ -220,15 +220,15 @@ class TorchAdapterMemory final : public AdapterMemory {
  private:
   SlotDtype dtype() const { return place_.dtype == at::kFloat ? SlotDtype::kFloat : SlotDtype::kAsStored; }
 
-  absl::StatusOr<std::shared_ptr<const AdapterWeights>> Place(const AdapterWeights& views, uint64_t offset,
-                                                              uint64_t bytes) const {
-    std::shared_ptr<const AdapterWeights> placed;
+  absl::StatusOr<std::shared_ptr<const AdapterWeights>> LayOutAt(uint64_t offset, uint64_t bytes,
+                                                                 const AdapterWeights& views) const {
+    std::shared_ptr<const AdapterWeights> laid_out;
     ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
       NoteUse(kHostArea, offset, bytes);
-      placed = LayOut(views, dtype(), host_.Block(static_cast<int64_t>(offset), static_cast<int64_t>(bytes)));
+      laid_out = LayOut(views, dtype(), host_.Block(static_cast<int64_t>(offset), static_cast<int64_t>(bytes)));
       return absl::OkStatus();
     }));
-    return placed;
+    return laid_out;
   }
 
   static constexpr size_t kHostArea = 0, kDeviceArea = 1;  // of pages_

@@ -282,8 +282,8 @@ absl::StatusOr<IncomingFile> AdapterWriter::Create(absl::string_view name, uint6
   return incoming;
 }
 
-absl::Status AdapterWriter::Place(IncomingFile& file, absl::string_view name, bool replace) const {
-  absl::MutexLock lock(&mutex_);
+absl::Status AdapterWriter::Commit(IncomingFile& file, absl::string_view name, bool replace) const {
+  absl::MutexLock lock(&mu_);
   ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
   const std::optional<bool> same_folder = IsSameFile(root.number(), file.folder_.number());
   if (!same_folder.has_value()) {
@@ -298,10 +298,10 @@ absl::Status AdapterWriter::Place(IncomingFile& file, absl::string_view name, bo
   ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
   ABSL_RETURN_IF_ERROR(CheckFree(root, name, path, replace));
   absl::StatusOr<FileDescriptor> folder = OpenFolderOf(root, path, /*create=*/true);
-  if (const absl::Status placed = folder.ok() ? Place(file, *folder, path, name, replace) : folder.status();
-      !placed.ok()) {
+  if (const absl::Status named = folder.ok() ? GiveName(file, *folder, path, name, replace) : folder.status();
+      !named.ok()) {
     RemoveEmptyFolders(root, path);  // those that were made for it
-    return placed;
+    return named;
   }
   return SyncFoldersOf(root, path)
              ? absl::OkStatus()
@@ -310,14 +310,14 @@ absl::Status AdapterWriter::Place(IncomingFile& file, absl::string_view name, bo
                            "send it again, with replace");
 }
 
-absl::Status AdapterWriter::Place(IncomingFile& file, const FileDescriptor& folder, const std::string& path,
-                                  absl::string_view name, bool replace) {
+absl::Status AdapterWriter::GiveName(IncomingFile& file, const FileDescriptor& folder, const std::string& path,
+                                     absl::string_view name, bool replace) {
   const std::string target = absl::StrCat(Leaf(path), kAdapterExtension);
   const char* const hidden = file.hidden_name_.c_str();
-  // A link, unlike a rename, never takes the place of a file that has just come.
-  const int placed = replace ? renameat(file.folder_.number(), hidden, folder.number(), target.c_str())
+  // A link, unlike a rename, never replaces a file that has just come.
+  const int failed = replace ? renameat(file.folder_.number(), hidden, folder.number(), target.c_str())
                              : linkat(file.folder_.number(), hidden, folder.number(), target.c_str(), 0);
-  if (placed != 0) {
+  if (failed != 0) {
     return errno == EEXIST ? Exists(name) : WriteError(name, errno);
   }
   if (!replace) {
@@ -328,7 +328,7 @@ absl::Status AdapterWriter::Place(IncomingFile& file, const FileDescriptor& fold
 }
 
 absl::Status AdapterWriter::Delete(absl::string_view name) const {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
   ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
   ABSL_ASSIGN_OR_RETURN(const FileDescriptor folder, OpenFolderOf(root, path, /*create=*/false));

@@ -16,7 +16,8 @@
 
 namespace hotlora {
 
-// A file that is not visible yet: hidden in the adapter folder, removed when this dies before it was placed. Movable.
+// A file that is not visible yet: hidden in the adapter folder, and removed with this object unless it was committed.
+// Movable.
 class IncomingFile {
  public:
   IncomingFile(std::string adapter, FileDescriptor folder, std::string hidden_name, FileDescriptor file)
@@ -43,7 +44,7 @@ class IncomingFile {
   friend class AdapterWriter;
   std::string adapter_;  // for messages
   FileDescriptor folder_;
-  std::string hidden_name_;  // "": placed
+  std::string hidden_name_;  // "": committed
   FileDescriptor file_;
 };
 
@@ -52,7 +53,7 @@ class IncomingFile {
 //          (NO_ADAPTER_FOLDER, ADAPTER_FOLDER_READ_ONLY); ResourceExhausted (DISK_FULL, OUT_OF_FILES); Internal
 //          (ADAPTER_FOLDER) if the disk fails. Messages name the adapter, never a path.
 //
-// What Place and Delete answer OK for stays after a power cut. If a process is killed, or the power fails, in the
+// What Commit and Delete answer OK for stays after a power cut. If a process is killed, or the power fails, in the
 // middle of a call, the adapter is as before or as after it; of a PEFT folder whose tensors Delete has removed, the
 // configuration may be left, which is an error to every reader and is removed by the next Delete.
 class AdapterWriter {
@@ -71,9 +72,9 @@ class AdapterWriter {
   absl::StatusOr<IncomingFile> Create(absl::string_view name, uint64_t size) const;
 
   // Gives the file its name, in one step, and makes the folders of the name. Aborted (ADAPTER_FOLDER_REPLACED) if the
-  // adapter folder is another one than the file came into. Internal (ADAPTER_FOLDER), with the file in its place, if
-  // the disk does not confirm that it stays there. REQUIRES: Finish.
-  absl::Status Place(IncomingFile& file, absl::string_view name, bool replace) const;
+  // adapter folder is another one than the file came into. Internal (ADAPTER_FOLDER), with the file in its folder,
+  // if the disk does not confirm that it stays there. REQUIRES: Finish.
+  absl::Status Commit(IncomingFile& file, absl::string_view name, bool replace) const;
 
   // Removes the adapter's file, or its PEFT folder's two files, or both, and the folders of its name that are empty
   // then. NotFound (ADAPTER_NOT_FOUND). Internal (ADAPTER_FOLDER), with the files gone, if the disk does not confirm
@@ -82,12 +83,12 @@ class AdapterWriter {
 
  private:
   absl::StatusOr<OpenedFolder> OpenRoot() const;
-  static absl::Status Place(IncomingFile& file, const FileDescriptor& folder, const std::string& path,
-                            absl::string_view name, bool replace);
+  static absl::Status GiveName(IncomingFile& file, const FileDescriptor& folder, const std::string& path,
+                               absl::string_view name, bool replace);
   absl::Status CheckFree(const OpenedFolder& root, absl::string_view name, const std::string& path, bool replace) const;
 
   const AdapterDirectory& directory_;
-  mutable absl::Mutex mutex_;  // held while a file gets its name or loses it: folders are made and removed then
+  mutable absl::Mutex mu_;  // held while a file gets its name or loses it: folders are made and removed then
 };
 
 }  // namespace hotlora

@@ -35,11 +35,11 @@ struct EncoderTensors {
   const StoredTensor* second = nullptr;
 };
 
-absl::Status Place(const StoredTensor& tensor, const StoredTensor*& place) {
-  if (place != nullptr) {
-    return Invalid(absl::StrCat("has ", place->name, " and ", tensor.name, ", which mean the same"));
+absl::Status Assign(const StoredTensor& tensor, const StoredTensor*& encoder) {
+  if (encoder != nullptr) {
+    return Invalid(absl::StrCat("has ", encoder->name, " and ", tensor.name, ", which mean the same"));
   }
-  place = &tensor;
+  encoder = &tensor;
   return absl::OkStatus();
 }
 
@@ -47,9 +47,9 @@ absl::StatusOr<EncoderTensors> FindTensors(const SafetensorsFile& file) {
   EncoderTensors found;
   for (const StoredTensor& tensor : file.tensors()) {
     if (tensor.name == "clip_l" || tensor.name == "text_encoders_0") {
-      ABSL_RETURN_IF_ERROR(Place(tensor, found.first));
+      ABSL_RETURN_IF_ERROR(Assign(tensor, found.first));
     } else if (tensor.name == "clip_g" || tensor.name == "text_encoders_1") {
-      ABSL_RETURN_IF_ERROR(Place(tensor, found.second));
+      ABSL_RETURN_IF_ERROR(Assign(tensor, found.second));
     } else if (file.tensors().size() == 1) {
       const bool old = !tensor.shape.empty() && tensor.shape.back() == kStableDiffusion1Width;
       return Mismatch(absl::StrCat("has vectors for one text encoder alone, under the key ", PrintableName(tensor.name),

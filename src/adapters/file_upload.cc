@@ -79,9 +79,9 @@ class FileUpload final : public AdapterUpload {
                        GetErrorDetails(checked.status()));
     }
     ABSL_RETURN_IF_ERROR(checked.status());
-    ABSL_RETURN_IF_ERROR(writer_.Place(file_, header_.name, header_.replace));
+    ABSL_RETURN_IF_ERROR(writer_.Commit(file_, header_.name, header_.replace));
     LogInfo("adapter ", PrintableName(header_.name), " uploaded: ", header_.size, " bytes, sha256 ", header_.sha256);
-    return steps_.placed(*checked);
+    return steps_.committed(*checked);
   }
 
  private:

@@ -20,8 +20,8 @@ struct UploadSteps {
   // Reads and checks the finished file from where the descriptor stands; errors as AdapterStore::Acquire. `name` is
   // normal (NormalizeName).
   std::function<absl::StatusOr<AdapterInfo>(const std::string& name, int descriptor)> check;
-  // The file, of which `check` said this, has its name now. Returns what is known of the adapter.
-  std::function<absl::StatusOr<AdapterInfo>(const AdapterInfo& checked)> placed;
+  // Called when the file has its name, with the result of `check`. Returns what is known of the adapter.
+  std::function<absl::StatusOr<AdapterInfo>(const AdapterInfo& checked)> committed;
 };
 
 // Disk space that uploads under way set aside. Thread-safe; outlives them.

@@ -81,9 +81,9 @@ void FolderScan::Add(const std::string& path, std::string fault) {
   if (*name != path && IsAscii(*name)) {  // KELVIN SIGN and two more: nothing but a scan could find them
     fault = absl::StrCat("its name has a character that only looks like one of \"", *name, "\"");
   }
-  const auto [place, is_new] = entries_.try_emplace(*name, Entry{path, std::move(fault)});
-  if (!is_new && place->second.path != path) {
-    place->second.fault = "two files have this name, in two forms of Unicode: rename one";
+  const auto [entry, is_new] = entries_.try_emplace(*name, Entry{path, std::move(fault)});
+  if (!is_new && entry->second.path != path) {
+    entry->second.fault = "two files have this name, in two forms of Unicode: rename one";
   }
 }
 
@@ -128,8 +128,8 @@ void FolderScan::ScanFolder(Walk& walk, const std::string& path, bool is_link, i
     return;
   }
   opened.Release();  // closedir closes it
-  const auto place = walk.above.emplace(version->device, version->inode);
-  if (!place.second) {
+  const auto on_the_way = walk.above.emplace(version->device, version->inode);
+  if (!on_the_way.second) {
     return;
   }
   folders_.emplace_back(path, *version);
@@ -149,7 +149,7 @@ void FolderScan::ScanFolder(Walk& walk, const std::string& path, bool is_link, i
       ScanFolder(walk, child, entry->d_type == DT_LNK, depth + 1);
     }
   }
-  walk.above.erase(place.first);
+  walk.above.erase(on_the_way.first);
 }
 
 }  // namespace hotlora

@@ -39,18 +39,18 @@ std::unique_ptr<AdapterLease> LeaseBook::Lend(Residence residence, const Acquire
 }
 
 uint32_t LeaseBook::Count(absl::string_view name) const {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   const auto count = counts_.find(name);
   return count == counts_.end() ? 0 : count->second;
 }
 
 bool LeaseBook::empty() const {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   return counts_.empty();
 }
 
 uint32_t LeaseBook::Take(const std::string& name) {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   if (metrics_ != nullptr) {
     metrics_->AddAdapterRefs(1);
   }
@@ -58,7 +58,7 @@ uint32_t LeaseBook::Take(const std::string& name) {
 }
 
 void LeaseBook::Return(const std::string& name) {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   if (metrics_ != nullptr) {
     metrics_->AddAdapterRefs(-1);
   }

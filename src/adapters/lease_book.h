@@ -47,8 +47,8 @@ class LeaseBook : public std::enable_shared_from_this<LeaseBook> {
   void Return(const std::string& name);
 
   Metrics* const metrics_;
-  mutable absl::Mutex mutex_;  // held alone or last
-  absl::flat_hash_map<std::string, uint32_t> counts_ ABSL_GUARDED_BY(mutex_);
+  mutable absl::Mutex mu_;  // held alone or last
+  absl::flat_hash_map<std::string, uint32_t> counts_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace hotlora

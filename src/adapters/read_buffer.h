@@ -19,7 +19,7 @@ class ReadBuffer {
 
   // Room for so many bytes, aligned for every number: the kept buffer, if it is free.
   std::shared_ptr<std::byte> Take(uint64_t bytes) {
-    absl::MutexLock lock(&kept_->mutex);
+    absl::MutexLock lock(&kept_->mu);
     if (kept_->lent || bytes > kMostKept) {
       return {new std::byte[bytes], std::default_delete<std::byte[]>()};
     }
@@ -31,17 +31,17 @@ class ReadBuffer {
     }
     kept_->lent = true;
     return {kept_->bytes.get(), [kept = kept_](std::byte*) {
-              absl::MutexLock return_lock(&kept->mutex);
+              absl::MutexLock return_lock(&kept->mu);
               kept->lent = false;
             }};
   }
 
  private:
   struct Kept {
-    absl::Mutex mutex;
-    std::unique_ptr<std::byte[]> bytes ABSL_GUARDED_BY(mutex);
-    uint64_t size ABSL_GUARDED_BY(mutex) = 0;
-    bool lent ABSL_GUARDED_BY(mutex) = false;
+    absl::Mutex mu;
+    std::unique_ptr<std::byte[]> bytes ABSL_GUARDED_BY(mu);
+    uint64_t size ABSL_GUARDED_BY(mu) = 0;
+    bool lent ABSL_GUARDED_BY(mu) = false;
   };
 
   const std::shared_ptr<Kept> kept_ = std::make_shared<Kept>();

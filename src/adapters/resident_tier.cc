@@ -15,17 +15,17 @@ absl::Status InUseError(absl::string_view message) {
 }
 
 std::shared_ptr<const ResidentAdapter> ResidentTier::Use(absl::string_view name, const AdapterVersion* version) {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   const auto entry = entries_.find(name);
   if (entry == entries_.end() || (version != nullptr && entry->second.adapter->version != *version)) {
     return nullptr;
   }
-  order_.splice(order_.end(), order_, entry->second.place);
+  order_.splice(order_.end(), order_, entry->second.position);
   return entry->second.adapter;
 }
 
 std::optional<AdapterInfo> ResidentTier::Describe(absl::string_view name) const {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   const auto entry = entries_.find(name);
   if (entry == entries_.end()) {
     return std::nullopt;
@@ -97,8 +97,8 @@ absl::Status ResidentTier::BudgetError(uint64_t bytes) const {
 }
 
 absl::StatusOr<TierReservation> ResidentTier::Reserve(absl::string_view replacing, uint64_t bytes) {
-  absl::MutexLock lock(&mutex_);
-  // Only this function takes bytes, under the mutex; others may give some back meanwhile.
+  absl::MutexLock lock(&mu_);
+  // Only this function takes bytes, under mu_; others may give some back meanwhile.
   std::optional<TierRange> range = ledger_->Take(bytes);
   if (!range.has_value()) {
     const std::optional<std::vector<const Entry*>> victims = Victims(replacing, bytes);
@@ -114,7 +114,7 @@ absl::StatusOr<TierReservation> ResidentTier::Reserve(absl::string_view replacin
 }
 
 absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64_t bytes) const {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   uint64_t pinned = 0, free = 0;  // by others than these; now or when it is needed
   for (const auto& [name, entry] : entries_) {
     const uint64_t block = entry.adapter->room.bytes();
@@ -139,7 +139,7 @@ absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64
 }
 
 void ResidentTier::Insert(std::shared_ptr<const ResidentAdapter> adapter) {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   const std::string name = adapter->info.name;
   bool pinned = false;
   if (const auto old = entries_.find(name); old != entries_.end()) {
@@ -153,14 +153,14 @@ void ResidentTier::Insert(std::shared_ptr<const ResidentAdapter> adapter) {
 }
 
 void ResidentTier::Remove(absl::string_view name, EvictionReason reason) {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   if (entries_.contains(name)) {
     Erase(name, reason);
   }
 }
 
 bool ResidentTier::Pin(absl::string_view name) {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   const auto entry = entries_.find(name);
   if (entry == entries_.end()) {
     return false;
@@ -173,7 +173,7 @@ bool ResidentTier::Pin(absl::string_view name) {
 }
 
 TierStatistics ResidentTier::Statistics() const {
-  absl::MutexLock lock(&mutex_);
+  absl::MutexLock lock(&mu_);
   TierStatistics statistics;
   statistics.tier = label_ == TierLabel::kDevice ? AdapterTier::kDevice : AdapterTier::kHost;
   statistics.capacity_bytes = ledger_->capacity();
@@ -187,7 +187,7 @@ TierStatistics ResidentTier::Statistics() const {
 void ResidentTier::Erase(absl::string_view name, EvictionReason reason) {
   const auto entry = entries_.find(name);
   pinned_bytes_ -= entry->second.pinned ? entry->second.adapter->room.bytes() : 0;
-  order_.erase(entry->second.place);
+  order_.erase(entry->second.position);
   entries_.erase(entry);
   Publish();
   ++evictions_;

@@ -87,7 +87,7 @@ class ResidentTier {
   struct Entry {
     std::shared_ptr<const ResidentAdapter> adapter;
     bool pinned = false;
-    std::list<std::string>::iterator place;  // in order_
+    std::list<std::string>::iterator position;  // in order_
   };
 
   // Only the tier holds it. Exact enough: others can only get it from the tier, under its mutex.
@@ -95,20 +95,20 @@ class ResidentTier {
 
   // What to evict so that a hole of `bytes` comes to be; nothing if no eviction can do that.
   std::optional<std::vector<const Entry*>> Victims(absl::string_view replacing, uint64_t bytes) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   const char* TierName() const { return label_ == TierLabel::kHost ? "host" : "device"; }
-  absl::Status BudgetError(uint64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Erase(absl::string_view name, EvictionReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status BudgetError(uint64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Erase(absl::string_view name, EvictionReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const TierLabel label_;
   Metrics* const metrics_;
   const std::shared_ptr<TierLedger> ledger_;  // outlives the tier with the leases
-  mutable absl::Mutex mutex_;
-  absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
-  std::list<std::string> order_ ABSL_GUARDED_BY(mutex_);  // least recently used first
-  uint64_t evictions_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t pinned_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  mutable absl::Mutex mu_;
+  absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mu_);
+  std::list<std::string> order_ ABSL_GUARDED_BY(mu_);  // least recently used first
+  uint64_t evictions_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t pinned_bytes_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace hotlora

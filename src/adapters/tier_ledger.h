@@ -56,16 +56,16 @@ class TierLedger {
   void SetEntries(uint64_t entries, uint64_t pinned_bytes);
 
  private:
-  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const TierLabel label_;
   const uint64_t capacity_;
   Metrics* const metrics_;
-  mutable absl::Mutex mutex_;  // held alone or last
-  uint64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t entries_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t pinned_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  TierHoles holes_ ABSL_GUARDED_BY(mutex_);
+  mutable absl::Mutex mu_;  // held alone or last
+  uint64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t entries_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t pinned_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  TierHoles holes_ ABSL_GUARDED_BY(mu_);
 };
 
 // A range of the tier; given back when this dies. Movable.

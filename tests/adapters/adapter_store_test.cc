@@ -53,11 +53,11 @@ class FakeWeights {
   }
 
   void Hold(bool held) {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&mu_);
     held_ = held;
   }
   void FailWith(absl::Status failure) {
-    absl::MutexLock lock(&mutex_);
+    absl::MutexLock lock(&mu_);
     failure_ = std::move(failure);
   }
   int made() const { return made_.load(); }
@@ -79,7 +79,7 @@ class FakeWeights {
     absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) override {
       return StagedAdapter{parsed.tensor_bytes,
                            [this, bytes = parsed.tensor_bytes](uint64_t offset) -> absl::StatusOr<Weights> {
-                             ABSL_RETURN_IF_ERROR(fake_->BeginPlacing());
+                             ABSL_RETURN_IF_ERROR(fake_->BeginLayOut());
                              return fake_->host_.Use(offset, bytes, host_bytes_);
                            }};
     }
@@ -97,7 +97,7 @@ class FakeWeights {
   class Storage {
    public:
     Weights Use(uint64_t offset, uint64_t bytes, uint64_t capacity) {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       const auto next = blocks_.lower_bound(offset);
       const bool free = (next == blocks_.end() || offset + bytes <= next->first) &&
                         (next == blocks_.begin() || std::prev(next)->first + std::prev(next)->second <= offset);
@@ -105,13 +105,13 @@ class FakeWeights {
       ++used_;
       blocks_[offset] = bytes;
       std::shared_ptr<void> owner(nullptr, [this, offset](void*) {
-        absl::MutexLock unlock(&mutex_);
+        absl::MutexLock unlock(&mu_);
         blocks_.erase(offset);
       });
       return Weights(std::move(owner), nullptr);
     }
     int64_t live_bytes() const {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       int64_t sum = 0;
       for (const auto& [offset, bytes] : blocks_) {
         sum += static_cast<int64_t>(bytes);
@@ -119,31 +119,31 @@ class FakeWeights {
       return sum;
     }
     int used() const {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       return used_;
     }
     int faults() const {
-      absl::MutexLock lock(&mutex_);
+      absl::MutexLock lock(&mu_);
       return faults_;
     }
 
    private:
-    mutable absl::Mutex mutex_;
-    std::map<uint64_t, uint64_t> blocks_ ABSL_GUARDED_BY(mutex_);  // bytes by offset
-    int used_ ABSL_GUARDED_BY(mutex_) = 0, faults_ ABSL_GUARDED_BY(mutex_) = 0;
+    mutable absl::Mutex mu_;
+    std::map<uint64_t, uint64_t> blocks_ ABSL_GUARDED_BY(mu_);  // bytes by offset
+    int used_ ABSL_GUARDED_BY(mu_) = 0, faults_ ABSL_GUARDED_BY(mu_) = 0;
   };
 
-  absl::Status BeginPlacing() {
+  absl::Status BeginLayOut() {
     made_.fetch_add(1);
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(
+    absl::MutexLock lock(&mu_);
+    mu_.Await(absl::Condition(
         +[](bool* held) { return !*held; }, &held_));
     return failure_;
   }
 
-  absl::Mutex mutex_;
-  bool held_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  absl::Mutex mu_;
+  bool held_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Status failure_ ABSL_GUARDED_BY(mu_);
   std::atomic<int> made_{0};
   Storage host_, device_;
 };
@@ -634,9 +634,9 @@ TEST_F(AdapterStoreTest, WorkingSetOfThreeTimesTheDevice) {
 }
 
 // One caller and blocks of one size, so that every figure is known: an eviction for each miss once no slot is free.
-TEST_F(AdapterStoreTest, EvictionsAreMissesWithoutAFreeSlot) {
-  constexpr int kNames = 72, kSlots = kNames / 3, kDraws = 2000;
-  Open(1 << 20, kSlots * 2 * kBytesPerRank);
+TEST_F(AdapterStoreTest, EvictionsAreMissesWithoutAFreeBlock) {
+  constexpr int kNames = 72, kBlocks = kNames / 3, kDraws = 2000;
+  Open(1 << 20, kBlocks * 2 * kBytesPerRank);
   std::vector<double> popularity;
   for (int i = 0; i < kNames; ++i) {
     Save(absl::StrCat("adapter", i), Adapter(2));
@@ -661,12 +661,12 @@ TEST_F(AdapterStoreTest, EvictionsAreMissesWithoutAFreeSlot) {
   over = true;
   sampler.join();
   EXPECT_EQ(unpinned, 0);
-  EXPECT_EQ(most.load(), static_cast<int64_t>(kSlots * 2 * kBytesPerRank));
+  EXPECT_EQ(most.load(), static_cast<int64_t>(kBlocks * 2 * kBytesPerRank));
   const double hits = Figure("hotlora_adapter_cache_requests_total", {{"result", "hit"}, {"tier", "device"}});
   const double misses = Figure("hotlora_adapter_cache_requests_total", {{"result", "miss"}, {"tier", "device"}});
   EXPECT_EQ(hits + misses, kDraws + 1);
   EXPECT_EQ(Figure("hotlora_adapter_cache_evictions_total", {{"reason", "capacity"}, {"tier", "device"}}),
-            misses - kSlots);
+            misses - kBlocks);
   RecordProperty("hit_ratio_percent", static_cast<int>(100 * hits / (hits + misses)));
   EXPECT_GT(hits, misses);
 }

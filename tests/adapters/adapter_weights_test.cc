@@ -200,7 +200,7 @@ TEST_F(AdapterWeightsTest, BothTiersHoldOneBlockOfTheBytesTheyCount) {
     auto parsed = ParseAdapter(std::move(file), keys_, table_, AdapterFileOptions());
     ASSERT_TRUE(parsed.ok()) << parsed.status();
     const StagedAdapter staged = memory->Stage(*parsed).value();
-    const auto hosted = staged.place(8192).value();
+    const auto hosted = staged.lay_out(8192).value();
     const auto uploaded = memory->Upload(hosted, 4096, staged.bytes).value();
     ASSERT_EQ(uploaded->deltas.size(), hosted->deltas.size());
     for (const auto& weights : {hosted, uploaded}) {

@@ -61,7 +61,7 @@ class AdapterWriterTest : public testing::Test {
     hidden_ = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(file->number()));
     EXPECT_TRUE(file->Append(bytes).ok());
     const absl::Status finished = file->Finish();
-    return finished.ok() ? writer_.Place(*file, name, replace) : finished;
+    return finished.ok() ? writer_.Commit(*file, name, replace) : finished;
   }
   void WritePeft(const std::string& name) {
     std::filesystem::create_directories(folder_.Under(name));
