@@ -38,8 +38,7 @@ class AdapterStore {
  public:
   virtual ~AdapterStore() = default;
 
-  // InvalidArgument if the directory does not exist. `metrics` may be null, else outlives the
-  // store and all leases.
+  // InvalidArgument if the directory does not exist. `metrics` outlives the store and all leases.
   static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options, ModuleTable modules,
                                                               Metrics* metrics, std::unique_ptr<AdapterMemory> memory);
 

@@ -19,8 +19,8 @@ class LeaseBook::Lease : public AdapterLease {
 
   const AdapterInfo& info() const override { return info_; }
 
-  // Shares ownership of the resident version, not of the tensors alone: its bytes count, and its place on the device
-  // is its own, as long as anybody holds them.
+  // Shares ownership of the resident version, not of the tensors alone: while the result exists, its bytes count as taken
+  // and its range of the device's storage is not given to another adapter.
   std::shared_ptr<const AdapterWeights> weights() const override {
     return std::shared_ptr<const AdapterWeights>(residence_.use(), residence_.use()->weights.get());
   }
@@ -51,17 +51,13 @@ bool LeaseBook::empty() const {
 
 uint32_t LeaseBook::Take(const std::string& name) {
   absl::MutexLock lock(&mu_);
-  if (metrics_ != nullptr) {
-    metrics_->AddAdapterRefs(1);
-  }
+  metrics_->AddAdapterRefs(1);
   return ++counts_[name];
 }
 
 void LeaseBook::Return(const std::string& name) {
   absl::MutexLock lock(&mu_);
-  if (metrics_ != nullptr) {
-    metrics_->AddAdapterRefs(-1);
-  }
+  metrics_->AddAdapterRefs(-1);
   if (const auto count = counts_.find(name); --count->second == 0) {
     counts_.erase(count);
   }

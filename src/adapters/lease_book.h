@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_ADAPTERS_LEASE_BOOK_H_
 #define HOTLORA_SRC_ADAPTERS_LEASE_BOOK_H_
 
-// Leases of resident adapters, and who has how many. No LibTorch here.
+// Leases of resident adapters, and how many each adapter has. No LibTorch here.
 
 #include <cstdint>
 #include <memory>
@@ -18,26 +18,17 @@
 
 namespace hotlora {
 
-using Resident = std::shared_ptr<const ResidentAdapter>;
-
-// Where an adapter is by now. Used on the device, or where that has no storage of its own from the host.
-struct Residence {
-  Resident host, device;
-
-  const Resident& use() const { return device != nullptr ? device : host; }
-};
-
-// Thread-safe; outlives the store with the leases.
+// Thread-safe; shared by the store and all leases. `metrics` outlives it.
 class LeaseBook : public std::enable_shared_from_this<LeaseBook> {
  public:
   explicit LeaseBook(Metrics* metrics) : metrics_(metrics) {}
 
-  // A lease of the adapter that is there, in this book until it dies. REQUIRES: residence.use().
+  // A lease of that adapter, counted until it is destroyed. REQUIRES: residence.use().
   std::unique_ptr<AdapterLease> Lend(Residence residence, const AcquireReport& report);
 
-  // How many leases of that name there are.
+  // The number of leases of that name.
   uint32_t Count(absl::string_view name) const;
-  // Whether there is none at all.
+  // Whether there is no lease of any name.
   bool empty() const;
 
  private:

@@ -35,6 +35,19 @@ std::optional<AdapterInfo> ResidentTier::Describe(absl::string_view name) const 
   return info;
 }
 
+// A block needs one hole of `bytes`, so it is not enough to evict the least recently used adapters: the ones to evict must
+// also be neighbours.
+//
+//   1. Idle adapters are freed, in a copy of the free list, the least recently used first and `replacing` last, until a
+//      hole is large enough. Only the hole that the last one joined can have become so, and only that one is looked at.
+//   2. Adapters outside this hole do not help and stay. Inside it everything is free or one of the candidates, so these
+//      are a row of neighbours, and any part of the row leaves one hole.
+//   3. The row is shortened at its ends as long as the rest is enough. If either end may stay, the one that was used
+//      more recently does.
+//
+// Invariant of step 3: [begin, end) holds no adapters but those from `first` to `last` of the row, and has `bytes`. It
+// never loses the candidate that completed the hole, because no hole was large enough without it. (If one was, because a
+// request has returned bytes since, the loop keeps the last of the row.) Takes O(n log n) in resident adapters.
 std::optional<std::vector<const ResidentTier::Entry*>> ResidentTier::Victims(absl::string_view replacing,
                                                                              uint64_t bytes) const {
   TierHoles holes = ledger_->holes();
@@ -50,13 +63,15 @@ std::optional<std::vector<const ResidentTier::Entry*>> ResidentTier::Victims(abs
   const Entry* replaced = nullptr;
   for (auto name = order_.begin(); name != order_.end() && hole.bytes < bytes; ++name) {
     const Entry& entry = entries_.find(*name)->second;
-    *name == replacing ? void(replaced = &entry) : void(try_without(entry));
+    if (*name == replacing) {
+      replaced = &entry;
+    } else {
+      try_without(entry);
+    }
   }
   if (hole.bytes < bytes && (replaced == nullptr || !try_without(*replaced))) {
     return std::nullopt;
   }
-  // The last one completed the hole. Of the others in it those at its ends may stay where the rest is enough, the more
-  // recently used first.
   const auto range_of = [&](size_t i) { return candidates[i]->adapter->room.range(); };
   std::vector<size_t> inside;
   for (size_t i = 0; i < candidates.size(); ++i) {
@@ -132,10 +147,11 @@ absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64
   }
   // Versions that left the tier are in use too.
   const uint64_t used = ledger_->bytes(), in_use = used - std::min(used, free + pinned);
-  return bytes <= most - std::min(most, in_use)
-             ? absl::OkStatus()
-             : InUseError(absl::StrCat("adapters need ", bytes, " bytes together; other requests use ", in_use,
-                                       " of the ", TierName(), " tier's ", capacity()));
+  if (bytes <= most - std::min(most, in_use)) {
+    return absl::OkStatus();
+  }
+  return InUseError(absl::StrCat("adapters need ", bytes, " bytes together; other requests use ", in_use, " of the ",
+                                 TierName(), " tier's ", capacity()));
 }
 
 void ResidentTier::Insert(std::shared_ptr<const ResidentAdapter> adapter) {
@@ -172,6 +188,16 @@ bool ResidentTier::Pin(absl::string_view name) {
   return true;
 }
 
+void ResidentTier::CountLookup(bool hit) {
+  metrics_->CountCacheRequest(label_, hit);
+  absl::MutexLock lock(&mu_);
+  if (hit) {
+    ++hits_;
+  } else {
+    ++misses_;
+  }
+}
+
 TierStatistics ResidentTier::Statistics() const {
   absl::MutexLock lock(&mu_);
   TierStatistics statistics;
@@ -179,6 +205,8 @@ TierStatistics ResidentTier::Statistics() const {
   statistics.capacity_bytes = ledger_->capacity();
   statistics.bytes = ledger_->bytes();
   statistics.entries = entries_.size();
+  statistics.hits = hits_;
+  statistics.misses = misses_;
   statistics.evictions = evictions_;
   statistics.pinned_bytes = pinned_bytes_;
   return statistics;
@@ -191,9 +219,7 @@ void ResidentTier::Erase(absl::string_view name, EvictionReason reason) {
   entries_.erase(entry);
   Publish();
   ++evictions_;
-  if (metrics_ != nullptr) {
-    metrics_->CountEviction(label_, reason);
-  }
+  metrics_->CountEviction(label_, reason);
 }
 
 void ResidentTier::Publish() { ledger_->SetEntries(entries_.size(), pinned_bytes_); }

@@ -29,7 +29,7 @@ namespace hotlora {
 
 struct AdapterWeights;
 
-// ResourceExhausted (ADAPTERS_IN_USE): worth another try once others have let go of their adapters.
+// ResourceExhausted (ADAPTERS_IN_USE): worth another try once other requests have released their adapters.
 absl::Status InUseError(absl::string_view message);
 
 // One version of one adapter in a tier. Immutable; shared by the tier and all requests that use it.
@@ -45,8 +45,18 @@ struct ResidentAdapter {
   const std::shared_ptr<const AdapterWeights> weights;
 };
 
-// What takes bytes or makes them free takes longer the more is resident; Use, which a warm swap is, does not.
-// Thread-safe. No call waits for a file or a copy.
+using Resident = std::shared_ptr<const ResidentAdapter>;
+
+// The tiers that have an adapter. It is used on the device, or from the host if the device has no storage of its own.
+struct Residence {
+  Resident host, device;
+
+  const Resident& use() const { return device != nullptr ? device : host; }
+};
+
+// Use, which is all that a warm swap needs, is O(1); Reserve is O(n log n) in resident adapters. `metrics` outlives the tier and all adapters that were in it.
+//
+// Threads  thread-safe; no call waits for a file or a copy
 class ResidentTier {
  public:
   ResidentTier(TierLabel label, uint64_t capacity, Metrics* metrics)
@@ -55,29 +65,31 @@ class ResidentTier {
   // The adapter, now the most recently used; nullptr if that version, or with nullptr any version, is not here.
   std::shared_ptr<const ResidentAdapter> Use(absl::string_view name, const AdapterVersion* version);
 
-  // What is known of it, with `pinned` as it is now; nothing if it is not here. Holds nothing.
+  // What is known of it, with `pinned` as it is now; nothing if it is not here. Does not count as a use.
   std::optional<AdapterInfo> Describe(absl::string_view name) const;
 
-  // Sets `bytes` aside, evicting adapters that are neither leased nor pinned: the least recently used first, `replacing` (the
-  // version of the same adapter that goes on serving until the new one is here) last of all, and none whose going does
-  // not help. ResourceExhausted (ADAPTER_BUDGET) if even that would not do; nothing is evicted then.
+  // Sets `bytes` aside, evicting adapters that are neither leased nor pinned: the least recently used first, `replacing`
+  // (the earlier version of the same adapter, which serves until the new one is here) last, and none that the block does
+  // not need. ResourceExhausted (ADAPTER_BUDGET) if even that is not enough; nothing is evicted then.
   absl::StatusOr<TierReservation> Reserve(absl::string_view replacing, uint64_t bytes);
 
   // Whether these adapters, of so many bytes together, could be in the tier at the same time, by their bytes. Moves
-  // nothing. ResourceExhausted: ADAPTER_BUDGET where others that are pinned leave too little, ADAPTERS_IN_USE where
-  // others that are in use do so now.
+  // nothing. ResourceExhausted: ADAPTER_BUDGET if others that are pinned leave too little, ADAPTERS_IN_USE if others
+  // that are in use do so now.
   absl::Status CheckRoom(absl::Span<const std::string> names, uint64_t bytes) const;
 
-  // Puts the adapter in, in the place of its earlier version, whose pin it takes over.
+  // Puts the adapter in. It replaces its earlier version and takes over that one's pin.
   void Insert(std::shared_ptr<const ResidentAdapter> adapter);
 
-  // Nothing happens where it is not here.
+  // Does nothing if it is not here.
   void Remove(absl::string_view name, EvictionReason reason);
 
   // Keeps it from being evicted until it is removed; false if it is not here.
   bool Pin(absl::string_view name);
 
-  // All but hits and misses, which are the store's to count.
+  // Counts a lookup on behalf of a request. Use counts nothing, because one request may ask several times.
+  void CountLookup(bool hit);
+
   TierStatistics Statistics() const;
 
   uint64_t bytes() const { return ledger_->bytes(); }
@@ -90,10 +102,10 @@ class ResidentTier {
     std::list<std::string>::iterator position;  // in order_
   };
 
-  // Only the tier holds it. Exact enough: others can only get it from the tier, under its mutex.
+  // Whether no request holds it. Exact enough: requests can only get it from the tier, under mu_.
   static bool IsIdle(const Entry& entry) { return !entry.pinned && entry.adapter.use_count() == 1; }
 
-  // What to evict so that a hole of `bytes` comes to be; nothing if no eviction can do that.
+  // What to evict so that there is a hole of `bytes`; nothing if no eviction makes one.
   std::optional<std::vector<const Entry*>> Victims(absl::string_view replacing, uint64_t bytes) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   const char* TierName() const { return label_ == TierLabel::kHost ? "host" : "device"; }
@@ -107,6 +119,7 @@ class ResidentTier {
   mutable absl::Mutex mu_;
   absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mu_);
   std::list<std::string> order_ ABSL_GUARDED_BY(mu_);  // least recently used first
+  uint64_t hits_ ABSL_GUARDED_BY(mu_) = 0, misses_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t evictions_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t pinned_bytes_ ABSL_GUARDED_BY(mu_) = 0;
 };

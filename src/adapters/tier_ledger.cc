@@ -84,10 +84,6 @@ void TierLedger::SetEntries(uint64_t entries, uint64_t pinned_bytes) {
   Publish();
 }
 
-void TierLedger::Publish() {
-  if (metrics_ != nullptr) {
-    metrics_->SetCache(label_, {bytes_, capacity_, pinned_bytes_, entries_});
-  }
-}
+void TierLedger::Publish() { metrics_->SetCache(label_, {bytes_, capacity_, pinned_bytes_, entries_}); }
 
 }  // namespace hotlora

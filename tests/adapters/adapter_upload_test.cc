@@ -24,6 +24,7 @@
 #include "src/adapters/adapter_store.h"
 #include "src/base/error_details.h"
 #include "src/base/sha256.h"
+#include "src/metrics/metrics.h"
 #include "tests/adapter_format/safetensors_writer.h"
 #include "tests/adapter_format/sdxl_modules.h"
 #include "tests/temporary_folder.h"
@@ -79,7 +80,7 @@ class AdapterUploadTest : public testing::Test {
     store_.reset();
     AdapterStoreOptions options;
     options.directory = directory;
-    store_ = AdapterStore::Create(options, TinySdxl(), nullptr, std::make_unique<NoMemory>(host_bytes)).value();
+    store_ = AdapterStore::Create(options, TinySdxl(), &metrics_, std::make_unique<NoMemory>(host_bytes)).value();
   }
 
   absl::StatusOr<AdapterInfo> Upload(const UploadHeader& header, const std::string& bytes, size_t chunk = 100) {
@@ -114,6 +115,7 @@ class AdapterUploadTest : public testing::Test {
   }
 
   const TemporaryFolder folder_;
+  Metrics metrics_;
   std::unique_ptr<AdapterStore> store_;
 };
 

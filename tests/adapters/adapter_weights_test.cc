@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "src/adapters/adapter_store.h"
+#include "src/metrics/metrics.h"
 #include "src/nn/lora_delta.h"
 #include "tests/adapter_format/safetensors_writer.h"
 #include "tests/adapter_format/sdxl_modules.h"
@@ -228,12 +229,13 @@ TEST_F(AdapterWeightsTest, StoreLendsThem) {
   writer.Save(folder.Under("neon.safetensors"));
   AdapterStoreOptions options;
   options.directory = folder.path();
-  auto store = AdapterStore::Create(options, table_, /*metrics=*/nullptr,
+  Metrics metrics;
+  auto store = AdapterStore::Create(options, table_, &metrics,
                                     MakeAdapterMemory({at::kCPU, at::kFloat}, 1 << 20, 1 << 20).value())
                    .value();
   std::shared_ptr<const AdapterWeights> weights = store->Acquire("neon").value()->weights();
   EXPECT_EQ(store->Get("neon")->in_use, 0u);
-  // The lease is gone, the tensors are not: they live as long as somebody holds them.
+  // The lease is gone, the tensors are not: they live as long as something holds them.
   EXPECT_TRUE(store->Unload("neon").ok());
   EXPECT_EQ(std::get<LowRank>(weights->deltas.at(0).change).down[0][0].item<float>(), 0.25f);
 }

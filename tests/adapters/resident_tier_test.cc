@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 
 #include "src/base/error_details.h"
+#include "src/metrics/metrics.h"
 
 namespace hotlora {
 namespace {
@@ -30,7 +31,8 @@ class ResidentTierTest : public testing::Test {
   }
   bool Has(const std::string& name) { return tier_.Describe(name).has_value(); }
 
-  ResidentTier tier_{TierLabel::kHost, 100, nullptr};
+  Metrics metrics_;
+  ResidentTier tier_{TierLabel::kHost, 100, &metrics_};
 };
 
 TEST_F(ResidentTierTest, EvictsLeastRecentlyUsedFirst) {
@@ -139,9 +141,9 @@ TEST_F(ResidentTierTest, EvictsOnlyWhatMakesTheHole) {
   const auto leased = Put("x", 20);  // [20, 40)
   Put("b", 30);                      // [40, 70)
   Put("c", 30);                      // [70, 100)
-  const auto placed = Put("large", 60);
-  ASSERT_NE(placed, nullptr);
-  EXPECT_EQ(placed->room.range().offset, 40u);
+  const auto large = Put("large", 60);
+  ASSERT_NE(large, nullptr);
+  EXPECT_EQ(large->room.range().offset, 40u);
   EXPECT_TRUE(Has("old")) << "its going would not have helped";
   EXPECT_FALSE(Has("b"));
   EXPECT_FALSE(Has("c"));

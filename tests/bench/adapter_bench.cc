@@ -41,6 +41,7 @@
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/adapter_weights.h"
 #include "src/base/logging.h"
+#include "src/metrics/metrics.h"
 #include "src/pipeline/sdxl_pipeline.h"
 #include "src/request/validation.h"
 #include "src/sdxl/sdxl_model.h"
@@ -230,7 +231,8 @@ class Bench {
   std::unique_ptr<AdapterStore> MakeStore(const std::string& folder, uint64_t host_bytes, uint64_t device_bytes) const {
     AdapterStoreOptions options;
     options.directory = folder;
-    return AdapterStore::Create(options, modules_, nullptr, MakeAdapterMemory(place_, host_bytes, device_bytes).value())
+    return AdapterStore::Create(options, modules_, metrics_.get(),
+                                MakeAdapterMemory(place_, host_bytes, device_bytes).value())
         .value();
   }
 
@@ -296,6 +298,7 @@ class Bench {
   const Options options_;
   const ComputePlace place_;
   ModuleTable modules_;
+  const std::unique_ptr<Metrics> metrics_ = std::make_unique<Metrics>();  // outlives the stores
   std::unique_ptr<AdapterStore> store_;
   std::vector<std::unique_ptr<AdapterLease>> leases_;
   std::unique_ptr<Pipeline> pipeline_;

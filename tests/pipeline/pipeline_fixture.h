@@ -10,6 +10,7 @@
 
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/adapter_weights.h"
+#include "src/metrics/metrics.h"
 #include "src/pipeline/sdxl_pipeline.h"
 #include "src/request/validation.h"
 #include "tests/golden_support.h"
@@ -29,7 +30,7 @@ class PipelineFixture : public ::testing::Test {
     options.directory = GoldenPath("adapters/files");
     auto memory = MakeAdapterMemory(TestPlace(dtype_), /*host_bytes=*/kDeviceBytes, kDeviceBytes);
     ASSERT_TRUE(memory.ok()) << memory.status();
-    auto store = AdapterStore::Create(options, model_->modules(), nullptr, *std::move(memory));
+    auto store = AdapterStore::Create(options, model_->modules(), &metrics_, *std::move(memory));
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
     auto pipeline = MakeSdxlPipeline(*std::move(model), "golden", dora_, base_);
@@ -102,6 +103,7 @@ class PipelineFixture : public ::testing::Test {
   BaseSource base_;                                    // to be set before SetUp
   ApplyMode mode_ = ApplyMode::kMerged;
   SdxlModel* model_ = nullptr;  // pipeline_'s
+  Metrics metrics_;
   std::unique_ptr<AdapterStore> store_;
   std::vector<std::unique_ptr<AdapterLease>> leases_;
   std::unique_ptr<Pipeline> pipeline_;
