@@ -197,7 +197,11 @@ class Families {
     }
     prometheus::ClientMetric metric;
     metric.label = std::move(labels);
-    (type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
+    if (type == MetricType::Counter) {
+      metric.counter.value = value;
+    } else {
+      metric.gauge.value = value;
+    }
     family->metric.push_back(std::move(metric));
   }
 

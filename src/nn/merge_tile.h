@@ -79,7 +79,7 @@ class MergeTile {
 
     block.ForThreads([&](int thread, ThreadState& mine) {
       ForValues(task, first_row, first_column, thread, [&](int r, int c, int64_t row, int column) {
-        mine.sum[r][c] = Load(task.clean, task.clean_type, Place(task, task.clean_window, row, column));
+        mine.sum[r][c] = Load(task.clean, task.clean_type, IndexOf(task, task.clean_window, row, column));
       });
     });
     for (int p = 0; p < task.products; ++p) {
@@ -100,7 +100,7 @@ class MergeTile {
     }
     block.ForThreads([&](int thread, ThreadState& mine) {
       ForValues(task, first_row, first_column, thread, [&](int r, int c, int64_t row, int column) {
-        Store(task.live, task.live_type, Place(task, task.live_window, row, column), mine.sum[r][c]);
+        Store(task.live, task.live_type, IndexOf(task, task.live_window, row, column), mine.sum[r][c]);
       });
     });
   }
@@ -115,12 +115,16 @@ class MergeTile {
     int low = 0, high = count;
     while (high - low > 1) {
       const int middle = low + (high - low) / 2;
-      (tasks[middle].first_tile <= tile ? low : high) = middle;
+      if (tasks[middle].first_tile <= tile) {
+        low = middle;
+      } else {
+        high = middle;
+      }
     }
     return low;
   }
 
-  HOTLORA_HOST_DEVICE static int64_t Place(const MergeTask& task, int window, int64_t row, int column) {
+  HOTLORA_HOST_DEVICE static int64_t IndexOf(const MergeTask& task, int window, int64_t row, int column) {
     if (window == 1) {
       return row * task.columns + column;
     }
@@ -147,38 +151,38 @@ class MergeTile {
     for (int i = thread; i < kDepth * kRows; i += kThreads) {
       const int depth = i % kDepth, row = i / kDepth;  // up's ranks lie side by side
       const bool inside = begin + depth < product.rank && first_row + row < task.rows;
-      const int64_t place = static_cast<int64_t>(first_row + row) * product.rank + begin + depth;
-      shared.up[depth][row] = inside ? product.factor * Load(product.up, product.up_type, place) : 0.0F;
+      const int64_t index = static_cast<int64_t>(first_row + row) * product.rank + begin + depth;
+      shared.up[depth][row] = inside ? product.factor * Load(product.up, product.up_type, index) : 0.0F;
     }
     for (int i = thread; i < kDepth * kColumns; i += kThreads) {
       const int depth = i / kColumns, column = i % kColumns;
       const bool inside = begin + depth < product.rank && first_column + column < task.columns;
-      const int64_t place = static_cast<int64_t>(begin + depth) * task.columns + first_column + column;
-      shared.down[depth][column] = inside ? Load(product.down, product.down_type, place) : 0.0F;
+      const int64_t index = static_cast<int64_t>(begin + depth) * task.columns + first_column + column;
+      shared.down[depth][column] = inside ? Load(product.down, product.down_type, index) : 0.0F;
     }
   }
 
-  HOTLORA_HOST_DEVICE static float Load(const void* values, ValueType type, int64_t place) {
+  HOTLORA_HOST_DEVICE static float Load(const void* values, ValueType type, int64_t index) {
     switch (type) {
       case ValueType::kHalf:
-        return static_cast<float>(static_cast<const c10::Half*>(values)[place]);
+        return static_cast<float>(static_cast<const c10::Half*>(values)[index]);
       case ValueType::kBfloat16:
-        return static_cast<float>(static_cast<const c10::BFloat16*>(values)[place]);
+        return static_cast<float>(static_cast<const c10::BFloat16*>(values)[index]);
       default:
-        return static_cast<const float*>(values)[place];
+        return static_cast<const float*>(values)[index];
     }
   }
 
-  HOTLORA_HOST_DEVICE static void Store(void* values, ValueType type, int64_t place, float value) {
+  HOTLORA_HOST_DEVICE static void Store(void* values, ValueType type, int64_t index, float value) {
     switch (type) {
       case ValueType::kHalf:
-        static_cast<c10::Half*>(values)[place] = c10::Half(value);
+        static_cast<c10::Half*>(values)[index] = c10::Half(value);
         break;
       case ValueType::kBfloat16:
-        static_cast<c10::BFloat16*>(values)[place] = c10::BFloat16(value);
+        static_cast<c10::BFloat16*>(values)[index] = c10::BFloat16(value);
         break;
       default:
-        static_cast<float*>(values)[place] = value;
+        static_cast<float*>(values)[index] = value;
     }
   }
 };

@@ -135,7 +135,11 @@ SwapReport AppliedAdapters::Merge(const MergePlan& plan) {
     const bool planned = next < plan.modules.size() && plan.modules[next].module == module;
     const std::string& fingerprint = planned ? plan.modules[next].fingerprint : std::string();
     if (in_effect_[module] != fingerprint) {
-      planned ? merged.push_back(plan.modules[next]) : restored.push_back({module, "", {}});
+      if (planned) {
+        merged.push_back(plan.modules[next]);
+      } else {
+        restored.push_back({module, "", {}});
+      }
     }
     next += planned ? 1 : 0;
   }

@@ -96,7 +96,11 @@ absl::string_view StripSpace(absl::string_view text, bool leading) {
     if (!IsSpace(character)) {
       break;
     }
-    leading ? text.remove_prefix(character.bytes) : text.remove_suffix(character.bytes);
+    if (leading) {
+      text.remove_prefix(character.bytes);
+    } else {
+      text.remove_suffix(character.bytes);
+    }
   }
   return text;
 }

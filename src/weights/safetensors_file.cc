@@ -73,7 +73,11 @@ class HeaderReader {
       if (offsets_ == 2) {
         return Refuse("has more than two data_offsets");
       }
-      (offsets_++ == 0 ? tensors_.back().begin : tensors_.back().end) = value;
+      if (offsets_++ == 0) {
+        tensors_.back().begin = value;
+      } else {
+        tensors_.back().end = value;
+      }
       return true;
     }
     return Refuse("has a number where none belongs");
