@@ -20,7 +20,7 @@ set(may_include_src/sampling tensor base)
 set(may_include_src/sdxl nn weights tensor base)
 set(may_include_src/adapter_format weights/module_table.h weights/safetensors_file.h weights/sgm_names.h base)
 set(may_include_src/adapters
-    adapter_format nn/lora_delta.h nn/slot_layout.h nn/adapter_set.h weights tensor metrics request base)
+    adapter_format nn/lora_delta.h nn/block_layout.h nn/adapter_set.h weights tensor metrics request base)
 set(may_include_src/pipeline sdxl sampling nn weights request image tensor metrics base)
 set(may_include_src/admission request metrics base)
 set(may_include_src/scheduler

@@ -13,8 +13,8 @@
 #include "src/base/error_reason.h"
 #include "src/base/printable.h"
 #include "src/base/status_macros.h"
+#include "src/nn/block_layout.h"
 #include "src/nn/lora_delta.h"
-#include "src/nn/slot_layout.h"
 #include "src/tensor/byte_view.h"
 #include "src/tensor/host_slab.h"
 #include "src/tensor/page_reserve.h"
@@ -198,7 +198,7 @@ class TorchAdapterMemory final : public AdapterMemory {
     ABSL_ASSIGN_OR_RETURN(AdapterWeights viewed, ViewAdapter(parsed));
     ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
       auto views = std::make_shared<const AdapterWeights>(std::move(viewed));
-      staged.bytes = static_cast<uint64_t>(SlotBytes(*views, dtype()));
+      staged.bytes = static_cast<uint64_t>(BlockBytes(*views, dtype()));
       staged.lay_out = [this, views, bytes = staged.bytes](uint64_t offset) { return LayOutAt(offset, bytes, *views); };
       return absl::OkStatus();
     }));
@@ -218,7 +218,7 @@ class TorchAdapterMemory final : public AdapterMemory {
   }
 
  private:
-  SlotDtype dtype() const { return place_.dtype == at::kFloat ? SlotDtype::kFloat : SlotDtype::kAsStored; }
+  BlockDtype dtype() const { return place_.dtype == at::kFloat ? BlockDtype::kFloat : BlockDtype::kAsStored; }
 
   absl::StatusOr<std::shared_ptr<const AdapterWeights>> LayOutAt(uint64_t offset, uint64_t bytes,
                                                                  const AdapterWeights& views) const {

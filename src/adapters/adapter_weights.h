@@ -20,7 +20,7 @@ namespace hotlora {
 // ResourceExhausted (OUT_OF_MEMORY).
 absl::StatusOr<AdapterWeights> ViewAdapter(const ParsedAdapter& parsed);
 
-// Memory for adapters of networks at `place`: blocks in slot layout (nn/slot_layout.h) of `host_bytes` of the host
+// Memory for adapters of networks at `place`: blocks (nn/block_layout.h) of `host_bytes` of the host
 // (tensor/host_slab.h) and of `device_bytes` of the device, allocated now.
 absl::StatusOr<std::unique_ptr<AdapterMemory>> MakeAdapterMemory(ComputePlace place, uint64_t host_bytes,
                                                                  uint64_t device_bytes);

@@ -154,7 +154,7 @@ void ForEachTensor(ModuleDelta& delta, Visit visit) {
 // Immutable.
 struct AdapterWeights {
   std::vector<ModuleDelta> deltas;
-  at::Tensor block;  // uint8: the one memory that all of them are views of (slot_layout.h); undefined in tests' own
+  at::Tensor block;  // uint8: the one memory that all of them are views of (block_layout.h); undefined in tests' own
 };
 
 }  // namespace hotlora

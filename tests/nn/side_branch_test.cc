@@ -7,9 +7,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "src/nn/block_layout.h"
 #include "src/nn/conv2d.h"
 #include "src/nn/linear.h"
-#include "src/nn/slot_layout.h"
 #include "tests/golden_support.h"
 #include "tests/nn/random_parameters.h"
 
@@ -100,7 +100,8 @@ TEST_P(SideBranchTest, StackFromOneBlockIsTheSame) {
   for (size_t module = 0; module < 3; ++module) {
     stored.deltas.push_back(LowRankDelta(module, 3, {kOut, kIn}));
   }
-  const auto laid_out = LayOut(stored, SlotDtype::kFloat, at::empty({SlotBytes(stored, SlotDtype::kFloat)}, at::kByte));
+  const auto laid_out =
+      LayOut(stored, BlockDtype::kFloat, at::empty({BlockBytes(stored, BlockDtype::kFloat)}, at::kByte));
   Changes changes;
   for (const ModuleDelta& delta : laid_out->deltas) {
     changes.push_back({delta.module, {{&delta, 1.0}}});

@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_NN_SLOT_LAYOUT_H_
-#define HOTLORA_SRC_NN_SLOT_LAYOUT_H_
+#ifndef HOTLORA_SRC_NN_BLOCK_LAYOUT_H_
+#define HOTLORA_SRC_NN_BLOCK_LAYOUT_H_
 
 // An adapter in one block of memory, laid out as the device computes with it, so that an upload is one copy:
 //
@@ -24,17 +24,17 @@ inline constexpr int64_t kRankStep = 8;
 // The largest rank that a LoHa may have as low-rank change; beyond, it stays what it is, and is merged.
 inline constexpr int64_t kMaxFaceSplitRank = 64;
 
-// Which dtype low-rank changes have in a slot. Everything else keeps its stored dtype.
-enum class SlotDtype {
+// Which dtype low-rank changes have in a block. Everything else keeps its stored dtype.
+enum class BlockDtype {
   kFloat,    // for networks in float32: the side branch multiplies as it is
   kAsStored  // for half types
 };
 
 // Bytes of the block that LayOut fills, a multiple of 64.
-int64_t SlotBytes(const AdapterWeights& stored, SlotDtype dtype);
+int64_t BlockBytes(const AdapterWeights& stored, BlockDtype dtype);
 
-// Copies `stored` (on the CPU) into `block`: uint8 [SlotBytes], on the CPU. The result's tensors are views of it.
-std::shared_ptr<const AdapterWeights> LayOut(const AdapterWeights& stored, SlotDtype dtype, const at::Tensor& block);
+// Copies `stored` (on the CPU) into `block`: uint8 [BlockBytes], on the CPU. The result's tensors are views of it.
+std::shared_ptr<const AdapterWeights> LayOut(const AdapterWeights& stored, BlockDtype dtype, const at::Tensor& block);
 
 // Copies the block of `laid_out` to `offset` (a multiple of 64) of `slab`, uint8, on any device. The result's tensors
 // are views of the slab. Does not wait for the copy.
@@ -43,4 +43,4 @@ std::shared_ptr<const AdapterWeights> CopyToSlab(const AdapterWeights& laid_out,
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_NN_SLOT_LAYOUT_H_
+#endif  // HOTLORA_SRC_NN_BLOCK_LAYOUT_H_

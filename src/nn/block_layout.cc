@@ -1,4 +1,4 @@
-#include "src/nn/slot_layout.h"
+#include "src/nn/block_layout.h"
 
 #include <algorithm>
 #include <cstring>
@@ -99,10 +99,10 @@ LowRank FaceSplitShapes(const Hadamard& change) {
       at::empty({rank, change.first.down.size(1)}, nowhere), at::empty({change.first.up.size(0), rank}, nowhere), {}};
 }
 
-// One pass over all deltas in slot order. Without memory in `layer` it changes no values, only adds up.
-void LayAll(std::vector<ModuleDelta>& deltas, SlotDtype dtype, bool counting, Layer& layer) {
+// One pass over all deltas in the order of the block. Without memory in `layer` it changes no values, only adds up.
+void LayAll(std::vector<ModuleDelta>& deltas, BlockDtype dtype, bool counting, Layer& layer) {
   const auto dtype_of = [dtype](const at::Tensor& tensor) {
-    return dtype == SlotDtype::kFloat ? at::kFloat : tensor.scalar_type();
+    return dtype == BlockDtype::kFloat ? at::kFloat : tensor.scalar_type();
   };
   for (ModuleDelta& delta : deltas) {
     if (const auto* hadamard = std::get_if<Hadamard>(&delta.change); hadamard != nullptr && Splits(*hadamard)) {
@@ -141,14 +141,14 @@ void LayAll(std::vector<ModuleDelta>& deltas, SlotDtype dtype, bool counting, La
 
 }  // namespace
 
-int64_t SlotBytes(const AdapterWeights& stored, SlotDtype dtype) {
+int64_t BlockBytes(const AdapterWeights& stored, BlockDtype dtype) {
   std::vector<ModuleDelta> deltas = stored.deltas;
   Layer layer((at::Tensor()));
   LayAll(deltas, dtype, /*counting=*/true, layer);
   return layer.bytes();
 }
 
-std::shared_ptr<const AdapterWeights> LayOut(const AdapterWeights& stored, SlotDtype dtype, const at::Tensor& block) {
+std::shared_ptr<const AdapterWeights> LayOut(const AdapterWeights& stored, BlockDtype dtype, const at::Tensor& block) {
   auto laid_out = std::make_shared<AdapterWeights>();
   laid_out->deltas = stored.deltas;
   laid_out->block = block;

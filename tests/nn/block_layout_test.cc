@@ -1,4 +1,4 @@
-#include "src/nn/slot_layout.h"
+#include "src/nn/block_layout.h"
 
 #include <memory>
 #include <string>
@@ -44,8 +44,8 @@ AdapterWeights EveryForm() {
   return stored;
 }
 
-std::shared_ptr<const AdapterWeights> LaidOut(const AdapterWeights& stored, SlotDtype dtype) {
-  return LayOut(stored, dtype, at::full({SlotBytes(stored, dtype)}, 0xFF, at::kByte));
+std::shared_ptr<const AdapterWeights> LaidOut(const AdapterWeights& stored, BlockDtype dtype) {
+  return LayOut(stored, dtype, at::full({BlockBytes(stored, dtype)}, 0xFF, at::kByte));
 }
 
 std::vector<int64_t> WeightShape(const ModuleDelta& delta) {
@@ -54,11 +54,11 @@ std::vector<int64_t> WeightShape(const ModuleDelta& delta) {
   return tucker ? std::vector<int64_t>{32, 16, 3, 3} : std::vector<int64_t>{32, 16};
 }
 
-TEST(SlotLayoutTest, ChangesAreTheSame) {
+TEST(BlockLayoutTest, ChangesAreTheSame) {
   const c10::InferenceMode guard;
   const AdapterWeights stored = EveryForm();
   const at::Tensor slab = at::zeros({1 << 20}, at::kByte);
-  for (const SlotDtype dtype : {SlotDtype::kFloat, SlotDtype::kAsStored}) {
+  for (const BlockDtype dtype : {BlockDtype::kFloat, BlockDtype::kAsStored}) {
     const auto host = LaidOut(stored, dtype);
     for (const auto& laid_out : {host, CopyToSlab(*host, slab, 4096)}) {
       for (size_t i = 0; i < stored.deltas.size(); ++i) {
@@ -74,9 +74,9 @@ TEST(SlotLayoutTest, ChangesAreTheSame) {
   }
 }
 
-TEST(SlotLayoutTest, RanksArePaddedAndDownsLieOneBehindTheOther) {
+TEST(BlockLayoutTest, RanksArePaddedAndDownsLieOneBehindTheOther) {
   const c10::InferenceMode guard;
-  const auto laid_out = LaidOut(EveryForm(), SlotDtype::kFloat);
+  const auto laid_out = LaidOut(EveryForm(), BlockDtype::kFloat);
   const char* expected = static_cast<const char*>(laid_out->block.const_data_ptr());
   for (size_t i = 0; i < 3; ++i) {
     const auto& factors = std::get<LowRank>(laid_out->deltas[i].change);
@@ -91,9 +91,9 @@ TEST(SlotLayoutTest, RanksArePaddedAndDownsLieOneBehindTheOther) {
   EXPECT_EQ(padded.up.narrow(1, 4, 4).abs().max().item<float>(), 0.0f);
 }
 
-TEST(SlotLayoutTest, LohaOfSmallRankBecomesLowRank) {
+TEST(BlockLayoutTest, LohaOfSmallRankBecomesLowRank) {
   const c10::InferenceMode guard;
-  const auto laid_out = LaidOut(EveryForm(), SlotDtype::kFloat);
+  const auto laid_out = LaidOut(EveryForm(), BlockDtype::kFloat);
   EXPECT_EQ(std::get<LowRank>(laid_out->deltas[4].change).down.size(0), 16);  // 4 * 3, padded
   EXPECT_TRUE(std::holds_alternative<Hadamard>(laid_out->deltas[5].change));
 }
