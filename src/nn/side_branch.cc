@@ -56,6 +56,14 @@ bool HasSideForm(absl::Span<const WeightedDelta> deltas) {
   });
 }
 
+// An adapter's own factors are used if they can be multiplied as they are, so that a swap copies nothing. Otherwise the
+// table makes factors of its own, once for each swap:
+//
+//   Tucker   up mid down with a core of 1x1 is up' down, up' = up mid. Larger cores stay; the convolution applies them.
+//   DoRA     V = W + s B A, r = m / |V| for each output. With weight w the output becomes
+//              kScaledChange   r (W x + w s B A x), V with w s in place of s:   kept = r,             up' = r B
+//              kInterpolated   (1 - w) W x + w r (W x + s B A x):               kept = 1 - w + w r,   up' = w r B
+//            `kept` scales the share of W x, up' is the up that is used, and `factor` is what is left: w s, or s.
 SideChange SideTable::MakeChange(const WeightedDelta& weighted, const at::Tensor& clean, DoraWeighting dora) {
   const ModuleDelta& delta = *weighted.delta;
   SideChange change{&std::get<LowRank>(delta.change), weighted.weight * delta.scale, {}};
@@ -94,11 +102,17 @@ void SideTable::Add(size_t module, absl::Span<const WeightedDelta> deltas, const
   starts_.push_back(static_cast<uint32_t>(changes_.size()));
 }
 
+// An adapter lays the downs of a stack (q, k, v) one behind the other (block_layout.h), so that one product of x gives the
+// low outputs of all of them. To find these neighbours, the changes are ordered by their number in their module first
+// and by module second: the nth changes of all modules are those of one adapter, unless an adapter of the set leaves out
+// a module of the stack. A run of neighbours in this order (Follows) is one product with x.
+//
+// The result does not depend on how long the runs are. A change whose neighbour is missing, or that has factors of its
+// own (MakeChange), is a run of one. And the changes of one module are added in request order, whatever the runs are.
 void AddSideLinear(SideBranch side, size_t first_module, int64_t modules, const at::Tensor& x, const at::Tensor& bias,
                    at::Tensor& y) {
   std::vector<Part> parts;
   for (const SideRows& rows : side) {
-    // The changes of a stack in the order in which an adapter has them, so that neighbours can be joined.
     parts.clear();
     for (size_t nth = 0, found = 1; found > 0; ++nth) {
       found = 0;
