@@ -29,11 +29,6 @@ std::optional<KeyPart> FirstOf(const ModuleKeys& keys, KeyPart first, KeyPart la
 
 }  // namespace
 
-int64_t OftBlockSize(int64_t numbers) {
-  const int64_t size = std::llround((1.0 + std::sqrt(1.0 + 8.0 * static_cast<double>(numbers))) / 2.0);
-  return numbers > 0 && numbers < (int64_t{1} << 40) && size * (size - 1) / 2 == numbers ? size : 0;
-}
-
 bool ModuleKeys::SpeaksOfWeight() const {
   for (size_t i = 0; i < kKeyParts; ++i) {
     const KeyPart which = static_cast<KeyPart>(i);
@@ -44,41 +39,18 @@ bool ModuleKeys::SpeaksOfWeight() const {
   return false;
 }
 
-std::vector<size_t> ParsedFactor::Tensors() const {
-  std::vector<size_t> tensors;
-  for (const std::optional<size_t>& tensor : {whole, down, up, mid}) {
-    if (tensor.has_value()) {
-      tensors.push_back(*tensor);
-    }
-  }
-  return tensors;
-}
-
-std::vector<size_t> ParsedDelta::Tensors() const {
-  std::vector<size_t> tensors = first.Tensors();
-  for (const size_t tensor : second.Tensors()) {
-    tensors.push_back(tensor);
-  }
-  for (const std::optional<size_t>& tensor : {rescale, magnitude}) {
-    if (tensor.has_value()) {
-      tensors.push_back(*tensor);
-    }
-  }
-  return tensors;
-}
-
 absl::Status DeltaReader::Read(const ModuleTable& table, size_t index, const ModuleKeys& keys,
                                std::vector<ParsedDelta>& deltas) {
   const AdaptableModule& module = table.modules[index];
   ParsedDelta delta;
   delta.module = index;
   if (keys.SpeaksOfWeight()) {
-    if (!ChooseForm(module, keys, delta) || !CheckValues(delta) || !CheckShapes(module, delta)) {
+    if (!ChooseForm(module, keys, delta) || !CheckValues(delta) || !ShapeChecker(file_, module, faults_).Check(delta)) {
       return absl::OkStatus();
     }
     if (scaling_.UsesDora(module) && !delta.magnitude.has_value()) {
-      Invalid(absl::StrCat("module \"", module.path,
-                           "\" has no magnitude tensor, but its PEFT configuration has use_dora"));
+      AddInvalid(absl::StrCat("module \"", module.path,
+                              "\" has no magnitude tensor, but its PEFT configuration has use_dora"));
       return absl::OkStatus();
     }
     ABSL_RETURN_IF_ERROR(ReadScale(module, keys, delta));
@@ -97,13 +69,13 @@ std::optional<ParsedDelta> DeltaReader::ReadBias(const ModuleTable& table, const
   const bool of_up = keys[KeyPart::kUpBias].has_value();
   const StoredTensor& tensor = Tensor(of_up ? *keys[KeyPart::kUpBias] : *keys[KeyPart::kDiffBias]);
   if (of_up && keys[KeyPart::kDiffBias].has_value()) {
-    Invalid(absl::StrCat(PrintableName(tensor.name), " and ", PrintableName(Tensor(*keys[KeyPart::kDiffBias]).name),
-                         " are two changes of one bias"));
+    AddInvalid(absl::StrCat(PrintableName(tensor.name), " and ", NameOfTensor(*keys[KeyPart::kDiffBias]),
+                            " are two changes of one bias"));
     return std::nullopt;
   }
   if (of_up && (!weight.first.up.has_value() || weight.magnitude.has_value())) {
-    Invalid(absl::StrCat(PrintableName(tensor.name),
-                         " needs a LoRA of the same module without a magnitude, and the file has none"));
+    AddInvalid(absl::StrCat(PrintableName(tensor.name),
+                            " needs a LoRA of the same module without a magnitude, and the file has none"));
     return std::nullopt;
   }
   if (!module.bias.has_value()) {
@@ -116,15 +88,10 @@ std::optional<ParsedDelta> DeltaReader::ReadBias(const ModuleTable& table, const
   bias.form = DeltaForm::kFull;
   bias.first.whole = of_up ? keys[KeyPart::kUpBias] : keys[KeyPart::kDiffBias];
   bias.scale = of_up ? weight.scale : 1.0;
-  if (!CheckValues(bias) || !CheckShapes(table.modules[bias.module], bias)) {
+  if (!CheckValues(bias) || !ShapeChecker(file_, table.modules[bias.module], faults_).Check(bias)) {
     return std::nullopt;
   }
   return bias;
-}
-
-bool DeltaReader::Invalid(std::string what) {
-  faults_.invalid.AddPrintable(std::move(what));
-  return false;
 }
 
 bool DeltaReader::ChooseForm(const AdaptableModule& module, const ModuleKeys& keys, ParsedDelta& delta) {
@@ -138,8 +105,9 @@ bool DeltaReader::ChooseForm(const AdaptableModule& module, const ModuleKeys& ke
   std::optional<KeyPart> chosen;
   for (const auto& [form, part] : forms) {
     if (part.has_value() && chosen.has_value()) {
-      return Invalid(absl::StrCat(PrintableName(Tensor(*keys[*chosen]).name), " and ",
-                                  PrintableName(Tensor(*keys[*part]).name), " are two changes of one module"));
+      AddInvalid(absl::StrCat(NameOfTensor(*keys[*chosen]), " and ", NameOfTensor(*keys[*part]),
+                              " are two changes of one module"));
+      return false;
     }
     if (part.has_value()) {
       chosen = part;
@@ -147,22 +115,26 @@ bool DeltaReader::ChooseForm(const AdaptableModule& module, const ModuleKeys& ke
     }
   }
   if (module.shape.size() == 1 && chosen.has_value() && delta.form != DeltaForm::kFull) {
-    return Mismatched(module, Tensor(*keys[*chosen]), "a difference: it is a norm");
+    faults_.mismatched.AddPrintable(MisfitText(module, Tensor(*keys[*chosen]), "a difference: it is a norm"));
+    return false;
   }
   if (keys[KeyPart::kDoraScale].has_value() && keys[KeyPart::kMagnitudeVector].has_value()) {
-    return Invalid(absl::StrCat(PrintableName(Tensor(*keys[KeyPart::kDoraScale]).name), " and ",
-                                PrintableName(Tensor(*keys[KeyPart::kMagnitudeVector]).name), " mean the same"));
+    AddInvalid(absl::StrCat(NameOfTensor(*keys[KeyPart::kDoraScale]), " and ",
+                            NameOfTensor(*keys[KeyPart::kMagnitudeVector]), " mean the same"));
+    return false;
   }
   delta.magnitude = keys[KeyPart::kDoraScale].has_value() ? keys[KeyPart::kDoraScale] : keys[KeyPart::kMagnitudeVector];
   delta.magnitude_is_peft = keys[KeyPart::kMagnitudeVector].has_value();
   for (const KeyPart part : {KeyPart::kDoraScale, KeyPart::kMagnitudeVector}) {
     if (keys[part].has_value() && (delta.form == DeltaForm::kRotation || module.shape.size() == 1)) {
-      return Invalid(absl::StrCat(PrintableName(Tensor(*keys[part]).name),
-                                  " is a magnitude, but this module or this kind of adapter cannot have one"));
+      AddInvalid(absl::StrCat(NameOfTensor(*keys[part]),
+                              " is a magnitude, but this module or this kind of adapter cannot have one"));
+      return false;
     }
   }
   if (keys[KeyPart::kRescale].has_value() && delta.form != DeltaForm::kRotation) {
-    return Invalid(absl::StrCat(PrintableName(Tensor(*keys[KeyPart::kRescale]).name), " lacks its oft_blocks"));
+    AddInvalid(absl::StrCat(NameOfTensor(*keys[KeyPart::kRescale]), " lacks its oft_blocks"));
+    return false;
   }
   return TakeParts(module, keys, delta);
 }
@@ -198,16 +170,20 @@ bool DeltaReader::TakeRotation(const AdaptableModule& module, const ModuleKeys& 
     delta.rescale = keys[KeyPart::kRescale];
     return true;
   }
-  const std::string name = PrintableName(Tensor(*keys[KeyPart::kOftR]).name);
+  const std::string name = NameOfTensor(*keys[KeyPart::kOftR]);
   delta.first.whole = keys[KeyPart::kOftR];
   delta.peft_oft = scaling_.OftOf(module);
   for (const KeyPart part : {KeyPart::kOftBlocks, KeyPart::kRescale, KeyPart::kAlpha}) {
     if (keys[part].has_value()) {
-      return Invalid(absl::StrCat(name, " and ", PrintableName(Tensor(*keys[part]).name), " are of two formats"));
+      AddInvalid(absl::StrCat(name, " and ", NameOfTensor(*keys[part]), " are of two formats"));
+      return false;
     }
   }
-  return delta.peft_oft.has_value() ||
-         Invalid(absl::StrCat(name, " is OFT of PEFT, and no adapter_config.json says how to read it"));
+  if (!delta.peft_oft.has_value()) {
+    AddInvalid(absl::StrCat(name, " is OFT of PEFT, and no adapter_config.json says how to read it"));
+    return false;
+  }
+  return true;
 }
 
 // LyCORIS has stored GLoRA in two ways: today a1 [in, r], a2 [r, in], b1 [out, r], b2 [r, in], at first a1 [r, in],
@@ -216,7 +192,7 @@ bool DeltaReader::TakeGeneralized(const AdaptableModule& module, const ModuleKey
   if (!Require(keys, {KeyPart::kGloraA1, KeyPart::kGloraA2, KeyPart::kGloraB1, KeyPart::kGloraB2})) {
     return false;
   }
-  const std::vector<int64_t> a1 = Padded(Tensor(*keys[KeyPart::kGloraA1]).shape);
+  const std::vector<int64_t> a1 = FourDimensions(Tensor(*keys[KeyPart::kGloraA1]).shape);
   const int64_t out = module.shape[0], in = module.shape[1];
   const bool old = a1[1] == in && (a1[0] != in || out == in);
   const FactorParts added = old ? FactorParts{std::nullopt, KeyPart::kGloraB1, KeyPart::kGloraB2, KeyPart::kGloraBm}
@@ -241,8 +217,9 @@ bool DeltaReader::Require(const ModuleKeys& keys, std::initializer_list<KeyPart>
     return true;
   }
   const size_t present = **std::find_if(std::begin(keys.part), std::end(keys.part),
-                                        [](const std::optional<size_t>& place) { return place.has_value(); });
-  return Invalid(absl::StrCat(PrintableName(Tensor(present).name), " lacks its ", absl::StrJoin(missing, " and ")));
+                                        [](const std::optional<size_t>& tensor) { return tensor.has_value(); });
+  AddInvalid(absl::StrCat(NameOfTensor(present), " lacks its ", absl::StrJoin(missing, " and ")));
+  return false;
 }
 
 bool DeltaReader::TakeFactor(const ModuleKeys& keys, const FactorParts& parts, ParsedFactor& factor) {
@@ -258,8 +235,9 @@ bool DeltaReader::TakeFactor(const ModuleKeys& keys, const FactorParts& parts, P
       return Require(keys, {*parts.whole});
     }
     if (keys[*parts.whole].has_value()) {
-      return Invalid(absl::StrCat(PrintableName(Tensor(*keys[*parts.whole]).name), " and ",
-                                  PrintableName(Tensor(thin[0]).name), " are one factor, whole and as a product"));
+      AddInvalid(absl::StrCat(NameOfTensor(*keys[*parts.whole]), " and ", NameOfTensor(thin[0]),
+                              " are one factor, whole and as a product"));
+      return false;
     }
   }
   factor.up_transposed = factor.mid.has_value() && parts.mid != KeyPart::kMid;
@@ -273,7 +251,8 @@ bool DeltaReader::CheckValues(const ParsedDelta& delta) {
                                     : AllFinite(tensor, file_.Data(tensor)) ? ""
                                                                             : "has values that are not finite";
     if (!fault.empty()) {
-      return Invalid(absl::StrCat(PrintableName(tensor.name), " ", fault));
+      AddInvalid(absl::StrCat(PrintableName(tensor.name), " ", fault));
+      return false;
     }
   }
   return true;
@@ -284,7 +263,7 @@ std::optional<double> DeltaReader::ReadNumber(size_t index) {
   const StoredTensor& tensor = Tensor(index);
   const std::optional<double> number = ReadScalar(tensor, file_.Data(tensor));
   if (!number.has_value() || !std::isfinite(*number)) {
-    Invalid(absl::StrCat(PrintableName(tensor.name), " is not one finite number"));
+    AddInvalid(absl::StrCat(PrintableName(tensor.name), " is not one finite number"));
     return std::nullopt;
   }
   return number;
@@ -294,7 +273,7 @@ std::optional<double> DeltaReader::ReadNumber(size_t index) {
 void DeltaReader::ReadConstraint(const AdaptableModule& module, size_t alpha, ParsedDelta& delta) {
   const std::optional<double> stored = ReadNumber(alpha);
   if (stored.has_value() && *stored < 0.0) {
-    Invalid(absl::StrCat(PrintableName(Tensor(alpha).name), " is ", *stored, ", a bound below 0"));
+    AddInvalid(absl::StrCat(NameOfTensor(alpha), " is ", *stored, ", a bound below 0"));
   }
   delta.constraint = stored.value_or(0.0) * static_cast<double>(module.shape[0]);
 }
@@ -319,12 +298,12 @@ absl::Status DeltaReader::ReadScale(const AdaptableModule& module, const ModuleK
     stored = ReadNumber(*keys[KeyPart::kScale]);
   }
   if (stored.has_value() && configured.has_value() && std::abs(*stored - *configured) > 1e-3 * std::abs(*configured)) {
-    Invalid(absl::StrCat("module \"", module.path, "\" has scale ", *configured, " by its PEFT configuration and ",
-                         *stored, " by its alpha"));
+    AddInvalid(absl::StrCat("module \"", module.path, "\" has scale ", *configured, " by its PEFT configuration and ",
+                            *stored, " by its alpha"));
   }
   delta.scale = stored.value_or(configured.value_or(1.0));
   if (std::abs(delta.scale) > kMaxScale) {
-    Invalid(absl::StrCat("module \"", module.path, "\" has scale ", delta.scale));
+    AddInvalid(absl::StrCat("module \"", module.path, "\" has scale ", delta.scale));
   }
   return absl::OkStatus();
 }
