@@ -210,7 +210,7 @@ std::shared_ptr<const FolderScan> AdapterDirectory::Scan(const OpenedFolder& fol
   return last_->scan;
 }
 
-uint64_t AdapterDirectory::scans() const {
+uint64_t AdapterDirectory::scans_for_test() const {
   absl::MutexLock lock(&last_->mu);
   return last_->count;
 }

@@ -88,8 +88,8 @@ class AdapterDirectory {
   // Where in `folder` the adapter of that (normal) name lies, or would lie: its path without extension.
   absl::StatusOr<std::string> PathOf(const OpenedFolder& folder, absl::string_view name) const;
 
-  // How often the folder was scanned, for tests.
-  uint64_t scans() const;
+  // How often the folder was scanned.
+  uint64_t scans_for_test() const;
 
  private:
   struct LastScan {

@@ -367,9 +367,9 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   return pipeline;
 }
 
-const at::Tensor& RowLatents(const Row& row) { return static_cast<const SdxlRow&>(row).latents; }
+const at::Tensor& RowLatentsForTest(const Row& row) { return static_cast<const SdxlRow&>(row).latents; }
 
-ConditioningTensors TensorsOf(const Conditioning& conditioning) {
+ConditioningTensors TensorsForTest(const Conditioning& conditioning) {
   const auto& sdxl = static_cast<const SdxlConditioning&>(conditioning);
   const auto& [positive, negative] = sdxl.prompts;
   return {positive.hidden, positive.pooled, negative.hidden, negative.pooled};

@@ -32,8 +32,8 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
 struct ConditioningTensors {
   at::Tensor hidden, pooled, negative_hidden, negative_pooled;
 };
-const at::Tensor& RowLatents(const Row& row);
-ConditioningTensors TensorsOf(const Conditioning& conditioning);
+const at::Tensor& RowLatentsForTest(const Row& row);
+ConditioningTensors TensorsForTest(const Conditioning& conditioning);
 
 }  // namespace hotlora
 

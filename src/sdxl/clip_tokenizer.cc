@@ -249,7 +249,7 @@ absl::StatusOr<std::vector<int64_t>> ClipTokenizer::Encode(absl::string_view tex
   return ids;
 }
 
-absl::StatusOr<std::vector<int64_t>> ClipTokenizer::EncodePadded(absl::string_view text) const {
+absl::StatusOr<std::vector<int64_t>> ClipTokenizer::EncodePaddedForTest(absl::string_view text) const {
   ABSL_ASSIGN_OR_RETURN(std::vector<int64_t> ids, Encode(text));
   if (ids.size() > kPaddedLength) {
     ids.resize(kPaddedLength - 1);

@@ -51,7 +51,7 @@ class ClipTokenizer {
 
   // kPaddedLength ids: the text cut to 75 tokens, between begin and end, then pad ids. Errors as
   // Encode.
-  absl::StatusOr<std::vector<int64_t>> EncodePadded(absl::string_view text) const;
+  absl::StatusOr<std::vector<int64_t>> EncodePaddedForTest(absl::string_view text) const;
 
   size_t vocabulary_size() const { return vocabulary_size_; }
   int64_t begin_id() const { return begin_id_; }

@@ -28,12 +28,4 @@ std::string CleanWeightsChecksum(absl::Span<const AdaptableWeight> weights) {
   return sha.HexDigest();
 }
 
-std::string LiveWeightsChecksum(absl::Span<const AdaptableWeight> weights) {
-  Sha256 sha;
-  for (const AdaptableWeight& weight : weights) {
-    Update(sha, weight.live);
-  }
-  return sha.HexDigest();
-}
-
 }  // namespace hotlora

@@ -9,14 +9,13 @@
 
 namespace hotlora {
 
-// SHA-256 (64 hex digits) over the exact bytes of all clean weights, or of all live ones, in table
-// order, each in its own dtype and in row-major order whatever its layout: two models that compute
-// the same have the same checksum. Bytes come to the CPU in slices of bounded size.
+// SHA-256 (64 hex digits) over the exact bytes of all clean weights in table order, each in its own dtype and in
+// row-major order whatever its layout: two models that compute the same have the same checksum. Bytes come to the CPU
+// in slices of bounded size.
 //
 // Cost     about 1 s per GB on the CPU
 // Threads  the step thread, or any while no step runs
 std::string CleanWeightsChecksum(absl::Span<const AdaptableWeight> weights);
-std::string LiveWeightsChecksum(absl::Span<const AdaptableWeight> weights);
 
 }  // namespace hotlora
 

@@ -382,7 +382,7 @@ TEST_P(AdapterDirectoryTest, PagesShareOneScan) {
   }
   EXPECT_EQ(names.size(), 500u);
   EXPECT_TRUE(std::is_sorted(names.begin(), names.end()));
-  EXPECT_EQ(directory.scans(), 1u);
+  EXPECT_EQ(directory.scans_for_test(), 1u);
   Write(Inside("f0/new.safetensors"), "x");
   EXPECT_EQ(directory.List("", 1000).size(), 501u) << "a new listing sees what has come";
 }

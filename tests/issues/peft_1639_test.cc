@@ -6,9 +6,9 @@
 
 #include <gtest/gtest.h>
 
-#include "src/sdxl/weight_checksum.h"
 #include "src/tensor/memory_stats.h"
 #include "tests/pipeline/pipeline_fixture.h"
+#include "tests/sdxl/live_weights_checksum.h"
 
 namespace hotlora {
 namespace {

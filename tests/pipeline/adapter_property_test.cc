@@ -14,9 +14,9 @@
 #include "src/adapter_format/adapter_file.h"
 #include "src/adapter_format/key_map.h"
 #include "src/adapters/adapter_weights.h"
-#include "src/sdxl/weight_checksum.h"
 #include "tests/pipeline/pipeline_fixture.h"
 #include "tests/pipeline/random_adapter.h"
+#include "tests/sdxl/live_weights_checksum.h"
 
 namespace hotlora {
 namespace {

@@ -8,8 +8,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "src/sdxl/weight_checksum.h"
 #include "tests/pipeline/pipeline_fixture.h"
+#include "tests/sdxl/live_weights_checksum.h"
 
 namespace hotlora {
 namespace {

@@ -8,8 +8,8 @@
 #include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
-#include "src/sdxl/weight_checksum.h"
 #include "tests/pipeline/pipeline_fixture.h"
+#include "tests/sdxl/live_weights_checksum.h"
 #include "tests/temporary_folder.h"
 
 namespace hotlora {
@@ -54,7 +54,7 @@ class BaseGuardTest : public PipelineFixture {
     request.prompt = "a red square";
     request.width = request.height = 64;
     request.steps = 2;
-    return RowLatents(*Finish(Start(Job(request), set, 7))).clone();
+    return RowLatentsForTest(*Finish(Start(Job(request), set, 7))).clone();
   }
 
   const TemporaryFolder folder_;

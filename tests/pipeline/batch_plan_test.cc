@@ -48,7 +48,7 @@ class BatchPlanTest : public PipelineFixture {
   void ExpectMixedEqualAlone(const std::vector<Case>& cases, size_t largest_plan) {
     std::vector<at::Tensor> alone;
     for (const Case& one : cases) {
-      alone.push_back(RowLatents(*Finish(Start(Job(one.request), one.set, one.seed))).clone());
+      alone.push_back(RowLatentsForTest(*Finish(Start(Job(one.request), one.set, one.seed))).clone());
     }
     std::vector<std::unique_ptr<Row>> rows;
     for (const Case& one : cases) {
@@ -72,7 +72,7 @@ class BatchPlanTest : public PipelineFixture {
     }
     EXPECT_EQ(largest, largest_plan);
     for (size_t i = 0; i < rows.size(); ++i) {
-      ExpectWithin(RowLatents(*rows[i]), alone[i], kRounding, "row " + std::to_string(i));
+      ExpectWithin(RowLatentsForTest(*rows[i]), alone[i], kRounding, "row " + std::to_string(i));
     }
   }
 };
@@ -108,7 +108,7 @@ TEST_F(BatchPlanTest, GuidanceRunsOnlyInsideItsWindow) {
     for (uint32_t step = 0; step < steps; ++step) {
       EXPECT_TRUE(pipeline_->Step(BatchPlan{{row.get()}}).ok());
     }
-    return RowLatents(*row).clone();
+    return RowLatentsForTest(*row).clone();
   };
   ImageRequest early = request, late = request, unguided = request;
   early.guidance_end = 0.5;
@@ -129,7 +129,7 @@ TEST_F(BatchPlanTest, RowsOfOneTimestepButDifferentAdaptersDiffer) {
   const auto base = Start(job, {}, 1);
   const auto adapted = Start(job, Set({{"peft_attention", 1.0}}), 1);
   ASSERT_TRUE(pipeline_->Step(BatchPlan{{base.get(), adapted.get()}}).ok());
-  EXPECT_GT(RelativeError(RowLatents(*adapted), RowLatents(*base)), 1e-4);
+  EXPECT_GT(RelativeError(RowLatentsForTest(*adapted), RowLatentsForTest(*base)), 1e-4);
 }
 
 }  // namespace

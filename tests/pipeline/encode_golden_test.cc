@@ -47,7 +47,7 @@ TEST_F(EncodeGoldenTest, ConditioningEqualsTheReference) {
       const Prompts prompts = MakePrompts(arguments, static_cast<size_t>(row / images));
       const auto conditioning = pipeline_->Encode(prompts, /*negative=*/true, {}, ApplyMode::kMerged);
       ASSERT_TRUE(conditioning.ok()) << conditioning.status();
-      const ConditioningTensors actual = TensorsOf(**conditioning);
+      const ConditioningTensors actual = TensorsForTest(**conditioning);
       const auto expect = [&](const at::Tensor& tensor, const char* output) {
         ExpectWithin(tensor, expected.at(output).narrow(0, row, 1), golden.at("tolerance").at(output).at("absolute"),
                      name + " " + output);

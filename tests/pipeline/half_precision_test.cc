@@ -12,8 +12,8 @@
 
 #include <gtest/gtest.h>
 
-#include "src/sdxl/weight_checksum.h"
 #include "tests/pipeline/pipeline_fixture.h"
+#include "tests/sdxl/live_weights_checksum.h"
 
 namespace hotlora {
 namespace {

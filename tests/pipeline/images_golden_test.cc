@@ -116,7 +116,7 @@ TEST_F(ImagesGoldenTest, InitImagesEqualTheReferenceWithEverySampler) {
     const ImageJob job = Job(MakeRequest(golden));
     const std::unique_ptr<Row> row = Finish(Start(job, Set({}), job.seed));
     const TensorMap expected = LoadTensors(GoldenPath("init_images/" + golden.at("file").get<std::string>()));
-    ExpectWithin(RowLatents(*row), expected.at("latents"), golden.at("tolerance").at("latents").at("absolute"),
+    ExpectWithin(RowLatentsForTest(*row), expected.at("latents"), golden.at("tolerance").at("latents").at("absolute"),
                  name + " latents");
     const auto image = pipeline_->Decode(*row);
     ASSERT_TRUE(image.ok()) << image.status();
@@ -134,8 +134,9 @@ TEST_F(ImagesGoldenTest, InpaintingKeepsWhatTheMaskDoes) {
   request.seed = 9;
   const ImageJob job = Job(request);
   EXPECT_EQ(job.denoise.strength, 0.9999);
-  const at::Tensor plain = RowLatents(*Finish(Start(job, {}, job.seed)));
-  const at::Tensor adapted = RowLatents(*Finish(Start(job, Set({{"kohya_text_encoders_and_unet", 0.8}}), job.seed)));
+  const at::Tensor plain = RowLatentsForTest(*Finish(Start(job, {}, job.seed)));
+  const at::Tensor adapted =
+      RowLatentsForTest(*Finish(Start(job, Set({{"kohya_text_encoders_and_unet", 0.8}}), job.seed)));
   const at::Tensor mask =
       Pixels(*DecodeImage(request.mask_image)).select(2, 0).ge(128).slice(0, 0, 64, 8).slice(1, 0, 64, 8);
   const at::Tensor differs = (plain - adapted).abs().amax({0, 1}).gt(0);
@@ -149,7 +150,7 @@ TEST_F(ImagesGoldenTest, ADifferentSeedIsADifferentImageOfTheSameInitImage) {
   request.steps = 4;
   const ImageJob job = Job(request);
   EXPECT_EQ(Start(job, {}, 1)->total_steps(), 2u);
-  const auto latents = [&](uint64_t seed) { return RowLatents(*Finish(Start(job, {}, seed))).clone(); };
+  const auto latents = [&](uint64_t seed) { return RowLatentsForTest(*Finish(Start(job, {}, seed))).clone(); };
   EXPECT_TRUE(at::equal(latents(1), latents(1)));
   EXPECT_FALSE(at::equal(latents(1), latents(2)));
 }
@@ -169,7 +170,7 @@ TEST_F(ImagesGoldenTest, ImagesEqualTheReference) {
     const std::unique_ptr<Row> row = Finish(Start(job, Set(adapters), job.seed));
     // Where the reference drew several images it went on with one generator; its first image alone is ours too.
     const TensorMap expected = LoadTensors(GoldenPath("images/" + golden.at("file").get<std::string>()));
-    ExpectWithin(RowLatents(*row), expected.at("latents").narrow(0, 0, 1),
+    ExpectWithin(RowLatentsForTest(*row), expected.at("latents").narrow(0, 0, 1),
                  golden.at("tolerance").at("latents").at("absolute"), name + " latents");
     const auto image = pipeline_->Decode(*row);
     ASSERT_TRUE(image.ok()) << image.status();
@@ -187,8 +188,8 @@ TEST_F(ImagesGoldenTest, ASecondImageIsTheOneOfItsOwnSeed) {
   const ImageJob job = Job(request);
   const std::unique_ptr<Row> second = Finish(Start(job, {}, 42 + 1));
   const std::unique_ptr<Row> alone = Finish(Start(job, {}, 43));
-  EXPECT_TRUE(at::equal(RowLatents(*second), RowLatents(*alone)));
-  EXPECT_FALSE(at::equal(RowLatents(*second), RowLatents(*Finish(Start(job, {}, 42)))));
+  EXPECT_TRUE(at::equal(RowLatentsForTest(*second), RowLatentsForTest(*alone)));
+  EXPECT_FALSE(at::equal(RowLatentsForTest(*second), RowLatentsForTest(*Finish(Start(job, {}, 42)))));
 }
 
 TEST_F(ImagesGoldenTest, SingleFileGivesTheFoldersImageByteForByte) {

@@ -30,7 +30,7 @@ class PromptEncoderTest : public PipelineFixture {
     request.long_prompts = wish.long_prompts;
     const auto conditioning = pipeline_->Encode(Job(request).prompts, /*negative=*/true, {}, ApplyMode::kMerged);
     EXPECT_TRUE(conditioning.ok()) << conditioning.status();
-    return TensorsOf(**conditioning);
+    return TensorsForTest(**conditioning);
   }
 };
 
@@ -107,14 +107,14 @@ TEST_F(PromptEncoderTest, RowsOfDifferentLengthsShareAPlan) {
   std::vector<at::Tensor> alone;
   for (const char* prompt : {"a cat", "a cat BREAK a dog"}) {
     request.prompt = prompt;
-    alone.push_back(RowLatents(*Finish(Start(Job(request), {}, 1))).clone());
+    alone.push_back(RowLatentsForTest(*Finish(Start(Job(request), {}, 1))).clone());
     rows.push_back(Start(Job(request), {}, 1));
   }
   for (int step = 0; step < 2; ++step) {
     ASSERT_TRUE(pipeline_->Step(BatchPlan{{rows[0].get(), rows[1].get()}}).ok());
   }
-  ExpectWithin(RowLatents(*rows[0]), alone[0], 2e-4, "short");
-  ExpectWithin(RowLatents(*rows[1]), alone[1], 2e-4, "long");
+  ExpectWithin(RowLatentsForTest(*rows[0]), alone[0], 2e-4, "short");
+  ExpectWithin(RowLatentsForTest(*rows[1]), alone[1], 2e-4, "long");
   EXPECT_GT(RelativeError(alone[0], alone[1]), 1e-4);
 }
 

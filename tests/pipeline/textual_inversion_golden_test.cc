@@ -36,7 +36,7 @@ class TextualInversionTest : public PipelineFixture {
   ConditioningTensors Encode(const Prompts& prompts) {
     const auto conditioning = pipeline_->Encode(prompts, /*negative=*/true, {}, ApplyMode::kMerged);
     EXPECT_TRUE(conditioning.ok()) << conditioning.status();
-    return TensorsOf(**conditioning);
+    return TensorsForTest(**conditioning);
   }
 
   std::unique_ptr<EmbeddingStore> embeddings_;

@@ -35,7 +35,7 @@ TEST(ClipTokenizerTest, EqualsTheReferenceOnEveryPrompt) {
       const nlohmann::json one = nlohmann::json::parse(line);
       const std::string text = one["text"];
       EXPECT_EQ(tokenizer->Encode(text).value(), one[name]["ids"].get<std::vector<int64_t>>()) << name << ": " << text;
-      EXPECT_EQ(tokenizer->EncodePadded(text).value(), one[name]["ids_77"].get<std::vector<int64_t>>())
+      EXPECT_EQ(tokenizer->EncodePaddedForTest(text).value(), one[name]["ids_77"].get<std::vector<int64_t>>())
           << name << ": " << text;
     }
     EXPECT_EQ(count, 294);
@@ -67,9 +67,9 @@ TEST(ClipTokenizerTest, CutsLongPromptsAfter75Tokens) {
   for (int i = 0; i < 75; ++i) {
     text += "a ";
   }
-  const std::vector<int64_t> exact = *tokenizer->EncodePadded(text);
+  const std::vector<int64_t> exact = *tokenizer->EncodePaddedForTest(text);
   EXPECT_EQ(exact, *tokenizer->Encode(text));
-  EXPECT_EQ(*tokenizer->EncodePadded(text + "b b b"), exact);
+  EXPECT_EQ(*tokenizer->EncodePaddedForTest(text + "b b b"), exact);
   EXPECT_EQ(exact.size(), 77u);
 }
 
@@ -77,7 +77,7 @@ TEST(ClipTokenizerTest, RefusesTextThatIsNotUtf8) {
   const auto tokenizer = Load("tokenizer");
   for (const char* text : {"\xff", "a\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf5\x80\x80\x80", "<|endoftext|>\x80"}) {
     EXPECT_EQ(tokenizer->Encode(text).status().code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_EQ(tokenizer->EncodePadded(text).status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(tokenizer->EncodePaddedForTest(text).status().code(), absl::StatusCode::kInvalidArgument);
   }
 }
 
@@ -303,7 +303,7 @@ class TokenizerJsonTest : public BrokenClipTokenizerTest {
       const nlohmann::json one = nlohmann::json::parse(line);
       const std::string text = one["text"];
       EXPECT_EQ(tokenizer.Encode(text).value(), one[name]["ids"].get<std::vector<int64_t>>()) << text;
-      EXPECT_EQ(tokenizer.EncodePadded(text).value(), one[name]["ids_77"].get<std::vector<int64_t>>()) << text;
+      EXPECT_EQ(tokenizer.EncodePaddedForTest(text).value(), one[name]["ids_77"].get<std::vector<int64_t>>()) << text;
     }
     EXPECT_EQ(count, 294);
   }
