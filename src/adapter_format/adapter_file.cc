@@ -171,7 +171,7 @@ class AdapterParser {
     return absl::OkStatus();
   }
 
-  // "adapter is for X, not for SDXL" where keys, shapes or metadata tell, else `otherwise`.
+  // "adapter is for X, not for SDXL" if keys, shapes or metadata tell, else `otherwise`.
   std::string MisfitOr(absl::string_view otherwise) const {
     std::string model = ModelOfContext();
     for (auto index = unmatched_.begin(); index != unmatched_.end() && model.empty(); ++index) {
@@ -204,7 +204,7 @@ class AdapterParser {
     return "";
   }
 
-  // Keys of modules that this model lacks may be passed over where they are allowed, unless they are another model's
+  // Keys of modules that this model lacks may be passed over if they are allowed, unless they are another model's
   // and no key is of the UNet: the text encoders are also those of other models.
   bool MayPassOver() const {
     return std::any_of(

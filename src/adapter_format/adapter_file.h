@@ -27,7 +27,7 @@ struct ParsedAdapter {
   std::vector<ParsedDelta> deltas;  // in the order of the module table
   uint64_t tensor_bytes = 0;        // of the tensors as they are stored; F64 becomes float32
   uint32_t matched_modules = 0;
-  // "dora" where a module has a magnitude; else "oft", "glora", "lokr", "loha", "locon" (a low-rank change of a kernel
+  // "dora" if a module has a magnitude; else "oft", "glora", "lokr", "loha", "locon" (a low-rank change of a kernel
   // larger than 1x1), "lora", "full", "norm" (a difference of biases or norms): the first of these that a module has.
   std::string format;
   uint32_t rank_max = 0;
@@ -72,15 +72,15 @@ struct AdapterFileOptions {
 //           r is of the module: LoHa's, or of LoKr's second factor, else of its first. Where nothing is a product (LoKr
 //           with both factors whole, full) a stored alpha says nothing and is not read.
 //           A stored alpha of 0 means alpha = r, as kohya's loader has it. OFT's alpha is a bound: the norm of all
-//           skew blocks of the module together is at most alpha * out, or anything where alpha is 0 or missing
+//           skew blocks of the module together is at most alpha * out, or anything if alpha is 0 or missing
 //           Alpha tensors beside a PEFT configuration must agree with it, but for one of the header that is for all
 //           components (PeftScaling::is_shared): there the tensors alone count
 // Errors    FailedPrecondition, with what is wrong and which keys (at most 8, then a count)
 //   ADAPTER_UNSUPPORTED   keys of another format (BOFT, IA3, ...); without allow_unmatched_keys an embedding
 //   ADAPTER_INVALID       a half that is missing, two formats in one module, ranks that disagree, values that are not
 //                         finite, other dtypes
-//   ADAPTER_MISMATCH      keys or shapes that this model lacks. Even with allow_unmatched_keys where no key names a
-//                         module, or other models' keys stand where the UNet's should. Metadata that name another model
+//   ADAPTER_MISMATCH      keys or shapes that this model lacks. Even with allow_unmatched_keys if no key names a
+//                         module, or if the keys of the UNet are another model's. Metadata that name another model
 //                         refuse nothing: they explain a refusal, or are a note
 // Source    kohya networks/lora.py (LoRAModule, create_network_from_weights); diffusers utils/state_dict_utils.py;
 //           LyCORIS functional/loha.py, lokr.py, diag_oft.py, modules/glora.py, norms.py; kohya networks/oft.py; PEFT

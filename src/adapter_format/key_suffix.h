@@ -51,7 +51,7 @@ inline constexpr size_t kKeyParts = static_cast<size_t>(KeyPart::kMagnitudeVecto
 struct SplitKey {
   absl::string_view module;  // a view into the key; KeyMap knows which module it means
   KeyPart part;
-  absl::string_view adapter;  // PEFT's name of the adapter where the key has one: "default" of ".lora_A.default.weight"
+  absl::string_view adapter;  // PEFT's name of the adapter if the key has one: "default" of ".lora_A.default.weight"
 };
 
 // Recognises

@@ -69,7 +69,7 @@ class PeftScaling {
  private:
   struct Config {
     std::optional<double> rank;
-    double alpha = 8.0;  // PEFT's default where the key is missing
+    double alpha = 8.0;  // PEFT's default if the key is missing
     bool rslora = false;
     bool dora = false;
     std::optional<PeftOft> oft;

@@ -14,7 +14,7 @@ T Load(const std::byte* data) {
   return value;
 }
 
-// An IEEE number is infinite or NaN where all bits of its exponent are set: then, and only then, adding the lowest of
+// An IEEE number is infinite or NaN if all bits of its exponent are set: then, and only then, adding the lowest of
 // them carries into the sign bit. Without a branch, so that the compiler takes many numbers at a time.
 template <typename Bits>
 bool AllFiniteBits(const std::byte* data, size_t count, Bits exponent) {

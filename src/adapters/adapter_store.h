@@ -42,9 +42,8 @@ class AdapterStore {
   static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options, ModuleTable modules,
                                                               Metrics* metrics, std::unique_ptr<AdapterMemory> memory);
 
-  // Lends the adapter on the device, from the tier that has it, or reading its file where none has it or the file has
-  // changed (a changed file is a new version; if it is broken the old one goes on serving). Loads of one name at the
-  // same time are one read.
+  // Lends the adapter on the device. Its file is read if no tier has it or if the file has changed. A changed file is a
+  // new version; if it is broken, the old version serves on. Loads of one name at the same time are one read.
   //   NotFound             ADAPTER_NOT_FOUND: no file of that name, or a name no adapter can have
   //   FailedPrecondition   ADAPTER_INVALID: not a sound file, not finite, ranks that disagree
   //                        ADAPTER_MISMATCH: keys or shapes that this model lacks, each named
@@ -54,10 +53,11 @@ class AdapterStore {
   // A failed load leaves everything as it was.
   virtual absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) = 0;
 
-  // Lends all of these, no name twice, or none. Errors as Acquire, what `wanted` says between two of them, and
+  // Lends all of these, no name twice, or none. Calls `wanted` before each, and returns its error. Other errors are as
+  // Acquire's, and
   //   ResourceExhausted    ADAPTER_BUDGET: together they do not fit beside what is pinned
-  //                        ADAPTERS_IN_USE: nor will they until others let go of theirs; worth another try then
-  // Both before anything moves, as far as can be known: bytes may be free and yet lie too scattered.
+  //                        ADAPTERS_IN_USE: they do not fit until other requests release theirs; worth another try then
+  // Both are checked before anything is evicted. Fragmentation can still make a later Acquire fail.
   virtual absl::StatusOr<std::vector<std::unique_ptr<AdapterLease>>> AcquireAll(
       absl::Span<const std::string> names, absl::FunctionRef<absl::Status()> wanted) = 0;
 

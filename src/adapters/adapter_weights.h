@@ -15,7 +15,7 @@
 namespace hotlora {
 
 // A checked adapter as tensors in the shapes of ModuleDelta, contiguous and in the stored dtype (F64 becomes float32,
-// as do OFT's blocks, which become rotations). They are views of the file's bytes where those are aligned: `parsed`
+// as do OFT's blocks, which become rotations). They are views of the file's bytes if those are aligned: `parsed`
 // outlives them. FailedPrecondition (ADAPTER_INVALID) if an OFT's blocks are too large to become rotations;
 // ResourceExhausted (OUT_OF_MEMORY).
 absl::StatusOr<AdapterWeights> ViewAdapter(const ParsedAdapter& parsed);

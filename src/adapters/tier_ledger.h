@@ -22,24 +22,24 @@ struct TierRange {
   uint64_t end() const { return offset + bytes; }
 };
 
-// What is free of a storage. Neighbours are joined. Not thread-safe.
+// The free list of a storage; adjacent holes are coalesced. Not thread-safe.
 class TierHoles {
  public:
   explicit TierHoles(uint64_t capacity) { Add({0, capacity}); }
 
-  // Nothing if no hole is large enough. From the smallest that is, of equal ones the first.
+  // Best fit: from the smallest hole that is large enough, the first of equal ones. Nothing if there is none. O(holes).
   std::optional<TierRange> Take(uint64_t bytes);
 
-  // The hole that this range is in now.
+  // Frees the range. Returns the hole that it is in now. O(log holes).
   TierRange Add(const TierRange& range);
 
  private:
   std::map<uint64_t, uint64_t> sizes_;  // by offset
 };
 
-// The bytes of a tier: blocks are ranges of one storage, so a block needs a hole that is large enough. A version that
-// left the tier while requests still hold it counts until the last of them lets go, because its memory is there until
-// then. Keeps the cache gauges up to date. Thread-safe.
+// The bytes of a tier: blocks are ranges of one storage, so a block needs a hole that is large enough. The bytes of a
+// version that left the tier count as taken until the last request releases it, because its memory exists until then.
+// Keeps the cache gauges up to date. Thread-safe; `metrics` outlives it.
 class TierLedger {
  public:
   TierLedger(TierLabel label, uint64_t capacity, Metrics* metrics);
@@ -68,7 +68,7 @@ class TierLedger {
   TierHoles holes_ ABSL_GUARDED_BY(mu_);
 };
 
-// A range of the tier; given back when this dies. Movable.
+// A range of the tier, freed by the destructor. Movable.
 class TierReservation {
  public:
   TierReservation(std::shared_ptr<TierLedger> ledger, TierRange range) : ledger_(std::move(ledger)), range_(range) {}
