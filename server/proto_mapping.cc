@@ -347,8 +347,8 @@ v1::Statistics ToProto(const EngineStatistics& statistics, const std::string& de
     added->set_used_bytes(area.used_bytes);
   }
   message.mutable_device_memory()->set_device(device);
-  message.mutable_device_memory()->set_allocated_bytes(statistics.device_memory.allocated_bytes);
-  message.mutable_device_memory()->set_reserved_bytes(statistics.device_memory.reserved_bytes);
+  message.mutable_device_memory()->set_allocated_bytes(statistics.device_memory.allocated);
+  message.mutable_device_memory()->set_reserved_bytes(statistics.device_memory.reserved);
   for (const TierStatistics& tier : statistics.adapters.tiers) {
     v1::TierStatistics* added = message.add_tiers();
     added->set_tier(EnumToProto(kTiers, tier.tier));

@@ -162,7 +162,7 @@ class ThreadedEngine final : public Engine {
   EngineStatistics Statistics() const override {
     EngineStatistics statistics;
     statistics.memory = pipeline_->memory();
-    statistics.device_memory = options_.device_memory ? options_.device_memory() : DeviceMemory{};
+    statistics.device_memory = options_.device_memory ? options_.device_memory() : MemoryStats{};
     statistics.adapters = adapters_->Statistics();
     statistics.base = scheduler_.base_watch().total();
     statistics.queue_depth = queue_.depth();

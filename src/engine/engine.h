@@ -56,7 +56,7 @@ struct EngineOptions {
   // on. Meanwhile requests are Unavailable (WORK_STUCK).
   std::function<void(absl::Span<const StuckWork> stuck)> on_stuck_work;
   WorkLimits work_limits;
-  std::function<DeviceMemory()> device_memory;  // for GetStatistics
+  std::function<MemoryStats()> device_memory;  // for GetStatistics
   std::function<void()> in_each_step;           // runs on the step thread; its time counts as the step's
   std::shared_ptr<ModelWatch> model_watch;      // ends with the engine; nullptr: the model is from no files
 };

@@ -15,7 +15,7 @@ namespace hotlora {
 
 struct EngineStatistics {
   std::vector<MemoryArea> memory;   // fixed from the start
-  DeviceMemory device_memory;       // all of the device's, as the allocator says
+  MemoryStats device_memory;        // all of the device's, as the allocator says
   AdapterStoreStatistics adapters;  // tiers too
   BaseReport base;                  // since the start
   uint32_t queue_depth = 0, queue_capacity = 0;

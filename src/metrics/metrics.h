@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
+#include "src/base/memory_stats.h"
 #include "src/metrics/call_metrics.h"
 #include "src/metrics/step_drift.h"
 
@@ -24,24 +25,10 @@ class Collectable;
 
 namespace hotlora {
 
-// An allocator's own figures. On the CPU all but the first two are 0.
-struct DeviceMemory {
-  int64_t allocated_bytes = 0;
-  int64_t reserved_bytes = 0;
-  int64_t peak_allocated_bytes = 0;
-  int64_t active_bytes = 0;
-  int64_t inactive_split_bytes = 0;
-  int64_t requested_bytes = 0;
-  int64_t segments = 0;
-  int64_t allocation_retries = 0;  // since the start
-  int64_t out_of_memory = 0;       // since the start
-  double fragmentation_ratio = 0.0;
-};
-
 // Figures that others hold and a scrape reads. The functions are called on the metrics endpoint's threads.
 struct GaugeSources {
   std::string device;  // label of the memory gauges: "cpu" or "cuda:N"
-  std::function<DeviceMemory()> device_memory;
+  std::function<MemoryStats()> device_memory;
   std::function<uint32_t()> queue_depth;
   uint32_t queue_capacity = 0;
   uint32_t batch_capacity = 0;  // rows
