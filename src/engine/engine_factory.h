@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 
 #include "src/adapters/adapter_store.h"
+#include "src/adapters/embedding_store.h"
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
 

@@ -7,9 +7,8 @@
 #include <vector>
 
 #include "src/adapters/adapter_statistics.h"
-#include "src/metrics/metrics.h"
-#include "src/pipeline/pipeline.h"
-#include "src/scheduler/base_watch.h"
+#include "src/base/memory_stats.h"
+#include "src/request/model_info.h"
 
 namespace hotlora {
 

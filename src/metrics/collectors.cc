@@ -132,8 +132,7 @@ void AddDeviceMemory(const MemoryStats& memory, const std::string& device,
   add("hotlora_device_memory_segments", "Pieces of device memory that the allocator holds", kGauge,
       number(memory.segments));
   add("hotlora_device_memory_allocation_retries_total",
-      "Allocations that succeeded only once the allocator's cache was given back", kCounter,
-      number(memory.retries));
+      "Allocations that succeeded only once the allocator's cache was given back", kCounter, number(memory.retries));
   add("hotlora_device_memory_oom_total", "Allocations that failed for want of memory", kCounter,
       number(memory.failures));
 }
