@@ -8,6 +8,7 @@
 
 #include "server/memory_plan.h"
 #include "server/status_mapping.h"
+#include "src/base/enum_size.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
@@ -57,6 +58,7 @@ constexpr EnumPair<v1::AdapterState, AdapterState> kStates[] = {
 
 template <typename Proto, typename Plain, size_t n>
 Proto EnumToProto(const EnumPair<Proto, Plain> (&pairs)[n], Plain plain) {
+  static_assert(n == kEnumSize<Plain>);
   for (const auto& pair : pairs) {
     if (pair.plain == plain) {
       return pair.proto;
@@ -69,6 +71,7 @@ Proto EnumToProto(const EnumPair<Proto, Plain> (&pairs)[n], Plain plain) {
 template <typename Proto, typename Plain, size_t n>
 std::optional<Plain> EnumFromProto(const EnumPair<Proto, Plain> (&pairs)[n], Proto proto, const char* field,
                                    std::vector<FieldViolation>* violations) {
+  static_assert(n == kEnumSize<Plain>);
   if (proto == Proto{}) {
     return std::nullopt;
   }

@@ -5,7 +5,6 @@
 // cancel or read slowly, and which adapters are asked for. The engine's figures are in metrics.h, which owns this.
 // Thread-safe.
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -36,7 +35,6 @@ enum class NotReadyReason {
   kStuckDecode,
   kStuckCheck
 };
-inline constexpr size_t kNotReadyReasons = 11;
 
 // As in the label `reason`.
 const char* NotReadyLabel(NotReadyReason reason);

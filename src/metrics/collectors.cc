@@ -14,6 +14,7 @@
 #include <prometheus/client_metric.h>
 #include <prometheus/metric_type.h>
 
+#include "src/base/enum_size.h"
 #include "src/base/logging.h"
 
 namespace hotlora {
@@ -95,7 +96,8 @@ class ProcessCollector : public prometheus::Collectable {
 prometheus::MetricFamily LogLines() {
   prometheus::MetricFamily family{"hotlora_log_messages_total", "Log lines, by level", kCounter, {}};
   static constexpr const char* kLevels[] = {"debug", "info", "warning", "error"};
-  for (int level = 0; level < 4; ++level) {
+  static_assert(std::size(kLevels) == kEnumSize<LogLevel>);
+  for (size_t level = 0; level < std::size(kLevels); ++level) {
     prometheus::ClientMetric metric;
     metric.label = {{"level", kLevels[level]}};
     metric.counter.value = static_cast<double>(LogLineCount(static_cast<LogLevel>(level)));

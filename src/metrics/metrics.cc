@@ -1,6 +1,7 @@
 #include "src/metrics/metrics.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -18,6 +19,7 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include "src/base/enum_size.h"
 #include "src/metrics/collectors.h"
 #include "src/metrics/labels.h"
 
@@ -50,11 +52,17 @@ constexpr const char* kOutcomes[] = {"ok", "error", "cancelled"};
 constexpr const char* kSizes[] = {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"};
 constexpr const char* kOnOff[] = {"off", "on"};
 constexpr const char* kStages[] = {"queue", "adapter", "encode", "denoise", "decode", "image_encode"};
+static_assert(std::size(kStages) == kEnumSize<StageLabel>);
 constexpr const char* kSwapPhases[] = {"lookup", "read", "parse", "upload", "apply", "restore", "total"};
+static_assert(std::size(kSwapPhases) == kEnumSize<SwapPhase>);
 constexpr const char* kTiers[] = {"disk", "host", "device"};
+static_assert(std::size(kTiers) == kEnumSize<TierLabel>);
 constexpr const char* kReasons[] = {"capacity", "explicit", "replaced"};
+static_assert(std::size(kReasons) == kEnumSize<EvictionReason>);
 constexpr const char* kRegroupReasons[] = {"size_mismatch", "adapter_mismatch", "full", "memory"};
+static_assert(std::size(kRegroupReasons) == kEnumSize<RegroupReason>);
 constexpr const char* kStartUpPhases[] = {"load", "warm_up"};
+static_assert(std::size(kStartUpPhases) == kEnumSize<StartUpPhase>);
 constexpr const char* kLoadReasons[] = {"adapter_not_found",   "adapter_invalid", "file_unreadable", "adapter_mismatch",
                                         "adapter_unsupported", "adapter_budget",  "out_of_memory",   "other"};
 
@@ -310,7 +318,7 @@ void Metrics::SetCertificateEnd(std::function<std::optional<absl::Time>()> end) 
 }
 
 void Metrics::SetStartUp(StartUpPhase phase, double seconds) {
-  state_->families.start_up.Add({{"phase", kStartUpPhases[static_cast<int>(phase)]}}).Set(seconds);
+  state_->families.start_up.Add({{"phase", kStartUpPhases[static_cast<size_t>(phase)]}}).Set(seconds);
 }
 
 void Metrics::BeatScheduler() { state_->families.heartbeat.Add({}).SetToCurrentTime(); }
@@ -333,7 +341,7 @@ void Metrics::SetStepBaseline(const StepShape& shape, double seconds) {
 }
 
 void Metrics::CountRegroup(RegroupReason reason) {
-  state_->families.regroups.Add({{"reason", kRegroupReasons[static_cast<int>(reason)]}}).Increment();
+  state_->families.regroups.Add({{"reason", kRegroupReasons[static_cast<size_t>(reason)]}}).Increment();
 }
 
 void Metrics::SetWorkMemory(int64_t available_bytes, int64_t needed_bytes) {
@@ -349,7 +357,7 @@ void Metrics::CountRequest(absl::string_view method, absl::string_view code, dou
 }
 
 void Metrics::ObserveStage(StageLabel stage, double seconds) {
-  state_->families.stage.Add({{"phase", kStages[static_cast<int>(stage)]}}, kPhaseBuckets).Observe(seconds);
+  state_->families.stage.Add({{"phase", kStages[static_cast<size_t>(stage)]}}, kPhaseBuckets).Observe(seconds);
 }
 
 void Metrics::ObserveQueueWait(double seconds) { state_->families.queue_wait.Add({}, kQueueBuckets).Observe(seconds); }
@@ -360,7 +368,7 @@ void Metrics::CountImage(absl::string_view format) {
 
 void Metrics::ObserveSwapPhase(SwapPhase phase, TierLabel source, double seconds) {
   state_->families.swap
-      .Add({{"phase", kSwapPhases[static_cast<int>(phase)]}, {"source", kTiers[static_cast<int>(source)]}},
+      .Add({{"phase", kSwapPhases[static_cast<size_t>(phase)]}, {"source", kTiers[static_cast<size_t>(source)]}},
            kSwapBuckets)
       .Observe(seconds);
 }
@@ -368,18 +376,18 @@ void Metrics::ObserveSwapPhase(SwapPhase phase, TierLabel source, double seconds
 void Metrics::CountSwap(bool ok) { state_->families.swaps.Add({{"outcome", ok ? "ok" : "error"}}).Increment(); }
 
 void Metrics::CountCacheRequest(TierLabel tier, bool hit) {
-  state_->families.cache_requests.Add({{"tier", kTiers[static_cast<int>(tier)]}, {"result", hit ? "hit" : "miss"}})
+  state_->families.cache_requests.Add({{"tier", kTiers[static_cast<size_t>(tier)]}, {"result", hit ? "hit" : "miss"}})
       .Increment();
 }
 
 void Metrics::CountEviction(TierLabel tier, EvictionReason reason) {
   state_->families.evictions
-      .Add({{"tier", kTiers[static_cast<int>(tier)]}, {"reason", kReasons[static_cast<int>(reason)]}})
+      .Add({{"tier", kTiers[static_cast<size_t>(tier)]}, {"reason", kReasons[static_cast<size_t>(reason)]}})
       .Increment();
 }
 
 void Metrics::SetCache(TierLabel tier, const TierFill& fill) {
-  const prometheus::Labels labels = {{"tier", kTiers[static_cast<int>(tier)]}};
+  const prometheus::Labels labels = {{"tier", kTiers[static_cast<size_t>(tier)]}};
   state_->families.cache_bytes.Add(labels).Set(static_cast<double>(fill.bytes));
   state_->families.cache_capacity.Add(labels).Set(static_cast<double>(fill.capacity_bytes));
   state_->families.cache_pinned.Add(labels).Set(static_cast<double>(fill.pinned_bytes));
@@ -404,7 +412,7 @@ void Metrics::CountAdapterLoad(absl::string_view reason, uint64_t bytes) {
 }
 
 void Metrics::CountRaisedBytes(uint64_t bytes) {
-  state_->families.bytes_loaded.Add({{"source", kTiers[static_cast<int>(TierLabel::kHost)]}})
+  state_->families.bytes_loaded.Add({{"source", kTiers[static_cast<size_t>(TierLabel::kHost)]}})
       .Increment(static_cast<double>(bytes));
 }
 
