@@ -14,8 +14,6 @@
 namespace hotlora {
 namespace {
 
-constexpr uint32_t kMaxImages = 16;
-
 // Pairs of one enum on both sides, searched in either direction.
 template <typename Proto, typename Plain>
 struct EnumPair {
