@@ -21,6 +21,12 @@ struct ModelInfo {
 // --apply: who chooses how adapters take effect (ApplyMode in pipeline.h).
 enum class ApplyPolicy { kAuto, kMerged, kSide };
 
+// An adapter that is merged into the base at start (--base-adapter NAME:WEIGHT).
+struct BaseAdapter {
+  std::string name;
+  double weight = 1.0;  // on UNet and text encoders
+};
+
 // A part of the memory plan.
 struct MemoryArea {
   std::string what;   // "unet live weights"
