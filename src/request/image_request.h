@@ -14,6 +14,8 @@
 namespace hotlora {
 
 enum class Sampler { kEuler, kEulerAncestral, kHeun, kDdim, kDpmpp2M, kDpmpp2MSde, kUniPc, kLcm };
+// kDefault is the checkpoint's own. Karras and exponential keep the checkpoint's timestep spacing, trailing keeps its
+// sigma spacing.
 enum class NoiseScheduleKind { kDefault, kKarras, kExponential, kTrailing };
 enum class PromptSyntax { kPlain, kWeighted };
 
