@@ -10,7 +10,8 @@ cmake_minimum_required(VERSION 3.25)
 # What a module may include of ours, itself apart: a module, or one header of a module.
 
 set(may_include_src/base "")
-set(may_include_src/metrics base)
+# The enums whose values are labels.
+set(may_include_src/metrics image/rgb_image.h request/image_request.h base)
 set(may_include_src/image base)
 set(may_include_src/request image base)
 set(may_include_src/tensor base)

@@ -46,8 +46,8 @@ class TieredAdapterStore : public AdapterStore {
         writer_(directory_),
         upload_space_(reader_.max_file_bytes()),
         book_(std::make_shared<LeaseBook>(metrics)),
-        host_(TierLabel::kHost, memory_->host_bytes(), metrics),
-        device_(TierLabel::kDevice, memory_->device_bytes(), metrics) {
+        host_(AdapterTier::kHost, memory_->host_bytes(), metrics),
+        device_(AdapterTier::kDevice, memory_->device_bytes(), metrics) {
     writer_.RemoveStale();
     directory_.LogWhatIsNotServed();
   }
@@ -469,13 +469,13 @@ class TieredAdapterStore : public AdapterStore {
       return;
     }
     if (to_device) {
-      metrics_->CountCacheRequest(TierLabel::kDevice, found.device != nullptr);
+      metrics_->CountCacheRequest(AdapterTier::kDevice, found.device != nullptr);
     }
     if (!to_device || found.device == nullptr) {
-      metrics_->CountCacheRequest(TierLabel::kHost, found.host != nullptr);
+      metrics_->CountCacheRequest(AdapterTier::kHost, found.host != nullptr);
     }
     if (found.use() == nullptr) {
-      metrics_->CountCacheRequest(TierLabel::kDisk, on_disk);
+      metrics_->CountCacheRequest(AdapterTier::kDisk, on_disk);
     }
   }
 

@@ -175,7 +175,7 @@ bool ResidentTier::Pin(absl::string_view name) {
 TierStatistics ResidentTier::Statistics() const {
   absl::MutexLock lock(&mutex_);
   TierStatistics statistics;
-  statistics.tier = label_ == TierLabel::kDevice ? AdapterTier::kDevice : AdapterTier::kHost;
+  statistics.tier = label_;
   statistics.capacity_bytes = ledger_->capacity();
   statistics.bytes = ledger_->bytes();
   statistics.entries = entries_.size();

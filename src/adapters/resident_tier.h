@@ -49,7 +49,7 @@ struct ResidentAdapter {
 // Thread-safe. No call waits for a file or a copy.
 class ResidentTier {
  public:
-  ResidentTier(TierLabel label, uint64_t capacity, Metrics* metrics)
+  ResidentTier(AdapterTier label, uint64_t capacity, Metrics* metrics)
       : label_(label), metrics_(metrics), ledger_(std::make_shared<TierLedger>(label, capacity, metrics)) {}
 
   // The adapter, now the most recently used; nullptr if that version, or with nullptr any version, is not here.
@@ -96,12 +96,12 @@ class ResidentTier {
   // What to evict so that a hole of `bytes` comes to be; nothing if no eviction can do that.
   std::optional<std::vector<const Entry*>> Victims(absl::string_view replacing, uint64_t bytes) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  const char* TierName() const { return label_ == TierLabel::kHost ? "host" : "device"; }
+  const char* TierName() const { return kAdapterTierNames[static_cast<size_t>(label_)]; }
   absl::Status BudgetError(uint64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Erase(absl::string_view name, EvictionReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const TierLabel label_;
+  const AdapterTier label_;
   Metrics* const metrics_;
   const std::shared_ptr<TierLedger> ledger_;  // outlives the tier with the leases
   mutable absl::Mutex mutex_;

@@ -139,7 +139,7 @@ void CallMetrics::Families::StandAtZero() {
       cancelled.Add({{"stage", stage}, {"cause", cause}});
     }
   }
-  for (const char* format : kFormats) {
+  for (const char* format : kImageFormatNames) {
     image_bytes.Add({{"format", format}});
   }
 }
@@ -207,8 +207,9 @@ void CallMetrics::CountDroppedUpdates(uint64_t count) {
 
 void CallMetrics::CountUploadBytes(uint64_t bytes) { families_->upload_bytes.Increment(static_cast<double>(bytes)); }
 
-void CallMetrics::CountImageBytes(absl::string_view format, uint64_t bytes) {
-  families_->image_bytes.Add({{"format", std::string(format)}}).Increment(static_cast<double>(bytes));
+void CallMetrics::CountImageBytes(ImageFormat format, uint64_t bytes) {
+  families_->image_bytes.Add({{"format", kImageFormatNames[static_cast<size_t>(format)]}})
+      .Increment(static_cast<double>(bytes));
 }
 
 void CallMetrics::CountAdapterUse(const std::vector<std::string>& names) {

@@ -12,6 +12,8 @@
 
 #include "absl/strings/string_view.h"
 
+#include "src/image/rgb_image.h"
+
 namespace prometheus {
 class Collectable;
 class Registry;
@@ -72,7 +74,7 @@ class CallMetrics {
   void CountGivenUp();                        // a caller who did not read
   void CountDroppedUpdates(uint64_t count);
   void CountUploadBytes(uint64_t bytes);  // of adapters, as their chunks come
-  void CountImageBytes(absl::string_view format, uint64_t bytes);
+  void CountImageBytes(ImageFormat format, uint64_t bytes);
 
   // A request that ran, with the names of its adapters. Only names that the adapter store knew may come here.
   void CountAdapterUse(const std::vector<std::string>& names);

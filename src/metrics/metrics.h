@@ -16,8 +16,10 @@
 #include "absl/time/time.h"
 
 #include "src/base/memory_stats.h"
+#include "src/image/rgb_image.h"
 #include "src/metrics/call_metrics.h"
-#include "src/metrics/step_drift.h"
+#include "src/metrics/step_shape.h"
+#include "src/request/image_request.h"
 
 namespace prometheus {
 class Collectable;
@@ -37,7 +39,6 @@ struct GaugeSources {
 
 enum class StageLabel { kQueue, kAdapter, kEncode, kDenoise, kDecode, kImageEncode };
 enum class SwapPhase { kLookup, kRead, kParse, kUpload, kApply, kRestore, kTotal };
-enum class TierLabel { kDisk, kHost, kDevice };
 enum class StartUpPhase { kLoad, kWarmUp };
 enum class EvictionReason { kCapacity, kExplicit, kReplaced };
 
@@ -90,16 +91,16 @@ class Metrics {
   void CountRequest(absl::string_view method, absl::string_view code, double seconds);
   void ObserveStage(StageLabel stage, double seconds);
   void ObserveQueueWait(double seconds);
-  void CountImage(absl::string_view format);
+  void CountImage(ImageFormat format);
   // When the oldest waiting request came (the epoch if none waits), and how long a new request would wait.
   void SetWaiting(absl::Time oldest, double newcomer_seconds);
 
   // --- adapters
-  void ObserveSwapPhase(SwapPhase phase, TierLabel source, double seconds);
+  void ObserveSwapPhase(SwapPhase phase, AdapterTier source, double seconds);
   void CountSwap(bool ok);
-  void CountCacheRequest(TierLabel tier, bool hit);
-  void CountEviction(TierLabel tier, EvictionReason reason);
-  void SetCache(TierLabel tier, const TierFill& fill);
+  void CountCacheRequest(AdapterTier tier, bool hit);
+  void CountEviction(AdapterTier tier, EvictionReason reason);
+  void SetCache(AdapterTier tier, const TierFill& fill);
   void AddAdapterRefs(int change);
   // A file that was read, or was to be; `reason` as in ErrorInfo, "" where it went well.
   void CountAdapterLoad(absl::string_view reason, uint64_t bytes);

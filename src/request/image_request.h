@@ -5,10 +5,12 @@
 // documents each field; request/validation.h turns it into an ImageJob.
 
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "src/base/enum_size.h"
 #include "src/image/rgb_image.h"
 
 namespace hotlora {
@@ -18,6 +20,11 @@ enum class Sampler { kEuler, kEulerAncestral, kHeun, kDdim, kDpmpp2M, kDpmpp2MSd
 // sigma spacing.
 enum class NoiseScheduleKind { kDefault, kKarras, kExponential, kTrailing };
 enum class PromptSyntax { kPlain, kWeighted };
+
+// Where an adapter is, coldest first, and what metrics and the access log call it.
+enum class AdapterTier { kDisk, kHost, kDevice };
+inline constexpr const char* kAdapterTierNames[] = {"disk", "host", "device"};
+static_assert(std::size(kAdapterTierNames) == kEnumSize<AdapterTier>);
 
 struct AdapterRef {
   std::string name;

@@ -30,7 +30,7 @@ class ResidentTierTest : public testing::Test {
   }
   bool Has(const std::string& name) { return tier_.Describe(name).has_value(); }
 
-  ResidentTier tier_{TierLabel::kHost, 100, nullptr};
+  ResidentTier tier_{AdapterTier::kHost, 100, nullptr};
 };
 
 TEST_F(ResidentTierTest, EvictsLeastRecentlyUsedFirst) {

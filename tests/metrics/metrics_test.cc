@@ -165,7 +165,7 @@ TEST(MetricsTest, LoadsAreCountedByReason) {
 TEST(MetricsTest, ATierTellsItsFill) {
   Metrics metrics;
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_pinned_bytes{tier=\"host\"} 0"));
-  metrics.SetCache(TierLabel::kHost, {300, 1000, 200, 3});
+  metrics.SetCache(AdapterTier::kHost, {300, 1000, 200, 3});
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_bytes{tier=\"host\"} 300"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_capacity_bytes{tier=\"host\"} 1000"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_pinned_bytes{tier=\"host\"} 200"));
