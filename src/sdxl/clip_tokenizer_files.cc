@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <system_error>
 #include <tuple>
@@ -16,6 +14,7 @@
 #include "absl/strings/strip.h"
 #include <nlohmann/json.hpp>
 
+#include "src/base/bounded_read.h"
 #include "src/base/json_text.h"
 #include "src/base/status_macros.h"
 #include "src/sdxl/clip_vocabulary.h"
@@ -27,7 +26,7 @@ namespace {
 using Json = nlohmann::json;
 using Vocabulary = absl::flat_hash_map<std::string, int32_t>;
 
-constexpr uintmax_t kMaxFileBytes = 32 << 20;  // CLIP's tokenizer.json has 4 MB
+constexpr size_t kMaxFileBytes = 32 << 20;  // CLIP's tokenizer.json has 4 MB
 constexpr size_t kMaxVocabulary = 1 << 20;
 constexpr char kVocabulary[] = "vocab.json";
 constexpr char kMerges[] = "merges.txt";
@@ -47,14 +46,11 @@ absl::StatusOr<std::optional<std::string>> ReadText(const std::string& folder, c
   if (!std::filesystem::is_regular_file(path, error)) {
     return std::nullopt;
   }
-  if (std::filesystem::file_size(path, error) > kMaxFileBytes) {
-    return Fault(name, absl::StrCat("is over ", kMaxFileBytes, " bytes"));
+  absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxFileBytes);
+  if (!text.ok()) {
+    return Fault(name, text.status().message());
   }
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream.is_open()) {
-    return Fault(name, "cannot be read");
-  }
-  return std::string(std::istreambuf_iterator<char>(stream), {});
+  return *std::move(text);
 }
 
 absl::StatusOr<Json> ParseObject(const std::string& name, const std::string& text) {
