@@ -19,6 +19,7 @@
 #include "src/base/status_macros.h"
 #include "src/sdxl/clip_vocabulary.h"
 #include "src/sdxl/tokenizer_json.h"
+#include "src/weights/tokenizer_files.h"
 
 namespace hotlora {
 namespace {
@@ -28,12 +29,12 @@ using Vocabulary = absl::flat_hash_map<std::string, int32_t>;
 
 constexpr size_t kMaxFileBytes = 32 << 20;  // CLIP's tokenizer.json has 4 MB
 constexpr size_t kMaxVocabulary = 1 << 20;
-constexpr char kVocabulary[] = "vocab.json";
-constexpr char kMerges[] = "merges.txt";
-constexpr char kWhole[] = "tokenizer.json";
-constexpr char kSpecialTokens[] = "special_tokens_map.json";
-constexpr char kTokenizerConfig[] = "tokenizer_config.json";
-constexpr char kAddedTokens[] = "added_tokens.json";
+using tokenizer_file::kAddedTokens;
+using tokenizer_file::kMerges;
+using tokenizer_file::kSpecialTokens;
+using tokenizer_file::kTokenizerConfig;
+using tokenizer_file::kVocabulary;
+using tokenizer_file::kWhole;
 
 absl::Status Fault(absl::string_view name, absl::string_view what) {
   return absl::FailedPreconditionError(absl::StrCat(name, " ", what));
@@ -272,7 +273,7 @@ absl::StatusOr<ClipTokenizerFiles> BuildFromOne(const std::string& text, const J
 
 absl::StatusOr<ClipTokenizerFiles> ReadClipTokenizerFiles(const std::string& folder) {
   TextByName texts;
-  for (const char* const name : {kVocabulary, kMerges, kWhole, kSpecialTokens, kTokenizerConfig, kAddedTokens}) {
+  for (const char* const name : tokenizer_file::kAll) {
     ABSL_ASSIGN_OR_RETURN(std::optional<std::string> text, ReadText(folder, name));
     if (text.has_value()) {
       texts[name] = *std::move(text);

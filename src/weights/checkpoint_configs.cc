@@ -11,6 +11,7 @@
 #include "src/base/bounded_read.h"
 #include "src/base/json_text.h"
 #include "src/base/status_macros.h"
+#include "src/weights/tokenizer_files.h"
 
 namespace hotlora {
 namespace {
@@ -45,10 +46,10 @@ absl::Status CheckModelIndex(const nlohmann::json& index) {
 
 absl::Status CheckTokenizer(const std::string& folder, const std::string& tokenizer) {
   const auto exists = [&](const char* name) { return IsFile(absl::StrCat(folder, "/", tokenizer, "/", name)); };
-  for (const char* name : {"vocab.json", "merges.txt"}) {
-    if (!exists(name) && !exists("tokenizer.json")) {
+  for (const char* name : {tokenizer_file::kVocabulary, tokenizer_file::kMerges}) {
+    if (!exists(name) && !exists(tokenizer_file::kWhole)) {
       return absl::FailedPreconditionError(
-          absl::StrCat(tokenizer, "/", name, " is missing, and ", tokenizer, "/tokenizer.json too"));
+          absl::StrCat(tokenizer, "/", name, " is missing, and ", tokenizer, "/", tokenizer_file::kWhole, " too"));
     }
   }
   return absl::OkStatus();
@@ -93,8 +94,7 @@ absl::StatusOr<CheckpointConfigs> ReadConfigs(const std::string& folder, bool to
     std::error_code error;
     if (tokenizers_needed || std::filesystem::exists(path, error)) {
       ABSL_RETURN_IF_ERROR(CheckTokenizer(folder, name));
-      for (const char* const file : {"vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
-                                     "special_tokens_map.json", "added_tokens.json"}) {
+      for (const char* const file : tokenizer_file::kAll) {
         configs.files.Add(absl::StrCat(path, "/", file));
       }
       *target = path;
