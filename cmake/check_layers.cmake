@@ -1,38 +1,44 @@
 # Checks that every #include in src/, server/ and client/ keeps to the dependency table below, and prints file, line and
-# rule of each one that does not.
+# rule of each one that does not; and that the table permits nothing that no file uses.
 #
-#   cmake -DROOT=<repository> -P cmake/check_layers.cmake
+#   cmake -DROOT=<repository> [-DPARTIAL=ON] -P cmake/check_layers.cmake      PARTIAL: ROOT holds a part of the sources, so
+#                                                                             what is unused there is no error
 #
-# It is the test named `layers`. To allow a new dependency, change the table in the same commit, and say there why.
+# It is the test named `layers`. To allow a new dependency, change the table in the same commit, and say there why. The
+# table in docs/architecture.md has the same modules; tests/layers/architecture_test.py compares them.
 cmake_minimum_required(VERSION 3.25)
 
 # --- The table -------------------------------------------------------------------------------------------------------
-# What a module may include of ours, itself apart: a module, or one header of a module.
+# What a module may include of ours, itself apart: a module, or one header of a module. A file with a row of its own may
+# include only what that row lists, whatever its module may.
 
 set(may_include_src/base "")
-set(may_include_src/metrics base)
+# The enums whose values are labels.
+set(may_include_src/metrics image/rgb_image.h request/image_request.h base)
 set(may_include_src/image base)
 set(may_include_src/request image base)
 set(may_include_src/tensor base)
 set(may_include_src/weights tensor base)
-set(may_include_src/nn tensor base)
-set(may_include_src/sampling tensor base)
+set(may_include_src/nn tensor)
+set(may_include_src/sampling request/image_request.h tensor base)
 set(may_include_src/sdxl nn weights tensor base)
 set(may_include_src/adapter_format weights/module_table.h weights/safetensors_file.h weights/sgm_names.h base)
 set(may_include_src/adapters
     adapter_format nn/lora_delta.h nn/block_layout.h nn/adapter_set.h weights tensor metrics request base)
-set(may_include_src/pipeline sdxl sampling nn weights request image tensor metrics base)
-set(may_include_src/admission request metrics base)
+set(may_include_src/pipeline sdxl sampling nn weights request image tensor base)
+set(may_include_src/admission request base)
 set(may_include_src/scheduler
     admission pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h nn/adapter_set.h
     adapters/adapter_store.h adapters/adapter_info.h adapters/embedding_store.h image request metrics base)
-set(may_include_src/engine
-    scheduler admission pipeline adapters sdxl sampling nn weights tensor request metrics base)
+set(may_include_src/engine scheduler admission pipeline adapters sdxl weights tensor request metrics base)
+# What server/ sees of the engine: plain values alone.
+set(may_include_src/engine/engine.h
+    engine/statistics.h scheduler/stuck_work.h adapters/adapter_info.h adapters/adapter_upload.h request
+    base/memory_stats.h)
+set(may_include_src/engine/statistics.h adapters/adapter_statistics.h request/model_info.h base/memory_stats.h)
 set(may_include_server engine adapters/adapter_info.h request metrics base)
 # The client reads adapters where they lie (`adapters inspect`), with what the server reads them with.
 set(may_include_client adapter_format/adapter_inspection.h sdxl/module_list.h base)
-# The one place that wires the engine to the networks.
-set(may_include_server/main.cc pipeline adapters sdxl tensor)
 
 # --- Third-party headers: which folders or files may include what matches, and the rule in words -----------------------
 
@@ -57,11 +63,12 @@ set(torch_rule "<torch/...> nowhere: ATen and c10 are enough, and parse in half 
 set(torch_free "^(src/(base|metrics|image|request|adapter_format|admission|scheduler|engine)|server|client)/")
 set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
-    src/adapters/adapter_info.h src/adapters/adapter_lease.h src/adapters/embedding_store.h src/nn/adapter_set.h
-    src/adapters/adapter_memory.h
+    src/adapters/adapter_info.h src/adapters/adapter_lease.h src/adapters/adapter_statistics.h
+    src/adapters/adapter_upload.h src/adapters/embedding_store.h src/nn/adapter_set.h src/adapters/adapter_memory.h
     src/sdxl/module_list.h src/sdxl/sdxl_config.h src/sdxl/clip_tokenizer.h src/sdxl/clip_tokenizer_files.h
     src/sdxl/tokenizer_json.h src/sampling/scheduler_config.h
-    src/weights/checkpoint_configs.h src/weights/model_files.h src/weights/safetensors_file.h src/weights/sgm_names.h src/weights/module_table.h
+    src/weights/checkpoint_configs.h src/weights/model_files.h src/weights/safetensors_file.h src/weights/sgm_names.h
+    src/weights/module_table.h
     src/tensor/tensor_fwd.h)
 set(torch_free_rule "no LibTorch header in a torch-free module or interface")
 
@@ -88,22 +95,43 @@ function(module_of file result)
   set(${result} ${module} PARENT_SCOPE)
 endfunction()
 
-function(check_ours file text header)
-  module_of(${file} from)
-  module_of(${header} to)
-  if(from STREQUAL to)
-    return()
+# Whether a file is checked to have no LibTorch header in it.
+function(is_torch_free file result)
+  set(${result} OFF PARENT_SCOPE)
+  if(file MATCHES "${torch_free}" OR file IN_LIST torch_free_headers)
+    set(${result} ON PARENT_SCOPE)
   endif()
-  if(NOT DEFINED may_include_${from})
-    report(${file} "${text}" "${from} is not in the table of cmake/check_layers.cmake")
+endfunction()
+
+function(check_table file text header)
+  module_of(${file} row)
+  module_of(${header} to)
+  if(DEFINED may_include_${file})
+    set(row ${file})
+  elseif(row STREQUAL to)
+    return()
+  elseif(NOT DEFINED may_include_${row})
+    report(${file} "${text}" "${row} is not in the table of cmake/check_layers.cmake")
     return()
   endif()
   string(REGEX REPLACE "^src/" "" header_in_src ${header})
   string(REGEX REPLACE "^src/" "" to_in_src ${to})
-  set(allowed ${may_include_${from}} ${may_include_${file}})
-  if(NOT to MATCHES "^src/" OR NOT (to_in_src IN_LIST allowed OR header_in_src IN_LIST allowed))
-    list(JOIN allowed ", " allowed)
-    report(${file} "${text}" "${from} may include only: ${allowed}")
+  foreach(entry ${to_in_src} ${header_in_src})
+    if(to MATCHES "^src/" AND entry IN_LIST may_include_${row})
+      set_property(GLOBAL PROPERTY "used ${row} ${entry}" ON)
+      return()
+    endif()
+  endforeach()
+  list(JOIN may_include_${row} ", " allowed)
+  report(${file} "${text}" "${row} may include only: ${allowed}")
+endfunction()
+
+function(check_ours file text header)
+  check_table(${file} "${text}" ${header})
+  is_torch_free(${file} is_free)
+  is_torch_free(${header} takes_free)
+  if(file MATCHES "\\.h$" AND is_free AND NOT takes_free)
+    report(${file} "${text}" "a header without LibTorch includes only such headers: torch_free, torch_free_headers")
   endif()
 endfunction()
 
@@ -113,7 +141,8 @@ function(check_third_party file text header)
       report(${file} "${text}" "${${library}_rule}")
     endif()
   endforeach()
-  if(header MATCHES "^(ATen|c10|torch)/" AND (file MATCHES "${torch_free}" OR file IN_LIST torch_free_headers))
+  is_torch_free(${file} is_free)
+  if(is_free AND header MATCHES "^(ATen|c10|torch)/")
     report(${file} "${text}" "${torch_free_rule}")
   endif()
 endfunction()
@@ -140,6 +169,32 @@ function(check_file file)
   endforeach()
 endfunction()
 
+# What the table permits and no file uses, and the headers it names that do not exist.
+function(check_unused)
+  get_cmake_property(variables VARIABLES)
+  list(FILTER variables INCLUDE REGEX "^may_include_")
+  set(found "")
+  foreach(variable ${variables})
+    string(REGEX REPLACE "^may_include_" "" row ${variable})
+    foreach(entry ${${variable}})
+      get_property(used GLOBAL PROPERTY "used ${row} ${entry}")
+      if(NOT used)
+        list(APPEND found "${row} may include ${entry}, but does not")
+      endif()
+    endforeach()
+  endforeach()
+  foreach(header ${torch_free_headers})
+    if(NOT EXISTS ${ROOT}/${header})
+      list(APPEND found "torch_free_headers has ${header}, which does not exist")
+    endif()
+  endforeach()
+  list(LENGTH found count)
+  if(count GREATER 0)
+    list(JOIN found "\n  " found)
+    message(FATAL_ERROR "remove from cmake/check_layers.cmake what nothing uses:\n  ${found}")
+  endif()
+endfunction()
+
 file(GLOB_RECURSE files RELATIVE ${ROOT}
   ${ROOT}/src/*.h ${ROOT}/src/*.cc ${ROOT}/src/*.cu ${ROOT}/server/*.h ${ROOT}/server/*.cc ${ROOT}/client/*.h
   ${ROOT}/client/*.cc)
@@ -153,5 +208,8 @@ endforeach()
 get_property(violations GLOBAL PROPERTY violations)
 if(violations GREATER 0)
   message(FATAL_ERROR "${violations} includes break the layers")
+endif()
+if(NOT PARTIAL)
+  check_unused()
 endif()
 message(STATUS "layers: ${count} files keep to the table")

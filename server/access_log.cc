@@ -25,11 +25,10 @@ nlohmann::ordered_json AdaptersJson(const ImageAccess& image) {
     }
   }
   for (const AppliedAdapter& adapter : image.summary.adapters) {
-    static constexpr const char* kTiers[] = {"disk", "host", "device"};
     adapters.push_back({{"name", adapter.name},
                         {"sha256_12", adapter.content_sha256.substr(0, 12)},
                         {"weight", adapter.weight},
-                        {"tier", kTiers[static_cast<int>(adapter.tier_found)]}});
+                        {"tier", kAdapterTierNames[static_cast<size_t>(adapter.tier_found)]}});
   }
   return adapters;
 }

@@ -1,13 +1,13 @@
 #include "server/config_file.h"
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+
+#include "src/base/bounded_read.h"
 
 namespace hotlora {
 namespace {
@@ -71,21 +71,15 @@ absl::Status CheckTomlText(absl::string_view text) {
 }
 
 absl::StatusOr<toml::table> ReadTomlFile(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  std::string text(kMaxBytes + 1, '\0');
-  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(stream.gcount()));
-  if (!stream.is_open() || stream.bad()) {
-    return absl::InvalidArgumentError("cannot be read");
+  const absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxBytes);
+  if (!text.ok()) {
+    return absl::InvalidArgumentError(text.status().message());
   }
-  if (text.size() > kMaxBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("is over ", kMaxBytes, " bytes"));
-  }
-  if (const absl::Status status = CheckTomlText(text); !status.ok()) {
+  if (const absl::Status status = CheckTomlText(*text); !status.ok()) {
     return status;
   }
   try {
-    return toml::parse(text, path);
+    return toml::parse(*text, path);
   } catch (const toml::parse_error& error) {
     return absl::InvalidArgumentError(
         absl::StrCat("line ", error.source().begin.line, ": ", std::string(error.description())));

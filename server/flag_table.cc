@@ -176,13 +176,13 @@ FlagSpec TrustedProxy() {
           }};
 }
 
-FlagSpec BaseAdapter() {
+FlagSpec BaseAdapters() {
   return {"base-adapter", Kind::kList, "NAME:WEIGHT of an adapter to merge into the base at start (repeatable)",
           [](const Values& values, Flags* flags) {
             flags->base_adapters.clear();
             for (const std::string& value : values) {
               const size_t colon = value.rfind(':');
-              BaseAdapterFlag adapter{value.substr(0, colon), 0.0};
+              BaseAdapter adapter{value.substr(0, colon), 0.0};
               if (colon == std::string::npos || adapter.name.empty() ||
                   !absl::SimpleAtod(value.substr(colon + 1), &adapter.weight) ||
                   !(std::abs(adapter.weight) <= kMaxAdapterWeight)) {
@@ -225,7 +225,7 @@ const std::vector<FlagSpec>& FlagTable() {
       Bytes("adapter-host-bytes", &Flags::adapter_host_bytes, 0, uint64_t{INT64_MAX},
             "budget of adapters in host memory, 4GiB"),
       Pin(),
-      BaseAdapter(),
+      BaseAdapters(),
       Switch(
           "allow-unmatched-keys", &Flags::allow_unmatched_keys,
           "serve an adapter although the model lacks modules that its keys name; these keys are not applied, and each "

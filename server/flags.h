@@ -22,13 +22,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace hotlora {
+#include "src/request/model_info.h"
 
-// --base-adapter NAME:WEIGHT.
-struct BaseAdapterFlag {
-  std::string name;
-  double weight = 1.0;
-};
+namespace hotlora {
 
 // Paths of PEM files; empty: not given.
 struct TlsFiles {
@@ -56,7 +52,7 @@ struct Flags {
   uint64_t adapter_device_bytes = uint64_t{2} << 30;
   uint64_t adapter_host_bytes = uint64_t{4} << 30;
   std::vector<std::string> pin;
-  std::vector<BaseAdapterFlag> base_adapters;
+  std::vector<BaseAdapter> base_adapters;
   bool allow_unmatched_keys = false;
   std::string dora_weighting = "peft";
   std::optional<double> max_request_seconds;  // 0: none; unset: 300 on CUDA, none on the CPU

@@ -18,7 +18,6 @@
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
-#include "src/request/image_format_label.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
@@ -109,7 +108,7 @@ class Generation : public ImageListener {
     stage_ = progress.step < progress.total_steps ? CallStage::kDenoise : CallStage::kDecode;
   }
   void NoteImageLocked(const FinishedImage& image) {
-    calls().CountImageBytes(FormatLabel(image.format), image.data.size());
+    calls().CountImageBytes(image.format, image.data.size());
     rpc_.image_access()->image_bytes += image.data.size();
   }
   void NoteEndLocked(const absl::Status& status, const ImageSummary& summary) {

@@ -114,9 +114,7 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.embeddings.directory = flags.embeddings;
   config.embeddings.follow_links = flags.embeddings_follow_links;
   config.adapters.allow_unmatched_keys = flags.allow_unmatched_keys;
-  for (const BaseAdapterFlag& adapter : flags.base_adapters) {
-    config.base_adapters.push_back({adapter.name, adapter.weight});
-  }
+  config.base_adapters = flags.base_adapters;
   config.interpolate_dora = flags.dora_weighting == "interpolated";
   config.adapter_host_bytes = flags.adapter_host_bytes;
   config.adapter_device_bytes = flags.adapter_device_bytes;

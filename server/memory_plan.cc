@@ -28,7 +28,7 @@ std::string MemoryPlanText(const EngineStatistics& statistics, const std::string
     absl::StrAppendFormat(&text, "  %-36s %10.1f MiB  %s\n", line.what, MiB(line.planned_bytes), line.where);
   }
   absl::StrAppendFormat(&text, "  %-36s %10.1f MiB  %s\n", "allocated before the first request",
-                        MiB(static_cast<uint64_t>(statistics.device_memory.allocated_bytes)), device);
+                        MiB(static_cast<uint64_t>(statistics.device_memory.allocated)), device);
   return text;
 }
 

@@ -8,12 +8,11 @@
 
 #include "server/memory_plan.h"
 #include "server/status_mapping.h"
+#include "src/base/enum_size.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
 namespace {
-
-constexpr uint32_t kMaxImages = 16;
 
 // Pairs of one enum on both sides, searched in either direction.
 template <typename Proto, typename Plain>
@@ -57,6 +56,7 @@ constexpr EnumPair<v1::AdapterState, AdapterState> kStates[] = {
 
 template <typename Proto, typename Plain, size_t n>
 Proto EnumToProto(const EnumPair<Proto, Plain> (&pairs)[n], Plain plain) {
+  static_assert(n == kEnumSize<Plain>);
   for (const auto& pair : pairs) {
     if (pair.plain == plain) {
       return pair.proto;
@@ -69,6 +69,7 @@ Proto EnumToProto(const EnumPair<Proto, Plain> (&pairs)[n], Plain plain) {
 template <typename Proto, typename Plain, size_t n>
 std::optional<Plain> EnumFromProto(const EnumPair<Proto, Plain> (&pairs)[n], Proto proto, const char* field,
                                    std::vector<FieldViolation>* violations) {
+  static_assert(n == kEnumSize<Plain>);
   if (proto == Proto{}) {
     return std::nullopt;
   }
@@ -347,8 +348,8 @@ v1::Statistics ToProto(const EngineStatistics& statistics, const std::string& de
     added->set_used_bytes(area.used_bytes);
   }
   message.mutable_device_memory()->set_device(device);
-  message.mutable_device_memory()->set_allocated_bytes(statistics.device_memory.allocated_bytes);
-  message.mutable_device_memory()->set_reserved_bytes(statistics.device_memory.reserved_bytes);
+  message.mutable_device_memory()->set_allocated_bytes(statistics.device_memory.allocated);
+  message.mutable_device_memory()->set_reserved_bytes(statistics.device_memory.reserved);
   for (const TierStatistics& tier : statistics.adapters.tiers) {
     v1::TierStatistics* added = message.add_tiers();
     added->set_tier(EnumToProto(kTiers, tier.tier));

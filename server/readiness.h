@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
+#include "src/base/enum_size.h"
 #include "src/engine/engine.h"
 #include "src/metrics/call_metrics.h"
 
@@ -35,7 +36,7 @@ class Readiness {
   std::string WhyNot() const;
 
  private:
-  using Reasons = std::bitset<kNotReadyReasons>;
+  using Reasons = std::bitset<kEnumSize<NotReadyReason>>;
 
   static std::string Labels(const Reasons& reasons);
   ServerState StateLocked() const;

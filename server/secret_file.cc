@@ -10,6 +10,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 
+#include "src/base/bounded_read.h"
 #include "src/base/logging.h"
 
 namespace hotlora {
@@ -34,16 +35,9 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
   if ((status.st_mode & S_IWOTH) != 0) {
     return absl::InvalidArgumentError("every user of this machine may write it; take that right away (chmod o-w)");
   }
-  std::string text;
-  char part[65536];
-  for (ssize_t bytes; (bytes = read(file, part, sizeof(part))) != 0;) {
-    if (bytes < 0 && errno != EINTR) {
-      return CannotBeRead();
-    }
-    text.append(part, bytes < 0 ? 0 : static_cast<size_t>(bytes));
-    if (text.size() > kMaxBytes) {
-      return absl::InvalidArgumentError(absl::StrCat("is larger than ", kMaxBytes, " bytes"));
-    }
+  absl::StatusOr<std::string> text = ReadToEnd(file, kMaxBytes);
+  if (!text.ok()) {
+    return absl::InvalidArgumentError(text.status().message());
   }
   return text;
 }

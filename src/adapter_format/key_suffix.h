@@ -8,6 +8,8 @@
 
 #include "absl/strings/string_view.h"
 
+#include "src/base/enum_size.h"
+
 namespace hotlora {
 
 // What a tensor is to its module. Changes of the weight: LoRA and LoCon, LoHa, LoKr, GLoRA, OFT, a full difference; of
@@ -45,7 +47,7 @@ enum class KeyPart {
   kDoraScale,        // LyCORIS and kohya
   kMagnitudeVector,  // PEFT
 };
-inline constexpr size_t kKeyParts = static_cast<size_t>(KeyPart::kMagnitudeVector) + 1;
+inline constexpr size_t kKeyParts = kEnumSize<KeyPart>;
 
 // A key such as "unet.conv_in.lora_A.weight", taken apart: module "unet.conv_in", part kDown.
 struct SplitKey {

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/adapter_format/adapter_metadata.h"
+#include "src/base/enum_size.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/json_text.h"
@@ -216,7 +217,7 @@ absl::StatusOr<PeftScaling> PeftScaling::FromMetadata(absl::string_view text) {
   constexpr std::pair<Component, absl::string_view> kPrefixes[] = {{Component::kTextEncoder, "text_encoder."},
                                                                    {Component::kTextEncoder2, "text_encoder_2."},
                                                                    {Component::kUnet, "unet."}};
-  Json parts[3], shared;
+  Json parts[kEnumSize<Component>], shared;
   for (const auto& [key, value] : json.items()) {
     for (const auto& [component, prefix] : kPrefixes) {
       if (absl::StartsWith(key, prefix)) {
@@ -234,7 +235,7 @@ absl::StatusOr<PeftScaling> PeftScaling::FromMetadata(absl::string_view text) {
     ABSL_ASSIGN_OR_RETURN(shared_config, ReadConfig(shared, budget));
   }
   scaling.is_shared_ = shared_config.has_value();
-  for (size_t i = 0; i < 3; ++i) {
+  for (size_t i = 0; i < std::size(parts); ++i) {
     scaling.configs_[i] = shared_config;
     if (!parts[i].is_null()) {
       ABSL_ASSIGN_OR_RETURN(scaling.configs_[i], ReadConfig(parts[i], budget));

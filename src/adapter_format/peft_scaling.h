@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 
 #include "src/adapter_format/module_patterns.h"
+#include "src/base/enum_size.h"
 #include "src/weights/module_table.h"
 
 namespace hotlora {
@@ -80,7 +81,7 @@ class PeftScaling {
   static absl::StatusOr<Config> ReadConfig(const Json& json, PatternBudget& budget);
   template <typename Json>
   static absl::StatusOr<PeftOft> ReadOft(const Json& json);
-  std::optional<Config> configs_[3];  // by Component
+  std::optional<Config> configs_[kEnumSize<Component>];  // by Component
   bool is_shared_ = false;
 };
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "src/adapter_format/adapter_metadata.h"
-#include "src/request/adapter_tier.h"
+#include "src/request/image_request.h"
 
 namespace hotlora {
 

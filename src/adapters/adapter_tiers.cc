@@ -42,8 +42,8 @@ AdapterTiers::AdapterTiers(const AdapterDirectory& directory, const AdapterReade
       reader_(reader),
       memory_(memory),
       metrics_(metrics),
-      host_(TierLabel::kHost, memory.host_bytes(), metrics),
-      device_(TierLabel::kDevice, memory.device_bytes(), metrics) {}
+      host_(AdapterTier::kHost, memory.host_bytes(), metrics),
+      device_(AdapterTier::kDevice, memory.device_bytes(), metrics) {}
 
 AdapterTiers::Block AdapterTiers::FindBlock(const std::string& name, const AdapterVersion& version, bool may_read) {
   Block block;
@@ -128,7 +128,7 @@ void AdapterTiers::CountLookups(bool to_device, const Residence& found, bool on_
     host_.CountLookup(found.host != nullptr);
   }
   if (found.use() == nullptr) {
-    metrics_->CountCacheRequest(TierLabel::kDisk, on_disk);
+    metrics_->CountCacheRequest(AdapterTier::kDisk, on_disk);
   }
 }
 

@@ -201,7 +201,7 @@ void ResidentTier::CountLookup(bool hit) {
 TierStatistics ResidentTier::Statistics() const {
   absl::MutexLock lock(&mu_);
   TierStatistics statistics;
-  statistics.tier = label_ == TierLabel::kDevice ? AdapterTier::kDevice : AdapterTier::kHost;
+  statistics.tier = label_;
   statistics.capacity_bytes = ledger_->capacity();
   statistics.bytes = ledger_->bytes();
   statistics.entries = entries_.size();

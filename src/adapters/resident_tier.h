@@ -59,7 +59,7 @@ struct Residence {
 // Threads  thread-safe; no call waits for a file or a copy
 class ResidentTier {
  public:
-  ResidentTier(TierLabel label, uint64_t capacity, Metrics* metrics)
+  ResidentTier(AdapterTier label, uint64_t capacity, Metrics* metrics)
       : label_(label), metrics_(metrics), ledger_(std::make_shared<TierLedger>(label, capacity, metrics)) {}
 
   // The adapter, now the most recently used; nullptr if that version, or with nullptr any version, is not here.
@@ -108,12 +108,12 @@ class ResidentTier {
   // What to evict so that there is a hole of `bytes`; nothing if no eviction makes one.
   std::optional<std::vector<const Entry*>> Victims(absl::string_view replacing, uint64_t bytes) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  const char* TierName() const { return label_ == TierLabel::kHost ? "host" : "device"; }
+  const char* TierName() const { return kAdapterTierNames[static_cast<size_t>(label_)]; }
   absl::Status BudgetError(uint64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Erase(absl::string_view name, EvictionReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  const TierLabel label_;
+  const AdapterTier label_;
   Metrics* const metrics_;
   const std::shared_ptr<TierLedger> ledger_;  // outlives the tier with the leases
   mutable absl::Mutex mu_;

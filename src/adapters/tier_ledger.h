@@ -42,7 +42,7 @@ class TierHoles {
 // Keeps the cache gauges up to date. Thread-safe; `metrics` outlives it.
 class TierLedger {
  public:
-  TierLedger(TierLabel label, uint64_t capacity, Metrics* metrics);
+  TierLedger(AdapterTier label, uint64_t capacity, Metrics* metrics);
 
   uint64_t capacity() const { return capacity_; }
   uint64_t bytes() const;
@@ -58,7 +58,7 @@ class TierLedger {
  private:
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  const TierLabel label_;
+  const AdapterTier label_;
   const uint64_t capacity_;
   Metrics* const metrics_;
   mutable absl::Mutex mu_;  // held alone or last

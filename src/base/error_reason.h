@@ -6,110 +6,70 @@
 
 namespace hotlora::error_reason {
 
-// What a caller can get.
-inline constexpr char kAdaptersInUse[] = "ADAPTERS_IN_USE";
-inline constexpr char kAdapterBudget[] = "ADAPTER_BUDGET";
-inline constexpr char kAdapterExists[] = "ADAPTER_EXISTS";
-inline constexpr char kAdapterFolder[] = "ADAPTER_FOLDER";
-inline constexpr char kAdapterFolderMissing[] = "ADAPTER_FOLDER_MISSING";
-inline constexpr char kAdapterFolderReadOnly[] = "ADAPTER_FOLDER_READ_ONLY";
-inline constexpr char kAdapterFolderReplaced[] = "ADAPTER_FOLDER_REPLACED";
-inline constexpr char kAdapterInvalid[] = "ADAPTER_INVALID";
-inline constexpr char kAdapterMismatch[] = "ADAPTER_MISMATCH";
-inline constexpr char kAdapterNotFound[] = "ADAPTER_NOT_FOUND";
-inline constexpr char kAdapterUnsupported[] = "ADAPTER_UNSUPPORTED";
-inline constexpr char kBaseDamaged[] = "BASE_DAMAGED";
-inline constexpr char kCancelled[] = "CANCELLED";
-inline constexpr char kClientShare[] = "CLIENT_SHARE";
-inline constexpr char kDeadlineExceeded[] = "DEADLINE_EXCEEDED";
-inline constexpr char kDeviceFailed[] = "DEVICE_FAILED";
-inline constexpr char kDiskFull[] = "DISK_FULL";
-inline constexpr char kDraining[] = "DRAINING";
-inline constexpr char kEmbeddingFolder[] = "EMBEDDING_FOLDER";
-inline constexpr char kEmbeddingInvalid[] = "EMBEDDING_INVALID";
-inline constexpr char kEmbeddingMismatch[] = "EMBEDDING_MISMATCH";
-inline constexpr char kEmbeddingNotFound[] = "EMBEDDING_NOT_FOUND";
-inline constexpr char kFileUnreadable[] = "FILE_UNREADABLE";
-inline constexpr char kInternal[] = "INTERNAL";
-inline constexpr char kInvalidRequest[] = "INVALID_REQUEST";
-inline constexpr char kLoadsBusy[] = "LOADS_BUSY";
-inline constexpr char kNonfiniteOutput[] = "NONFINITE_OUTPUT";
-inline constexpr char kNoAdapterFolder[] = "NO_ADAPTER_FOLDER";
-inline constexpr char kOutOfFiles[] = "OUT_OF_FILES";
-inline constexpr char kOutOfMemory[] = "OUT_OF_MEMORY";
-inline constexpr char kPermissionDenied[] = "PERMISSION_DENIED";
-inline constexpr char kPromptTooLong[] = "PROMPT_TOO_LONG";
-inline constexpr char kQueueFull[] = "QUEUE_FULL";
-inline constexpr char kRequestIdRunning[] = "REQUEST_ID_RUNNING";
-inline constexpr char kRequestTimeLimit[] = "REQUEST_TIME_LIMIT";
-inline constexpr char kRowBroken[] = "ROW_BROKEN";
-inline constexpr char kStarting[] = "STARTING";
-inline constexpr char kUnauthenticated[] = "UNAUTHENTICATED";
-inline constexpr char kUnimplemented[] = "UNIMPLEMENTED";
-inline constexpr char kUploadsBusy[] = "UPLOADS_BUSY";
-inline constexpr char kUploadsOff[] = "UPLOADS_OFF";
-inline constexpr char kUploadChecksum[] = "UPLOAD_CHECKSUM";
-inline constexpr char kUploadQuota[] = "UPLOAD_QUOTA";
-inline constexpr char kUploadSize[] = "UPLOAD_SIZE";
-inline constexpr char kUploadStalled[] = "UPLOAD_STALLED";
-inline constexpr char kUploadTooLong[] = "UPLOAD_TOO_LONG";
-inline constexpr char kWorkStuck[] = "WORK_STUCK";
+// What a caller can get: the constant, and its text.
+#define HOTLORA_REASONS_FOR_CALLERS(X)                  \
+  X(kAdaptersInUse, "ADAPTERS_IN_USE")                  \
+  X(kAdapterBudget, "ADAPTER_BUDGET")                   \
+  X(kAdapterExists, "ADAPTER_EXISTS")                   \
+  X(kAdapterFolder, "ADAPTER_FOLDER")                   \
+  X(kAdapterFolderMissing, "ADAPTER_FOLDER_MISSING")    \
+  X(kAdapterFolderReadOnly, "ADAPTER_FOLDER_READ_ONLY") \
+  X(kAdapterFolderReplaced, "ADAPTER_FOLDER_REPLACED")  \
+  X(kAdapterInvalid, "ADAPTER_INVALID")                 \
+  X(kAdapterMismatch, "ADAPTER_MISMATCH")               \
+  X(kAdapterNotFound, "ADAPTER_NOT_FOUND")              \
+  X(kAdapterUnsupported, "ADAPTER_UNSUPPORTED")         \
+  X(kBaseDamaged, "BASE_DAMAGED")                       \
+  X(kCancelled, "CANCELLED")                            \
+  X(kClientShare, "CLIENT_SHARE")                       \
+  X(kDeadlineExceeded, "DEADLINE_EXCEEDED")             \
+  X(kDeviceFailed, "DEVICE_FAILED")                     \
+  X(kDiskFull, "DISK_FULL")                             \
+  X(kDraining, "DRAINING")                              \
+  X(kEmbeddingFolder, "EMBEDDING_FOLDER")               \
+  X(kEmbeddingInvalid, "EMBEDDING_INVALID")             \
+  X(kEmbeddingMismatch, "EMBEDDING_MISMATCH")           \
+  X(kEmbeddingNotFound, "EMBEDDING_NOT_FOUND")          \
+  X(kFileUnreadable, "FILE_UNREADABLE")                 \
+  X(kInternal, "INTERNAL")                              \
+  X(kInvalidRequest, "INVALID_REQUEST")                 \
+  X(kLoadsBusy, "LOADS_BUSY")                           \
+  X(kNonfiniteOutput, "NONFINITE_OUTPUT")               \
+  X(kNoAdapterFolder, "NO_ADAPTER_FOLDER")              \
+  X(kOutOfFiles, "OUT_OF_FILES")                        \
+  X(kOutOfMemory, "OUT_OF_MEMORY")                      \
+  X(kPermissionDenied, "PERMISSION_DENIED")             \
+  X(kPromptTooLong, "PROMPT_TOO_LONG")                  \
+  X(kQueueFull, "QUEUE_FULL")                           \
+  X(kRequestIdRunning, "REQUEST_ID_RUNNING")            \
+  X(kRequestTimeLimit, "REQUEST_TIME_LIMIT")            \
+  X(kRowBroken, "ROW_BROKEN")                           \
+  X(kStarting, "STARTING")                              \
+  X(kUnauthenticated, "UNAUTHENTICATED")                \
+  X(kUnimplemented, "UNIMPLEMENTED")                    \
+  X(kUploadsBusy, "UPLOADS_BUSY")                       \
+  X(kUploadsOff, "UPLOADS_OFF")                         \
+  X(kUploadChecksum, "UPLOAD_CHECKSUM")                 \
+  X(kUploadQuota, "UPLOAD_QUOTA")                       \
+  X(kUploadSize, "UPLOAD_SIZE")                         \
+  X(kUploadStalled, "UPLOAD_STALLED")                   \
+  X(kUploadTooLong, "UPLOAD_TOO_LONG")                  \
+  X(kWorkStuck, "WORK_STUCK")
+
+#define HOTLORA_DEFINE_REASON(name, text) inline constexpr char name[] = text;
+HOTLORA_REASONS_FOR_CALLERS(HOTLORA_DEFINE_REASON)
+#undef HOTLORA_DEFINE_REASON
+
+// All of them, for the metric's label.
+#define HOTLORA_LIST_REASON(name, text) name,
+inline constexpr const char* kForCallers[] = {HOTLORA_REASONS_FOR_CALLERS(HOTLORA_LIST_REASON)};
+#undef HOTLORA_LIST_REASON
+#undef HOTLORA_REASONS_FOR_CALLERS
 
 // What ends a server at its start. No call is answered with these.
 inline constexpr char kModelChanged[] = "MODEL_CHANGED";
 inline constexpr char kModelInvalid[] = "MODEL_INVALID";
 inline constexpr char kModelUnsupported[] = "MODEL_UNSUPPORTED";
-
-// The first group, for the metric's label.
-inline constexpr const char* kForCallers[] = {
-    kAdaptersInUse,
-    kAdapterBudget,
-    kAdapterExists,
-    kAdapterFolder,
-    kAdapterFolderMissing,
-    kAdapterFolderReadOnly,
-    kAdapterFolderReplaced,
-    kAdapterInvalid,
-    kAdapterMismatch,
-    kAdapterNotFound,
-    kAdapterUnsupported,
-    kBaseDamaged,
-    kCancelled,
-    kClientShare,
-    kDeadlineExceeded,
-    kDeviceFailed,
-    kDiskFull,
-    kDraining,
-    kEmbeddingFolder,
-    kEmbeddingInvalid,
-    kEmbeddingMismatch,
-    kEmbeddingNotFound,
-    kFileUnreadable,
-    kInternal,
-    kInvalidRequest,
-    kLoadsBusy,
-    kNonfiniteOutput,
-    kNoAdapterFolder,
-    kOutOfFiles,
-    kOutOfMemory,
-    kPermissionDenied,
-    kPromptTooLong,
-    kQueueFull,
-    kRequestIdRunning,
-    kRequestTimeLimit,
-    kRowBroken,
-    kStarting,
-    kUnauthenticated,
-    kUnimplemented,
-    kUploadsBusy,
-    kUploadsOff,
-    kUploadChecksum,
-    kUploadQuota,
-    kUploadSize,
-    kUploadStalled,
-    kUploadTooLong,
-    kWorkStuck,
-};
 
 }  // namespace hotlora::error_reason
 

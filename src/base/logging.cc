@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -17,6 +18,7 @@
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
 
+#include "src/base/enum_size.h"
 #include "src/base/line_writer.h"
 
 namespace hotlora {
@@ -24,6 +26,7 @@ namespace {
 
 constexpr spdlog::level::level_enum kSpdlogLevels[] = {spdlog::level::debug, spdlog::level::info, spdlog::level::warn,
                                                        spdlog::level::err};
+static_assert(std::size(kSpdlogLevels) == kEnumSize<LogLevel>);
 std::atomic<LogLevel> current_level{LogLevel::kInfo};
 
 // Never destroyed: threads may log until the process ends.
@@ -56,7 +59,7 @@ spdlog::logger& Logger() {
   return *logger;
 }
 
-std::array<std::atomic<uint64_t>, 4> line_counts{};
+std::array<std::atomic<uint64_t>, kEnumSize<LogLevel>> line_counts{};
 std::atomic<uint64_t> lost_lines{0};
 
 }  // namespace
@@ -67,6 +70,7 @@ void CountLostLogLine() { ++lost_lines; }
 
 absl::Status SetLogLevel(absl::string_view level) {
   static constexpr absl::string_view kNames[] = {"debug", "info", "warning", "error"};
+  static_assert(std::size(kNames) == kEnumSize<LogLevel>);
   const auto name = std::find(std::begin(kNames), std::end(kNames), level);
   if (name == std::end(kNames)) {
     return absl::InvalidArgumentError(

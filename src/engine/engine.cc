@@ -8,6 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
+#include "src/adapters/adapter_store.h"
+#include "src/adapters/embedding_store.h"
 #include "src/admission/request_queue.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
@@ -18,10 +20,14 @@
 #include "src/base/serial_executor.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
+#include "src/engine/model_watch.h"
+#include "src/metrics/metrics.h"
+#include "src/pipeline/pipeline.h"
 #include "src/scheduler/image_task.h"
 #include "src/scheduler/request_loader.h"
 #include "src/scheduler/step_scheduler.h"
 #include "src/scheduler/watched_pipeline.h"
+#include "src/scheduler/work_watch.h"
 
 namespace hotlora {
 namespace {
@@ -162,7 +168,7 @@ class ThreadedEngine final : public Engine {
   EngineStatistics Statistics() const override {
     EngineStatistics statistics;
     statistics.memory = pipeline_->memory();
-    statistics.device_memory = options_.device_memory ? options_.device_memory() : DeviceMemory{};
+    statistics.device_memory = options_.device_memory ? options_.device_memory() : MemoryStats{};
     statistics.adapters = adapters_->Statistics();
     statistics.base = scheduler_.base_watch().total();
     statistics.queue_depth = queue_.depth();

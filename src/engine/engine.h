@@ -25,19 +25,23 @@
 #include "absl/types/span.h"
 
 #include "src/adapters/adapter_info.h"
-#include "src/adapters/adapter_store.h"
-#include "src/adapters/embedding_store.h"
+#include "src/adapters/adapter_upload.h"
+#include "src/base/memory_stats.h"
 #include "src/engine/statistics.h"
-#include "src/metrics/metrics.h"
-#include "src/pipeline/pipeline.h"
 #include "src/request/image_events.h"
 #include "src/request/image_request.h"
+#include "src/request/model_info.h"
 #include "src/request/validation.h"
-#include "src/scheduler/work_watch.h"
+#include "src/scheduler/stuck_work.h"
 
 namespace hotlora {
 
+// What Create takes.
+class AdapterStore;
+class EmbeddingStore;
+class Metrics;
 class ModelWatch;
+class Pipeline;
 
 struct EngineOptions {
   uint32_t max_batch = 4;                  // rows per denoising step
@@ -56,9 +60,9 @@ struct EngineOptions {
   // on. Meanwhile requests are Unavailable (WORK_STUCK).
   std::function<void(absl::Span<const StuckWork> stuck)> on_stuck_work;
   WorkLimits work_limits;
-  std::function<DeviceMemory()> device_memory;  // for GetStatistics
-  std::function<void()> in_each_step;           // runs on the step thread; its time counts as the step's
-  std::shared_ptr<ModelWatch> model_watch;      // ends with the engine; nullptr: the model is from no files
+  std::function<MemoryStats()> device_memory;  // for GetStatistics
+  std::function<void()> in_each_step;          // runs on the step thread; its time counts as the step's
+  std::shared_ptr<ModelWatch> model_watch;     // ends with the engine; nullptr: the model is from no files
 };
 
 // An admitted request.

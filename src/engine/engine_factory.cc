@@ -30,12 +30,6 @@ std::string ModelName(const std::filesystem::path& path) {
   return path.extension() == ".safetensors" ? path.stem() : path.filename();
 }
 
-DeviceMemory DeviceMemoryOf(c10::Device device) {
-  const MemoryStats stats = GetMemoryStats(device);
-  return {stats.allocated, stats.reserved, stats.peak_allocated, stats.active,   stats.inactive_split,
-          stats.requested, stats.segments, stats.retries,        stats.failures, stats.fragmentation()};
-}
-
 // Lends the base adapters for as long as their weights are needed: at start, and when a base weight must be rebuilt.
 std::function<absl::StatusOr<AdapterSet>()> BaseAdapterSource(AdapterStore* store, std::vector<BaseAdapter> wanted) {
   if (wanted.empty()) {
@@ -58,7 +52,7 @@ std::function<absl::StatusOr<AdapterSet>()> BaseAdapterSource(AdapterStore* stor
 void TellMetrics(const Engine& engine, c10::Device device, const std::string& adapters_folder, Metrics& metrics) {
   GaugeSources sources;
   sources.device = engine.model().device;
-  sources.device_memory = [device] { return DeviceMemoryOf(device); };
+  sources.device_memory = [device] { return GetMemoryStats(device); };
   sources.queue_depth = [&engine] { return engine.queue_depth(); };
   sources.queue_capacity = engine.options().max_queue;
   sources.batch_capacity = engine.options().max_batch;
@@ -102,7 +96,7 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   BaseSource base{std::move(source), BaseAdapterSource(adapters.get(), std::move(config.base_adapters))};
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline,
                         MakeSdxlPipeline(std::move(model), name, dora, std::move(base)));
-  config.engine.device_memory = [device = place.device] { return DeviceMemoryOf(device); };
+  config.engine.device_memory = [device = place.device] { return GetMemoryStats(device); };
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<EmbeddingStore> embeddings, EmbeddingStore::Create(config.embeddings));
   ABSL_ASSIGN_OR_RETURN(config.engine.max_request_time, LongestRequest(config));
   std::unique_ptr<Engine> engine = Engine::Create(std::move(config.engine), std::move(pipeline), std::move(adapters),

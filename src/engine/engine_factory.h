@@ -14,16 +14,12 @@
 #include "absl/time/time.h"
 
 #include "src/adapters/adapter_store.h"
+#include "src/adapters/embedding_store.h"
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
+#include "src/request/model_info.h"
 
 namespace hotlora {
-
-// An adapter that is merged into the base at start.
-struct BaseAdapter {
-  std::string name;
-  double weight = 1.0;  // on UNet and text encoders
-};
 
 struct EngineConfig {
   std::string model;            // diffusers-layout folder or single-file checkpoint

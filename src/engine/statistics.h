@@ -7,15 +7,14 @@
 #include <vector>
 
 #include "src/adapters/adapter_statistics.h"
-#include "src/metrics/metrics.h"
-#include "src/pipeline/pipeline.h"
-#include "src/scheduler/base_watch.h"
+#include "src/base/memory_stats.h"
+#include "src/request/model_info.h"
 
 namespace hotlora {
 
 struct EngineStatistics {
   std::vector<MemoryArea> memory;   // fixed from the start
-  DeviceMemory device_memory;       // all of the device's, as the allocator says
+  MemoryStats device_memory;        // all of the device's, as the allocator says
   AdapterStoreStatistics adapters;  // tiers too
   BaseReport base;                  // since the start
   uint32_t queue_depth = 0, queue_capacity = 0;

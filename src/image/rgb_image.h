@@ -2,12 +2,17 @@
 #define HOTLORA_SRC_IMAGE_RGB_IMAGE_H_
 
 #include <cstdint>
+#include <iterator>
 #include <vector>
+
+#include "src/base/enum_size.h"
 
 namespace hotlora {
 
-// The formats of finished images.
+// The formats of finished images, and what metrics call them.
 enum class ImageFormat { kPng, kJpeg, kWebp, kRawRgb8 };
+inline constexpr const char* kImageFormatNames[] = {"png", "jpeg", "webp", "raw_rgb8"};
+static_assert(std::size(kImageFormatNames) == kEnumSize<ImageFormat>);
 
 struct RgbImage {
   uint32_t width = 0, height = 0;

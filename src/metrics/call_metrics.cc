@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 
 #include "absl/strings/ascii.h"
 #include "absl/time/clock.h"
@@ -10,6 +11,7 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
+#include "src/base/enum_size.h"
 #include "src/base/error_reason.h"
 #include "src/metrics/adapter_usage.h"
 #include "src/metrics/labels.h"
@@ -18,13 +20,19 @@ namespace hotlora {
 namespace {
 
 constexpr const char* kStates[] = {"starting", "ready", "not_ready", "draining", "failed"};
-constexpr const char* kNotReadyLabels[kNotReadyReasons] = {
-    "starting",    "draining",     "device_failed", "base_damaged", "no_descriptors", "listener_deaf",
-    "stuck_apply", "stuck_encode", "stuck_step",    "stuck_decode", "stuck_check"};
+static_assert(std::size(kStates) == kEnumSize<ServerState>);
+constexpr const char* kNotReadyLabels[] = {"starting",       "draining",      "device_failed", "base_damaged",
+                                           "no_descriptors", "listener_deaf", "stuck_apply",   "stuck_encode",
+                                           "stuck_step",     "stuck_decode",  "stuck_check"};
+static_assert(std::size(kNotReadyLabels) == kEnumSize<NotReadyReason>);
 constexpr const char* kCallStages[] = {"queued", "denoise", "decode"};
+static_assert(std::size(kCallStages) == kEnumSize<CallStage>);
 constexpr const char* kCauses[] = {"client", "deadline", "shutdown"};
+static_assert(std::size(kCauses) == kEnumSize<CancelCause>);
 constexpr const char* kAuthFailures[] = {"missing", "invalid", "scope"};
+static_assert(std::size(kAuthFailures) == kEnumSize<AuthFailure>);
 constexpr const char* kConnectionRefusals[] = {"descriptors", "peer"};
+static_assert(std::size(kConnectionRefusals) == kEnumSize<ConnectionRefusal>);
 constexpr const char* kReloadOutcomes[] = {"error", "ok"};
 constexpr const char* kOtherReason = "other";
 
@@ -131,7 +139,7 @@ void CallMetrics::Families::StandAtZero() {
       cancelled.Add({{"stage", stage}, {"cause", cause}});
     }
   }
-  for (const char* format : kFormats) {
+  for (const char* format : kImageFormatNames) {
     image_bytes.Add({{"format", format}});
   }
 }
@@ -144,7 +152,7 @@ std::shared_ptr<prometheus::Collectable> CallMetrics::adapter_usage() const { re
 void CallMetrics::SetState(ServerState state) {
   families_->ready.Set(state == ServerState::kReady ? 1 : 0);
   families_->draining.Set(state == ServerState::kDraining ? 1 : 0);
-  families_->transitions.Add({{"to", kStates[static_cast<int>(state)]}}).Increment();
+  families_->transitions.Add({{"to", kStates[static_cast<size_t>(state)]}}).Increment();
 }
 
 const char* NotReadyLabel(NotReadyReason reason) { return kNotReadyLabels[static_cast<size_t>(reason)]; }
@@ -169,11 +177,11 @@ void CallMetrics::CountRejection(absl::string_view reason) {
 }
 
 void CallMetrics::CountAuthFailure(AuthFailure failure) {
-  families_->auth_failures.Add({{"reason", kAuthFailures[static_cast<int>(failure)]}}).Increment();
+  families_->auth_failures.Add({{"reason", kAuthFailures[static_cast<size_t>(failure)]}}).Increment();
 }
 
 void CallMetrics::CountRefusedConnection(ConnectionRefusal reason) {
-  families_->connections_refused.Add({{"reason", kConnectionRefusals[static_cast<int>(reason)]}}).Increment();
+  families_->connections_refused.Add({{"reason", kConnectionRefusals[static_cast<size_t>(reason)]}}).Increment();
 }
 
 void CallMetrics::CountReload(ReloadedPart part, bool good) {
@@ -183,7 +191,7 @@ void CallMetrics::CountReload(ReloadedPart part, bool good) {
 
 void CallMetrics::CountCancelled(CallStage stage, CancelCause cause) {
   families_->cancelled
-      .Add({{"stage", kCallStages[static_cast<int>(stage)]}, {"cause", kCauses[static_cast<int>(cause)]}})
+      .Add({{"stage", kCallStages[static_cast<size_t>(stage)]}, {"cause", kCauses[static_cast<size_t>(cause)]}})
       .Increment();
 }
 
@@ -199,8 +207,9 @@ void CallMetrics::CountDroppedUpdates(uint64_t count) {
 
 void CallMetrics::CountUploadBytes(uint64_t bytes) { families_->upload_bytes.Increment(static_cast<double>(bytes)); }
 
-void CallMetrics::CountImageBytes(absl::string_view format, uint64_t bytes) {
-  families_->image_bytes.Add({{"format", std::string(format)}}).Increment(static_cast<double>(bytes));
+void CallMetrics::CountImageBytes(ImageFormat format, uint64_t bytes) {
+  families_->image_bytes.Add({{"format", kImageFormatNames[static_cast<size_t>(format)]}})
+      .Increment(static_cast<double>(bytes));
 }
 
 void CallMetrics::CountAdapterUse(const std::vector<std::string>& names) {

@@ -5,13 +5,14 @@
 // cancel or read slowly, and which adapters are asked for. The engine's figures are in metrics.h, which owns this.
 // Thread-safe.
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
+
+#include "src/image/rgb_image.h"
 
 namespace prometheus {
 class Collectable;
@@ -36,7 +37,6 @@ enum class NotReadyReason {
   kStuckDecode,
   kStuckCheck
 };
-inline constexpr size_t kNotReadyReasons = 11;
 
 // As in the label `reason`.
 const char* NotReadyLabel(NotReadyReason reason);
@@ -74,7 +74,7 @@ class CallMetrics {
   void CountGivenUp();                        // a caller who did not read
   void CountDroppedUpdates(uint64_t count);
   void CountUploadBytes(uint64_t bytes);  // of adapters, as their chunks come
-  void CountImageBytes(absl::string_view format, uint64_t bytes);
+  void CountImageBytes(ImageFormat format, uint64_t bytes);
 
   // A request that ran, with the names of its adapters. Only names that the adapter store knew may come here.
   void CountAdapterUse(const std::vector<std::string>& names);

@@ -14,6 +14,7 @@
 #include <prometheus/client_metric.h>
 #include <prometheus/metric_type.h>
 
+#include "src/base/enum_size.h"
 #include "src/base/logging.h"
 
 namespace hotlora {
@@ -95,7 +96,8 @@ class ProcessCollector : public prometheus::Collectable {
 prometheus::MetricFamily LogLines() {
   prometheus::MetricFamily family{"hotlora_log_messages_total", "Log lines, by level", kCounter, {}};
   static constexpr const char* kLevels[] = {"debug", "info", "warning", "error"};
-  for (int level = 0; level < 4; ++level) {
+  static_assert(std::size(kLevels) == kEnumSize<LogLevel>);
+  for (size_t level = 0; level < std::size(kLevels); ++level) {
     prometheus::ClientMetric metric;
     metric.label = {{"level", kLevels[level]}};
     metric.counter.value = static_cast<double>(LogLineCount(static_cast<LogLevel>(level)));
@@ -109,33 +111,32 @@ prometheus::MetricFamily LostLogLines() {
                         static_cast<double>(LostLogLineCount()), {});
 }
 
-void AddDeviceMemory(const DeviceMemory& memory, const std::string& device,
+void AddDeviceMemory(const MemoryStats& memory, const std::string& device,
                      std::vector<prometheus::MetricFamily>* families) {
   const auto add = [&](const char* name, const char* help, prometheus::MetricType type, double value) {
     families->push_back(OneValueFamily(name, help, type, value, {{"device", device}}));
   };
   const auto number = [](int64_t value) { return static_cast<double>(value); };
   add("hotlora_device_memory_allocated_bytes", "Bytes of live tensors, by the allocator's own count", kGauge,
-      number(memory.allocated_bytes));
+      number(memory.allocated));
   add("hotlora_device_memory_reserved_bytes", "Bytes the allocator holds of the device", kGauge,
-      number(memory.reserved_bytes));
+      number(memory.reserved));
   add("hotlora_device_memory_fragmentation_ratio", "Share of reserved bytes in remainders that cannot be used", kGauge,
-      memory.fragmentation_ratio);
+      memory.fragmentation());
   add("hotlora_device_memory_peak_allocated_bytes", "Most bytes of live tensors since the start", kGauge,
-      number(memory.peak_allocated_bytes));
+      number(memory.peak_allocated));
   add("hotlora_device_memory_active_bytes", "Bytes of blocks that are in use or wait for a stream", kGauge,
-      number(memory.active_bytes));
+      number(memory.active));
   add("hotlora_device_memory_inactive_split_bytes", "Bytes of free remainders of split blocks", kGauge,
-      number(memory.inactive_split_bytes));
+      number(memory.inactive_split));
   add("hotlora_device_memory_requested_bytes", "Bytes that were asked for, before rounding up", kGauge,
-      number(memory.requested_bytes));
+      number(memory.requested));
   add("hotlora_device_memory_segments", "Pieces of device memory that the allocator holds", kGauge,
       number(memory.segments));
   add("hotlora_device_memory_allocation_retries_total",
-      "Allocations that succeeded only once the allocator's cache was given back", kCounter,
-      number(memory.allocation_retries));
+      "Allocations that succeeded only once the allocator's cache was given back", kCounter, number(memory.retries));
   add("hotlora_device_memory_oom_total", "Allocations that failed for want of memory", kCounter,
-      number(memory.out_of_memory));
+      number(memory.failures));
 }
 
 }  // namespace
@@ -163,7 +164,7 @@ void SourcesCollector::LookAtDisk(const std::string& folder) {
 
 int64_t SourcesCollector::GpuReservedBytes() const {
   absl::MutexLock lock(&mu_);
-  return sources_.device_memory && sources_.device != "cpu" ? sources_.device_memory().reserved_bytes : 0;
+  return sources_.device_memory && sources_.device != "cpu" ? sources_.device_memory().reserved : 0;
 }
 
 void SourcesCollector::SetCertificateEnd(std::function<std::optional<absl::Time>()> end) {

@@ -15,7 +15,6 @@ inline constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImag
                                            "GetAdapter",     "LoadAdapter",          "UnloadAdapter", "UploadAdapter",
                                            "DeleteAdapter",  "GetServerInfo",        "GetStatistics", "VerifyBase",
                                            "SetLogLevel"};
-inline constexpr const char* kFormats[] = {"png", "jpeg", "webp", "raw_rgb8"};
 
 using Buckets = prometheus::Histogram::BucketBoundaries;
 inline const Buckets kStepBuckets = {.005, .01, .02, .03, .04, .05, .06, .08, .1,  .125,

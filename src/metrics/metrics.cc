@@ -1,6 +1,7 @@
 #include "src/metrics/metrics.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -18,8 +19,11 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include "src/base/enum_size.h"
+#include "src/base/error_reason.h"
 #include "src/metrics/collectors.h"
 #include "src/metrics/labels.h"
+#include "src/metrics/step_drift.h"
 
 namespace hotlora {
 namespace {
@@ -50,13 +54,21 @@ constexpr const char* kOutcomes[] = {"ok", "error", "cancelled"};
 constexpr const char* kSizes[] = {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"};
 constexpr const char* kOnOff[] = {"off", "on"};
 constexpr const char* kStages[] = {"queue", "adapter", "encode", "denoise", "decode", "image_encode"};
+static_assert(std::size(kStages) == kEnumSize<StageLabel>);
 constexpr const char* kSwapPhases[] = {"lookup", "read", "parse", "upload", "apply", "restore", "total"};
-constexpr const char* kTiers[] = {"disk", "host", "device"};
+static_assert(std::size(kSwapPhases) == kEnumSize<SwapPhase>);
 constexpr const char* kReasons[] = {"capacity", "explicit", "replaced"};
+static_assert(std::size(kReasons) == kEnumSize<EvictionReason>);
 constexpr const char* kRegroupReasons[] = {"size_mismatch", "adapter_mismatch", "full", "memory"};
+static_assert(std::size(kRegroupReasons) == kEnumSize<RegroupReason>);
 constexpr const char* kStartUpPhases[] = {"load", "warm_up"};
-constexpr const char* kLoadReasons[] = {"adapter_not_found",   "adapter_invalid", "file_unreadable", "adapter_mismatch",
-                                        "adapter_unsupported", "adapter_budget",  "out_of_memory",   "other"};
+static_assert(std::size(kStartUpPhases) == kEnumSize<StartUpPhase>);
+// Why a file was not read; other reasons are kOtherReason.
+constexpr const char* kLoadReasons[] = {error_reason::kAdapterNotFound,    error_reason::kAdapterInvalid,
+                                        error_reason::kFileUnreadable,     error_reason::kAdapterMismatch,
+                                        error_reason::kAdapterUnsupported, error_reason::kAdapterBudget,
+                                        error_reason::kOutOfMemory};
+constexpr const char* kOtherReason = "other";
 
 const char* SizeLabel(const StepShape& shape) {
   const double pixels = static_cast<double>(shape.width) * shape.height;
@@ -196,12 +208,12 @@ void Metrics::Families::StandAtZero() {
     stage.Add({{"phase", name}}, kPhaseBuckets);
   }
   queue_wait.Add({}, kQueueBuckets);
-  for (const char* format : kFormats) {
+  for (const char* format : kImageFormatNames) {
     images.Add({{"format", format}});
   }
-  for (const char* tier : kTiers) {
+  for (const char* tier : kAdapterTierNames) {
     for (const char* phase : kSwapPhases) {
-      if (tier != kTiers[0] && (phase == kSwapPhases[1] || phase == kSwapPhases[2])) {
+      if (tier != kAdapterTierNames[0] && (phase == kSwapPhases[1] || phase == kSwapPhases[2])) {
         continue;  // only files are read and parsed
       }
       swap.Add({{"phase", phase}, {"source", tier}}, kSwapBuckets);
@@ -228,10 +240,11 @@ void Metrics::Families::StandAtZero() {
   model_files_changed.Add({});
   adapter_loads.Add({{"outcome", "ok"}, {"reason", "none"}});
   for (const char* reason : kLoadReasons) {
-    adapter_loads.Add({{"outcome", "error"}, {"reason", reason}});
+    adapter_loads.Add({{"outcome", "error"}, {"reason", absl::AsciiStrToLower(reason)}});
   }
+  adapter_loads.Add({{"outcome", "error"}, {"reason", kOtherReason}});
   for (const int source : {0, 1}) {
-    bytes_loaded.Add({{"source", kTiers[source]}});
+    bytes_loaded.Add({{"source", kAdapterTierNames[source]}});
   }
   adapter_job_age.Add({});
   adapter_jobs_waiting.Add({});
@@ -310,7 +323,7 @@ void Metrics::SetCertificateEnd(std::function<std::optional<absl::Time>()> end) 
 }
 
 void Metrics::SetStartUp(StartUpPhase phase, double seconds) {
-  state_->families.start_up.Add({{"phase", kStartUpPhases[static_cast<int>(phase)]}}).Set(seconds);
+  state_->families.start_up.Add({{"phase", kStartUpPhases[static_cast<size_t>(phase)]}}).Set(seconds);
 }
 
 void Metrics::BeatScheduler() { state_->families.heartbeat.Add({}).SetToCurrentTime(); }
@@ -333,7 +346,7 @@ void Metrics::SetStepBaseline(const StepShape& shape, double seconds) {
 }
 
 void Metrics::CountRegroup(RegroupReason reason) {
-  state_->families.regroups.Add({{"reason", kRegroupReasons[static_cast<int>(reason)]}}).Increment();
+  state_->families.regroups.Add({{"reason", kRegroupReasons[static_cast<size_t>(reason)]}}).Increment();
 }
 
 void Metrics::SetWorkMemory(int64_t available_bytes, int64_t needed_bytes) {
@@ -349,37 +362,39 @@ void Metrics::CountRequest(absl::string_view method, absl::string_view code, dou
 }
 
 void Metrics::ObserveStage(StageLabel stage, double seconds) {
-  state_->families.stage.Add({{"phase", kStages[static_cast<int>(stage)]}}, kPhaseBuckets).Observe(seconds);
+  state_->families.stage.Add({{"phase", kStages[static_cast<size_t>(stage)]}}, kPhaseBuckets).Observe(seconds);
 }
 
 void Metrics::ObserveQueueWait(double seconds) { state_->families.queue_wait.Add({}, kQueueBuckets).Observe(seconds); }
 
-void Metrics::CountImage(absl::string_view format) {
-  state_->families.images.Add({{"format", std::string(format)}}).Increment();
+void Metrics::CountImage(ImageFormat format) {
+  state_->families.images.Add({{"format", kImageFormatNames[static_cast<size_t>(format)]}}).Increment();
 }
 
-void Metrics::ObserveSwapPhase(SwapPhase phase, TierLabel source, double seconds) {
+void Metrics::ObserveSwapPhase(SwapPhase phase, AdapterTier source, double seconds) {
   state_->families.swap
-      .Add({{"phase", kSwapPhases[static_cast<int>(phase)]}, {"source", kTiers[static_cast<int>(source)]}},
+      .Add({{"phase", kSwapPhases[static_cast<size_t>(phase)]},
+            {"source", kAdapterTierNames[static_cast<size_t>(source)]}},
            kSwapBuckets)
       .Observe(seconds);
 }
 
 void Metrics::CountSwap(bool ok) { state_->families.swaps.Add({{"outcome", ok ? "ok" : "error"}}).Increment(); }
 
-void Metrics::CountCacheRequest(TierLabel tier, bool hit) {
-  state_->families.cache_requests.Add({{"tier", kTiers[static_cast<int>(tier)]}, {"result", hit ? "hit" : "miss"}})
+void Metrics::CountCacheRequest(AdapterTier tier, bool hit) {
+  state_->families.cache_requests
+      .Add({{"tier", kAdapterTierNames[static_cast<size_t>(tier)]}, {"result", hit ? "hit" : "miss"}})
       .Increment();
 }
 
-void Metrics::CountEviction(TierLabel tier, EvictionReason reason) {
+void Metrics::CountEviction(AdapterTier tier, EvictionReason reason) {
   state_->families.evictions
-      .Add({{"tier", kTiers[static_cast<int>(tier)]}, {"reason", kReasons[static_cast<int>(reason)]}})
+      .Add({{"tier", kAdapterTierNames[static_cast<size_t>(tier)]}, {"reason", kReasons[static_cast<size_t>(reason)]}})
       .Increment();
 }
 
-void Metrics::SetCache(TierLabel tier, const TierFill& fill) {
-  const prometheus::Labels labels = {{"tier", kTiers[static_cast<int>(tier)]}};
+void Metrics::SetCache(AdapterTier tier, const TierFill& fill) {
+  const prometheus::Labels labels = {{"tier", kAdapterTierNames[static_cast<size_t>(tier)]}};
   state_->families.cache_bytes.Add(labels).Set(static_cast<double>(fill.bytes));
   state_->families.cache_capacity.Add(labels).Set(static_cast<double>(fill.capacity_bytes));
   state_->families.cache_pinned.Add(labels).Set(static_cast<double>(fill.pinned_bytes));
@@ -395,16 +410,16 @@ void Metrics::CountAdapterLoad(absl::string_view reason, uint64_t bytes) {
   Families& families = state_->families;
   if (reason.empty()) {
     families.adapter_loads.Add({{"outcome", "ok"}, {"reason", "none"}}).Increment();
-    families.bytes_loaded.Add({{"source", kTiers[0]}}).Increment(static_cast<double>(bytes));
+    families.bytes_loaded.Add({{"source", kAdapterTierNames[0]}}).Increment(static_cast<double>(bytes));
     return;
   }
-  const std::string word = absl::AsciiStrToLower(reason);
-  const bool known = std::find(std::begin(kLoadReasons), std::end(kLoadReasons), word) != std::end(kLoadReasons);
-  families.adapter_loads.Add({{"outcome", "error"}, {"reason", known ? word : "other"}}).Increment();
+  const bool known = std::find(std::begin(kLoadReasons), std::end(kLoadReasons), reason) != std::end(kLoadReasons);
+  families.adapter_loads.Add({{"outcome", "error"}, {"reason", known ? absl::AsciiStrToLower(reason) : kOtherReason}})
+      .Increment();
 }
 
 void Metrics::CountRaisedBytes(uint64_t bytes) {
-  state_->families.bytes_loaded.Add({{"source", kTiers[static_cast<int>(TierLabel::kHost)]}})
+  state_->families.bytes_loaded.Add({{"source", kAdapterTierNames[static_cast<size_t>(AdapterTier::kHost)]}})
       .Increment(static_cast<double>(bytes));
 }
 

@@ -15,8 +15,11 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
+#include "src/base/memory_stats.h"
+#include "src/image/rgb_image.h"
 #include "src/metrics/call_metrics.h"
-#include "src/metrics/step_drift.h"
+#include "src/metrics/step_shape.h"
+#include "src/request/image_request.h"
 
 namespace prometheus {
 class Collectable;
@@ -24,24 +27,10 @@ class Collectable;
 
 namespace hotlora {
 
-// An allocator's own figures. On the CPU all but the first two are 0.
-struct DeviceMemory {
-  int64_t allocated_bytes = 0;
-  int64_t reserved_bytes = 0;
-  int64_t peak_allocated_bytes = 0;
-  int64_t active_bytes = 0;
-  int64_t inactive_split_bytes = 0;
-  int64_t requested_bytes = 0;
-  int64_t segments = 0;
-  int64_t allocation_retries = 0;  // since the start
-  int64_t out_of_memory = 0;       // since the start
-  double fragmentation_ratio = 0.0;
-};
-
 // Figures that others hold and a scrape reads. The functions are called on the metrics endpoint's threads.
 struct GaugeSources {
   std::string device;  // label of the memory gauges: "cpu" or "cuda:N"
-  std::function<DeviceMemory()> device_memory;
+  std::function<MemoryStats()> device_memory;
   std::function<uint32_t()> queue_depth;
   uint32_t queue_capacity = 0;
   uint32_t batch_capacity = 0;  // rows
@@ -50,7 +39,6 @@ struct GaugeSources {
 
 enum class StageLabel { kQueue, kAdapter, kEncode, kDenoise, kDecode, kImageEncode };
 enum class SwapPhase { kLookup, kRead, kParse, kUpload, kApply, kRestore, kTotal };
-enum class TierLabel { kDisk, kHost, kDevice };
 enum class StartUpPhase { kLoad, kWarmUp };
 enum class EvictionReason { kCapacity, kExplicit, kReplaced };
 
@@ -103,16 +91,16 @@ class Metrics {
   void CountRequest(absl::string_view method, absl::string_view code, double seconds);
   void ObserveStage(StageLabel stage, double seconds);
   void ObserveQueueWait(double seconds);
-  void CountImage(absl::string_view format);
+  void CountImage(ImageFormat format);
   // When the oldest waiting request came (the epoch if none waits), and how long a new request would wait.
   void SetWaiting(absl::Time oldest, double newcomer_seconds);
 
   // --- adapters
-  void ObserveSwapPhase(SwapPhase phase, TierLabel source, double seconds);
+  void ObserveSwapPhase(SwapPhase phase, AdapterTier source, double seconds);
   void CountSwap(bool ok);
-  void CountCacheRequest(TierLabel tier, bool hit);
-  void CountEviction(TierLabel tier, EvictionReason reason);
-  void SetCache(TierLabel tier, const TierFill& fill);
+  void CountCacheRequest(AdapterTier tier, bool hit);
+  void CountEviction(AdapterTier tier, EvictionReason reason);
+  void SetCache(AdapterTier tier, const TierFill& fill);
   void AddAdapterRefs(int change);
   // A file that was read, or was to be; `reason` as in ErrorInfo, "" where it went well.
   void CountAdapterLoad(absl::string_view reason, uint64_t bytes);

@@ -15,24 +15,11 @@
 #include <deque>
 #include <list>
 #include <optional>
-#include <tuple>
 #include <vector>
 
+#include "src/metrics/step_shape.h"
+
 namespace hotlora {
-
-// All that a step's time depends on, as far as it is known: steps of equal shape are alike.
-struct StepShape {
-  uint32_t width = 0, height = 0, rows = 0;
-  uint32_t guided_rows = 0;  // each is two rows of the network
-  uint32_t side_sets = 0;    // adapter sets that are computed beside the weights; 0: merged, or none
-
-  bool cfg() const { return guided_rows > 0; }
-  // The labels width, height, rows and cfg say all that there is to say of it.
-  bool plain() const { return side_sets == 0 && (guided_rows == 0 || guided_rows == rows); }
-  auto Key() const { return std::tie(width, height, rows, guided_rows, side_sets); }
-};
-
-inline bool operator==(const StepShape& a, const StepShape& b) { return a.Key() == b.Key(); }
 
 class StepDrift {
  public:

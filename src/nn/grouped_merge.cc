@@ -48,12 +48,14 @@ std::optional<MergeProduct> ProductOf(const WeightedDelta& weighted, c10::Device
       !down.is_contiguous()) {
     return std::nullopt;
   }
-  return MergeProduct{up.const_data_ptr(),
-                      down.const_data_ptr(),
-                      *up_type,
-                      *down_type,
-                      static_cast<int32_t>(down.size(0)),
-                      static_cast<float>(weighted.weight * weighted.delta->scale)};
+  MergeProduct product{};
+  product.up = up.const_data_ptr();
+  product.down = down.const_data_ptr();
+  product.up_type = *up_type;
+  product.down_type = *down_type;
+  product.rank = static_cast<int32_t>(down.size(0));
+  product.factor = static_cast<float>(weighted.weight * weighted.delta->scale);
+  return product;
 }
 
 #ifdef HOTLORA_CUDA
@@ -95,17 +97,18 @@ bool AddToTables(const WeightToMerge& weight, MergeTables* tables) {
     }
     products.push_back(*product);
   }
-  const MergeTask task{weight.live.data_ptr(),
-                       weight.clean.const_data_ptr(),
-                       *live_type,
-                       *clean_type,
-                       static_cast<int32_t>(rows),
-                       static_cast<int32_t>(columns),
-                       *live_window,
-                       *clean_window,
-                       static_cast<int32_t>(tables->products.size()),
-                       static_cast<int32_t>(products.size()),
-                       tables->tiles};
+  MergeTask task{};
+  task.live = weight.live.data_ptr();
+  task.clean = weight.clean.const_data_ptr();
+  task.live_type = *live_type;
+  task.clean_type = *clean_type;
+  task.rows = static_cast<int32_t>(rows);
+  task.columns = static_cast<int32_t>(columns);
+  task.live_window = *live_window;
+  task.clean_window = *clean_window;
+  task.first_product = static_cast<int32_t>(tables->products.size());
+  task.products = static_cast<int32_t>(products.size());
+  task.first_tile = tables->tiles;
   tables->tiles += MergeTile::TilesOf(task);
   tables->tasks.push_back(task);
   tables->products.insert(tables->products.end(), products.begin(), products.end());

@@ -85,16 +85,17 @@ void BaseGuard::RecordChecksums() {
   }
 }
 
-BaseCheck BaseGuard::VerifyNext() {
+BaseReport BaseGuard::VerifyNext() {
   const size_t module = next_;
   next_ = (next_ + 1) % checksums_.size();
   repaired_in_this_round_ = repaired_in_this_round_ && module != 0;
-  BaseCheck check;
+  BaseReport check;
+  check.modules_checked = 1;
   if (!IsIntact(module)) {
     check.mismatches = 1;
     LogError("the base weight of ", model_.modules().modules[module].path, " is not what it was at start");
     if (!std::exchange(repaired_in_this_round_, true)) {
-      check.repaired = Repair().repaired;
+      check.repaired = Repair();
     }
     check.intact = IsIntact(module);
   }
@@ -109,8 +110,8 @@ bool BaseGuard::IsIntact(size_t module) const {
 }
 
 // All at once, because a checkpoint is read as a whole.
-BaseCheck BaseGuard::Repair() {
-  BaseCheck check;
+uint32_t BaseGuard::Repair() {
+  uint32_t repaired = 0;
   std::optional<Checkpoint> checkpoint;
   AdapterSet adapters;
   for (size_t module = 0; module < checksums_.size(); ++module) {
@@ -124,7 +125,7 @@ BaseCheck BaseGuard::Repair() {
         absl::StatusOr<AdapterSet> base = source_.adapters == nullptr ? AdapterSet() : source_.adapters();
         if (!read.ok() || !base.ok()) {
           LogError("base weights cannot be restored: ", (read.ok() ? base.status() : read.status()).message());
-          return check;
+          return repaired;
         }
         checkpoint = *std::move(read);
         adapters = *std::move(base);
@@ -138,10 +139,10 @@ BaseCheck BaseGuard::Repair() {
       at::Tensor(weight.clean).copy_(remade);
     }
     applied_.Forget(module);
-    ++check.repaired;
+    ++repaired;
   }
-  LogWarning(check.repaired, " modules' base weights were restored from the checkpoint");
-  return check;
+  LogWarning(repaired, " modules' base weights were restored from the checkpoint");
+  return repaired;
 }
 
 at::Tensor BaseGuard::Remake(size_t module, Checkpoint& checkpoint, const AdapterSet& adapters) const {

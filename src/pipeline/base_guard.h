@@ -47,11 +47,11 @@ class BaseGuard {
   const std::string& sha256() const { return sha256_; }
 
   // See Pipeline::VerifyNextModule. Throws.
-  BaseCheck VerifyNext();
+  BaseReport VerifyNext();
 
  private:
   bool IsIntact(size_t module) const;
-  BaseCheck Repair();
+  uint32_t Repair();  // the number of repaired modules
   at::Tensor Remake(size_t module, Checkpoint& checkpoint, const AdapterSet& adapters) const;
 
   const SdxlModel& model_;

@@ -16,6 +16,7 @@
 #include "src/nn/adapter_set.h"
 #include "src/pipeline/init_picture.h"
 #include "src/request/image_job.h"
+#include "src/request/model_info.h"
 
 namespace hotlora {
 
@@ -50,9 +51,6 @@ enum class ApplyMode {
   kSide,    // beside the weights, row by row: one step may mix sets. What has no such form is merged all the same
 };
 
-// --apply: who chooses.
-enum class ApplyPolicy { kAuto, kMerged, kSide };
-
 // kAuto: merged while one adapter set has the device to itself, side while several want it (`mixed`).
 inline ApplyMode ModeFor(ApplyPolicy policy, bool mixed) {
   return policy == ApplyPolicy::kSide || (policy == ApplyPolicy::kAuto && mixed) ? ApplyMode::kSide
@@ -73,30 +71,6 @@ struct SwapReport {
   double apply_seconds = 0.0;
   uint32_t modules_restored = 0;
   uint32_t modules_merged = 0;
-};
-
-// What a check of base weights found.
-struct BaseCheck {
-  uint32_t mismatches = 0;
-  uint32_t repaired = 0;
-  bool intact = true;  // as of now
-};
-
-// A part of the memory plan.
-struct MemoryArea {
-  std::string what;   // "unet live weights"
-  std::string where;  // "cpu", "cuda:0"
-  uint64_t bytes = 0;
-};
-
-// Fixed once the pipeline stands.
-struct ModelInfo {
-  std::string name;    // last part of the checkpoint's path
-  std::string sha256;  // of its weights
-  std::string dtype;   // "float32", "bfloat16", "float16"
-  std::string device;  // "cpu" or "cuda:N"
-  uint32_t native_size = 1024;
-  uint32_t max_clip_skip = 0;
 };
 
 // The most bytes of device memory that the thread which made it has taken since, beyond what it held then. Read and
@@ -154,7 +128,7 @@ class Pipeline {
   // effect the live weight equals it. What differs is rebuilt from the checkpoint (once in a round of all modules;
   // that reads the whole of it). For idle moments of the step thread, between steps otherwise; a module takes
   // milliseconds.
-  virtual absl::StatusOr<BaseCheck> VerifyNextModule() = 0;
+  virtual absl::StatusOr<BaseReport> VerifyNextModule() = 0;
 
   // How many modules a round of VerifyNextModule has.
   virtual uint32_t module_count() const = 0;

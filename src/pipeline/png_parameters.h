@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "src/pipeline/pipeline.h"
 #include "src/request/image_job.h"
+#include "src/request/model_info.h"
 
 namespace hotlora {
 

@@ -13,27 +13,10 @@
 #include "src/sampling/unipc_sampler.h"
 
 namespace hotlora {
-namespace {
-
-ScheduleKind KindOf(NoiseScheduleKind kind) {
-  switch (kind) {
-    case NoiseScheduleKind::kDefault:
-      return ScheduleKind::kCheckpoint;
-    case NoiseScheduleKind::kKarras:
-      return ScheduleKind::kKarras;
-    case NoiseScheduleKind::kExponential:
-      return ScheduleKind::kExponential;
-    case NoiseScheduleKind::kTrailing:
-      return ScheduleKind::kTrailing;
-  }
-  TORCH_CHECK(false, "unknown noise schedule");
-}
-
-}  // namespace
 
 std::unique_ptr<SamplerState> MakeRowSampler(const DenoiseOptions& options, const NoiseSchedule& schedule,
                                              NoiseSource noise) {
-  const ScheduleKind kind = KindOf(options.schedule);
+  const NoiseScheduleKind kind = options.schedule;
   const auto tail = [&options](auto plan) { return Tail(std::move(plan), options.first_step()); };
   switch (options.sampler) {
     case Sampler::kEuler:
@@ -51,7 +34,7 @@ std::unique_ptr<SamplerState> MakeRowSampler(const DenoiseOptions& options, cons
     case Sampler::kUniPc:
       return std::make_unique<UniPcSampler>(tail(schedule.MultistepPlan(options.steps, kind)));
     case Sampler::kLcm:
-      TORCH_CHECK(kind == ScheduleKind::kCheckpoint, "LCM has a schedule of its own");
+      TORCH_CHECK(kind == NoiseScheduleKind::kDefault, "LCM has a schedule of its own");
       return std::make_unique<LcmSampler>(tail(schedule.LcmPlan(options.steps)), std::move(noise));
   }
   TORCH_CHECK(false, "unknown sampler");

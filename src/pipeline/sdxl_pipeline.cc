@@ -288,8 +288,8 @@ class SdxlPipeline final : public Pipeline {
     return image;
   }
 
-  absl::StatusOr<BaseCheck> VerifyNextModule() override {
-    BaseCheck check;
+  absl::StatusOr<BaseReport> VerifyNextModule() override {
+    BaseReport check;
     ABSL_RETURN_IF_ERROR(GuardTorch("base weight check", [&] {
       check = guard_.VerifyNext();
       return absl::OkStatus();

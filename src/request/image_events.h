@@ -9,7 +9,6 @@
 
 #include "absl/status/status.h"
 
-#include "src/request/adapter_tier.h"
 #include "src/request/image_request.h"
 
 namespace hotlora {

@@ -5,17 +5,26 @@
 // documents each field; request/validation.h turns it into an ImageJob.
 
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "src/base/enum_size.h"
 #include "src/image/rgb_image.h"
 
 namespace hotlora {
 
 enum class Sampler { kEuler, kEulerAncestral, kHeun, kDdim, kDpmpp2M, kDpmpp2MSde, kUniPc, kLcm };
+// kDefault is the checkpoint's own. Karras and exponential keep the checkpoint's timestep spacing, trailing keeps its
+// sigma spacing.
 enum class NoiseScheduleKind { kDefault, kKarras, kExponential, kTrailing };
 enum class PromptSyntax { kPlain, kWeighted };
+
+// Where an adapter is, coldest first, and what metrics and the access log call it.
+enum class AdapterTier { kDisk, kHost, kDevice };
+inline constexpr const char* kAdapterTierNames[] = {"disk", "host", "device"};
+static_assert(std::size(kAdapterTierNames) == kEnumSize<AdapterTier>);
 
 struct AdapterRef {
   std::string name;

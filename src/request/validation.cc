@@ -25,7 +25,6 @@
 namespace hotlora {
 namespace {
 
-constexpr uint32_t kMaxImages = 16;
 constexpr uint32_t kMaxQuality = 100;
 constexpr uint64_t kRandomSeedEnd = uint64_t{1} << 32;
 

@@ -189,7 +189,7 @@ NoiseSchedule::NoiseSchedule(SchedulerConfig config) : config_(std::move(config)
                  [](double sigma) { return static_cast<float>(std::log(sigma)); });
 }
 
-StepPlan NoiseSchedule::Plan(uint32_t steps, ScheduleKind kind) const {
+StepPlan NoiseSchedule::Plan(uint32_t steps, NoiseScheduleKind kind) const {
   CheckSteps(steps);
   const TimestepSpacing spacing = TimestepSpacingOf(kind);
   const SigmaSpacing sigma_spacing = SigmaSpacingOf(kind);
@@ -215,7 +215,7 @@ StepPlan NoiseSchedule::Plan(uint32_t steps, ScheduleKind kind) const {
   return plan;
 }
 
-StepPlan NoiseSchedule::MultistepPlan(uint32_t steps, ScheduleKind kind) const {
+StepPlan NoiseSchedule::MultistepPlan(uint32_t steps, NoiseScheduleKind kind) const {
   CheckSteps(steps);
   const SigmaSpacing sigma_spacing = SigmaSpacingOf(kind);
   std::vector<double> timesteps = MultistepTimesteps(TimestepSpacingOf(kind), config_, static_cast<int>(steps));
@@ -240,9 +240,9 @@ StepPlan NoiseSchedule::MultistepPlan(uint32_t steps, ScheduleKind kind) const {
   return plan;
 }
 
-SignalPlan NoiseSchedule::DdimPlan(uint32_t steps, ScheduleKind kind) const {
+SignalPlan NoiseSchedule::DdimPlan(uint32_t steps, NoiseScheduleKind kind) const {
   CheckSteps(steps);
-  TORCH_CHECK(kind == ScheduleKind::kCheckpoint || kind == ScheduleKind::kTrailing,
+  TORCH_CHECK(kind == NoiseScheduleKind::kDefault || kind == NoiseScheduleKind::kTrailing,
               "DDIM has no Karras and no exponential schedule");
   const int stride = config_.num_train_timesteps / static_cast<int>(steps);
   SignalPlan plan;
@@ -275,14 +275,14 @@ SignalPlan NoiseSchedule::LcmPlan(uint32_t steps) const {
   return plan;
 }
 
-TimestepSpacing NoiseSchedule::TimestepSpacingOf(ScheduleKind kind) const {
-  return kind == ScheduleKind::kTrailing ? TimestepSpacing::kTrailing : config_.timestep_spacing;
+TimestepSpacing NoiseSchedule::TimestepSpacingOf(NoiseScheduleKind kind) const {
+  return kind == NoiseScheduleKind::kTrailing ? TimestepSpacing::kTrailing : config_.timestep_spacing;
 }
 
-SigmaSpacing NoiseSchedule::SigmaSpacingOf(ScheduleKind kind) const {
-  return kind == ScheduleKind::kKarras        ? SigmaSpacing::kKarras
-         : kind == ScheduleKind::kExponential ? SigmaSpacing::kExponential
-                                              : config_.sigma_spacing;
+SigmaSpacing NoiseSchedule::SigmaSpacingOf(NoiseScheduleKind kind) const {
+  return kind == NoiseScheduleKind::kKarras        ? SigmaSpacing::kKarras
+         : kind == NoiseScheduleKind::kExponential ? SigmaSpacing::kExponential
+                                                   : config_.sigma_spacing;
 }
 
 float NoiseSchedule::AlphaAt(double timestep) const { return alphas_cumprod_.at(static_cast<size_t>(timestep)); }

@@ -7,13 +7,10 @@
 #include <optional>
 #include <vector>
 
+#include "src/request/image_request.h"
 #include "src/sampling/scheduler_config.h"
 
 namespace hotlora {
-
-// A request's choice. Karras and exponential keep the checkpoint's timestep spacing, trailing keeps
-// its sigma spacing.
-enum class ScheduleKind { kCheckpoint, kKarras, kExponential, kTrailing };
 
 // One run, from the noisiest step to the cleanest.
 struct StepPlan {
@@ -59,18 +56,18 @@ class NoiseSchedule {
 
   // The run of `steps` steps, 1 to 1000; exactly that many, also if the training had fewer
   // timesteps.
-  StepPlan Plan(uint32_t steps, ScheduleKind kind = ScheduleKind::kCheckpoint) const;
+  StepPlan Plan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault) const;
 
   // The run of a multistep solver (DPM-Solver++, UniPC): whole timesteps, spaced so that the step after the last one
   // would be the end; Karras and exponential sigmas span the whole training range; unit noise at the start.
   //
   // Source   diffusers DPMSolverMultistepScheduler and UniPCMultistepScheduler, set_timesteps
-  StepPlan MultistepPlan(uint32_t steps, ScheduleKind kind = ScheduleKind::kCheckpoint) const;
+  StepPlan MultistepPlan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault) const;
 
   // DDIM's run. Of a schedule only its timestep spacing counts. REQUIRES: kCheckpoint or kTrailing.
   //
   // Source   diffusers DDIMScheduler, set_timesteps and step
-  SignalPlan DdimPlan(uint32_t steps, ScheduleKind kind = ScheduleKind::kCheckpoint) const;
+  SignalPlan DdimPlan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault) const;
 
   // The run of a latent consistency model: `steps` of the kLcmTrainedSteps timesteps that such models were distilled
   // on, whatever the checkpoint's spacing. REQUIRES: at most kLcmTrainedSteps steps.
@@ -85,8 +82,8 @@ class NoiseSchedule {
   const std::vector<float>& alphas_cumprod() const { return alphas_cumprod_; }
 
  private:
-  SigmaSpacing SigmaSpacingOf(ScheduleKind kind) const;
-  TimestepSpacing TimestepSpacingOf(ScheduleKind kind) const;
+  SigmaSpacing SigmaSpacingOf(NoiseScheduleKind kind) const;
+  TimestepSpacing TimestepSpacingOf(NoiseScheduleKind kind) const;
   float AlphaAt(double timestep) const;
 
   // The timestep, not always whole, at which the training had this noise level.

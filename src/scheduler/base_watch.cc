@@ -44,7 +44,7 @@ bool BaseWatch::IsDue() const {
 }
 
 absl::Status BaseWatch::CheckNext() {
-  const absl::StatusOr<BaseCheck> check = pipeline_->VerifyNextModule();
+  const absl::StatusOr<BaseReport> check = pipeline_->VerifyNextModule();
   std::vector<Round> finished;
   bool was_intact = true, is_intact = true;
   {
@@ -58,7 +58,7 @@ absl::Status BaseWatch::CheckNext() {
       next_ = (next_ + 1) % corrupt_.size();
       is_intact = std::find(corrupt_.begin(), corrupt_.end(), true) == corrupt_.end();
       const auto add = [&](BaseReport& report) {
-        ++report.modules_checked;
+        report.modules_checked += check->modules_checked;
         report.mismatches += check->mismatches;
         report.repaired += check->repaired;
         report.intact = is_intact;
@@ -71,7 +71,7 @@ absl::Status BaseWatch::CheckNext() {
     }
   }
   if (check.ok()) {
-    for (uint32_t i = 0; i < check->mismatches; ++i) {
+    for (uint64_t i = 0; i < check->mismatches; ++i) {
       metrics_->CountBaseRestoreMismatch();
     }
     if (was_intact != is_intact && on_state_) {

@@ -16,16 +16,9 @@
 
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/request/model_info.h"
 
 namespace hotlora {
-
-// What checks found; of one round of all modules, or since the start.
-struct BaseReport {
-  uint64_t modules_checked = 0;
-  uint64_t mismatches = 0;
-  uint64_t repaired = 0;
-  bool intact = true;  // as of now
-};
 
 // Thread-safe, but for what is said to be the step thread's.
 class BaseWatch {

@@ -8,7 +8,6 @@
 #include "src/base/status_macros.h"
 #include "src/image/image_encoder.h"
 #include "src/pipeline/png_parameters.h"
-#include "src/request/image_format_label.h"
 
 namespace hotlora {
 namespace {
@@ -92,7 +91,7 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
                                     ImageParameters(job, job.seed + row.image, pipeline_->info(), SourcesOf(task))));
   metrics_->ObserveStage(StageLabel::kImageEncode, stopwatch.Seconds() - decode_seconds);
   task.summary.decode_seconds += stopwatch.Seconds();
-  metrics_->CountImage(FormatLabel(job.format));
+  metrics_->CountImage(job.format);
   FinishedImage finished{row.image, job.seed + row.image, decoded->width, decoded->height, job.format, std::move(data)};
   task.Tell([&finished](ImageListener& listener) { listener.OnImage(std::move(finished)); });
   return absl::OkStatus();

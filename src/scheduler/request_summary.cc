@@ -40,22 +40,21 @@ AdapterTier DescribeAdapters(ImageTask& task) {
 }
 
 void ObserveSwap(const SwapCost& cost, AdapterTier source, const SwapReport& report, Metrics& metrics) {
-  const TierLabel tier = static_cast<TierLabel>(source);
-  metrics.ObserveSwapPhase(SwapPhase::kLookup, tier, cost.lookup_seconds);
+  metrics.ObserveSwapPhase(SwapPhase::kLookup, source, cost.lookup_seconds);
   if (source == AdapterTier::kDisk) {
-    metrics.ObserveSwapPhase(SwapPhase::kRead, tier, cost.read_seconds);
-    metrics.ObserveSwapPhase(SwapPhase::kParse, tier, cost.parse_seconds);
+    metrics.ObserveSwapPhase(SwapPhase::kRead, source, cost.read_seconds);
+    metrics.ObserveSwapPhase(SwapPhase::kParse, source, cost.parse_seconds);
   }
   if (cost.upload_seconds > 0.0) {
-    metrics.ObserveSwapPhase(SwapPhase::kUpload, tier, cost.upload_seconds);
+    metrics.ObserveSwapPhase(SwapPhase::kUpload, source, cost.upload_seconds);
   }
   if (report.modules_merged > 0) {
-    metrics.ObserveSwapPhase(SwapPhase::kApply, tier, cost.apply_seconds);
+    metrics.ObserveSwapPhase(SwapPhase::kApply, source, cost.apply_seconds);
   }
   if (report.modules_restored > 0) {
-    metrics.ObserveSwapPhase(SwapPhase::kRestore, tier, cost.restore_seconds);
+    metrics.ObserveSwapPhase(SwapPhase::kRestore, source, cost.restore_seconds);
   }
-  metrics.ObserveSwapPhase(SwapPhase::kTotal, tier, cost.total_seconds);
+  metrics.ObserveSwapPhase(SwapPhase::kTotal, source, cost.total_seconds);
 }
 
 }  // namespace hotlora

@@ -96,7 +96,7 @@ absl::StatusOr<RgbImage> WatchedPipeline::Decode(const Row& row) {
   return Counted(mark, pipeline_->Decode(row));
 }
 
-absl::StatusOr<BaseCheck> WatchedPipeline::VerifyNextModule() {
+absl::StatusOr<BaseReport> WatchedPipeline::VerifyNextModule() {
   WorkWatch::Mark mark = watch_->Begin({WorkKind::kCheck, {}});
   return Counted(mark, pipeline_->VerifyNextModule());
 }

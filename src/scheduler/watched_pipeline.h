@@ -29,7 +29,7 @@ class WatchedPipeline final : public Pipeline {
   absl::Status Step(const BatchPlan& plan) override;
   absl::StatusOr<RgbImage> Preview(const Row& row) override;
   absl::StatusOr<RgbImage> Decode(const Row& row) override;
-  absl::StatusOr<BaseCheck> VerifyNextModule() override;
+  absl::StatusOr<BaseReport> VerifyNextModule() override;
   uint32_t module_count() const override { return pipeline_->module_count(); }
   int64_t AvailableMemory() const override { return pipeline_->AvailableMemory(); }
   void ReleaseCachedMemory() const override { pipeline_->ReleaseCachedMemory(); }

@@ -1,9 +1,12 @@
 #include "src/scheduler/work_watch.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
+#include "src/base/enum_size.h"
 
 namespace hotlora {
 namespace {
@@ -14,6 +17,7 @@ constexpr double kLimitsBeforeGivingUp = 5.0;
 
 constexpr const char* kKindTexts[] = {"applying adapters", "an encoding", "a step", "a decode",
                                       "a check of base weights"};
+static_assert(std::size(kKindTexts) == kEnumSize<WorkKind>);
 
 bool Same(const Work& a, const Work& b) { return a.kind == b.kind && a.shape == b.shape; }
 
@@ -21,7 +25,7 @@ absl::Duration Seconds(absl::Duration duration) { return absl::Trunc(duration, a
 
 // `usual`: nullopt if such work has not ended yet.
 std::string StuckText(const Work& work, absl::Duration age, std::optional<absl::Duration> usual) {
-  std::string text = kKindTexts[static_cast<int>(work.kind)];
+  std::string text = kKindTexts[static_cast<size_t>(work.kind)];
   if (work.shape.width > 0 && work.shape.height > 0) {
     absl::StrAppend(&text, " of ", work.shape.width, "x", work.shape.height);
   }

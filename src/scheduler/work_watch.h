@@ -11,38 +11,15 @@
 #include <functional>
 #include <list>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
-#include "src/metrics/step_drift.h"
+#include "src/scheduler/stuck_work.h"
 
 namespace hotlora {
-
-// kCheck: a check of a module's base weights.
-enum class WorkKind { kApply, kEncode, kStep, kDecode, kCheck };
-
-// Work of equal kind and shape takes about as long each time.
-struct Work {
-  WorkKind kind = WorkKind::kStep;
-  StepShape shape;
-};
-
-struct WorkLimits {
-  double times_usual = 10.0;                            // work is stuck after so many times what it usually takes,
-  absl::Duration least = absl::Seconds(60);             // but not before this,
-  absl::Duration unknown = absl::Minutes(10);           // and after this if nothing is known
-  absl::Duration before_giving_up = absl::Minutes(10);  // hopeless: stuck for this, or for 5 times its limit if longer
-};
-
-struct StuckWork {
-  Work work;
-  bool hopeless = false;  // only a restart helps
-  std::string text;       // "a step of 1024x1024 (rows: 2) has taken 1m5s; it usually takes 400ms"
-};
 
 // Thread-safe. Time in which the process stood still (stopped, or its machine paused) does not count.
 class WorkWatch {

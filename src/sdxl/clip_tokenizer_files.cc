@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <system_error>
 #include <tuple>
@@ -16,10 +14,12 @@
 #include "absl/strings/strip.h"
 #include <nlohmann/json.hpp>
 
+#include "src/base/bounded_read.h"
 #include "src/base/json_text.h"
 #include "src/base/status_macros.h"
 #include "src/sdxl/clip_vocabulary.h"
 #include "src/sdxl/tokenizer_json.h"
+#include "src/weights/tokenizer_files.h"
 
 namespace hotlora {
 namespace {
@@ -27,14 +27,14 @@ namespace {
 using Json = nlohmann::json;
 using Vocabulary = absl::flat_hash_map<std::string, int32_t>;
 
-constexpr uintmax_t kMaxFileBytes = 32 << 20;  // CLIP's tokenizer.json has 4 MB
+constexpr size_t kMaxFileBytes = 32 << 20;  // CLIP's tokenizer.json has 4 MB
 constexpr size_t kMaxVocabulary = 1 << 20;
-constexpr char kVocabulary[] = "vocab.json";
-constexpr char kMerges[] = "merges.txt";
-constexpr char kWhole[] = "tokenizer.json";
-constexpr char kSpecialTokens[] = "special_tokens_map.json";
-constexpr char kTokenizerConfig[] = "tokenizer_config.json";
-constexpr char kAddedTokens[] = "added_tokens.json";
+using tokenizer_file::kAddedTokens;
+using tokenizer_file::kMerges;
+using tokenizer_file::kSpecialTokens;
+using tokenizer_file::kTokenizerConfig;
+using tokenizer_file::kVocabulary;
+using tokenizer_file::kWhole;
 
 absl::Status Fault(absl::string_view name, absl::string_view what) {
   return absl::FailedPreconditionError(absl::StrCat(name, " ", what));
@@ -47,14 +47,11 @@ absl::StatusOr<std::optional<std::string>> ReadText(const std::string& folder, c
   if (!std::filesystem::is_regular_file(path, error)) {
     return std::nullopt;
   }
-  if (std::filesystem::file_size(path, error) > kMaxFileBytes) {
-    return Fault(name, absl::StrCat("is over ", kMaxFileBytes, " bytes"));
+  absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxFileBytes);
+  if (!text.ok()) {
+    return Fault(name, text.status().message());
   }
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream.is_open()) {
-    return Fault(name, "cannot be read");
-  }
-  return std::string(std::istreambuf_iterator<char>(stream), {});
+  return *std::move(text);
 }
 
 absl::StatusOr<Json> ParseObject(const std::string& name, const std::string& text) {
@@ -276,7 +273,7 @@ absl::StatusOr<ClipTokenizerFiles> BuildFromOne(const std::string& text, const J
 
 absl::StatusOr<ClipTokenizerFiles> ReadClipTokenizerFiles(const std::string& folder) {
   TextByName texts;
-  for (const char* const name : {kVocabulary, kMerges, kWhole, kSpecialTokens, kTokenizerConfig, kAddedTokens}) {
+  for (const char* const name : tokenizer_file::kAll) {
     ABSL_ASSIGN_OR_RETURN(std::optional<std::string> text, ReadText(folder, name));
     if (text.has_value()) {
       texts[name] = *std::move(text);

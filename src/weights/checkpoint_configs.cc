@@ -1,9 +1,6 @@
 #include "src/weights/checkpoint_configs.h"
 
-#include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -11,13 +8,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
+#include "src/base/bounded_read.h"
 #include "src/base/json_text.h"
 #include "src/base/status_macros.h"
+#include "src/weights/tokenizer_files.h"
 
 namespace hotlora {
 namespace {
 
-constexpr uintmax_t kMaxJsonBytes = 64 << 20;  // SDXL's own index files have 0.3 MB
+constexpr size_t kMaxJsonBytes = 64 << 20;  // SDXL's own index files have 0.3 MB
 
 // Pipelines of the same modules: a folder's weights do not depend on which of them saved it.
 constexpr absl::string_view kPipelines[] = {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline",
@@ -47,10 +46,10 @@ absl::Status CheckModelIndex(const nlohmann::json& index) {
 
 absl::Status CheckTokenizer(const std::string& folder, const std::string& tokenizer) {
   const auto exists = [&](const char* name) { return IsFile(absl::StrCat(folder, "/", tokenizer, "/", name)); };
-  for (const char* name : {"vocab.json", "merges.txt"}) {
-    if (!exists(name) && !exists("tokenizer.json")) {
+  for (const char* name : {tokenizer_file::kVocabulary, tokenizer_file::kMerges}) {
+    if (!exists(name) && !exists(tokenizer_file::kWhole)) {
       return absl::FailedPreconditionError(
-          absl::StrCat(tokenizer, "/", name, " is missing, and ", tokenizer, "/tokenizer.json too"));
+          absl::StrCat(tokenizer, "/", name, " is missing, and ", tokenizer, "/", tokenizer_file::kWhole, " too"));
     }
   }
   return absl::OkStatus();
@@ -69,16 +68,11 @@ absl::StatusOr<nlohmann::json> ReadJson(const std::string& folder, const std::st
   if (!IsFile(path)) {
     return absl::FailedPreconditionError(absl::StrCat(name, " is missing"));
   }
-  std::error_code error;
-  if (std::filesystem::file_size(path, error) > kMaxJsonBytes) {
-    return absl::FailedPreconditionError(absl::StrCat(name, " is over ", kMaxJsonBytes, " bytes"));
+  const absl::StatusOr<std::string> text = ReadWholeFile(path, kMaxJsonBytes);
+  if (!text.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat(name, " ", text.status().message()));
   }
-  std::ifstream stream(path, std::ios::binary);
-  const std::string text(std::istreambuf_iterator<char>(stream), {});
-  if (stream.bad() || !stream.is_open()) {
-    return absl::FailedPreconditionError(absl::StrCat(name, " cannot be read"));
-  }
-  auto json = ParseJsonObject(text);
+  auto json = ParseJsonObject(*text);
   if (!json.ok()) {
     return absl::FailedPreconditionError(absl::StrCat(name, " ", json.status().message()));
   }
@@ -100,8 +94,7 @@ absl::StatusOr<CheckpointConfigs> ReadConfigs(const std::string& folder, bool to
     std::error_code error;
     if (tokenizers_needed || std::filesystem::exists(path, error)) {
       ABSL_RETURN_IF_ERROR(CheckTokenizer(folder, name));
-      for (const char* const file : {"vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
-                                     "special_tokens_map.json", "added_tokens.json"}) {
+      for (const char* const file : tokenizer_file::kAll) {
         configs.files.Add(absl::StrCat(path, "/", file));
       }
       *target = path;

@@ -6,9 +6,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "src/base/enum_size.h"
 
 namespace hotlora {
 
@@ -17,6 +20,7 @@ enum class Component { kTextEncoder, kTextEncoder2, kUnet };
 // "text_encoder", "text_encoder_2", "unet".
 inline const char* NameOf(Component component) {
   constexpr const char* kNames[] = {"text_encoder", "text_encoder_2", "unet"};
+  static_assert(std::size(kNames) == kEnumSize<Component>);
   return kNames[static_cast<size_t>(component)];
 }
 

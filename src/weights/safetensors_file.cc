@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include <nlohmann/json.hpp>
 
+#include "src/base/enum_size.h"
 #include "src/base/printable.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
@@ -34,6 +35,7 @@ struct DtypeEntry {
 constexpr DtypeEntry kDtypes[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2},    {"I64", 8},
                                   {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U8", 1},      {"BOOL", 1},
                                   {"U16", 2}, {"U32", 4}, {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+static_assert(std::size(kDtypes) == kEnumSize<StoredDtype>);
 
 std::optional<StoredDtype> DtypeOf(absl::string_view name) {
   for (size_t i = 0; i < std::size(kDtypes); ++i) {

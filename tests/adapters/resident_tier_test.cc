@@ -32,7 +32,7 @@ class ResidentTierTest : public testing::Test {
   bool Has(const std::string& name) { return tier_.Describe(name).has_value(); }
 
   Metrics metrics_;
-  ResidentTier tier_{TierLabel::kHost, 100, &metrics_};
+  ResidentTier tier_{AdapterTier::kHost, 100, &metrics_};
 };
 
 TEST_F(ResidentTierTest, EvictsLeastRecentlyUsedFirst) {

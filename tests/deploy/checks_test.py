@@ -151,9 +151,9 @@ class ReasonsTest(unittest.TestCase):
 
     def setUp(self):
         header = (SOURCE / "src/base/error_reason.h").read_text()
-        self.constants = dict(re.findall(r'constexpr char (k\w+)\[\] = "([A-Z_]+)";', header))
-        labels = re.search(r"kForCallers\[\] = \{(.*?)\}", header, re.DOTALL)[1]
-        self.labels = set(re.findall(r"k\w+", labels))
+        for_callers = dict(re.findall(r'\bX\((k\w+), "([A-Z_]+)"\)', header))
+        self.labels = set(for_callers)
+        self.constants = for_callers | dict(re.findall(r'constexpr char (k\w+)\[\] = "([A-Z_]+)";', header))
         self.sources = {file: re.sub(r"//.*", "", file.read_text())
                         for folder in ("src", "server") for pattern in ("*.cc", "*.h")
                         for file in (SOURCE / folder).rglob(pattern) if file.name != "error_reason.h"}

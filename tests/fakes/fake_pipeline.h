@@ -200,14 +200,17 @@ class FakePipeline : public Pipeline {
                     std::vector<uint8_t>(bytes, static_cast<uint8_t>(fake.seed))};
   }
 
-  absl::StatusOr<BaseCheck> VerifyNextModule() override {
+  absl::StatusOr<BaseReport> VerifyNextModule() override {
     absl::MutexLock lock(&levers_->mu);
     levers_->WaitIfHeld(Levers::Call::kVerify);
-    BaseCheck check;
+    BaseReport check;
+    check.modules_checked = 1;
     const bool corrupt = levers_->modules_verified++ % kModules == 1 && levers_->corrupt;
     if (corrupt) {
       levers_->corrupt = levers_->irreparable;
-      check = {1, levers_->irreparable ? 0u : 1u, !levers_->irreparable};
+      check.mismatches = 1;
+      check.repaired = levers_->irreparable ? 0 : 1;
+      check.intact = !levers_->irreparable;
     }
     return check;
   }

@@ -49,7 +49,7 @@ void CheckFileError(absl::string_view message, absl::string_view path) {
   const bool names_key = std::any_of(flags.begin(), flags.end(), [&](const hotlora::FlagSpec& flag) {
     return absl::StartsWith(message, absl::StrCat(": ", absl::StrReplaceAll(flag.name, {{"-", "_"}}), " "));
   });
-  Check(names_line || names_key || absl::StartsWith(message, " is over "));
+  Check(names_line || names_key || absl::StartsWith(message, " has "));
 }
 
 }  // namespace

@@ -1,29 +1,39 @@
 # Each case is a tree of one file with one line: `allowed` ones must pass cmake/check_layers.cmake, `refused` ones must
-# fail it and name the file, the line number and the rule.
+# fail it and name the file, the line number and the rule. `unused` ones must fail without PARTIAL, and name what the
+# table permits and the file does not use, but not what it uses.
 cmake_minimum_required(VERSION 3.25)
 
-function(run_check file line exit_code output)
+function(run_check file line partial exit_code output)
   file(REMOVE_RECURSE ${WORK})
   file(WRITE ${WORK}/${file} "// First line.\n\n${line}\n")
-  execute_process(COMMAND ${CMAKE_COMMAND} -DROOT=${WORK} -P ${CHECK}
+  execute_process(COMMAND ${CMAKE_COMMAND} -DROOT=${WORK} -DPARTIAL=${partial} -P ${CHECK}
     RESULT_VARIABLE result OUTPUT_VARIABLE text ERROR_VARIABLE text)
   set(${exit_code} ${result} PARENT_SCOPE)
   set(${output} "${text}" PARENT_SCOPE)
 endfunction()
 
 function(allowed file line)
-  run_check(${file} "${line}" exit_code output)
+  run_check(${file} "${line}" ON exit_code output)
   if(NOT exit_code EQUAL 0)
     message(SEND_ERROR "should pass: ${file}: ${line}\n${output}")
   endif()
 endfunction()
 
 function(refused file line rule)
-  run_check(${file} "${line}" exit_code output)
+  run_check(${file} "${line}" ON exit_code output)
   string(FIND "${output}" "${file}:3: " place)
   string(FIND "${output}" "rule: ${rule}" named)
   if(exit_code EQUAL 0 OR place EQUAL -1 OR named EQUAL -1)
     message(SEND_ERROR "should fail with '${rule}': ${file}: ${line}\n${output}")
+  endif()
+endfunction()
+
+function(unused file line used unused)
+  run_check(${file} "${line}" OFF exit_code output)
+  string(FIND "${output}" "${used}, but does not" wrongly_named)
+  string(FIND "${output}" "${unused}, but does not" named)
+  if(exit_code EQUAL 0 OR NOT wrongly_named EQUAL -1 OR named EQUAL -1)
+    message(SEND_ERROR "should name '${unused}' and not '${used}': ${file}: ${line}\n${output}")
   endif()
 endfunction()
 
@@ -34,7 +44,9 @@ allowed(src/nn/linear.cc "// #include \"src/engine/engine.h\"")
 allowed(src/adapters/adapter_store.h "#include \"src/nn/adapter_set.h\"")
 allowed(src/weights/checkpoint.cc "// Never torch::load: it runs what the file says.")
 allowed(server/image_service.cc "#include <grpcpp/grpcpp.h>")
-allowed(server/main.cc "#include \"src/pipeline/sdxl_pipeline.h\"")
+allowed(src/adapters/adapter_store.cc "#include \"src/tensor/device.h\"")
+allowed(src/engine/engine.h "#include \"src/request/model_info.h\"")
+allowed(src/engine/engine.cc "#include \"src/pipeline/pipeline.h\"")
 allowed(client/main.cc "#include \"proto/hotlora/v1/images.pb.h\"")
 allowed(client/main.cc "#include \"src/adapter_format/adapter_inspection.h\"")
 
@@ -59,3 +71,12 @@ refused(server/main.cc "#include <c10/core/Device.h>" "no LibTorch header")
 refused(src/nn/linear.cc "#include \"linear.h\"" "paths of quoted includes")
 refused(src/nn/linear.cc "#include \"../nn/linear.h\"" "paths of quoted includes")
 refused(src/weights/checkpoint.cc "  auto module = torch::jit::load(path);" "nothing is unpickled")
+refused(server/main.cc "#include \"src/pipeline/pipeline.h\"" "server may include only")
+refused(src/engine/engine.h "#include \"src/pipeline/pipeline.h\"" "src/engine/engine.h may include only")
+refused(src/engine/engine.h "#include \"src/engine/model_watch.h\"" "src/engine/engine.h may include only")
+refused(src/adapters/adapter_store.h "#include \"src/tensor/device.h\"" "a header without LibTorch includes only")
+
+unused(src/request/validation.cc "#include \"src/image/image_header.h\"" "src/request may include image"
+       "src/request may include base")
+unused(server/main.cc "#include \"src/adapters/adapter_info.h\"" "server may include adapters/adapter_info.h"
+       "server may include engine")

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include <gtest/gtest.h>
 
 namespace hotlora {
@@ -35,7 +37,7 @@ TEST(MetricsTest, TellsWhetherTheModelsFilesChanged) {
 TEST(MetricsTest, TenThousandAdaptersStayUnderTwoThousandSeriesAnd256KiB) {
   Metrics metrics;
   GaugeSources sources;
-  sources.device_memory = [] { return DeviceMemory{}; };
+  sources.device_memory = [] { return MemoryStats{}; };
   sources.queue_depth = [] { return 0; };
   sources.adapters_folder = "/";
   metrics.SetSources(std::move(sources));
@@ -96,9 +98,16 @@ TEST(MetricsTest, ReadsSourcesAtScrapeAndForgetsThemWhenCleared) {
   GaugeSources sources;
   sources.device = "cpu";
   sources.device_memory = [] {
-    DeviceMemory memory;
-    memory.allocated_bytes = 100;
-    memory.allocation_retries = 2;
+    MemoryStats memory;
+    memory.allocated = 100;
+    memory.reserved = 400;
+    memory.inactive_split = 50;
+    memory.peak_allocated = 300;
+    memory.active = 110;
+    memory.requested = 90;
+    memory.segments = 7;
+    memory.retries = 2;
+    memory.failures = 1;
     return memory;
   };
   sources.queue_depth = [&depth] { return depth; };
@@ -106,8 +115,20 @@ TEST(MetricsTest, ReadsSourcesAtScrapeAndForgetsThemWhenCleared) {
   sources.batch_capacity = 4;
   sources.adapters_folder = "/";
   metrics.SetSources(std::move(sources));
-  EXPECT_TRUE(Has(metrics, "hotlora_device_memory_allocated_bytes{device=\"cpu\"} 100"));
-  EXPECT_TRUE(Has(metrics, "hotlora_device_memory_allocation_retries_total{device=\"cpu\"} 2"));
+  const std::pair<const char*, const char*> figures[] = {{"allocated_bytes", "100"},
+                                                         {"reserved_bytes", "400"},
+                                                         {"inactive_split_bytes", "50"},
+                                                         {"peak_allocated_bytes", "300"},
+                                                         {"active_bytes", "110"},
+                                                         {"requested_bytes", "90"},
+                                                         {"segments", "7"},
+                                                         {"allocation_retries_total", "2"},
+                                                         {"oom_total", "1"},
+                                                         {"fragmentation_ratio", "0.125"}};
+  for (const auto& [name, value] : figures) {
+    const std::string line = absl::StrCat("hotlora_device_memory_", name, "{device=\"cpu\"} ", value, "\n");
+    EXPECT_TRUE(Has(metrics, line)) << line;
+  }
   EXPECT_TRUE(Has(metrics, "hotlora_batch_capacity_rows 4"));
   EXPECT_TRUE(Has(metrics, "hotlora_disk_free_bytes{volume=\"adapters\"} "));
   EXPECT_TRUE(Has(metrics, "hotlora_queue_depth 3"));
@@ -144,7 +165,7 @@ TEST(MetricsTest, LoadsAreCountedByReason) {
 TEST(MetricsTest, ATierTellsItsFill) {
   Metrics metrics;
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_pinned_bytes{tier=\"host\"} 0"));
-  metrics.SetCache(TierLabel::kHost, {300, 1000, 200, 3});
+  metrics.SetCache(AdapterTier::kHost, {300, 1000, 200, 3});
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_bytes{tier=\"host\"} 300"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_capacity_bytes{tier=\"host\"} 1000"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_pinned_bytes{tier=\"host\"} 200"));

@@ -36,11 +36,12 @@ class BaseGuardTest : public PipelineFixture {
   at::Tensor Live(size_t module) const { return model_->adaptable_weights()[module].live; }
 
   // What a round of all modules finds, from the first on.
-  BaseCheck Round() {
-    BaseCheck all;
+  BaseReport Round() {
+    BaseReport all;
     for (uint32_t i = 0; i < pipeline_->module_count(); ++i) {
-      const absl::StatusOr<BaseCheck> check = pipeline_->VerifyNextModule();
+      const absl::StatusOr<BaseReport> check = pipeline_->VerifyNextModule();
       EXPECT_TRUE(check.ok()) << check.status();
+      all.modules_checked += check->modules_checked;
       all.mismatches += check->mismatches;
       all.repaired += check->repaired;
       all.intact = all.intact && check->intact;
@@ -67,7 +68,8 @@ TEST_F(BaseGuardTest, AFlippedBitIsFoundAndMadeGood) {
   FlipOneBit(Clean(0));
   FlipOneBit(Clean(last));
   EXPECT_NE(CleanChecksum(), clean);
-  const BaseCheck check = Round();
+  const BaseReport check = Round();
+  EXPECT_EQ(check.modules_checked, pipeline_->module_count());
   EXPECT_EQ(check.mismatches, 1u) << "the second is made good with the first";
   EXPECT_EQ(check.repaired, 2u);
   EXPECT_TRUE(check.intact);
@@ -80,7 +82,7 @@ TEST_F(BaseGuardTest, AFlippedBitIsFoundAndMadeGood) {
 TEST_F(BaseGuardTest, ALiveWeightThatDiffersIsRebuiltBeforeItIsUsed) {
   const at::Tensor before = Latents({});
   FlipOneBit(Live(3));
-  const BaseCheck check = Round();
+  const BaseReport check = Round();
   EXPECT_EQ(check.mismatches, 1u);
   EXPECT_TRUE(check.intact);
   EXPECT_TRUE(at::equal(Latents({}), before));
@@ -99,7 +101,7 @@ TEST_F(BaseGuardTest, AChangedCheckpointCannotMakeItGoodUntilItIsBack) {
   FlipOneBit(Clean(0));
   const std::string file = folder_.Under("model/text_encoder/model.safetensors");
   std::filesystem::rename(file, file + ".away");
-  BaseCheck check = Round();
+  BaseReport check = Round();
   EXPECT_EQ(check.mismatches, 1u);
   EXPECT_EQ(check.repaired, 0u);
   EXPECT_FALSE(check.intact);

@@ -86,8 +86,8 @@ TEST(NoiseScheduleTest, SpacesAsTheTableInThePaper) {
 TEST(NoiseScheduleTest, ARequestsKarrasAndExponentialKeepTheSpacing) {
   SchedulerConfig config = Sdxl();
   const StepPlan own = NoiseSchedule(config).Plan(8);
-  const StepPlan karras = NoiseSchedule(config).Plan(8, ScheduleKind::kKarras);
-  const StepPlan exponential = NoiseSchedule(config).Plan(8, ScheduleKind::kExponential);
+  const StepPlan karras = NoiseSchedule(config).Plan(8, NoiseScheduleKind::kKarras);
+  const StepPlan exponential = NoiseSchedule(config).Plan(8, NoiseScheduleKind::kExponential);
   for (const StepPlan& plan : {karras, exponential}) {
     // The ends are those of the leading spacing; between them all differs.
     EXPECT_NEAR(plan.sigmas[0], own.sigmas[0], 1e-5);
@@ -101,18 +101,18 @@ TEST(NoiseScheduleTest, ARequestsKarrasAndExponentialKeepTheSpacing) {
   }
   config.sigma_spacing = SigmaSpacing::kKarras;
   EXPECT_EQ(NoiseSchedule(config).Plan(8).sigmas, karras.sigmas);
-  EXPECT_EQ(NoiseSchedule(config).Plan(8, ScheduleKind::kExponential).sigmas, exponential.sigmas);
+  EXPECT_EQ(NoiseSchedule(config).Plan(8, NoiseScheduleKind::kExponential).sigmas, exponential.sigmas);
 }
 
 TEST(NoiseScheduleTest, ARequestsTrailingKeepsTheSigmaSpacing) {
   SchedulerConfig config = Sdxl();
   SchedulerConfig trailing = Sdxl();
   trailing.timestep_spacing = TimestepSpacing::kTrailing;
-  EXPECT_EQ(NoiseSchedule(config).Plan(8, ScheduleKind::kTrailing).sigmas, NoiseSchedule(trailing).Plan(8).sigmas);
-  EXPECT_EQ(NoiseSchedule(config).Plan(8, ScheduleKind::kTrailing).init_noise_sigma,
+  EXPECT_EQ(NoiseSchedule(config).Plan(8, NoiseScheduleKind::kTrailing).sigmas, NoiseSchedule(trailing).Plan(8).sigmas);
+  EXPECT_EQ(NoiseSchedule(config).Plan(8, NoiseScheduleKind::kTrailing).init_noise_sigma,
             NoiseSchedule(trailing).Plan(8).init_noise_sigma);
   config.sigma_spacing = trailing.sigma_spacing = SigmaSpacing::kKarras;
-  EXPECT_EQ(NoiseSchedule(config).Plan(8, ScheduleKind::kTrailing).sigmas, NoiseSchedule(trailing).Plan(8).sigmas);
+  EXPECT_EQ(NoiseSchedule(config).Plan(8, NoiseScheduleKind::kTrailing).sigmas, NoiseSchedule(trailing).Plan(8).sigmas);
 }
 
 TEST(NoiseScheduleTest, EndsInTheSmallestSigmaWhereTheConfigSaysSo) {

@@ -224,7 +224,7 @@ TEST(SamplersTest, LcmRefusesMoreStepsThanItsTraining) {
   const NoiseSchedule schedule{SchedulerConfig()};
   EXPECT_EQ(schedule.LcmPlan(50).timesteps.size(), 50u);
   EXPECT_THROW(schedule.LcmPlan(51), c10::Error);
-  EXPECT_THROW(schedule.DdimPlan(10, ScheduleKind::kKarras), c10::Error);
+  EXPECT_THROW(schedule.DdimPlan(10, NoiseScheduleKind::kKarras), c10::Error);
 }
 
 }  // namespace

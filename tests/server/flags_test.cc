@@ -71,8 +71,8 @@ TEST_F(FlagsTest, DeepConfigFilesAreRefused) {
       {"a = {" + repeated("'.'.", kDeep) + "a = 1}", "line 1: a key has more than 8 parts"},
       {"a = {b = \"\"\"x\"\"\"\", " + repeated("a.", kDeep) + "a = 1}", "line 1: a key has more than 8 parts"},
       {"a = {b = '''x''''', " + repeated("a.", kDeep) + "a = 1}", "line 1: a key has more than 8 parts"},
-      {"a = " + repeated("[", kDeepest) + repeated("]", kDeepest), "is over 1048576 bytes"},
-      {repeated("a.", kDeepest) + "a = 1", "is over 1048576 bytes"},
+      {"a = " + repeated("[", kDeepest) + repeated("]", kDeepest), "has 2000004 bytes; at most 1048576 are allowed"},
+      {repeated("a.", kDeepest) + "a = 1", "has 2000005 bytes; at most 1048576 are allowed"},
       {"a = " + repeated("[", kDeep) + repeated("]", kDeep), "line 1: "},
       {"a = " + repeated("{a=", kDeep) + repeated("}", kDeep), "line 1: "},
   };

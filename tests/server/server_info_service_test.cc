@@ -24,7 +24,7 @@ class ServerInfoServiceTest : public ServingTest {
 TEST_F(ServerInfoServiceTest, StatisticsSayWhatTheEngineSays) {
   EngineStatistics statistics;
   statistics.memory = {{"unet weights", "cpu", 100}};
-  statistics.device_memory.allocated_bytes = 150;
+  statistics.device_memory.allocated = 150;
   TierStatistics host;
   host.capacity_bytes = 1000;
   host.bytes = 30;

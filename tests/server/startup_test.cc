@@ -43,7 +43,7 @@ TEST_F(StartupTest, CheckListsEveryAdapterThatFails) {
   engine_.FailLoads("odd", MakeError(absl::StatusCode::kFailedPrecondition, "ADAPTER_MISMATCH", "no such module"));
   EngineStatistics statistics;
   statistics.memory = {{"unet weights", "cpu", 2 << 20}};
-  statistics.device_memory.allocated_bytes = 3 << 20;
+  statistics.device_memory.allocated = 3 << 20;
   statistics.adapters.tiers.push_back({AdapterTier::kHost, 64 << 20});
   engine_.SetStatistics(statistics);
   const CheckReport report = CheckModelAndAdapters(engine_);
