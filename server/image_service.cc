@@ -87,7 +87,7 @@ class Generation : public ImageListener {
     return status;
   }
 
-  // Asks the engine to end the request, as the caller has gone; OnDone follows. Without mu_: the engine may call back
+  // Asks the engine to end the request, as the caller has gone; OnEnd follows. Without mu_: the engine may call back
   // at once.
   void CancelGeneration() {
     std::string id;
@@ -237,7 +237,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       queue_.PushImage(std::move(image));
     });
   }
-  void OnDone(const absl::Status& status, const ImageSummary& summary) override {
+  void OnEnd(const absl::Status& status, const ImageSummary& summary) override {
     std::lock_guard<std::mutex> lock(mu_);
     const absl::Status pushed = CatchExceptions([&] {
       NoteEndLocked(status, summary);
@@ -364,7 +364,7 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
     failure_ = failure_.ok() ? added : failure_;
   }
 
-  void OnDone(const absl::Status& status, const ImageSummary& summary) override {
+  void OnEnd(const absl::Status& status, const ImageSummary& summary) override {
     std::lock_guard<std::mutex> lock(mu_);
     const absl::Status answered = CatchExceptions([&] {
       NoteEndLocked(status, summary);

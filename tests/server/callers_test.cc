@@ -33,7 +33,7 @@ class CallersTest : public ServingTest {
     std::string caller;
     engine_.SetScript([&](const FakeEngine::Submission& submission) {
       caller = submission.request.caller;
-      submission.listener->OnDone(absl::OkStatus(), {});
+      submission.listener->OnEnd(absl::OkStatus(), {});
     });
     v1::GenerateImagesResponse response;
     EXPECT_TRUE(v1::ImageService::NewStub(channel_)->GenerateImages(context.get(), Request(), &response).ok());

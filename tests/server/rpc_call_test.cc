@@ -117,7 +117,7 @@ TEST_F(RpcCallTest, IdsOfAnAdmittedCallComeFirstAndLast) {
   ImageSummary summary;
   summary.adapters = {{"neon", std::string(64, 'a'), 0.7, AdapterTier::kHost, 3, {}}};
   submission.listener->OnImage(ImageOf(0, 100));
-  submission.listener->OnDone(absl::OkStatus(), summary);
+  submission.listener->OnEnd(absl::OkStatus(), summary);
   v1::GenerateImagesEvent event;
   while (reader->Read(&event)) {
   }
@@ -167,7 +167,7 @@ TEST_F(RpcCallTest, ATraceParentThatIsNoneGoesNowhere) {
 }
 
 TEST_F(RpcCallTest, NoLineHasThePrompt) {
-  engine_.SetScript([](const auto& submission) { submission.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.SetScript([](const auto& submission) { submission.listener->OnEnd(absl::OkStatus(), {}); });
   v1::GenerateImagesResponse response;
   auto request = Request();
   request.set_prompt("a secret lighthouse");
@@ -186,7 +186,7 @@ TEST_F(RpcCallTest, CallersWhoLeaveAreCountedByHowFarTheyCame) {
   submission.listener->OnProgress({0, 1, 2});
   context->TryCancel();
   const auto [id, why] = engine_.AwaitCancel();
-  submission.listener->OnDone(why, {});
+  submission.listener->OnEnd(why, {});
   EXPECT_TRUE(Shows("hotlora_requests_cancelled_total{cause=\"client\",stage=\"denoise\"} 1"));
   EXPECT_TRUE(Shows("hotlora_cancel_latency_seconds_count 1"));
   EXPECT_FALSE(reader->Finish().ok());
@@ -200,7 +200,7 @@ TEST_F(RpcCallTest, CallsOfARetryPolicyAreCounted) {
                       "retryableStatusCodes": ["UNAVAILABLE"]}}]})");
   const auto stub = v1::ImageService::NewStub(Connect(arguments));
   engine_.RefuseNext(MakeError(absl::StatusCode::kUnavailable, "DRAINING", "elsewhere"));
-  engine_.SetScript([](const auto& submission) { submission.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.SetScript([](const auto& submission) { submission.listener->OnEnd(absl::OkStatus(), {}); });
   v1::GenerateImagesResponse response;
   EXPECT_TRUE(stub->GenerateImages(Context().get(), Request(), &response).ok());
   EXPECT_TRUE(Shows("hotlora_client_retries_total 1"));
