@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
-#include <random>
 #include <utility>
 #include <vector>
 
@@ -19,7 +18,7 @@
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/base/steady_time.h"
-#include "src/request/validation.h"
+#include "src/request/request_id.h"
 
 namespace hotlora {
 namespace {
@@ -68,10 +67,6 @@ std::string CertificateCaller(const grpc::CallbackServerContext& context) {
   return absl::StrCat("certificate:", hash.HexDigest());
 }
 
-bool IsGoodRequestId(absl::string_view id) {
-  return !id.empty() && id.size() <= kMaxRequestIdBytes && std::all_of(id.begin(), id.end(), absl::ascii_isprint);
-}
-
 // W3C Trace Context, version 00: 00-<trace id>-<parent id>-<flags>. Other text is ignored.
 bool IsGoodTraceParent(absl::string_view text) {
   const std::vector<absl::string_view> parts = absl::StrSplit(text, '-');
@@ -83,11 +78,6 @@ bool IsGoodTraceParent(absl::string_view text) {
   const auto is_zero = [](absl::string_view part) { return part.find_first_not_of('0') == absl::string_view::npos; };
   return parts.size() == 4 && parts[0] == "00" && is_hex(parts[1], 32) && is_hex(parts[2], 16) && is_hex(parts[3], 2) &&
          !is_zero(parts[1]) && !is_zero(parts[2]);
-}
-
-std::string RandomRequestId() {
-  thread_local std::mt19937_64 random{std::random_device{}()};
-  return absl::StrCat(absl::Hex(random(), absl::kZeroPad16), absl::Hex(random(), absl::kZeroPad16));
 }
 
 }  // namespace
@@ -147,7 +137,7 @@ RpcCall::RpcCall(ServiceContext* service, const char* method, grpc::CallbackServ
   }
   set_request_id(FindMetadata(*context, kRequestIdKey));
   if (request_id_.empty()) {
-    request_id_ = RandomRequestId();
+    request_id_ = MakeRequestId();
   }
 }
 
@@ -190,7 +180,7 @@ std::string RpcCall::caller() const {
 }
 
 void RpcCall::set_request_id(absl::string_view id) {
-  if (IsGoodRequestId(id)) {
+  if (!id.empty() && RequestIdFault(id).empty()) {
     request_id_ = std::string(id);
   }
 }
