@@ -83,25 +83,28 @@ bool IsGoodTraceParent(absl::string_view text) {
 }  // namespace
 
 void ActiveCalls::Arrived() {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   last_ = SteadyNow();
 }
 
 void ActiveCalls::Add() {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   ++count_;
 }
 
 void ActiveCalls::Remove() {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   if (--count_ == 0) {
-    none_.notify_all();
+    none_.SignalAll();
   }
 }
 
 bool ActiveCalls::WaitUntilNone(absl::Duration timeout) {
-  std::unique_lock<std::mutex> lock(mu_);
-  return AwaitSteadily(none_, lock, timeout, [this] { return count_ == 0; });
+  const absl::Time deadline = SteadyNow() + timeout;
+  MutexLock lock(&mu_);
+  while (count_ > 0 && none_.WaitUntil(&mu_, deadline)) {
+  }
+  return count_ == 0;
 }
 
 void ActiveCalls::WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout) {
@@ -110,7 +113,7 @@ void ActiveCalls::WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout) {
     const absl::Time now = SteadyNow();
     absl::Time until;
     {
-      std::lock_guard<std::mutex> lock(mu_);
+      MutexLock lock(&mu_);
       until = std::min(last_ + quiet, end);
     }
     if (now >= until) {

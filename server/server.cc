@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 
 #include "server/alarm_time.h"
@@ -161,21 +160,25 @@ absl::Status Server::Listen() {
     return absl::InternalError("gRPC's server cannot be started");
   }
   acceptor_->Start(std::move(target));
+  {
+    MutexLock lock(&mu_);
+    health_ = server_->GetHealthCheckService();
+    health_->SetServingStatus(kLiveService, true);
+  }
   TellHealth(false);
-  server_->GetHealthCheckService()->SetServingStatus(kLiveService, true);
   probe_.emplace(acceptor_.get());
   listener_watch_.emplace("listener-watch", kLookEvery, [this] { LookAtListener(); });
   return absl::OkStatus();
 }
 
 void Server::TellHealth(bool ready) {
-  std::lock_guard<std::mutex> lock(mu_);
-  if (server_ == nullptr) {
+  MutexLock lock(&mu_);
+  if (health_ == nullptr) {
     return;
   }
   for (const char* service : {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
                               v1::ServerService::service_full_name()}) {
-    server_->GetHealthCheckService()->SetServingStatus(service, ready);
+    health_->SetServingStatus(service, ready);
   }
 }
 
@@ -244,11 +247,11 @@ bool Server::Stop(absl::Duration timeout) {
   listener_watch_.reset();
   acceptor_->Stop();
   server_->Shutdown(AlarmTime(SteadyNow() + kFlush));
-  std::unique_ptr<grpc::Server> ended;
   {
-    std::lock_guard<std::mutex> lock(mu_);  // the engine may still tell how its base weights are
-    ended = std::move(server_);
+    MutexLock lock(&mu_);  // the engine may still tell how its base weights are
+    health_ = nullptr;
   }
+  server_ = nullptr;
   return finished;
 }
 
