@@ -47,16 +47,16 @@ absl::StatusOr<std::string> FromPageToken(const std::string& token) {
   return std::string(name);
 }
 
-absl::Status List(Engine& engine, const v1::ListAdaptersRequest& request, v1::ListAdaptersResponse* response) {
+absl::Status List(Engine& engine, const v1::ListAdaptersRequest& request, v1::ListAdaptersResponse& response) {
   const uint32_t asked = request.page_size() == 0 ? AdapterService::kDefaultPageSize : request.page_size();
   const size_t page_size = std::min(asked, AdapterService::kMaxPageSize);
   ABSL_ASSIGN_OR_RETURN(const std::string after, FromPageToken(request.page_token()));
   ABSL_ASSIGN_OR_RETURN(const std::vector<AdapterInfo> found, engine.ListAdapters(after, page_size + 1));
   for (size_t i = 0; i < std::min(found.size(), page_size); ++i) {
-    *response->add_adapters() = ToProto(found[i]);
+    *response.add_adapters() = ToProto(found[i]);
   }
   if (found.size() > page_size) {
-    response->set_next_page_token(ToPageToken(found[page_size - 1].name));
+    response.set_next_page_token(ToPageToken(found[page_size - 1].name));
   }
   return absl::OkStatus();
 }
@@ -82,7 +82,7 @@ absl::Status Load(Engine& engine, CallerPlaces& loads, const std::string& caller
                        if (!loaded.ok()) {
                          done(loaded.status());
                        } else {
-                         done([&loaded](v1::Adapter* response) { *response = ToProto(*loaded); });
+                         done([&loaded](v1::Adapter& response) { response = ToProto(*loaded); });
                        }
                      });
   return absl::OkStatus();
@@ -110,9 +110,9 @@ grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext
                                                      const Unparsed<v1::GetAdapterRequest>* request,
                                                      v1::Adapter* response) {
   return AnswerFromDisk(service_, "GetAdapter", Scope::kAdaptersRead, context, request, response,
-                        [](Engine& engine, const v1::GetAdapterRequest& asked, v1::Adapter* adapter) -> absl::Status {
+                        [](Engine& engine, const v1::GetAdapterRequest& asked, v1::Adapter& adapter) -> absl::Status {
                           ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.GetAdapter(asked.name()));
-                          *adapter = ToProto(info);
+                          adapter = ToProto(info);
                           return absl::OkStatus();
                         });
 }
@@ -122,9 +122,9 @@ grpc::ServerUnaryReactor* AdapterService::UnloadAdapter(grpc::CallbackServerCont
                                                         v1::Adapter* response) {
   return AnswerFromDisk(
       service_, "UnloadAdapter", Scope::kAdaptersWrite, context, request, response,
-      [](Engine& engine, const v1::UnloadAdapterRequest& asked, v1::Adapter* adapter) -> absl::Status {
+      [](Engine& engine, const v1::UnloadAdapterRequest& asked, v1::Adapter& adapter) -> absl::Status {
         ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.UnloadAdapter(asked.name()));
-        *adapter = ToProto(info);
+        adapter = ToProto(info);
         return absl::OkStatus();
       });
 }
@@ -150,7 +150,7 @@ grpc::ServerUnaryReactor* AdapterService::DeleteAdapter(grpc::CallbackServerCont
                                                         google::protobuf::Empty* response) {
   return AnswerFromDisk(service_, "DeleteAdapter", Scope::kAdaptersWrite, context, request, response,
                         [uploads = service_->uploads](Engine& engine, const v1::DeleteAdapterRequest& asked,
-                                                      google::protobuf::Empty*) -> absl::Status {
+                                                      google::protobuf::Empty&) -> absl::Status {
                           ABSL_RETURN_IF_ERROR(uploads->CheckServed());
                           return engine.DeleteAdapter(asked.name());
                         });

@@ -126,7 +126,7 @@ class Generation : public ImageListener, public std::enable_shared_from_this<Gen
   CallMetrics& calls() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return rpc_.service().metrics->calls(); }
 
   // What this RPC refuses beyond what the request itself may not say.
-  virtual void CheckMore(const ImageRequest& request, std::vector<FieldViolation>* violations) {}
+  virtual void CheckMore(const ImageRequest& request, std::vector<FieldViolation>& violations) {}
 
   // After admission, before any event.
   virtual void OnAdmitted(const Admission& admission) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
@@ -147,7 +147,7 @@ class Generation : public ImageListener, public std::enable_shared_from_this<Gen
     ABSL_ASSIGN_OR_RETURN(engine_, rpc_.FindEngine());
     MappedImageRequest mapped = FromProto(message);
     mapped.request.caller = rpc_.caller();
-    CheckMore(mapped.request, &mapped.violations);
+    CheckMore(mapped.request, mapped.violations);
     if (!mapped.violations.empty()) {
       return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
     }
@@ -293,7 +293,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
     if (!gone_) {
       const absl::Status taken = CatchExceptions([&] {
         mu_.AssertHeld();
-        has_event = queue_.Next(&event_);
+        has_event = queue_.Next(event_);
         return absl::OkStatus();
       });
       if (!taken.ok()) {
@@ -421,9 +421,9 @@ class RenderedImage final : public UnaryGeneration {
       : UnaryGeneration(service, "RenderImage", context), response_(response) {}
 
  private:
-  void CheckMore(const ImageRequest& request, std::vector<FieldViolation>* violations) override {
+  void CheckMore(const ImageRequest& request, std::vector<FieldViolation>& violations) override {
     if (request.num_images.value_or(1) > 1) {
-      violations->push_back(
+      violations.push_back(
           {"num_images", absl::StrCat("is ", *request.num_images, ", but RenderImage answers with 1")});
     }
   }

@@ -51,11 +51,11 @@ class ReflectionOption : public grpc::ServerBuilderOption {
   const bool on_;
 };
 
-void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
-  builder->SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
+void SetArguments(const ServerOptions& options, grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
   // Images do not compress, and a small compressed message may unpack to a huge one.
-  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
-  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   const std::pair<const char*, int> arguments[] = {
       {GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(absl::Seconds(60))},
       {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(absl::Seconds(20))},
@@ -71,11 +71,11 @@ void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
       {GRPC_ARG_MAX_METADATA_SIZE, 16 * 1024},
   };
   for (const auto& [name, value] : arguments) {
-    builder->AddChannelArgument(name, value);
+    builder.AddChannelArgument(name, value);
   }
   grpc::ResourceQuota quota("hotlora");
   quota.Resize(size_t{512} << 20);
-  builder->SetResourceQuota(quota);
+  builder.SetResourceQuota(quota);
 }
 
 }  // namespace
@@ -148,7 +148,7 @@ absl::Status Server::Listen() {
   credentials_ = MakeServerCredentials(certificates_.get());
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
-  SetArguments(options_, &builder);
+  SetArguments(options_, builder);
   builder.SetOption(std::make_unique<ReflectionOption>(options_.reflection));
   builder.RegisterService(&images_);
   builder.RegisterService(&adapters_);
@@ -202,13 +202,13 @@ void Server::ReportLost(absl::string_view why) {
   }
 }
 
-void Server::Watch(EngineOptions* options) {
-  options->on_base_state = [this](bool intact) { readiness_->Set(NotReadyReason::kBaseDamaged, !intact); };
-  options->on_device_failure = [this] {
+void Server::Watch(EngineOptions& options) {
+  options.on_base_state = [this](bool intact) { readiness_->Set(NotReadyReason::kBaseDamaged, !intact); };
+  options.on_device_failure = [this] {
     readiness_->Set(NotReadyReason::kDeviceFailed, true);
     ReportLost("the device is lost");
   };
-  options->on_stuck_work = [this](absl::Span<const StuckWork> stuck) {
+  options.on_stuck_work = [this](absl::Span<const StuckWork> stuck) {
     readiness_->SetStuckWork(stuck);
     for (const StuckWork& work : stuck) {
       if (work.hopeless) {

@@ -72,7 +72,7 @@ class Server {
 
   // Sets the options' functions that tell how an engine is, so that readiness follows the engine that is made with
   // them. The server outlives it.
-  void Watch(EngineOptions* options);
+  void Watch(EngineOptions& options);
 
   // From now on calls reach `engine`, which has warmed up and outlives the server.
   void Serve(Engine* engine);

@@ -65,7 +65,7 @@ template <typename Response>
 class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<LaterAnswer<Response>> {
  public:
   // The answer: an error, or what fills the response.
-  using Fill = std::function<void(Response*)>;
+  using Fill = std::function<void(Response&)>;
   using Done = std::function<void(absl::StatusOr<Fill>)>;
 
   LaterAnswer(ServiceContext* service, const char* method, grpc::CallbackServerContext* context, Response* response)
@@ -120,7 +120,7 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
     MutexLock lock(&mu_);
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_RETURN_IF_ERROR(answer.status());
-      (*answer)(response_);
+      (*answer)(*response_);
       return absl::OkStatus();
     });
     rpc_.End(status, [this](const grpc::Status& ended) {
@@ -138,7 +138,7 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
 };
 
 // Runs a call that reads the disk, on the services' thread for that, where callers take turns. A disk that hangs holds
-// up such calls alone. `body`: absl::Status(Engine&, const Request&, Response*).
+// up such calls alone. `body`: absl::Status(Engine&, const Request&, Response&).
 template <typename Request, typename Response, typename Body>
 grpc::ServerUnaryReactor* AnswerFromDisk(ServiceContext* service, const char* method, Scope scope,
                                          grpc::CallbackServerContext* context, const Unparsed<Request>* request,
@@ -149,11 +149,11 @@ grpc::ServerUnaryReactor* AnswerFromDisk(ServiceContext* service, const char* me
               [&](Engine& engine, const Request& parsed, typename LaterAnswer<Response>::Done done) -> absl::Status {
                 service->disk_thread.Post(caller, [&engine, parsed, body, done = std::move(done)] {
                   Response filled;
-                  const absl::Status status = CatchExceptions([&] { return body(engine, parsed, &filled); });
+                  const absl::Status status = CatchExceptions([&] { return body(engine, parsed, filled); });
                   if (!status.ok()) {
                     done(status);
                   } else {
-                    done([&filled](Response* answer) { *answer = std::move(filled); });
+                    done([&filled](Response& answer) { answer = std::move(filled); });
                   }
                 });
                 return absl::OkStatus();
