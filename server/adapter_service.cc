@@ -61,6 +61,16 @@ absl::Status List(Engine& engine, const v1::ListAdaptersRequest& request, v1::Li
   return absl::OkStatus();
 }
 
+// The body of a call that names an adapter and is answered with it; `ask` is the engine's function.
+template <typename Request, typename Ask>
+auto AnswerOf(Ask ask) {
+  return [ask](Engine& engine, const Request& request, v1::Adapter& response) -> absl::Status {
+    ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, (engine.*ask)(request.name()));
+    response = ToProto(info);
+    return absl::OkStatus();
+  };
+}
+
 // What LoadAdapter begins: the engine's adapter thread answers. `loads`: places of the calls under way.
 absl::Status Load(Engine& engine, CallerPlaces& loads, const std::string& caller, const v1::LoadAdapterRequest& request,
                   LaterAnswer<v1::Adapter>::Done done) {
@@ -110,23 +120,14 @@ grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext
                                                      const Unparsed<v1::GetAdapterRequest>* request,
                                                      v1::Adapter* response) {
   return AnswerFromDisk(service_, "GetAdapter", Scope::kAdaptersRead, context, request, response,
-                        [](Engine& engine, const v1::GetAdapterRequest& asked, v1::Adapter& adapter) -> absl::Status {
-                          ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.GetAdapter(asked.name()));
-                          adapter = ToProto(info);
-                          return absl::OkStatus();
-                        });
+                        AnswerOf<v1::GetAdapterRequest>(&Engine::GetAdapter));
 }
 
 grpc::ServerUnaryReactor* AdapterService::UnloadAdapter(grpc::CallbackServerContext* context,
                                                         const Unparsed<v1::UnloadAdapterRequest>* request,
                                                         v1::Adapter* response) {
-  return AnswerFromDisk(
-      service_, "UnloadAdapter", Scope::kAdaptersWrite, context, request, response,
-      [](Engine& engine, const v1::UnloadAdapterRequest& asked, v1::Adapter& adapter) -> absl::Status {
-        ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.UnloadAdapter(asked.name()));
-        adapter = ToProto(info);
-        return absl::OkStatus();
-      });
+  return AnswerFromDisk(service_, "UnloadAdapter", Scope::kAdaptersWrite, context, request, response,
+                        AnswerOf<v1::UnloadAdapterRequest>(&Engine::UnloadAdapter));
 }
 
 grpc::ServerUnaryReactor* AdapterService::LoadAdapter(grpc::CallbackServerContext* context,
