@@ -71,24 +71,24 @@ auto AnswerOf(Ask ask) {
   };
 }
 
-// What LoadAdapter begins: the engine's adapter thread answers. `loads`: places of the calls under way.
-absl::Status Load(Engine& engine, CallerPlaces& loads, const std::string& caller, const v1::LoadAdapterRequest& request,
-                  LaterAnswer<v1::Adapter>::Done done) {
+// What LoadAdapter begins: the engine's adapter thread answers. `loads`: limits the calls under way.
+absl::Status Load(Engine& engine, CallerLimiter& loads, const std::string& caller,
+                  const v1::LoadAdapterRequest& request, LaterAnswer<v1::Adapter>::Done done) {
   if (request.tier() == v1::ADAPTER_TIER_DISK || !v1::AdapterTier_IsValid(request.tier())) {
     return BadField("tier", absl::StrCat("is ", static_cast<int>(request.tier()),
                                          "; allowed are ADAPTER_TIER_HOST and ADAPTER_TIER_DEVICE"));
   }
   const AdapterTier tier = request.tier() == v1::ADAPTER_TIER_HOST ? AdapterTier::kHost : AdapterTier::kDevice;
-  std::shared_ptr<CallerPlaces::Place> place = loads.Enter(caller);
-  if (place == nullptr) {
+  std::shared_ptr<CallerLimiter::Permit> permit = loads.TryAcquire(caller);
+  if (permit == nullptr) {
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("at most ", loads.most_of_one(), " LoadAdapter calls of one caller, and ",
                                   loads.most(), " in all, wait at a time"),
                      {error_reason::kLoadsBusy, {}, absl::Seconds(1)});
   }
   engine.LoadAdapter(request.name(), tier, request.pin(), caller,
-                     [place = std::move(place), done = std::move(done)](absl::StatusOr<AdapterInfo> loaded) mutable {
-                       place = nullptr;
+                     [permit = std::move(permit), done = std::move(done)](absl::StatusOr<AdapterInfo> loaded) mutable {
+                       permit = nullptr;
                        if (!loaded.ok()) {
                          done(loaded.status());
                        } else {

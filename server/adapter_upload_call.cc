@@ -48,7 +48,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kAdaptersWrite));
       ABSL_RETURN_IF_ERROR(gate_.CheckServed());
-      ABSL_ASSIGN_OR_RETURN(place_, gate_.Enter(caller_));
+      ABSL_ASSIGN_OR_RETURN(permit_, gate_.TryAcquire(caller_));
       return absl::OkStatus();
     });
     if (status.ok()) {
@@ -95,7 +95,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     ended_ = true;
     alarm_ = nullptr;
     upload_.reset();  // what came is gone before the caller hears so
-    place_ = nullptr;
+    permit_ = nullptr;
     watch_.Sending();
     Finish(rpc_.Close(status));
   }
@@ -174,7 +174,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
   std::unique_ptr<AdapterUpload> upload_;
 
   // The upload thread's, after Start.
-  std::unique_ptr<UploadGate::Place> place_;
+  std::unique_ptr<UploadGate::Permit> permit_;
   const absl::Time began_ = SteadyNow();
   absl::Time last_byte_ = began_;  // or since when one is waited for
   std::unique_ptr<grpc::Alarm> alarm_;

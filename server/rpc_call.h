@@ -18,7 +18,7 @@
 #include <grpcpp/support/status.h>
 
 #include "server/access_log.h"
-#include "server/caller_places.h"
+#include "server/caller_limiter.h"
 #include "server/guess_delay.h"
 #include "server/line_sampler.h"
 #include "server/peer_address.h"
@@ -62,8 +62,8 @@ struct ServiceContext {
   uint64_t max_message_bytes = 0;
   UploadGate* uploads = nullptr;  // outlives every call
   TrustedProxies trusted_proxies;
-  GuessDelay* guesses = nullptr;                    // outlives every call
-  CallerPlaces loads{kMostLoads, kMostLoadsOfOne};  // LoadAdapter calls under way
+  GuessDelay* guesses = nullptr;                     // outlives every call
+  CallerLimiter loads{kMostLoads, kMostLoadsOfOne};  // LoadAdapter calls under way
   ActiveCalls active_calls;
   absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent
   std::array<LineSampler, 17> failure_lines;         // by the code of calls that end with an error
