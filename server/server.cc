@@ -91,7 +91,7 @@ Server::Server(ServerOptions options, Metrics* metrics)
       images_(&context_),
       adapters_(&context_),
       info_(&context_),
-      readiness_(std::make_unique<Readiness>(&metrics->calls(), [this](bool ready) { TellHealth(ready); })) {
+      readiness_(std::make_unique<Readiness>(&metrics->calls(), [this](bool ready) { SetHealth(ready); })) {
   context_.metrics = metrics;
   if (options_.tokens.has_value()) {
     context_.tokens = &tokens_.emplace(*options_.tokens);
@@ -165,13 +165,13 @@ absl::Status Server::Listen() {
     health_ = server_->GetHealthCheckService();
     health_->SetServingStatus(kLiveService, true);
   }
-  TellHealth(false);
+  SetHealth(false);
   probe_.emplace(acceptor_.get());
   listener_watch_.emplace("listener-watch", kLookEvery, [this] { LookAtListener(); });
   return absl::OkStatus();
 }
 
-void Server::TellHealth(bool ready) {
+void Server::SetHealth(bool ready) {
   MutexLock lock(&mu_);
   if (health_ == nullptr) {
     return;
@@ -202,7 +202,7 @@ void Server::ReportLost(absl::string_view why) {
   }
 }
 
-void Server::Watch(EngineOptions& options) {
+void Server::FollowEngine(EngineOptions& options) {
   options.on_base_state = [this](bool intact) { readiness_->Set(NotReadyReason::kBaseDamaged, !intact); };
   options.on_device_failure = [this] {
     readiness_->Set(NotReadyReason::kDeviceFailed, true);

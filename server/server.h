@@ -72,7 +72,7 @@ class Server {
 
   // Sets the options' functions that tell how an engine is, so that readiness follows the engine that is made with
   // them. The server outlives it.
-  void Watch(EngineOptions& options);
+  void FollowEngine(EngineOptions& options);
 
   // From now on calls reach `engine`, which has warmed up and outlives the server.
   void Serve(Engine* engine);
@@ -92,7 +92,7 @@ class Server {
  private:
   Server(ServerOptions options, Metrics* metrics);
   absl::Status Listen();
-  void TellHealth(bool ready);
+  void SetHealth(bool ready);
   void LookAtListener();
   void ReportLost(absl::string_view why);
 
