@@ -27,14 +27,10 @@ class RpcCallTest : public ServingTest {
   void SetUp() override {
     ASSERT_EQ(pipe(pipe_), 0);
     log_ = std::make_unique<AccessLog>(pipe_[1], /*owned=*/true);
-    ServerOptions options;
+    ServerOptions options = Options();
     options.access_log = log_.get();
-    options.tokens = tokens_;
     options.guesses.delay = absl::ZeroDuration();
-    options.trusted_proxies = *TrustedProxies::Parse(trusted_proxies_);
     Start(std::move(options));
-    images_ = v1::ImageService::NewStub(channel_);
-    info_ = v1::ServerService::NewStub(channel_);
   }
 
   void TearDown() override {
@@ -43,6 +39,8 @@ class RpcCallTest : public ServingTest {
     close(pipe_[0]);
     SetLogLevel("info").IgnoreError();
   }
+
+  virtual ServerOptions Options() const { return {}; }
 
   static std::string Initial(const grpc::ClientContext& context, const std::string& key) {
     const auto found = context.GetServerInitialMetadata().find(key);
@@ -70,18 +68,14 @@ class RpcCallTest : public ServingTest {
     return ("\n" + metrics_.Render()).find("\n" + line + "\n") != std::string::npos;
   }
 
-  std::optional<Tokens> tokens_;
-  std::vector<std::string> trusted_proxies_;
   int pipe_[2];
   std::unique_ptr<AccessLog> log_;
-  std::unique_ptr<v1::ImageService::Stub> images_;
-  std::unique_ptr<v1::ServerService::Stub> info_;
 };
 
 class RpcCallWithTokensTest : public RpcCallTest {
  protected:
-  RpcCallWithTokensTest() {
-    tokens_ = *Tokens::Parse(absl::StrCat(kAdmin, " admin\n", kReader, " generate,adapters.read\n"));
+  ServerOptions Options() const override {
+    return WithTokens({absl::StrCat(kAdmin, " admin"), absl::StrCat(kReader, " generate,adapters.read")});
   }
 };
 
@@ -287,7 +281,7 @@ TEST_F(RpcCallTest, TheAccessLogNamesThePeer) {
 
 class RpcCallBehindAProxyTest : public RpcCallTest {
  protected:
-  RpcCallBehindAProxyTest() { trusted_proxies_ = {"127.0.0.1"}; }
+  ServerOptions Options() const override { return WithProxies({"127.0.0.1"}); }
 };
 
 TEST_F(RpcCallBehindAProxyTest, TheAccessLogNamesThePeer) {
