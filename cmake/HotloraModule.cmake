@@ -17,7 +17,8 @@
 # The dependency table that includes must keep to is in cmake/check_layers.cmake.
 
 add_library(hotlora_options INTERFACE)
-target_compile_options(hotlora_options INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Werror=return-type)
+target_compile_options(hotlora_options INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Werror=return-type
+  $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety;-Werror=thread-safety>)
 target_compile_definitions(hotlora_options INTERFACE HOTLORA_VERSION="${PROJECT_VERSION}")
 target_include_directories(hotlora_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
 target_link_libraries(hotlora_options INTERFACE Threads::Threads)

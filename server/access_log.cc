@@ -33,19 +33,19 @@ nlohmann::ordered_json AdaptersJson(const ImageAccess& image) {
   return adapters;
 }
 
-void AddImage(const ImageAccess& image, nlohmann::ordered_json* line) {
+void AddImage(const ImageAccess& image, nlohmann::ordered_json& line) {
   const ImageSummary& summary = image.summary;
-  (*line)["width"] = summary.width > 0 ? summary.width : image.width;
-  (*line)["height"] = summary.height > 0 ? summary.height : image.height;
-  (*line)["steps"] = image.steps;
-  (*line)["images"] = image.images;
-  (*line)["image_bytes"] = image.image_bytes;
-  (*line)["adapters"] = AdaptersJson(image);
-  (*line)["phases"] = {{"queue", summary.queue_seconds},
-                       {"adapter", summary.adapter_seconds},
-                       {"encode", summary.encode_seconds},
-                       {"denoise", summary.denoise_seconds},
-                       {"decode", summary.decode_seconds}};
+  line["width"] = summary.width > 0 ? summary.width : image.width;
+  line["height"] = summary.height > 0 ? summary.height : image.height;
+  line["steps"] = image.steps;
+  line["images"] = image.images;
+  line["image_bytes"] = image.image_bytes;
+  line["adapters"] = AdaptersJson(image);
+  line["phases"] = {{"queue", summary.queue_seconds},
+                    {"adapter", summary.adapter_seconds},
+                    {"encode", summary.encode_seconds},
+                    {"denoise", summary.denoise_seconds},
+                    {"decode", summary.decode_seconds}};
 }
 
 // Whether a regular file ends in the middle of a line, as a process that was killed may leave it.
@@ -80,7 +80,7 @@ std::string ToJsonLine(const AccessEntry& entry) {
     line["unlogged_before"] = entry.unlogged_before;
   }
   if (entry.image.has_value()) {
-    AddImage(*entry.image, &line);
+    AddImage(*entry.image, line);
   }
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }

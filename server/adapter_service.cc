@@ -47,42 +47,52 @@ absl::StatusOr<std::string> FromPageToken(const std::string& token) {
   return std::string(name);
 }
 
-absl::Status List(Engine& engine, const v1::ListAdaptersRequest& request, v1::ListAdaptersResponse* response) {
+absl::Status List(Engine& engine, const v1::ListAdaptersRequest& request, v1::ListAdaptersResponse& response) {
   const uint32_t asked = request.page_size() == 0 ? AdapterService::kDefaultPageSize : request.page_size();
   const size_t page_size = std::min(asked, AdapterService::kMaxPageSize);
   ABSL_ASSIGN_OR_RETURN(const std::string after, FromPageToken(request.page_token()));
   ABSL_ASSIGN_OR_RETURN(const std::vector<AdapterInfo> found, engine.ListAdapters(after, page_size + 1));
   for (size_t i = 0; i < std::min(found.size(), page_size); ++i) {
-    *response->add_adapters() = ToProto(found[i]);
+    *response.add_adapters() = ToProto(found[i]);
   }
   if (found.size() > page_size) {
-    response->set_next_page_token(ToPageToken(found[page_size - 1].name));
+    response.set_next_page_token(ToPageToken(found[page_size - 1].name));
   }
   return absl::OkStatus();
 }
 
-// What LoadAdapter begins: the engine's adapter thread answers. `loads`: places of the calls under way.
-absl::Status Load(Engine& engine, CallerPlaces& loads, const std::string& caller, const v1::LoadAdapterRequest& request,
-                  LaterAnswer<v1::Adapter>::Done done) {
+// The body of a call that names an adapter and is answered with it; `ask` is the engine's function.
+template <typename Request, typename Ask>
+auto AnswerOf(Ask ask) {
+  return [ask](Engine& engine, const Request& request, v1::Adapter& response) -> absl::Status {
+    ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, (engine.*ask)(request.name()));
+    response = ToProto(info);
+    return absl::OkStatus();
+  };
+}
+
+// What LoadAdapter begins: the engine's adapter thread answers. `loads`: limits the calls under way.
+absl::Status Load(Engine& engine, CallerLimiter& loads, const std::string& caller,
+                  const v1::LoadAdapterRequest& request, LaterAnswer<v1::Adapter>::Done done) {
   if (request.tier() == v1::ADAPTER_TIER_DISK || !v1::AdapterTier_IsValid(request.tier())) {
     return BadField("tier", absl::StrCat("is ", static_cast<int>(request.tier()),
                                          "; allowed are ADAPTER_TIER_HOST and ADAPTER_TIER_DEVICE"));
   }
   const AdapterTier tier = request.tier() == v1::ADAPTER_TIER_HOST ? AdapterTier::kHost : AdapterTier::kDevice;
-  std::shared_ptr<CallerPlaces::Place> place = loads.Enter(caller);
-  if (place == nullptr) {
+  std::shared_ptr<CallerLimiter::Permit> permit = loads.TryAcquire(caller);
+  if (permit == nullptr) {
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("at most ", loads.most_of_one(), " LoadAdapter calls of one caller, and ",
                                   loads.most(), " in all, wait at a time"),
                      {error_reason::kLoadsBusy, {}, absl::Seconds(1)});
   }
   engine.LoadAdapter(request.name(), tier, request.pin(), caller,
-                     [place = std::move(place), done = std::move(done)](absl::StatusOr<AdapterInfo> loaded) mutable {
-                       place = nullptr;
+                     [permit = std::move(permit), done = std::move(done)](absl::StatusOr<AdapterInfo> loaded) mutable {
+                       permit = nullptr;
                        if (!loaded.ok()) {
                          done(loaded.status());
                        } else {
-                         done([&loaded](v1::Adapter* response) { *response = ToProto(*loaded); });
+                         done([&loaded](v1::Adapter& response) { response = ToProto(*loaded); });
                        }
                      });
   return absl::OkStatus();
@@ -110,23 +120,14 @@ grpc::ServerUnaryReactor* AdapterService::GetAdapter(grpc::CallbackServerContext
                                                      const Unparsed<v1::GetAdapterRequest>* request,
                                                      v1::Adapter* response) {
   return AnswerFromDisk(service_, "GetAdapter", Scope::kAdaptersRead, context, request, response,
-                        [](Engine& engine, const v1::GetAdapterRequest& asked, v1::Adapter* adapter) -> absl::Status {
-                          ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.GetAdapter(asked.name()));
-                          *adapter = ToProto(info);
-                          return absl::OkStatus();
-                        });
+                        AnswerOf<v1::GetAdapterRequest>(&Engine::GetAdapter));
 }
 
 grpc::ServerUnaryReactor* AdapterService::UnloadAdapter(grpc::CallbackServerContext* context,
                                                         const Unparsed<v1::UnloadAdapterRequest>* request,
                                                         v1::Adapter* response) {
-  return AnswerFromDisk(
-      service_, "UnloadAdapter", Scope::kAdaptersWrite, context, request, response,
-      [](Engine& engine, const v1::UnloadAdapterRequest& asked, v1::Adapter* adapter) -> absl::Status {
-        ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, engine.UnloadAdapter(asked.name()));
-        *adapter = ToProto(info);
-        return absl::OkStatus();
-      });
+  return AnswerFromDisk(service_, "UnloadAdapter", Scope::kAdaptersWrite, context, request, response,
+                        AnswerOf<v1::UnloadAdapterRequest>(&Engine::UnloadAdapter));
 }
 
 grpc::ServerUnaryReactor* AdapterService::LoadAdapter(grpc::CallbackServerContext* context,
@@ -150,7 +151,7 @@ grpc::ServerUnaryReactor* AdapterService::DeleteAdapter(grpc::CallbackServerCont
                                                         google::protobuf::Empty* response) {
   return AnswerFromDisk(service_, "DeleteAdapter", Scope::kAdaptersWrite, context, request, response,
                         [uploads = service_->uploads](Engine& engine, const v1::DeleteAdapterRequest& asked,
-                                                      google::protobuf::Empty*) -> absl::Status {
+                                                      google::protobuf::Empty&) -> absl::Status {
                           ABSL_RETURN_IF_ERROR(uploads->CheckServed());
                           return engine.DeleteAdapter(asked.name());
                         });

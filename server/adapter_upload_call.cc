@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include <grpcpp/alarm.h>
 
@@ -15,6 +15,7 @@
 #include "server/upload_gate.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/mutex.h"
 #include "src/base/status_macros.h"
 #include "src/base/steady_time.h"
 #include "src/request/validation.h"
@@ -41,13 +42,13 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
 
   void Start() {
     {
-      std::lock_guard<std::mutex> lock(mu_);
+      MutexLock lock(&mu_);
       held_by_grpc_ = shared_from_this();
     }
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kAdaptersWrite));
       ABSL_RETURN_IF_ERROR(gate_.CheckServed());
-      ABSL_ASSIGN_OR_RETURN(place_, gate_.Enter(caller_));
+      ABSL_ASSIGN_OR_RETURN(permit_, gate_.TryAcquire(caller_));
       return absl::OkStatus();
     });
     if (status.ok()) {
@@ -67,7 +68,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
   void OnCancel() override { cancelled_.store(true); }
   void OnDone() override {
     std::shared_ptr<Uploading> self;
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     self = std::move(held_by_grpc_);
     watch_.Done();
     active_calls_->Remove();
@@ -94,7 +95,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     ended_ = true;
     alarm_ = nullptr;
     upload_.reset();  // what came is gone before the caller hears so
-    place_ = nullptr;
+    permit_ = nullptr;
     watch_.Sending();
     Finish(rpc_.Close(status));
   }
@@ -173,14 +174,14 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
   std::unique_ptr<AdapterUpload> upload_;
 
   // The upload thread's, after Start.
-  std::unique_ptr<UploadGate::Place> place_;
+  std::unique_ptr<UploadGate::Permit> permit_;
   const absl::Time began_ = SteadyNow();
   absl::Time last_byte_ = began_;  // or since when one is waited for
   std::unique_ptr<grpc::Alarm> alarm_;
   bool ended_ = false;
 
-  std::mutex mu_;
-  std::shared_ptr<Uploading> held_by_grpc_;  // guarded by mu_
+  Mutex mu_;
+  std::shared_ptr<Uploading> held_by_grpc_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace

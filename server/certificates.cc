@@ -115,13 +115,13 @@ CertificateStore::CertificateStore(TlsFiles files, Certificate first, absl::Dura
       watcher_("certificates", interval, [this] { Look(); }) {}
 
 std::shared_ptr<const Certificate> CertificateStore::current() const {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   return current_;
 }
 
 void CertificateStore::Replace(Certificate fresh) {
   {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     if (fresh.chain == current_->chain && fresh.key == current_->key && fresh.client_ca == current_->client_ca) {
       return;
     }

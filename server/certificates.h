@@ -5,15 +5,16 @@
 
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
 #include "server/flags.h"
 #include "server/line_sampler.h"
+#include "src/base/mutex.h"
 #include "src/base/periodic_thread.h"
 
 namespace hotlora {
@@ -53,9 +54,9 @@ class CertificateStore {
   const TlsFiles files_;
   const std::function<void(bool)> on_reload_;
   LineSampler warnings_{1, absl::Minutes(1)};
-  mutable std::mutex mu_;
-  std::shared_ptr<const Certificate> current_;  // guarded by mu_
-  PeriodicThread watcher_;                      // last: it uses all the others
+  mutable Mutex mu_;
+  std::shared_ptr<const Certificate> current_ ABSL_GUARDED_BY(mu_);
+  PeriodicThread watcher_;  // last: it uses all the others
 };
 
 }  // namespace hotlora

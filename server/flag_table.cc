@@ -27,39 +27,39 @@ using Values = std::vector<std::string>;
 using Kind = FlagSpec::Kind;
 
 FlagSpec Text(std::string name, std::string Flags::*field, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags& flags) {
             if (values[0].empty()) {
               return Bad("is empty");
             }
-            flags->*field = values[0];
+            flags.*field = values[0];
             return absl::OkStatus();
           }};
 }
 
 FlagSpec TlsPath(std::string name, std::string TlsFiles::*field, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags& flags) {
             if (values[0].empty()) {
               return Bad("is empty");
             }
-            flags->tls.*field = values[0];
+            flags.tls.*field = values[0];
             return absl::OkStatus();
           }};
 }
 
 FlagSpec OneOf(std::string name, std::string Flags::*field, std::vector<std::string> allowed, std::string help) {
   return {std::move(name), Kind::kValue, std::move(help),
-          [field, allowed = std::move(allowed)](const Values& values, Flags* flags) {
+          [field, allowed = std::move(allowed)](const Values& values, Flags& flags) {
             if (std::find(allowed.begin(), allowed.end(), values[0]) == allowed.end()) {
               return Bad("is \"", values[0], "\"; allowed are ", absl::StrJoin(allowed, ", "));
             }
-            flags->*field = values[0];
+            flags.*field = values[0];
             return absl::OkStatus();
           }};
 }
 
 FlagSpec Switch(std::string name, bool Flags::*field, std::string help) {
-  return {std::move(name), Kind::kSwitch, std::move(help), [field](const Values& values, Flags* flags) {
-            if (!absl::SimpleAtob(values[0], &(flags->*field))) {
+  return {std::move(name), Kind::kSwitch, std::move(help), [field](const Values& values, Flags& flags) {
+            if (!absl::SimpleAtob(values[0], &(flags.*field))) {
               return Bad("is \"", values[0], "\"; allowed are true and false");
             }
             return absl::OkStatus();
@@ -67,12 +67,12 @@ FlagSpec Switch(std::string name, bool Flags::*field, std::string help) {
 }
 
 FlagSpec Count(std::string name, uint32_t Flags::*field, uint32_t low, uint32_t high, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help), [field, low, high](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field, low, high](const Values& values, Flags& flags) {
             uint32_t count;
             if (!absl::SimpleAtoi(values[0], &count) || count < low || count > high) {
               return Bad("is \"", values[0], "\"; allowed are ", low, " to ", high);
             }
-            flags->*field = count;
+            flags.*field = count;
             return absl::OkStatus();
           }};
 }
@@ -100,7 +100,7 @@ std::optional<uint64_t> ParseBytes(absl::string_view text) {
 
 template <typename T>
 FlagSpec Bytes(std::string name, T Flags::*field, uint64_t low, uint64_t high, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help), [field, low, high](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field, low, high](const Values& values, Flags& flags) {
             const std::optional<uint64_t> bytes = ParseBytes(values[0]);
             if (!bytes.has_value()) {
               return Bad("is \"", values[0],
@@ -109,25 +109,25 @@ FlagSpec Bytes(std::string name, T Flags::*field, uint64_t low, uint64_t high, s
             if (*bytes < low || *bytes > high) {
               return Bad("is ", *bytes, " bytes; allowed are ", low, " to ", high);
             }
-            flags->*field = static_cast<T>(*bytes);
+            flags.*field = static_cast<T>(*bytes);
             return absl::OkStatus();
           }};
 }
 
 template <typename T>
 FlagSpec Seconds(std::string name, T Flags::*field, double high, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help), [field, high](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field, high](const Values& values, Flags& flags) {
             double seconds;
             if (!absl::SimpleAtod(values[0], &seconds) || !(seconds >= 0 && seconds <= high)) {
               return Bad("is \"", values[0], "\"; allowed are seconds from 0 to ", high);
             }
-            flags->*field = seconds;
+            flags.*field = seconds;
             return absl::OkStatus();
           }};
 }
 
 FlagSpec HostPort(std::string name, std::string Flags::*field, std::string help) {
-  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags* flags) {
+  return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags& flags) {
             const size_t colon = values[0].rfind(':');
             uint32_t port;
             const std::string host = values[0].substr(0, colon);
@@ -136,32 +136,32 @@ FlagSpec HostPort(std::string name, std::string Flags::*field, std::string help)
                 port > 65535 || (!bracketed && absl::StrContains(host, ':'))) {
               return Bad("is \"", values[0], "\"; it is HOST:PORT or [IPV6]:PORT, port 0 to 65535 (0: any free one)");
             }
-            flags->*field = values[0];
+            flags.*field = values[0];
             return absl::OkStatus();
           }};
 }
 
 FlagSpec Device() {
   return {"device", Kind::kValue, "auto, cpu, cuda or cuda:N. auto: the first CUDA device, else the CPU",
-          [](const Values& values, Flags* flags) {
+          [](const Values& values, Flags& flags) {
             absl::string_view number = values[0];
             uint32_t index;
             const bool numbered = absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &index);
             if (!numbered && values[0] != "auto" && values[0] != "cpu" && values[0] != "cuda") {
               return Bad("is \"", values[0], "\"; allowed are auto, cpu, cuda, cuda:N");
             }
-            flags->device = values[0];
+            flags.device = values[0];
             return absl::OkStatus();
           }};
 }
 
 FlagSpec Pin() {
   return {"pin", Kind::kList, "NAME of an adapter to load at start and never evict (repeatable)",
-          [](const Values& values, Flags* flags) {
+          [](const Values& values, Flags& flags) {
             if (std::find(values.begin(), values.end(), "") != values.end()) {
               return Bad("has an empty name");
             }
-            flags->pin = values;
+            flags.pin = values;
             return absl::OkStatus();
           }};
 }
@@ -170,16 +170,16 @@ FlagSpec TrustedProxy() {
   return {"trusted-proxy", Kind::kList,
           "ADDRESS or ADDRESS/BITS of proxies whose x-forwarded-for names the peer; they must set that header "
           "themselves (repeatable)",
-          [](const Values& values, Flags* flags) {
-            flags->trusted_proxies = values;
+          [](const Values& values, Flags& flags) {
+            flags.trusted_proxies = values;
             return TrustedProxies::Parse(values).status();
           }};
 }
 
 FlagSpec BaseAdapters() {
   return {"base-adapter", Kind::kList, "NAME:WEIGHT of an adapter to merge into the base at start (repeatable)",
-          [](const Values& values, Flags* flags) {
-            flags->base_adapters.clear();
+          [](const Values& values, Flags& flags) {
+            flags.base_adapters.clear();
             for (const std::string& value : values) {
               const size_t colon = value.rfind(':');
               BaseAdapter adapter{value.substr(0, colon), 0.0};
@@ -189,7 +189,7 @@ FlagSpec BaseAdapters() {
                 return Bad("is \"", value, "\"; it is NAME:WEIGHT with a weight from -", kMaxAdapterWeight, " to ",
                            kMaxAdapterWeight);
               }
-              flags->base_adapters.push_back(std::move(adapter));
+              flags.base_adapters.push_back(std::move(adapter));
             }
             return absl::OkStatus();
           }};

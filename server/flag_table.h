@@ -21,7 +21,7 @@ struct FlagSpec {
   std::string help;
   // Gets the texts of the source that won, one unless the flag is a list, and says what is wrong with them, without the
   // flag's name.
-  std::function<absl::Status(const std::vector<std::string>&, Flags*)> set;
+  std::function<absl::Status(const std::vector<std::string>&, Flags&)> set;
 };
 
 // In the order of --help.

@@ -46,8 +46,8 @@ std::string VariableOf(absl::string_view flag) {
 std::string KeyOf(absl::string_view flag) { return absl::StrReplaceAll(flag, {{"-", "_"}}); }
 
 // Settings on the command line; `config` is taken out of them.
-absl::StatusOr<Settings> ReadArguments(std::vector<std::string> arguments, std::string* config,
-                                       std::optional<std::string>* answer) {
+absl::StatusOr<Settings> ReadArguments(std::vector<std::string> arguments, std::string& config,
+                                       std::optional<std::string>& answer) {
   CLI::App app(
       "hotlora-server: SDXL over gRPC with adapters that change from request to request.\n"
       "Each flag is also HOTLORA_<FLAG> in the environment and a key of the --config file.",
@@ -67,9 +67,9 @@ absl::StatusOr<Settings> ReadArguments(std::vector<std::string> arguments, std::
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
     app.parse(std::move(arguments));
   } catch (const CLI::CallForHelp&) {
-    *answer = app.help();
+    answer = app.help();
   } catch (const CLI::CallForVersion&) {
-    *answer = app.version() + "\n";
+    answer = app.version() + "\n";
   } catch (const CLI::ParseError& error) {
     return Bad(error.what());
   }
@@ -79,7 +79,7 @@ absl::StatusOr<Settings> ReadArguments(std::vector<std::string> arguments, std::
   if (configs.size() > 1) {
     return Bad("--config is given more than once");
   }
-  *config = configs.empty() ? "" : configs[0];
+  config = configs.empty() ? "" : configs[0];
   return given;
 }
 
@@ -91,7 +91,7 @@ bool IsForeignVariable(absl::string_view name) {
          absl::StartsWith(name, "HOTLORA_SERVICE_");
 }
 
-absl::StatusOr<Settings> ReadVariables(const std::map<std::string, std::string>& environment, std::string* config) {
+absl::StatusOr<Settings> ReadVariables(const std::map<std::string, std::string>& environment, std::string& config) {
   std::map<std::string, const FlagSpec*> known;
   for (const FlagSpec& spec : FlagTable()) {
     known[VariableOf(spec.name)] = &spec;
@@ -103,7 +103,7 @@ absl::StatusOr<Settings> ReadVariables(const std::map<std::string, std::string>&
     }
     const auto found = known.find(name);
     if (name == VariableOf("config")) {
-      *config = value;
+      config = value;
     } else if (found == known.end()) {
       return Bad("environment variable ", name, " is not a setting of hotlora-server");
     } else if (found->second->kind == Kind::kList) {
@@ -216,11 +216,11 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
   Flags flags;
   std::string config_variable;
   std::string config;
-  ABSL_ASSIGN_OR_RETURN(const Settings from_arguments, ReadArguments(arguments, &config, &flags.answer));
+  ABSL_ASSIGN_OR_RETURN(const Settings from_arguments, ReadArguments(arguments, config, flags.answer));
   if (flags.answer.has_value()) {
     return flags;
   }
-  ABSL_ASSIGN_OR_RETURN(const Settings from_variables, ReadVariables(environment, &config_variable));
+  ABSL_ASSIGN_OR_RETURN(const Settings from_variables, ReadVariables(environment, config_variable));
   config = config.empty() ? config_variable : config;
   Settings from_file;
   if (!config.empty()) {
@@ -239,7 +239,7 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
       if (spec.kind != Kind::kList && found->second.size() > 1) {
         return Bad(origin, " is given more than once");
       }
-      if (absl::Status status = spec.set(found->second, &flags); !status.ok()) {
+      if (absl::Status status = spec.set(found->second, flags); !status.ok()) {
         return Bad(origin, " ", status.message());
       }
       break;

@@ -3,14 +3,15 @@
 
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <string>
-#include <unordered_map>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
 #include <grpcpp/support/status.h>
 
-#include "server/caller_places.h"
+#include "server/caller_limiter.h"
+#include "server/caller_table.h"
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -28,23 +29,25 @@ struct GuessLimits {
 class GuessDelay {
  public:
   explicit GuessDelay(const GuessLimits& limits)
-      : limits_(limits), late_answers_(limits.late_answers, limits.late_answers_of_one) {}
+      : limits_(limits),
+        late_answers_(limits.late_answers, limits.late_answers_of_one),
+        before_(limits.peers),
+        now_(limits.peers) {}
 
   // Notes that a call of `peer` had no good token. Whether it was one too many: more than `free_guesses` in this period
   // and the one before.
   bool Note(const std::string& peer, absl::Time now);
 
-  // Runs `answer` after the delay, on a thread of gRPC's, if there is a place for a late answer; else here and now.
+  // Runs `answer` after the delay, on a thread of gRPC's, if there are not too many late answers already; else here and now.
   void AnswerLate(const std::string& peer, std::function<void()> answer);
 
  private:
-  using Counts = std::unordered_map<std::string, int>;
-
   const GuessLimits limits_;
-  CallerPlaces late_answers_;
-  std::mutex mu_;
-  absl::Time period_end_ = absl::InfinitePast();  // guarded by mu_
-  Counts before_, now_;                           // guarded by mu_: of the period before and of this one
+  CallerLimiter late_answers_;
+  Mutex mu_;
+  absl::Time period_end_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
+  CallerTable<int> before_ ABSL_GUARDED_BY(mu_);  // guesses in the period before this one
+  CallerTable<int> now_ ABSL_GUARDED_BY(mu_);     // guesses in this period
 };
 
 }  // namespace hotlora

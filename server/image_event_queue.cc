@@ -48,23 +48,23 @@ void ImageEventQueue::PushSummary(const ImageSummary& summary) {
   *entry.event.mutable_summary() = ToProto(summary);
 }
 
-bool ImageEventQueue::Next(v1::GenerateImagesEvent* event) {
+bool ImageEventQueue::Next(v1::GenerateImagesEvent& event) {
   if (entries_.empty()) {
     return false;
   }
   Entry& entry = entries_.front();
   if (entry.data.size() > kMaxWholeBytes) {
     const size_t bytes = std::min(kPartBytes, entry.data.size() - entry.sent);
-    *event = entry.event;
-    event->mutable_image()->set_data(entry.data.data() + entry.sent, bytes);
+    event = entry.event;
+    event.mutable_image()->set_data(entry.data.data() + entry.sent, bytes);
     entry.sent += bytes;
     if (entry.sent < entry.data.size()) {
       return true;
     }
   } else {
-    *event = std::move(entry.event);
-    if (event->has_image()) {
-      event->mutable_image()->set_data(std::move(entry.data));
+    event = std::move(entry.event);
+    if (event.has_image()) {
+      event.mutable_image()->set_data(std::move(entry.data));
     }
   }
   updates_ -= entry.is_update ? 1 : 0;

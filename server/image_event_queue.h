@@ -32,7 +32,7 @@ class ImageEventQueue {
 
   // Takes the next event into `event`; false if there is none. Parts are cut here, one at a
   // time, so that a queued image is held once.
-  bool Next(v1::GenerateImagesEvent* event);
+  bool Next(v1::GenerateImagesEvent& event);
 
   // Updates that were dropped since the start.
   uint64_t dropped_updates() const { return dropped_updates_; }

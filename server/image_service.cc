@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 
 #include "server/image_event_queue.h"
@@ -16,6 +16,7 @@
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
+#include "src/base/mutex.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
 #include "src/request/validation.h"
@@ -46,7 +47,7 @@ std::optional<CancelCause> CauseOf(const absl::Status& status) {
 }
 
 // The half that both RPCs share: one generation, from Submit to the engine's last word.
-class Generation : public ImageListener {
+class Generation : public ImageListener, public std::enable_shared_from_this<Generation> {
  public:
   Generation(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
       : watch_(service, context), rpc_(service, method, context), active_calls_(&service->active_calls) {
@@ -54,45 +55,38 @@ class Generation : public ImageListener {
   }
 
  protected:
-  // gRPC's last reaction: drops its hold. The object goes here, or later on the engine's thread; by
-  // then what the server owns may be gone, so the call is checked out here.
-  template <typename Call>
-  void LetGo(std::shared_ptr<Call>* held_by_grpc) {
-    std::shared_ptr<Call> self;
-    std::lock_guard<std::mutex> lock(mu_);
-    self = std::move(*held_by_grpc);
+  // gRPC holds this object from Hold to Release, its last reaction. The object goes then, or later on the engine's
+  // thread; by that time what the server owns may be gone, so Release checks the call out.
+  void Hold() {
+    MutexLock lock(&mu_);
+    held_by_grpc_ = shared_from_this();
+  }
+  void Release() {
+    std::shared_ptr<Generation> self;  // is destroyed after the lock is released
+    MutexLock lock(&mu_);
+    self = std::move(held_by_grpc_);
     watch_.Done();
     active_calls_->Remove();
   }
 
-  // Hands the request to the engine. `self` is this object; on error the engine will never call it.
-  absl::Status Submit(const Unparsed<v1::GenerateImagesRequest>& unparsed, std::shared_ptr<ImageListener> self) {
+  // Hands the request to the engine, which will never call this object if it returns an error.
+  absl::Status Submit(const Unparsed<v1::GenerateImagesRequest>& unparsed) {
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
-      ABSL_RETURN_IF_ERROR(rpc_.Authorize(Scope::kGenerate));
-      ABSL_ASSIGN_OR_RETURN(const v1::GenerateImagesRequest message, unparsed.Parse());
-      rpc_.set_request_id(message.request_id());
-      NoteRequest(message);
-      ABSL_ASSIGN_OR_RETURN(engine_, rpc_.FindEngine());
-      MappedImageRequest mapped = FromProto(message);
-      mapped.request.caller = rpc_.caller();
-      CheckMore(mapped.request, &mapped.violations);
-      if (!mapped.violations.empty()) {
-        return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
-      }
-      return engine_->Submit(mapped.request, std::move(self), [this](const Admission& admission) { Admit(admission); })
+      ABSL_ASSIGN_OR_RETURN(const ImageRequest request, Check(unparsed));
+      return engine_->Submit(request, shared_from_this(), [this](const Admission& admission) { Admit(admission); })
           .status();
     });
     unparsed.Drop();
     return status;
   }
 
-  // Asks the engine to end the request, as the caller has gone; OnDone follows. Without mu_: the engine may call back
+  // Asks the engine to end the request, as the caller has gone; OnEnd follows. Without mu_: the engine may call back
   // at once.
   void CancelGeneration() {
     std::string id;
     absl::Status why;
     {
-      std::lock_guard<std::mutex> lock(mu_);
+      MutexLock lock(&mu_);
       if (result_.has_value()) {
         return;  // it has ended
       }
@@ -103,15 +97,15 @@ class Generation : public ImageListener {
     engine_->Cancel(id, this, why);
   }
 
-  // These count and note what the access log is to say; with mu_ held.
-  void NoteProgressLocked(const ImageProgress& progress) {
+  // These count and note what the access log is to say.
+  void NoteProgress(const ImageProgress& progress) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     stage_ = progress.step < progress.total_steps ? CallStage::kDenoise : CallStage::kDecode;
   }
-  void NoteImageLocked(const FinishedImage& image) {
+  void NoteImage(const FinishedImage& image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     calls().CountImageBytes(image.format, image.data.size());
     rpc_.image_access()->image_bytes += image.data.size();
   }
-  void NoteEndLocked(const absl::Status& status, const ImageSummary& summary) {
+  void NoteEnd(const absl::Status& status, const ImageSummary& summary) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (since_cancel_.has_value()) {
       calls().ObserveCancelLatency(since_cancel_->Seconds());
     }
@@ -128,29 +122,46 @@ class Generation : public ImageListener {
     rpc_.image_access()->summary = summary;
   }
 
-  CallMetrics& calls() { return rpc_.service().metrics->calls(); }
+  CallMetrics& calls() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return rpc_.service().metrics->calls(); }
 
   // What this RPC refuses beyond what the request itself may not say.
-  virtual void CheckMore(const ImageRequest& request, std::vector<FieldViolation>* violations) {}
+  virtual void CheckMore(const ImageRequest& request, std::vector<FieldViolation>& violations) {}
 
-  // After admission, before any event; with mu_ held.
-  virtual void OnAdmittedLocked(const Admission& admission) = 0;
+  // After admission, before any event.
+  virtual void OnAdmitted(const Admission& admission) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
 
   SendWatch watch_;
-  std::mutex mu_;
-  RpcCall rpc_;                         // guarded by mu_
-  std::optional<absl::Status> result_;  // guarded by mu_; once the engine has ended the request
+  Mutex mu_;
+  RpcCall rpc_ ABSL_GUARDED_BY(mu_);
+  std::optional<absl::Status> result_ ABSL_GUARDED_BY(mu_);  // once the engine has ended the request
 
  private:
+  // The request of a caller who may make one.
+  absl::StatusOr<ImageRequest> Check(const Unparsed<v1::GenerateImagesRequest>& unparsed) {
+    MutexLock lock(&mu_);
+    ABSL_RETURN_IF_ERROR(rpc_.Authorize(Scope::kGenerate));
+    ABSL_ASSIGN_OR_RETURN(const v1::GenerateImagesRequest message, unparsed.Parse());
+    rpc_.set_request_id(message.request_id());
+    NoteRequest(message);
+    ABSL_ASSIGN_OR_RETURN(engine_, rpc_.FindEngine());
+    MappedImageRequest mapped = FromProto(message);
+    mapped.request.caller = rpc_.caller();
+    CheckMore(mapped.request, mapped.violations);
+    if (!mapped.violations.empty()) {
+      return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
+    }
+    return std::move(mapped.request);
+  }
+
   void Admit(const Admission& admission) {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     admitted_id_ = admission.request_id;
     rpc_.set_request_id(admission.request_id);
     rpc_.SendIdsFirst();
-    OnAdmittedLocked(admission);
+    OnAdmitted(admission);
   }
 
-  void NoteRequest(const v1::GenerateImagesRequest& message) {
+  void NoteRequest(const v1::GenerateImagesRequest& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     ImageAccess& access = rpc_.image_access().emplace();
     access.width = message.width();
     access.height = message.height();
@@ -163,33 +174,28 @@ class Generation : public ImageListener {
 
   ActiveCalls* const active_calls_;
   Engine* engine_ = nullptr;  // constant after Submit
-  // Guarded by mu_.
-  std::string admitted_id_;
-  std::optional<Stopwatch> since_cancel_;
-  CallStage stage_ = CallStage::kQueued;
+  std::shared_ptr<Generation> held_by_grpc_ ABSL_GUARDED_BY(mu_);
+  std::string admitted_id_ ABSL_GUARDED_BY(mu_);
+  std::optional<Stopwatch> since_cancel_ ABSL_GUARDED_BY(mu_);
+  CallStage stage_ ABSL_GUARDED_BY(mu_) = CallStage::kQueued;
 };
 
 // StreamGenerateImages. gRPC's reactions and the engine's calls come from different threads; mu_
 // orders them. gRPC is only ever handed one write at a time, and runs no reaction inside StartWrite
 // or Finish, so calling these with mu_ held is safe.
-class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEvent>,
-                          public Generation,
-                          public std::enable_shared_from_this<ImageStream> {
+class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEvent>, public Generation {
  public:
   ImageStream(ServiceContext* service, grpc::CallbackServerContext* context)
       : Generation(service, "StreamGenerateImages", context) {}
 
   void Start(const Unparsed<v1::GenerateImagesRequest>& request) {
-    {
-      std::lock_guard<std::mutex> lock(mu_);
-      held_by_grpc_ = shared_from_this();
-    }
-    const absl::Status submitted = Submit(request, shared_from_this());
+    Hold();
+    const absl::Status submitted = Submit(request);
     if (!submitted.ok()) {
-      std::lock_guard<std::mutex> lock(mu_);
+      MutexLock lock(&mu_);
       queue_.clear();
       result_ = submitted;
-      WriteNextLocked();
+      WriteNext();
     }
   }
 
@@ -197,13 +203,13 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
   void OnWriteDone(bool ok) override {
     bool gone = false;
     {
-      std::lock_guard<std::mutex> lock(mu_);
+      MutexLock lock(&mu_);
       writing_ = false;
       watch_.Sent();
       calls().ObserveSendBlocked(since_write_.Seconds());
       gone = !ok && !gone_;
       gone_ = gone_ || !ok;
-      WriteNextLocked();
+      WriteNext();
     }
     if (gone) {
       CancelGeneration();
@@ -212,34 +218,40 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
 
   void OnCancel() override {
     {
-      std::lock_guard<std::mutex> lock(mu_);
+      MutexLock lock(&mu_);
       gone_ = true;
     }
     CancelGeneration();
   }
 
-  void OnDone() override { LetGo(&held_by_grpc_); }
+  void OnDone() override { Release(); }
 
   // --- the engine's side
   void OnWaiting(const ImageWaiting& waiting) override {
-    Push([&] { queue_.PushWaiting(waiting); });
+    Push([&] {
+      mu_.AssertHeld();
+      queue_.PushWaiting(waiting);
+    });
   }
   void OnProgress(const ImageProgress& progress) override {
     Push([&] {
-      NoteProgressLocked(progress);
+      mu_.AssertHeld();
+      NoteProgress(progress);
       queue_.PushProgress(progress);
     });
   }
   void OnImage(FinishedImage image) override {
     Push([&] {
-      NoteImageLocked(image);
+      mu_.AssertHeld();
+      NoteImage(image);
       queue_.PushImage(std::move(image));
     });
   }
-  void OnDone(const absl::Status& status, const ImageSummary& summary) override {
-    std::lock_guard<std::mutex> lock(mu_);
+  void OnEnd(const absl::Status& status, const ImageSummary& summary) override {
+    MutexLock lock(&mu_);
     const absl::Status pushed = CatchExceptions([&] {
-      NoteEndLocked(status, summary);
+      mu_.AssertHeld();
+      NoteEnd(status, summary);
       calls().CountDroppedUpdates(queue_.dropped_updates());
       if (status.ok()) {
         queue_.PushSummary(summary);
@@ -247,19 +259,19 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
       return absl::OkStatus();
     });
     result_ = !status.ok() ? status : !failure_.ok() ? failure_ : pushed;
-    WriteNextLocked();
+    WriteNext();
   }
 
  private:
-  void OnAdmittedLocked(const Admission& admission) override {
+  void OnAdmitted(const Admission& admission) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     queue_.PushAccepted(admission);
     calls().ObserveFirstEvent(rpc_.seconds());
-    WriteNextLocked();
+    WriteNext();
   }
 
   template <typename Change>
   void Push(Change change) {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     const absl::Status pushed = CatchExceptions([&] {
       change();
       return absl::OkStatus();
@@ -267,11 +279,11 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
     if (!pushed.ok()) {
       failure_ = pushed;  // told at the end: a stream that lacks an event has failed
     }
-    WriteNextLocked();
+    WriteNext();
   }
 
   // Hands gRPC the next event, or the status once the engine is done and everything is sent.
-  void WriteNextLocked() {
+  void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (writing_ || finished_) {
       return;
     }
@@ -279,7 +291,8 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
     bool has_event = false;
     if (!gone_) {
       const absl::Status taken = CatchExceptions([&] {
-        has_event = queue_.Next(&event_);
+        mu_.AssertHeld();
+        has_event = queue_.Next(event_);
         return absl::OkStatus();
       });
       if (!taken.ok()) {
@@ -309,32 +322,25 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
     }
   }
 
-  // Guarded by mu_.
-  std::shared_ptr<ImageStream> held_by_grpc_;  // until gRPC's last call
-  ImageEventQueue queue_;
-  v1::GenerateImagesEvent event_;  // what gRPC is sending; it lives until OnWriteDone, or to the end
-  bool writing_ = false;
-  Stopwatch since_write_;
-  bool finished_ = false;  // gRPC has the final status
-  bool gone_ = false;      // the caller hears nothing any more
-  absl::Status failure_;   // a failure of ours that the engine does not know of
+  ImageEventQueue queue_ ABSL_GUARDED_BY(mu_);
+  v1::GenerateImagesEvent event_ ABSL_GUARDED_BY(mu_);  // what gRPC sends; it lives until OnWriteDone, or to the end
+  bool writing_ ABSL_GUARDED_BY(mu_) = false;
+  Stopwatch since_write_ ABSL_GUARDED_BY(mu_);
+  bool finished_ ABSL_GUARDED_BY(mu_) = false;  // gRPC has the final status
+  bool gone_ ABSL_GUARDED_BY(mu_) = false;      // nothing reaches the caller any more
+  absl::Status failure_ ABSL_GUARDED_BY(mu_);   // a failure of ours that the engine does not know of
 };
 
 // The same, with everything in one answer.
-class UnaryGeneration : public grpc::ServerUnaryReactor,
-                        public Generation,
-                        public std::enable_shared_from_this<UnaryGeneration> {
+class UnaryGeneration : public grpc::ServerUnaryReactor, public Generation {
  public:
   using Generation::Generation;
 
   void Start(const Unparsed<v1::GenerateImagesRequest>& request) {
-    {
-      std::lock_guard<std::mutex> lock(mu_);
-      held_by_grpc_ = shared_from_this();
-    }
-    const absl::Status submitted = Submit(request, shared_from_this());
+    Hold();
+    const absl::Status submitted = Submit(request);
     if (!submitted.ok()) {
-      std::lock_guard<std::mutex> lock(mu_);
+      MutexLock lock(&mu_);
       result_ = submitted;
       rpc_.End(submitted, [this](const grpc::Status& ended) {
         watch_.Sending();
@@ -345,45 +351,45 @@ class UnaryGeneration : public grpc::ServerUnaryReactor,
 
   void OnCancel() override { CancelGeneration(); }
 
-  void OnDone() override { LetGo(&held_by_grpc_); }
+  void OnDone() override { Release(); }
 
   void OnWaiting(const ImageWaiting&) override {}
   void OnProgress(const ImageProgress& progress) override {
-    std::lock_guard<std::mutex> lock(mu_);
-    NoteProgressLocked(progress);
+    MutexLock lock(&mu_);
+    NoteProgress(progress);
   }
 
   void OnImage(FinishedImage image) override {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     const absl::Status added = CatchExceptions([&] {
-      NoteImageLocked(image);
-      AddImageLocked(std::move(image));
+      mu_.AssertHeld();
+      NoteImage(image);
+      AddImage(std::move(image));
       return absl::OkStatus();
     });
     failure_ = failure_.ok() ? added : failure_;
   }
 
-  void OnDone(const absl::Status& status, const ImageSummary& summary) override {
-    std::lock_guard<std::mutex> lock(mu_);
+  void OnEnd(const absl::Status& status, const ImageSummary& summary) override {
+    MutexLock lock(&mu_);
     const absl::Status answered = CatchExceptions([&] {
-      NoteEndLocked(status, summary);
-      AddSummaryLocked(summary);
+      mu_.AssertHeld();
+      NoteEnd(status, summary);
+      AddSummary(summary);
       return absl::OkStatus();
     });
     result_ = !status.ok() ? status : !failure_.ok() ? failure_ : answered;
-    watch_.Sending(ResponseBytesLocked());
+    watch_.Sending(ResponseBytes());
     Finish(rpc_.Close(*result_));
   }
 
  private:
-  void OnAdmittedLocked(const Admission&) override {}
-  virtual void AddImageLocked(FinishedImage image) = 0;
-  virtual void AddSummaryLocked(const ImageSummary&) {}
-  virtual size_t ResponseBytesLocked() const = 0;
+  void OnAdmitted(const Admission&) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {}
+  virtual void AddImage(FinishedImage image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
+  virtual void AddSummary(const ImageSummary&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {}
+  virtual size_t ResponseBytes() const = 0;
 
-  // Guarded by mu_.
-  std::shared_ptr<UnaryGeneration> held_by_grpc_;  // until gRPC's last call
-  absl::Status failure_;
+  absl::Status failure_ ABSL_GUARDED_BY(mu_);
 };
 
 class WholeImages final : public UnaryGeneration {
@@ -392,18 +398,18 @@ class WholeImages final : public UnaryGeneration {
       : UnaryGeneration(service, "GenerateImages", context), response_(response) {}
 
  private:
-  void AddImageLocked(FinishedImage image) override {
+  void AddImage(FinishedImage image) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     v1::Image* message = response_->add_images();
     *message = ToProtoWithoutData(image);
     message->set_data(std::move(image.data));
   }
 
-  void AddSummaryLocked(const ImageSummary& summary) override {
+  void AddSummary(const ImageSummary& summary) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     response_->set_request_id(rpc_.request_id());
     *response_->mutable_summary() = ToProto(summary);
   }
 
-  size_t ResponseBytesLocked() const override { return response_->ByteSizeLong(); }
+  size_t ResponseBytes() const override { return response_->ByteSizeLong(); }
 
   v1::GenerateImagesResponse* const response_;  // gRPC's, until OnDone
 };
@@ -414,19 +420,19 @@ class RenderedImage final : public UnaryGeneration {
       : UnaryGeneration(service, "RenderImage", context), response_(response) {}
 
  private:
-  void CheckMore(const ImageRequest& request, std::vector<FieldViolation>* violations) override {
+  void CheckMore(const ImageRequest& request, std::vector<FieldViolation>& violations) override {
     if (request.num_images.value_or(1) > 1) {
-      violations->push_back(
+      violations.push_back(
           {"num_images", absl::StrCat("is ", *request.num_images, ", but RenderImage answers with 1")});
     }
   }
 
-  void AddImageLocked(FinishedImage image) override {
+  void AddImage(FinishedImage image) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     response_->set_content_type(MediaType(image.format));
     response_->set_data(std::move(image.data));
   }
 
-  size_t ResponseBytesLocked() const override { return response_->data().size(); }
+  size_t ResponseBytes() const override { return response_->data().size(); }
 
   google::api::HttpBody* const response_;  // gRPC's, until OnDone
 };

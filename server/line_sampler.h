@@ -2,10 +2,12 @@
 #define HOTLORA_SERVER_LINE_SAMPLER_H_
 
 #include <cstdint>
-#include <mutex>
 #include <optional>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -19,7 +21,7 @@ class LineSampler {
 
   // Nullopt if the line that comes at `now` is left out, else how many were left out since the last one that was not.
   std::optional<uint64_t> Take(absl::Time now) {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     if (now >= begin_ + period_ || now < begin_) {  // a clock may be set back
       begin_ = now;
       taken_ = 0;
@@ -37,10 +39,10 @@ class LineSampler {
  private:
   const int most_;
   const absl::Duration period_;
-  std::mutex mu_;
-  absl::Time begin_ = absl::InfinitePast();  // guarded by mu_: of the period
-  int taken_ = 0;                            // guarded by mu_: in it
-  uint64_t left_out_ = 0;                    // guarded by mu_
+  Mutex mu_;
+  absl::Time begin_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();  // of the period
+  int taken_ ABSL_GUARDED_BY(mu_) = 0;                            // in it
+  uint64_t left_out_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace hotlora

@@ -190,7 +190,7 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
   }
   unlink(flags.ready_file.c_str());  // a former process's
 
-  (*server)->Watch(&config.engine);
+  (*server)->FollowEngine(config.engine);
   engine = MakeEngine(std::move(config), &metrics);
   absl::Status status = engine.status();
   if (status.ok()) {

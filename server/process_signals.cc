@@ -4,10 +4,10 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <condition_variable>
-#include <mutex>
+#include "absl/base/thread_annotations.h"
 
 #include "src/base/logging.h"
+#include "src/base/mutex.h"
 #include "src/base/named_thread.h"
 
 namespace hotlora {
@@ -25,12 +25,12 @@ sigset_t TakenSignals() {
 }  // namespace
 
 struct ProcessSignals::State {
-  std::mutex mu;
-  std::condition_variable changed;
-  bool serving = false;
-  bool stop = false;
-  bool reload = false;
-  int exit_code = 0;
+  Mutex mu;
+  CondVar changed;
+  bool serving ABSL_GUARDED_BY(mu) = false;
+  bool stop ABSL_GUARDED_BY(mu) = false;
+  bool reload ABSL_GUARDED_BY(mu) = false;
+  int exit_code ABSL_GUARDED_BY(mu) = 0;
 
   void TakeSignals() {
     const sigset_t signals = TakenSignals();
@@ -39,10 +39,10 @@ struct ProcessSignals::State {
       if (sigwait(&signals, &number) != 0) {
         continue;
       }
-      std::lock_guard<std::mutex> lock(mu);
+      MutexLock lock(&mu);
       if (number == SIGHUP) {
         reload = true;
-        changed.notify_all();
+        changed.SignalAll();
       } else if (number == SIGUSR1 || number == SIGUSR2) {
         LogInfo("signal ", number, " is ignored");
       } else {
@@ -51,7 +51,7 @@ struct ProcessSignals::State {
     }
   }
 
-  void TakeStop(int number) {
+  void TakeStop(int number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
     if (!serving) {
       FlushLog();
       _exit(0);
@@ -63,7 +63,7 @@ struct ProcessSignals::State {
     }
     LogInfo("signal ", number, ": stopping");
     stop = true;
-    changed.notify_all();
+    changed.SignalAll();
   }
 };
 
@@ -85,13 +85,15 @@ ProcessSignals::ProcessSignals() : state_(new State) {
 }
 
 void ProcessSignals::BeginService() {
-  std::lock_guard<std::mutex> lock(state_->mu);
+  MutexLock lock(&state_->mu);
   state_->serving = true;
 }
 
 ProcessSignals::Event ProcessSignals::Wait() {
-  std::unique_lock<std::mutex> lock(state_->mu);
-  state_->changed.wait(lock, [this] { return state_->stop || state_->reload; });
+  MutexLock lock(&state_->mu);
+  while (!state_->stop && !state_->reload) {
+    state_->changed.Wait(&state_->mu);
+  }
   if (state_->stop) {
     return Event::kStop;
   }
@@ -100,19 +102,19 @@ ProcessSignals::Event ProcessSignals::Wait() {
 }
 
 int ProcessSignals::exit_code() const {
-  std::lock_guard<std::mutex> lock(state_->mu);
+  MutexLock lock(&state_->mu);
   return state_->exit_code;
 }
 
 void ProcessSignals::RequestStop(int exit_code) {
-  std::lock_guard<std::mutex> lock(state_->mu);
+  MutexLock lock(&state_->mu);
   if (!state_->serving) {
     FlushLog();
     _exit(exit_code);
   }
   state_->exit_code = exit_code;
   state_->stop = true;
-  state_->changed.notify_all();
+  state_->changed.SignalAll();
 }
 
 }  // namespace hotlora

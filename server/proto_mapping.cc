@@ -68,7 +68,7 @@ Proto EnumToProto(const EnumPair<Proto, Plain> (&pairs)[n], Plain plain) {
 // Unset for *_UNSPECIFIED; a violation of `field` for numbers that are not in `pairs`.
 template <typename Proto, typename Plain, size_t n>
 std::optional<Plain> EnumFromProto(const EnumPair<Proto, Plain> (&pairs)[n], Proto proto, const char* field,
-                                   std::vector<FieldViolation>* violations) {
+                                   std::vector<FieldViolation>& violations) {
   static_assert(n == kEnumSize<Plain>);
   if (proto == Proto{}) {
     return std::nullopt;
@@ -78,7 +78,7 @@ std::optional<Plain> EnumFromProto(const EnumPair<Proto, Plain> (&pairs)[n], Pro
       return pair.plain;
     }
   }
-  violations->push_back({field, absl::StrCat("is ", static_cast<int>(proto), ", which this server does not know")});
+  violations.push_back({field, absl::StrCat("is ", static_cast<int>(proto), ", which this server does not know")});
   return std::nullopt;
 }
 
@@ -111,13 +111,13 @@ EmbeddingRef FromProto(const v1::EmbeddingRef& message) {
 // Copies a repeated field, or refuses it: a hostile list of millions is not worth copying.
 template <typename Message, typename Ref>
 void CopyRefs(const char* field, const google::protobuf::RepeatedPtrField<Message>& messages, size_t most,
-              std::vector<Ref>* refs, std::vector<FieldViolation>* violations) {
+              std::vector<Ref>& refs, std::vector<FieldViolation>& violations) {
   if (messages.size() > static_cast<int>(most)) {
-    violations->push_back({field, absl::StrCat("has ", messages.size(), " entries; allowed are at most ", most)});
+    violations.push_back({field, absl::StrCat("has ", messages.size(), " entries; allowed are at most ", most)});
     return;
   }
   for (const Message& message : messages) {
-    refs->push_back(FromProto(message));
+    refs.push_back(FromProto(message));
   }
 }
 
@@ -169,13 +169,13 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   if (message.has_guidance_rescale()) request.guidance_rescale = message.guidance_rescale();
   if (message.has_guidance_start()) request.guidance_start = message.guidance_start();
   if (message.has_guidance_end()) request.guidance_end = message.guidance_end();
-  request.sampler = EnumFromProto(kSamplers, message.sampler(), "sampler", &mapped.violations);
-  request.schedule = EnumFromProto(kSchedules, message.schedule(), "schedule", &mapped.violations);
+  request.sampler = EnumFromProto(kSamplers, message.sampler(), "sampler", mapped.violations);
+  request.schedule = EnumFromProto(kSchedules, message.schedule(), "schedule", mapped.violations);
   if (message.has_seed()) request.seed = message.seed();
   if (message.has_num_images()) request.num_images = message.num_images();
   if (message.has_clip_skip()) request.clip_skip = message.clip_skip();
-  CopyRefs("adapters", message.adapters(), kMaxAdapters, &request.adapters, &mapped.violations);
-  CopyRefs("embeddings", message.embeddings(), kMaxEmbeddings, &request.embeddings, &mapped.violations);
+  CopyRefs("adapters", message.adapters(), kMaxAdapters, request.adapters, mapped.violations);
+  CopyRefs("embeddings", message.embeddings(), kMaxEmbeddings, request.embeddings, mapped.violations);
   if (message.has_size_conditioning()) request.size_conditioning = FromProto(message.size_conditioning());
   if (message.has_negative_size_conditioning()) {
     request.negative_size_conditioning = FromProto(message.negative_size_conditioning());
@@ -183,11 +183,11 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   request.init_image = message.init_image();
   request.mask_image = message.mask_image();
   if (message.has_strength()) request.strength = message.strength();
-  request.format = EnumFromProto(kFormats, message.format(), "format", &mapped.violations);
+  request.format = EnumFromProto(kFormats, message.format(), "format", mapped.violations);
   if (message.has_quality()) request.quality = message.quality();
   if (message.has_preview_every()) request.preview_every = message.preview_every();
   if (message.has_priority()) request.priority = message.priority();
-  request.prompt_syntax = EnumFromProto(kPromptSyntaxes, message.prompt_syntax(), "prompt_syntax", &mapped.violations);
+  request.prompt_syntax = EnumFromProto(kPromptSyntaxes, message.prompt_syntax(), "prompt_syntax", mapped.violations);
   if (message.has_long_prompts()) request.long_prompts = message.long_prompts();
   if (message.has_lora_tags()) request.lora_tags = message.lora_tags();
   return mapped;

@@ -41,7 +41,7 @@ Readiness::Readiness(CallMetrics* metrics, std::function<void(bool)> on_change)
 }
 
 void Readiness::Set(NotReadyReason reason, bool in_force, absl::string_view detail) {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   const auto bit = static_cast<size_t>(reason);
   if (reasons_.test(bit) == in_force) {
     return;
@@ -49,7 +49,7 @@ void Readiness::Set(NotReadyReason reason, bool in_force, absl::string_view deta
   const bool was_ready = reasons_.none();
   reasons_.set(bit, in_force);
   metrics_->SetNotReady(reason, in_force);
-  if (const ServerState state = StateLocked(); std::exchange(state_, state) != state) {
+  if (const ServerState state = State(); std::exchange(state_, state) != state) {
     metrics_->SetState(state);
   }
   if (was_ready != reasons_.none()) {
@@ -73,12 +73,12 @@ void Readiness::SetStuckWork(absl::Span<const StuckWork> stuck) {
 }
 
 bool Readiness::ready() const {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   return reasons_.none();
 }
 
 std::string Readiness::WhyNot() const {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   return Labels(reasons_);
 }
 
@@ -92,8 +92,11 @@ std::string Readiness::Labels(const Reasons& reasons) {
   return labels;
 }
 
-ServerState Readiness::StateLocked() const {
-  const auto in_force = [this](NotReadyReason reason) { return reasons_.test(static_cast<size_t>(reason)); };
+ServerState Readiness::State() const {
+  const auto in_force = [this](NotReadyReason reason) {
+    mu_.AssertHeld();
+    return reasons_.test(static_cast<size_t>(reason));
+  };
   return in_force(NotReadyReason::kDeviceFailed) ? ServerState::kFailed
          : in_force(NotReadyReason::kDraining)   ? ServerState::kDraining
          : in_force(NotReadyReason::kStarting)   ? ServerState::kStarting

@@ -3,14 +3,15 @@
 
 #include <bitset>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
 #include "src/base/enum_size.h"
+#include "src/base/mutex.h"
 #include "src/engine/engine.h"
 #include "src/metrics/call_metrics.h"
 
@@ -39,14 +40,14 @@ class Readiness {
   using Reasons = std::bitset<kEnumSize<NotReadyReason>>;
 
   static std::string Labels(const Reasons& reasons);
-  ServerState StateLocked() const;
+  ServerState State() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   CallMetrics* const metrics_;
   const std::function<void(bool)> on_change_;
 
-  mutable std::mutex mu_;
-  Reasons reasons_;                             // guarded by mu_
-  ServerState state_ = ServerState::kStarting;  // guarded by mu_
+  mutable Mutex mu_;
+  Reasons reasons_ ABSL_GUARDED_BY(mu_);
+  ServerState state_ ABSL_GUARDED_BY(mu_) = ServerState::kStarting;
 };
 
 }  // namespace hotlora

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
-#include <random>
 #include <utility>
 #include <vector>
 
@@ -19,7 +18,7 @@
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/base/steady_time.h"
-#include "src/request/validation.h"
+#include "src/request/request_id.h"
 
 namespace hotlora {
 namespace {
@@ -68,10 +67,6 @@ std::string CertificateCaller(const grpc::CallbackServerContext& context) {
   return absl::StrCat("certificate:", hash.HexDigest());
 }
 
-bool IsGoodRequestId(absl::string_view id) {
-  return !id.empty() && id.size() <= kMaxRequestIdBytes && std::all_of(id.begin(), id.end(), absl::ascii_isprint);
-}
-
 // W3C Trace Context, version 00: 00-<trace id>-<parent id>-<flags>. Other text is ignored.
 bool IsGoodTraceParent(absl::string_view text) {
   const std::vector<absl::string_view> parts = absl::StrSplit(text, '-');
@@ -85,33 +80,31 @@ bool IsGoodTraceParent(absl::string_view text) {
          !is_zero(parts[1]) && !is_zero(parts[2]);
 }
 
-std::string RandomRequestId() {
-  thread_local std::mt19937_64 random{std::random_device{}()};
-  return absl::StrCat(absl::Hex(random(), absl::kZeroPad16), absl::Hex(random(), absl::kZeroPad16));
-}
-
 }  // namespace
 
 void ActiveCalls::Arrived() {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   last_ = SteadyNow();
 }
 
 void ActiveCalls::Add() {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   ++count_;
 }
 
 void ActiveCalls::Remove() {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   if (--count_ == 0) {
-    none_.notify_all();
+    none_.SignalAll();
   }
 }
 
 bool ActiveCalls::WaitUntilNone(absl::Duration timeout) {
-  std::unique_lock<std::mutex> lock(mu_);
-  return AwaitSteadily(none_, lock, timeout, [this] { return count_ == 0; });
+  const absl::Time deadline = SteadyNow() + timeout;
+  MutexLock lock(&mu_);
+  while (count_ > 0 && none_.WaitUntil(&mu_, deadline)) {
+  }
+  return count_ == 0;
 }
 
 void ActiveCalls::WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout) {
@@ -120,7 +113,7 @@ void ActiveCalls::WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout) {
     const absl::Time now = SteadyNow();
     absl::Time until;
     {
-      std::lock_guard<std::mutex> lock(mu_);
+      MutexLock lock(&mu_);
       until = std::min(last_ + quiet, end);
     }
     if (now >= until) {
@@ -147,7 +140,7 @@ RpcCall::RpcCall(ServiceContext* service, const char* method, grpc::CallbackServ
   }
   set_request_id(FindMetadata(*context, kRequestIdKey));
   if (request_id_.empty()) {
-    request_id_ = RandomRequestId();
+    request_id_ = MakeRequestId();
   }
 }
 
@@ -190,7 +183,7 @@ std::string RpcCall::caller() const {
 }
 
 void RpcCall::set_request_id(absl::string_view id) {
-  if (IsGoodRequestId(id)) {
+  if (!id.empty() && RequestIdFault(id).empty()) {
     request_id_ = std::string(id);
   }
 }

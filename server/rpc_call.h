@@ -5,12 +5,11 @@
 
 #include <array>
 #include <atomic>
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -19,13 +18,14 @@
 #include <grpcpp/support/status.h>
 
 #include "server/access_log.h"
-#include "server/caller_places.h"
+#include "server/caller_limiter.h"
 #include "server/guess_delay.h"
 #include "server/line_sampler.h"
 #include "server/peer_address.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
 #include "src/base/exception_status.h"
+#include "src/base/mutex.h"
 #include "src/base/serial_executor.h"
 #include "src/base/stopwatch.h"
 #include "src/engine/engine.h"
@@ -45,11 +45,10 @@ class ActiveCalls {
   void WaitUntilQuiet(absl::Duration quiet, absl::Duration timeout);
 
  private:
-  // std::mutex here and in all of server/: ThreadSanitizer does not see into Debian's absl::Mutex.
-  std::mutex mu_;
-  std::condition_variable none_;
-  int count_ = 0;                           // guarded by mu_
-  absl::Time last_ = absl::InfinitePast();  // when a call arrived, as SteadyNow; guarded by mu_
+  Mutex mu_;
+  CondVar none_;
+  int count_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::Time last_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();  // when a call arrived, as SteadyNow
 };
 
 // What the services share. Outlives every call.
@@ -63,8 +62,8 @@ struct ServiceContext {
   uint64_t max_message_bytes = 0;
   UploadGate* uploads = nullptr;  // outlives every call
   TrustedProxies trusted_proxies;
-  GuessDelay* guesses = nullptr;                    // outlives every call
-  CallerPlaces loads{kMostLoads, kMostLoadsOfOne};  // LoadAdapter calls under way
+  GuessDelay* guesses = nullptr;                     // outlives every call
+  CallerLimiter loads{kMostLoads, kMostLoadsOfOne};  // LoadAdapter calls under way
   ActiveCalls active_calls;
   absl::Duration send_patience = absl::Seconds(30);  // for a caller to read what is sent
   std::array<LineSampler, 17> failure_lines;         // by the code of calls that end with an error

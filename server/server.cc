@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 
 #include "server/alarm_time.h"
@@ -52,11 +51,11 @@ class ReflectionOption : public grpc::ServerBuilderOption {
   const bool on_;
 };
 
-void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
-  builder->SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
+void SetArguments(const ServerOptions& options, grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
   // Images do not compress, and a small compressed message may unpack to a huge one.
-  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
-  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   const std::pair<const char*, int> arguments[] = {
       {GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(absl::Seconds(60))},
       {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(absl::Seconds(20))},
@@ -72,11 +71,11 @@ void SetArguments(const ServerOptions& options, grpc::ServerBuilder* builder) {
       {GRPC_ARG_MAX_METADATA_SIZE, 16 * 1024},
   };
   for (const auto& [name, value] : arguments) {
-    builder->AddChannelArgument(name, value);
+    builder.AddChannelArgument(name, value);
   }
   grpc::ResourceQuota quota("hotlora");
   quota.Resize(size_t{512} << 20);
-  builder->SetResourceQuota(quota);
+  builder.SetResourceQuota(quota);
 }
 
 }  // namespace
@@ -92,7 +91,7 @@ Server::Server(ServerOptions options, Metrics* metrics)
       images_(&context_),
       adapters_(&context_),
       info_(&context_),
-      readiness_(std::make_unique<Readiness>(&metrics->calls(), [this](bool ready) { TellHealth(ready); })) {
+      readiness_(std::make_unique<Readiness>(&metrics->calls(), [this](bool ready) { SetHealth(ready); })) {
   context_.metrics = metrics;
   if (options_.tokens.has_value()) {
     context_.tokens = &tokens_.emplace(*options_.tokens);
@@ -149,7 +148,7 @@ absl::Status Server::Listen() {
   credentials_ = MakeServerCredentials(certificates_.get());
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
-  SetArguments(options_, &builder);
+  SetArguments(options_, builder);
   builder.SetOption(std::make_unique<ReflectionOption>(options_.reflection));
   builder.RegisterService(&images_);
   builder.RegisterService(&adapters_);
@@ -161,21 +160,25 @@ absl::Status Server::Listen() {
     return absl::InternalError("gRPC's server cannot be started");
   }
   acceptor_->Start(std::move(target));
-  TellHealth(false);
-  server_->GetHealthCheckService()->SetServingStatus(kLiveService, true);
+  {
+    MutexLock lock(&mu_);
+    health_ = server_->GetHealthCheckService();
+    health_->SetServingStatus(kLiveService, true);
+  }
+  SetHealth(false);
   probe_.emplace(acceptor_.get());
   listener_watch_.emplace("listener-watch", kLookEvery, [this] { LookAtListener(); });
   return absl::OkStatus();
 }
 
-void Server::TellHealth(bool ready) {
-  std::lock_guard<std::mutex> lock(mu_);
-  if (server_ == nullptr) {
+void Server::SetHealth(bool ready) {
+  MutexLock lock(&mu_);
+  if (health_ == nullptr) {
     return;
   }
   for (const char* service : {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
                               v1::ServerService::service_full_name()}) {
-    server_->GetHealthCheckService()->SetServingStatus(service, ready);
+    health_->SetServingStatus(service, ready);
   }
 }
 
@@ -199,13 +202,13 @@ void Server::ReportLost(absl::string_view why) {
   }
 }
 
-void Server::Watch(EngineOptions* options) {
-  options->on_base_state = [this](bool intact) { readiness_->Set(NotReadyReason::kBaseDamaged, !intact); };
-  options->on_device_failure = [this] {
+void Server::FollowEngine(EngineOptions& options) {
+  options.on_base_state = [this](bool intact) { readiness_->Set(NotReadyReason::kBaseDamaged, !intact); };
+  options.on_device_failure = [this] {
     readiness_->Set(NotReadyReason::kDeviceFailed, true);
     ReportLost("the device is lost");
   };
-  options->on_stuck_work = [this](absl::Span<const StuckWork> stuck) {
+  options.on_stuck_work = [this](absl::Span<const StuckWork> stuck) {
     readiness_->SetStuckWork(stuck);
     for (const StuckWork& work : stuck) {
       if (work.hopeless) {
@@ -244,11 +247,11 @@ bool Server::Stop(absl::Duration timeout) {
   listener_watch_.reset();
   acceptor_->Stop();
   server_->Shutdown(AlarmTime(SteadyNow() + kFlush));
-  std::unique_ptr<grpc::Server> ended;
   {
-    std::lock_guard<std::mutex> lock(mu_);  // the engine may still tell how its base weights are
-    ended = std::move(server_);
+    MutexLock lock(&mu_);  // the engine may still tell how its base weights are
+    health_ = nullptr;
   }
+  server_ = nullptr;
   return finished;
 }
 

@@ -6,13 +6,14 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 
 #include "server/access_log.h"
@@ -29,6 +30,7 @@
 #include "server/server_info_service.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
+#include "src/base/mutex.h"
 #include "src/base/periodic_thread.h"
 
 namespace hotlora {
@@ -70,7 +72,7 @@ class Server {
 
   // Sets the options' functions that tell how an engine is, so that readiness follows the engine that is made with
   // them. The server outlives it.
-  void Watch(EngineOptions* options);
+  void FollowEngine(EngineOptions& options);
 
   // From now on calls reach `engine`, which has warmed up and outlives the server.
   void Serve(Engine* engine);
@@ -90,7 +92,7 @@ class Server {
  private:
   Server(ServerOptions options, Metrics* metrics);
   absl::Status Listen();
-  void TellHealth(bool ready);
+  void SetHealth(bool ready);
   void LookAtListener();
   void ReportLost(absl::string_view why);
 
@@ -106,7 +108,8 @@ class Server {
   ServerInfoService info_;
   std::unique_ptr<grpc::Server> server_;
   std::atomic<bool> lost_ = false;
-  std::mutex mu_;  // held while server_ is told of its health, or ends
+  Mutex mu_;
+  grpc::HealthCheckServiceInterface* health_ ABSL_GUARDED_BY(mu_) = nullptr;  // of server_; null after it has ended
   std::unique_ptr<Readiness> readiness_;
   std::unique_ptr<ConnectionAcceptor> acceptor_;  // before anything else of this ends
   std::optional<ListenerProbe> probe_;

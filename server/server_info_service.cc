@@ -34,8 +34,8 @@ grpc::ServerUnaryReactor* ServerInfoService::GetStatistics(grpc::CallbackServerC
                                                            const Unparsed<v1::GetStatisticsRequest>* request,
                                                            v1::Statistics* response) {
   return AnswerFromDisk(service_, "GetStatistics", Scope::kAdaptersRead, context, request, response,
-                        [](Engine& engine, const auto&, v1::Statistics* statistics) {
-                          *statistics = ToProto(engine.Statistics(), engine.model().device);
+                        [](Engine& engine, const auto&, v1::Statistics& statistics) {
+                          statistics = ToProto(engine.Statistics(), engine.model().device);
                           return absl::OkStatus();
                         });
 }
@@ -50,7 +50,7 @@ grpc::ServerUnaryReactor* ServerInfoService::VerifyBase(grpc::CallbackServerCont
       if (!report.ok()) {
         done(report.status());
       } else {
-        done([&report](v1::BaseIntegrity* message) { *message = ToProto(*report); });
+        done([&report](v1::BaseIntegrity& message) { message = ToProto(*report); });
       }
     });
     return absl::OkStatus();

@@ -13,14 +13,16 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -63,19 +65,19 @@ class TokenStore {
   explicit TokenStore(Tokens tokens) { Replace(std::move(tokens)); }
 
   std::shared_ptr<const Tokens> current() const {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     return tokens_;
   }
   // For the calls that come from now on.
   void Replace(Tokens tokens) {
     auto fresh = std::make_shared<const Tokens>(std::move(tokens));
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     tokens_ = std::move(fresh);
   }
 
  private:
-  mutable std::mutex mu_;
-  std::shared_ptr<const Tokens> tokens_;  // guarded by mu_
+  mutable Mutex mu_;
+  std::shared_ptr<const Tokens> tokens_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace hotlora

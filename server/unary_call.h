@@ -5,15 +5,16 @@
 
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include <grpcpp/support/server_callback.h>
 
 #include "server/rpc_call.h"
 #include "server/send_watch.h"
 #include "server/unparsed_service.h"
+#include "src/base/mutex.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -64,7 +65,7 @@ template <typename Response>
 class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<LaterAnswer<Response>> {
  public:
   // The answer: an error, or what fills the response.
-  using Fill = std::function<void(Response*)>;
+  using Fill = std::function<void(Response&)>;
   using Done = std::function<void(absl::StatusOr<Fill>)>;
 
   LaterAnswer(ServiceContext* service, const char* method, grpc::CallbackServerContext* context, Response* response)
@@ -78,12 +79,9 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
   // `begin`: absl::Status(Engine&, const Request&, Done), which calls Done once, on any thread, or returns an error.
   template <typename Request, typename Begin>
   void Start(Scope scope, const Unparsed<Request>* request, Begin begin) {
-    {
-      std::lock_guard<std::mutex> lock(mu_);
-      held_by_grpc_ = this->shared_from_this();
-    }
+    Hold();
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
-      ABSL_ASSIGN_OR_RETURN(Engine* const engine, rpc_.Open(scope));
+      ABSL_ASSIGN_OR_RETURN(Engine* const engine, Open(scope));
       ABSL_ASSIGN_OR_RETURN(const Request parsed, request->Parse());
       return begin(*engine, parsed,
                    [self = this->shared_from_this()](absl::StatusOr<Fill> answer) { self->End(answer); });
@@ -94,22 +92,35 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
     }
   }
 
-  std::string caller() const { return rpc_.caller(); }  // before Start
+  std::string caller() {
+    MutexLock lock(&mu_);
+    return rpc_.caller();
+  }
 
   void OnDone() override {
     std::shared_ptr<LaterAnswer> self;
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     self = std::move(held_by_grpc_);
     watch_.Done();
     active_calls_->Remove();
   }
 
  private:
+  void Hold() {
+    MutexLock lock(&mu_);
+    held_by_grpc_ = this->shared_from_this();
+  }
+
+  absl::StatusOr<Engine*> Open(Scope scope) {
+    MutexLock lock(&mu_);
+    return rpc_.Open(scope);
+  }
+
   void End(const absl::StatusOr<Fill>& answer) {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_RETURN_IF_ERROR(answer.status());
-      (*answer)(response_);
+      (*answer)(*response_);
       return absl::OkStatus();
     });
     rpc_.End(status, [this](const grpc::Status& ended) {
@@ -120,14 +131,14 @@ class LaterAnswer final : public grpc::ServerUnaryReactor, public std::enable_sh
 
   ActiveCalls* const active_calls_;
   SendWatch watch_;
-  std::mutex mu_;
-  RpcCall rpc_;                                // guarded by mu_ once the engine knows of the call
-  Response* const response_;                   // gRPC's, until OnDone
-  std::shared_ptr<LaterAnswer> held_by_grpc_;  // guarded by mu_
+  Mutex mu_;
+  RpcCall rpc_ ABSL_GUARDED_BY(mu_);
+  Response* const response_;  // gRPC's, until OnDone
+  std::shared_ptr<LaterAnswer> held_by_grpc_ ABSL_GUARDED_BY(mu_);
 };
 
 // Runs a call that reads the disk, on the services' thread for that, where callers take turns. A disk that hangs holds
-// up such calls alone. `body`: absl::Status(Engine&, const Request&, Response*).
+// up such calls alone. `body`: absl::Status(Engine&, const Request&, Response&).
 template <typename Request, typename Response, typename Body>
 grpc::ServerUnaryReactor* AnswerFromDisk(ServiceContext* service, const char* method, Scope scope,
                                          grpc::CallbackServerContext* context, const Unparsed<Request>* request,
@@ -138,11 +149,11 @@ grpc::ServerUnaryReactor* AnswerFromDisk(ServiceContext* service, const char* me
               [&](Engine& engine, const Request& parsed, typename LaterAnswer<Response>::Done done) -> absl::Status {
                 service->disk_thread.Post(caller, [&engine, parsed, body, done = std::move(done)] {
                   Response filled;
-                  const absl::Status status = CatchExceptions([&] { return body(engine, parsed, &filled); });
+                  const absl::Status status = CatchExceptions([&] { return body(engine, parsed, filled); });
                   if (!status.ok()) {
                     done(status);
                   } else {
-                    done([&filled](Response* answer) { *answer = std::move(filled); });
+                    done([&filled](Response& answer) { answer = std::move(filled); });
                   }
                 });
                 return absl::OkStatus();

@@ -1,7 +1,5 @@
 #include "server/upload_gate.h"
 
-#include <utility>
-
 #include "absl/strings/str_cat.h"
 
 #include "src/base/error_details.h"
@@ -16,32 +14,32 @@ constexpr size_t kMaxCallers = 10'000;
 
 }  // namespace
 
+UploadGate::UploadGate(const UploadLimits& limits)
+    : limits_(limits), uploads_(limits.most, limits.most_of_one), hours_(kMaxCallers) {}
+
 absl::Status UploadGate::CheckServed() const {
   return limits_.served ? absl::OkStatus()
                         : MakeError(absl::StatusCode::kPermissionDenied, error_reason::kUploadsOff,
                                     "this server takes no uploads and deletes no adapters (--uploads off)");
 }
 
-absl::StatusOr<std::unique_ptr<UploadGate::Place>> UploadGate::Enter(const std::string& caller) {
-  std::unique_ptr<Place> place = places_.Enter(caller);
-  if (place == nullptr) {
+absl::StatusOr<std::unique_ptr<UploadGate::Permit>> UploadGate::TryAcquire(const std::string& caller) {
+  std::unique_ptr<Permit> permit = uploads_.TryAcquire(caller);
+  if (permit == nullptr) {
     return MakeError(absl::StatusCode::kResourceExhausted,
-                     absl::StrCat("at most ", places_.most_of_one(), " adapters of one caller, and ", places_.most(),
+                     absl::StrCat("at most ", uploads_.most_of_one(), " adapters of one caller, and ", uploads_.most(),
                                   " in all, are uploaded at a time"),
                      {error_reason::kUploadsBusy, {}, absl::Seconds(1)});
   }
-  return place;
+  return permit;
 }
 
 absl::Status UploadGate::Charge(const std::string& caller, uint64_t bytes, absl::Time now) {
-  std::lock_guard<std::mutex> lock(mu_);
-  if (hours_.size() >= kMaxCallers) {
-    for (auto hour = hours_.begin(); hour != hours_.end();) {
-      hour = now - hour->second.began >= kHour ? hours_.erase(hour) : std::next(hour);
-    }
+  MutexLock lock(&mu_);
+  if (hours_.full()) {
+    hours_.EraseIf([now](const Hour& hour) { return now - hour.began >= kHour; });
   }
-  const bool own = hours_.size() < kMaxCallers || hours_.count(caller) > 0;
-  Hour& hour = hours_.try_emplace(own ? caller : "", Hour{now}).first->second;
+  Hour& hour = hours_.Of(caller);
   if (now - hour.began >= kHour) {
     hour = Hour{now};
   }

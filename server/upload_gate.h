@@ -4,24 +4,25 @@
 // Who may upload adapters, how many at a time, and how much.
 
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
-#include "server/caller_places.h"
+#include "server/caller_limiter.h"
+#include "server/caller_table.h"
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
 struct UploadLimits {
   bool served = true;  // --uploads: whether UploadAdapter and DeleteAdapter are
 
-  int places = 8;             // uploads under way at one time,
-  int places_per_caller = 4;  // and of one caller
+  int most = 8;         // uploads under way at one time,
+  int most_of_one = 4;  // and of one caller
 
   // How long an upload may bring no byte, and how long it may take in all.
   absl::Duration silence = absl::Seconds(10);
@@ -36,18 +37,18 @@ struct UploadLimits {
 // Thread-safe. A caller is a token, or else a peer address (RpcCall::caller).
 class UploadGate {
  public:
-  // A place among the uploads under way. It must not outlive the gate.
-  using Place = CallerPlaces::Place;
+  // Counts as an upload under way. It must not outlive the gate.
+  using Permit = CallerLimiter::Permit;
 
-  explicit UploadGate(const UploadLimits& limits) : limits_(limits), places_(limits.places, limits.places_per_caller) {}
+  explicit UploadGate(const UploadLimits& limits);
 
   const UploadLimits& limits() const { return limits_; }
 
   // PermissionDenied (UPLOADS_OFF) if uploads are not served.
   absl::Status CheckServed() const;
 
-  // ResourceExhausted (UPLOADS_BUSY, with a retry delay) if no place is free.
-  absl::StatusOr<std::unique_ptr<Place>> Enter(const std::string& caller);
+  // ResourceExhausted (UPLOADS_BUSY, with a retry delay) if as many uploads as may be are under way.
+  absl::StatusOr<std::unique_ptr<Permit>> TryAcquire(const std::string& caller);
 
   // Counts a file of that size. ResourceExhausted (UPLOAD_QUOTA), with the time until the caller's hour is over as the
   // retry delay, if that is more than the caller may upload; it is not counted then.
@@ -56,14 +57,14 @@ class UploadGate {
  private:
   // What a caller began to upload in the hour that began then.
   struct Hour {
-    absl::Time began;
+    absl::Time began = absl::InfinitePast();
     uint64_t files = 0, bytes = 0;
   };
 
   const UploadLimits limits_;
-  CallerPlaces places_;
-  std::mutex mu_;
-  std::map<std::string, Hour> hours_;  // guarded by mu_; at most kMaxCallers
+  CallerLimiter uploads_;
+  Mutex mu_;
+  CallerTable<Hour> hours_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace hotlora

@@ -17,7 +17,7 @@
 namespace hotlora {
 namespace {
 
-constexpr auto kLastWrites = std::chrono::seconds(1);
+constexpr absl::Duration kLastWrites = absl::Seconds(1);
 constexpr int kPollMilliseconds = 100;
 
 // A thread that takes no signal: it may start before the threads that do are chosen, and a reader that goes away is a
@@ -40,21 +40,21 @@ LineWriter::LineWriter(int descriptor, std::function<void()> on_lost)
 
 LineWriter::~LineWriter() {
   {
-    std::lock_guard<std::mutex> lock(mu_);
-    stop_by_ = std::chrono::steady_clock::now() + kLastWrites;
+    MutexLock lock(&mu_);
+    stop_by_ = SteadyNow() + kLastWrites;
   }
-  changed_.notify_all();
+  changed_.SignalAll();
   thread_.join();
 }
 
 void LineWriter::Write(std::string line) {
   line.push_back('\n');
   {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     if (waiting_.size() < kMaxWaiting) {
       waiting_.push_back(std::move(line));
       ++accepted_;
-      changed_.notify_all();
+      changed_.SignalAll();
       return;
     }
   }
@@ -62,36 +62,45 @@ void LineWriter::Write(std::string line) {
 }
 
 bool LineWriter::Flush(absl::Duration patience) {
-  std::unique_lock<std::mutex> lock(mu_);
+  const absl::Time deadline = SteadyNow() + patience;
+  MutexLock lock(&mu_);
   const uint64_t goal = accepted_;
-  return AwaitSteadily(changed_, lock, patience, [&] { return finished_ >= goal; });
+  while (finished_ < goal && changed_.WaitUntil(&mu_, deadline)) {
+  }
+  return finished_ >= goal;
 }
 
 bool LineWriter::IsOver() {
-  std::lock_guard<std::mutex> lock(mu_);
-  return stop_by_.has_value() && std::chrono::steady_clock::now() >= *stop_by_;
+  MutexLock lock(&mu_);
+  return stop_by_.has_value() && SteadyNow() >= *stop_by_;
+}
+
+std::optional<std::string> LineWriter::AwaitLine() {
+  MutexLock lock(&mu_);
+  while (waiting_.empty() && !stop_by_.has_value()) {
+    changed_.Wait(&mu_);
+  }
+  return waiting_.empty() ? std::nullopt : std::optional(waiting_.front());
+}
+
+void LineWriter::FinishLine() {
+  MutexLock lock(&mu_);
+  waiting_.pop_front();
+  ++finished_;
+  changed_.SignalAll();
 }
 
 void LineWriter::Run() {
   pthread_setname_np(pthread_self(), "lines");
   bool cut = false;  // a part of a line that was lost is the last that was written
-  std::unique_lock<std::mutex> lock(mu_);
-  while (true) {
-    changed_.wait(lock, [this] { return !waiting_.empty() || stop_by_.has_value(); });
-    if (waiting_.empty()) {
-      return;
-    }
-    const std::string line = absl::StrCat(cut ? "\n" : "", waiting_.front());
-    lock.unlock();
+  while (const std::optional<std::string> waiting = AwaitLine()) {
+    const std::string line = absl::StrCat(cut ? "\n" : "", *waiting);
     const size_t written = WriteOut(line);
     if (written < line.size()) {
       on_lost_();
     }
     cut = written == 0 ? cut : written < line.size();
-    lock.lock();
-    waiting_.pop_front();
-    ++finished_;
-    changed_.notify_all();
+    FinishLine();
   }
 }
 

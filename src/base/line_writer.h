@@ -1,17 +1,17 @@
 #ifndef HOTLORA_SRC_BASE_LINE_WRITER_H_
 #define HOTLORA_SRC_BASE_LINE_WRITER_H_
 
-#include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -34,18 +34,20 @@ class LineWriter {
 
  private:
   void Run();
+  std::optional<std::string> AwaitLine();  // the first one that waits; nullopt at the end
+  void FinishLine();
   size_t WriteOut(const std::string& text);  // the bytes that were written
   bool IsOver();
 
   const int descriptor_;
   const std::function<void()> on_lost_;
-  std::mutex mu_;
-  std::condition_variable changed_;
-  std::deque<std::string> waiting_;  // guarded by mu_; the first one is being written
-  uint64_t accepted_ = 0;            // guarded by mu_: lines ever put into waiting_
-  uint64_t finished_ = 0;            // guarded by mu_: of those, the ones written or dropped since
-  std::optional<std::chrono::steady_clock::time_point> stop_by_;  // guarded by mu_
-  std::thread thread_;                                            // last: it uses all the others
+  Mutex mu_;
+  CondVar changed_;
+  std::deque<std::string> waiting_ ABSL_GUARDED_BY(mu_);    // the first one is being written
+  uint64_t accepted_ ABSL_GUARDED_BY(mu_) = 0;              // lines ever put into waiting_
+  uint64_t finished_ ABSL_GUARDED_BY(mu_) = 0;              // of those, the ones written or dropped since
+  std::optional<absl::Time> stop_by_ ABSL_GUARDED_BY(mu_);  // as SteadyNow
+  std::thread thread_;                                      // last: it uses all the others
 };
 
 }  // namespace hotlora

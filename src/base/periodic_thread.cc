@@ -9,24 +9,26 @@ namespace hotlora {
 
 PeriodicThread::PeriodicThread(std::string name, absl::Duration period, std::function<void()> work)
     : thread_(StartNamedThread(std::move(name), [this, period, work = std::move(work)] {
-        while (true) {
-          {
-            std::unique_lock<std::mutex> lock(mu_);
-            if (AwaitSteadily(changed_, lock, period, [this] { return ended_; })) {
-              return;
-            }
-          }
+        while (Pause(period)) {
           work();
         }
       })) {}
 
 PeriodicThread::~PeriodicThread() {
   {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     ended_ = true;
   }
-  changed_.notify_all();
+  changed_.SignalAll();
   thread_.join();
+}
+
+bool PeriodicThread::Pause(absl::Duration period) {
+  const absl::Time end = SteadyNow() + period;
+  MutexLock lock(&mu_);
+  while (!ended_ && changed_.WaitUntil(&mu_, end)) {
+  }
+  return !ended_;
 }
 
 }  // namespace hotlora

@@ -1,13 +1,14 @@
 #ifndef HOTLORA_SRC_BASE_PERIODIC_THREAD_H_
 #define HOTLORA_SRC_BASE_PERIODIC_THREAD_H_
 
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/time/time.h"
+
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -19,9 +20,11 @@ class PeriodicThread {
   ~PeriodicThread();  // ends a pause at once, and waits for work that is under way
 
  private:
-  std::mutex mu_;
-  std::condition_variable changed_;
-  bool ended_ = false;  // guarded by mu_
+  bool Pause(absl::Duration period);  // false if this object ends
+
+  Mutex mu_;
+  CondVar changed_;
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;  // last: it uses all the others
 };
 

@@ -10,24 +10,26 @@ SerialExecutor::SerialExecutor(std::string name) : thread_(StartNamedThread(std:
 
 SerialExecutor::~SerialExecutor() {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     closed_ = true;
   }
+  changed_.SignalAll();
   thread_.join();
 }
 
 void SerialExecutor::Post(absl::string_view key, std::function<void()> work) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   std::deque<std::function<void()>>& of_key = work_[key];
   if (of_key.empty()) {
     turns_.emplace_back(key);
   }
   of_key.push_back(std::move(work));
   ++waiting_;
+  changed_.SignalAll();
 }
 
 SerialExecutor::Load SerialExecutor::load() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return {running_.has_value() ? running_->Seconds() : 0.0, waiting_};
 }
 
@@ -35,10 +37,10 @@ void SerialExecutor::Run() {
   while (true) {
     std::function<void()> work;
     {
-      absl::MutexLock lock(&mu_);
-      mu_.Await(absl::Condition(
-          +[](SerialExecutor* self) ABSL_NO_THREAD_SAFETY_ANALYSIS { return self->closed_ || !self->turns_.empty(); },
-          this));
+      MutexLock lock(&mu_);
+      while (!closed_ && turns_.empty()) {
+        changed_.Wait(&mu_);
+      }
       if (turns_.empty()) {
         return;
       }
@@ -57,7 +59,7 @@ void SerialExecutor::Run() {
     }
     work();
     work = nullptr;
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     running_.reset();
   }
 }

@@ -11,8 +11,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 
+#include "src/base/mutex.h"
 #include "src/base/stopwatch.h"
 
 namespace hotlora {
@@ -36,7 +36,8 @@ class SerialExecutor {
  private:
   void Run();
 
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
+  CondVar changed_;
   std::deque<std::string> turns_ ABSL_GUARDED_BY(mu_);  // the keys of work_, each once, in the order of their turns
   absl::flat_hash_map<std::string, std::deque<std::function<void()>>> work_ ABSL_GUARDED_BY(mu_);
   size_t waiting_ ABSL_GUARDED_BY(mu_) = 0;

@@ -15,7 +15,7 @@ constexpr char kOther[] = "_other";
 }  // namespace
 
 void AdapterUsage::Count(const std::vector<std::string>& names, double now) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (names.empty()) {
     none_ = {none_.requests + 1, now};
   }
@@ -33,6 +33,7 @@ void AdapterUsage::CountOne(const std::string& name, double now) {
   auto series = labelled_.find(name);
   if (series == labelled_.end() && labelled_.size() == kMaxNames) {
     const auto least = std::min_element(labelled_.begin(), labelled_.end(), [this](const auto& a, const auto& b) {
+      mu_.AssertHeld();
       return uses_.at(a.first) < uses_.at(b.first);
     });
     if (uses_.at(least->first) >= uses) {
@@ -68,7 +69,7 @@ std::vector<prometheus::MetricFamily> AdapterUsage::Collect() const {
       last_used.metric.push_back(std::move(metric));
     }
   };
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   add(kNone, none_);
   add(kOther, other_);
   for (const auto& [name, series] : labelled_) {

@@ -8,9 +8,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include <prometheus/collectable.h>
 #include <prometheus/metric_family.h>
+
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -38,7 +39,7 @@ class AdapterUsage : public prometheus::Collectable {
 
   void CountOne(const std::string& name, double now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   absl::flat_hash_map<std::string, uint64_t> uses_ ABSL_GUARDED_BY(mu_);  // of every adapter since the start
   absl::flat_hash_map<std::string, Series> labelled_ ABSL_GUARDED_BY(mu_);
   Series none_ ABSL_GUARDED_BY(mu_);

@@ -150,30 +150,30 @@ void SourcesCollector::Set(GaugeSources sources) {
   if (!folder.empty()) {
     disk_watch_.emplace("disk-watch", kDiskPeriod, [this, folder] { LookAtDisk(folder); });
   }
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   sources_ = std::move(sources);
 }
 
 void SourcesCollector::LookAtDisk(const std::string& folder) {
   struct statvfs disk {};
   const bool known = !folder.empty() && statvfs(folder.c_str(), &disk) == 0;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   disk_free_bytes_ =
       known ? std::optional(static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize)) : std::nullopt;
 }
 
 int64_t SourcesCollector::GpuReservedBytes() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return sources_.device_memory && sources_.device != "cpu" ? sources_.device_memory().reserved : 0;
 }
 
 void SourcesCollector::SetCertificateEnd(std::function<std::optional<absl::Time>()> end) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   certificate_end_ = std::move(end);
 }
 
 std::vector<prometheus::MetricFamily> SourcesCollector::Collect() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   std::vector<prometheus::MetricFamily> families = {LogLines(), LostLogLines()};
   if (sources_.device_memory) {
     AddDeviceMemory(sources_.device_memory(), sources_.device, &families);

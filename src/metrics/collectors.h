@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include <prometheus/collectable.h>
 #include <prometheus/metric_family.h>
 
+#include "src/base/mutex.h"
 #include "src/base/periodic_thread.h"
 #include "src/metrics/metrics.h"
 
@@ -44,7 +44,7 @@ class SourcesCollector : public prometheus::Collectable {
  private:
   void LookAtDisk(const std::string& folder);
 
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   GaugeSources sources_ ABSL_GUARDED_BY(mu_);
   std::optional<double> disk_free_bytes_ ABSL_GUARDED_BY(mu_);
   std::function<std::optional<absl::Time>()> certificate_end_ ABSL_GUARDED_BY(mu_);

@@ -10,7 +10,6 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include <prometheus/collectable.h>
 #include <prometheus/counter.h>
 #include <prometheus/family.h>
@@ -21,6 +20,7 @@
 
 #include "src/base/enum_size.h"
 #include "src/base/error_reason.h"
+#include "src/base/mutex.h"
 #include "src/metrics/collectors.h"
 #include "src/metrics/labels.h"
 #include "src/metrics/step_drift.h"
@@ -260,7 +260,7 @@ struct Metrics::State {
   std::shared_ptr<SourcesCollector> sources = std::make_shared<SourcesCollector>();
   std::shared_ptr<prometheus::Collectable> nvml = MakeNvmlCollector([this] { return sources->GpuReservedBytes(); });
 
-  absl::Mutex mu;
+  Mutex mu;
   StepDrift drift ABSL_GUARDED_BY(mu);
 
   void PublishBaseline(const StepShape& shape, const StepDrift::Change& change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
@@ -333,7 +333,7 @@ void Metrics::ObserveStep(const StepShape& shape, double seconds) {
   Families& families = state_->families;
   families.step.Add({{"size", SizeLabel(shape)}, {"cfg", kOnOff[shape.cfg()]}}, kStepBuckets).Observe(seconds);
   families.batch_size.Add({}, kBatchBuckets).Observe(shape.rows);
-  absl::MutexLock lock(&state_->mu);
+  MutexLock lock(&state_->mu);
   state_->PublishBaseline(shape, state_->drift.Add(shape, seconds));
   if (const std::optional<double> ratio = state_->drift.ratio(); ratio.has_value()) {
     families.step_drift.Add({}).Set(*ratio);
@@ -341,7 +341,7 @@ void Metrics::ObserveStep(const StepShape& shape, double seconds) {
 }
 
 void Metrics::SetStepBaseline(const StepShape& shape, double seconds) {
-  absl::MutexLock lock(&state_->mu);
+  MutexLock lock(&state_->mu);
   state_->PublishBaseline(shape, state_->drift.SetWarmUp(shape, seconds));
 }
 

@@ -84,7 +84,7 @@ struct ImageSummary {
 };
 
 // Hears what becomes of one request. Called by the engine's threads, one call at a time, in this order: OnWaiting*,
-// then OnProgress* and OnImage* mixed, then OnDone once, after which the engine drops the listener. Must neither block
+// then OnProgress* and OnImage* mixed, then OnEnd once, after which the engine drops the listener. Must neither block
 // nor throw.
 class ImageListener {
  public:
@@ -93,7 +93,7 @@ class ImageListener {
   virtual void OnProgress(const ImageProgress& progress) = 0;
   virtual void OnImage(FinishedImage image) = 0;
   // OK, or why the request ended without all its images. What it held is released and counted before this call.
-  virtual void OnDone(const absl::Status& status, const ImageSummary& summary) = 0;
+  virtual void OnEnd(const absl::Status& status, const ImageSummary& summary) = 0;
 };
 
 }  // namespace hotlora

@@ -20,6 +20,7 @@
 #include "src/base/resource_name.h"
 #include "src/image/image_header.h"
 #include "src/request/lora_tags.h"
+#include "src/request/request_id.h"
 #include "src/request/weighted_prompt.h"
 
 namespace hotlora {
@@ -71,15 +72,9 @@ class Violations {
   std::vector<FieldViolation> violations_;
 };
 
-void CheckRequestId(const std::string& id, Violations& violations) {
-  if (id.size() > kMaxRequestIdBytes) {
-    violations.Add("request_id", "has ", id.size(), " bytes; allowed are at most ", kMaxRequestIdBytes);
-  }
-  for (const char c : id) {
-    if (!absl::ascii_isprint(static_cast<unsigned char>(c))) {
-      violations.Add("request_id", "has a character that is not printable ASCII");
-      return;
-    }
+void CheckRequestId(absl::string_view id, Violations& violations) {
+  if (const std::string fault = RequestIdFault(id); !fault.empty()) {
+    violations.Add("request_id", fault);
   }
 }
 
@@ -383,9 +378,7 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   }
   thread_local absl::BitGen random;
   job.seed = request.seed.has_value() ? *request.seed : absl::Uniform<uint64_t>(random, 0, kRandomSeedEnd);
-  job.request_id = request.request_id.empty()
-                       ? absl::StrFormat("%016x%016x", absl::Uniform<uint64_t>(random), absl::Uniform<uint64_t>(random))
-                       : request.request_id;
+  job.request_id = request.request_id.empty() ? MakeRequestId() : request.request_id;
   return job;
 }
 

@@ -133,7 +133,7 @@ void ImageTask::TellLast(const absl::Status& status, const ImageSummary& told) {
   absl::MutexLock lock(&listener_mu_);
   listener = std::exchange(listener_, nullptr);
   if (listener != nullptr) {
-    listener->OnDone(status, told);
+    listener->OnEnd(status, told);
   }
 }
 

@@ -34,17 +34,17 @@ PageReserve::PageReserve(const std::vector<Area>& areas) {
 
 PageReserve::~PageReserve() {
   {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     stopping_ = true;
   }
-  changed_.notify_one();
+  changed_.SignalAll();
   thread_.join();
 }
 
 void PageReserve::Use(size_t area, int64_t offset, int64_t bytes) {
   const int64_t ahead = std::max(kLeastAhead, 2 * bytes);
   {
-    std::lock_guard<std::mutex> lock(mu_);
+    MutexLock lock(&mu_);
     State& state = states_[area];
     const int64_t wanted = std::min(offset + bytes + ahead, state.area.bytes);
     if (wanted <= state.wanted) {
@@ -52,25 +52,27 @@ void PageReserve::Use(size_t area, int64_t offset, int64_t bytes) {
     }
     state.wanted = wanted;
   }
-  changed_.notify_one();
+  changed_.SignalAll();
 }
 
-void PageReserve::Run() {
-  std::unique_lock<std::mutex> lock(mu_);
+PageReserve::Area PageReserve::AwaitPiece() {
+  MutexLock lock(&mu_);
   while (!stopping_) {
     const auto next =
         std::find_if(states_.begin(), states_.end(), [](const State& state) { return state.brought < state.wanted; });
-    if (next == states_.end()) {
-      changed_.wait(lock);
-      continue;
+    if (next != states_.end()) {
+      const Area piece{next->area.begin + next->brought, std::min(kPiece, next->wanted - next->brought)};
+      next->brought += piece.bytes;
+      return piece;
     }
-    const int64_t bytes = std::min(kPiece, next->wanted - next->brought);
-    char* const begin = next->area.begin + next->brought;
-    next->brought += bytes;
-    lock.unlock();
-    const bool done = BringIn(begin, bytes);
-    lock.lock();
-    if (!done) {
+    changed_.Wait(&mu_);
+  }
+  return {nullptr, 0};
+}
+
+void PageReserve::Run() {
+  for (Area piece = AwaitPiece(); piece.bytes > 0; piece = AwaitPiece()) {
+    if (!BringIn(piece.begin, piece.bytes)) {
       return;
     }
   }

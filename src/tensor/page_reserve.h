@@ -1,12 +1,14 @@
 #ifndef HOTLORA_SRC_TENSOR_PAGE_RESERVE_H_
 #define HOTLORA_SRC_TENSOR_PAGE_RESERVE_H_
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "absl/base/thread_annotations.h"
+
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -41,11 +43,12 @@ class PageReserve {
   };
 
   void Run();
+  Area AwaitPiece();  // what is to be brought in next; empty once this object ends
 
-  std::mutex mu_;
-  std::condition_variable changed_;
-  std::vector<State> states_;  // guarded by mu_
-  bool stopping_ = false;      // guarded by mu_
+  Mutex mu_;
+  CondVar changed_;
+  std::vector<State> states_ ABSL_GUARDED_BY(mu_);
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;
 };
 

@@ -46,7 +46,7 @@ TEST_F(ImageClientTest, PutsTheImagesTogether) {
     submission.listener->OnImage(ImageOf(0, size_t{5} << 20));
     ImageSummary summary;
     summary.total_seconds = 2;
-    submission.listener->OnDone(absl::OkStatus(), summary);
+    submission.listener->OnEnd(absl::OkStatus(), summary);
   });
   auto request = Request();
   request.set_num_images(2);
@@ -68,7 +68,7 @@ TEST_F(ImageClientTest, PutsTheImagesTogether) {
 TEST_F(ImageClientTest, MissingImagesAreAnError) {
   engine_.SetScript([](const FakeEngine::Submission& submission) {
     submission.listener->OnImage(ImageOf(1, 100));
-    submission.listener->OnDone(absl::OkStatus(), {});
+    submission.listener->OnEnd(absl::OkStatus(), {});
   });
   for (const uint32_t asked : {2u, 3u}) {
     auto request = Request();

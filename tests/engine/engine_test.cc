@@ -84,12 +84,12 @@ TEST_F(EngineTest, TwoEvaluationsOfHeunAreOneStepOfProgress) {
   EXPECT_EQ(evaluations() - before, 5u);
 }
 
-TEST_F(EngineTest, WhatARequestHeldIsFreeBeforeOnDone) {
+TEST_F(EngineTest, WhatARequestHeldIsFreeBeforeOnEnd) {
   struct Checking : RecordingListener {
     explicit Checking(EngineTest* t) : test(t) {}
-    void OnDone(const absl::Status& status, const ImageSummary& summary) override {
+    void OnEnd(const absl::Status& status, const ImageSummary& summary) override {
       test->ExpectNothingHeld();
-      RecordingListener::OnDone(status, summary);
+      RecordingListener::OnEnd(status, summary);
     }
     EngineTest* test;
   };

@@ -8,10 +8,11 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include <gtest/gtest.h>
 
 #include "src/base/logging.h"
+#include "src/base/mutex.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 namespace {
@@ -22,21 +23,28 @@ constexpr absl::Duration kLong = absl::Seconds(20);  // must not be reached
 class Looks {
  public:
   void Heard(bool changed) {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     last_ = changed;
     ++count_;
+    looked_.SignalAll();
   }
 
   // Whether a look that began after this call says so, within a bounded time.
   bool Becomes(bool changed) {
-    absl::MutexLock lock(&mu_);
+    const absl::Time deadline = SteadyNow() + kLong;
+    MutexLock lock(&mu_);
     const int from = count_ + 1;
-    const auto reached = [&] { return count_ > from && last_ == changed; };
-    return mu_.AwaitWithTimeout(absl::Condition(&reached), kLong);
+    while (count_ <= from || last_ != changed) {
+      if (!looked_.WaitUntil(&mu_, deadline)) {
+        return false;
+      }
+    }
+    return true;
   }
 
  private:
-  absl::Mutex mu_;
+  Mutex mu_;
+  CondVar looked_;
   bool last_ ABSL_GUARDED_BY(mu_) = false;
   int count_ ABSL_GUARDED_BY(mu_) = 0;
 };

@@ -7,7 +7,7 @@
 //   ...a call arrives...
 //   FakeEngine::Submission request = engine.AwaitSubmission();   // blocks until Submit was called
 //   request.listener->OnProgress({0, 1, 2});                     // in the test's thread
-//   request.listener->OnDone(absl::OkStatus(), {});
+//   request.listener->OnEnd(absl::OkStatus(), {});
 //
 // std::mutex throughout: ThreadSanitizer does not see into Debian's absl::Mutex.
 

@@ -26,7 +26,7 @@ class RecordingListener : public ImageListener {
     absl::MutexLock lock(&mu_);
     images_.push_back(std::move(image));
   }
-  void OnDone(const absl::Status& status, const ImageSummary& summary) override {
+  void OnEnd(const absl::Status& status, const ImageSummary& summary) override {
     absl::MutexLock lock(&mu_);
     status_ = status;
     summary_ = summary;

@@ -11,6 +11,7 @@
 #include "server/proto_mapping.h"
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
+#include "src/request/request_id.h"
 #include "src/request/validation.h"
 #include "src/request/weighted_prompt.h"
 

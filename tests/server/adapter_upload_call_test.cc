@@ -86,7 +86,7 @@ TEST_F(UploadAdapterTest, ACallerWhoVanishesLeavesNothing) {
 }
 
 TEST_F(UploadAdapterTest, MoreUploadsThanMayAreTurnedAway) {
-  const int most = UploadLimits().places_per_caller;
+  const int most = UploadLimits().most_of_one;
   std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
   std::vector<std::unique_ptr<grpc::ClientWriter<v1::UploadAdapterRequest>>> writers;
   std::vector<v1::Adapter> adapters(most);
@@ -109,7 +109,7 @@ TEST_F(UploadAdapterTest, MoreUploadsThanMayAreTurnedAway) {
 }
 
 // A caller who sends nothing more, or empty chunks alone, or goes on for ever: each ends with a status of its own, and
-// its place is free again.
+// another one may begin.
 TEST_F(UploadAdapterTest, ACallerWhoStopsSendingIsGivenUp) {
   struct Case {
     absl::Duration silence, longest;
@@ -123,7 +123,7 @@ TEST_F(UploadAdapterTest, ACallerWhoStopsSendingIsGivenUp) {
     ServerOptions options;
     options.uploads.silence = test.silence;
     options.uploads.longest = test.longest;
-    options.uploads.places = options.uploads.places_per_caller = 1;
+    options.uploads.most = options.uploads.most_of_one = 1;
     Restart(std::move(options));
     auto context = Context();
     const auto writer = stub_->UploadAdapter(context.get(), &adapter_);

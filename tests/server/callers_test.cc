@@ -18,10 +18,8 @@ constexpr char kWrong[] = "0123456789abcdef-wrong";
 
 class CallersTest : public ServingTest {
  protected:
-  static ServerOptions WithTokens() {
-    ServerOptions options;
-    options.tokens = *Tokens::Parse(absl::StrCat(kGood, " admin\n", kOther, " admin\n"));
-    return options;
+  static ServerOptions WithBothTokens() {
+    return WithTokens({absl::StrCat(kGood, " admin"), absl::StrCat(kOther, " admin")});
   }
 
   // The caller's name for limits, of a request with these values of x-forwarded-for.
@@ -33,10 +31,10 @@ class CallersTest : public ServingTest {
     std::string caller;
     engine_.SetScript([&](const FakeEngine::Submission& submission) {
       caller = submission.request.caller;
-      submission.listener->OnDone(absl::OkStatus(), {});
+      submission.listener->OnEnd(absl::OkStatus(), {});
     });
     v1::GenerateImagesResponse response;
-    EXPECT_TRUE(v1::ImageService::NewStub(channel_)->GenerateImages(context.get(), Request(), &response).ok());
+    EXPECT_TRUE(images_->GenerateImages(context.get(), Request(), &response).ok());
     return caller;
   }
 
@@ -47,25 +45,22 @@ class CallersTest : public ServingTest {
       guess->set_deadline(std::chrono::system_clock::now() + patience);
       return guess;
     };
-    const auto images = v1::ImageService::NewStub(channel_);
-    const auto adapters = v1::AdapterService::NewStub(channel_);
-    const auto info = v1::ServerService::NewStub(channel_);
     v1::GenerateImagesResponse whole;
     v1::Adapter adapter;
     v1::ServerInfo server;
     v1::SetLogLevelResponse level;
     const auto stream_context = context(), upload_context = context();
-    const auto stream = images->StreamGenerateImages(stream_context.get(), Request());
+    const auto stream = images_->StreamGenerateImages(stream_context.get(), Request());
     v1::GenerateImagesEvent event;
     EXPECT_FALSE(stream->Read(&event));
-    const auto upload = adapters->UploadAdapter(upload_context.get(), &adapter);
+    const auto upload = adapters_->UploadAdapter(upload_context.get(), &adapter);
     upload->WritesDone();
     return {stream->Finish().error_code(),
             upload->Finish().error_code(),
-            images->GenerateImages(context().get(), Request(), &whole).error_code(),
-            adapters->LoadAdapter(context().get(), {}, &adapter).error_code(),
-            info->GetServerInfo(context().get(), {}, &server).error_code(),
-            info->SetLogLevel(context().get(), {}, &level).error_code()};
+            images_->GenerateImages(context().get(), Request(), &whole).error_code(),
+            adapters_->LoadAdapter(context().get(), {}, &adapter).error_code(),
+            info_->GetServerInfo(context().get(), {}, &server).error_code(),
+            info_->SetLogLevel(context().get(), {}, &level).error_code()};
   }
 };
 
@@ -76,9 +71,7 @@ TEST_F(CallersTest, WithoutATrustedProxyThePeerIsTheConnections) {
 }
 
 TEST_F(CallersTest, ATrustedProxyNamesThePeer) {
-  ServerOptions options;
-  options.trusted_proxies = *TrustedProxies::Parse({"127.0.0.0/8"});
-  Start(std::move(options));
+  Start(WithProxies({"127.0.0.0/8"}));
   EXPECT_EQ(CallerOf({}), "ipv4:127.0.0.1");
   EXPECT_EQ(CallerOf({"203.0.113.7"}), "ipv4:203.0.113.7");
   EXPECT_EQ(CallerOf({"6.6.6.6", "203.0.113.7, 127.0.0.9"}), "ipv4:203.0.113.7");
@@ -86,9 +79,7 @@ TEST_F(CallersTest, ATrustedProxyNamesThePeer) {
 }
 
 TEST_F(CallersTest, ATokenIsTheSameCallerFromEveryPeer) {
-  ServerOptions options = WithTokens();
-  options.trusted_proxies = *TrustedProxies::Parse({"127.0.0.1"});
-  Start(std::move(options));
+  Start(WithProxies({"127.0.0.1"}, WithBothTokens()));
   EXPECT_EQ(CallerOf({"203.0.113.7"}, kGood), CallerOf({"203.0.113.8"}, kGood));
   EXPECT_NE(CallerOf({"203.0.113.7"}, kGood), CallerOf({"203.0.113.7"}, kOther));
 }
@@ -96,7 +87,7 @@ TEST_F(CallersTest, ATokenIsTheSameCallerFromEveryPeer) {
 // A late answer would come after 5 s; what waits less long for it hears its own deadline.
 TEST_F(CallersTest, GuessesAreAnsweredLateAndGoodTokensAtOnce) {
   using ::testing::Each;
-  ServerOptions options = WithTokens();
+  ServerOptions options = WithBothTokens();
   options.guesses.free_guesses = 6;
   options.guesses.delay = absl::Seconds(5);
   Start(std::move(options));
@@ -108,7 +99,7 @@ TEST_F(CallersTest, GuessesAreAnsweredLateAndGoodTokensAtOnce) {
 }
 
 TEST_F(CallersTest, ALateAnswerIsTheSame) {
-  ServerOptions options = WithTokens();
+  ServerOptions options = WithBothTokens();
   options.guesses.free_guesses = 0;
   options.guesses.delay = absl::Milliseconds(20);
   Start(std::move(options));
@@ -117,8 +108,7 @@ TEST_F(CallersTest, ALateAnswerIsTheSame) {
 }
 
 TEST_F(CallersTest, GuessesOfOnePeerBehindAProxyAreNotAnothers) {
-  ServerOptions options = WithTokens();
-  options.trusted_proxies = *TrustedProxies::Parse({"127.0.0.1"});
+  ServerOptions options = WithProxies({"127.0.0.1"}, WithBothTokens());
   options.guesses.free_guesses = 3;
   options.guesses.delay = absl::Seconds(5);
   Start(std::move(options));
@@ -127,7 +117,7 @@ TEST_F(CallersTest, GuessesOfOnePeerBehindAProxyAreNotAnothers) {
     context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(2));
     context->AddMetadata("x-forwarded-for", peer);
     v1::ServerInfo info;
-    return v1::ServerService::NewStub(channel_)->GetServerInfo(context.get(), {}, &info).error_code();
+    return info_->GetServerInfo(context.get(), {}, &info).error_code();
   };
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(guess("203.0.113.7"), grpc::StatusCode::UNAUTHENTICATED);
@@ -136,14 +126,13 @@ TEST_F(CallersTest, GuessesOfOnePeerBehindAProxyAreNotAnothers) {
   EXPECT_EQ(guess("203.0.113.8"), grpc::StatusCode::UNAUTHENTICATED);
 }
 
-TEST_F(CallersTest, OneCallersLoadsDoNotTakeAllPlaces) {
-  Start(WithTokens());
+TEST_F(CallersTest, OneCallersLoadsLeaveRoomForOthers) {
+  Start(WithBothTokens());
   engine_.HoldLoads();
-  const auto adapters = v1::AdapterService::NewStub(channel_);
   const auto load = [&](const std::string& token) {
     return std::async(std::launch::async, [&, context = Context(token)] {
       v1::Adapter adapter;
-      return adapters->LoadAdapter(context.get(), {}, &adapter);
+      return adapters_->LoadAdapter(context.get(), {}, &adapter);
     });
   };
   std::vector<std::future<grpc::Status>> waiting;
@@ -161,7 +150,7 @@ TEST_F(CallersTest, OneCallersLoadsDoNotTakeAllPlaces) {
   for (auto& call : waiting) {
     EXPECT_EQ(call.get().error_code(), grpc::StatusCode::NOT_FOUND) << "there is no such adapter";
   }
-  EXPECT_EQ(load(kGood).get().error_code(), grpc::StatusCode::NOT_FOUND) << "the places are free again";
+  EXPECT_EQ(load(kGood).get().error_code(), grpc::StatusCode::NOT_FOUND) << "nothing is under way any more";
 }
 
 TEST(LongestCallTest, IsThatOfARequestOrOfAnUpload) {

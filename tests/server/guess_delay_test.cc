@@ -57,7 +57,7 @@ TEST(GuessDelayTest, PeersBeyondTheTableCountAsOne) {
     EXPECT_FALSE(guesses.Note(peer, kNoon)) << peer;
   }
   EXPECT_TRUE(guesses.Note("h", kNoon)) << "the fourth beyond the table";
-  EXPECT_FALSE(guesses.Note("a", kNoon)) << "has a place of its own";
+  EXPECT_FALSE(guesses.Note("a", kNoon)) << "has a count of its own";
 }
 
 TEST(GuessDelayTest, LateAnswersHaveABound) {
@@ -80,7 +80,7 @@ TEST(GuessDelayTest, LateAnswersHaveABound) {
   EXPECT_EQ(answered, 2) << "three wait in all";
 }
 
-TEST(GuessDelayTest, ALateAnswerComesOnceAndFreesItsPlace) {
+TEST(GuessDelayTest, ALateAnswerComesOnceAndMakesRoom) {
   GuessLimits limits = Limits();
   limits.delay = absl::Milliseconds(1);
   limits.late_answers = 1;
@@ -88,7 +88,7 @@ TEST(GuessDelayTest, ALateAnswerComesOnceAndFreesItsPlace) {
   for (int i = 0; i < 20; ++i) {
     auto answered = std::make_shared<std::promise<std::thread::id>>();
     guesses.AnswerLate("a", [answered] { answered->set_value(std::this_thread::get_id()); });
-    EXPECT_NE(answered->get_future().get(), std::this_thread::get_id()) << "it had a place";
+    EXPECT_NE(answered->get_future().get(), std::this_thread::get_id()) << "the one before had made room";
   }
 }
 

@@ -11,7 +11,7 @@ namespace {
 std::vector<v1::GenerateImagesEvent> TakeAll(ImageEventQueue* queue) {
   std::vector<v1::GenerateImagesEvent> events;
   v1::GenerateImagesEvent event;
-  while (queue->Next(&event)) {
+  while (queue->Next(event)) {
     events.push_back(event);
   }
   return events;

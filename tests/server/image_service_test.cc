@@ -46,7 +46,7 @@ TEST_F(ImageServiceTest, StreamsEventsInOrderAndSummaryLast) {
   ImageSummary summary;
   summary.total_seconds = 3;
   summary.adapters.push_back({"ink", "ff", 0.5, AdapterTier::kHost, 12, {"odd.key"}, {"a note"}});
-  submission.listener->OnDone(absl::OkStatus(), summary);
+  submission.listener->OnEnd(absl::OkStatus(), summary);
   ASSERT_TRUE(reader->Read(&event));
   EXPECT_EQ(event.image().data(), ImageOf(0, 100).data);
   EXPECT_EQ(event.image().total_bytes(), 100u);
@@ -71,7 +71,7 @@ TEST_F(ImageServiceTest, SplitsLargeImagesIntoPartsInOrder) {
   const auto submission = engine_.AwaitSubmission();
   const size_t bytes = (size_t{5} << 20) / 2;
   submission.listener->OnImage(ImageOf(0, bytes));
-  submission.listener->OnDone(absl::OkStatus(), {});
+  submission.listener->OnEnd(absl::OkStatus(), {});
   v1::GenerateImagesEvent event;
   std::string data;
   int parts = 0;
@@ -122,7 +122,7 @@ TEST_F(ImageServiceTest, CallersRetryPolicyRetriesRefusals) {
   const auto stub = v1::ImageService::NewStub(Connect(arguments));
   const auto full = MakeError(absl::StatusCode::kResourceExhausted, "the queue is full",
                               ErrorDetails{"QUEUE_FULL", {}, absl::Milliseconds(1)});
-  engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnEnd(absl::OkStatus(), {}); });
 
   engine_.RefuseNext(full);
   auto context = Context();
@@ -195,7 +195,7 @@ TEST_F(ImageServiceTest, AnswersWholeImagesAtOnce) {
   submission.listener->OnProgress({0, 1, 1});
   submission.listener->OnImage(ImageOf(0, 10));
   submission.listener->OnImage(ImageOf(1, size_t{3} << 20));
-  submission.listener->OnDone(absl::OkStatus(), {});
+  submission.listener->OnEnd(absl::OkStatus(), {});
   const v1::GenerateImagesResponse response = pending.get();
   EXPECT_EQ(response.request_id(), "whole-1");
   ASSERT_EQ(response.images_size(), 2);
@@ -213,7 +213,7 @@ TEST_F(ImageServiceTest, RendersOneImageAsABodyWithItsMediaType) {
   });
   const auto submission = engine_.AwaitSubmission();
   submission.listener->OnImage(ImageOf(0, 10));
-  submission.listener->OnDone(absl::OkStatus(), {});
+  submission.listener->OnEnd(absl::OkStatus(), {});
   const google::api::HttpBody body = pending.get();
   EXPECT_EQ(body.content_type(), "image/png");
   EXPECT_EQ(body.data(), ImageOf(0, 10).data);
@@ -238,7 +238,7 @@ TEST_F(ImageServiceTest, PassesOnHowARequestFailed) {
   auto reader = stub_->StreamGenerateImages(context.get(), Request());
   const auto submission = engine_.AwaitSubmission();
   submission.listener->OnProgress({0, 1, 2});
-  submission.listener->OnDone(MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", "no adapter \"x\""), {});
+  submission.listener->OnEnd(MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", "no adapter \"x\""), {});
   v1::GenerateImagesEvent event;
   while (reader->Read(&event)) {
     EXPECT_FALSE(event.has_summary());
@@ -262,7 +262,7 @@ TEST_F(ImageServiceTest, CallersCancelReachesTheEngine) {
   EXPECT_EQ(why.code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(Counted("StreamGenerateImages", "CANCELLED"), 0);
   submission.listener->OnImage(ImageOf(0, 100));
-  submission.listener->OnDone(why, {});
+  submission.listener->OnEnd(why, {});
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
   // The caller who left does not wait for the server, so the test must.
   while (Counted("StreamGenerateImages", "CANCELLED") == 0) {
@@ -280,7 +280,7 @@ TEST_F(ImageServiceTest, PassedDeadlineReachesTheEngine) {
   const auto submission = engine_.AwaitSubmission();
   const auto [id, why] = engine_.AwaitCancel();
   EXPECT_EQ(why.code(), absl::StatusCode::kDeadlineExceeded);
-  submission.listener->OnDone(why, {});
+  submission.listener->OnEnd(why, {});
   EXPECT_EQ(pending.get().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_EQ(Counted("GenerateImages", "DEADLINE_EXCEEDED"), 1);
 }
@@ -295,7 +295,7 @@ TEST_F(ImageServiceTest, CallerWhoDoesNotReadGetsEveryImageAndTheLastProgress) {
   }
   submission.listener->OnImage(ImageOf(0, size_t{3} << 20));
   submission.listener->OnImage(ImageOf(1, 1000));
-  submission.listener->OnDone(absl::OkStatus(), {});
+  submission.listener->OnEnd(absl::OkStatus(), {});
   v1::GenerateImagesEvent event;
   uint32_t last_step = 0;
   std::string images[2];
@@ -340,7 +340,7 @@ TEST_F(ImageServiceTest, ManyCallsEndOnceEachWhateverCallersAndEngineDo) {
       FinishedImage image;
       image.data.resize(5000);
       listener->OnImage(std::move(image));
-      listener->OnDone(seed % 3 == 0 ? absl::Status(absl::StatusCode::kInternal, "broken") : absl::OkStatus(), {});
+      listener->OnEnd(seed % 3 == 0 ? absl::Status(absl::StatusCode::kInternal, "broken") : absl::OkStatus(), {});
     }).detach();
   });
   std::vector<std::thread> callers;

@@ -27,14 +27,10 @@ class RpcCallTest : public ServingTest {
   void SetUp() override {
     ASSERT_EQ(pipe(pipe_), 0);
     log_ = std::make_unique<AccessLog>(pipe_[1], /*owned=*/true);
-    ServerOptions options;
+    ServerOptions options = Options();
     options.access_log = log_.get();
-    options.tokens = tokens_;
     options.guesses.delay = absl::ZeroDuration();
-    options.trusted_proxies = *TrustedProxies::Parse(trusted_proxies_);
     Start(std::move(options));
-    images_ = v1::ImageService::NewStub(channel_);
-    info_ = v1::ServerService::NewStub(channel_);
   }
 
   void TearDown() override {
@@ -43,6 +39,8 @@ class RpcCallTest : public ServingTest {
     close(pipe_[0]);
     SetLogLevel("info").IgnoreError();
   }
+
+  virtual ServerOptions Options() const { return {}; }
 
   static std::string Initial(const grpc::ClientContext& context, const std::string& key) {
     const auto found = context.GetServerInitialMetadata().find(key);
@@ -70,18 +68,14 @@ class RpcCallTest : public ServingTest {
     return ("\n" + metrics_.Render()).find("\n" + line + "\n") != std::string::npos;
   }
 
-  std::optional<Tokens> tokens_;
-  std::vector<std::string> trusted_proxies_;
   int pipe_[2];
   std::unique_ptr<AccessLog> log_;
-  std::unique_ptr<v1::ImageService::Stub> images_;
-  std::unique_ptr<v1::ServerService::Stub> info_;
 };
 
 class RpcCallWithTokensTest : public RpcCallTest {
  protected:
-  RpcCallWithTokensTest() {
-    tokens_ = *Tokens::Parse(absl::StrCat(kAdmin, " admin\n", kReader, " generate,adapters.read\n"));
+  ServerOptions Options() const override {
+    return WithTokens({absl::StrCat(kAdmin, " admin"), absl::StrCat(kReader, " generate,adapters.read")});
   }
 };
 
@@ -117,7 +111,7 @@ TEST_F(RpcCallTest, IdsOfAnAdmittedCallComeFirstAndLast) {
   ImageSummary summary;
   summary.adapters = {{"neon", std::string(64, 'a'), 0.7, AdapterTier::kHost, 3, {}}};
   submission.listener->OnImage(ImageOf(0, 100));
-  submission.listener->OnDone(absl::OkStatus(), summary);
+  submission.listener->OnEnd(absl::OkStatus(), summary);
   v1::GenerateImagesEvent event;
   while (reader->Read(&event)) {
   }
@@ -167,7 +161,7 @@ TEST_F(RpcCallTest, ATraceParentThatIsNoneGoesNowhere) {
 }
 
 TEST_F(RpcCallTest, NoLineHasThePrompt) {
-  engine_.SetScript([](const auto& submission) { submission.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.SetScript([](const auto& submission) { submission.listener->OnEnd(absl::OkStatus(), {}); });
   v1::GenerateImagesResponse response;
   auto request = Request();
   request.set_prompt("a secret lighthouse");
@@ -186,7 +180,7 @@ TEST_F(RpcCallTest, CallersWhoLeaveAreCountedByHowFarTheyCame) {
   submission.listener->OnProgress({0, 1, 2});
   context->TryCancel();
   const auto [id, why] = engine_.AwaitCancel();
-  submission.listener->OnDone(why, {});
+  submission.listener->OnEnd(why, {});
   EXPECT_TRUE(Shows("hotlora_requests_cancelled_total{cause=\"client\",stage=\"denoise\"} 1"));
   EXPECT_TRUE(Shows("hotlora_cancel_latency_seconds_count 1"));
   EXPECT_FALSE(reader->Finish().ok());
@@ -200,7 +194,7 @@ TEST_F(RpcCallTest, CallsOfARetryPolicyAreCounted) {
                       "retryableStatusCodes": ["UNAVAILABLE"]}}]})");
   const auto stub = v1::ImageService::NewStub(Connect(arguments));
   engine_.RefuseNext(MakeError(absl::StatusCode::kUnavailable, "DRAINING", "elsewhere"));
-  engine_.SetScript([](const auto& submission) { submission.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.SetScript([](const auto& submission) { submission.listener->OnEnd(absl::OkStatus(), {}); });
   v1::GenerateImagesResponse response;
   EXPECT_TRUE(stub->GenerateImages(Context().get(), Request(), &response).ok());
   EXPECT_TRUE(Shows("hotlora_client_retries_total 1"));
@@ -287,7 +281,7 @@ TEST_F(RpcCallTest, TheAccessLogNamesThePeer) {
 
 class RpcCallBehindAProxyTest : public RpcCallTest {
  protected:
-  RpcCallBehindAProxyTest() { trusted_proxies_ = {"127.0.0.1"}; }
+  ServerOptions Options() const override { return WithProxies({"127.0.0.1"}); }
 };
 
 TEST_F(RpcCallBehindAProxyTest, TheAccessLogNamesThePeer) {

@@ -86,7 +86,7 @@ class SendWatchTest : public ServingTest {
     engine_.AddAdapter({});
     engine_.SetScript([](const FakeEngine::Submission& submission) {
       submission.listener->OnImage(ImageOf(0, 1000));
-      submission.listener->OnDone(absl::OkStatus(), {});
+      submission.listener->OnEnd(absl::OkStatus(), {});
     });
   }
 
@@ -127,7 +127,7 @@ TEST_F(SendWatchTest, ACallerWhoReadsIsNotGivenUpHoweverLongTheCallTakes) {
     submission.listener->OnProgress({0, 1, 2, 0.25});
     EXPECT_TRUE(reader->Read(&event));
   }
-  submission.listener->OnDone(absl::OkStatus(), {});
+  submission.listener->OnEnd(absl::OkStatus(), {});
   while (reader->Read(&event)) {
   }
   EXPECT_TRUE(reader->Finish().ok());

@@ -88,7 +88,7 @@ TEST_F(ServerInfoServiceTest, DamagedBaseWeightsAreNotReady) {
   };
   EXPECT_TRUE(serving());
   EngineOptions options;
-  server_->Watch(&options);
+  server_->FollowEngine(options);
   options.on_base_state(false);
   EXPECT_FALSE(serving());
   options.on_base_state(true);

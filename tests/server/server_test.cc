@@ -122,7 +122,7 @@ TEST_F(ServerTest, TokensGuardEveryMethodButHealth) {
   options.tokens = *tokens;
   options.guesses.free_guesses = 1000;
   Start(std::move(options));
-  engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnEnd(absl::OkStatus(), {}); });
   struct Case {
     const char* method;
     const char* allowed;
@@ -183,7 +183,7 @@ TEST_F(ServerTest, HealthAnswersBesideFiveHundredIdleConnections) {
 
 TEST_F(ServerTest, CallsGoOnWhileTheAdaptersDiskHangs) {
   Start();
-  engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnDone(absl::OkStatus(), {}); });
+  engine_.SetScript([](const FakeEngine::Submission& s) { s.listener->OnEnd(absl::OkStatus(), {}); });
   engine_.HoldLists(true);
   std::vector<std::future<grpc::StatusCode>> lists;
   for (int i = 0; i < 40; ++i) {  // more than gRPC has threads
@@ -272,7 +272,7 @@ TEST_F(ServerTest, StopLetsRunningRequestsFinish) {
   EXPECT_EQ(Reason(late), "DRAINING");
 
   submission.listener->OnImage(ImageOf(0, 10));
-  submission.listener->OnDone(absl::OkStatus(), {});
+  submission.listener->OnEnd(absl::OkStatus(), {});
   v1::GenerateImagesEvent event;
   bool summary = false;
   while (reader->Read(&event)) {
@@ -324,7 +324,7 @@ TEST_F(ServerTest, RequestThatIsStillHeldWhenTheCallIsOverIsHarmless) {
     return v1::ImageService::NewStub(channel_)->GenerateImages(context.get(), Request(), &response).ok();
   });
   auto submission = engine_.AwaitSubmission();
-  submission.listener->OnDone(absl::OkStatus(), {});
+  submission.listener->OnEnd(absl::OkStatus(), {});
   EXPECT_TRUE(pending.get());
   server_ = nullptr;
   submission.listener = nullptr;  // the engine lets go after the server is gone

@@ -9,9 +9,11 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include <google/protobuf/any.pb.h>
@@ -40,6 +42,21 @@ class ServingTest : public ::testing::Test {
       server_->Serve(&engine_);
     }
     channel_ = Connect();
+    images_ = v1::ImageService::NewStub(channel_);
+    adapters_ = v1::AdapterService::NewStub(channel_);
+    info_ = v1::ServerService::NewStub(channel_);
+  }
+
+  // `lines` as in the file of tokens.
+  static ServerOptions WithTokens(const std::vector<std::string>& lines) {
+    ServerOptions options;
+    options.tokens = *Tokens::Parse(absl::StrJoin(lines, "\n"));
+    return options;
+  }
+
+  static ServerOptions WithProxies(const std::vector<std::string>& proxies, ServerOptions options = {}) {
+    options.trusted_proxies = *TrustedProxies::Parse(proxies);
+    return options;
   }
 
   std::shared_ptr<grpc::Channel> Connect(
@@ -119,6 +136,9 @@ class ServingTest : public ::testing::Test {
   FakeEngine engine_;
   std::unique_ptr<Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::ImageService::Stub> images_;
+  std::unique_ptr<v1::AdapterService::Stub> adapters_;
+  std::unique_ptr<v1::ServerService::Stub> info_;
 };
 
 }  // namespace hotlora

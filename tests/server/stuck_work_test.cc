@@ -33,7 +33,7 @@ class StuckWorkTest : public ServingTest {
     EngineOptions engine_options;
     engine_options.work_limits.least = engine_options.work_limits.unknown = absl::Seconds(1);
     engine_options.work_limits.before_giving_up = giving_up;
-    server_->Watch(&engine_options);
+    server_->FollowEngine(engine_options);
     real_engine_ =
         Engine::Create(std::move(engine_options), std::make_unique<FakePipeline>(pipeline_),
                        std::make_unique<FakeAdapterStore>(store_), std::make_unique<FakeEmbeddingStore>(), &metrics_);

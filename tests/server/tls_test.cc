@@ -129,7 +129,7 @@ class CertificateCallerTest : public TlsTest {
     Start(std::move(options));
     engine_.SetScript([this](const FakeEngine::Submission& submission) {
       caller_ = submission.request.caller;
-      submission.listener->OnDone(absl::OkStatus(), {});
+      submission.listener->OnEnd(absl::OkStatus(), {});
     });
   }
 

@@ -9,19 +9,19 @@ namespace {
 
 std::string ReasonOf(const absl::Status& status) { return status.ok() ? "" : GetErrorDetails(status).reason; }
 
-TEST(UploadGateTest, PlacesAreLimitedInAllAndForEachCaller) {
+TEST(UploadGateTest, UploadsAreLimitedInAllAndForEachCaller) {
   UploadLimits limits;
-  limits.places = 3;
-  limits.places_per_caller = 2;
+  limits.most = 3;
+  limits.most_of_one = 2;
   UploadGate gate(limits);
-  auto a1 = gate.Enter("a"), a2 = gate.Enter("a");
+  auto a1 = gate.TryAcquire("a"), a2 = gate.TryAcquire("a");
   ASSERT_TRUE(a1.ok() && a2.ok());
-  EXPECT_EQ(ReasonOf(gate.Enter("a").status()), "UPLOADS_BUSY");
-  auto b = gate.Enter("b");
+  EXPECT_EQ(ReasonOf(gate.TryAcquire("a").status()), "UPLOADS_BUSY");
+  auto b = gate.TryAcquire("b");
   ASSERT_TRUE(b.ok());
-  EXPECT_EQ(ReasonOf(gate.Enter("c").status()), "UPLOADS_BUSY");
+  EXPECT_EQ(ReasonOf(gate.TryAcquire("c").status()), "UPLOADS_BUSY");
   a1->reset();
-  EXPECT_TRUE(gate.Enter("a").ok());
+  EXPECT_TRUE(gate.TryAcquire("a").ok());
 }
 
 TEST(UploadGateTest, FilesAndBytesOfAnHourAreLimited) {
