@@ -20,12 +20,11 @@ set(may_include_src/sampling tensor base)
 set(may_include_src/sdxl nn weights tensor base)
 set(may_include_src/adapters nn/lora_delta.h nn/slot_layout.h nn/adapter_set.h weights tensor metrics request base)
 set(may_include_src/pipeline sdxl sampling nn weights request image tensor metrics base)
-set(may_include_src/admission request metrics base)
 set(may_include_src/scheduler
-    admission pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h nn/adapter_set.h
+    pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h nn/adapter_set.h
     adapters/adapter_store.h adapters/adapter_info.h adapters/embedding_store.h image request metrics base)
 set(may_include_src/engine
-    scheduler admission pipeline adapters sdxl sampling nn weights tensor request metrics base)
+    scheduler pipeline adapters sdxl sampling nn weights tensor request metrics base)
 set(may_include_server engine adapters/adapter_info.h request metrics base)
 # The client reads adapters where they lie (`adapters inspect`), with what the server reads them with.
 set(may_include_client adapters/adapter_inspection.h sdxl/module_list.h base)
@@ -52,7 +51,7 @@ set(torch_allowed "^$")
 set(torch_rule "<torch/...> nowhere: ATen and c10 are enough, and parse in half the time")
 
 # Where no LibTorch header at all may appear: the modules that ThreadSanitizer checks, and the borders to them.
-set(torch_free "^(src/(base|metrics|image|request|admission|scheduler|engine)|server|client)/")
+set(torch_free "^(src/(base|metrics|image|request|scheduler|engine)|server|client)/")
 set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
     src/adapters/adapter_info.h src/adapters/embedding_store.h src/nn/adapter_set.h

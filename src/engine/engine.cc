@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
-#include "src/admission/request_queue.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
@@ -20,6 +19,7 @@
 #include "src/base/stopwatch.h"
 #include "src/scheduler/image_task.h"
 #include "src/scheduler/request_loader.h"
+#include "src/scheduler/request_queue.h"
 #include "src/scheduler/step_scheduler.h"
 #include "src/scheduler/watched_pipeline.h"
 
@@ -110,7 +110,7 @@ class ThreadedEngine final : public Engine {
   }
 
   void Cancel(absl::string_view request_id, const ImageListener* listener, absl::Status status) override {
-    const auto task = std::static_pointer_cast<ImageTask>(queue_.Find(request_id));
+    const std::shared_ptr<ImageTask> task = queue_.Find(request_id);
     if (task != nullptr && task->IsHeardBy(listener)) {
       task->Cancel(std::move(status));
       loader_->EndIfUnwanted(task);
@@ -183,8 +183,8 @@ class ThreadedEngine final : public Engine {
     }
     CancelAll(DrainingError());
     if (!queue_.AwaitEmpty(kLastSteps)) {
-      for (const auto& request : queue_.All()) {
-        std::static_pointer_cast<ImageTask>(request)->EndForCaller(DrainingError());
+      for (const auto& task : queue_.All()) {
+        task->EndForCaller(DrainingError());
       }
     }
     return false;
@@ -200,12 +200,12 @@ class ThreadedEngine final : public Engine {
 
   // First all are marked, then those who wait are ended: none starts in the meantime.
   void CancelAll(const absl::Status& status) {
-    const auto requests = queue_.All();
-    for (const auto& request : requests) {
-      std::static_pointer_cast<ImageTask>(request)->Cancel(status);
+    const std::vector<std::shared_ptr<ImageTask>> tasks = queue_.All();
+    for (const auto& task : tasks) {
+      task->Cancel(status);
     }
-    for (const auto& request : requests) {
-      loader_->EndIfUnwanted(std::static_pointer_cast<ImageTask>(request));
+    for (const auto& task : tasks) {
+      loader_->EndIfUnwanted(task);
     }
   }
 
@@ -231,7 +231,7 @@ class ThreadedEngine final : public Engine {
     std::optional<double> oldest_seconds;
     double newcomer_seconds = 0;
     for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
-      const auto task = std::static_pointer_cast<ImageTask>(waiting.request);
+      const std::shared_ptr<ImageTask>& task = waiting.task;
       loader_->EndIfUnwanted(task);
       const WaitStage stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
       task->TellWaiting({waiting.position, stage, waiting.estimated_seconds}, kWaitingEvery);

@@ -120,8 +120,8 @@ void StepScheduler::FillRows() {
     DropEnded();
   }
   if (Rows().size() >= row_limit_) {
-    for (const auto& request : queue_->Ready()) {
-      TellRegroup(static_cast<ImageTask&>(*request), RegroupReason::kFull);
+    for (const auto& task : queue_->Ready()) {
+      TellRegroup(*task, RegroupReason::kFull);
     }
   }
 }
@@ -141,8 +141,8 @@ std::vector<StepScheduler::Candidate> StepScheduler::Candidates() const {
       candidates.push_back({run, run->task});
     }
   }
-  for (const auto& request : queue_->Ready()) {
-    candidates.push_back({nullptr, std::static_pointer_cast<ImageTask>(request)});
+  for (const auto& task : queue_->Ready()) {
+    candidates.push_back({nullptr, task});
   }
   std::sort(candidates.begin(), candidates.end(),
             [](const Candidate& a, const Candidate& b) { return ComesBefore(*a.task, *b.task); });
@@ -297,12 +297,11 @@ void StepScheduler::ChooseMode(const ImageTask* joining) {
   // Requests that will join in a moment count too: merging for one step would be wasted.
   bool mixed = sets.size() > 1;
   if (joining != nullptr && first && options_.max_batch > 1) {
-    for (const auto& request : queue_->Ready()) {
-      const auto& task = static_cast<const ImageTask&>(*request);
+    for (const auto& task : queue_->Ready()) {
       mixed =
           mixed ||
-          (task.fingerprint() != joining->fingerprint() && task.job().denoise.same_size(joining->job().denoise) &&
-           task.CheckSet([&](const AdapterSet& set) { return pipeline_->CanShareStep(joining->adapter_set(), set); }));
+          (task->fingerprint() != joining->fingerprint() && task->job().denoise.same_size(joining->job().denoise) &&
+           task->CheckSet([&](const AdapterSet& set) { return pipeline_->CanShareStep(joining->adapter_set(), set); }));
     }
   }
   if (mixed) {

@@ -25,7 +25,6 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
-#include "src/admission/request_queue.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
 #include "src/scheduler/base_watch.h"
@@ -33,6 +32,7 @@
 #include "src/scheduler/image_run.h"
 #include "src/scheduler/image_task.h"
 #include "src/scheduler/memory_admission.h"
+#include "src/scheduler/request_queue.h"
 
 namespace hotlora {
 
