@@ -21,9 +21,6 @@ namespace {
 
 // A step thread that has had nothing to do for so long checks the base weights, a module at a time.
 constexpr absl::Duration kIdleAfter = absl::Milliseconds(100);
-// A set that has had the device to itself for so many steps of side branches is merged: sooner, and two requests in
-// turn would have weights rebuilt between them.
-constexpr uint32_t kStepsBeforeMerging = 8;
 
 bool IsDeviceFailure(const absl::Status& status) {
   return GetErrorDetails(status).reason == error_reason::kDeviceFailed;
@@ -41,7 +38,7 @@ StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, 
       queue_(queue),
       pipeline_(pipeline),
       metrics_(metrics),
-      mode_(ModeFor(options_.apply, /*mixed=*/false)),
+      mode_chooser_(options_.apply),
       row_limit_(options_.max_batch),
       memory_(pipeline, metrics),
       base_watch_(pipeline, metrics, options_.on_base_state),
@@ -67,7 +64,7 @@ void StepScheduler::StepThread() {
     metrics_->BeatScheduler();
     DropEnded();
     FillRows();
-    if (Rows().empty()) {
+    if (RowCount(runs_) == 0) {
       AwaitWork();
     } else {
       StepAll();
@@ -93,9 +90,9 @@ void StepScheduler::CheckBase() { NoticeDeviceFailure(base_watch_.CheckNext()); 
 // --- who runs
 
 void StepScheduler::FillRows() {
-  while (Rows().size() < row_limit_ && decode_line_.length() < 2 * options_.max_batch) {
+  while (RowCount(runs_) < row_limit_ && decode_line_.length() < 2 * options_.max_batch) {
     const std::vector<Candidate> candidates = Candidates();
-    const bool alone = Rows().empty();
+    const bool alone = RowCount(runs_) == 0;
     step_fits_.clear();
     std::vector<RowCandidate> views;
     for (const auto& [run, task] : candidates) {
@@ -112,14 +109,14 @@ void StepScheduler::FillRows() {
     }
     const auto& [run, task] = candidates[*chosen];
     if (run != nullptr) {
-      ChooseMode(task.get());
+      ChooseModeFor(*task);
       StartRow(*run);
     } else if (const RunPtr started = Start(task); started != nullptr) {
       StartRow(*started);
     }
     DropEnded();
   }
-  if (Rows().size() >= row_limit_) {
+  if (RowCount(runs_) >= row_limit_) {
     for (const auto& task : queue_->Ready()) {
       TellRegroup(*task, RegroupReason::kFull);
     }
@@ -182,7 +179,7 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   metrics_->ObserveQueueWait(queue_seconds);
   metrics_->ObserveStage(StageLabel::kQueue, queue_seconds);
   task->summary.queue_seconds = queue_seconds;
-  ChooseMode(task.get());
+  ChooseModeFor(*task);
   auto run = std::make_shared<ImageRun>(task);
   runs_.push_back(run);
   run->status = CatchExceptions([&] { return Prepare(*run); });
@@ -199,7 +196,7 @@ absl::Status StepScheduler::Prepare(ImageRun& run) {
   ABSL_RETURN_IF_ERROR(run.task->Wanted());
   const Stopwatch stopwatch;
   ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_.Run(TextWork(job.prompts), [&] {
-    return pipeline_->Encode(run.task->prompts(), job.denoise.cfg(), run.task->adapter_set(), mode_);
+    return pipeline_->Encode(run.task->prompts(), job.denoise.cfg(), run.task->adapter_set(), mode_chooser_.mode());
   }));
   if (const std::unique_ptr<const InitPicture> picture = run.task->TakePicture(); picture != nullptr) {
     ABSL_ASSIGN_OR_RETURN(run.init,
@@ -214,11 +211,11 @@ absl::Status StepScheduler::ApplyAdapters(ImageRun& run) {
   ImageTask& task = *run.task;
   SwapCost& cost = task.summary.swap;
   const AdapterTier coldest = DescribeAdapters(task);
-  const std::vector<std::string> running = RunningSets();
+  const std::vector<std::string> running = SetsWithRows(runs_);
   const bool in_effect = last_applied_ == task.fingerprint() ||
                          std::find(running.begin(), running.end(), task.fingerprint()) != running.end();
   const Stopwatch stopwatch;
-  const absl::StatusOr<SwapReport> swap = pipeline_->Apply(task.adapter_set(), mode_);
+  const absl::StatusOr<SwapReport> swap = pipeline_->Apply(task.adapter_set(), mode_chooser_.mode());
   last_applied_ = swap.ok() ? std::optional<std::string>(task.fingerprint()) : std::nullopt;
   task.summary.adapter_seconds = task.load_seconds() + stopwatch.Seconds();
   metrics_->ObserveStage(StageLabel::kAdapter, task.summary.adapter_seconds);
@@ -227,7 +224,7 @@ absl::Status StepScheduler::ApplyAdapters(ImageRun& run) {
     return swap.status();
   }
   cost.changed = !in_effect;
-  cost.merged = mode_ == ApplyMode::kMerged;
+  cost.merged = mode_chooser_.mode() == ApplyMode::kMerged;
   cost.apply_seconds = swap->apply_seconds;
   cost.restore_seconds = swap->restore_seconds;
   cost.total_seconds = task.summary.adapter_seconds;
@@ -267,60 +264,36 @@ void StepScheduler::DropEnded() {
     queue_->StepsDone(run->task);
     decode_line_.Finish(run);
   }
-  if (Rows().empty()) {
+  if (RowCount(runs_) == 0) {
     row_limit_ = options_.max_batch;
   }
 }
 
 // --- how adapters take effect
 
-std::vector<std::string> StepScheduler::RunningSets() const {
-  std::vector<std::string> sets;
-  for (const RunPtr& run : runs_) {
-    if (!run->rows.empty() && std::find(sets.begin(), sets.end(), run->task->fingerprint()) == sets.end()) {
-      sets.push_back(run->task->fingerprint());
-    }
-  }
-  return sets;
-}
-
-void StepScheduler::ChooseMode(const ImageTask* joining) {
-  if (options_.apply != ApplyPolicy::kAuto) {
-    return;
-  }
-  std::vector<std::string> sets = RunningSets();
-  const bool first = sets.empty();
-  if (joining != nullptr && std::find(sets.begin(), sets.end(), joining->fingerprint()) == sets.end()) {
-    sets.push_back(joining->fingerprint());
-  }
-  steps_of_one_set_ = sets.size() > 1 ? 0 : steps_of_one_set_;
-  // Requests that will join in a moment count too: merging for one step would be wasted.
-  bool mixed = sets.size() > 1;
-  if (joining != nullptr && first && options_.max_batch > 1) {
-    for (const auto& task : queue_->Ready()) {
-      mixed =
-          mixed ||
-          (task->fingerprint() != joining->fingerprint() && task->job().denoise.same_size(joining->job().denoise) &&
-           task->CheckSet([&](const AdapterSet& set) { return pipeline_->CanShareStep(joining->adapter_set(), set); }));
-    }
-  }
-  if (mixed) {
-    SwitchTo(ApplyMode::kSide);
-  } else if (first || steps_of_one_set_ >= kStepsBeforeMerging) {
-    SwitchTo(ApplyMode::kMerged);
+void StepScheduler::ChooseModeFor(const ImageTask& joining) {
+  const std::vector<std::string> running = SetsWithRows(runs_);
+  if (mode_chooser_.BeforeRow(running, joining.fingerprint(), running.empty() && AnotherSetIsReady(joining))) {
+    TakeUpMode();
   }
 }
 
-void StepScheduler::SwitchTo(ApplyMode mode) {
-  if (mode == mode_) {
-    return;
+bool StepScheduler::AnotherSetIsReady(const ImageTask& joining) const {
+  if (options_.max_batch == 1) {
+    return false;
   }
-  mode_ = mode;
-  steps_of_one_set_ = 0;
+  const std::vector<std::shared_ptr<ImageTask>> ready = queue_->Ready();
+  return std::any_of(ready.begin(), ready.end(), [&](const std::shared_ptr<ImageTask>& task) {
+    return task->fingerprint() != joining.fingerprint() && task->job().denoise.same_size(joining.job().denoise) &&
+           task->CheckSet([&](const AdapterSet& set) { return pipeline_->CanShareStep(joining.adapter_set(), set); });
+  });
+}
+
+// Here, so that a change of mode does not count as a step's time; if it fails, the step itself will.
+void StepScheduler::TakeUpMode() {
   for (const RunPtr& run : runs_) {
     if (!run->rows.empty()) {
-      // Here, so that it does not count as a step's time; if it fails the step itself will.
-      NoticeDeviceFailure(pipeline_->Apply(run->task->adapter_set(), mode_).status());
+      NoticeDeviceFailure(pipeline_->Apply(run->task->adapter_set(), mode_chooser_.mode()).status());
       return;
     }
   }
@@ -328,22 +301,11 @@ void StepScheduler::SwitchTo(ApplyMode mode) {
 
 // --- steps
 
-std::vector<StepScheduler::RowRef> StepScheduler::Rows() const {
-  std::vector<RowRef> rows;
-  for (const RunPtr& run : runs_) {
-    for (RunningRow& row : run->rows) {
-      rows.push_back({run.get(), &row});
-    }
-  }
-  return rows;
-}
-
 void StepScheduler::StepAll() {
-  ChooseMode(nullptr);
-  if (mode_ == ApplyMode::kSide) {
-    steps_of_one_set_ = RunningSets().size() == 1 ? steps_of_one_set_ + 1 : 0;
+  if (mode_chooser_.BeforeStep(SetsWithRows(runs_))) {
+    TakeUpMode();
   }
-  const std::vector<RowRef> all = Rows();
+  const std::vector<RowRef> all = RowsOf(runs_);
   if (last_applied_.has_value()) {
     last_applied_ = all.back().run->task->fingerprint();  // what Step leaves in effect
   }
@@ -357,7 +319,7 @@ void StepScheduler::StepAll() {
 
 void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   BatchPlan plan;
-  plan.mode = mode_;
+  plan.mode = mode_chooser_.mode();
   std::vector<uint32_t> steps_before, evaluations_before;
   MemoryWork work = StepWork(rows.front().run->job().denoise);
   work.rows = 0;
@@ -400,7 +362,7 @@ void StepScheduler::Account(absl::Span<const RowRef> rows, absl::Span<const uint
     const auto& [run, running] = rows[i];
     const Row& row = *running->row;
     shape.guided_rows += run->job().denoise.cfg_at(steps_before[i], row.total_steps()) ? 1 : 0;
-    if (mode_ == ApplyMode::kSide && !run->task->adapter_set().adapters.empty()) {
+    if (mode_chooser_.mode() == ApplyMode::kSide && !run->task->adapter_set().adapters.empty()) {
       side_sets.insert(run->task->fingerprint());
     }
     if (run != std::exchange(counted, run)) {

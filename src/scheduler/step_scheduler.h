@@ -27,6 +27,7 @@
 
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/scheduler/apply_mode_chooser.h"
 #include "src/scheduler/base_watch.h"
 #include "src/scheduler/decode_line.h"
 #include "src/scheduler/image_run.h"
@@ -85,16 +86,11 @@ class StepScheduler {
   void DropEnded();
 
   // --- how adapters take effect
-  std::vector<std::string> RunningSets() const;  // fingerprints, each once
-  void ChooseMode(const ImageTask* joining);
-  void SwitchTo(ApplyMode mode);
+  void ChooseModeFor(const ImageTask& joining);
+  bool AnotherSetIsReady(const ImageTask& joining) const;
+  void TakeUpMode();
 
   // --- steps
-  struct RowRef {
-    ImageRun* run;
-    RunningRow* row;
-  };
-  std::vector<RowRef> Rows() const;
   void StepAll();
   void StepTogether(absl::Span<const RowRef> rows);
   void Account(absl::Span<const RowRef> rows, absl::Span<const uint32_t> steps_before, double seconds);
@@ -112,9 +108,8 @@ class StepScheduler {
 
   // The step thread's.
   std::vector<RunPtr> runs_;  // that have rows or images to start
-  ApplyMode mode_ = ApplyMode::kMerged;
+  ApplyModeChooser mode_chooser_;
   std::optional<std::string> last_applied_ = "";  // fingerprint; nullopt: an Apply failed half-way
-  uint32_t steps_of_one_set_ = 0;                 // in side mode, without a break
   uint32_t row_limit_;                            // rows in one call; less than max_batch after one ran out of memory
 
   // Whether a step of so many rows of the network fits. Looked up once for all candidates of a free row.
