@@ -13,7 +13,6 @@
 #include "src/base/status_macros.h"
 #include "src/image/image_encoder.h"
 #include "src/scheduler/batch_policy.h"
-#include "src/scheduler/request_summary.h"
 #include "src/scheduler/warm_up.h"
 
 namespace hotlora {
@@ -41,6 +40,7 @@ StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, 
       mode_chooser_(options_.apply),
       row_limit_(options_.max_batch),
       memory_(pipeline, metrics),
+      run_start_(pipeline, &memory_, metrics),
       base_watch_(pipeline, metrics, options_.on_base_state),
       decode_line_(
           pipeline, &memory_, metrics,
@@ -182,57 +182,9 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   ChooseModeFor(*task);
   auto run = std::make_shared<ImageRun>(task);
   runs_.push_back(run);
-  run->status = CatchExceptions([&] { return Prepare(*run); });
+  run->status = CatchExceptions([&] { return run_start_.Prepare(*run, mode_chooser_.mode(), SetsWithRows(runs_)); });
   NoticeDeviceFailure(run->status);
   return run;
-}
-
-absl::Status StepScheduler::Prepare(ImageRun& run) {
-  const ImageJob& job = run.job();
-  DescribeModel(pipeline_->info(), *run.task);
-  ABSL_RETURN_IF_ERROR(run.task->Wanted());
-  ABSL_RETURN_IF_ERROR(memory_.CheckAlone(job));
-  ABSL_RETURN_IF_ERROR(ApplyAdapters(run));
-  ABSL_RETURN_IF_ERROR(run.task->Wanted());
-  const Stopwatch stopwatch;
-  ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_.Run(TextWork(job.prompts), [&] {
-    return pipeline_->Encode(run.task->prompts(), job.denoise.cfg(), run.task->adapter_set(), mode_chooser_.mode());
-  }));
-  if (const std::unique_ptr<const InitPicture> picture = run.task->TakePicture(); picture != nullptr) {
-    ABSL_ASSIGN_OR_RETURN(run.init,
-                          memory_.Run(InitWork(job.denoise), [&] { return pipeline_->EncodeInit(*picture); }));
-  }
-  run.task->summary.encode_seconds = stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kEncode, run.task->summary.encode_seconds);
-  return absl::OkStatus();
-}
-
-absl::Status StepScheduler::ApplyAdapters(ImageRun& run) {
-  ImageTask& task = *run.task;
-  SwapCost& cost = task.summary.swap;
-  const AdapterTier coldest = DescribeAdapters(task);
-  const std::vector<std::string> running = SetsWithRows(runs_);
-  const bool in_effect = last_applied_ == task.fingerprint() ||
-                         std::find(running.begin(), running.end(), task.fingerprint()) != running.end();
-  const Stopwatch stopwatch;
-  const absl::StatusOr<SwapReport> swap = pipeline_->Apply(task.adapter_set(), mode_chooser_.mode());
-  last_applied_ = swap.ok() ? std::optional<std::string>(task.fingerprint()) : std::nullopt;
-  task.summary.adapter_seconds = task.load_seconds() + stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kAdapter, task.summary.adapter_seconds);
-  if (!swap.ok()) {
-    metrics_->CountSwap(false);
-    return swap.status();
-  }
-  cost.changed = !in_effect;
-  cost.merged = mode_chooser_.mode() == ApplyMode::kMerged;
-  cost.apply_seconds = swap->apply_seconds;
-  cost.restore_seconds = swap->restore_seconds;
-  cost.total_seconds = task.summary.adapter_seconds;
-  if (cost.changed) {
-    metrics_->CountSwap(true);
-    ObserveSwap(cost, coldest, *swap, *metrics_);
-  }
-  return absl::OkStatus();
 }
 
 void StepScheduler::StartRow(ImageRun& run) {
@@ -306,9 +258,7 @@ void StepScheduler::StepAll() {
     TakeUpMode();
   }
   const std::vector<RowRef> all = RowsOf(runs_);
-  if (last_applied_.has_value()) {
-    last_applied_ = all.back().run->task->fingerprint();  // what Step leaves in effect
-  }
+  run_start_.NoteStep(all.back().run->task->fingerprint());
   absl::Span<const RowRef> left(all);
   while (!left.empty()) {
     const size_t count = std::min<size_t>(left.size(), row_limit_);

@@ -34,6 +34,7 @@
 #include "src/scheduler/image_task.h"
 #include "src/scheduler/memory_admission.h"
 #include "src/scheduler/request_queue.h"
+#include "src/scheduler/run_start.h"
 
 namespace hotlora {
 
@@ -80,8 +81,6 @@ class StepScheduler {
   std::optional<RegroupReason> KeptOutBy(const ImageTask& task);  // nullopt: it fits beside what runs
   void TellRegroup(ImageTask& task, RegroupReason reason);
   RunPtr Start(const std::shared_ptr<ImageTask>& task);
-  absl::Status Prepare(ImageRun& run);
-  absl::Status ApplyAdapters(ImageRun& run);
   void StartRow(ImageRun& run);
   void DropEnded();
 
@@ -109,8 +108,7 @@ class StepScheduler {
   // The step thread's.
   std::vector<RunPtr> runs_;  // that have rows or images to start
   ApplyModeChooser mode_chooser_;
-  std::optional<std::string> last_applied_ = "";  // fingerprint; nullopt: an Apply failed half-way
-  uint32_t row_limit_;                            // rows in one call; less than max_batch after one ran out of memory
+  uint32_t row_limit_;  // rows in one call; less than max_batch after one ran out of memory
 
   // Whether a step of so many rows of the network fits. Looked up once for all candidates of a free row.
   std::map<uint32_t, bool> step_fits_;
@@ -119,6 +117,7 @@ class StepScheduler {
   bool device_failed_ ABSL_GUARDED_BY(mu_) = false;
 
   MemoryAdmission memory_;
+  RunStart run_start_;
   BaseWatch base_watch_;
   DecodeLine decode_line_;
   std::thread step_thread_;  // last: it uses all the others
