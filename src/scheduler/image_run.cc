@@ -8,7 +8,7 @@ std::vector<RowRef> RowsOf(absl::Span<const std::shared_ptr<ImageRun>> runs) {
   std::vector<RowRef> rows;
   for (const auto& run : runs) {
     for (RunningRow& row : run->rows) {
-      rows.push_back({run.get(), &row});
+      rows.push_back({run.get(), &row, row.row->steps_done(), row.row->evaluations()});
     }
   }
   return rows;

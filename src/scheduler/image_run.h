@@ -42,10 +42,13 @@ struct ImageRun {
   Stopwatch since_start;
 };
 
-// A row with the request it belongs to. Valid until the run's rows change.
+// A row with the request it belongs to, and what the row had done when this was made. Valid until the run's rows
+// change.
 struct RowRef {
   ImageRun* run;
   RunningRow* row;
+  uint32_t steps_before = 0;
+  uint32_t evaluations_before = 0;
 };
 
 // The rows of `runs`, those of one run together.

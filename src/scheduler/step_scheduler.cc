@@ -3,15 +3,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
-
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
-#include "src/base/status_macros.h"
-#include "src/image/image_encoder.h"
 #include "src/scheduler/batch_policy.h"
 #include "src/scheduler/warm_up.h"
 
@@ -41,6 +37,7 @@ StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, 
       row_limit_(options_.max_batch),
       memory_(pipeline, metrics),
       run_start_(pipeline, &memory_, metrics),
+      step_report_(pipeline, metrics),
       base_watch_(pipeline, metrics, options_.on_base_state),
       decode_line_(
           pipeline, &memory_, metrics,
@@ -183,7 +180,6 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   auto run = std::make_shared<ImageRun>(task);
   runs_.push_back(run);
   run->status = CatchExceptions([&] { return run_start_.Prepare(*run, mode_chooser_.mode(), SetsWithRows(runs_)); });
-  NoticeDeviceFailure(run->status);
   return run;
 }
 
@@ -208,6 +204,7 @@ void StepScheduler::DropEnded() {
     if (run->status.ok() && (run->has_images_to_start() || !run->rows.empty())) {
       continue;
     }
+    NoticeDeviceFailure(run->status);
     if (run->status.ok()) {
       metrics_->ObserveStage(StageLabel::kDenoise, run->task->summary.denoise_seconds);
     }
@@ -270,25 +267,21 @@ void StepScheduler::StepAll() {
 void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   BatchPlan plan;
   plan.mode = mode_chooser_.mode();
-  std::vector<uint32_t> steps_before, evaluations_before;
   MemoryWork work = StepWork(rows.front().run->job().denoise);
   work.rows = 0;
-  for (const auto& [run, row] : rows) {
-    work.rows += StepWork(run->job().denoise).rows;
-    plan.rows.push_back(row->row.get());
-    steps_before.push_back(row->row->steps_done());
-    evaluations_before.push_back(row->row->evaluations());
+  for (const RowRef& ref : rows) {
+    work.rows += StepWork(ref.run->job().denoise).rows;
+    plan.rows.push_back(ref.row->row.get());
   }
   const Stopwatch stopwatch;
   const absl::Status status = memory_.Run(work, [&] { return pipeline_->Step(plan); });
   if (status.ok()) {
-    Account(rows, steps_before, stopwatch.Seconds());
+    step_report_.Report(rows, plan.mode, stopwatch.Seconds());
     return;
   }
-  NoticeDeviceFailure(status);
   if (rows.size() == 1 || IsDeviceFailure(status)) {
-    for (const auto& [run, row] : rows) {
-      run->status = run->status.ok() ? status : run->status;
+    for (const RowRef& ref : rows) {
+      ref.run->status.Update(status);
     }
     return;
   }
@@ -296,56 +289,11 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   if (absl::IsResourceExhausted(status)) {
     row_limit_ = static_cast<uint32_t>((rows.size() + 1) / 2);
   }
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i].run->status.ok() && rows[i].row->row->evaluations() == evaluations_before[i]) {
-      StepTogether(rows.subspan(i, 1));
+  for (const RowRef& ref : rows) {
+    if (ref.run->status.ok() && ref.row->row->evaluations() == ref.evaluations_before) {
+      StepTogether(absl::MakeConstSpan(&ref, 1));
     }
   }
-}
-
-void StepScheduler::Account(absl::Span<const RowRef> rows, absl::Span<const uint32_t> steps_before, double seconds) {
-  const DenoiseOptions& first = rows.front().run->job().denoise;
-  StepShape shape{first.width, first.height, static_cast<uint32_t>(rows.size())};
-  const ImageRun* counted = nullptr;  // rows of one run stand together
-  absl::flat_hash_set<absl::string_view> side_sets;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const auto& [run, running] = rows[i];
-    const Row& row = *running->row;
-    shape.guided_rows += run->job().denoise.cfg_at(steps_before[i], row.total_steps()) ? 1 : 0;
-    if (mode_chooser_.mode() == ApplyMode::kSide && !run->task->adapter_set().adapters.empty()) {
-      side_sets.insert(run->task->fingerprint());
-    }
-    if (run != std::exchange(counted, run)) {
-      run->task->summary.denoise_seconds += seconds;
-    }
-    running->step_seconds += seconds;
-    // A sampler of two evaluations a step (Heun) has done a step only after the second.
-    if (row.steps_done() != steps_before[i]) {
-      TellProgress(*run, *running);
-    }
-  }
-  shape.side_sets = static_cast<uint32_t>(side_sets.size());
-  metrics_->ObserveStep(shape, seconds);
-}
-
-void StepScheduler::TellProgress(ImageRun& run, RunningRow& running) {
-  ImageProgress progress{running.image, running.row->steps_done(), running.row->total_steps(), running.step_seconds,
-                         ""};
-  running.step_seconds = 0.0;
-  if (run.job().denoise.preview_at(progress.step)) {
-    // An eighth of the image's width and height, so the JPEG takes some hundred microseconds.
-    absl::StatusOr<std::string> preview = CatchExceptions([&]() -> absl::StatusOr<std::string> {
-      ABSL_ASSIGN_OR_RETURN(const RgbImage image, pipeline_->Preview(*running.row));
-      return EncodeImage(image, ImageFormat::kJpeg, /*quality=*/80, "");
-    });
-    if (!preview.ok()) {
-      NoticeDeviceFailure(preview.status());
-      run.status = preview.status();
-      return;
-    }
-    progress.preview = *std::move(preview);
-  }
-  run.task->Tell([&progress](ImageListener& listener) { listener.OnProgress(progress); });
 }
 
 void StepScheduler::HandOnFinishedRows() {

@@ -35,6 +35,7 @@
 #include "src/scheduler/memory_admission.h"
 #include "src/scheduler/request_queue.h"
 #include "src/scheduler/run_start.h"
+#include "src/scheduler/step_report.h"
 
 namespace hotlora {
 
@@ -92,8 +93,6 @@ class StepScheduler {
   // --- steps
   void StepAll();
   void StepTogether(absl::Span<const RowRef> rows);
-  void Account(absl::Span<const RowRef> rows, absl::Span<const uint32_t> steps_before, double seconds);
-  void TellProgress(ImageRun& run, RunningRow& running);
   void HandOnFinishedRows();
   void NoticeDeviceFailure(const absl::Status& status);
 
@@ -118,6 +117,7 @@ class StepScheduler {
 
   MemoryAdmission memory_;
   RunStart run_start_;
+  StepReport step_report_;
   BaseWatch base_watch_;
   DecodeLine decode_line_;
   std::thread step_thread_;  // last: it uses all the others
