@@ -5,11 +5,9 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 #include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
 #include "src/base/logging.h"
 #include "src/base/periodic_thread.h"
@@ -17,6 +15,7 @@
 #include "src/base/serial_executor.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
+#include "src/request/unavailable.h"
 #include "src/scheduler/image_task.h"
 #include "src/scheduler/request_loader.h"
 #include "src/scheduler/request_queue.h"
@@ -77,16 +76,13 @@ class ThreadedEngine final : public Engine {
                                    std::function<void(const Admission&)> on_admitted) override {
     ABSL_ASSIGN_OR_RETURN(ImageJob job, ValidateImageRequest(request, limits_));
     if (!accepting_) {
-      return MakeError(absl::StatusCode::kUnavailable, "the server is starting",
-                       {error_reason::kStarting, {}, absl::Seconds(1)});
+      return StartingError();
     }
     if (!base_intact_) {
-      return MakeError(absl::StatusCode::kUnavailable, "the model's weights are damaged in memory",
-                       {error_reason::kBaseDamaged, {}, absl::Seconds(10)});
+      return BaseDamagedError();
     }
     if (work_stuck_) {
-      return MakeError(absl::StatusCode::kUnavailable, "work on the device is stuck",
-                       {error_reason::kWorkStuck, {}, absl::Seconds(10)});
+      return WorkStuckError();
     }
     ABSL_RETURN_IF_ERROR(scheduler_.memory().CheckAlone(job));
     Admission admission{job.request_id, job.seed, 0};

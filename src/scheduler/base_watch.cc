@@ -5,7 +5,7 @@
 
 #include "src/base/logging.h"
 #include "src/base/steady_time.h"
-#include "src/scheduler/request_queue.h"
+#include "src/request/unavailable.h"
 
 namespace hotlora {
 namespace {

@@ -8,6 +8,7 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/steady_time.h"
+#include "src/request/unavailable.h"
 
 namespace hotlora {
 namespace {
@@ -26,11 +27,6 @@ bool EraseFrom(std::vector<std::shared_ptr<ImageTask>>& list, const std::shared_
 
 }  // namespace
 
-absl::Status DrainingError() {
-  return MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
-                   {error_reason::kDraining, {}, absl::Seconds(1)});
-}
-
 absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<ImageTask>& task) {
   std::lock_guard<std::mutex> lock(mu_);
   if (closed_) {
@@ -44,17 +40,16 @@ absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<ImageTask>& t
   const uint32_t before = reserved_ + static_cast<uint32_t>(waiting_.size());
   const uint32_t spare = running_.empty() ? 1 : 0;
   if (before >= capacity_ + spare) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
-                     absl::StrCat("the queue is full: ", capacity_, " requests wait"),
-                     {error_reason::kQueueFull, {}, RetryDelay()});
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kQueueFull,
+                     absl::StrCat("the queue is full: ", capacity_, " requests wait"), RetryDelay());
   }
   const std::string& caller = task->job().caller;
   const auto held = held_by_.find(caller);
   if (client_share_ > 0 && held != held_by_.end() && held->second >= client_share_ + spare) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kClientShare,
                      absl::StrCat("the caller has ", held->second, " requests in the queue; one caller may have ",
                                   client_share_, " (--client-share)"),
-                     {error_reason::kClientShare, {}, RetryDelay()});
+                     RetryDelay());
   }
   by_id_[id] = task;
   ++held_by_[caller];

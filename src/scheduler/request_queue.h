@@ -22,9 +22,6 @@
 
 namespace hotlora {
 
-// Unavailable (DRAINING), with a retry delay: what callers hear once the server is about to stop.
-absl::Status DrainingError();
-
 // Whether `a` comes before `b`: by priority, then by arrival.
 inline bool ComesBefore(const ImageTask& a, const ImageTask& b) {
   return a.job().priority != b.job().priority ? a.job().priority > b.job().priority : a.sequence() < b.sequence();
