@@ -26,11 +26,10 @@ set(may_include_src/adapter_format weights/module_table.h weights/safetensors_fi
 set(may_include_src/adapters
     adapter_format nn/lora_delta.h nn/block_layout.h nn/adapter_set.h weights tensor metrics request base)
 set(may_include_src/pipeline sdxl sampling nn weights request image tensor base)
-set(may_include_src/admission request base)
 set(may_include_src/scheduler
-    admission pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h nn/adapter_set.h
+    pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h nn/adapter_set.h
     adapters/adapter_store.h adapters/adapter_info.h adapters/embedding_store.h image request metrics base)
-set(may_include_src/engine scheduler admission pipeline adapters sdxl weights tensor request metrics base)
+set(may_include_src/engine scheduler pipeline adapters sdxl weights tensor request metrics base)
 # What server/ sees of the engine: plain values alone.
 set(may_include_src/engine/engine.h
     engine/statistics.h scheduler/stuck_work.h adapters/adapter_info.h adapters/adapter_upload.h request
@@ -60,7 +59,7 @@ set(torch_allowed "^$")
 set(torch_rule "<torch/...> nowhere: ATen and c10 are enough, and parse in half the time")
 
 # Where no LibTorch header at all may appear: the modules that ThreadSanitizer checks, and the borders to them.
-set(torch_free "^(src/(base|metrics|image|request|adapter_format|admission|scheduler|engine)|server|client)/")
+set(torch_free "^(src/(base|metrics|image|request|adapter_format|scheduler|engine)|server|client)/")
 set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
     src/adapters/adapter_info.h src/adapters/adapter_lease.h src/adapters/adapter_statistics.h

@@ -19,6 +19,7 @@
 #include "src/base/status_macros.h"
 #include "src/base/steady_time.h"
 #include "src/request/request_id.h"
+#include "src/request/unavailable.h"
 
 namespace hotlora {
 namespace {
@@ -26,7 +27,6 @@ namespace {
 constexpr char kRequestIdKey[] = "x-request-id";
 constexpr char kTraceParentKey[] = "traceparent";
 constexpr char kPreviousAttemptsKey[] = "grpc-previous-rpc-attempts";  // gRFC A6
-constexpr absl::Duration kStartingRetryDelay = absl::Seconds(1);
 
 absl::string_view FindMetadata(const grpc::CallbackServerContext& context, const char* key) {
   const auto found = context.client_metadata().find(key);
@@ -167,8 +167,7 @@ absl::StatusOr<Engine*> RpcCall::Open(Scope scope) {
 absl::StatusOr<Engine*> RpcCall::FindEngine() const {
   Engine* const engine = service_->engine.load();
   if (engine == nullptr) {
-    return MakeError(absl::StatusCode::kUnavailable, "the server is starting; try again shortly",
-                     ErrorDetails{error_reason::kStarting, {}, kStartingRetryDelay});
+    return StartingError();
   }
   return engine;
 }

@@ -29,6 +29,11 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::st
   return MakeError(code, message, ErrorDetails{std::string(reason), {}, std::nullopt});
 }
 
+absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::string_view message,
+                       absl::Duration retry_delay) {
+  return MakeError(code, message, ErrorDetails{std::string(reason), {}, retry_delay});
+}
+
 ErrorDetails GetErrorDetails(const absl::Status& status) {
   ErrorDetails details;
   details.reason = absl::StatusCodeToString(status.code());

@@ -32,6 +32,10 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view message, ErrorDe
 // Shorthand for an error with nothing but a reason.
 absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::string_view message);
 
+// Shorthand for an error that goes away: trying again after `retry_delay` may help.
+absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::string_view message,
+                       absl::Duration retry_delay);
+
 // The details of `status`; the reason is "INTERNAL" or another name of the code if none is attached.
 ErrorDetails GetErrorDetails(const absl::Status& status);
 

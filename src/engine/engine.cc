@@ -5,14 +5,11 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/embedding_store.h"
-#include "src/admission/request_queue.h"
 #include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
 #include "src/base/logging.h"
 #include "src/base/periodic_thread.h"
@@ -23,8 +20,10 @@
 #include "src/engine/model_watch.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/request/unavailable.h"
 #include "src/scheduler/image_task.h"
 #include "src/scheduler/request_loader.h"
+#include "src/scheduler/request_queue.h"
 #include "src/scheduler/step_scheduler.h"
 #include "src/scheduler/watched_pipeline.h"
 #include "src/scheduler/work_watch.h"
@@ -83,16 +82,13 @@ class ThreadedEngine final : public Engine {
                                    std::function<void(const Admission&)> on_admitted) override {
     ABSL_ASSIGN_OR_RETURN(ImageJob job, ValidateImageRequest(request, limits_));
     if (!accepting_) {
-      return MakeError(absl::StatusCode::kUnavailable, "the server is starting",
-                       {error_reason::kStarting, {}, absl::Seconds(1)});
+      return StartingError();
     }
     if (!base_intact_) {
-      return MakeError(absl::StatusCode::kUnavailable, "the model's weights are damaged in memory",
-                       {error_reason::kBaseDamaged, {}, absl::Seconds(10)});
+      return BaseDamagedError();
     }
     if (work_stuck_) {
-      return MakeError(absl::StatusCode::kUnavailable, "work on the device is stuck",
-                       {error_reason::kWorkStuck, {}, absl::Seconds(10)});
+      return WorkStuckError();
     }
     ABSL_RETURN_IF_ERROR(scheduler_.memory().CheckAlone(job));
     Admission admission{job.request_id, job.seed, 0};
@@ -116,7 +112,7 @@ class ThreadedEngine final : public Engine {
   }
 
   void Cancel(absl::string_view request_id, const ImageListener* listener, absl::Status status) override {
-    const auto task = std::static_pointer_cast<ImageTask>(queue_.Find(request_id));
+    const std::shared_ptr<ImageTask> task = queue_.Find(request_id);
     if (task != nullptr && task->IsHeardBy(listener)) {
       task->Cancel(std::move(status));
       loader_->EndIfUnwanted(task);
@@ -189,8 +185,8 @@ class ThreadedEngine final : public Engine {
     }
     CancelAll(DrainingError());
     if (!queue_.AwaitEmpty(kLastSteps)) {
-      for (const auto& request : queue_.All()) {
-        std::static_pointer_cast<ImageTask>(request)->EndForCaller(DrainingError());
+      for (const auto& task : queue_.All()) {
+        task->EndForCaller(DrainingError());
       }
     }
     return false;
@@ -206,12 +202,12 @@ class ThreadedEngine final : public Engine {
 
   // First all are marked, then those who wait are ended: none starts in the meantime.
   void CancelAll(const absl::Status& status) {
-    const auto requests = queue_.All();
-    for (const auto& request : requests) {
-      std::static_pointer_cast<ImageTask>(request)->Cancel(status);
+    const std::vector<std::shared_ptr<ImageTask>> tasks = queue_.All();
+    for (const auto& task : tasks) {
+      task->Cancel(status);
     }
-    for (const auto& request : requests) {
-      loader_->EndIfUnwanted(std::static_pointer_cast<ImageTask>(request));
+    for (const auto& task : tasks) {
+      loader_->EndIfUnwanted(task);
     }
   }
 
@@ -237,7 +233,7 @@ class ThreadedEngine final : public Engine {
     std::optional<double> oldest_seconds;
     double newcomer_seconds = 0;
     for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
-      const auto task = std::static_pointer_cast<ImageTask>(waiting.request);
+      const std::shared_ptr<ImageTask>& task = waiting.task;
       loader_->EndIfUnwanted(task);
       const WaitStage stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
       task->TellWaiting({waiting.position, stage, waiting.estimated_seconds}, kWaitingEvery);

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "src/admission/request_queue.h"
 #include "src/base/logging.h"
 #include "src/base/steady_time.h"
+#include "src/request/unavailable.h"
 
 namespace hotlora {
 namespace {

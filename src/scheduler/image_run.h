@@ -1,12 +1,15 @@
 #ifndef HOTLORA_SRC_SCHEDULER_IMAGE_RUN_H_
 #define HOTLORA_SRC_SCHEDULER_IMAGE_RUN_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 
 #include "src/base/stopwatch.h"
 #include "src/pipeline/pipeline.h"
@@ -38,6 +41,22 @@ struct ImageRun {
   absl::Status decode_status;  // of the first image that failed; the decode thread's
   Stopwatch since_start;
 };
+
+// A row with the request it belongs to, and what the row had done when this was made. Valid until the run's rows
+// change.
+struct RowRef {
+  ImageRun* run;
+  RunningRow* row;
+  uint32_t steps_before = 0;
+  uint32_t evaluations_before = 0;
+};
+
+// The rows of `runs`, those of one run together.
+std::vector<RowRef> RowsOf(absl::Span<const std::shared_ptr<ImageRun>> runs);
+size_t RowCount(absl::Span<const std::shared_ptr<ImageRun>> runs);
+
+// Fingerprints of the adapter sets of runs that have rows, each once.
+std::vector<std::string> SetsWithRows(absl::Span<const std::shared_ptr<ImageRun>> runs);
 
 }  // namespace hotlora
 

@@ -9,7 +9,7 @@
 namespace hotlora {
 
 ImageTask::ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Duration longest)
-    : QueuedRequest(std::move(job)),
+    : job_(std::move(job)),
       deadline_(SteadyNow() + longest),
       listener_identity_(listener.get()),
       listener_(std::move(listener)),

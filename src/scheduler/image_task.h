@@ -1,6 +1,7 @@
 #ifndef HOTLORA_SRC_SCHEDULER_IMAGE_TASK_H_
 #define HOTLORA_SRC_SCHEDULER_IMAGE_TASK_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,11 +14,11 @@
 
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/embedding_store.h"
-#include "src/admission/request_queue.h"
 #include "src/base/stopwatch.h"
 #include "src/nn/adapter_set.h"
 #include "src/pipeline/init_picture.h"
 #include "src/request/image_events.h"
+#include "src/request/image_job.h"
 
 namespace hotlora {
 
@@ -35,10 +36,15 @@ struct LoadedFiles {
 
 // One request from admission to its end: who listens, whether it is still wanted, and what it holds of files.
 // Thread-safe; the summary is written by the step thread, then the decode thread.
-class ImageTask : public QueuedRequest {
+class ImageTask {
  public:
   // `longest`: how long it may take from now on.
   ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Duration longest);
+
+  const ImageJob& job() const { return job_; }
+
+  // Position in the order of admission. REQUIRES: admitted.
+  uint64_t sequence() const { return sequence_; }
 
   double seconds_since_admitted() const { return since_admitted_.Seconds(); }
 
@@ -104,8 +110,13 @@ class ImageTask : public QueuedRequest {
   uint8_t regroups_told = 0;  // bits of RegroupReason; the step thread's
 
  private:
+  friend class RequestQueue;  // sets sequence_ and ready_
+
   void TellLast(const absl::Status& status, const ImageSummary& told);
 
+  const ImageJob job_;
+  uint64_t sequence_ = 0;  // constant from admission on
+  bool ready_ = false;     // guarded by the queue's mutex
   const Stopwatch since_admitted_;
   const absl::Time deadline_;                     // as SteadyNow, like all times here
   const ImageListener* const listener_identity_;  // never followed

@@ -23,11 +23,11 @@
 
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/embedding_store.h"
-#include "src/admission/request_queue.h"
 #include "src/base/serial_executor.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/init_picture.h"
 #include "src/scheduler/image_task.h"
+#include "src/scheduler/request_queue.h"
 #include "src/scheduler/step_scheduler.h"
 
 namespace hotlora {

@@ -3,17 +3,12 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
-
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
-#include "src/base/status_macros.h"
-#include "src/image/image_encoder.h"
 #include "src/scheduler/batch_policy.h"
-#include "src/scheduler/request_summary.h"
 #include "src/scheduler/warm_up.h"
 
 namespace hotlora {
@@ -21,9 +16,6 @@ namespace {
 
 // A step thread that has had nothing to do for so long checks the base weights, a module at a time.
 constexpr absl::Duration kIdleAfter = absl::Milliseconds(100);
-// A set that has had the device to itself for so many steps of side branches is merged: sooner, and two requests in
-// turn would have weights rebuilt between them.
-constexpr uint32_t kStepsBeforeMerging = 8;
 
 bool IsDeviceFailure(const absl::Status& status) {
   return GetErrorDetails(status).reason == error_reason::kDeviceFailed;
@@ -41,9 +33,11 @@ StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, 
       queue_(queue),
       pipeline_(pipeline),
       metrics_(metrics),
-      mode_(ModeFor(options_.apply, /*mixed=*/false)),
+      mode_chooser_(options_.apply),
       row_limit_(options_.max_batch),
       memory_(pipeline, metrics),
+      run_start_(pipeline, &memory_, metrics),
+      step_report_(pipeline, metrics),
       base_watch_(pipeline, metrics, options_.on_base_state),
       decode_line_(
           pipeline, &memory_, metrics,
@@ -67,7 +61,7 @@ void StepScheduler::StepThread() {
     metrics_->BeatScheduler();
     DropEnded();
     FillRows();
-    if (Rows().empty()) {
+    if (RowCount(runs_) == 0) {
       AwaitWork();
     } else {
       StepAll();
@@ -93,9 +87,9 @@ void StepScheduler::CheckBase() { NoticeDeviceFailure(base_watch_.CheckNext()); 
 // --- who runs
 
 void StepScheduler::FillRows() {
-  while (Rows().size() < row_limit_ && decode_line_.length() < 2 * options_.max_batch) {
+  while (RowCount(runs_) < row_limit_ && decode_line_.length() < 2 * options_.max_batch) {
     const std::vector<Candidate> candidates = Candidates();
-    const bool alone = Rows().empty();
+    const bool alone = RowCount(runs_) == 0;
     step_fits_.clear();
     std::vector<RowCandidate> views;
     for (const auto& [run, task] : candidates) {
@@ -112,16 +106,16 @@ void StepScheduler::FillRows() {
     }
     const auto& [run, task] = candidates[*chosen];
     if (run != nullptr) {
-      ChooseMode(task.get());
+      ChooseModeFor(*task);
       StartRow(*run);
     } else if (const RunPtr started = Start(task); started != nullptr) {
       StartRow(*started);
     }
     DropEnded();
   }
-  if (Rows().size() >= row_limit_) {
-    for (const auto& request : queue_->Ready()) {
-      TellRegroup(static_cast<ImageTask&>(*request), RegroupReason::kFull);
+  if (RowCount(runs_) >= row_limit_) {
+    for (const auto& task : queue_->Ready()) {
+      TellRegroup(*task, RegroupReason::kFull);
     }
   }
 }
@@ -141,8 +135,8 @@ std::vector<StepScheduler::Candidate> StepScheduler::Candidates() const {
       candidates.push_back({run, run->task});
     }
   }
-  for (const auto& request : queue_->Ready()) {
-    candidates.push_back({nullptr, std::static_pointer_cast<ImageTask>(request)});
+  for (const auto& task : queue_->Ready()) {
+    candidates.push_back({nullptr, task});
   }
   std::sort(candidates.begin(), candidates.end(),
             [](const Candidate& a, const Candidate& b) { return ComesBefore(*a.task, *b.task); });
@@ -182,60 +176,11 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   metrics_->ObserveQueueWait(queue_seconds);
   metrics_->ObserveStage(StageLabel::kQueue, queue_seconds);
   task->summary.queue_seconds = queue_seconds;
-  ChooseMode(task.get());
+  ChooseModeFor(*task);
   auto run = std::make_shared<ImageRun>(task);
   runs_.push_back(run);
-  run->status = CatchExceptions([&] { return Prepare(*run); });
-  NoticeDeviceFailure(run->status);
+  run->status = CatchExceptions([&] { return run_start_.Prepare(*run, mode_chooser_.mode(), SetsWithRows(runs_)); });
   return run;
-}
-
-absl::Status StepScheduler::Prepare(ImageRun& run) {
-  const ImageJob& job = run.job();
-  DescribeModel(pipeline_->info(), *run.task);
-  ABSL_RETURN_IF_ERROR(run.task->Wanted());
-  ABSL_RETURN_IF_ERROR(memory_.CheckAlone(job));
-  ABSL_RETURN_IF_ERROR(ApplyAdapters(run));
-  ABSL_RETURN_IF_ERROR(run.task->Wanted());
-  const Stopwatch stopwatch;
-  ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_.Run(TextWork(job.prompts), [&] {
-    return pipeline_->Encode(run.task->prompts(), job.denoise.cfg(), run.task->adapter_set(), mode_);
-  }));
-  if (const std::unique_ptr<const InitPicture> picture = run.task->TakePicture(); picture != nullptr) {
-    ABSL_ASSIGN_OR_RETURN(run.init,
-                          memory_.Run(InitWork(job.denoise), [&] { return pipeline_->EncodeInit(*picture); }));
-  }
-  run.task->summary.encode_seconds = stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kEncode, run.task->summary.encode_seconds);
-  return absl::OkStatus();
-}
-
-absl::Status StepScheduler::ApplyAdapters(ImageRun& run) {
-  ImageTask& task = *run.task;
-  SwapCost& cost = task.summary.swap;
-  const AdapterTier coldest = DescribeAdapters(task);
-  const std::vector<std::string> running = RunningSets();
-  const bool in_effect = last_applied_ == task.fingerprint() ||
-                         std::find(running.begin(), running.end(), task.fingerprint()) != running.end();
-  const Stopwatch stopwatch;
-  const absl::StatusOr<SwapReport> swap = pipeline_->Apply(task.adapter_set(), mode_);
-  last_applied_ = swap.ok() ? std::optional<std::string>(task.fingerprint()) : std::nullopt;
-  task.summary.adapter_seconds = task.load_seconds() + stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kAdapter, task.summary.adapter_seconds);
-  if (!swap.ok()) {
-    metrics_->CountSwap(false);
-    return swap.status();
-  }
-  cost.changed = !in_effect;
-  cost.merged = mode_ == ApplyMode::kMerged;
-  cost.apply_seconds = swap->apply_seconds;
-  cost.restore_seconds = swap->restore_seconds;
-  cost.total_seconds = task.summary.adapter_seconds;
-  if (cost.changed) {
-    metrics_->CountSwap(true);
-    ObserveSwap(cost, coldest, *swap, *metrics_);
-  }
-  return absl::OkStatus();
 }
 
 void StepScheduler::StartRow(ImageRun& run) {
@@ -259,6 +204,7 @@ void StepScheduler::DropEnded() {
     if (run->status.ok() && (run->has_images_to_start() || !run->rows.empty())) {
       continue;
     }
+    NoticeDeviceFailure(run->status);
     if (run->status.ok()) {
       metrics_->ObserveStage(StageLabel::kDenoise, run->task->summary.denoise_seconds);
     }
@@ -267,61 +213,36 @@ void StepScheduler::DropEnded() {
     queue_->StepsDone(run->task);
     decode_line_.Finish(run);
   }
-  if (Rows().empty()) {
+  if (RowCount(runs_) == 0) {
     row_limit_ = options_.max_batch;
   }
 }
 
 // --- how adapters take effect
 
-std::vector<std::string> StepScheduler::RunningSets() const {
-  std::vector<std::string> sets;
-  for (const RunPtr& run : runs_) {
-    if (!run->rows.empty() && std::find(sets.begin(), sets.end(), run->task->fingerprint()) == sets.end()) {
-      sets.push_back(run->task->fingerprint());
-    }
-  }
-  return sets;
-}
-
-void StepScheduler::ChooseMode(const ImageTask* joining) {
-  if (options_.apply != ApplyPolicy::kAuto) {
-    return;
-  }
-  std::vector<std::string> sets = RunningSets();
-  const bool first = sets.empty();
-  if (joining != nullptr && std::find(sets.begin(), sets.end(), joining->fingerprint()) == sets.end()) {
-    sets.push_back(joining->fingerprint());
-  }
-  steps_of_one_set_ = sets.size() > 1 ? 0 : steps_of_one_set_;
-  // Requests that will join in a moment count too: merging for one step would be wasted.
-  bool mixed = sets.size() > 1;
-  if (joining != nullptr && first && options_.max_batch > 1) {
-    for (const auto& request : queue_->Ready()) {
-      const auto& task = static_cast<const ImageTask&>(*request);
-      mixed =
-          mixed ||
-          (task.fingerprint() != joining->fingerprint() && task.job().denoise.same_size(joining->job().denoise) &&
-           task.CheckSet([&](const AdapterSet& set) { return pipeline_->CanShareStep(joining->adapter_set(), set); }));
-    }
-  }
-  if (mixed) {
-    SwitchTo(ApplyMode::kSide);
-  } else if (first || steps_of_one_set_ >= kStepsBeforeMerging) {
-    SwitchTo(ApplyMode::kMerged);
+void StepScheduler::ChooseModeFor(const ImageTask& joining) {
+  const std::vector<std::string> running = SetsWithRows(runs_);
+  if (mode_chooser_.BeforeRow(running, joining.fingerprint(), running.empty() && AnotherSetIsReady(joining))) {
+    TakeUpMode();
   }
 }
 
-void StepScheduler::SwitchTo(ApplyMode mode) {
-  if (mode == mode_) {
-    return;
+bool StepScheduler::AnotherSetIsReady(const ImageTask& joining) const {
+  if (options_.max_batch == 1) {
+    return false;
   }
-  mode_ = mode;
-  steps_of_one_set_ = 0;
+  const std::vector<std::shared_ptr<ImageTask>> ready = queue_->Ready();
+  return std::any_of(ready.begin(), ready.end(), [&](const std::shared_ptr<ImageTask>& task) {
+    return task->fingerprint() != joining.fingerprint() && task->job().denoise.same_size(joining.job().denoise) &&
+           task->CheckSet([&](const AdapterSet& set) { return pipeline_->CanShareStep(joining.adapter_set(), set); });
+  });
+}
+
+// Here, so that a change of mode does not count as a step's time; if it fails, the step itself will.
+void StepScheduler::TakeUpMode() {
   for (const RunPtr& run : runs_) {
     if (!run->rows.empty()) {
-      // Here, so that it does not count as a step's time; if it fails the step itself will.
-      NoticeDeviceFailure(pipeline_->Apply(run->task->adapter_set(), mode_).status());
+      NoticeDeviceFailure(pipeline_->Apply(run->task->adapter_set(), mode_chooser_.mode()).status());
       return;
     }
   }
@@ -329,25 +250,12 @@ void StepScheduler::SwitchTo(ApplyMode mode) {
 
 // --- steps
 
-std::vector<StepScheduler::RowRef> StepScheduler::Rows() const {
-  std::vector<RowRef> rows;
-  for (const RunPtr& run : runs_) {
-    for (RunningRow& row : run->rows) {
-      rows.push_back({run.get(), &row});
-    }
-  }
-  return rows;
-}
-
 void StepScheduler::StepAll() {
-  ChooseMode(nullptr);
-  if (mode_ == ApplyMode::kSide) {
-    steps_of_one_set_ = RunningSets().size() == 1 ? steps_of_one_set_ + 1 : 0;
+  if (mode_chooser_.BeforeStep(SetsWithRows(runs_))) {
+    TakeUpMode();
   }
-  const std::vector<RowRef> all = Rows();
-  if (last_applied_.has_value()) {
-    last_applied_ = all.back().run->task->fingerprint();  // what Step leaves in effect
-  }
+  const std::vector<RowRef> all = RowsOf(runs_);
+  run_start_.NoteStep(all.back().run->task->fingerprint());
   absl::Span<const RowRef> left(all);
   while (!left.empty()) {
     const size_t count = std::min<size_t>(left.size(), row_limit_);
@@ -358,26 +266,22 @@ void StepScheduler::StepAll() {
 
 void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   BatchPlan plan;
-  plan.mode = mode_;
-  std::vector<uint32_t> steps_before, evaluations_before;
+  plan.mode = mode_chooser_.mode();
   MemoryWork work = StepWork(rows.front().run->job().denoise);
   work.rows = 0;
-  for (const auto& [run, row] : rows) {
-    work.rows += StepWork(run->job().denoise).rows;
-    plan.rows.push_back(row->row.get());
-    steps_before.push_back(row->row->steps_done());
-    evaluations_before.push_back(row->row->evaluations());
+  for (const RowRef& ref : rows) {
+    work.rows += StepWork(ref.run->job().denoise).rows;
+    plan.rows.push_back(ref.row->row.get());
   }
   const Stopwatch stopwatch;
   const absl::Status status = memory_.Run(work, [&] { return pipeline_->Step(plan); });
   if (status.ok()) {
-    Account(rows, steps_before, stopwatch.Seconds());
+    step_report_.Report(rows, plan.mode, stopwatch.Seconds());
     return;
   }
-  NoticeDeviceFailure(status);
   if (rows.size() == 1 || IsDeviceFailure(status)) {
-    for (const auto& [run, row] : rows) {
-      run->status = run->status.ok() ? status : run->status;
+    for (const RowRef& ref : rows) {
+      ref.run->status.Update(status);
     }
     return;
   }
@@ -385,56 +289,11 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   if (absl::IsResourceExhausted(status)) {
     row_limit_ = static_cast<uint32_t>((rows.size() + 1) / 2);
   }
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i].run->status.ok() && rows[i].row->row->evaluations() == evaluations_before[i]) {
-      StepTogether(rows.subspan(i, 1));
+  for (const RowRef& ref : rows) {
+    if (ref.run->status.ok() && ref.row->row->evaluations() == ref.evaluations_before) {
+      StepTogether(absl::MakeConstSpan(&ref, 1));
     }
   }
-}
-
-void StepScheduler::Account(absl::Span<const RowRef> rows, absl::Span<const uint32_t> steps_before, double seconds) {
-  const DenoiseOptions& first = rows.front().run->job().denoise;
-  StepShape shape{first.width, first.height, static_cast<uint32_t>(rows.size())};
-  const ImageRun* counted = nullptr;  // rows of one run stand together
-  absl::flat_hash_set<absl::string_view> side_sets;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const auto& [run, running] = rows[i];
-    const Row& row = *running->row;
-    shape.guided_rows += run->job().denoise.cfg_at(steps_before[i], row.total_steps()) ? 1 : 0;
-    if (mode_ == ApplyMode::kSide && !run->task->adapter_set().adapters.empty()) {
-      side_sets.insert(run->task->fingerprint());
-    }
-    if (run != std::exchange(counted, run)) {
-      run->task->summary.denoise_seconds += seconds;
-    }
-    running->step_seconds += seconds;
-    // A sampler of two evaluations a step (Heun) has done a step only after the second.
-    if (row.steps_done() != steps_before[i]) {
-      TellProgress(*run, *running);
-    }
-  }
-  shape.side_sets = static_cast<uint32_t>(side_sets.size());
-  metrics_->ObserveStep(shape, seconds);
-}
-
-void StepScheduler::TellProgress(ImageRun& run, RunningRow& running) {
-  ImageProgress progress{running.image, running.row->steps_done(), running.row->total_steps(), running.step_seconds,
-                         ""};
-  running.step_seconds = 0.0;
-  if (run.job().denoise.preview_at(progress.step)) {
-    // An eighth of the image's width and height, so the JPEG takes some hundred microseconds.
-    absl::StatusOr<std::string> preview = CatchExceptions([&]() -> absl::StatusOr<std::string> {
-      ABSL_ASSIGN_OR_RETURN(const RgbImage image, pipeline_->Preview(*running.row));
-      return EncodeImage(image, ImageFormat::kJpeg, /*quality=*/80, "");
-    });
-    if (!preview.ok()) {
-      NoticeDeviceFailure(preview.status());
-      run.status = preview.status();
-      return;
-    }
-    progress.preview = *std::move(preview);
-  }
-  run.task->Tell([&progress](ImageListener& listener) { listener.OnProgress(progress); });
 }
 
 void StepScheduler::HandOnFinishedRows() {

@@ -25,14 +25,17 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
-#include "src/admission/request_queue.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/scheduler/apply_mode_chooser.h"
 #include "src/scheduler/base_watch.h"
 #include "src/scheduler/decode_line.h"
 #include "src/scheduler/image_run.h"
 #include "src/scheduler/image_task.h"
 #include "src/scheduler/memory_admission.h"
+#include "src/scheduler/request_queue.h"
+#include "src/scheduler/run_start.h"
+#include "src/scheduler/step_report.h"
 
 namespace hotlora {
 
@@ -79,26 +82,17 @@ class StepScheduler {
   std::optional<RegroupReason> KeptOutBy(const ImageTask& task);  // nullopt: it fits beside what runs
   void TellRegroup(ImageTask& task, RegroupReason reason);
   RunPtr Start(const std::shared_ptr<ImageTask>& task);
-  absl::Status Prepare(ImageRun& run);
-  absl::Status ApplyAdapters(ImageRun& run);
   void StartRow(ImageRun& run);
   void DropEnded();
 
   // --- how adapters take effect
-  std::vector<std::string> RunningSets() const;  // fingerprints, each once
-  void ChooseMode(const ImageTask* joining);
-  void SwitchTo(ApplyMode mode);
+  void ChooseModeFor(const ImageTask& joining);
+  bool AnotherSetIsReady(const ImageTask& joining) const;
+  void TakeUpMode();
 
   // --- steps
-  struct RowRef {
-    ImageRun* run;
-    RunningRow* row;
-  };
-  std::vector<RowRef> Rows() const;
   void StepAll();
   void StepTogether(absl::Span<const RowRef> rows);
-  void Account(absl::Span<const RowRef> rows, absl::Span<const uint32_t> steps_before, double seconds);
-  void TellProgress(ImageRun& run, RunningRow& running);
   void HandOnFinishedRows();
   void NoticeDeviceFailure(const absl::Status& status);
 
@@ -112,10 +106,8 @@ class StepScheduler {
 
   // The step thread's.
   std::vector<RunPtr> runs_;  // that have rows or images to start
-  ApplyMode mode_ = ApplyMode::kMerged;
-  std::optional<std::string> last_applied_ = "";  // fingerprint; nullopt: an Apply failed half-way
-  uint32_t steps_of_one_set_ = 0;                 // in side mode, without a break
-  uint32_t row_limit_;                            // rows in one call; less than max_batch after one ran out of memory
+  ApplyModeChooser mode_chooser_;
+  uint32_t row_limit_;  // rows in one call; less than max_batch after one ran out of memory
 
   // Whether a step of so many rows of the network fits. Looked up once for all candidates of a free row.
   std::map<uint32_t, bool> step_fits_;
@@ -124,6 +116,8 @@ class StepScheduler {
   bool device_failed_ ABSL_GUARDED_BY(mu_) = false;
 
   MemoryAdmission memory_;
+  RunStart run_start_;
+  StepReport step_report_;
   BaseWatch base_watch_;
   DecodeLine decode_line_;
   std::thread step_thread_;  // last: it uses all the others

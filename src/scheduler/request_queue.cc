@@ -1,4 +1,4 @@
-#include "src/admission/request_queue.h"
+#include "src/scheduler/request_queue.h"
 
 #include <algorithm>
 #include <utility>
@@ -8,6 +8,7 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/steady_time.h"
+#include "src/request/unavailable.h"
 
 namespace hotlora {
 namespace {
@@ -15,8 +16,8 @@ namespace {
 constexpr double kMeanWeight = 0.2;  // of the newest request in the moving average
 
 // False if it is not in the list.
-bool EraseFrom(std::vector<std::shared_ptr<QueuedRequest>>& list, const std::shared_ptr<QueuedRequest>& request) {
-  const auto found = std::find(list.begin(), list.end(), request);
+bool EraseFrom(std::vector<std::shared_ptr<ImageTask>>& list, const std::shared_ptr<ImageTask>& task) {
+  const auto found = std::find(list.begin(), list.end(), task);
   if (found == list.end()) {
     return false;
   }
@@ -26,17 +27,12 @@ bool EraseFrom(std::vector<std::shared_ptr<QueuedRequest>>& list, const std::sha
 
 }  // namespace
 
-absl::Status DrainingError() {
-  return MakeError(absl::StatusCode::kUnavailable, "the server is shutting down",
-                   {error_reason::kDraining, {}, absl::Seconds(1)});
-}
-
-absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest>& request) {
+absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<ImageTask>& task) {
   std::lock_guard<std::mutex> lock(mu_);
   if (closed_) {
     return DrainingError();
   }
-  const std::string& id = request->job().request_id;
+  const std::string& id = task->job().request_id;
   if (by_id_.contains(id)) {
     return MakeError(absl::StatusCode::kAlreadyExists, error_reason::kRequestIdRunning,
                      absl::StrCat("request_id \"", id, "\" is running already"));
@@ -44,40 +40,39 @@ absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<QueuedRequest
   const uint32_t before = reserved_ + static_cast<uint32_t>(waiting_.size());
   const uint32_t spare = running_.empty() ? 1 : 0;
   if (before >= capacity_ + spare) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
-                     absl::StrCat("the queue is full: ", capacity_, " requests wait"),
-                     {error_reason::kQueueFull, {}, RetryDelay()});
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kQueueFull,
+                     absl::StrCat("the queue is full: ", capacity_, " requests wait"), RetryDelay());
   }
-  const std::string& caller = request->job().caller;
+  const std::string& caller = task->job().caller;
   const auto held = held_by_.find(caller);
   if (client_share_ > 0 && held != held_by_.end() && held->second >= client_share_ + spare) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kClientShare,
                      absl::StrCat("the caller has ", held->second, " requests in the queue; one caller may have ",
                                   client_share_, " (--client-share)"),
-                     {error_reason::kClientShare, {}, RetryDelay()});
+                     RetryDelay());
   }
-  by_id_[id] = request;
+  by_id_[id] = task;
   ++held_by_[caller];
   ++reserved_;
-  request->sequence_ = next_sequence_++;
+  task->sequence_ = next_sequence_++;
   return before + static_cast<uint32_t>(running_.size());
 }
 
-void RequestQueue::Enqueue(std::shared_ptr<QueuedRequest> request) {
+void RequestQueue::Enqueue(std::shared_ptr<ImageTask> task) {
   std::lock_guard<std::mutex> lock(mu_);
   --reserved_;
-  waiting_.push_back(std::move(request));
+  waiting_.push_back(std::move(task));
   changed_.notify_all();
 }
 
-void RequestQueue::MarkReady(const std::shared_ptr<QueuedRequest>& request) {
+void RequestQueue::MarkReady(const std::shared_ptr<ImageTask>& task) {
   std::lock_guard<std::mutex> lock(mu_);
-  request->ready_ = true;
+  task->ready_ = true;
   changed_.notify_all();
 }
 
-std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::InOrder() const {
-  std::vector<std::shared_ptr<QueuedRequest>> ordered = waiting_;
+std::vector<std::shared_ptr<ImageTask>> RequestQueue::InOrder() const {
+  std::vector<std::shared_ptr<ImageTask>> ordered = waiting_;
   std::sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) { return ComesBefore(*a, *b); });
   return ordered;
 }
@@ -90,55 +85,54 @@ bool RequestQueue::AwaitReady(absl::Duration patience) const {
   return AwaitSteadily(changed_, lock, patience, some_ready) && !stopped_;
 }
 
-std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::Ready() const {
+std::vector<std::shared_ptr<ImageTask>> RequestQueue::Ready() const {
   std::lock_guard<std::mutex> lock(mu_);
-  std::vector<std::shared_ptr<QueuedRequest>> ready = InOrder();
-  ready.erase(std::remove_if(ready.begin(), ready.end(), [](const auto& request) { return !request->ready_; }),
-              ready.end());
+  std::vector<std::shared_ptr<ImageTask>> ready = InOrder();
+  ready.erase(std::remove_if(ready.begin(), ready.end(), [](const auto& task) { return !task->ready_; }), ready.end());
   return ready;
 }
 
-bool RequestQueue::Take(const std::shared_ptr<QueuedRequest>& request) {
+bool RequestQueue::Take(const std::shared_ptr<ImageTask>& task) {
   std::lock_guard<std::mutex> lock(mu_);
-  if (!StopWaiting(request)) {
+  if (!StopWaiting(task)) {
     return false;
   }
-  running_.push_back(request);
+  running_.push_back(task);
   return true;
 }
 
-void RequestQueue::StepsDone(const std::shared_ptr<QueuedRequest>& request) {
+void RequestQueue::StepsDone(const std::shared_ptr<ImageTask>& task) {
   std::lock_guard<std::mutex> lock(mu_);
-  EraseFrom(running_, request);
+  EraseFrom(running_, task);
 }
 
-bool RequestQueue::Remove(const std::shared_ptr<QueuedRequest>& request) {
+bool RequestQueue::Remove(const std::shared_ptr<ImageTask>& task) {
   std::lock_guard<std::mutex> lock(mu_);
-  return StopWaiting(request);
+  return StopWaiting(task);
 }
 
-bool RequestQueue::StopWaiting(const std::shared_ptr<QueuedRequest>& request) {
-  if (!EraseFrom(waiting_, request)) {
+bool RequestQueue::StopWaiting(const std::shared_ptr<ImageTask>& task) {
+  if (!EraseFrom(waiting_, task)) {
     return false;
   }
-  const auto held = held_by_.find(request->job().caller);
+  const auto held = held_by_.find(task->job().caller);
   if (--held->second == 0) {
     held_by_.erase(held);
   }
   return true;
 }
 
-void RequestQueue::Forget(const std::shared_ptr<QueuedRequest>& request, double seconds) {
+void RequestQueue::Forget(const std::shared_ptr<ImageTask>& task, double seconds) {
   std::lock_guard<std::mutex> lock(mu_);
-  by_id_.erase(request->job().request_id);
+  by_id_.erase(task->job().request_id);
   changed_.notify_all();
-  EraseFrom(running_, request);  // its place is free before its caller hears the end
+  EraseFrom(running_, task);  // its place is free before its caller hears the end
   if (seconds > 0.0) {
     mean_seconds_ = mean_seconds_ == 0.0 ? seconds : mean_seconds_ + kMeanWeight * (seconds - mean_seconds_);
   }
 }
 
-std::shared_ptr<QueuedRequest> RequestQueue::Find(absl::string_view request_id) const {
+std::shared_ptr<ImageTask> RequestQueue::Find(absl::string_view request_id) const {
   std::lock_guard<std::mutex> lock(mu_);
   const auto found = by_id_.find(request_id);
   return found == by_id_.end() ? nullptr : found->second;
@@ -149,18 +143,18 @@ std::vector<RequestQueue::Waiting> RequestQueue::Snapshot() const {
   std::vector<Waiting> waiting;
   auto position = static_cast<uint32_t>(running_.size());
   const double seconds_each = mean_seconds_ / static_cast<double>(std::max<size_t>(running_.size(), 1));
-  for (auto& request : InOrder()) {
-    waiting.push_back({std::move(request), position, position * seconds_each});
+  for (auto& task : InOrder()) {
+    waiting.push_back({std::move(task), position, position * seconds_each});
     ++position;
   }
   return waiting;
 }
 
-std::vector<std::shared_ptr<QueuedRequest>> RequestQueue::All() const {
+std::vector<std::shared_ptr<ImageTask>> RequestQueue::All() const {
   std::lock_guard<std::mutex> lock(mu_);
-  std::vector<std::shared_ptr<QueuedRequest>> all;
-  for (const auto& [id, request] : by_id_) {
-    all.push_back(request);
+  std::vector<std::shared_ptr<ImageTask>> all;
+  for (const auto& [id, task] : by_id_) {
+    all.push_back(task);
   }
   return all;
 }

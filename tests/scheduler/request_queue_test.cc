@@ -1,4 +1,4 @@
-#include "src/admission/request_queue.h"
+#include "src/scheduler/request_queue.h"
 
 #include <memory>
 #include <string>
@@ -6,19 +6,21 @@
 #include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
+#include "tests/fakes/recording_listener.h"
 
 namespace hotlora {
 namespace {
 
-std::shared_ptr<QueuedRequest> Request(const std::string& id, int32_t priority = 0) {
+std::shared_ptr<ImageTask> Request(const std::string& id, int32_t priority = 0, const std::string& caller = "") {
   ImageJob job;
   job.request_id = id;
   job.priority = priority;
-  return std::make_shared<QueuedRequest>(std::move(job));
+  job.caller = caller;
+  return std::make_shared<ImageTask>(std::move(job), std::make_shared<RecordingListener>(), absl::InfiniteDuration());
 }
 
 // Admits and enqueues it, ready.
-std::shared_ptr<QueuedRequest> Add(RequestQueue& queue, const std::string& id, int32_t priority = 0) {
+std::shared_ptr<ImageTask> Add(RequestQueue& queue, const std::string& id, int32_t priority = 0) {
   auto request = Request(id, priority);
   EXPECT_TRUE(queue.Admit(request).ok()) << id;
   queue.Enqueue(request);
@@ -27,7 +29,7 @@ std::shared_ptr<QueuedRequest> Add(RequestQueue& queue, const std::string& id, i
 }
 
 // Takes what comes first; nullptr where nothing is ready.
-std::shared_ptr<QueuedRequest> TakeFirst(RequestQueue& queue) {
+std::shared_ptr<ImageTask> TakeFirst(RequestQueue& queue) {
   const auto ready = queue.Ready();
   return !ready.empty() && queue.Take(ready.front()) ? ready.front() : nullptr;
 }
@@ -61,14 +63,8 @@ TEST(RequestQueueTest, AnEndedRequestFreesItsIdAndItsPlaceAtOnce) {
 
 TEST(RequestQueueTest, ACallerHoldsNoMoreThanItsShare) {
   RequestQueue queue(8, 2);
-  const auto of = [](const std::string& id, const std::string& caller) {
-    ImageJob job;
-    job.request_id = id;
-    job.caller = caller;
-    return std::make_shared<QueuedRequest>(std::move(job));
-  };
   const auto reason = [&](const std::string& id, const std::string& caller) {
-    const auto request = of(id, caller);
+    const auto request = Request(id, 0, caller);
     const absl::Status status = queue.Admit(request).status();
     if (status.ok()) {
       queue.Enqueue(request);

@@ -1,5 +1,5 @@
-#ifndef HOTLORA_SRC_ADMISSION_REQUEST_QUEUE_H_
-#define HOTLORA_SRC_ADMISSION_REQUEST_QUEUE_H_
+#ifndef HOTLORA_SRC_SCHEDULER_REQUEST_QUEUE_H_
+#define HOTLORA_SRC_SCHEDULER_REQUEST_QUEUE_H_
 
 // May a request enter, and which one is next? A bounded queue that also knows every request by its id from admission to
 // its end. Requests wait here while their adapters load, and are handed out ready ones first.
@@ -18,33 +18,12 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
-#include "src/request/image_job.h"
+#include "src/scheduler/image_task.h"
 
 namespace hotlora {
 
-// What waits. The scheduler derives its task from it.
-class QueuedRequest {
- public:
-  explicit QueuedRequest(ImageJob job) : job_(std::move(job)) {}
-  virtual ~QueuedRequest() = default;
-
-  const ImageJob& job() const { return job_; }
-
-  // Place in the order of admission. REQUIRES: admitted.
-  uint64_t sequence() const { return sequence_; }
-
- private:
-  friend class RequestQueue;
-  const ImageJob job_;
-  uint64_t sequence_ = 0;  // set by Admit
-  bool ready_ = false;     // guarded by the queue's mutex
-};
-
-// Unavailable (DRAINING), with a retry delay: what callers hear once the server is about to stop.
-absl::Status DrainingError();
-
 // Whether `a` comes before `b`: by priority, then by arrival.
-inline bool ComesBefore(const QueuedRequest& a, const QueuedRequest& b) {
+inline bool ComesBefore(const ImageTask& a, const ImageTask& b) {
   return a.job().priority != b.job().priority ? a.job().priority > b.job().priority : a.sequence() < b.sequence();
 }
 
@@ -60,36 +39,36 @@ class RequestQueue {
   //   AlreadyExists      REQUEST_ID_RUNNING
   //   ResourceExhausted  QUEUE_FULL or CLIENT_SHARE, with a retry delay from how long requests have been taking
   //   Unavailable        DRAINING after Close
-  absl::StatusOr<uint32_t> Admit(const std::shared_ptr<QueuedRequest>& request);
+  absl::StatusOr<uint32_t> Admit(const std::shared_ptr<ImageTask>& task);
 
   // The admitted request may now be taken as soon as it is ready.
-  void Enqueue(std::shared_ptr<QueuedRequest> request);
+  void Enqueue(std::shared_ptr<ImageTask> task);
 
   // Its adapters are there, or failed to come: there is nothing to wait for. Before or after Enqueue.
-  void MarkReady(const std::shared_ptr<QueuedRequest>& request);
+  void MarkReady(const std::shared_ptr<ImageTask>& task);
 
   // Waits until a request is ready; false after `patience`, or once Stop was called.
   bool AwaitReady(absl::Duration patience) const;
 
   // The requests that are ready, in their order (ComesBefore).
-  std::vector<std::shared_ptr<QueuedRequest>> Ready() const;
+  std::vector<std::shared_ptr<ImageTask>> Ready() const;
 
   // The request waits no more but runs, until StepsDone or Forget. False if it does not wait any more.
-  bool Take(const std::shared_ptr<QueuedRequest>& request);
-  void StepsDone(const std::shared_ptr<QueuedRequest>& request);
+  bool Take(const std::shared_ptr<ImageTask>& task);
+  void StepsDone(const std::shared_ptr<ImageTask>& task);
 
   // Takes the request out where it waits; false if it does not (it runs, or has ended).
-  bool Remove(const std::shared_ptr<QueuedRequest>& request);
+  bool Remove(const std::shared_ptr<ImageTask>& task);
 
   // The request has ended: its id and its place are free. `seconds`: how long the device worked on it, 0 if it never
   // ran.
-  void Forget(const std::shared_ptr<QueuedRequest>& request, double seconds);
+  void Forget(const std::shared_ptr<ImageTask>& task, double seconds);
 
   // nullptr if no such request is running or waiting.
-  std::shared_ptr<QueuedRequest> Find(absl::string_view request_id) const;
+  std::shared_ptr<ImageTask> Find(absl::string_view request_id) const;
 
   struct Waiting {
-    std::shared_ptr<QueuedRequest> request;
+    std::shared_ptr<ImageTask> task;
     uint32_t position = 0;
     double estimated_seconds = 0;  // 0: unknown
   };
@@ -97,7 +76,7 @@ class RequestQueue {
   std::vector<Waiting> Snapshot() const;
 
   // All requests from admission to the end.
-  std::vector<std::shared_ptr<QueuedRequest>> All() const;
+  std::vector<std::shared_ptr<ImageTask>> All() const;
 
   uint32_t depth() const;
   uint32_t capacity() const { return capacity_; }
@@ -111,19 +90,19 @@ class RequestQueue {
  private:
   // With mu_ held.
   absl::Duration RetryDelay() const;
-  bool StopWaiting(const std::shared_ptr<QueuedRequest>& request);
-  std::vector<std::shared_ptr<QueuedRequest>> InOrder() const;
+  bool StopWaiting(const std::shared_ptr<ImageTask>& task);
+  std::vector<std::shared_ptr<ImageTask>> InOrder() const;
 
   const uint32_t capacity_;
   const uint32_t client_share_;
   mutable std::mutex mu_;  // with a condition_variable, which waits by the steady clock
   mutable std::condition_variable changed_;
   // Guarded by mu_.
-  absl::flat_hash_map<std::string, std::shared_ptr<QueuedRequest>> by_id_;
-  std::vector<std::shared_ptr<QueuedRequest>> waiting_;
+  absl::flat_hash_map<std::string, std::shared_ptr<ImageTask>> by_id_;
+  std::vector<std::shared_ptr<ImageTask>> waiting_;
   uint32_t reserved_ = 0;                               // admitted, not yet enqueued
   absl::flat_hash_map<std::string, uint32_t> held_by_;  // places, by caller; none that holds none
-  std::vector<std::shared_ptr<QueuedRequest>> running_;
+  std::vector<std::shared_ptr<ImageTask>> running_;
   uint64_t next_sequence_ = 0;
   double mean_seconds_ = 0.0;  // moving average of how long a request runs
   bool closed_ = false;
@@ -132,4 +111,4 @@ class RequestQueue {
 
 }  // namespace hotlora
 
-#endif  // HOTLORA_SRC_ADMISSION_REQUEST_QUEUE_H_
+#endif  // HOTLORA_SRC_SCHEDULER_REQUEST_QUEUE_H_

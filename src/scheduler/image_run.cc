@@ -1,0 +1,36 @@
+#include "src/scheduler/image_run.h"
+
+#include <algorithm>
+
+namespace hotlora {
+
+std::vector<RowRef> RowsOf(absl::Span<const std::shared_ptr<ImageRun>> runs) {
+  std::vector<RowRef> rows;
+  for (const auto& run : runs) {
+    for (RunningRow& row : run->rows) {
+      rows.push_back({run.get(), &row, row.row->steps_done(), row.row->evaluations()});
+    }
+  }
+  return rows;
+}
+
+size_t RowCount(absl::Span<const std::shared_ptr<ImageRun>> runs) {
+  size_t count = 0;
+  for (const auto& run : runs) {
+    count += run->rows.size();
+  }
+  return count;
+}
+
+std::vector<std::string> SetsWithRows(absl::Span<const std::shared_ptr<ImageRun>> runs) {
+  std::vector<std::string> sets;
+  for (const auto& run : runs) {
+    const std::string& set = run->task->fingerprint();
+    if (!run->rows.empty() && std::find(sets.begin(), sets.end(), set) == sets.end()) {
+      sets.push_back(set);
+    }
+  }
+  return sets;
+}
+
+}  // namespace hotlora

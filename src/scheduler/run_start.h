@@ -1,0 +1,51 @@
+#ifndef HOTLORA_SRC_SCHEDULER_RUN_START_H_
+#define HOTLORA_SRC_SCHEDULER_RUN_START_H_
+
+// What happens between taking a request from the queue and its first row: its adapters take effect, its texts and its
+// init image are encoded, and what that took goes into its summary and the metrics.
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+
+#include "src/metrics/metrics.h"
+#include "src/pipeline/pipeline.h"
+#include "src/scheduler/image_run.h"
+#include "src/scheduler/memory_admission.h"
+
+namespace hotlora {
+
+// Not thread-safe: the step thread's.
+class RunStart {
+ public:
+  // All arguments outlive this object.
+  RunStart(Pipeline* pipeline, MemoryAdmission* memory, Metrics* metrics)
+      : pipeline_(pipeline), memory_(memory), metrics_(metrics) {}
+
+  // Fills in the conditioning and the init latents of `run`. `running`: fingerprints of the sets that have rows. After
+  // an error the run must end:
+  //   Cancelled, DeadlineExceeded   the request is not wanted any more (ImageTask::Wanted)
+  //   ResourceExhausted             OUT_OF_MEMORY
+  //   others                        of Pipeline::Apply, Encode and EncodeInit
+  absl::Status Prepare(ImageRun& run, ApplyMode mode, absl::Span<const std::string> running);
+
+  // A step is about to run. `last_set`: fingerprint of its last row's adapters, which it leaves in effect.
+  void NoteStep(const std::string& last_set);
+
+ private:
+  absl::Status ApplyAdapters(ImageTask& task, ApplyMode mode, absl::Span<const std::string> running);
+  absl::Status Encode(ImageRun& run, ApplyMode mode);
+
+  Pipeline* const pipeline_;
+  MemoryAdmission* const memory_;
+  Metrics* const metrics_;
+
+  // Fingerprint of the set in effect. nullopt: not known, since an Apply has failed half-way.
+  std::optional<std::string> in_effect_ = "";
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_RUN_START_H_

@@ -1,0 +1,76 @@
+#include "src/scheduler/step_report.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+#include "src/base/exception_status.h"
+#include "src/base/status_macros.h"
+#include "src/image/image_encoder.h"
+
+namespace hotlora {
+namespace {
+
+StepShape ShapeOf(absl::Span<const RowRef> rows, ApplyMode mode) {
+  const DenoiseOptions& first = rows.front().run->job().denoise;
+  StepShape shape;
+  shape.width = first.width;
+  shape.height = first.height;
+  shape.rows = static_cast<uint32_t>(rows.size());
+  absl::flat_hash_set<absl::string_view> side_sets;
+  for (const RowRef& ref : rows) {
+    const ImageTask& task = *ref.run->task;
+    if (task.job().denoise.cfg_at(ref.steps_before, ref.row->row->total_steps())) {
+      ++shape.guided_rows;
+    }
+    if (mode == ApplyMode::kSide && !task.adapter_set().adapters.empty()) {
+      side_sets.insert(task.fingerprint());
+    }
+  }
+  shape.side_sets = static_cast<uint32_t>(side_sets.size());
+  return shape;
+}
+
+}  // namespace
+
+void StepReport::Report(absl::Span<const RowRef> rows, ApplyMode mode, double seconds) {
+  const ImageRun* counted = nullptr;  // the rows of one run stand together, and the time counts once for it
+  for (const RowRef& ref : rows) {
+    if (ref.run != counted) {
+      ref.run->task->summary.denoise_seconds += seconds;
+      counted = ref.run;
+    }
+    ref.row->step_seconds += seconds;
+    // A sampler of two evaluations a step (Heun) has done a step only after the second.
+    if (ref.row->row->steps_done() != ref.steps_before) {
+      TellProgress(*ref.run, *ref.row);
+    }
+  }
+  metrics_->ObserveStep(ShapeOf(rows, mode), seconds);
+}
+
+void StepReport::TellProgress(ImageRun& run, RunningRow& running) {
+  ImageProgress progress;
+  progress.image_index = running.image;
+  progress.step = running.row->steps_done();
+  progress.total_steps = running.row->total_steps();
+  progress.step_seconds = std::exchange(running.step_seconds, 0.0);
+  if (run.job().denoise.preview_at(progress.step)) {
+    // An eighth of the image's width and height, so the JPEG takes some hundred microseconds.
+    absl::StatusOr<std::string> preview = CatchExceptions([&]() -> absl::StatusOr<std::string> {
+      ABSL_ASSIGN_OR_RETURN(const RgbImage image, pipeline_->Preview(*running.row));
+      return EncodeImage(image, ImageFormat::kJpeg, /*quality=*/80, "");
+    });
+    if (!preview.ok()) {
+      run.status = preview.status();
+      return;
+    }
+    progress.preview = *std::move(preview);
+  }
+  run.task->Tell([&progress](ImageListener& listener) { listener.OnProgress(progress); });
+}
+
+}  // namespace hotlora

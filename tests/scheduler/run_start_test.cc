@@ -1,0 +1,157 @@
+#include "src/scheduler/run_start.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "src/base/error_details.h"
+#include "tests/fakes/fake_adapter_store.h"
+#include "tests/fakes/fake_pipeline.h"
+#include "tests/fakes/recording_listener.h"
+
+namespace hotlora {
+namespace {
+
+// A fake pipeline whose next Apply may fail.
+class ApplyingPipeline : public FakePipeline {
+ public:
+  using FakePipeline::FakePipeline;
+  absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) override {
+    if (!next_apply_error.ok()) {
+      return std::exchange(next_apply_error, absl::OkStatus());
+    }
+    return FakePipeline::Apply(set, mode);
+  }
+  absl::Status next_apply_error;
+};
+
+class RunStartTest : public ::testing::Test {
+ protected:
+  RunStartTest() {
+    store_levers_->Add("a");
+    store_levers_->Add("b");
+  }
+
+  // A request as it is taken from the queue, with its adapters leased.
+  std::shared_ptr<ImageRun> Run(const std::vector<std::string>& adapters, bool init = false) {
+    ImageJob job;
+    job.request_id = "one";
+    job.prompts.prompt = "a prompt";
+    job.denoise.width = job.denoise.height = 16;
+    job.init_image = init ? "a picture" : "";
+    LoadedFiles loaded;
+    for (const std::string& name : adapters) {
+      job.adapters.push_back({name, 1.0, 1.0});
+      loaded.adapters.push_back({job.adapters.back(), store_.Acquire(name).value()});
+    }
+    auto task =
+        std::make_shared<ImageTask>(std::move(job), std::make_shared<RecordingListener>(), absl::InfiniteDuration());
+    EXPECT_TRUE(task->BeginLoading());
+    if (init) {
+      InitPicture picture;
+      picture.image = {16, 16, std::vector<uint8_t>(16 * 16 * 3)};
+      task->SetPicture(std::make_unique<const InitPicture>(std::move(picture)));
+    }
+    task->EndLoading(std::move(loaded), 0.25);
+    return std::make_shared<ImageRun>(task);
+  }
+
+  // Prepares a request with these adapters beside rows of the sets `running`, and returns what its summary says of the
+  // swap.
+  SwapCost Swap(const std::vector<std::string>& adapters, ApplyMode mode = ApplyMode::kMerged,
+                const std::vector<std::string>& running = {}) {
+    const std::shared_ptr<ImageRun> run = Run(adapters);
+    EXPECT_EQ(start_.Prepare(*run, mode, running), absl::OkStatus());
+    return run->task->summary.swap;
+  }
+
+  std::string FingerprintOf(const std::string& adapter) { return Run({adapter})->task->fingerprint(); }
+
+  bool HasMetric(const std::string& line) { return metrics_.Render().find("\n" + line + "\n") != std::string::npos; }
+
+  std::vector<std::string> Applied() {
+    absl::MutexLock lock(&levers_->mu);
+    return levers_->applied;
+  }
+
+  Metrics metrics_;
+  std::shared_ptr<FakePipeline::Levers> levers_ = std::make_shared<FakePipeline::Levers>();
+  std::shared_ptr<FakeAdapterStore::Levers> store_levers_ = std::make_shared<FakeAdapterStore::Levers>();
+  ApplyingPipeline pipeline_{levers_};
+  FakeAdapterStore store_{store_levers_};
+  MemoryAdmission memory_{&pipeline_, &metrics_};
+  RunStart start_{&pipeline_, &memory_, &metrics_};
+};
+
+TEST_F(RunStartTest, AppliesAndEncodes) {
+  const auto run = Run({"a"}, /*init=*/true);
+  ASSERT_EQ(start_.Prepare(*run, ApplyMode::kMerged, {}), absl::OkStatus());
+  EXPECT_NE(run->conditioning, nullptr);
+  EXPECT_NE(run->init, nullptr);
+  EXPECT_FALSE(run->task->has_picture());
+  EXPECT_EQ(Applied(), std::vector<std::string>{run->task->fingerprint()});
+  const ImageSummary& summary = run->task->summary;
+  EXPECT_EQ(summary.model_sha256, pipeline_.info().sha256);
+  ASSERT_EQ(summary.adapters.size(), 1u);
+  EXPECT_EQ(summary.adapters[0].name, "a");
+  EXPECT_GE(summary.adapter_seconds, 0.25) << "the time of loading counts too";
+  EXPECT_TRUE(summary.swap.changed);
+  EXPECT_TRUE(summary.swap.merged);
+  EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"ok\"} 1"));
+}
+
+TEST_F(RunStartTest, ASetThatIsInEffectIsNotASwap) {
+  EXPECT_FALSE(Swap({}).changed) << "the base model is in effect at start";
+  EXPECT_TRUE(Swap({"a"}).changed);
+  EXPECT_FALSE(Swap({"a"}).changed);
+  EXPECT_TRUE(Swap({}).changed);
+  EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"ok\"} 2"));
+}
+
+TEST_F(RunStartTest, ASetThatHasRowsIsInEffect) {
+  Swap({"a"}, ApplyMode::kSide);
+  Swap({"b"}, ApplyMode::kSide, {FingerprintOf("a")});
+  const SwapCost again = Swap({"a"}, ApplyMode::kSide, {FingerprintOf("a"), FingerprintOf("b")});
+  EXPECT_FALSE(again.changed);
+  EXPECT_FALSE(again.merged);
+}
+
+TEST_F(RunStartTest, AStepLeavesTheSetOfItsLastRowInEffect) {
+  Swap({"a"}, ApplyMode::kSide);
+  start_.NoteStep(FingerprintOf("b"));
+  EXPECT_TRUE(Swap({"a"}, ApplyMode::kSide).changed);
+}
+
+TEST_F(RunStartTest, AfterAFailedApplyNothingIsTakenToBeInEffect) {
+  Swap({"a"});
+  pipeline_.next_apply_error = absl::InternalError("half-way");
+  const auto run = Run({"b"});
+  EXPECT_EQ(start_.Prepare(*run, ApplyMode::kMerged, {}), absl::InternalError("half-way"));
+  EXPECT_EQ(run->conditioning, nullptr);
+  EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"error\"} 1"));
+  start_.NoteStep(FingerprintOf("a"));
+  EXPECT_TRUE(Swap({"a"}).changed);
+}
+
+TEST_F(RunStartTest, AnUnwantedRequestTouchesNothing) {
+  const auto run = Run({"a"});
+  run->task->Cancel(absl::CancelledError("the caller has gone"));
+  EXPECT_TRUE(absl::IsCancelled(start_.Prepare(*run, ApplyMode::kMerged, {})));
+  EXPECT_TRUE(Applied().empty());
+}
+
+TEST_F(RunStartTest, WithoutMemoryNoAdapterIsApplied) {
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->available_memory = 1;
+  }
+  const auto run = Run({"a"});
+  EXPECT_EQ(GetErrorDetails(start_.Prepare(*run, ApplyMode::kMerged, {})).reason, "OUT_OF_MEMORY");
+  EXPECT_TRUE(Applied().empty());
+}
+
+}  // namespace
+}  // namespace hotlora
