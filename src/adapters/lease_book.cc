@@ -20,7 +20,7 @@ class LeaseBook::Lease : public AdapterLease {
   const AdapterInfo& info() const override { return info_; }
 
   // Shares ownership of the resident version, not of the tensors alone: its bytes count, and its place on the device
-  // is its own, as long as anybody holds them.
+  // is its own, as long as a caller holds them.
   std::shared_ptr<const AdapterWeights> weights() const override {
     return std::shared_ptr<const AdapterWeights>(residence_.use(), residence_.use()->weights.get());
   }
