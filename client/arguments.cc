@@ -94,8 +94,9 @@ void AddUpload(CLI::App& parent, Arguments& arguments) {
   CLI::App& upload =
       AddCommand(parent, "upload", "send an adapter file to the server", Command::kUploadAdapter, arguments);
   upload.add_option("file", arguments.file, ".safetensors file")->required();
-  upload.add_option("--name", arguments.adapter, "name of the adapter; else the file's, without .safetensors");
-  upload.add_flag("--replace", arguments.replace, "take the place of an adapter of that name");
+  upload.add_option("--name", arguments.adapter,
+                    "name of the adapter; by default the file's name without .safetensors");
+  upload.add_flag("--replace", arguments.replace, "replace an adapter that has this name");
 }
 
 void AddInspect(CLI::App& parent, Arguments& arguments) {
@@ -104,7 +105,7 @@ void AddInspect(CLI::App& parent, Arguments& arguments) {
                  Command::kInspectAdapter, arguments);
   inspect.add_option("file", arguments.file, ".safetensors file or PEFT folder")->required();
   inspect.add_option("--model-config", arguments.model_config,
-                     "diffusers-layout folder whose configs say what the model is; else stock SDXL");
+                     "diffusers-layout folder whose configs describe the model; by default stock SDXL");
 }
 
 void AddAdapters(CLI::App& app, Arguments& arguments) {
@@ -114,7 +115,7 @@ void AddAdapters(CLI::App& app, Arguments& arguments) {
   AddNamed(adapters, "get", "show one adapter", Command::kGetAdapter, arguments);
   AddNamed(adapters, "load", "load an adapter before its first use", Command::kLoadAdapter, arguments)
       .add_flag("--pin", arguments.pin, "never evict it");
-  AddNamed(adapters, "unload", "drop an adapter from memory", Command::kUnloadAdapter, arguments);
+  AddNamed(adapters, "unload", "remove an adapter from memory", Command::kUnloadAdapter, arguments);
   AddNamed(adapters, "delete", "delete an adapter's file", Command::kDeleteAdapter, arguments);
   AddUpload(adapters, arguments);
   AddInspect(adapters, arguments);
@@ -157,7 +158,7 @@ absl::Status ParseProblem(const CLI::App& app, const CLI::ParseError& error) {
     return Bad("\"", app.remaining().front(), "\" is not a command; commands are ", kCommands);
   }
   if (app.get_subcommands().empty()) {
-    return Bad("no command; they are ", kCommands, " (hotlora --help tells more)");
+    return Bad("no command; they are ", kCommands, " (hotlora --help describes them)");
   }
   if (lacks_command(app.get_subcommand("adapters"))) {
     return Bad("no command after adapters; they are list, get, load, unload, upload, delete, inspect");
@@ -175,12 +176,12 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
   Arguments arguments;
   std::string token_file;
   GenerateOptions generate;
-  CLI::App app("hotlora: asks a hotlora-server for images and looks after its adapters.", "hotlora");
+  CLI::App app("hotlora: asks a hotlora-server for images and manages its adapters.", "hotlora");
   app.set_version_flag("--version", std::string("hotlora ") + HOTLORA_VERSION, "print the version");
   app.set_help_flag("--help", "print this text");
   app.require_subcommand(1);
-  app.fallthrough();  // --json and the connection may stand behind the command too
-  app.add_flag("--json", arguments.json, "print one JSON object, errors too");
+  app.fallthrough();  // --json and the connection may also follow the command
+  app.add_flag("--json", arguments.json, "print one JSON object, for errors too");
   AddConnection(app, arguments.connection, token_file);
   AddGenerate(AddCommand(app, "generate", "paint images", Command::kGenerate, arguments), generate, arguments);
   AddAdapters(app, arguments);

@@ -105,7 +105,8 @@ void AddGenerate(CLI::App& app, GenerateOptions& given, Arguments& arguments) {
   app.add_option("--prompt-2", given.prompt_2, "prompt of the second text encoder");
   app.add_option("--negative-2", given.negative_2, "negative prompt of the second text encoder");
   app.add_flag("--weighted", given.weighted, "read (emphasis:1.2) and [its opposite] in the prompts");
-  app.add_flag("--long-prompts", given.long_prompts, "take prompts over 75 tokens in chunks; BREAK begins one");
+  app.add_flag("--long-prompts", given.long_prompts,
+               "accept prompts over 75 tokens, in chunks; BREAK begins a new one");
   app.add_option("--adapter", given.adapters,
                  "NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]] (repeatable; --adapter=-NAME if it begins with -)")
       ->allow_extra_args(false);
@@ -119,11 +120,12 @@ void AddGenerate(CLI::App& app, GenerateOptions& given, Arguments& arguments) {
   app.add_option("--steps", given.steps, "denoising steps");
   app.add_option("--guidance", given.guidance, "classifier-free guidance, 1 for none");
   app.add_option("--guidance-rescale", given.guidance_rescale, "0 to 1");
-  app.add_option("--guidance-start", given.guidance_start, "fraction of the steps from which on guidance runs, 0 to 1");
+  app.add_option("--guidance-start", given.guidance_start, "fraction of the steps at which guidance begins, 0 to 1");
   app.add_option("--guidance-end", given.guidance_end, "fraction of the steps at which guidance ends, 0 to 1");
   app.add_option("--init", given.init, "picture to begin with (PNG, JPEG, WebP), - for standard input");
-  app.add_option("--mask", given.mask, "picture of what to repaint of it: white is repainted, black stays");
-  app.add_option("--strength", given.strength, "how much of --init may change, above 0 to 1; 0.3, with --mask 0.9999");
+  app.add_option("--mask", given.mask, "picture that says what to repaint of --init: white is repainted, black stays");
+  app.add_option("--strength", given.strength,
+                 "how much of --init may change, above 0 to 1; default 0.3, with --mask 0.9999");
   app.add_option("--preview-out", arguments.preview_out, "write rough previews: FILE-STEP.jpg (FILE-IMAGE-STEP.jpg)");
   app.add_option("--preview-every", given.preview_every, "steps between previews, 1");
   app.add_option("--seed", given.seed, "image i uses SEED + i")
@@ -132,14 +134,14 @@ void AddGenerate(CLI::App& app, GenerateOptions& given, Arguments& arguments) {
         return absl::SimpleAtoi(text, &seed) ? ""
                                              : absl::StrCat("\"", text, "\" is not a whole number from 0 to 2^64 - 1");
       });
-  app.add_option("--images", given.images, "how many");
-  app.add_option("--clip-skip", given.clip_skip, "text encoder layers to leave out");
+  app.add_option("--images", given.images, "number of images, 1");
+  app.add_option("--clip-skip", given.clip_skip, "last layers of the text encoders to leave out, 0");
   app.add_option("--sampler", given.sampler,
                  "euler, euler-ancestral, heun, ddim, dpmpp-2m, dpmpp-2m-sde, unipc or lcm");
   app.add_option("--schedule", given.schedule, "default, karras, exponential or trailing");
-  app.add_option("--format", given.format, "png, jpeg, webp or raw-rgb8; else by the file's ending");
-  app.add_option("--quality", given.quality, "of jpeg and webp, 1 to 100");
-  app.add_option("--priority", given.priority, "higher first");
+  app.add_option("--format", given.format, "png, jpeg, webp or raw-rgb8; by default what the file's ending says");
+  app.add_option("--quality", given.quality, "quality of jpeg and webp, 1 to 100");
+  app.add_option("--priority", given.priority, "priority in the queue: higher first, 0");
   app.add_option("--request-id", given.request_id, "name of the request in logs and answers");
 }
 
