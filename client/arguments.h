@@ -23,8 +23,7 @@ struct ConnectionOptions {
   bool tls = false;               // set by each of the tls_* as well
   std::string tls_ca;             // PEM file; empty: the system's authorities
   std::string tls_cert, tls_key;  // PEM files of our own identity
-  std::string tls_server_name;    // the name to expect in the server's certificate, where it is not
-                                  // the host's
+  std::string tls_server_name;    // the name to expect in the server's certificate; empty: the host's
   std::string token;              // bearer token; empty: none
   double timeout_seconds = 0;     // 0: none
 };
@@ -55,10 +54,10 @@ struct Arguments {
   v1::GenerateImagesRequest request;  // kGenerate
   std::string out;                    // kGenerate: a file, or "-" for standard output; kSheet: a PNG file
   std::string preview_out;            // kGenerate: file that previews are named after; empty: none
-  std::string adapter;                // of all commands about one adapter of the server's
+  std::string adapter;                // the name, in all commands about one adapter of the server
   bool replace = false;               // kUploadAdapter
   bool pin = false;                   // kLoadAdapter
-  v1::LogLevel log_level = v1::LOG_LEVEL_UNSPECIFIED;  // kLogLevel: the new one, unspecified only asks
+  v1::LogLevel log_level = v1::LOG_LEVEL_UNSPECIFIED;  // kLogLevel: the new level; unspecified: only show it
   std::string file;          // kUploadAdapter, kInspectAdapter: a .safetensors file, or (inspect) a PEFT folder
   std::string model_config;  // kInspectAdapter: folder of the model's configs; empty: stock SDXL
   std::vector<std::string> pictures;  // kSheet: PNG files, row by row
@@ -69,14 +68,11 @@ struct Arguments {
   std::optional<std::string> answer;
 };
 
-// Reads `arguments` (without the program's name); `environment` looks up a variable, nullopt if
-// it is not set (HOTLORA_SERVER and HOTLORA_TOKEN are read). Reads the files of --token-file, --init and --mask.
+// Parses `arguments`, which do not include the program's name. `environment` returns the value of a variable, nullopt if
+// it is not set; HOTLORA_SERVER and HOTLORA_TOKEN are looked up. Reads the files of --token-file, --init and --mask.
 // InvalidArgument says what is wrong.
 absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& arguments,
                                          const std::function<std::optional<std::string>(const char*)>& environment);
-
-// NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]] as an adapter.
-absl::StatusOr<v1::AdapterRef> ParseAdapter(const std::string& text);
 
 }  // namespace hotlora
 

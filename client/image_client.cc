@@ -37,7 +37,7 @@ absl::StatusOr<std::string> ReadPem(absl::string_view flag, const std::string& p
   return text;
 }
 
-// Hands the file on in order; ends if `take` says false. True if everything was read.
+// Passes the file to `take` in chunks, and ends early if `take` returns false. True if the whole file was read.
 bool ReadChunks(const std::string& path, const std::function<bool(std::string)>& take) {
   std::ifstream file(path, std::ios::binary);
   while (file) {
@@ -68,7 +68,7 @@ std::string RequestId(const grpc::ClientContext& context) {
                                                             : std::string(found->second.data(), found->second.size());
 }
 
-// Puts a part of an image with the parts before it.
+// Appends a part of an image to the parts that came before.
 grpc::Status AddPart(v1::Image&& part, std::vector<v1::Image>* images) {
   if (part.index() >= 1000) {
     return grpc::Status(grpc::StatusCode::DATA_LOSS, absl::StrCat("an image of index ", part.index(), " came"));
@@ -144,7 +144,7 @@ absl::StatusOr<std::unique_ptr<ImageClient>> ImageClient::Create(const Connectio
     arguments.SetSslTargetNameOverride(options.tls_server_name);
   }
   const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(options.server, credentials, arguments);
-  // A first attempt to connect fails now and then on a busy machine; a server that is not there is told by the call.
+  // The first attempt to connect sometimes fails on a busy machine. If the server is not there, the call says so.
   channel->WaitForConnected(std::chrono::system_clock::now() + kConnectPatience);
   return std::unique_ptr<ImageClient>(new ImageClient(options, channel));
 }
@@ -187,7 +187,7 @@ CallResult ImageClient::Generate(const v1::GenerateImagesRequest& request,
   }
   CallResult result{reader->Finish(), RequestId(context)};
   if (result.request_id.empty()) {
-    result.request_id = images->accepted.request_id();  // our own deadline ends a call without trailers
+    result.request_id = images->accepted.request_id();  // if our own deadline ends the call, there are no trailers
   }
   if (result.status.ok()) {
     result.status = parts.ok() ? CheckWhole(*images, request.has_num_images() ? request.num_images() : 1) : parts;
@@ -211,50 +211,48 @@ CallResult ImageClient::GenerateUntil(const v1::GenerateImagesRequest& request,
   return {status, RequestId(context)};
 }
 
+template <typename Stub, typename Request, typename Response>
+CallResult ImageClient::Call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                             const Request& request, Response* response) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  Stub stub(channel_);
+  const grpc::Status status = (stub.*method)(&context, request, response);
+  return {status, RequestId(context)};
+}
+
 CallResult ImageClient::ListAdapters(std::vector<v1::Adapter>* adapters) {
-  const auto stub = v1::AdapterService::NewStub(channel_);
   v1::ListAdaptersRequest request;
   request.set_page_size(kPageSize);
   while (true) {
-    grpc::ClientContext context;
-    Prepare(&context);
     v1::ListAdaptersResponse response;
-    const grpc::Status status = stub->ListAdapters(&context, request, &response);
+    CallResult result = Call(&v1::AdapterService::Stub::ListAdapters, request, &response);
     adapters->insert(adapters->end(), response.adapters().begin(), response.adapters().end());
-    if (!status.ok() || response.next_page_token().empty()) {
-      return {status, RequestId(context)};
+    if (!result.status.ok() || response.next_page_token().empty()) {
+      return result;
     }
     request.set_page_token(response.next_page_token());
   }
 }
 
 CallResult ImageClient::GetAdapter(const std::string& name, v1::Adapter* adapter) {
-  grpc::ClientContext context;
-  Prepare(&context);
   v1::GetAdapterRequest request;
   request.set_name(name);
-  const grpc::Status status = v1::AdapterService::NewStub(channel_)->GetAdapter(&context, request, adapter);
-  return {status, RequestId(context)};
+  return Call(&v1::AdapterService::Stub::GetAdapter, request, adapter);
 }
 
 CallResult ImageClient::LoadAdapter(const std::string& name, bool pin, v1::Adapter* adapter, v1::AdapterTier tier) {
-  grpc::ClientContext context;
-  Prepare(&context);
   v1::LoadAdapterRequest request;
   request.set_name(name);
   request.set_tier(tier);
   request.set_pin(pin);
-  const grpc::Status status = v1::AdapterService::NewStub(channel_)->LoadAdapter(&context, request, adapter);
-  return {status, RequestId(context)};
+  return Call(&v1::AdapterService::Stub::LoadAdapter, request, adapter);
 }
 
 CallResult ImageClient::UnloadAdapter(const std::string& name, v1::Adapter* adapter) {
-  grpc::ClientContext context;
-  Prepare(&context);
   v1::UnloadAdapterRequest request;
   request.set_name(name);
-  const grpc::Status status = v1::AdapterService::NewStub(channel_)->UnloadAdapter(&context, request, adapter);
-  return {status, RequestId(context)};
+  return Call(&v1::AdapterService::Stub::UnloadAdapter, request, adapter);
 }
 
 CallResult ImageClient::UploadAdapter(const v1::UploadHeader& header, const std::string& file, v1::Adapter* adapter) {
@@ -263,7 +261,7 @@ CallResult ImageClient::UploadAdapter(const v1::UploadHeader& header, const std:
   const auto writer = v1::AdapterService::NewStub(channel_)->UploadAdapter(&context, adapter);
   v1::UploadAdapterRequest message;
   *message.mutable_header() = header;
-  // What the server refuses ends the writing; its reason comes with Finish.
+  // If the server refuses the file, writing ends early and Finish returns the reason.
   bool open = writer->Write(message);
   const bool whole = ReadChunks(file, [&](std::string chunk) {
     message.set_chunk(std::move(chunk));
@@ -281,52 +279,35 @@ CallResult ImageClient::UploadAdapter(const v1::UploadHeader& header, const std:
 }
 
 CallResult ImageClient::DeleteAdapter(const std::string& name) {
-  grpc::ClientContext context;
-  Prepare(&context);
   v1::DeleteAdapterRequest request;
   request.set_name(name);
   google::protobuf::Empty nothing;
-  const grpc::Status status = v1::AdapterService::NewStub(channel_)->DeleteAdapter(&context, request, &nothing);
-  return {status, RequestId(context)};
+  return Call(&v1::AdapterService::Stub::DeleteAdapter, request, &nothing);
 }
 
 CallResult ImageClient::GetServerInfo(v1::ServerInfo* info) {
-  grpc::ClientContext context;
-  Prepare(&context);
-  const grpc::Status status = v1::ServerService::NewStub(channel_)->GetServerInfo(&context, {}, info);
-  return {status, RequestId(context)};
+  return Call(&v1::ServerService::Stub::GetServerInfo, {}, info);
 }
 
 CallResult ImageClient::SetLogLevel(v1::LogLevel level, v1::SetLogLevelResponse* response) {
-  grpc::ClientContext context;
-  Prepare(&context);
   v1::SetLogLevelRequest request;
   request.set_level(level);
-  const grpc::Status status = v1::ServerService::NewStub(channel_)->SetLogLevel(&context, request, response);
-  return {status, RequestId(context)};
+  return Call(&v1::ServerService::Stub::SetLogLevel, request, response);
 }
 
 CallResult ImageClient::GetStatistics(v1::Statistics* statistics) {
-  grpc::ClientContext context;
-  Prepare(&context);
-  const grpc::Status status = v1::ServerService::NewStub(channel_)->GetStatistics(&context, {}, statistics);
-  return {status, RequestId(context)};
+  return Call(&v1::ServerService::Stub::GetStatistics, {}, statistics);
 }
 
 CallResult ImageClient::VerifyBase(v1::BaseIntegrity* integrity) {
-  grpc::ClientContext context;
-  Prepare(&context);
-  const grpc::Status status = v1::ServerService::NewStub(channel_)->VerifyBase(&context, {}, integrity);
-  return {status, RequestId(context)};
+  return Call(&v1::ServerService::Stub::VerifyBase, {}, integrity);
 }
 
 CallResult ImageClient::IsServing(bool* serving) {
-  grpc::ClientContext context;
-  Prepare(&context);
   grpc::health::v1::HealthCheckResponse response;
-  const grpc::Status status = grpc::health::v1::Health::NewStub(channel_)->Check(&context, {}, &response);
+  CallResult result = Call(&grpc::health::v1::Health::Stub::Check, {}, &response);
   *serving = response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
-  return {status, RequestId(context)};
+  return result;
 }
 
 }  // namespace hotlora

@@ -1,7 +1,7 @@
 #ifndef HOTLORA_CLIENT_IMAGE_CLIENT_H_
 #define HOTLORA_CLIENT_IMAGE_CLIENT_H_
 
-// Calls to a hotlora-server. Retries nothing by itself: the caller sees each answer.
+// Calls to a hotlora-server. No call is retried: the caller sees each answer.
 
 #include <functional>
 #include <memory>
@@ -33,9 +33,9 @@ struct GeneratedImages {
   v1::Summary summary;
 };
 
-// What load balancers route by, sent as metadata x-adapter-key, so that a request meets the replica that has its
-// adapters already: their names in normal form C, in order, each percent-encoded (EncodeName), joined by commas; or
-// "base".
+// The metadata x-adapter-key, by which load balancers send a request to the replica that already has its adapters: the
+// adapters' names in normal form C, sorted, each percent-encoded (EncodeName), joined by commas. "base" if there are
+// none.
 std::string AdapterKey(const v1::GenerateImagesRequest& request);
 
 // Size and checksum of a file that is to be uploaded as `name`. InvalidArgument if it cannot be read.
@@ -47,11 +47,11 @@ class ImageClient {
   // InvalidArgument if a TLS file cannot be read. Does not connect yet.
   static absl::StatusOr<std::unique_ptr<ImageClient>> Create(const ConnectionOptions& options);
 
-  // `on_event` hears each event but images, as it comes; may be null. An answer that ends well with
-  // parts missing is DATA_LOSS.
+  // `on_event`, unless it is null, is called with each event except images. An answer that ends with OK but lacks a part
+  // is DATA_LOSS.
   CallResult Generate(const v1::GenerateImagesRequest& request,
                       const std::function<void(const v1::GenerateImagesEvent&)>& on_event, GeneratedImages* images);
-  // Cancels the call at the first event that `stop` says true of; CANCELLED then.
+  // Cancels the call at the first event for which `stop` returns true; the result is then CANCELLED.
   CallResult GenerateUntil(const v1::GenerateImagesRequest& request,
                            const std::function<bool(const v1::GenerateImagesEvent&)>& stop);
 
@@ -72,7 +72,13 @@ class ImageClient {
  private:
   ImageClient(ConnectionOptions options, std::shared_ptr<grpc::Channel> channel);
 
+  // Deadline and token of a call.
   void Prepare(grpc::ClientContext* context) const;
+
+  // One unary call by a method of a service's stub.
+  template <typename Stub, typename Request, typename Response>
+  CallResult Call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request,
+                  Response* response);
 
   const ConnectionOptions options_;
   const std::shared_ptr<grpc::Channel> channel_;

@@ -35,28 +35,26 @@ namespace {
 constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
 
-void PrintJson(const nlohmann::json& json) {
-  std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+// Prints one of the two: the JSON to standard output if `as_json`, otherwise the text to `stream`.
+void Print(bool as_json, const nlohmann::json& json, const std::string& text, std::FILE* stream = stdout) {
+  if (as_json) {
+    std::printf("%s\n", json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  } else {
+    std::fputs(text.c_str(), stream);
+  }
 }
 
 int Fail(const Arguments& arguments, const CallResult& result) {
   const ErrorReport report = MakeErrorReport(result.status, result.request_id);
-  if (arguments.json) {
-    PrintJson(ToJson(report));
-  } else {
-    std::fputs(ToText(report).c_str(), stderr);
-  }
+  Print(arguments.json, ToJson(report), ToText(report), stderr);
   return kExitFailed;
 }
 
-// An error of ours, not of a call.
+// An error that no call returned.
 int Fail(bool json, const absl::Status& status, int code) {
   const std::string message(status.message());
-  if (json) {
-    PrintJson({{"error", {{"code", code == kExitUsage ? "USAGE" : "LOCAL"}, {"message", message}}}});
-  } else {
-    std::fprintf(stderr, "hotlora: %s\n", message.c_str());
-  }
+  Print(json, {{"error", {{"code", code == kExitUsage ? "USAGE" : "LOCAL"}, {"message", message}}}},
+        "hotlora: " + message + "\n", stderr);
   return code;
 }
 
@@ -116,12 +114,8 @@ int Generate(ImageClient& client, const Arguments& arguments) {
   if (!previews.ok()) {
     return Fail(arguments.json, previews, kExitFailed);
   }
-  if (arguments.json) {
-    PrintJson(GenerationJson(images, files));
-  } else {
-    // Beside an image on standard output the words go to standard error.
-    std::fputs(GenerationText(images, files).c_str(), to_stdout ? stderr : stdout);
-  }
+  // If the image goes to standard output, the text goes to standard error.
+  Print(arguments.json, GenerationJson(images, files), GenerationText(images, files), to_stdout ? stderr : stdout);
   return 0;
 }
 
@@ -130,24 +124,8 @@ int ListAdapters(ImageClient& client, const Arguments& arguments) {
   if (const CallResult result = client.ListAdapters(&adapters); !result.status.ok()) {
     return Fail(arguments, result);
   }
-  if (arguments.json) {
-    nlohmann::json json = {{"adapters", nlohmann::json::array()}};
-    for (const v1::Adapter& adapter : adapters) {
-      json["adapters"].push_back(AdapterJson(adapter));
-    }
-    PrintJson(json);
-  } else {
-    std::fputs(AdaptersText(adapters).c_str(), stdout);
-  }
+  Print(arguments.json, AdaptersJson(adapters), AdaptersText(adapters));
   return 0;
-}
-
-void ShowAdapter(const Arguments& arguments, const v1::Adapter& adapter) {
-  if (arguments.json) {
-    PrintJson(AdapterJson(adapter));
-  } else {
-    std::fputs(AdapterText(adapter).c_str(), stdout);
-  }
 }
 
 int UploadAdapter(ImageClient& client, const Arguments& arguments) {
@@ -159,7 +137,7 @@ int UploadAdapter(ImageClient& client, const Arguments& arguments) {
   if (const CallResult result = client.UploadAdapter(*header, arguments.file, &adapter); !result.status.ok()) {
     return Fail(arguments, result);
   }
-  ShowAdapter(arguments, adapter);
+  Print(arguments.json, AdapterJson(adapter), AdapterText(adapter));
   return 0;
 }
 
@@ -167,11 +145,7 @@ int DeleteAdapter(ImageClient& client, const Arguments& arguments) {
   if (const CallResult result = client.DeleteAdapter(arguments.adapter); !result.status.ok()) {
     return Fail(arguments, result);
   }
-  if (arguments.json) {
-    PrintJson({{"deleted", arguments.adapter}});
-  } else {
-    std::printf("%s deleted\n", arguments.adapter.c_str());
-  }
+  Print(arguments.json, {{"deleted", arguments.adapter}}, arguments.adapter + " deleted\n");
   return 0;
 }
 
@@ -184,7 +158,7 @@ int OneAdapter(ImageClient& client, const Arguments& arguments) {
   if (!result.status.ok()) {
     return Fail(arguments, result);
   }
-  ShowAdapter(arguments, adapter);
+  Print(arguments.json, AdapterJson(adapter), AdapterText(adapter));
   return 0;
 }
 
@@ -193,11 +167,7 @@ int Health(ImageClient& client, const Arguments& arguments) {
   if (const CallResult result = client.IsServing(&serving); !result.status.ok()) {
     return Fail(arguments, result);
   }
-  if (arguments.json) {
-    PrintJson({{"serving", serving}});
-  } else {
-    std::puts(serving ? "serving" : "not serving");
-  }
+  Print(arguments.json, {{"serving", serving}}, serving ? "serving\n" : "not serving\n");
   return serving ? 0 : kExitFailed;
 }
 
@@ -206,11 +176,7 @@ int Info(ImageClient& client, const Arguments& arguments) {
   if (const CallResult result = client.GetServerInfo(&info); !result.status.ok()) {
     return Fail(arguments, result);
   }
-  if (arguments.json) {
-    PrintJson(ServerInfoJson(info));
-  } else {
-    std::fputs(ServerInfoText(info).c_str(), stdout);
-  }
+  Print(arguments.json, ServerInfoJson(info), ServerInfoText(info));
   return 0;
 }
 
@@ -224,11 +190,8 @@ int LogLevel(ImageClient& client, const Arguments& arguments) {
   if (const CallResult result = client.SetLogLevel(arguments.log_level, &response); !result.status.ok()) {
     return Fail(arguments, result);
   }
-  if (arguments.json) {
-    PrintJson({{"level", LevelWord(response.level())}, {"previous", LevelWord(response.previous())}});
-  } else {
-    std::puts(LevelWord(response.level()).c_str());
-  }
+  Print(arguments.json, {{"level", LevelWord(response.level())}, {"previous", LevelWord(response.previous())}},
+        LevelWord(response.level()) + "\n");
   return 0;
 }
 
@@ -237,11 +200,7 @@ int Statistics(ImageClient& client, const Arguments& arguments) {
   if (const CallResult result = client.GetStatistics(&statistics); !result.status.ok()) {
     return Fail(arguments, result);
   }
-  if (arguments.json) {
-    PrintJson(StatisticsJson(statistics));
-  } else {
-    std::fputs(StatisticsText(statistics).c_str(), stdout);
-  }
+  Print(arguments.json, StatisticsJson(statistics), StatisticsText(statistics));
   return 0;
 }
 
@@ -250,11 +209,7 @@ int Verify(ImageClient& client, const Arguments& arguments) {
   if (const CallResult result = client.VerifyBase(&integrity); !result.status.ok()) {
     return Fail(arguments, result);
   }
-  if (arguments.json) {
-    PrintJson(IntegrityJson(integrity));
-  } else {
-    std::fputs(IntegrityText(integrity).c_str(), stdout);
-  }
+  Print(arguments.json, IntegrityJson(integrity), IntegrityText(integrity));
   return integrity.intact() ? 0 : kExitFailed;
 }
 
@@ -263,11 +218,7 @@ int Bench(ImageClient& client, const Arguments& arguments) {
   if (!report.ok()) {
     return Fail(arguments.json, report.status(), kExitFailed);
   }
-  if (arguments.json) {
-    PrintJson(report->json);
-  } else {
-    std::fputs(report->text.c_str(), stdout);
-  }
+  Print(arguments.json, report->json, report->text);
   return report->passed ? 0 : kExitFailed;
 }
 
@@ -275,11 +226,7 @@ int Sheet(const Arguments& arguments) {
   if (absl::Status status = WriteContactSheet(arguments.pictures, arguments.columns, arguments.out); !status.ok()) {
     return Fail(arguments.json, status, kExitFailed);
   }
-  if (arguments.json) {
-    PrintJson({{"file", arguments.out}});
-  } else {
-    std::puts(arguments.out.c_str());
-  }
+  Print(arguments.json, {{"file", arguments.out}}, arguments.out + "\n");
   return 0;
 }
 
@@ -293,11 +240,8 @@ int Inspect(const Arguments& arguments) {
     return Fail(arguments.json, inspection.status(), kExitFailed);
   }
   const std::string model = arguments.model_config.empty() ? "stock SDXL" : arguments.model_config;
-  if (arguments.json) {
-    PrintJson(InspectionJson(*inspection, arguments.file, model));
-  } else {
-    std::fputs(InspectionText(*inspection, arguments.file, model).c_str(), stdout);
-  }
+  Print(arguments.json, InspectionJson(*inspection, arguments.file, model),
+        InspectionText(*inspection, arguments.file, model));
   return inspection->verdict.ok() ? 0 : kExitFailed;
 }
 

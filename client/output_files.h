@@ -18,11 +18,11 @@ std::vector<std::string> OutputNames(const std::string& out, size_t count);
 // "cat-1-05.jpg" of several images. ".jpg" is added if `out` does not end so.
 std::string PreviewName(const std::string& out, uint32_t image, uint32_t count, uint32_t step, uint32_t total_steps);
 
-// OK if the folder of `path` is there and can be written: asked before minutes of work go into
-// what cannot be kept. `flag` begins the message.
+// OK if the folder of `path` exists and can be written. Called before minutes of work, whose result could not be kept
+// otherwise. `flag` begins the message.
 absl::Status CheckWritable(absl::string_view flag, const std::string& path);
 
-// Replaces `path` in one piece; on error what was there stays.
+// Replaces `path` atomically; on error the old file stays.
 absl::Status WriteFile(const std::string& path, absl::string_view bytes);
 
 }  // namespace hotlora

@@ -9,8 +9,7 @@
 
 namespace hotlora {
 
-// Shows on a terminal how far a generation is: one line that is drawn over, or plain lines if
-// the stream is not a terminal.
+// Shows the progress of a generation: one line that is overwritten, or plain lines if the stream is not a terminal.
 class ProgressDisplay {
  public:
   enum class Style { kQuiet, kLines, kBar };

@@ -13,7 +13,7 @@
 namespace hotlora {
 namespace {
 
-// The message with its own field names and 64-bit numbers as protobuf's JSON has them: text.
+// The message as protobuf's JSON, where 64-bit numbers are strings, with the names of its .proto.
 nlohmann::json MessageJson(const google::protobuf::Message& message) {
   google::protobuf::util::JsonPrintOptions options;
   options.preserve_proto_field_names = true;
@@ -101,6 +101,14 @@ std::string AdaptersText(const std::vector<v1::Adapter>& adapters) {
                           adapter.pinned() ? "  pinned" : "");
   }
   return text;
+}
+
+nlohmann::json AdaptersJson(const std::vector<v1::Adapter>& adapters) {
+  nlohmann::json json = {{"adapters", nlohmann::json::array()}};
+  for (const v1::Adapter& adapter : adapters) {
+    json["adapters"].push_back(AdapterJson(adapter));
+  }
+  return json;
 }
 
 std::string AdapterText(const v1::Adapter& adapter) {

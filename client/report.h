@@ -19,6 +19,7 @@ std::string GenerationText(const GeneratedImages& images, const std::vector<std:
 nlohmann::json GenerationJson(const GeneratedImages& images, const std::vector<std::string>& files);
 
 std::string AdaptersText(const std::vector<v1::Adapter>& adapters);  // a table
+nlohmann::json AdaptersJson(const std::vector<v1::Adapter>& adapters);
 std::string AdapterText(const v1::Adapter& adapter);
 nlohmann::json AdapterJson(const v1::Adapter& adapter);
 

@@ -21,7 +21,7 @@ if(BUILD_TESTING)
   find_package(GTest REQUIRED)
 endif()
 
-# What is no Debian package lies here; deploy/install_dependencies.sh looks in the same place.
+# What does not come as a Debian package lies here; deploy/install_dependencies.sh looks in the same place.
 if(DEFINED ENV{HOTLORA_CACHE})
   set(HOTLORA_CACHE_DIR $ENV{HOTLORA_CACHE})
 elseif(DEFINED ENV{XDG_CACHE_HOME})

@@ -220,7 +220,7 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
   while (signals.Wait() == ProcessSignals::Event::kReload) {
     reloader.Reload().IgnoreError();  // it has counted and logged
   }
-  unlink(flags.ready_file.c_str());  // before anybody can see NOT_SERVING: a second signal may end the process at once
+  unlink(flags.ready_file.c_str());  // before a caller can see NOT_SERVING: a second signal may end the process at once
   (*server)->StopServing();
   ExitAfter(absl::Seconds(flags.drain_timeout) + kLongestEnd);
   if (!(*server)->Stop(absl::Seconds(flags.drain_timeout))) {

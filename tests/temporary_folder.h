@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <string>
 
-#include "gtest/gtest.h"
+#include <gtest/gtest.h>
 
 namespace hotlora {
 

@@ -1,7 +1,7 @@
 #ifndef HOTLORA_CLIENT_BENCH_ADAPTER_DRAW_H_
 #define HOTLORA_CLIENT_BENCH_ADAPTER_DRAW_H_
 
-// Which adapters a benchmark's requests name: drawn by a seed, the same on every machine.
+// The adapters that a benchmark's requests name. They are drawn by a seed, so they are the same on every machine.
 
 #include <cstdint>
 #include <random>
@@ -18,7 +18,7 @@ using AdapterChoice = std::vector<v1::AdapterRef>;
 // Those of `names` that match one of the patterns (fnmatch: * and ? and [...], "/" is a character like others).
 std::vector<std::string> Matching(const std::vector<std::string>& names, const std::vector<std::string>& patterns);
 
-// REQUIRES at least one name, and two where choices must differ.
+// REQUIRES at least one name, and two for ChooseOther.
 class AdapterDraw {
  public:
   AdapterDraw(std::vector<std::string> names, std::vector<double> weights, uint64_t seed);

@@ -1,7 +1,7 @@
 #ifndef HOTLORA_CLIENT_BENCH_BENCH_SERVER_H_
 #define HOTLORA_CLIENT_BENCH_BENCH_SERVER_H_
 
-// A running server as a benchmark sees it: requests timed by our own clock, and the server's own figures.
+// A running server for a benchmark: requests are timed by the client's clock; the server's own figures come with them.
 
 #include <cstdint>
 #include <map>
@@ -23,7 +23,7 @@ struct TimedAnswer {
   double median_step() const;
 };
 
-// Memory and the process, read while nothing runs. What only the metrics page knows is 0 without one.
+// Memory and the process, read while nothing runs. Figures that only the metrics page has are 0 without its URL.
 struct IdleFigures {
   uint64_t allocated_bytes = 0;  // the allocator's own figures
   uint64_t reserved_bytes = 0;
@@ -47,15 +47,15 @@ class BenchServer {
 
   absl::StatusOr<TimedAnswer> Generate(const v1::GenerateImagesRequest& request);
 
-  // Sends the request and cancels it at its first step (`at_step`) or as soon as it is admitted. OK if that is how
-  // it ended, or if it was done sooner.
+  // Sends the request and cancels it at its first step (`at_step`) or as soon as it is admitted. OK if the
+  // request was cancelled, or had ended before.
   absl::Status GenerateAndCancel(const v1::GenerateImagesRequest& request, bool at_step);
 
   absl::StatusOr<std::vector<std::string>> AdapterNames();
-  // Where the next request is to find the adapter: "disk", "host" or "device".
+  // Puts the adapter into the tier where the next request is to find it: "disk", "host" or "device".
   absl::Status Place(const std::string& adapter, absl::string_view tier);
 
-  // Waits (up to ten seconds) until no request waits and no adapter is lent, then reads. DeadlineExceeded if
+  // Waits (up to ten seconds) until no request waits and no adapter is leased, then reads. DeadlineExceeded if
   // another caller uses the server.
   absl::StatusOr<IdleFigures> ReadIdle();
 

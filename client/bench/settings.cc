@@ -13,14 +13,15 @@ void AddCommon(CLI::App& command, BenchSettings& settings) {
   command.add_option("--size", settings.size, "pixels on a side, 64")->check(CLI::Range(16, 4096));
   command.add_option("--steps", settings.steps, "denoising steps of a request, 1")->check(CLI::Range(1, 1000));
   command.add_option("--guidance", settings.guidance, "classifier-free guidance, 1 for none");
-  command.add_option("--seed", settings.seed, "of what is drawn, 0");
-  command.add_option("--csv", settings.csv, "file for every single figure");
+  command.add_option("--seed", settings.seed, "seed of the random choices, 0");
+  command.add_option("--csv", settings.csv, "CSV file with every measured value");
 }
 
 }  // namespace
 
 void AddBench(CLI::App& app, BenchSettings& settings, const std::function<void()>& chosen) {
-  CLI::App* const bench = app.add_subcommand("bench", "measure swaps, steps or hours of both, on a running server");
+  CLI::App* const bench =
+      app.add_subcommand("bench", "measure swaps, steps, or memory and latency over hours, on a running server");
   bench->require_subcommand(1);
   const auto add = [&](const char* name, const char* help, BenchKind kind) {
     CLI::App* const command = bench->add_subcommand(name, help);
@@ -33,30 +34,35 @@ void AddBench(CLI::App& app, BenchSettings& settings, const std::function<void()
   };
 
   CLI::App* const swap =
-      add("swap", "what a swap costs, by phase and by where the adapter was found", BenchKind::kSwap);
+      add("swap", "measure what a swap costs, by phase and by where the adapter was found", BenchKind::kSwap);
   swap->add_option("--iterations", settings.iterations, "swaps, 100")->check(CLI::Range(2, 1000000));
-  swap->add_option("--warm-up", settings.warm_up, "swaps before, 5");
-  swap->add_option("--source", settings.source, "where each is to be found: disk, host or device; else where it is")
+  swap->add_option("--warm-up", settings.warm_up, "swaps before the measurement begins, 5");
+  swap->add_option(
+          "--source", settings.source,
+          "tier that each adapter is put into before its swap: disk, host or device; any leaves it where it is")
       ->check(CLI::IsMember({"any", "disk", "host", "device"}));
   swap->add_option("--at-once", settings.at_once, "adapters in a request, 1")->check(CLI::Range(1, 16));
-  swap->add_flag("--in-turn", settings.in_turn, "adapters in the order of their names, not at random");
+  swap->add_flag("--in-turn", settings.in_turn, "choose adapters in the order of their names, not at random");
 
-  CLI::App* const step = add("step", "step time without adapters, merged and beside the weights", BenchKind::kStep);
+  CLI::App* const step =
+      add("step", "compare step times: without adapters, merged, and beside the weights", BenchKind::kStep);
   step->add_option("--blocks", settings.blocks, "random blocks, 20")->check(CLI::Range(2, 100000));
   step->add_option("--side-server", settings.side_server,
-                   "HOST:PORT of a server of the same model with --apply side; else that is left out");
+                   "HOST:PORT of a server of the same model with --apply side; without it that form is not measured");
 
-  CLI::App* const soak = add("soak", "memory and latency over many swaps; fails if they drift", BenchKind::kSoak);
-  soak->add_option("--swaps", settings.swaps, "swaps after a tenth of burn-in, 10000")
+  CLI::App* const soak = add("soak", "watch memory and latency over many swaps; fails if they drift", BenchKind::kSoak);
+  soak->add_option("--swaps", settings.swaps, "swaps after burn-in, which has a tenth as many, 10000")
       ->check(CLI::Range(100, 10000000));
-  soak->add_option("--seconds", settings.seconds, "end after so long, 0 for never")->check(CLI::Range(0.0, 1e7));
+  soak->add_option("--seconds", settings.seconds, "end after this many seconds, 0 for never")
+      ->check(CLI::Range(0.0, 1e7));
   soak->add_option("--at-once", settings.most_at_once, "most adapters in a request, 3")->check(CLI::Range(1, 16));
   soak->add_option("--broken", settings.broken, "patterns of adapters that must be refused; some requests name one")
       ->delimiter(',');
-  soak->add_option("--idle-every", settings.idle_every, "swaps between two looks at the memory, 50")
+  soak->add_option("--idle-every", settings.idle_every, "swaps between two readings of the memory, 50")
       ->check(CLI::Range(1, 100000));
   soak->add_option("--twin", settings.twin,
-                   "HOST:PORT of a server that never swaps, to compare latency with; else each request is repeated");
+                   "HOST:PORT of a server that never swaps, to compare latency with; without it each request is "
+                   "repeated on the same server");
   soak->add_option("--metrics", settings.metrics,
                    "URL of the server's /metrics: RSS, files and threads are judged too");
   soak->add_flag("--exact-only", settings.exact_only, "judge neither RSS nor latency, which need thousands of swaps");

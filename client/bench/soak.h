@@ -9,12 +9,12 @@
 
 namespace hotlora {
 
-// Swaps and swaps: a seeded list of requests, a tenth of the swaps long, is sent once for burn-in and then ten times
-// over. Each swap is followed by its twin, a request that swaps nothing: on `twin` without adapters, if that is not
-// null, else the same again on the same server. Before one swap in ten something goes wrong, in turn: a request names
-// an adapter that is not there, or a broken one (both after a sound one), or is cancelled when it is admitted, or at
-// its first step. Every --idle-every swaps a request without adapters is made and the memory is read. Ends early, with
-// what it has, after --seconds.
+// Sends a seeded list of requests, which has a tenth of the swaps: once for burn-in, then ten times. After each swap
+// comes its twin, a request that swaps nothing: without adapters on `twin`, or the same request again on the same server
+// if `twin` is null. Before one swap in ten comes a request that fails, of these kinds in turn: it names an adapter that
+// does not exist, or a broken one (both after a sound one); it is cancelled when it is admitted, or at its first step.
+// After every --idle-every swaps a request without adapters is sent and the memory is read. After --seconds it ends
+// early and returns what it has.
 absl::StatusOr<SoakRecord> RunSoak(BenchServer& server, BenchServer* twin, const BenchSettings& settings);
 
 }  // namespace hotlora

@@ -1,7 +1,7 @@
 #ifndef HOTLORA_CLIENT_BENCH_SOAK_RECORD_H_
 #define HOTLORA_CLIENT_BENCH_SOAK_RECORD_H_
 
-// What a soak saw, and what is judged of it.
+// What a soak measured, and the gates that it must pass.
 
 #include <cstdint>
 #include <string>
@@ -29,11 +29,11 @@ struct SoakIdle {
 };
 
 struct SoakRecord {
-  uint32_t cycle = 0;  // requests until the same ones come again, in the same order: a tenth of the swaps
+  uint32_t cycle = 0;  // requests until the list repeats: a tenth of the swaps
   std::vector<SoakSwap> swaps;
   std::vector<SoakIdle> idle;  // the first right after burn-in
   uint32_t refused = 0, cancelled = 0;
-  std::vector<std::string> surprises;  // calls that did not end as they must
+  std::vector<std::string> surprises;  // calls that did not end as expected
   v1::BaseIntegrity base_before, base_after;
 };
 

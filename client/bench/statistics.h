@@ -1,8 +1,8 @@
 #ifndef HOTLORA_CLIENT_BENCH_STATISTICS_H_
 #define HOTLORA_CLIENT_BENCH_STATISTICS_H_
 
-// What is told of measured values: medians, quantiles, slopes, and how far each can be trusted. Everything random is
-// seeded, so that the same values give the same figures. REQUIRES everywhere: at least one value.
+// Statistics of measured values: medians, quantiles, slopes, and their confidence intervals. Random numbers are seeded,
+// so that the same values give the same figures. Every function REQUIRES at least one value.
 
 #include <cstddef>
 #include <cstdint>
@@ -33,7 +33,7 @@ Interval BootstrapInterval(const std::vector<double>& values,
 
 // The median of the slopes of all pairs (Theil 1950, Sen 1968). REQUIRES two different x.
 double TheilSenSlope(const std::vector<double>& x, const std::vector<double>& y);
-// Its 95 % interval: what is left over by the line is drawn in blocks and put back onto the line.
+// Its 95 % interval by bootstrap: the residuals are drawn in blocks and added to the line.
 Interval TheilSenInterval(const std::vector<double>& x, const std::vector<double>& y, const Bootstrap& bootstrap);
 
 }  // namespace hotlora

@@ -51,7 +51,7 @@ class AppliedAdapters {
   // one set, partly of the other, which the next call knows and puts right.
   SwapReport Apply(const AdapterSet& set, ApplyMode mode);
 
-  // How `set` runs in side mode. As long as anybody holds it, asking again gives the same plan.
+  // How `set` runs in side mode. As long as a caller holds it, the next call with this set returns it.
   std::shared_ptr<const SidePlan> SideOf(const AdapterSet& set);
 
   // Makes the live weights what the plan needs; as Apply.

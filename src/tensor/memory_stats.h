@@ -17,7 +17,7 @@ namespace hotlora {
 void InstallCountingCpuAllocator();
 
 // A tensor [bytes], uint8, over memory on the CPU that is not the allocator's. It counts as live, and keeps `memory`,
-// as long as anybody holds it or a view of it.
+// as long as the tensor or a view of it exists.
 at::Tensor CountedView(std::shared_ptr<char> memory, int64_t offset, int64_t bytes);
 
 // The figures of `device`. Thread-safe; never waits for the device.

@@ -3,8 +3,8 @@
 #include <map>
 #include <string>
 
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "tests/adapter_format/sdxl_modules.h"
 

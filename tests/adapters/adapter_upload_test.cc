@@ -17,8 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "src/adapter_format/adapter_file.h"
 #include "src/adapters/adapter_store.h"

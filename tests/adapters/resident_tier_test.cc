@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "gtest/gtest.h"
+#include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
 #include "src/metrics/metrics.h"

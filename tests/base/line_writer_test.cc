@@ -9,7 +9,7 @@
 #include <string>
 
 #include "absl/time/time.h"
-#include "gtest/gtest.h"
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "gtest/gtest.h"
 #include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 #include "src/weights/safetensors_file.h"
 #include "tests/golden_path.h"

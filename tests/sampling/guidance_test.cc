@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "gtest/gtest.h"
 #include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <vector>
 
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <thread>
 
-#include "gtest/gtest.h"
 #include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 #include "src/tensor/memory_stats.h"
 

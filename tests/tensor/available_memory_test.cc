@@ -8,7 +8,7 @@
 #include <limits>
 #include <string>
 
-#include "gtest/gtest.h"
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {

@@ -1,8 +1,8 @@
 #include "src/tensor/device.h"
 
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
 #include <ATen/Context.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {

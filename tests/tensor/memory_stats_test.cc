@@ -5,9 +5,9 @@
 #include <thread>
 #include <vector>
 
-#include "gtest/gtest.h"
 #include <ATen/ATen.h>
 #include <c10/core/CPUAllocator.h>
+#include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {

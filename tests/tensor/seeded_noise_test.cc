@@ -10,9 +10,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "gtest/gtest.h"
 #include <ATen/ATen.h>
 #include <ATen/Version.h>
+#include <gtest/gtest.h>
 
 #include "src/weights/safetensors_file.h"
 #include "tests/golden_path.h"

@@ -3,10 +3,10 @@
 #include <new>
 #include <stdexcept>
 
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
 
