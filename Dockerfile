@@ -28,7 +28,7 @@ RUN deploy/install_dependencies.sh --cuda \
     && rm -rf /out \
     && cmake --install build/cuda --prefix /out --strip
 
-# What the programs load of Debian's, a user without rights, and how they are run; the programs come last.
+# The Debian libraries that the programs load, a user without rights, and how the programs are run; they come last.
 FROM ${BASE} AS runtime
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
@@ -50,7 +50,7 @@ EXPOSE 50051 9464
 USER 10001:10001
 WORKDIR /
 STOPSIGNAL SIGTERM
-# A large model takes its time to load. With TLS or another port, set HOTLORA_SERVER or a health check of your own.
+# A large model takes minutes to load. With TLS or another port, set HOTLORA_SERVER or a health check of your own.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=300s --retries=3 CMD ["hotlora", "health"]
 ENTRYPOINT ["hotlora-server"]
 
