@@ -28,8 +28,8 @@ std::vector<int64_t> FourDimensions(std::vector<int64_t> shape);
 // A fault of DeltaFaults::mismatched: the tensor's shape, and the one that the module needs.
 std::string MisfitText(const AdaptableModule& module, const StoredTensor& tensor, const std::string& needed);
 
-// Checks the tensors of one change against each other and against the module; ParseAdapter has the shapes of all formats.
-// Its arguments outlive it.
+// Checks the tensors of one change against each other and against the module; ParseAdapter has the shapes of all
+// formats. Its arguments outlive it.
 class ShapeChecker {
  public:
   ShapeChecker(const SafetensorsFile& file, const AdaptableModule& module, DeltaFaults& faults);

@@ -154,8 +154,8 @@ Residence AdapterTiers::UseResident(absl::string_view name, const AdapterVersion
 //     adapter was evicted in between, the caller begins again; each round needs another caller's read, so it ends.
 //   - The flight that this caller waited for began before the file was replaced, so its version is not the wanted one.
 //     The caller asks the folder again and takes part in a later flight. A file may be replaced faster than it can be
-//     read: after kMaxReadAttempts the result is taken as it is. The version of a flight that the caller leads is always
-//     right: AdapterReader::Read returns what the name means after the reading.
+//     read, so after kMaxReadAttempts the result is taken as it is. A flight that the caller leads always has the right
+//     version, because AdapterReader::Read returns what the name means after the reading.
 //   - The file is broken, and an earlier version is still resident: it serves if `old_will_do`.
 absl::StatusOr<Resident> AdapterTiers::BringToHost(absl::string_view name, AdapterVersion version, bool old_will_do,
                                                    AcquireReport& report) {

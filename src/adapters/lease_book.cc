@@ -19,8 +19,8 @@ class LeaseBook::Lease : public AdapterLease {
 
   const AdapterInfo& info() const override { return info_; }
 
-  // Shares ownership of the resident version, not of the tensors alone: while the result exists, its bytes count as taken
-  // and its range of the device's storage is not given to another adapter.
+  // Shares ownership of the resident version, not of the tensors alone: while the result exists, its bytes count as
+  // taken, and its range of the device's storage is not given to another adapter.
   std::shared_ptr<const AdapterWeights> weights() const override {
     return std::shared_ptr<const AdapterWeights>(residence_.use(), residence_.use()->weights.get());
   }

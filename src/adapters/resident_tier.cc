@@ -35,8 +35,8 @@ std::optional<AdapterInfo> ResidentTier::Describe(absl::string_view name) const 
   return info;
 }
 
-// A block needs one hole of `bytes`, so it is not enough to evict the least recently used adapters: the ones to evict must
-// also be neighbours.
+// A block needs one hole of `bytes`, so it is not enough to evict the least recently used adapters: those that are
+// evicted must also be neighbours.
 //
 //   1. Idle adapters are freed, in a copy of the free list, the least recently used first and `replacing` last, until a
 //      hole is large enough. Only the hole that the last one joined can have become so, and only that one is looked at.
@@ -46,8 +46,8 @@ std::optional<AdapterInfo> ResidentTier::Describe(absl::string_view name) const 
 //      more recently does.
 //
 // Invariant of step 3: [begin, end) holds no adapters but those from `first` to `last` of the row, and has `bytes`. It
-// never loses the candidate that completed the hole, because no hole was large enough without it. (If one was, because a
-// request has returned bytes since, the loop keeps the last of the row.) Takes O(n log n) in resident adapters.
+// never loses the candidate that completed the hole, because no hole was large enough without it. (If one was, because
+// a request has returned bytes since, the loop keeps the last of the row.) Takes O(n log n) in resident adapters.
 std::optional<std::vector<const ResidentTier::Entry*>> ResidentTier::Victims(absl::string_view replacing,
                                                                              uint64_t bytes) const {
   TierHoles holes = ledger_->holes();

@@ -54,7 +54,8 @@ struct Residence {
   const Resident& use() const { return device != nullptr ? device : host; }
 };
 
-// Use, which is all that a warm swap needs, is O(1); Reserve is O(n log n) in resident adapters. `metrics` outlives the tier and all adapters that were in it.
+// Use, which is all that a warm swap needs, is O(1); Reserve is O(n log n) in resident adapters. `metrics` outlives the
+// tier and all adapters that were in it.
 //
 // Threads  thread-safe; no call waits for a file or a copy
 class ResidentTier {
@@ -68,9 +69,9 @@ class ResidentTier {
   // What is known of it, with `pinned` as it is now; nothing if it is not here. Does not count as a use.
   std::optional<AdapterInfo> Describe(absl::string_view name) const;
 
-  // Sets `bytes` aside, evicting adapters that are neither leased nor pinned: the least recently used first, `replacing`
-  // (the earlier version of the same adapter, which serves until the new one is here) last, and none that the block does
-  // not need. ResourceExhausted (ADAPTER_BUDGET) if even that is not enough; nothing is evicted then.
+  // Sets `bytes` aside, evicting adapters that are neither leased nor pinned: the least recently used first, last of all
+  // `replacing` (the earlier version of the same adapter, which serves until the new one is here), and none that the
+  // block does not need. ResourceExhausted (ADAPTER_BUDGET) if even that is not enough; nothing is evicted then.
   absl::StatusOr<TierReservation> Reserve(absl::string_view replacing, uint64_t bytes);
 
   // Whether these adapters, of so many bytes together, could be in the tier at the same time, by their bytes. Moves

@@ -100,8 +100,8 @@ LowRank FaceSplitShapes(const Hadamard& change) {
 }
 
 // The layout is the order in which the loops below visit the tensors. Two calls have to agree on it: the first, without
-// memory, adds up the bytes that the tier then sets aside; the second fills them. So there is one function for both, and
-// with `counting` it differs only in that a LoHa becomes low-rank by its shapes alone.
+// memory, adds up the bytes that the tier then sets aside; the second fills them. So there is one function for both,
+// and with `counting` it differs only in that a LoHa becomes low-rank by its shapes alone.
 //
 // Downs come first, in the order of the module table, so that those of a stack (q, k, v) are neighbours: side_branch.cc
 // then computes them in one product. For that no gap may follow a down. Its rank is a multiple of 8, so its bytes are a

@@ -102,13 +102,13 @@ void SideTable::Add(size_t module, absl::Span<const WeightedDelta> deltas, const
   starts_.push_back(static_cast<uint32_t>(changes_.size()));
 }
 
-// An adapter lays the downs of a stack (q, k, v) one behind the other (block_layout.h), so that one product of x gives the
-// low outputs of all of them. To find these neighbours, the changes are ordered by their number in their module first
-// and by module second: the nth changes of all modules are those of one adapter, unless an adapter of the set leaves out
-// a module of the stack. A run of neighbours in this order (Follows) is one product with x.
+// An adapter lays the downs of a stack (q, k, v) one behind the other (block_layout.h), so that one product of x gives
+// the low outputs of all of them. To find these neighbours, the changes are ordered by their number in their module
+// first and by module second: the nth changes of all modules are those of one adapter, unless an adapter of the set
+// leaves out a module of the stack. A run of neighbours in this order (Follows) is one product with x.
 //
-// The result does not depend on how long the runs are. A change whose neighbour is missing, or that has factors of its
-// own (MakeChange), is a run of one. And the changes of one module are added in request order, whatever the runs are.
+// The length of the runs matters for speed alone. A change whose neighbour is missing, or that has factors of its own
+// (MakeChange), is a run of one. And the changes of one module are added in request order, whatever the runs are.
 void AddSideLinear(SideBranch side, size_t first_module, int64_t modules, const at::Tensor& x, const at::Tensor& bias,
                    at::Tensor& y) {
   std::vector<Part> parts;
