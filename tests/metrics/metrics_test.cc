@@ -139,6 +139,15 @@ TEST(MetricsTest, ReadsSourcesAtScrapeAndForgetsThemWhenCleared) {
   EXPECT_FALSE(Has(metrics, "hotlora_queue_depth 4"));
 }
 
+TEST(MetricsTest, CountsImagesByFormat) {
+  Metrics metrics;
+  metrics.CountImage(ImageFormat::kWebp);
+  metrics.calls().CountImageBytes(ImageFormat::kRawRgb8, 12);
+  EXPECT_TRUE(Has(metrics, "hotlora_images_total{format=\"png\"} 0"));
+  EXPECT_TRUE(Has(metrics, "hotlora_images_total{format=\"webp\"} 1"));
+  EXPECT_TRUE(Has(metrics, "hotlora_image_bytes_total{format=\"raw_rgb8\"} 12"));
+}
+
 TEST(MetricsTest, CountsByOutcome) {
   Metrics metrics;
   metrics.CountRequest("GenerateImages", "OK", 1.0);
