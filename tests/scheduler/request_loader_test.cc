@@ -187,5 +187,16 @@ TEST_F(RequestLoaderTest, ACancelWhileAPictureIsDecodedEndsTheRequest) {
   EXPECT_TRUE(absl::IsCancelled(listener->AwaitDone()));
 }
 
+TEST_F(RequestLoaderTest, ACancelWhileAnAdapterIsLoadedEndsTheRequest) {
+  store_levers_->Hold();
+  const auto listener = Submit("one", "one", false, {{"a", 1, 1}});
+  store_levers_->AwaitHeld();
+  tasks_[0]->Cancel(absl::CancelledError("the caller has gone"));
+  loader_.EndIfUnwanted(tasks_[0]);
+  EXPECT_FALSE(listener->IsDone());  // the load is under way
+  store_levers_->LetGo();
+  EXPECT_TRUE(absl::IsCancelled(listener->AwaitDone()));
+}
+
 }  // namespace
 }  // namespace hotlora
