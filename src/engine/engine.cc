@@ -51,9 +51,7 @@ class ThreadedEngine final : public Engine {
         adapters_(std::move(adapters)),
         embeddings_(std::move(embeddings)),
         queue_(options_.max_queue, options_.client_share),
-        scheduler_({options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
-                    [this](bool intact) { NoticeBase(intact); }, [this] { loader_->RetryForRoom(); }},
-                   &queue_, pipeline_.get(), metrics),
+        scheduler_(options_.batch, SchedulerEvents(), &queue_, pipeline_.get(), metrics),
         loader_(std::make_unique<RequestLoader>(adapters_.get(), embeddings_.get(), &queue_, &scheduler_, metrics)),
         watch_(std::in_place, "watch", kWatchEvery, [this] { Watch(); }) {}
 
@@ -187,6 +185,14 @@ class ThreadedEngine final : public Engine {
   }
 
  private:
+  StepScheduler::Events SchedulerEvents() {
+    StepScheduler::Events events;
+    events.on_device_failure = options_.on_device_failure;
+    events.on_base_state = [this](bool intact) { NoticeBase(intact); };
+    events.on_release = [this] { loader_->RetryForRoom(); };
+    return events;
+  }
+
   void NoticeBase(bool intact) {
     base_intact_ = intact;
     if (options_.on_base_state) {

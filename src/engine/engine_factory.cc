@@ -61,7 +61,7 @@ void TellMetrics(const Engine& engine, c10::Device device, const std::string& ad
   sources.device_memory = [device] { return DeviceMemoryOf(device); };
   sources.queue_depth = [&engine] { return engine.queue_depth(); };
   sources.queue_capacity = engine.options().max_queue;
-  sources.batch_capacity = engine.options().max_batch;
+  sources.batch_capacity = engine.options().batch.max_batch;
   sources.adapters_folder = adapters_folder;
   metrics.SetSources(std::move(sources));
   metrics.SetBuildInfo(HOTLORA_VERSION, HOTLORA_LIBTORCH_VERSION);

@@ -28,8 +28,10 @@ struct StepScheduler::Candidate {
   std::shared_ptr<ImageTask> task;
 };
 
-StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, Pipeline* pipeline, Metrics* metrics)
-    : options_(std::move(options)),
+StepScheduler::StepScheduler(const BatchOptions& options, Events events, RequestQueue* queue, Pipeline* pipeline,
+                             Metrics* metrics)
+    : options_(options),
+      events_(std::move(events)),
       queue_(queue),
       pipeline_(pipeline),
       metrics_(metrics),
@@ -38,7 +40,7 @@ StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, 
       memory_(pipeline, metrics),
       run_start_(pipeline, &memory_, metrics),
       step_report_(pipeline, metrics),
-      base_watch_(pipeline, metrics, options_.on_base_state),
+      base_watch_(pipeline, metrics, events_.on_base_state),
       decode_line_(
           pipeline, &memory_, metrics,
           [this](const std::shared_ptr<ImageTask>& task, const absl::Status& status, double seconds) {
@@ -317,8 +319,8 @@ void StepScheduler::End(const std::shared_ptr<ImageTask>& task, const absl::Stat
     return;
   }
   task->ReleaseFiles();
-  if (options_.on_release) {
-    options_.on_release();
+  if (events_.on_release) {
+    events_.on_release();
   }
   task->summary.total_seconds = task->seconds_since_admitted();
   queue_->Forget(task, run_seconds);
@@ -336,8 +338,8 @@ void StepScheduler::NoticeDeviceFailure(const absl::Status& status) {
     }
   }
   LogError("the device is lost: ", status.message());
-  if (options_.on_device_failure) {
-    options_.on_device_failure();
+  if (events_.on_device_failure) {
+    events_.on_device_failure();
   }
 }
 

@@ -92,7 +92,7 @@ class RequestLoaderTest : public ::testing::Test {
   FakeAdapterStore store_{store_levers_};
   FakeEmbeddingStore embeddings_;
   RequestQueue queue_{100};
-  StepScheduler scheduler_{{}, &queue_, &pipeline_, &metrics_};
+  StepScheduler scheduler_{{}, {}, &queue_, &pipeline_, &metrics_};
   RequestLoader loader_{&store_,     &embeddings_, &queue_,
                         &scheduler_, &metrics_,    [this](const ImageJob& job) { return Decode(job); }};
   std::vector<std::shared_ptr<ImageTask>> tasks_;
