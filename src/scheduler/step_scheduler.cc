@@ -8,7 +8,7 @@
 #include "src/base/exception_status.h"
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
-#include "src/scheduler/batch_policy.h"
+#include "src/scheduler/row_fit.h"
 #include "src/scheduler/warm_up.h"
 
 namespace hotlora {
@@ -88,14 +88,15 @@ void StepScheduler::CheckBase() { NoticeDeviceFailure(base_watch_.CheckNext()); 
 
 // --- who runs
 
+// A row that starts changes what fits beside it. So rows start one at a time, and the candidates are judged again for
+// each.
 void StepScheduler::FillRows() {
   while (RowCount(runs_) < row_limit_ && decode_line_.length() < 2 * options_.max_batch) {
     const std::vector<Candidate> candidates = Candidates();
-    const bool alone = RowCount(runs_) == 0;
-    step_fits_.clear();
+    RowFit fit(runs_, options_.apply, pipeline_, &memory_);
     std::vector<RowCandidate> views;
     for (const auto& [run, task] : candidates) {
-      const auto kept_out_by = alone ? std::nullopt : KeptOutBy(*task);
+      const std::optional<RegroupReason> kept_out_by = fit.KeptOutBy(*task);
       if (kept_out_by.has_value() && run == nullptr) {
         TellRegroup(*task, *kept_out_by);
       }
@@ -143,31 +144,6 @@ std::vector<StepScheduler::Candidate> StepScheduler::Candidates() const {
   std::sort(candidates.begin(), candidates.end(),
             [](const Candidate& a, const Candidate& b) { return ComesBefore(*a.task, *b.task); });
   return candidates;
-}
-
-std::optional<RegroupReason> StepScheduler::KeptOutBy(const ImageTask& task) {
-  bool same_set = false;
-  MemoryWork step = StepWork(task.job().denoise);
-  for (const RunPtr& run : runs_) {
-    if (!run->rows.empty() && !run->job().denoise.same_size(task.job().denoise)) {
-      return RegroupReason::kSize;
-    }
-    step.rows += StepWork(run->job().denoise).rows * static_cast<uint32_t>(run->rows.size());
-    same_set = same_set || (!run->rows.empty() && run->task->fingerprint() == task.fingerprint());
-  }
-  const bool fits = same_set || (options_.apply != ApplyPolicy::kMerged && task.CheckSet([this](const AdapterSet& set) {
-                      return std::all_of(runs_.begin(), runs_.end(), [&](const RunPtr& run) {
-                        return run->rows.empty() || pipeline_->CanShareStep(run->task->adapter_set(), set);
-                      });
-                    }));
-  if (!fits) {
-    return RegroupReason::kAdapters;
-  }
-  const auto [step_fits, first] = step_fits_.try_emplace(step.rows);
-  if (first) {
-    step_fits->second = memory_.FitsNow(step);
-  }
-  return step_fits->second ? std::nullopt : std::optional(RegroupReason::kMemory);
 }
 
 StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& task) {

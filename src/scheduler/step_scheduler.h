@@ -11,10 +11,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
-#include <optional>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -78,7 +75,6 @@ class StepScheduler {
   // --- who runs
   void FillRows();
   std::vector<Candidate> Candidates() const;
-  std::optional<RegroupReason> KeptOutBy(const ImageTask& task);  // nullopt: it fits beside what runs
   void TellRegroup(ImageTask& task, RegroupReason reason);
   RunPtr Start(const std::shared_ptr<ImageTask>& task);
   void StartRow(ImageRun& run);
@@ -108,9 +104,6 @@ class StepScheduler {
   std::vector<RunPtr> runs_;  // that have rows or images to start
   ApplyModeChooser mode_chooser_;
   uint32_t row_limit_;  // rows in one call; less than max_batch after one ran out of memory
-
-  // Whether a step of so many rows of the network fits. Looked up once for all candidates of a free row.
-  std::map<uint32_t, bool> step_fits_;
 
   absl::Mutex mu_;
   bool device_failed_ ABSL_GUARDED_BY(mu_) = false;
