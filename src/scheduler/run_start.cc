@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
@@ -17,6 +18,21 @@ absl::Status RunStart::Prepare(ImageRun& run, ApplyMode mode, absl::Span<const s
   ABSL_RETURN_IF_ERROR(ApplyAdapters(task, mode, running));
   ABSL_RETURN_IF_ERROR(task.Wanted());
   return Encode(run, mode);
+}
+
+void RunStart::StartRow(ImageRun& run) {
+  if (!run.status.ok()) {
+    return;
+  }
+  const uint32_t image = run.next_image++;
+  absl::StatusOr<std::unique_ptr<Row>> row = pipeline_->StartRow(run.job().denoise, run.job().seed + image,
+                                                                 run.conditioning, run.task->adapter_set(), run.init);
+  run.status = row.status();
+  if (row.ok()) {
+    RunningRow& running = run.rows.emplace_back();
+    running.image = image;
+    running.row = *std::move(row);
+  }
 }
 
 void RunStart::NoteStep(const std::string& last_set) {

@@ -110,9 +110,9 @@ void StepScheduler::FillRows() {
     const auto& [run, task] = candidates[*chosen];
     if (run != nullptr) {
       ChooseModeFor(*task);
-      StartRow(*run);
+      run_start_.StartRow(*run);
     } else if (const RunPtr started = Start(task); started != nullptr) {
-      StartRow(*started);
+      run_start_.StartRow(*started);
     }
     DropEnded();
   }
@@ -161,19 +161,8 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   return run;
 }
 
-void StepScheduler::StartRow(ImageRun& run) {
-  if (!run.status.ok()) {
-    return;
-  }
-  const uint32_t image = run.next_image++;
-  absl::StatusOr<std::unique_ptr<Row>> row = pipeline_->StartRow(run.job().denoise, run.job().seed + image,
-                                                                 run.conditioning, run.task->adapter_set(), run.init);
-  run.status = row.status();
-  if (row.ok()) {
-    run.rows.push_back({image, *std::move(row), 0.0});
-  }
-}
-
+// Takes out the runs that have failed, or are not wanted any more, or have handed on all their rows. The decode line ends
+// each after its last decode.
 void StepScheduler::DropEnded() {
   for (const RunPtr& run : std::vector<RunPtr>(runs_)) {
     if (run->status.ok()) {

@@ -77,7 +77,6 @@ class StepScheduler {
   std::vector<Candidate> Candidates() const;
   void TellRegroup(ImageTask& task, RegroupReason reason);
   RunPtr Start(const std::shared_ptr<ImageTask>& task);
-  void StartRow(ImageRun& run);
   void DropEnded();
 
   // --- how adapters take effect
