@@ -83,7 +83,9 @@ class ThreadedEngine final : public Engine {
       return WorkStuckError();
     }
     ABSL_RETURN_IF_ERROR(scheduler_.memory().CheckAlone(job));
-    Admission admission{job.request_id, job.seed, 0};
+    Admission admission;
+    admission.request_id = job.request_id;
+    admission.seed = job.seed;
     auto task = std::make_shared<ImageTask>(std::move(job), std::move(listener), options_.max_request_time);
     ABSL_ASSIGN_OR_RETURN(admission.queue_position, queue_.Admit(task));
     const absl::Status told = CatchExceptions([&] {
@@ -235,8 +237,11 @@ class ThreadedEngine final : public Engine {
     for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
       const std::shared_ptr<ImageTask>& task = waiting.task;
       loader_->EndIfUnwanted(task);
-      const WaitStage stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
-      task->TellWaiting({waiting.position, stage, waiting.estimated_seconds}, kWaitingEvery);
+      ImageWaiting news;
+      news.queue_position = waiting.position;
+      news.stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
+      news.estimated_seconds = waiting.estimated_seconds;
+      task->TellWaiting(news, kWaitingEvery);
       oldest_seconds = std::max(oldest_seconds.value_or(0.0), task->seconds_since_admitted());
       newcomer_seconds = waiting.estimated_seconds;
     }

@@ -93,7 +93,13 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
   metrics_->ObserveStage(StageLabel::kImageEncode, stopwatch.Seconds() - decode_seconds);
   task.summary.decode_seconds += stopwatch.Seconds();
   metrics_->CountImage(FormatLabel(job.format));
-  FinishedImage finished{row.image, job.seed + row.image, decoded->width, decoded->height, job.format, std::move(data)};
+  FinishedImage finished;
+  finished.index = row.image;
+  finished.seed = job.seed + row.image;
+  finished.width = decoded->width;
+  finished.height = decoded->height;
+  finished.format = job.format;
+  finished.data = std::move(data);
   task.Tell([&finished](ImageListener& listener) { listener.OnImage(std::move(finished)); });
   return absl::OkStatus();
 }

@@ -52,7 +52,11 @@ MemoryWork TextWork(const Prompts& prompts) {
        {prompts.prompt, prompts.prompt_2, prompts.negative_prompt.value_or(""), prompts.negative_prompt_2}) {
     longest = std::max(longest, text.size());
   }
-  return {MemoryWork::Kind::kText, prompts.long_prompts ? static_cast<uint32_t>(1 + longest / kChunkTokens) : 1, 1};
+  MemoryWork work;
+  work.kind = MemoryWork::Kind::kText;
+  work.width = prompts.long_prompts ? static_cast<uint32_t>(1 + longest / kChunkTokens) : 1;
+  work.height = 1;
+  return work;
 }
 
 MemoryWork InitWork(const DenoiseOptions& options) { return {MemoryWork::Kind::kInit, options.width, options.height}; }
@@ -66,7 +70,12 @@ MemoryWork DecodeWork(const ImageJob& job) {
   // A unary answer holds all images, once as they were made and once as they are sent; a file is not larger than the
   // image's pixels.
   const int64_t answer = int64_t{2} * 3 * job.num_images * options.width * options.height;
-  return {MemoryWork::Kind::kDecode, options.width, options.height, 1, answer};
+  MemoryWork work;
+  work.kind = MemoryWork::Kind::kDecode;
+  work.width = options.width;
+  work.height = options.height;
+  work.answer_bytes = answer;
+  return work;
 }
 
 MemoryAdmission::MemoryAdmission(const Pipeline* pipeline, Metrics* metrics) : pipeline_(pipeline), metrics_(metrics) {}

@@ -144,7 +144,10 @@ std::vector<RequestQueue::Waiting> RequestQueue::Snapshot() const {
   auto position = static_cast<uint32_t>(running_.size());
   const double seconds_each = mean_seconds_ / static_cast<double>(std::max<size_t>(running_.size(), 1));
   for (auto& task : InOrder()) {
-    waiting.push_back({std::move(task), position, position * seconds_each});
+    Waiting& entry = waiting.emplace_back();
+    entry.task = std::move(task);
+    entry.position = position;
+    entry.estimated_seconds = position * seconds_each;
     ++position;
   }
   return waiting;

@@ -100,8 +100,12 @@ void StepScheduler::FillRows() {
       if (kept_out_by.has_value() && run == nullptr) {
         TellRegroup(*task, *kept_out_by);
       }
-      views.push_back({task->job().priority, run == nullptr ? 0 : static_cast<uint32_t>(run->rows.size()),
-                       !kept_out_by.has_value(), absl::Seconds(task->seconds_since_admitted())});
+      RowCandidate view;
+      view.priority = task->job().priority;
+      view.rows = run == nullptr ? 0 : static_cast<uint32_t>(run->rows.size());
+      view.fits = !kept_out_by.has_value();
+      view.waited = absl::Seconds(task->seconds_since_admitted());
+      views.push_back(view);
     }
     const std::optional<size_t> chosen = ChooseRow(views, options_.longest_overtaking);
     if (!chosen.has_value()) {

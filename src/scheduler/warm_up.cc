@@ -47,7 +47,12 @@ absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metric
   }
   const auto median = durations.begin() + static_cast<std::ptrdiff_t>(durations.size() / 2);
   std::nth_element(durations.begin(), median, durations.end());
-  metrics.SetStepBaseline({options.width, options.height, /*rows=*/1, /*guided_rows=*/cfg ? 1u : 0u}, *median);
+  StepShape shape;
+  shape.width = options.width;
+  shape.height = options.height;
+  shape.rows = 1;
+  shape.guided_rows = cfg ? 1 : 0;
+  metrics.SetStepBaseline(shape, *median);
   if (cfg) {
     ABSL_RETURN_IF_ERROR(memory.Run(DecodeWork(job), [&] { return pipeline.Decode(*row); }).status());
   }
