@@ -93,7 +93,7 @@ class ThreadedEngine final : public Engine {
       return absl::OkStatus();
     });
     if (!told.ok()) {
-      task->Cancel(told);  // its place and its id are taken, so it ends as every request does
+      task->Cancel(told);  // it is admitted, so it ends as every request does
     }
     queue_.Enqueue(task);
     if (task->job().adapters.empty() && task->job().embeddings.empty() && !task->job().has_init()) {

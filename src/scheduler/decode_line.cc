@@ -78,7 +78,7 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
   ABSL_RETURN_IF_ERROR(task.Wanted());
   const Stopwatch stopwatch;
   const absl::StatusOr<RgbImage> decoded =
-      memory_->Run(DecodeWork(task.job()), [&] { return pipeline_->Decode(*row.row); });
+      memory_->Call(DecodeWork(task.job()), [&] { return pipeline_->Decode(*row.row); });
   row.row.reset();
   const double decode_seconds = stopwatch.Seconds();
   metrics_->ObserveStage(StageLabel::kDecode, decode_seconds);

@@ -126,7 +126,7 @@ void RequestQueue::Forget(const std::shared_ptr<ImageTask>& task, double seconds
   std::lock_guard<std::mutex> lock(mu_);
   by_id_.erase(task->job().request_id);
   changed_.notify_all();
-  EraseFrom(running_, task);  // its place is free before its caller hears the end
+  EraseFrom(running_, task);  // if StepsDone was not called: the caller's next request must not wait for this one
   if (seconds > 0.0) {
     mean_seconds_ = mean_seconds_ == 0.0 ? seconds : mean_seconds_ + kMeanWeight * (seconds - mean_seconds_);
   }

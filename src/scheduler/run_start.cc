@@ -73,12 +73,12 @@ absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
   ImageTask& task = *run.task;
   const ImageJob& job = task.job();
   const Stopwatch stopwatch;
-  ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_->Run(TextWork(job.prompts), [&] {
+  ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_->Call(TextWork(job.prompts), [&] {
     return pipeline_->Encode(task.prompts(), job.denoise.cfg(), task.adapter_set(), mode);
   }));
   if (const std::unique_ptr<const InitPicture> picture = task.TakePicture(); picture != nullptr) {
     ABSL_ASSIGN_OR_RETURN(run.init,
-                          memory_->Run(InitWork(job.denoise), [&] { return pipeline_->EncodeInit(*picture); }));
+                          memory_->Call(InitWork(job.denoise), [&] { return pipeline_->EncodeInit(*picture); }));
   }
   task.summary.encode_seconds = stopwatch.Seconds();
   metrics_->ObserveStage(StageLabel::kEncode, task.summary.encode_seconds);

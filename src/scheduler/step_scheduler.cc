@@ -21,6 +21,9 @@ bool IsDeviceFailure(const absl::Status& status) {
   return GetErrorDetails(status).reason == error_reason::kDeviceFailed;
 }
 
+// Finished rows keep their latents until they are decoded. While so many wait, no row starts: that bounds their memory.
+uint32_t MostDecodes(const BatchOptions& options) { return 2 * options.max_batch; }
+
 }  // namespace
 
 struct StepScheduler::Candidate {
@@ -77,12 +80,14 @@ void StepScheduler::StepThread() {
 }
 
 void StepScheduler::AwaitWork() {
-  if (decode_line_.length() >= 2 * options_.max_batch) {
-    decode_line_.AwaitShorterThan(2 * options_.max_batch);
+  if (DecodesPileUp()) {
+    decode_line_.AwaitShorterThan(MostDecodes(options_));
   } else if (base_watch_.IsDue() || (!queue_->AwaitReady(kIdleAfter) && !queue_->stopped())) {
     CheckBase();
   }
 }
+
+bool StepScheduler::DecodesPileUp() const { return decode_line_.length() >= MostDecodes(options_); }
 
 void StepScheduler::CheckBase() { NoticeDeviceFailure(base_watch_.CheckNext()); }
 
@@ -91,14 +96,14 @@ void StepScheduler::CheckBase() { NoticeDeviceFailure(base_watch_.CheckNext()); 
 // A row that starts changes what fits beside it. So rows start one at a time, and the candidates are judged again for
 // each.
 void StepScheduler::FillRows() {
-  while (RowCount(runs_) < row_limit_ && decode_line_.length() < 2 * options_.max_batch) {
+  while (RowCount(runs_) < row_limit_ && !DecodesPileUp()) {
     const std::vector<Candidate> candidates = Candidates();
     RowFit fit(runs_, options_.apply, pipeline_, &memory_);
     std::vector<RowCandidate> views;
     for (const auto& [run, task] : candidates) {
       const std::optional<RegroupReason> kept_out_by = fit.KeptOutBy(*task);
       if (kept_out_by.has_value() && run == nullptr) {
-        TellRegroup(*task, *kept_out_by);
+        CountRegroup(*task, *kept_out_by);
       }
       RowCandidate view;
       view.priority = task->job().priority;
@@ -118,19 +123,19 @@ void StepScheduler::FillRows() {
     } else if (const RunPtr started = Start(task); started != nullptr) {
       run_start_.StartRow(*started);
     }
-    DropEnded();
+    DropEnded();  // a request that could not start must not count as one that runs
   }
   if (RowCount(runs_) >= row_limit_) {
     for (const auto& task : queue_->Ready()) {
-      TellRegroup(*task, RegroupReason::kFull);
+      CountRegroup(*task, RegroupReason::kFull);
     }
   }
 }
 
-void StepScheduler::TellRegroup(ImageTask& task, RegroupReason reason) {
+void StepScheduler::CountRegroup(ImageTask& task, RegroupReason reason) {
   const uint8_t bit = static_cast<uint8_t>(1u << static_cast<int>(reason));
-  if ((task.regroups_told & bit) == 0) {
-    task.regroups_told |= bit;
+  if ((task.regroups_counted & bit) == 0) {
+    task.regroups_counted |= bit;
     metrics_->CountRegroup(reason);
   }
 }
@@ -168,14 +173,14 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
 // Takes out the runs that have failed, or are not wanted any more, or have handed on all their rows. The decode line ends
 // each after its last decode.
 void StepScheduler::DropEnded() {
-  for (const RunPtr& run : std::vector<RunPtr>(runs_)) {
+  for (const RunPtr& run : std::vector<RunPtr>(runs_)) {  // a copy, since runs_ changes
     if (run->status.ok()) {
       run->status = run->task->Wanted();
     }
     if (run->status.ok() && (run->has_images_to_start() || !run->rows.empty())) {
       continue;
     }
-    NoticeDeviceFailure(run->status);
+    NoticeDeviceFailure(run->status);  // before its caller learns of it
     if (run->status.ok()) {
       metrics_->ObserveStage(StageLabel::kDenoise, run->task->summary.denoise_seconds);
     }
@@ -185,7 +190,7 @@ void StepScheduler::DropEnded() {
     decode_line_.Finish(run);
   }
   if (RowCount(runs_) == 0) {
-    row_limit_ = options_.max_batch;
+    row_limit_ = options_.max_batch;  // the rows that ran out of memory have ended, so it is tried again
   }
 }
 
@@ -198,6 +203,7 @@ void StepScheduler::ChooseModeFor(const ImageTask& joining) {
   }
 }
 
+// Whether a request that is ready would join the first row of `joining`, with another set.
 bool StepScheduler::AnotherSetIsReady(const ImageTask& joining) const {
   if (options_.max_batch == 1) {
     return false;
@@ -228,13 +234,15 @@ void StepScheduler::StepAll() {
   const std::vector<RowRef> all = RowsOf(runs_);
   run_start_.NoteStep(all.back().run->task->fingerprint());
   absl::Span<const RowRef> left(all);
-  while (!left.empty()) {
+  while (!left.empty()) {  // more than once if a step ran out of memory, which lowers row_limit_
     const size_t count = std::min<size_t>(left.size(), row_limit_);
     StepTogether(left.first(count));
     left.remove_prefix(count);
   }
 }
 
+// If a step of several rows fails, each of them goes on alone, so that only the request at fault ends. A row that has had
+// its evaluation before the failure must not have another: its sampler would skip a step.
 void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   BatchPlan plan;
   plan.mode = mode_chooser_.mode();
@@ -245,7 +253,7 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
     plan.rows.push_back(ref.row->row.get());
   }
   const Stopwatch stopwatch;
-  const absl::Status status = memory_.Run(work, [&] { return pipeline_->Step(plan); });
+  const absl::Status status = memory_.Call(work, [&] { return pipeline_->Step(plan); });
   if (status.ok()) {
     step_report_.Report(rows, plan.mode, stopwatch.Seconds());
     return;
@@ -267,6 +275,7 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   }
 }
 
+// Decode leaves a row empty, which is then erased.
 void StepScheduler::HandOnFinishedRows() {
   for (const RunPtr& run : runs_) {
     if (!run->status.ok()) {
@@ -287,13 +296,15 @@ void StepScheduler::End(const std::shared_ptr<ImageTask>& task, const absl::Stat
   if (!task->ClaimEnd()) {
     return;
   }
+  // The caller learns of the end last: by then it may send the next request under the same id, and finds the files and
+  // the queue's capacity free.
   task->ReleaseFiles();
   if (events_.on_release) {
     events_.on_release();
   }
   task->summary.total_seconds = task->seconds_since_admitted();
   queue_->Forget(task, run_seconds);
-  task->TellDone(status);
+  task->TellEnd(status);
 }
 
 void StepScheduler::NoticeDeviceFailure(const absl::Status& status) {

@@ -70,12 +70,13 @@ class StepScheduler {
 
   void StepThread();
   void AwaitWork();
+  bool DecodesPileUp() const;
   void CheckBase();
 
   // --- who runs
   void FillRows();
   std::vector<Candidate> Candidates() const;
-  void TellRegroup(ImageTask& task, RegroupReason reason);
+  void CountRegroup(ImageTask& task, RegroupReason reason);
   RunPtr Start(const std::shared_ptr<ImageTask>& task);
   void DropEnded();
 

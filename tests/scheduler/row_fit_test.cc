@@ -98,7 +98,7 @@ TEST_F(RowFitTest, AllRowsTogetherNeedMemory) {
     FakePipeline::taken_bytes = int64_t{1} << 30;
     return absl::OkStatus();
   };
-  ASSERT_EQ(memory_.Run(StepWork(runs_[0]->job().denoise), take), absl::OkStatus());
+  ASSERT_EQ(memory_.Call(StepWork(runs_[0]->job().denoise), take), absl::OkStatus());
   const auto set_available = [this](int64_t available) {
     absl::MutexLock lock(&levers_->mu);
     levers_->available_memory = available;
