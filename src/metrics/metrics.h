@@ -48,7 +48,7 @@ struct GaugeSources {
   std::string adapters_folder;  // whose disk's free space is told; empty: none
 };
 
-enum class StageLabel { kQueue, kAdapter, kEncode, kDenoise, kDecode, kImageEncode };
+enum class RequestPhase { kQueue, kAdapter, kEncode, kDenoise, kDecode, kImageEncode };
 enum class SwapPhase { kLookup, kRead, kParse, kUpload, kApply, kRestore, kTotal };
 enum class TierLabel { kDisk, kHost, kDevice };
 enum class StartUpPhase { kLoad, kWarmUp };
@@ -101,7 +101,7 @@ class Metrics {
 
   // --- requests. `code` as in "INVALID_ARGUMENT", "OK"; outcome: ok, error or cancelled.
   void CountRequest(absl::string_view method, absl::string_view code, double seconds);
-  void ObserveStage(StageLabel stage, double seconds);
+  void ObservePhase(RequestPhase phase, double seconds);
   void ObserveQueueWait(double seconds);
   void CountImage(absl::string_view format);
   // When the oldest waiting request came (the epoch if none waits), and how long a new request would wait.

@@ -81,7 +81,7 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
       memory_->Call(DecodeWork(task.job()), [&] { return pipeline_->Decode(*row.row); });
   row.row.reset();
   const double decode_seconds = stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kDecode, decode_seconds);
+  metrics_->ObservePhase(RequestPhase::kDecode, decode_seconds);
   if (!decoded.ok()) {
     on_error_(decoded.status());
     return decoded.status();
@@ -90,7 +90,7 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
   ABSL_ASSIGN_OR_RETURN(std::string data,
                         EncodeImage(*decoded, job.format, job.quality,
                                     ImageParameters(job, job.seed + row.image, pipeline_->info(), SourcesOf(task))));
-  metrics_->ObserveStage(StageLabel::kImageEncode, stopwatch.Seconds() - decode_seconds);
+  metrics_->ObservePhase(RequestPhase::kImageEncode, stopwatch.Seconds() - decode_seconds);
   task.summary.decode_seconds += stopwatch.Seconds();
   metrics_->CountImage(FormatLabel(job.format));
   FinishedImage finished;

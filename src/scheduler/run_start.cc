@@ -49,7 +49,7 @@ absl::Status RunStart::ApplyAdapters(ImageTask& task, ApplyMode mode, absl::Span
   const Stopwatch stopwatch;
   const absl::StatusOr<SwapReport> swap = pipeline_->Apply(task.adapter_set(), mode);
   task.summary.adapter_seconds = task.load_seconds() + stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kAdapter, task.summary.adapter_seconds);
+  metrics_->ObservePhase(RequestPhase::kAdapter, task.summary.adapter_seconds);
   if (!swap.ok()) {
     in_effect_ = std::nullopt;
     metrics_->CountSwap(false);
@@ -81,7 +81,7 @@ absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
                           memory_->Call(InitWork(job.denoise), [&] { return pipeline_->EncodeInit(*picture); }));
   }
   task.summary.encode_seconds = stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kEncode, task.summary.encode_seconds);
+  metrics_->ObservePhase(RequestPhase::kEncode, task.summary.encode_seconds);
   return absl::OkStatus();
 }
 

@@ -161,7 +161,7 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   }
   const double queue_seconds = task->seconds_since_admitted();
   metrics_->ObserveQueueWait(queue_seconds);
-  metrics_->ObserveStage(StageLabel::kQueue, queue_seconds);
+  metrics_->ObservePhase(RequestPhase::kQueue, queue_seconds);
   task->summary.queue_seconds = queue_seconds;
   ChooseModeFor(*task);
   auto run = std::make_shared<ImageRun>(task);
@@ -182,7 +182,7 @@ void StepScheduler::DropEnded() {
     }
     NoticeDeviceFailure(run->status);  // before its caller learns of it
     if (run->status.ok()) {
-      metrics_->ObserveStage(StageLabel::kDenoise, run->task->summary.denoise_seconds);
+      metrics_->ObservePhase(RequestPhase::kDenoise, run->task->summary.denoise_seconds);
     }
     run->rows.clear();
     runs_.erase(std::find(runs_.begin(), runs_.end(), run));
