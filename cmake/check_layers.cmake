@@ -32,7 +32,7 @@ set(may_include_src/scheduler
 set(may_include_src/engine scheduler pipeline adapters sdxl weights tensor request metrics base)
 # What server/ sees of the engine: plain values alone.
 set(may_include_src/engine/engine.h
-    engine/statistics.h scheduler/stuck_work.h adapters/adapter_info.h adapters/adapter_upload.h request
+    engine/statistics.h scheduler/batch_policy.h scheduler/stuck_work.h adapters/adapter_info.h adapters/adapter_upload.h request
     base/memory_stats.h)
 set(may_include_src/engine/statistics.h adapters/adapter_statistics.h request/model_info.h base/memory_stats.h)
 set(may_include_server engine adapters/adapter_info.h request metrics base)

@@ -118,10 +118,10 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.interpolate_dora = flags.dora_weighting == "interpolated";
   config.adapter_host_bytes = flags.adapter_host_bytes;
   config.adapter_device_bytes = flags.adapter_device_bytes;
-  config.engine.apply = flags.apply == "merged" ? ApplyPolicy::kMerged
-                        : flags.apply == "side" ? ApplyPolicy::kSide
-                                                : ApplyPolicy::kAuto;
-  config.engine.max_batch = flags.max_batch;
+  config.engine.batch.apply = flags.apply == "merged" ? ApplyPolicy::kMerged
+                              : flags.apply == "side" ? ApplyPolicy::kSide
+                                                      : ApplyPolicy::kAuto;
+  config.engine.batch.max_batch = flags.max_batch;
   config.engine.max_queue = flags.max_queue;
   config.engine.client_share = flags.client_share;
   if (!flags.fault_file.empty()) {

@@ -314,7 +314,7 @@ v1::ServerInfo ToProto(const ModelInfo& model, const EngineOptions& options, uin
   message.set_native_width(model.native_size);
   message.set_native_height(model.native_size);
   v1::ServerLimits* limits = message.mutable_limits();
-  limits->set_max_batch(options.max_batch);
+  limits->set_max_batch(options.batch.max_batch);
   limits->set_max_queue(options.max_queue);
   limits->set_max_images(kMaxImages);
   limits->set_max_steps(kMaxSteps);

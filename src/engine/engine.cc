@@ -57,9 +57,7 @@ class ThreadedEngine final : public Engine {
         adapters_(std::move(adapters)),
         embeddings_(std::move(embeddings)),
         queue_(options_.max_queue, options_.client_share),
-        scheduler_({options_.max_batch, options_.apply, options_.longest_overtaking, options_.on_device_failure,
-                    [this](bool intact) { NoticeBase(intact); }, [this] { loader_->RetryForRoom(); }},
-                   &queue_, pipeline_.get(), metrics),
+        scheduler_(options_.batch, SchedulerEvents(), &queue_, pipeline_.get(), metrics),
         loader_(std::make_unique<RequestLoader>(adapters_.get(), embeddings_.get(), &queue_, &scheduler_, metrics)),
         watch_(std::in_place, "watch", kWatchEvery, [this] { Watch(); }) {}
 
@@ -91,7 +89,9 @@ class ThreadedEngine final : public Engine {
       return WorkStuckError();
     }
     ABSL_RETURN_IF_ERROR(scheduler_.memory().CheckAlone(job));
-    Admission admission{job.request_id, job.seed, 0};
+    Admission admission;
+    admission.request_id = job.request_id;
+    admission.seed = job.seed;
     auto task = std::make_shared<ImageTask>(std::move(job), std::move(listener), options_.max_request_time);
     ABSL_ASSIGN_OR_RETURN(admission.queue_position, queue_.Admit(task));
     const absl::Status told = CatchExceptions([&] {
@@ -99,7 +99,7 @@ class ThreadedEngine final : public Engine {
       return absl::OkStatus();
     });
     if (!told.ok()) {
-      task->Cancel(told);  // its place and its id are taken, so it ends as every request does
+      task->Cancel(told);  // it is admitted, so it ends as every request does
     }
     queue_.Enqueue(task);
     if (task->job().adapters.empty() && task->job().embeddings.empty() && !task->job().has_init()) {
@@ -193,6 +193,14 @@ class ThreadedEngine final : public Engine {
   }
 
  private:
+  StepScheduler::Events SchedulerEvents() {
+    StepScheduler::Events events;
+    events.on_device_failure = options_.on_device_failure;
+    events.on_base_state = [this](bool intact) { NoticeBase(intact); };
+    events.on_release = [this] { loader_->RetryForRoom(); };
+    return events;
+  }
+
   void NoticeBase(bool intact) {
     base_intact_ = intact;
     if (options_.on_base_state) {
@@ -235,8 +243,11 @@ class ThreadedEngine final : public Engine {
     for (const RequestQueue::Waiting& waiting : queue_.Snapshot()) {
       const std::shared_ptr<ImageTask>& task = waiting.task;
       loader_->EndIfUnwanted(task);
-      const WaitStage stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
-      task->TellWaiting({waiting.position, stage, waiting.estimated_seconds}, kWaitingEvery);
+      ImageWaiting news;
+      news.queue_position = waiting.position;
+      news.stage = task->loading() ? WaitStage::kAdapter : WaitStage::kQueue;
+      news.estimated_seconds = waiting.estimated_seconds;
+      task->TellWaiting(news, kWaitingEvery);
       oldest_seconds = std::max(oldest_seconds.value_or(0.0), task->seconds_since_admitted());
       newcomer_seconds = waiting.estimated_seconds;
     }

@@ -32,6 +32,7 @@
 #include "src/request/image_request.h"
 #include "src/request/model_info.h"
 #include "src/request/validation.h"
+#include "src/scheduler/batch_policy.h"
 #include "src/scheduler/stuck_work.h"
 
 namespace hotlora {
@@ -44,12 +45,9 @@ class ModelWatch;
 class Pipeline;
 
 struct EngineOptions {
-  uint32_t max_batch = 4;                  // rows per denoising step
-  uint32_t max_queue = 64;                 // waiting requests beyond which callers are turned away
-  uint32_t client_share = 0;               // of these places one caller may hold; 0: all
-  ApplyPolicy apply = ApplyPolicy::kAuto;  // --apply
-  // How long requests may be passed by later ones that fit beside what runs, in size and adapters.
-  absl::Duration longest_overtaking = absl::Seconds(2);
+  BatchOptions batch;
+  uint32_t max_queue = 64;                                     // waiting requests beyond which callers are turned away
+  uint32_t client_share = 0;                                   // how many of them may be of one caller; 0: all
   absl::Duration max_request_time = absl::InfiniteDuration();  // from admission
   // Runs once, on an engine thread, when the device is lost: nothing will work until the process is restarted.
   std::function<void()> on_device_failure;

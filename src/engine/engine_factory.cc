@@ -49,13 +49,13 @@ std::function<absl::StatusOr<AdapterSet>()> BaseAdapterSource(AdapterStore* stor
   };
 }
 
-void TellMetrics(const Engine& engine, c10::Device device, const std::string& adapters_folder, Metrics& metrics) {
+void ConnectMetrics(const Engine& engine, c10::Device device, const std::string& adapters_folder, Metrics& metrics) {
   GaugeSources sources;
   sources.device = engine.model().device;
   sources.device_memory = [device] { return GetMemoryStats(device); };
   sources.queue_depth = [&engine] { return engine.queue_depth(); };
   sources.queue_capacity = engine.options().max_queue;
-  sources.batch_capacity = engine.options().max_batch;
+  sources.batch_capacity = engine.options().batch.max_batch;
   sources.adapters_folder = adapters_folder;
   metrics.SetSources(std::move(sources));
   metrics.SetBuildInfo(HOTLORA_VERSION, HOTLORA_LIBTORCH_VERSION);
@@ -101,7 +101,7 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   ABSL_ASSIGN_OR_RETURN(config.engine.max_request_time, LongestRequest(config));
   std::unique_ptr<Engine> engine = Engine::Create(std::move(config.engine), std::move(pipeline), std::move(adapters),
                                                   std::move(embeddings), metrics);
-  TellMetrics(*engine, place.device, adapters_folder, *metrics);
+  ConnectMetrics(*engine, place.device, adapters_folder, *metrics);
   metrics->SetStartUp(StartUpPhase::kLoad, stopwatch.Seconds());
   return engine;
 }

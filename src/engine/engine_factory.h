@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_ENGINE_ENGINE_FACTORY_H_
 #define HOTLORA_SRC_ENGINE_ENGINE_FACTORY_H_
 
-// Makes an engine over a real checkpoint: the one place that names the SDXL pipeline. A target of its own, so that
+// Makes an engine over a real checkpoint: the only file that names the SDXL pipeline. A target of its own, so that
 // engine.h and its tests link without LibTorch.
 
 #include <cstdint>
@@ -43,7 +43,7 @@ struct EngineConfig {
 // How long a request may take: `config.max_request_time`, or the device's default. Errors of ResolvePlace.
 absl::StatusOr<absl::Duration> LongestRequest(const EngineConfig& config);
 
-// Loads the model, opens the adapter folder and makes `metrics` tell device memory, queue and model. Blocks for as long
+// Loads the model, opens the adapter folder and makes `metrics` show device memory, queue and model. Blocks for as long
 // as reading the checkpoint takes. Call at most once in a process before another thread makes tensors: it installs the
 // counting CPU allocator. `metrics` outlives the engine. Errors of ResolvePlace, SdxlModel::Load,
 // AdapterStore::Create and, for base adapters, AdapterStore::Acquire.

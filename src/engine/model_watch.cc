@@ -15,7 +15,7 @@ ModelWatch::ModelWatch(ModelFiles files, absl::Duration period, std::function<vo
 
 void ModelWatch::Look() {
   const std::vector<std::string> changed = files_.Changed();
-  if (!changed.empty() && !std::exchange(told_, true)) {
+  if (!changed.empty() && !std::exchange(warned_, true)) {
     LogWarning("files of the model changed after they were read, which has no effect until the server starts again: ",
                absl::StrJoin(changed, ", "));
   }

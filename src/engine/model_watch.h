@@ -22,7 +22,7 @@ class ModelWatch {
 
   const ModelFiles files_;
   const std::function<void(bool)> on_look_;
-  bool told_ = false;      // the thread's
+  bool warned_ = false;    // the thread's
   PeriodicThread thread_;  // last: it uses all the others
 };
 

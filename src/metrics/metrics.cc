@@ -53,8 +53,8 @@ constexpr const char* kCodes[] = {"OK",
 constexpr const char* kOutcomes[] = {"ok", "error", "cancelled"};
 constexpr const char* kSizes[] = {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"};
 constexpr const char* kOnOff[] = {"off", "on"};
-constexpr const char* kStages[] = {"queue", "adapter", "encode", "denoise", "decode", "image_encode"};
-static_assert(std::size(kStages) == kEnumSize<StageLabel>);
+constexpr const char* kPhases[] = {"queue", "adapter", "encode", "denoise", "decode", "image_encode"};
+static_assert(std::size(kPhases) == kEnumSize<RequestPhase>);
 constexpr const char* kSwapPhases[] = {"lookup", "read", "parse", "upload", "apply", "restore", "total"};
 static_assert(std::size(kSwapPhases) == kEnumSize<SwapPhase>);
 constexpr const char* kReasons[] = {"capacity", "explicit", "replaced"};
@@ -103,7 +103,7 @@ struct Metrics::Families {
   CounterFamily& regroups;
   CounterFamily& requests;
   HistogramFamily& request_duration;
-  HistogramFamily& stage;
+  HistogramFamily& phase;
   HistogramFamily& queue_wait;
   CounterFamily& images;
   HistogramFamily& swap;
@@ -146,7 +146,7 @@ Metrics::Families::Families(prometheus::Registry& r)
                           "Requests that were ready and not let into the step that ran next, by what kept them out")),
       requests(AddCounter(r, "hotlora_requests_total", "Requests that ended, by method and gRPC code")),
       request_duration(AddHistogram(r, "hotlora_request_duration_seconds", "From arrival of a request to its end")),
-      stage(AddHistogram(r, "hotlora_phase_duration_seconds", "Duration of one phase of a request")),
+      phase(AddHistogram(r, "hotlora_phase_duration_seconds", "Duration of one phase of a request")),
       queue_wait(AddHistogram(r, "hotlora_queue_wait_seconds", "From admission until the first work on a request")),
       images(AddCounter(r, "hotlora_images_total", "Images finished, by format")),
       swap(AddHistogram(r, "hotlora_adapter_swap_duration_seconds",
@@ -204,8 +204,8 @@ void Metrics::Families::StandAtZero() {
       request_duration.Add({{"method", method}, {"outcome", outcome}}, RequestBuckets(method));
     }
   }
-  for (const char* name : kStages) {
-    stage.Add({{"phase", name}}, kPhaseBuckets);
+  for (const char* name : kPhases) {
+    phase.Add({{"phase", name}}, kPhaseBuckets);
   }
   queue_wait.Add({}, kQueueBuckets);
   for (const char* format : kImageFormatNames) {
@@ -361,8 +361,8 @@ void Metrics::CountRequest(absl::string_view method, absl::string_view code, dou
       .Observe(seconds);
 }
 
-void Metrics::ObserveStage(StageLabel stage, double seconds) {
-  state_->families.stage.Add({{"phase", kStages[static_cast<size_t>(stage)]}}, kPhaseBuckets).Observe(seconds);
+void Metrics::ObservePhase(RequestPhase phase, double seconds) {
+  state_->families.phase.Add({{"phase", kPhases[static_cast<size_t>(phase)]}}, kPhaseBuckets).Observe(seconds);
 }
 
 void Metrics::ObserveQueueWait(double seconds) { state_->families.queue_wait.Add({}, kQueueBuckets).Observe(seconds); }

@@ -37,7 +37,7 @@ struct GaugeSources {
   std::string adapters_folder;  // whose disk's free space is told; empty: none
 };
 
-enum class StageLabel { kQueue, kAdapter, kEncode, kDenoise, kDecode, kImageEncode };
+enum class RequestPhase { kQueue, kAdapter, kEncode, kDenoise, kDecode, kImageEncode };
 enum class SwapPhase { kLookup, kRead, kParse, kUpload, kApply, kRestore, kTotal };
 enum class StartUpPhase { kLoad, kWarmUp };
 enum class EvictionReason { kCapacity, kExplicit, kReplaced };
@@ -89,7 +89,7 @@ class Metrics {
 
   // --- requests. `code` as in "INVALID_ARGUMENT", "OK"; outcome: ok, error or cancelled.
   void CountRequest(absl::string_view method, absl::string_view code, double seconds);
-  void ObserveStage(StageLabel stage, double seconds);
+  void ObservePhase(RequestPhase phase, double seconds);
   void ObserveQueueWait(double seconds);
   void CountImage(ImageFormat format);
   // When the oldest waiting request came (the epoch if none waits), and how long a new request would wait.

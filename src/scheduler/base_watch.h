@@ -61,7 +61,7 @@ class BaseWatch {
   mutable absl::Mutex mu_;
   BaseReport total_ ABSL_GUARDED_BY(mu_);
   std::vector<Round> rounds_ ABSL_GUARDED_BY(mu_);
-  std::vector<bool> corrupt_ ABSL_GUARDED_BY(mu_);  // by the place of a module in the round
+  std::vector<bool> corrupt_ ABSL_GUARDED_BY(mu_);  // by the position of a module in the round
   uint32_t next_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Time last_check_ ABSL_GUARDED_BY(mu_);  // as SteadyNow
   bool closed_ ABSL_GUARDED_BY(mu_) = false;

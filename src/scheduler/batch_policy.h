@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_SCHEDULER_BATCH_POLICY_H_
 #define HOTLORA_SRC_SCHEDULER_BATCH_POLICY_H_
 
-// Which request's image gets the next free row of the batch? Pure: no clock, no threads.
+// Which request's image gets the next free row of the batch? ChooseRow is pure: no clock, no threads.
 
 #include <cstddef>
 #include <cstdint>
@@ -10,7 +10,17 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
+#include "src/request/model_info.h"
+
 namespace hotlora {
+
+// How requests share denoising steps.
+struct BatchOptions {
+  uint32_t max_batch = 4;                  // rows per step
+  ApplyPolicy apply = ApplyPolicy::kAuto;  // --apply
+  // How long requests may be passed by later ones that fit beside what runs, in size and adapters.
+  absl::Duration longest_overtaking = absl::Seconds(2);
+};
 
 // A request with an image that has no row yet.
 struct RowCandidate {

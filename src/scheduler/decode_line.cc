@@ -77,10 +77,10 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
   ABSL_RETURN_IF_ERROR(task.Wanted());
   const Stopwatch stopwatch;
   const absl::StatusOr<RgbImage> decoded =
-      memory_->Run(DecodeWork(task.job()), [&] { return pipeline_->Decode(*row.row); });
+      memory_->Call(DecodeWork(task.job()), [&] { return pipeline_->Decode(*row.row); });
   row.row.reset();
   const double decode_seconds = stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kDecode, decode_seconds);
+  metrics_->ObservePhase(RequestPhase::kDecode, decode_seconds);
   if (!decoded.ok()) {
     on_error_(decoded.status());
     return decoded.status();
@@ -89,10 +89,16 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
   ABSL_ASSIGN_OR_RETURN(std::string data,
                         EncodeImage(*decoded, job.format, job.quality,
                                     ImageParameters(job, job.seed + row.image, pipeline_->info(), SourcesOf(task))));
-  metrics_->ObserveStage(StageLabel::kImageEncode, stopwatch.Seconds() - decode_seconds);
+  metrics_->ObservePhase(RequestPhase::kImageEncode, stopwatch.Seconds() - decode_seconds);
   task.summary.decode_seconds += stopwatch.Seconds();
   metrics_->CountImage(job.format);
-  FinishedImage finished{row.image, job.seed + row.image, decoded->width, decoded->height, job.format, std::move(data)};
+  FinishedImage finished;
+  finished.index = row.image;
+  finished.seed = job.seed + row.image;
+  finished.width = decoded->width;
+  finished.height = decoded->height;
+  finished.format = job.format;
+  finished.data = std::move(data);
   task.Tell([&finished](ImageListener& listener) { listener.OnImage(std::move(finished)); });
   return absl::OkStatus();
 }

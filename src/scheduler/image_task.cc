@@ -123,7 +123,7 @@ void ImageTask::TellWaiting(const ImageWaiting& waiting, absl::Duration every) {
   }
 }
 
-void ImageTask::TellDone(const absl::Status& status) { TellLast(status, summary); }
+void ImageTask::TellEnd(const absl::Status& status) { TellLast(status, summary); }
 
 // What the other thread has written of the summary cannot be read meanwhile.
 void ImageTask::EndForCaller(const absl::Status& status) { TellLast(status, {}); }

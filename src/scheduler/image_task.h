@@ -93,7 +93,7 @@ class ImageTask {
 
   bool loading() const;
 
-  // True for the first caller, who must go on to ReleaseFiles and TellDone; false for all others and while loading.
+  // True for the first caller, who must go on to ReleaseFiles and TellEnd; false for all others and while loading.
   bool ClaimEnd();
 
   // Gives back what was loaded, also a picture that was not taken. REQUIRES: ClaimEnd was true; nothing of the pipeline
@@ -101,13 +101,13 @@ class ImageTask {
   void ReleaseFiles();
 
   // The last call to the listener. REQUIRES: ClaimEnd was true, and what was to be released and counted is.
-  void TellDone(const absl::Status& status);
+  void TellEnd(const absl::Status& status);
 
-  // TellDone at once, though a thread that may be stuck still works on the task. The task itself ends if that goes on.
+  // TellEnd at once, though a thread that may be stuck still works on the task. The task itself ends if that goes on.
   void EndForCaller(const absl::Status& status);
 
   ImageSummary summary;
-  uint8_t regroups_told = 0;  // bits of RegroupReason; the step thread's
+  uint8_t regroups_counted = 0;  // bits of RegroupReason; the step thread's
 
  private:
   friend class RequestQueue;  // sets sequence_ and ready_

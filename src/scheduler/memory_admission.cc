@@ -52,7 +52,11 @@ MemoryWork TextWork(const Prompts& prompts) {
        {prompts.prompt, prompts.prompt_2, prompts.negative_prompt.value_or(""), prompts.negative_prompt_2}) {
     longest = std::max(longest, text.size());
   }
-  return {MemoryWork::Kind::kText, prompts.long_prompts ? static_cast<uint32_t>(1 + longest / kChunkTokens) : 1, 1};
+  MemoryWork work;
+  work.kind = MemoryWork::Kind::kText;
+  work.width = prompts.long_prompts ? static_cast<uint32_t>(1 + longest / kChunkTokens) : 1;
+  work.height = 1;
+  return work;
 }
 
 MemoryWork InitWork(const DenoiseOptions& options) { return {MemoryWork::Kind::kInit, options.width, options.height}; }
@@ -66,7 +70,12 @@ MemoryWork DecodeWork(const ImageJob& job) {
   // A unary answer holds all images, once as they were made and once as they are sent; a file is not larger than the
   // image's pixels.
   const int64_t answer = int64_t{2} * 3 * job.num_images * options.width * options.height;
-  return {MemoryWork::Kind::kDecode, options.width, options.height, 1, answer};
+  MemoryWork work;
+  work.kind = MemoryWork::Kind::kDecode;
+  work.width = options.width;
+  work.height = options.height;
+  work.answer_bytes = answer;
+  return work;
 }
 
 MemoryAdmission::MemoryAdmission(const Pipeline* pipeline, Metrics* metrics) : pipeline_(pipeline), metrics_(metrics) {}
@@ -97,12 +106,12 @@ bool MemoryAdmission::FitsNow(const MemoryWork& work) {
   return sum <= Look(sum);
 }
 
-absl::StatusOr<MemoryAdmission::Running> MemoryAdmission::Begin(const MemoryWork& work) {
+absl::StatusOr<MemoryAdmission::Begun> MemoryAdmission::Begin(const MemoryWork& work) {
   absl::MutexLock lock(&mu_);
-  const uint64_t place = next_in_line_++;
+  const uint64_t ticket = next_ticket_++;
   Need need = NeedOf(work);
   int64_t available = Look(Sum(need));
-  while (turn_ != place || (!running_.empty() && Sum(need) > available)) {
+  while (turn_ != ticket || (!under_way_.empty() && Sum(need) > available)) {
     changed_.Wait(&mu_);
     need = NeedOf(work);
     available = Look(Sum(need));
@@ -115,12 +124,12 @@ absl::StatusOr<MemoryAdmission::Running> MemoryAdmission::Begin(const MemoryWork
   }
   most_needed_ = std::max(most_needed_, need.bytes + need.head_room);
   metrics_->SetWorkMemory(idle_available_, most_needed_);
-  return running_.insert(running_.end(), need);
+  return under_way_.insert(under_way_.end(), need);
 }
 
-void MemoryAdmission::End(Running begun, const MemoryWork& work, std::optional<int64_t> peak) {
+void MemoryAdmission::End(Begun begun, const MemoryWork& work, std::optional<int64_t> peak) {
   absl::MutexLock lock(&mu_);
-  running_.erase(begun);
+  under_way_.erase(begun);
   changed_.SignalAll();
   if (!peak.has_value()) {
     return;
@@ -162,16 +171,16 @@ int64_t MemoryAdmission::Scaled(MemoryWork::Kind kind, const MemoryWork& work) c
 
 int64_t MemoryAdmission::Sum(const Need& need) const {
   Need sum = need;
-  for (const Need& running : running_) {
-    sum.bytes += running.bytes;
-    sum.head_room = std::max(sum.head_room, running.head_room);
+  for (const Need& other : under_way_) {
+    sum.bytes += other.bytes;
+    sum.head_room = std::max(sum.head_room, other.head_room);
   }
   return sum.bytes + sum.head_room;
 }
 
 int64_t MemoryAdmission::Look(int64_t wanted) {
   int64_t available = pipeline_->AvailableMemory();
-  if (running_.empty()) {
+  if (under_way_.empty()) {
     if (available < wanted) {
       pipeline_->ReleaseCachedMemory();
       available = pipeline_->AvailableMemory();

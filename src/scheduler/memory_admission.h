@@ -69,9 +69,9 @@ class MemoryAdmission {
 
   // `call()` once there is memory for it. What does not fit beside the work of other threads waits in turn until they
   // are done; what does not fit alone is not called: ResourceExhausted (OUT_OF_MEMORY).
-  template <typename Call>
-  auto Run(const MemoryWork& work, Call call) -> decltype(call()) {
-    const absl::StatusOr<Running> begun = Begin(work);
+  template <typename Function>
+  auto Call(const MemoryWork& work, Function call) -> decltype(call()) {
+    const absl::StatusOr<Begun> begun = Begin(work);
     if (!begun.ok()) {
       return begun.status();
     }
@@ -95,17 +95,18 @@ class MemoryAdmission {
     int64_t bytes = 0;
     int64_t head_room = 0;
   };
-  using Running = std::list<Need>::iterator;
+  using Begun = std::list<Need>::iterator;
 
-  absl::StatusOr<Running> Begin(const MemoryWork& work);
-  void End(Running begun, const MemoryWork& work, std::optional<int64_t> peak);  // nullopt: it did not run to its end
+  absl::StatusOr<Begun> Begin(const MemoryWork& work);
+  void End(Begun begun, const MemoryWork& work, std::optional<int64_t> peak);  // nullopt: the call failed
 
   Need NeedOf(const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The most that work of this kind took, scaled from the size nearest to `work`'s; 0 if there was none.
   int64_t Scaled(MemoryWork::Kind kind, const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // What all that runs needs, and `need`.
+  // `need` and what all calls under way need.
   int64_t Sum(const Need& need) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // What is available now. While nothing runs it is noted, and where `wanted` is not there, caches are given back.
+  // What is available now. While no call is under way it is noted, and if it is less than `wanted`, caches are given
+  // back.
   int64_t Look(int64_t wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Pipeline* const pipeline_;
@@ -113,12 +114,12 @@ class MemoryAdmission {
 
   absl::Mutex mu_;
   absl::CondVar changed_;
-  uint64_t next_in_line_ ABSL_GUARDED_BY(mu_) = 0;  // the place of who calls Begin next
-  uint64_t turn_ ABSL_GUARDED_BY(mu_) = 0;          // the place that may begin
-  std::list<Need> running_ ABSL_GUARDED_BY(mu_);
+  uint64_t next_ticket_ ABSL_GUARDED_BY(mu_) = 0;  // of the next Begin
+  uint64_t turn_ ABSL_GUARDED_BY(mu_) = 0;         // the ticket that may begin
+  std::list<Need> under_way_ ABSL_GUARDED_BY(mu_);
   std::map<Size, Peak> peaks_ ABSL_GUARDED_BY(mu_);
   uint64_t uses_ ABSL_GUARDED_BY(mu_) = 0;
-  int64_t idle_available_ ABSL_GUARDED_BY(mu_) = 0;  // when nothing ran last
+  int64_t idle_available_ ABSL_GUARDED_BY(mu_) = 0;  // when no call was under way last
   int64_t most_needed_ ABSL_GUARDED_BY(mu_) = 0;     // of what was begun
 };
 

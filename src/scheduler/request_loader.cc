@@ -31,6 +31,10 @@ void RequestLoader::RunOnAdapterThread(const std::string& caller, std::function<
   adapter_thread_.Post(caller, std::move(work));
 }
 
+// A task goes from thread to thread, one piece of work at a time: Continue looks what is missing, and the thread that does
+// it comes back to Continue, or ends with Acquire. During a piece of work (from BeginLoading to PauseLoading or
+// EndLoading) no other thread can end the task. So after it this thread looks whether the task was cancelled meanwhile.
+
 // Lookup thread: hands the task to the thread that its next piece of work belongs to.
 void RequestLoader::Continue(const TaskPtr& task) {
   const ImageJob& job = task->job();
@@ -78,13 +82,16 @@ void RequestLoader::Acquire(const TaskPtr& task) {
   }
   const Stopwatch stopwatch;
   absl::StatusOr<LoadedFiles> loaded = CatchExceptions([&] { return LoadFiles(*task); });
-  const absl::Status wanted = task->Wanted();
-  const absl::Status status = wanted.ok() ? loaded.status() : wanted;
-  if (GetErrorDetails(status).reason == error_reason::kAdaptersInUse) {
+  if (GetErrorDetails(loaded.status()).reason == error_reason::kAdaptersInUse && task->Wanted().ok()) {
     AwaitRoom(task);
     return;
   }
+  absl::Status status = loaded.status();
   task->EndLoading(loaded.ok() ? *std::move(loaded) : LoadedFiles(), stopwatch.Seconds());
+  // Only now: a thread that cancelled the task before EndLoading has taken it out of the queue and could not end it.
+  if (const absl::Status wanted = task->Wanted(); !wanted.ok()) {
+    status = wanted;
+  }
   if (!status.ok()) {
     if (!task->job().adapters.empty()) {
       metrics_->CountSwap(false);
@@ -93,7 +100,6 @@ void RequestLoader::Acquire(const TaskPtr& task) {
     return;
   }
   queue_->MarkReady(task);
-  EndIfUnwanted(task);
 }
 
 absl::StatusOr<LoadedFiles> RequestLoader::LoadFiles(const ImageTask& task) {
@@ -117,6 +123,8 @@ absl::StatusOr<LoadedFiles> RequestLoader::LoadFiles(const ImageTask& task) {
   return loaded;
 }
 
+// The task must be in the list before this thread looks whether it is wanted: one that was cancelled meanwhile ends at
+// the next RetryForRoom.
 void RequestLoader::AwaitRoom(const TaskPtr& task) {
   task->PauseLoading();
   {

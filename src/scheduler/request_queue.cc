@@ -126,7 +126,7 @@ void RequestQueue::Forget(const std::shared_ptr<ImageTask>& task, double seconds
   std::lock_guard<std::mutex> lock(mu_);
   by_id_.erase(task->job().request_id);
   changed_.notify_all();
-  EraseFrom(running_, task);  // its place is free before its caller hears the end
+  EraseFrom(running_, task);  // if StepsDone was not called: the caller's next request must not wait for this one
   if (seconds > 0.0) {
     mean_seconds_ = mean_seconds_ == 0.0 ? seconds : mean_seconds_ + kMeanWeight * (seconds - mean_seconds_);
   }
@@ -144,7 +144,10 @@ std::vector<RequestQueue::Waiting> RequestQueue::Snapshot() const {
   auto position = static_cast<uint32_t>(running_.size());
   const double seconds_each = mean_seconds_ / static_cast<double>(std::max<size_t>(running_.size(), 1));
   for (auto& task : InOrder()) {
-    waiting.push_back({std::move(task), position, position * seconds_each});
+    Waiting& entry = waiting.emplace_back();
+    entry.task = std::move(task);
+    entry.position = position;
+    entry.estimated_seconds = position * seconds_each;
     ++position;
   }
   return waiting;

@@ -2,7 +2,7 @@
 #define HOTLORA_SRC_SCHEDULER_REQUEST_QUEUE_H_
 
 // May a request enter, and which one is next? A bounded queue that also knows every request by its id from admission to
-// its end. Requests wait here while their adapters load, and are handed out ready ones first.
+// its end. Requests wait here while their adapters load; only those that are ready are handed out.
 
 #include <condition_variable>
 #include <cstdint>
@@ -27,15 +27,16 @@ inline bool ComesBefore(const ImageTask& a, const ImageTask& b) {
   return a.job().priority != b.job().priority ? a.job().priority > b.job().priority : a.sequence() < b.sequence();
 }
 
-// Thread-safe. A request's way: Admit, Enqueue, MarkReady, then Take and StepsDone, or Remove, and Forget at its end.
+// Thread-safe. The calls for a request, in order: Admit, Enqueue, MarkReady, then Take and StepsDone, or Remove, and
+// Forget at its end.
 class RequestQueue {
  public:
-  // `client_share`: of the places that one caller may hold; 0: all.
+  // `capacity`: requests that may wait. `client_share`: how many of them may be of one caller; 0: all.
   explicit RequestQueue(uint32_t capacity, uint32_t client_share = 0)
       : capacity_(capacity), client_share_(client_share) {}
 
-  // Registers the request's id and takes a place, which counts until Take or Remove; if none runs there is one place
-  // more, for each caller too. Returns the number of requests before it, those that run included.
+  // Registers the request's id. The request counts as waiting until Take or Remove. While nothing runs, one more may
+  // wait, also of each caller. Returns the number of requests before it, including those that run.
   //   AlreadyExists      REQUEST_ID_RUNNING
   //   ResourceExhausted  QUEUE_FULL or CLIENT_SHARE, with a retry delay from how long requests have been taking
   //   Unavailable        DRAINING after Close
@@ -44,7 +45,7 @@ class RequestQueue {
   // The admitted request may now be taken as soon as it is ready.
   void Enqueue(std::shared_ptr<ImageTask> task);
 
-  // Its adapters are there, or failed to come: there is nothing to wait for. Before or after Enqueue.
+  // What the request needs has been loaded. Before or after Enqueue.
   void MarkReady(const std::shared_ptr<ImageTask>& task);
 
   // Waits until a request is ready; false after `patience`, or once Stop was called.
@@ -53,15 +54,14 @@ class RequestQueue {
   // The requests that are ready, in their order (ComesBefore).
   std::vector<std::shared_ptr<ImageTask>> Ready() const;
 
-  // The request waits no more but runs, until StepsDone or Forget. False if it does not wait any more.
+  // From here on the request runs, until StepsDone or Forget. False if it was not waiting.
   bool Take(const std::shared_ptr<ImageTask>& task);
   void StepsDone(const std::shared_ptr<ImageTask>& task);
 
-  // Takes the request out where it waits; false if it does not (it runs, or has ended).
+  // Takes the request out of those that wait; false if it was not waiting (it runs, or has ended).
   bool Remove(const std::shared_ptr<ImageTask>& task);
 
-  // The request has ended: its id and its place are free. `seconds`: how long the device worked on it, 0 if it never
-  // ran.
+  // The request has ended: its id is free. `seconds`: how long the device worked on it, 0 if it never ran.
   void Forget(const std::shared_ptr<ImageTask>& task, double seconds);
 
   // nullptr if no such request is running or waiting.
@@ -101,7 +101,7 @@ class RequestQueue {
   absl::flat_hash_map<std::string, std::shared_ptr<ImageTask>> by_id_;
   std::vector<std::shared_ptr<ImageTask>> waiting_;
   uint32_t reserved_ = 0;                               // admitted, not yet enqueued
-  absl::flat_hash_map<std::string, uint32_t> held_by_;  // places, by caller; none that holds none
+  absl::flat_hash_map<std::string, uint32_t> held_by_;  // waiting requests by caller; no entry is 0
   std::vector<std::shared_ptr<ImageTask>> running_;
   uint64_t next_sequence_ = 0;
   double mean_seconds_ = 0.0;  // moving average of how long a request runs

@@ -15,8 +15,11 @@ void DescribeModel(const ModelInfo& model, ImageTask& task) {
   summary.height = job.denoise.height;
   for (size_t i = 0; i < job.embeddings.size(); ++i) {
     const Embedding& embedding = task.embeddings()[i];
-    summary.embeddings.push_back(
-        {embedding.name, embedding.content_sha256, job.embeddings[i].token, embedding.vectors->count});
+    AppliedEmbedding& applied = summary.embeddings.emplace_back();
+    applied.name = embedding.name;
+    applied.content_sha256 = embedding.content_sha256;
+    applied.token = job.embeddings[i].token;
+    applied.vectors = embedding.vectors->count;
   }
 }
 
@@ -26,10 +29,15 @@ AdapterTier DescribeAdapters(ImageTask& task) {
   for (const LeasedAdapter& adapter : task.adapters()) {
     const AdapterInfo& info = adapter.lease->info();
     const AcquireReport& report = adapter.lease->report();
-    task.summary.adapters.push_back(
-        {info.name, info.content_sha256, adapter.use.weight, report.tier_found, info.matched_modules,
-         info.unmatched_keys, info.notes,
-         report.lookup_seconds + report.read_seconds + report.parse_seconds + report.upload_seconds});
+    AppliedAdapter& applied = task.summary.adapters.emplace_back();
+    applied.name = info.name;
+    applied.content_sha256 = info.content_sha256;
+    applied.weight = adapter.use.weight;
+    applied.tier_found = report.tier_found;
+    applied.matched_modules = info.matched_modules;
+    applied.unmatched_keys = info.unmatched_keys;
+    applied.notes = info.notes;
+    applied.load_seconds = report.lookup_seconds + report.read_seconds + report.parse_seconds + report.upload_seconds;
     cost.lookup_seconds += report.lookup_seconds;
     cost.read_seconds += report.read_seconds;
     cost.parse_seconds += report.parse_seconds;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
@@ -19,6 +20,21 @@ absl::Status RunStart::Prepare(ImageRun& run, ApplyMode mode, absl::Span<const s
   return Encode(run, mode);
 }
 
+void RunStart::StartRow(ImageRun& run) {
+  if (!run.status.ok()) {
+    return;
+  }
+  const uint32_t image = run.next_image++;
+  absl::StatusOr<std::unique_ptr<Row>> row = pipeline_->StartRow(run.job().denoise, run.job().seed + image,
+                                                                 run.conditioning, run.task->adapter_set(), run.init);
+  run.status = row.status();
+  if (row.ok()) {
+    RunningRow& running = run.rows.emplace_back();
+    running.image = image;
+    running.row = *std::move(row);
+  }
+}
+
 void RunStart::NoteStep(const std::string& last_set) {
   if (in_effect_.has_value()) {
     in_effect_ = last_set;
@@ -33,7 +49,7 @@ absl::Status RunStart::ApplyAdapters(ImageTask& task, ApplyMode mode, absl::Span
   const Stopwatch stopwatch;
   const absl::StatusOr<SwapReport> swap = pipeline_->Apply(task.adapter_set(), mode);
   task.summary.adapter_seconds = task.load_seconds() + stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kAdapter, task.summary.adapter_seconds);
+  metrics_->ObservePhase(RequestPhase::kAdapter, task.summary.adapter_seconds);
   if (!swap.ok()) {
     in_effect_ = std::nullopt;
     metrics_->CountSwap(false);
@@ -57,15 +73,15 @@ absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
   ImageTask& task = *run.task;
   const ImageJob& job = task.job();
   const Stopwatch stopwatch;
-  ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_->Run(TextWork(job.prompts), [&] {
+  ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_->Call(TextWork(job.prompts), [&] {
     return pipeline_->Encode(task.prompts(), job.denoise.cfg(), task.adapter_set(), mode);
   }));
   if (const std::unique_ptr<const InitPicture> picture = task.TakePicture(); picture != nullptr) {
     ABSL_ASSIGN_OR_RETURN(run.init,
-                          memory_->Run(InitWork(job.denoise), [&] { return pipeline_->EncodeInit(*picture); }));
+                          memory_->Call(InitWork(job.denoise), [&] { return pipeline_->EncodeInit(*picture); }));
   }
   task.summary.encode_seconds = stopwatch.Seconds();
-  metrics_->ObserveStage(StageLabel::kEncode, task.summary.encode_seconds);
+  metrics_->ObservePhase(RequestPhase::kEncode, task.summary.encode_seconds);
   return absl::OkStatus();
 }
 

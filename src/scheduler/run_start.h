@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_SCHEDULER_RUN_START_H_
 #define HOTLORA_SRC_SCHEDULER_RUN_START_H_
 
-// What happens between taking a request from the queue and its first row: its adapters take effect, its texts and its
-// init image are encoded, and what that took goes into its summary and the metrics.
+// What happens between taking a request from the queue and its first step: its adapters take effect, its texts and its
+// init image are encoded, what that took goes into its summary and the metrics, and its images get rows.
 
 #include <optional>
 #include <string>
@@ -30,6 +30,10 @@ class RunStart {
   //   ResourceExhausted             OUT_OF_MEMORY
   //   others                        of Pipeline::Apply, Encode and EncodeInit
   absl::Status Prepare(ImageRun& run, ApplyMode mode, absl::Span<const std::string> running);
+
+  // Gives the next image of `run` a row. An error becomes the run's status; a run that has failed already gets no row.
+  // REQUIRES: run.has_images_to_start().
+  void StartRow(ImageRun& run);
 
   // A step is about to run. `last_set`: fingerprint of its last row's adapters, which it leaves in effect.
   void NoteStep(const std::string& last_set);

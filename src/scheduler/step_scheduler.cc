@@ -8,7 +8,7 @@
 #include "src/base/exception_status.h"
 #include "src/base/logging.h"
 #include "src/base/named_thread.h"
-#include "src/scheduler/batch_policy.h"
+#include "src/scheduler/row_fit.h"
 #include "src/scheduler/warm_up.h"
 
 namespace hotlora {
@@ -21,6 +21,9 @@ bool IsDeviceFailure(const absl::Status& status) {
   return GetErrorDetails(status).reason == error_reason::kDeviceFailed;
 }
 
+// Finished rows keep their latents until they are decoded. While so many wait, no row starts: that bounds their memory.
+uint32_t MostDecodes(const BatchOptions& options) { return 2 * options.max_batch; }
+
 }  // namespace
 
 struct StepScheduler::Candidate {
@@ -28,8 +31,10 @@ struct StepScheduler::Candidate {
   std::shared_ptr<ImageTask> task;
 };
 
-StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, Pipeline* pipeline, Metrics* metrics)
-    : options_(std::move(options)),
+StepScheduler::StepScheduler(const BatchOptions& options, Events events, RequestQueue* queue, Pipeline* pipeline,
+                             Metrics* metrics)
+    : options_(options),
+      events_(std::move(events)),
       queue_(queue),
       pipeline_(pipeline),
       metrics_(metrics),
@@ -38,7 +43,7 @@ StepScheduler::StepScheduler(StepSchedulerOptions options, RequestQueue* queue, 
       memory_(pipeline, metrics),
       run_start_(pipeline, &memory_, metrics),
       step_report_(pipeline, metrics),
-      base_watch_(pipeline, metrics, options_.on_base_state),
+      base_watch_(pipeline, metrics, events_.on_base_state),
       decode_line_(
           pipeline, &memory_, metrics,
           [this](const std::shared_ptr<ImageTask>& task, const absl::Status& status, double seconds) {
@@ -75,30 +80,37 @@ void StepScheduler::StepThread() {
 }
 
 void StepScheduler::AwaitWork() {
-  if (decode_line_.length() >= 2 * options_.max_batch) {
-    decode_line_.AwaitShorterThan(2 * options_.max_batch);
+  if (DecodesPileUp()) {
+    decode_line_.AwaitShorterThan(MostDecodes(options_));
   } else if (base_watch_.IsDue() || (!queue_->AwaitReady(kIdleAfter) && !queue_->stopped())) {
     CheckBase();
   }
 }
 
+bool StepScheduler::DecodesPileUp() const { return decode_line_.length() >= MostDecodes(options_); }
+
 void StepScheduler::CheckBase() { NoticeDeviceFailure(base_watch_.CheckNext()); }
 
 // --- who runs
 
+// A row that starts changes what fits beside it. So rows start one at a time, and the candidates are judged again for
+// each.
 void StepScheduler::FillRows() {
-  while (RowCount(runs_) < row_limit_ && decode_line_.length() < 2 * options_.max_batch) {
+  while (RowCount(runs_) < row_limit_ && !DecodesPileUp()) {
     const std::vector<Candidate> candidates = Candidates();
-    const bool alone = RowCount(runs_) == 0;
-    step_fits_.clear();
+    RowFit fit(runs_, options_.apply, pipeline_, &memory_);
     std::vector<RowCandidate> views;
     for (const auto& [run, task] : candidates) {
-      const auto kept_out_by = alone ? std::nullopt : KeptOutBy(*task);
+      const std::optional<RegroupReason> kept_out_by = fit.KeptOutBy(*task);
       if (kept_out_by.has_value() && run == nullptr) {
-        TellRegroup(*task, *kept_out_by);
+        CountRegroup(*task, *kept_out_by);
       }
-      views.push_back({task->job().priority, run == nullptr ? 0 : static_cast<uint32_t>(run->rows.size()),
-                       !kept_out_by.has_value(), absl::Seconds(task->seconds_since_admitted())});
+      RowCandidate view;
+      view.priority = task->job().priority;
+      view.rows = run == nullptr ? 0 : static_cast<uint32_t>(run->rows.size());
+      view.fits = !kept_out_by.has_value();
+      view.waited = absl::Seconds(task->seconds_since_admitted());
+      views.push_back(view);
     }
     const std::optional<size_t> chosen = ChooseRow(views, options_.longest_overtaking);
     if (!chosen.has_value()) {
@@ -107,23 +119,23 @@ void StepScheduler::FillRows() {
     const auto& [run, task] = candidates[*chosen];
     if (run != nullptr) {
       ChooseModeFor(*task);
-      StartRow(*run);
+      run_start_.StartRow(*run);
     } else if (const RunPtr started = Start(task); started != nullptr) {
-      StartRow(*started);
+      run_start_.StartRow(*started);
     }
-    DropEnded();
+    DropEnded();  // a request that could not start must not count as one that runs
   }
   if (RowCount(runs_) >= row_limit_) {
     for (const auto& task : queue_->Ready()) {
-      TellRegroup(*task, RegroupReason::kFull);
+      CountRegroup(*task, RegroupReason::kFull);
     }
   }
 }
 
-void StepScheduler::TellRegroup(ImageTask& task, RegroupReason reason) {
+void StepScheduler::CountRegroup(ImageTask& task, RegroupReason reason) {
   const uint8_t bit = static_cast<uint8_t>(1u << static_cast<int>(reason));
-  if ((task.regroups_told & bit) == 0) {
-    task.regroups_told |= bit;
+  if ((task.regroups_counted & bit) == 0) {
+    task.regroups_counted |= bit;
     metrics_->CountRegroup(reason);
   }
 }
@@ -143,38 +155,13 @@ std::vector<StepScheduler::Candidate> StepScheduler::Candidates() const {
   return candidates;
 }
 
-std::optional<RegroupReason> StepScheduler::KeptOutBy(const ImageTask& task) {
-  bool same_set = false;
-  MemoryWork step = StepWork(task.job().denoise);
-  for (const RunPtr& run : runs_) {
-    if (!run->rows.empty() && !run->job().denoise.same_size(task.job().denoise)) {
-      return RegroupReason::kSize;
-    }
-    step.rows += StepWork(run->job().denoise).rows * static_cast<uint32_t>(run->rows.size());
-    same_set = same_set || (!run->rows.empty() && run->task->fingerprint() == task.fingerprint());
-  }
-  const bool fits = same_set || (options_.apply != ApplyPolicy::kMerged && task.CheckSet([this](const AdapterSet& set) {
-                      return std::all_of(runs_.begin(), runs_.end(), [&](const RunPtr& run) {
-                        return run->rows.empty() || pipeline_->CanShareStep(run->task->adapter_set(), set);
-                      });
-                    }));
-  if (!fits) {
-    return RegroupReason::kAdapters;
-  }
-  const auto [step_fits, first] = step_fits_.try_emplace(step.rows);
-  if (first) {
-    step_fits->second = memory_.FitsNow(step);
-  }
-  return step_fits->second ? std::nullopt : std::optional(RegroupReason::kMemory);
-}
-
 StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& task) {
   if (!queue_->Take(task)) {
     return nullptr;  // it was cancelled meanwhile
   }
   const double queue_seconds = task->seconds_since_admitted();
   metrics_->ObserveQueueWait(queue_seconds);
-  metrics_->ObserveStage(StageLabel::kQueue, queue_seconds);
+  metrics_->ObservePhase(RequestPhase::kQueue, queue_seconds);
   task->summary.queue_seconds = queue_seconds;
   ChooseModeFor(*task);
   auto run = std::make_shared<ImageRun>(task);
@@ -183,30 +170,19 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   return run;
 }
 
-void StepScheduler::StartRow(ImageRun& run) {
-  if (!run.status.ok()) {
-    return;
-  }
-  const uint32_t image = run.next_image++;
-  absl::StatusOr<std::unique_ptr<Row>> row = pipeline_->StartRow(run.job().denoise, run.job().seed + image,
-                                                                 run.conditioning, run.task->adapter_set(), run.init);
-  run.status = row.status();
-  if (row.ok()) {
-    run.rows.push_back({image, *std::move(row), 0.0});
-  }
-}
-
+// Takes out the runs that have failed, or are not wanted any more, or have handed on all their rows. The decode line ends
+// each after its last decode.
 void StepScheduler::DropEnded() {
-  for (const RunPtr& run : std::vector<RunPtr>(runs_)) {
+  for (const RunPtr& run : std::vector<RunPtr>(runs_)) {  // a copy, since runs_ changes
     if (run->status.ok()) {
       run->status = run->task->Wanted();
     }
     if (run->status.ok() && (run->has_images_to_start() || !run->rows.empty())) {
       continue;
     }
-    NoticeDeviceFailure(run->status);
+    NoticeDeviceFailure(run->status);  // before its caller learns of it
     if (run->status.ok()) {
-      metrics_->ObserveStage(StageLabel::kDenoise, run->task->summary.denoise_seconds);
+      metrics_->ObservePhase(RequestPhase::kDenoise, run->task->summary.denoise_seconds);
     }
     run->rows.clear();
     runs_.erase(std::find(runs_.begin(), runs_.end(), run));
@@ -214,7 +190,7 @@ void StepScheduler::DropEnded() {
     decode_line_.Finish(run);
   }
   if (RowCount(runs_) == 0) {
-    row_limit_ = options_.max_batch;
+    row_limit_ = options_.max_batch;  // the rows that ran out of memory have ended, so it is tried again
   }
 }
 
@@ -227,6 +203,7 @@ void StepScheduler::ChooseModeFor(const ImageTask& joining) {
   }
 }
 
+// Whether a request that is ready would join the first row of `joining`, with another set.
 bool StepScheduler::AnotherSetIsReady(const ImageTask& joining) const {
   if (options_.max_batch == 1) {
     return false;
@@ -257,13 +234,15 @@ void StepScheduler::StepAll() {
   const std::vector<RowRef> all = RowsOf(runs_);
   run_start_.NoteStep(all.back().run->task->fingerprint());
   absl::Span<const RowRef> left(all);
-  while (!left.empty()) {
+  while (!left.empty()) {  // more than once if a step ran out of memory, which lowers row_limit_
     const size_t count = std::min<size_t>(left.size(), row_limit_);
     StepTogether(left.first(count));
     left.remove_prefix(count);
   }
 }
 
+// If a step of several rows fails, each of them goes on alone, so that only the request at fault ends. A row that has had
+// its evaluation before the failure must not have another: its sampler would skip a step.
 void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   BatchPlan plan;
   plan.mode = mode_chooser_.mode();
@@ -274,7 +253,7 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
     plan.rows.push_back(ref.row->row.get());
   }
   const Stopwatch stopwatch;
-  const absl::Status status = memory_.Run(work, [&] { return pipeline_->Step(plan); });
+  const absl::Status status = memory_.Call(work, [&] { return pipeline_->Step(plan); });
   if (status.ok()) {
     step_report_.Report(rows, plan.mode, stopwatch.Seconds());
     return;
@@ -296,6 +275,7 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   }
 }
 
+// Decode leaves a row empty, which is then erased.
 void StepScheduler::HandOnFinishedRows() {
   for (const RunPtr& run : runs_) {
     if (!run->status.ok()) {
@@ -316,13 +296,15 @@ void StepScheduler::End(const std::shared_ptr<ImageTask>& task, const absl::Stat
   if (!task->ClaimEnd()) {
     return;
   }
+  // The caller learns of the end last: by then it may send the next request under the same id, and finds the files and
+  // the queue's capacity free.
   task->ReleaseFiles();
-  if (options_.on_release) {
-    options_.on_release();
+  if (events_.on_release) {
+    events_.on_release();
   }
   task->summary.total_seconds = task->seconds_since_admitted();
   queue_->Forget(task, run_seconds);
-  task->TellDone(status);
+  task->TellEnd(status);
 }
 
 void StepScheduler::NoticeDeviceFailure(const absl::Status& status) {
@@ -336,8 +318,8 @@ void StepScheduler::NoticeDeviceFailure(const absl::Status& status) {
     }
   }
   LogError("the device is lost: ", status.message());
-  if (options_.on_device_failure) {
-    options_.on_device_failure();
+  if (events_.on_device_failure) {
+    events_.on_device_failure();
   }
 }
 

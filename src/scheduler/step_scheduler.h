@@ -9,11 +9,9 @@
 // Rows of one size share a step, up to max_batch of them. While adapters are merged they are of one adapter set; with
 // side branches of any sets that the pipeline can mix. Who gets a free row is batch_policy.h's.
 
+#include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
-#include <optional>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -22,13 +20,13 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
-#include "absl/time/time.h"
 #include "absl/types/span.h"
 
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
 #include "src/scheduler/apply_mode_chooser.h"
 #include "src/scheduler/base_watch.h"
+#include "src/scheduler/batch_policy.h"
 #include "src/scheduler/decode_line.h"
 #include "src/scheduler/image_run.h"
 #include "src/scheduler/image_task.h"
@@ -39,19 +37,17 @@
 
 namespace hotlora {
 
-struct StepSchedulerOptions {
-  uint32_t max_batch = 4;                          // rows per step
-  ApplyPolicy apply = ApplyPolicy::kAuto;          // --apply
-  absl::Duration longest_overtaking;               // batch_policy.h
-  std::function<void()> on_device_failure;         // runs once, when the device is lost
-  std::function<void(bool intact)> on_base_state;  // BaseWatch
-  std::function<void()> on_release;                // a request has given its files back; any thread, must not wait
-};
-
 class StepScheduler {
  public:
-  // Starts the threads, which warm up first. All arguments outlive the scheduler.
-  StepScheduler(StepSchedulerOptions options, RequestQueue* queue, Pipeline* pipeline, Metrics* metrics);
+  // Functions that the scheduler's threads call; each may be empty.
+  struct Events {
+    std::function<void()> on_device_failure;         // once, when the device is lost
+    std::function<void(bool intact)> on_base_state;  // BaseWatch
+    std::function<void()> on_release;                // a request has given its files back; must not wait
+  };
+
+  // Starts the threads, which warm up first. `queue`, `pipeline` and `metrics` outlive the scheduler.
+  StepScheduler(const BatchOptions& options, Events events, RequestQueue* queue, Pipeline* pipeline, Metrics* metrics);
   ~StepScheduler();  // after RequestQueue::Stop: finishes what is decoding, joins
 
   // Blocks until the warm-up is over.
@@ -74,15 +70,14 @@ class StepScheduler {
 
   void StepThread();
   void AwaitWork();
+  bool DecodesPileUp() const;
   void CheckBase();
 
   // --- who runs
   void FillRows();
   std::vector<Candidate> Candidates() const;
-  std::optional<RegroupReason> KeptOutBy(const ImageTask& task);  // nullopt: it fits beside what runs
-  void TellRegroup(ImageTask& task, RegroupReason reason);
+  void CountRegroup(ImageTask& task, RegroupReason reason);
   RunPtr Start(const std::shared_ptr<ImageTask>& task);
-  void StartRow(ImageRun& run);
   void DropEnded();
 
   // --- how adapters take effect
@@ -96,7 +91,8 @@ class StepScheduler {
   void HandOnFinishedRows();
   void NoticeDeviceFailure(const absl::Status& status);
 
-  const StepSchedulerOptions options_;
+  const BatchOptions options_;
+  const Events events_;
   RequestQueue* const queue_;
   Pipeline* const pipeline_;
   Metrics* const metrics_;
@@ -108,9 +104,6 @@ class StepScheduler {
   std::vector<RunPtr> runs_;  // that have rows or images to start
   ApplyModeChooser mode_chooser_;
   uint32_t row_limit_;  // rows in one call; less than max_batch after one ran out of memory
-
-  // Whether a step of so many rows of the network fits. Looked up once for all candidates of a free row.
-  std::map<uint32_t, bool> step_fits_;
 
   absl::Mutex mu_;
   bool device_failed_ ABSL_GUARDED_BY(mu_) = false;

@@ -25,7 +25,7 @@ absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metric
   const float size = static_cast<float>(options.width);
   options.size_ids = options.negative_size_ids = {size, size, 0, 0, size, size};
   job.prompts.negative_prompt = "";
-  ABSL_ASSIGN_OR_RETURN(auto conditioning, memory.Run(TextWork(job.prompts), [&] {
+  ABSL_ASSIGN_OR_RETURN(auto conditioning, memory.Call(TextWork(job.prompts), [&] {
     return pipeline.Encode(job.prompts, cfg, AdapterSet{}, ApplyMode::kMerged);
   }));
   ABSL_ASSIGN_OR_RETURN(auto row, pipeline.StartRow(options, 0, std::move(conditioning), AdapterSet{}, nullptr));
@@ -33,7 +33,7 @@ absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metric
   while (!row->done()) {
     const bool first = row->steps_done() == 0;
     const Stopwatch stopwatch;
-    ABSL_RETURN_IF_ERROR(memory.Run(StepWork(options), [&] { return pipeline.Step(BatchPlan{{row.get()}}); }));
+    ABSL_RETURN_IF_ERROR(memory.Call(StepWork(options), [&] { return pipeline.Step(BatchPlan{{row.get()}}); }));
     const double seconds = stopwatch.Seconds();
     // The first step pays for what is made once (kernels chosen, workspaces), so it counts only if it is all there
     // is.
@@ -47,9 +47,14 @@ absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metric
   }
   const auto median = durations.begin() + static_cast<std::ptrdiff_t>(durations.size() / 2);
   std::nth_element(durations.begin(), median, durations.end());
-  metrics.SetStepBaseline({options.width, options.height, /*rows=*/1, /*guided_rows=*/cfg ? 1u : 0u}, *median);
+  StepShape shape;
+  shape.width = options.width;
+  shape.height = options.height;
+  shape.rows = 1;
+  shape.guided_rows = cfg ? 1 : 0;
+  metrics.SetStepBaseline(shape, *median);
   if (cfg) {
-    ABSL_RETURN_IF_ERROR(memory.Run(DecodeWork(job), [&] { return pipeline.Decode(*row); }).status());
+    ABSL_RETURN_IF_ERROR(memory.Call(DecodeWork(job), [&] { return pipeline.Decode(*row); }).status());
   }
   return absl::OkStatus();
 }

@@ -44,12 +44,12 @@ WorkWatch::WorkWatch(WorkLimits limits, Clock clock) : limits_(limits), clock_(s
 WorkWatch::Mark::Mark(WorkWatch* watch, const Work& work) : watch_(watch), work_(work) {
   absl::MutexLock lock(&watch_->mu_);
   begin_ = watch_->Now();
-  place_ = watch_->marks_.insert(watch_->marks_.end(), this);
+  entry_ = watch_->marks_.insert(watch_->marks_.end(), this);
 }
 
 WorkWatch::Mark::~Mark() {
   absl::MutexLock lock(&watch_->mu_);
-  watch_->marks_.erase(place_);
+  watch_->marks_.erase(entry_);
   if (counts_) {
     watch_->Note(work_, watch_->Now() - begin_);
   }

@@ -47,7 +47,7 @@ class WorkWatch {
     WorkWatch* const watch_;
     const Work work_;
     absl::Duration begin_;                    // in the watch's time
-    std::list<const Mark*>::iterator place_;  // in marks_
+    std::list<const Mark*>::iterator entry_;  // in marks_
     bool counts_ = true;
   };
   [[nodiscard]] Mark Begin(const Work& work) { return Mark(this, work); }

@@ -20,9 +20,9 @@ class BatchingTest : public EngineTest {
   void Restart(uint32_t max_batch, ApplyPolicy apply = ApplyPolicy::kAuto) {
     engine_ = nullptr;
     EngineOptions options;
-    options.max_batch = max_batch;
-    options.apply = apply;
-    options.longest_overtaking = absl::InfiniteDuration();
+    options.batch.max_batch = max_batch;
+    options.batch.apply = apply;
+    options.batch.longest_overtaking = absl::InfiniteDuration();
     Start(options);
   }
   void SetUp() override { Restart(4); }
@@ -128,7 +128,7 @@ TEST_F(BatchingTest, SizesDoNotMix) {
 TEST_F(BatchingTest, WhoHasWaitedLongEnoughIsPassedNoMore) {
   engine_ = nullptr;
   EngineOptions options;
-  options.longest_overtaking = absl::ZeroDuration();
+  options.batch.longest_overtaking = absl::ZeroDuration();
   Start(options);
   ImageRequest wide = Seeded(200);
   wide.width = 32;

@@ -38,6 +38,7 @@ class FakePipeline : public Pipeline {
     std::optional<uint32_t> most_rows ABSL_GUARDED_BY(mu);         // a step with more rows runs out of memory
     bool unshareable ABSL_GUARDED_BY(mu) = false;                  // no two sets share a step
     uint32_t side_steps ABSL_GUARDED_BY(mu) = 0;                   // evaluations in side mode
+    absl::Status next_row_error ABSL_GUARDED_BY(mu);               // of StartRow
     absl::Status next_step_error ABSL_GUARDED_BY(mu);
     absl::Status next_decode_error ABSL_GUARDED_BY(mu);
     std::vector<std::string> applied ABSL_GUARDED_BY(mu);  // fingerprints, as they changed
@@ -143,6 +144,12 @@ class FakePipeline : public Pipeline {
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning, AdapterSet set,
                                                 std::shared_ptr<const InitLatents> init) override {
+    {
+      absl::MutexLock lock(&levers_->mu);
+      if (!levers_->next_row_error.ok()) {
+        return std::exchange(levers_->next_row_error, absl::OkStatus());
+      }
+    }
     return std::make_unique<FakeRow>(levers_, options, seed, std::move(conditioning), std::move(init));
   }
 

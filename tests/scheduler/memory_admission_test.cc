@@ -32,7 +32,7 @@ class MemoryAdmissionTest : public testing::Test {
     EXPECT_TRUE(Take(work, peak).ok());
   }
   absl::Status Take(const MemoryWork& work, int64_t peak = 0) {
-    return admission_.Run(work, [peak] {
+    return admission_.Call(work, [peak] {
       FakePipeline::taken_bytes = peak;
       return absl::OkStatus();
     });
@@ -67,8 +67,8 @@ TEST_F(MemoryAdmissionTest, KnowsWhatASizeTook) {
 TEST_F(MemoryAdmissionTest, WorkThatFailsTellsNothingAndHoldsNothing) {
   const MemoryWork step{Kind::kStep, 64, 64, 2};
   SetAvailable(int64_t{1} << 40);
-  EXPECT_FALSE(admission_.Run(step, [] { return absl::InternalError("broken"); }).ok());
-  EXPECT_THROW(admission_.Run(step, []() -> absl::Status { throw std::bad_alloc(); }).IgnoreError(), std::bad_alloc);
+  EXPECT_FALSE(admission_.Call(step, [] { return absl::InternalError("broken"); }).ok());
+  EXPECT_THROW(admission_.Call(step, []() -> absl::Status { throw std::bad_alloc(); }).IgnoreError(), std::bad_alloc);
   ExpectNeed(step, kFirst);
 }
 
@@ -110,7 +110,7 @@ TEST_F(MemoryAdmissionTest, DoesNotBeginWhatDoesNotFit) {
   Measure(step, 400 * kMiB);
   SetAvailable(500 * kMiB);
   bool called = false;
-  const absl::Status status = admission_.Run(step, [&called] {
+  const absl::Status status = admission_.Call(step, [&called] {
     called = true;
     return absl::OkStatus();
   });
@@ -159,7 +159,7 @@ TEST_F(MemoryAdmissionTest, WorkWaitsForThatOfAnotherThread) {
   SetAvailable(700 * kMiB);
   absl::Notification decoding, stepped;
   std::thread other([&] {
-    const absl::Status status = admission_.Run(decode, [&] {
+    const absl::Status status = admission_.Call(decode, [&] {
       decoding.Notify();
       EXPECT_FALSE(admission_.FitsNow(step));
       EXPECT_FALSE(stepped.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
@@ -168,7 +168,7 @@ TEST_F(MemoryAdmissionTest, WorkWaitsForThatOfAnotherThread) {
     EXPECT_TRUE(status.ok()) << status;
   });
   decoding.WaitForNotification();
-  const absl::Status status = admission_.Run(step, [&] {
+  const absl::Status status = admission_.Call(step, [&] {
     stepped.Notify();
     return absl::OkStatus();
   });
@@ -184,12 +184,12 @@ TEST_F(MemoryAdmissionTest, WorkOfTwoThreadsRunsTogetherIfItFits) {
   absl::Notification decoding, stepped;
   std::thread other([&] {
     EXPECT_TRUE(admission_
-                    .Run(decode,
-                         [&] {
-                           decoding.Notify();
-                           stepped.WaitForNotification();
-                           return absl::OkStatus();
-                         })
+                    .Call(decode,
+                          [&] {
+                            decoding.Notify();
+                            stepped.WaitForNotification();
+                            return absl::OkStatus();
+                          })
                     .ok());
   });
   decoding.WaitForNotification();
@@ -205,12 +205,12 @@ TEST_F(MemoryAdmissionTest, WhileOthersRunAJobIsJudgedByWhatWasThereBefore) {
   Measure(step, 400 * kMiB);
   SetAvailable(700 * kMiB);
   EXPECT_TRUE(admission_
-                  .Run(step,
-                       [&] {
-                         SetAvailable(300 * kMiB);  // the step has the rest
-                         EXPECT_TRUE(admission_.CheckAlone(job).ok());
-                         return absl::OkStatus();
-                       })
+                  .Call(step,
+                        [&] {
+                          SetAvailable(300 * kMiB);  // the step has the rest
+                          EXPECT_TRUE(admission_.CheckAlone(job).ok());
+                          return absl::OkStatus();
+                        })
                   .ok());
   EXPECT_FALSE(admission_.CheckAlone(job).ok());
 }

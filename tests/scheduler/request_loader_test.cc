@@ -92,7 +92,7 @@ class RequestLoaderTest : public ::testing::Test {
   FakeAdapterStore store_{store_levers_};
   FakeEmbeddingStore embeddings_;
   RequestQueue queue_{100};
-  StepScheduler scheduler_{{}, &queue_, &pipeline_, &metrics_};
+  StepScheduler scheduler_{{}, {}, &queue_, &pipeline_, &metrics_};
   RequestLoader loader_{&store_,     &embeddings_, &queue_,
                         &scheduler_, &metrics_,    [this](const ImageJob& job) { return Decode(job); }};
   std::vector<std::shared_ptr<ImageTask>> tasks_;
@@ -184,6 +184,17 @@ TEST_F(RequestLoaderTest, ACancelWhileAPictureIsDecodedEndsTheRequest) {
   loader_.EndIfUnwanted(tasks_[0]);
   EXPECT_FALSE(listener->IsDone());  // the decode is under way
   PermitDecodes(1);
+  EXPECT_TRUE(absl::IsCancelled(listener->AwaitDone()));
+}
+
+TEST_F(RequestLoaderTest, ACancelWhileAnAdapterIsLoadedEndsTheRequest) {
+  store_levers_->Hold();
+  const auto listener = Submit("one", "one", false, {{"a", 1, 1}});
+  store_levers_->AwaitHeld();
+  tasks_[0]->Cancel(absl::CancelledError("the caller has gone"));
+  loader_.EndIfUnwanted(tasks_[0]);
+  EXPECT_FALSE(listener->IsDone());  // the load is under way
+  store_levers_->LetGo();
   EXPECT_TRUE(absl::IsCancelled(listener->AwaitDone()));
 }
 

@@ -16,7 +16,7 @@ namespace hotlora {
 namespace {
 
 // A fake pipeline whose next Apply may fail.
-class ApplyingPipeline : public FakePipeline {
+class FailingPipeline : public FakePipeline {
  public:
   using FakePipeline::FakePipeline;
   absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) override {
@@ -39,6 +39,7 @@ class RunStartTest : public ::testing::Test {
   std::shared_ptr<ImageRun> Run(const std::vector<std::string>& adapters, bool init = false) {
     ImageJob job;
     job.request_id = "one";
+    job.num_images = 2;
     job.prompts.prompt = "a prompt";
     job.denoise.width = job.denoise.height = 16;
     job.init_image = init ? "a picture" : "";
@@ -80,7 +81,7 @@ class RunStartTest : public ::testing::Test {
   Metrics metrics_;
   std::shared_ptr<FakePipeline::Levers> levers_ = std::make_shared<FakePipeline::Levers>();
   std::shared_ptr<FakeAdapterStore::Levers> store_levers_ = std::make_shared<FakeAdapterStore::Levers>();
-  ApplyingPipeline pipeline_{levers_};
+  FailingPipeline pipeline_{levers_};
   FakeAdapterStore store_{store_levers_};
   MemoryAdmission memory_{&pipeline_, &metrics_};
   RunStart start_{&pipeline_, &memory_, &metrics_};
@@ -134,6 +135,27 @@ TEST_F(RunStartTest, AfterAFailedApplyNothingIsTakenToBeInEffect) {
   EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"error\"} 1"));
   start_.NoteStep(FingerprintOf("a"));
   EXPECT_TRUE(Swap({"a"}).changed);
+}
+
+TEST_F(RunStartTest, EachImageGetsARow) {
+  const auto run = Run({});
+  start_.StartRow(*run);
+  start_.StartRow(*run);
+  ASSERT_EQ(run->rows.size(), 2u);
+  EXPECT_EQ(run->rows[1].image, 1u);
+  EXPECT_FALSE(run->has_images_to_start());
+}
+
+TEST_F(RunStartTest, ARowThatCannotStartEndsTheRun) {
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->next_row_error = absl::InternalError("no row");
+  }
+  const auto run = Run({});
+  start_.StartRow(*run);
+  EXPECT_EQ(run->status, absl::InternalError("no row"));
+  start_.StartRow(*run);
+  EXPECT_TRUE(run->rows.empty()) << "it has failed, so it gets no other";
 }
 
 TEST_F(RunStartTest, AnUnwantedRequestTouchesNothing) {

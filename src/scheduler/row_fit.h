@@ -1,0 +1,46 @@
+#ifndef HOTLORA_SRC_SCHEDULER_ROW_FIT_H_
+#define HOTLORA_SRC_SCHEDULER_ROW_FIT_H_
+
+// Does a row of a request fit beside the rows that run?
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "absl/types/span.h"
+
+#include "src/metrics/metrics.h"
+#include "src/pipeline/pipeline.h"
+#include "src/scheduler/image_run.h"
+#include "src/scheduler/memory_admission.h"
+
+namespace hotlora {
+
+// Judges all candidates of one free row; for the next row make another. Invariant: all rows that run have one size, and
+// the sets of any two of them can share a step. A row that fits keeps it so, since it is compared with all of them.
+class RowFit {
+ public:
+  // Nothing of the arguments may change while this object is used.
+  RowFit(absl::Span<const std::shared_ptr<ImageRun>> runs, ApplyPolicy apply, const Pipeline* pipeline,
+         MemoryAdmission* memory)
+      : runs_(runs), apply_(apply), pipeline_(pipeline), memory_(memory) {}
+
+  // Why a row of `task` may not start now; nullopt if it may.
+  std::optional<RegroupReason> KeptOutBy(const ImageTask& task);
+
+ private:
+  bool CanShareSteps(const ImageTask& task) const;
+
+  const absl::Span<const std::shared_ptr<ImageRun>> runs_;
+  const ApplyPolicy apply_;
+  const Pipeline* const pipeline_;
+  MemoryAdmission* const memory_;
+
+  // Whether a step of so many rows of the network fits: to look takes some tens of microseconds.
+  std::map<uint32_t, bool> step_fits_;
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_ROW_FIT_H_

@@ -1,0 +1,113 @@
+#include "src/scheduler/row_fit.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "tests/fakes/fake_adapter_store.h"
+#include "tests/fakes/fake_pipeline.h"
+#include "tests/fakes/recording_listener.h"
+
+namespace hotlora {
+namespace {
+
+class RowFitTest : public ::testing::Test {
+ protected:
+  RowFitTest() {
+    store_levers_->Add("a");
+    store_levers_->Add("b");
+  }
+
+  // A request that is ready; "": without adapters.
+  std::shared_ptr<ImageTask> Ready(const std::string& adapter, uint32_t width = 16) {
+    ImageJob job;
+    job.denoise.width = width;
+    job.denoise.height = 16;
+    LoadedFiles loaded;
+    if (!adapter.empty()) {
+      loaded.adapters.push_back({{adapter, 1.0, 1.0}, store_.Acquire(adapter).value()});
+    }
+    auto task =
+        std::make_shared<ImageTask>(std::move(job), std::make_shared<RecordingListener>(), absl::InfiniteDuration());
+    EXPECT_TRUE(task->BeginLoading());
+    task->EndLoading(std::move(loaded), 0);
+    return task;
+  }
+
+  // Such a request runs, with one row.
+  void Run(const std::string& adapter) {
+    auto run = std::make_shared<ImageRun>(Ready(adapter));
+    run->rows.emplace_back().row = pipeline_.StartRow(run->job().denoise, 0, nullptr, {}, nullptr).value();
+    runs_.push_back(run);
+  }
+
+  std::optional<RegroupReason> KeptOutBy(const std::shared_ptr<ImageTask>& task,
+                                         ApplyPolicy apply = ApplyPolicy::kAuto) {
+    return RowFit(runs_, apply, &pipeline_, &memory_).KeptOutBy(*task);
+  }
+
+  Metrics metrics_;
+  std::shared_ptr<FakePipeline::Levers> levers_ = std::make_shared<FakePipeline::Levers>();
+  std::shared_ptr<FakeAdapterStore::Levers> store_levers_ = std::make_shared<FakeAdapterStore::Levers>();
+  FakePipeline pipeline_{levers_};
+  FakeAdapterStore store_{store_levers_};
+  MemoryAdmission memory_{&pipeline_, &metrics_};
+  std::vector<std::shared_ptr<ImageRun>> runs_;
+};
+
+TEST_F(RowFitTest, OneSizeOnly) {
+  Run("");
+  EXPECT_EQ(KeptOutBy(Ready("", 32)), RegroupReason::kSize);
+  EXPECT_EQ(KeptOutBy(Ready("")), std::nullopt);
+}
+
+TEST_F(RowFitTest, RunsWithoutRowsKeepNothingOut) {
+  Run("a");
+  runs_[0]->rows.clear();
+  EXPECT_EQ(KeptOutBy(Ready("b", 32), ApplyPolicy::kMerged), std::nullopt);
+  Run("b");
+  EXPECT_EQ(KeptOutBy(Ready("b"), ApplyPolicy::kMerged), std::nullopt);
+}
+
+TEST_F(RowFitTest, SetsThatCannotShareAStepStayApart) {
+  Run("a");
+  EXPECT_EQ(KeptOutBy(Ready("b")), std::nullopt);
+  EXPECT_EQ(KeptOutBy(Ready("b"), ApplyPolicy::kMerged), RegroupReason::kAdapters);
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->unshareable = true;
+  }
+  EXPECT_EQ(KeptOutBy(Ready("b")), RegroupReason::kAdapters);
+  EXPECT_EQ(KeptOutBy(Ready("a"), ApplyPolicy::kMerged), std::nullopt) << "it is the set that runs";
+}
+
+TEST_F(RowFitTest, AnEndedRequestFitsNothing) {
+  Run("a");
+  const std::shared_ptr<ImageTask> ended = Ready("b");
+  ASSERT_TRUE(ended->ClaimEnd());
+  EXPECT_EQ(KeptOutBy(ended), RegroupReason::kAdapters);
+}
+
+// A step of one row takes 1 GiB, so one of two rows takes twice as much.
+TEST_F(RowFitTest, AllRowsTogetherNeedMemory) {
+  Run("");
+  const auto take = [] {
+    FakePipeline::taken_bytes = int64_t{1} << 30;
+    return absl::OkStatus();
+  };
+  ASSERT_EQ(memory_.Call(StepWork(runs_[0]->job().denoise), take), absl::OkStatus());
+  const auto set_available = [this](int64_t available) {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->available_memory = available;
+  };
+  set_available(int64_t{2} << 30);
+  EXPECT_EQ(KeptOutBy(Ready("")), RegroupReason::kMemory);
+  set_available(int64_t{4} << 30);
+  EXPECT_EQ(KeptOutBy(Ready("")), std::nullopt);
+}
+
+}  // namespace
+}  // namespace hotlora
