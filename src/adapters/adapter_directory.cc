@@ -16,6 +16,7 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/logging.h"
+#include "src/base/mutex.h"
 #include "src/base/printable.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
@@ -199,7 +200,7 @@ absl::StatusOr<OpenedFolder> AdapterDirectory::OpenFolder(absl::string_view name
 // The last scan if it began since then, or if nothing has changed since; else a new one. Of callers at the same time
 // one scans.
 std::shared_ptr<const FolderScan> AdapterDirectory::Scan(const OpenedFolder& folder, absl::Time not_before) const {
-  absl::MutexLock lock(&last_->mu);
+  MutexLock lock(&last_->mu);
   // A scan that began in the future did so before the system's clock was set back.
   const bool began_since =
       last_->scan != nullptr && last_->scan->began() >= not_before && last_->scan->began() <= absl::Now();
@@ -211,7 +212,7 @@ std::shared_ptr<const FolderScan> AdapterDirectory::Scan(const OpenedFolder& fol
 }
 
 uint64_t AdapterDirectory::scans_for_test() const {
-  absl::MutexLock lock(&last_->mu);
+  MutexLock lock(&last_->mu);
   return last_->count;
 }
 

@@ -13,11 +13,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 #include "src/adapters/folder_scan.h"
 #include "src/adapters/served_folder.h"
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -93,7 +93,7 @@ class AdapterDirectory {
 
  private:
   struct LastScan {
-    absl::Mutex mu;
+    Mutex mu;
     std::shared_ptr<const FolderScan> scan ABSL_GUARDED_BY(mu);
     uint64_t count ABSL_GUARDED_BY(mu) = 0;
   };

@@ -13,6 +13,7 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/logging.h"
+#include "src/base/mutex.h"
 #include "src/base/printable.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
@@ -53,7 +54,7 @@ AdapterTiers::Block AdapterTiers::FindBlock(const std::string& name, const Adapt
     return block;
   }
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     if (const uint64_t bytes = catalog_.Describe(name, version).block_bytes; bytes > 0) {
       block.bytes = bytes;
       return block;
@@ -138,7 +139,7 @@ Residence AdapterTiers::UseResident(absl::string_view name, const AdapterVersion
   if (residence.use() != nullptr || !old_will_do) {
     return residence;
   }
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const AdapterCatalog::Failure* const failure = catalog_.FailureOf(name, version);
   if (failure != nullptr && absl::IsFailedPrecondition(failure->status)) {
     residence.host = host_.Use(name, nullptr);
@@ -190,7 +191,7 @@ absl::StatusOr<Resident> AdapterTiers::BringToHost(absl::string_view name, Adapt
 absl::StatusOr<Resident> AdapterTiers::BringToDevice(const Resident& hosted, AcquireReport& report) {
   const std::string& name = hosted->info.name;
   Stopwatch stopwatch;
-  absl::MutexLock upload_lock(&upload_mu_);
+  MutexLock upload_lock(&upload_mu_);
   if (Resident there = device_.Use(name, &hosted->version); there != nullptr) {
     return there;
   }
@@ -206,7 +207,7 @@ absl::StatusOr<Resident> AdapterTiers::BringToDevice(const Resident& hosted, Acq
       std::make_shared<const ResidentAdapter>(std::move(info), hosted->version, *std::move(room), std::move(weights));
   report.upload_seconds += stopwatch.Lap();
   metrics_->CountRaisedBytes(uploaded->room.bytes());
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   // Unless it was unloaded or replaced meanwhile.
   const std::optional<AdapterInfo> host = host_.Describe(name);
   if (host.has_value() && host_.Use(name, &hosted->version) != nullptr) {
@@ -221,7 +222,7 @@ absl::StatusOr<Resident> AdapterTiers::BringToDevice(const Resident& hosted, Acq
 // The flight under way, or a new one that the caller leads; nullptr if one has just ended.
 std::shared_ptr<AdapterTiers::Flight> AdapterTiers::JoinFlight(absl::string_view name, const AdapterVersion& version,
                                                                bool& leads) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const auto under_way = flights_.find(name);
   if (under_way != flights_.end()) {
     return under_way->second;
@@ -246,7 +247,7 @@ void AdapterTiers::LeadFlight(const std::string& name, Flight& flight, AcquireRe
                               absl::StrCat("adapter ", PrintableName(name), " cannot be read"));
   }
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     NoteResult(name, flight, report);
     flights_.erase(name);
   }
@@ -292,7 +293,7 @@ void AdapterTiers::NoteResult(const std::string& name, const Flight& flight, con
 }
 
 void AdapterTiers::Pin(absl::string_view name) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   pins_.emplace(name);
   host_.Pin(name);
   device_.Pin(name);
@@ -300,7 +301,7 @@ void AdapterTiers::Pin(absl::string_view name) {
 
 absl::StatusOr<AdapterInfo> AdapterTiers::Unload(absl::string_view name) {
   const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const std::optional<AdapterInfo> resident = DescribeResident(name);
   if (!version.ok() && !resident.has_value()) {
     return version.status();
@@ -316,7 +317,7 @@ absl::StatusOr<AdapterInfo> AdapterTiers::Unload(absl::string_view name) {
 }
 
 void AdapterTiers::Forget(absl::string_view name) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   LeaveTiers(name);
   catalog_.Forget(name);
 }
@@ -324,7 +325,7 @@ void AdapterTiers::Forget(absl::string_view name) {
 // If the file is gone, so is everything that was kept of it, except what requests hold and the wish to have it pinned.
 void AdapterTiers::ForgetIfGone(absl::string_view name, const absl::Status& status) {
   if (IsGone(status)) {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     catalog_.Forget(name);
     RemoveResident(name);
   }
@@ -344,7 +345,7 @@ void AdapterTiers::RemoveResident(absl::string_view name) {
 }
 
 void AdapterTiers::CountRequest(absl::string_view name, AdapterTier found) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   AdapterCounts& counts = catalog_.Counts(name);
   ++counts.requests;
   counts.host_hits += found == AdapterTier::kDisk ? 0 : 1;
@@ -352,7 +353,7 @@ void AdapterTiers::CountRequest(absl::string_view name, AdapterTier found) {
 }
 
 void AdapterTiers::NoteSound(const AdapterInfo& info, const AdapterVersion& version) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   catalog_.NoteSound(info, version);
 }
 
@@ -364,13 +365,13 @@ AdapterStoreStatistics AdapterTiers::Statistics() const {
   statistics.tiers.push_back(host_.Statistics());
   std::vector<std::string> names;
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     names = catalog_.Names();
   }
   // Asks for the files of those that were used, and forgets those whose file is gone.
   for (const std::string& name : names) {
     const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     if (const AdapterCounts* const counts = catalog_.CountsOf(name); version.ok() && counts != nullptr) {
       statistics.adapters.push_back({DescribeLocked(name, *version), *counts});
     } else if (IsGone(version.status())) {
@@ -381,7 +382,7 @@ AdapterStoreStatistics AdapterTiers::Statistics() const {
 }
 
 AdapterInfo AdapterTiers::Describe(absl::string_view name, const AdapterVersion& version) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return DescribeLocked(name, version);
 }
 

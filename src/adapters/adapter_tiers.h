@@ -15,7 +15,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 
 #include "src/adapters/adapter_catalog.h"
@@ -26,6 +25,7 @@
 #include "src/adapters/adapter_reader.h"
 #include "src/adapters/adapter_statistics.h"
 #include "src/adapters/resident_tier.h"
+#include "src/base/mutex.h"
 #include "src/metrics/metrics.h"
 
 namespace hotlora {
@@ -112,9 +112,9 @@ class AdapterTiers {
   // Their own synchronisation; taken after mu_ if both are needed.
   ResidentTier host_, device_;
 
-  absl::Mutex upload_mu_;  // taken before mu_
+  Mutex upload_mu_;  // taken before mu_
 
-  mutable absl::Mutex mu_;  // never held while a file is read
+  mutable Mutex mu_;  // never held while a file is read
   absl::flat_hash_map<std::string, std::shared_ptr<Flight>> flights_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<std::string> pins_ ABSL_GUARDED_BY(mu_);  // wanted, whether they are resident or not
   mutable AdapterCatalog catalog_ ABSL_GUARDED_BY(mu_);

@@ -23,6 +23,7 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/logging.h"
+#include "src/base/mutex.h"
 #include "src/base/printable.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
@@ -283,7 +284,7 @@ absl::StatusOr<IncomingFile> AdapterWriter::Create(absl::string_view name, uint6
 }
 
 absl::Status AdapterWriter::Commit(IncomingFile& file, absl::string_view name, bool replace) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
   const std::optional<bool> same_folder = IsSameFile(root.number(), file.folder_.number());
   if (!same_folder.has_value()) {
@@ -328,7 +329,7 @@ absl::Status AdapterWriter::GiveName(IncomingFile& file, const FileDescriptor& f
 }
 
 absl::Status AdapterWriter::Delete(absl::string_view name) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
   ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
   ABSL_ASSIGN_OR_RETURN(const FileDescriptor folder, OpenFolderOf(root, path, /*create=*/false));

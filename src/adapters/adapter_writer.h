@@ -10,9 +10,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 
 #include "src/adapters/adapter_directory.h"
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -88,7 +88,7 @@ class AdapterWriter {
   absl::Status CheckFree(const OpenedFolder& root, absl::string_view name, const std::string& path, bool replace) const;
 
   const AdapterDirectory& directory_;
-  mutable absl::Mutex mu_;  // held while a file gets its name or loses it: folders are made and removed then
+  mutable Mutex mu_;  // held while a file gets its name or loses it: folders are made and removed then
 };
 
 }  // namespace hotlora

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "src/base/mutex.h"
+
 namespace hotlora {
 
 class LeaseBook::Lease : public AdapterLease {
@@ -39,24 +41,24 @@ std::unique_ptr<AdapterLease> LeaseBook::Lend(Residence residence, const Acquire
 }
 
 uint32_t LeaseBook::Count(absl::string_view name) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const auto count = counts_.find(name);
   return count == counts_.end() ? 0 : count->second;
 }
 
 bool LeaseBook::empty() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return counts_.empty();
 }
 
 uint32_t LeaseBook::Take(const std::string& name) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   metrics_->AddAdapterRefs(1);
   return ++counts_[name];
 }
 
 void LeaseBook::Return(const std::string& name) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   metrics_->AddAdapterRefs(-1);
   if (const auto count = counts_.find(name); --count->second == 0) {
     counts_.erase(count);

@@ -10,10 +10,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 
 #include "src/adapters/adapter_lease.h"
 #include "src/adapters/resident_tier.h"
+#include "src/base/mutex.h"
 #include "src/metrics/metrics.h"
 
 namespace hotlora {
@@ -38,7 +38,7 @@ class LeaseBook : public std::enable_shared_from_this<LeaseBook> {
   void Return(const std::string& name);
 
   Metrics* const metrics_;
-  mutable absl::Mutex mu_;  // held alone or last
+  mutable Mutex mu_;  // held alone or last
   absl::flat_hash_map<std::string, uint32_t> counts_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -6,7 +6,8 @@
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -19,7 +20,7 @@ class ReadBuffer {
 
   // Room for so many bytes, aligned for every number: the kept buffer, if it is free.
   std::shared_ptr<std::byte> Take(uint64_t bytes) {
-    absl::MutexLock lock(&kept_->mu);
+    MutexLock lock(&kept_->mu);
     if (kept_->lent || bytes > kMostKept) {
       return {new std::byte[bytes], std::default_delete<std::byte[]>()};
     }
@@ -31,14 +32,14 @@ class ReadBuffer {
     }
     kept_->lent = true;
     return {kept_->bytes.get(), [kept = kept_](std::byte*) {
-              absl::MutexLock return_lock(&kept->mu);
+              MutexLock return_lock(&kept->mu);
               kept->lent = false;
             }};
   }
 
  private:
   struct Kept {
-    absl::Mutex mu;
+    Mutex mu;
     std::unique_ptr<std::byte[]> bytes ABSL_GUARDED_BY(mu);
     uint64_t size ABSL_GUARDED_BY(mu) = 0;
     bool lent ABSL_GUARDED_BY(mu) = false;

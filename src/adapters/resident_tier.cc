@@ -7,6 +7,7 @@
 
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/mutex.h"
 
 namespace hotlora {
 
@@ -15,7 +16,7 @@ absl::Status InUseError(absl::string_view message) {
 }
 
 std::shared_ptr<const ResidentAdapter> ResidentTier::Use(absl::string_view name, const AdapterVersion* version) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const auto entry = entries_.find(name);
   if (entry == entries_.end() || (version != nullptr && entry->second.adapter->version != *version)) {
     return nullptr;
@@ -25,7 +26,7 @@ std::shared_ptr<const ResidentAdapter> ResidentTier::Use(absl::string_view name,
 }
 
 std::optional<AdapterInfo> ResidentTier::Describe(absl::string_view name) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const auto entry = entries_.find(name);
   if (entry == entries_.end()) {
     return std::nullopt;
@@ -112,7 +113,7 @@ absl::Status ResidentTier::BudgetError(uint64_t bytes) const {
 }
 
 absl::StatusOr<TierReservation> ResidentTier::Reserve(absl::string_view replacing, uint64_t bytes) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   // Only this function takes bytes, under mu_; others may give some back meanwhile.
   std::optional<TierRange> range = ledger_->Take(bytes);
   if (!range.has_value()) {
@@ -129,7 +130,7 @@ absl::StatusOr<TierReservation> ResidentTier::Reserve(absl::string_view replacin
 }
 
 absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64_t bytes) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   uint64_t pinned = 0, free = 0;  // by others than these; now or when it is needed
   for (const auto& [name, entry] : entries_) {
     const uint64_t block = entry.adapter->room.bytes();
@@ -155,7 +156,7 @@ absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64
 }
 
 void ResidentTier::Insert(std::shared_ptr<const ResidentAdapter> adapter) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const std::string name = adapter->info.name;
   bool pinned = false;
   if (const auto old = entries_.find(name); old != entries_.end()) {
@@ -169,14 +170,14 @@ void ResidentTier::Insert(std::shared_ptr<const ResidentAdapter> adapter) {
 }
 
 void ResidentTier::Remove(absl::string_view name, EvictionReason reason) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (entries_.contains(name)) {
     Erase(name, reason);
   }
 }
 
 bool ResidentTier::Pin(absl::string_view name) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const auto entry = entries_.find(name);
   if (entry == entries_.end()) {
     return false;
@@ -190,7 +191,7 @@ bool ResidentTier::Pin(absl::string_view name) {
 
 void ResidentTier::CountLookup(bool hit) {
   metrics_->CountCacheRequest(label_, hit);
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (hit) {
     ++hits_;
   } else {
@@ -199,7 +200,7 @@ void ResidentTier::CountLookup(bool hit) {
 }
 
 TierStatistics ResidentTier::Statistics() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   TierStatistics statistics;
   statistics.tier = label_;
   statistics.capacity_bytes = ledger_->capacity();

@@ -16,13 +16,13 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_info.h"
 #include "src/adapters/adapter_statistics.h"
 #include "src/adapters/tier_ledger.h"
+#include "src/base/mutex.h"
 #include "src/metrics/metrics.h"
 
 namespace hotlora {
@@ -117,7 +117,7 @@ class ResidentTier {
   const AdapterTier label_;
   Metrics* const metrics_;
   const std::shared_ptr<TierLedger> ledger_;  // outlives the tier with the leases
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mu_);
   std::list<std::string> order_ ABSL_GUARDED_BY(mu_);  // least recently used first
   uint64_t hits_ ABSL_GUARDED_BY(mu_) = 0, misses_ ABSL_GUARDED_BY(mu_) = 0;

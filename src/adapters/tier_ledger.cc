@@ -2,6 +2,8 @@
 
 #include <iterator>
 
+#include "src/base/mutex.h"
+
 namespace hotlora {
 
 std::optional<TierRange> TierHoles::Take(uint64_t bytes) {
@@ -46,22 +48,22 @@ TierRange TierHoles::Add(const TierRange& range) {
 
 TierLedger::TierLedger(AdapterTier label, uint64_t capacity, Metrics* metrics)
     : label_(label), capacity_(capacity), metrics_(metrics), holes_(capacity) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   Publish();  // the capacity is known before anything is held
 }
 
 uint64_t TierLedger::bytes() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return bytes_;
 }
 
 TierHoles TierLedger::holes() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return holes_;
 }
 
 std::optional<TierRange> TierLedger::Take(uint64_t bytes) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const std::optional<TierRange> range = holes_.Take(bytes);
   if (range.has_value()) {
     bytes_ += bytes;
@@ -71,14 +73,14 @@ std::optional<TierRange> TierLedger::Take(uint64_t bytes) {
 }
 
 void TierLedger::Give(const TierRange& range) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   bytes_ -= range.bytes;
   holes_.Add(range);
   Publish();
 }
 
 void TierLedger::SetEntries(uint64_t entries, uint64_t pinned_bytes) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   entries_ = entries;
   pinned_bytes_ = pinned_bytes;
   Publish();

@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 
+#include "src/base/mutex.h"
 #include "src/metrics/metrics.h"
 
 namespace hotlora {
@@ -61,7 +61,7 @@ class TierLedger {
   const AdapterTier label_;
   const uint64_t capacity_;
   Metrics* const metrics_;
-  mutable absl::Mutex mu_;  // held alone or last
+  mutable Mutex mu_;  // held alone or last
   uint64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t entries_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t pinned_bytes_ ABSL_GUARDED_BY(mu_) = 0;

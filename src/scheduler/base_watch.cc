@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "src/base/logging.h"
+#include "src/base/mutex.h"
 #include "src/base/steady_time.h"
 #include "src/request/unavailable.h"
 
@@ -24,7 +25,7 @@ BaseWatch::BaseWatch(Pipeline* pipeline, Metrics* metrics, std::function<void(bo
 
 void BaseWatch::Report(Done done) {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     if (!closed_) {
       rounds_.push_back({{}, std::move(done)});
       return;
@@ -34,12 +35,12 @@ void BaseWatch::Report(Done done) {
 }
 
 BaseReport BaseWatch::total() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return total_;
 }
 
 bool BaseWatch::IsDue() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return !rounds_.empty() || SteadyNow() - last_check_ >= kBusyInterval;
 }
 
@@ -48,7 +49,7 @@ absl::Status BaseWatch::CheckNext() {
   std::vector<Round> finished;
   bool was_intact = true, is_intact = true;
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     last_check_ = SteadyNow();
     if (!check.ok()) {
       finished.swap(rounds_);
@@ -97,7 +98,7 @@ std::vector<BaseWatch::Round> BaseWatch::TakeFinished() {
 void BaseWatch::Close() {
   std::vector<Round> ended;
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     closed_ = true;
     ended.swap(rounds_);
   }

@@ -11,9 +11,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
+#include "src/base/mutex.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
 #include "src/request/model_info.h"
@@ -58,7 +58,7 @@ class BaseWatch {
   Metrics* const metrics_;
   const std::function<void(bool)> on_state_;
 
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   BaseReport total_ ABSL_GUARDED_BY(mu_);
   std::vector<Round> rounds_ ABSL_GUARDED_BY(mu_);
   std::vector<bool> corrupt_ ABSL_GUARDED_BY(mu_);  // by the position of a module in the round

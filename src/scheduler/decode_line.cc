@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "src/base/exception_status.h"
+#include "src/base/mutex.h"
 #include "src/base/status_macros.h"
 #include "src/image/image_encoder.h"
 #include "src/pipeline/png_parameters.h"
@@ -36,7 +37,7 @@ DecodeLine::DecodeLine(Pipeline* pipeline, MemoryAdmission* memory, Metrics* met
 
 void DecodeLine::Decode(std::shared_ptr<ImageRun> run, RunningRow row) {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     ++length_;
   }
   auto held = std::make_shared<RunningRow>(std::move(row));  // std::function wants a copyable closure
@@ -46,8 +47,9 @@ void DecodeLine::Decode(std::shared_ptr<ImageRun> run, RunningRow row) {
       run->decode_status = CatchExceptions([&] { return DecodeRow(*run, std::move(*held)); });
     }
     held->row.reset();
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     --length_;
+    changed_.SignalAll();
   });
 }
 
@@ -62,14 +64,15 @@ void DecodeLine::Finish(std::shared_ptr<ImageRun> run) {
 }
 
 uint32_t DecodeLine::length() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return length_;
 }
 
 void DecodeLine::AwaitShorterThan(uint32_t length) const {
-  absl::MutexLock lock(&mu_);
-  const auto shorter = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return length_ < length; };
-  mu_.Await(absl::Condition(&shorter));
+  MutexLock lock(&mu_);
+  while (length_ >= length) {
+    changed_.Wait(&mu_);
+  }
 }
 
 absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {

@@ -10,8 +10,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 
+#include "src/base/mutex.h"
 #include "src/base/serial_executor.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
@@ -49,7 +49,8 @@ class DecodeLine {
   const EndTask end_task_;
   const OnError on_error_;
 
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
+  mutable CondVar changed_;
   uint32_t length_ ABSL_GUARDED_BY(mu_) = 0;
 
   SerialExecutor thread_;  // last: it uses all the others

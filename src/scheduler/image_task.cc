@@ -4,6 +4,7 @@
 
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/mutex.h"
 #include "src/base/steady_time.h"
 
 namespace hotlora {
@@ -16,14 +17,14 @@ ImageTask::ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl
       last_told_(SteadyNow()) {}
 
 void ImageTask::Cancel(absl::Status status) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (cancel_status_.ok()) {
     cancel_status_ = std::move(status);
   }
 }
 
 absl::Status ImageTask::Wanted() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (cancel_status_.ok() && SteadyNow() >= deadline_) {
     return MakeError(absl::StatusCode::kDeadlineExceeded, error_reason::kRequestTimeLimit,
                      "the request took longer than the server allows");
@@ -32,13 +33,13 @@ absl::Status ImageTask::Wanted() const {
 }
 
 bool ImageTask::BeginLoading() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   loading_ = !end_claimed_;
   return loading_;
 }
 
 void ImageTask::EndLoading(LoadedFiles loaded, double seconds) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   loading_ = false;
   loaded_ = std::move(loaded);
   load_seconds_ = seconds;
@@ -51,22 +52,22 @@ void ImageTask::EndLoading(LoadedFiles loaded, double seconds) {
 }
 
 void ImageTask::PauseLoading() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   loading_ = false;
 }
 
 void ImageTask::SetPicture(std::unique_ptr<const InitPicture> picture) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   picture_ = std::move(picture);
 }
 
 bool ImageTask::has_picture() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return picture_ != nullptr;
 }
 
 bool ImageTask::CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return !end_claimed_ && check(set_);
 }
 
@@ -79,17 +80,17 @@ Prompts ImageTask::prompts() const {
 }
 
 std::unique_ptr<const InitPicture> ImageTask::TakePicture() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return std::move(picture_);
 }
 
 bool ImageTask::loading() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return loading_;
 }
 
 bool ImageTask::ClaimEnd() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (end_claimed_ || loading_) {
     return false;
   }
@@ -101,14 +102,14 @@ void ImageTask::ReleaseFiles() {
   std::unique_ptr<const InitPicture> released_picture;  // these are destroyed after the lock is released
   LoadedFiles released;                                 // after released_set: the weights go before their leases
   AdapterSet released_set;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   std::swap(released_picture, picture_);
   std::swap(released, loaded_);
   std::swap(released_set, set_);
 }
 
 void ImageTask::Tell(absl::FunctionRef<void(ImageListener&)> call) {
-  absl::MutexLock lock(&listener_mu_);
+  MutexLock lock(&listener_mu_);
   if (listener_ != nullptr) {
     call(*listener_);
     last_told_ = SteadyNow();
@@ -116,7 +117,7 @@ void ImageTask::Tell(absl::FunctionRef<void(ImageListener&)> call) {
 }
 
 void ImageTask::TellWaiting(const ImageWaiting& waiting, absl::Duration every) {
-  absl::MutexLock lock(&listener_mu_);
+  MutexLock lock(&listener_mu_);
   if (listener_ != nullptr && SteadyNow() - last_told_ >= every) {
     listener_->OnWaiting(waiting);
     last_told_ = SteadyNow();
@@ -130,7 +131,7 @@ void ImageTask::EndForCaller(const absl::Status& status) { TellLast(status, {});
 
 void ImageTask::TellLast(const absl::Status& status, const ImageSummary& told) {
   std::shared_ptr<ImageListener> listener;
-  absl::MutexLock lock(&listener_mu_);
+  MutexLock lock(&listener_mu_);
   listener = std::exchange(listener_, nullptr);
   if (listener != nullptr) {
     listener->OnEnd(status, told);

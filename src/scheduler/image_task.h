@@ -9,11 +9,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/embedding_store.h"
+#include "src/base/mutex.h"
 #include "src/base/stopwatch.h"
 #include "src/nn/adapter_set.h"
 #include "src/pipeline/init_picture.h"
@@ -121,7 +121,7 @@ class ImageTask {
   const absl::Time deadline_;                     // as SteadyNow, like all times here
   const ImageListener* const listener_identity_;  // never followed
 
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   absl::Status cancel_status_ ABSL_GUARDED_BY(mu_);
   bool loading_ ABSL_GUARDED_BY(mu_) = false;
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
@@ -131,7 +131,7 @@ class ImageTask {
   double load_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;
   std::string fingerprint_;  // constant from EndLoading on
 
-  absl::Mutex listener_mu_;  // held while the listener is called; taken before mu_ where both are
+  Mutex listener_mu_;  // held while the listener is called; taken before mu_ where both are
   std::shared_ptr<ImageListener> listener_ ABSL_GUARDED_BY(listener_mu_);  // nullptr after the last call
   absl::Time last_told_ ABSL_GUARDED_BY(listener_mu_);
 };

@@ -9,6 +9,7 @@
 
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/mutex.h"
 
 namespace hotlora {
 namespace {
@@ -85,7 +86,7 @@ absl::Status MemoryAdmission::CheckAlone(const ImageJob& job) {
   if (job.has_init()) {
     works.push_back(InitWork(job.denoise));
   }
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   std::vector<int64_t> sums;
   for (const MemoryWork& work : works) {
     const Need need = NeedOf(work);
@@ -101,13 +102,13 @@ absl::Status MemoryAdmission::CheckAlone(const ImageJob& job) {
 }
 
 bool MemoryAdmission::FitsNow(const MemoryWork& work) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const int64_t sum = Sum(NeedOf(work));
   return sum <= Look(sum);
 }
 
 absl::StatusOr<MemoryAdmission::Begun> MemoryAdmission::Begin(const MemoryWork& work) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const uint64_t ticket = next_ticket_++;
   Need need = NeedOf(work);
   int64_t available = Look(Sum(need));
@@ -128,7 +129,7 @@ absl::StatusOr<MemoryAdmission::Begun> MemoryAdmission::Begin(const MemoryWork& 
 }
 
 void MemoryAdmission::End(Begun begun, const MemoryWork& work, std::optional<int64_t> peak) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   under_way_.erase(begun);
   changed_.SignalAll();
   if (!peak.has_value()) {

@@ -20,8 +20,8 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 
+#include "src/base/mutex.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
 #include "src/request/image_job.h"
@@ -112,8 +112,8 @@ class MemoryAdmission {
   const Pipeline* const pipeline_;
   Metrics* const metrics_;
 
-  absl::Mutex mu_;
-  absl::CondVar changed_;
+  Mutex mu_;
+  CondVar changed_;
   uint64_t next_ticket_ ABSL_GUARDED_BY(mu_) = 0;  // of the next Begin
   uint64_t turn_ ABSL_GUARDED_BY(mu_) = 0;         // the ticket that may begin
   std::list<Need> under_way_ ABSL_GUARDED_BY(mu_);

@@ -6,6 +6,7 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
+#include "src/base/mutex.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
 
@@ -128,7 +129,7 @@ absl::StatusOr<LoadedFiles> RequestLoader::LoadFiles(const ImageTask& task) {
 void RequestLoader::AwaitRoom(const TaskPtr& task) {
   task->PauseLoading();
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     awaiting_room_.push_back(task);
   }
   EndIfUnwanted(task);
@@ -137,7 +138,7 @@ void RequestLoader::AwaitRoom(const TaskPtr& task) {
 void RequestLoader::RetryForRoom() {
   std::vector<TaskPtr> waiting;
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     waiting.swap(awaiting_room_);
   }
   for (const TaskPtr& task : waiting) {

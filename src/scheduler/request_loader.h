@@ -19,10 +19,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/embedding_store.h"
+#include "src/base/mutex.h"
 #include "src/base/serial_executor.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/init_picture.h"
@@ -80,7 +80,7 @@ class RequestLoader {
   Metrics* const metrics_;
   const DecodeFunction decode_;
 
-  absl::Mutex mu_;
+  Mutex mu_;
   std::vector<TaskPtr> awaiting_room_ ABSL_GUARDED_BY(mu_);
 
   // The lookup thread posts to the other two, so it ends first. The picture thread posts to the lookup thread only for

@@ -7,6 +7,7 @@
 
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/mutex.h"
 #include "src/base/steady_time.h"
 #include "src/request/unavailable.h"
 
@@ -28,7 +29,7 @@ bool EraseFrom(std::vector<std::shared_ptr<ImageTask>>& list, const std::shared_
 }  // namespace
 
 absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<ImageTask>& task) {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   if (closed_) {
     return DrainingError();
   }
@@ -59,16 +60,16 @@ absl::StatusOr<uint32_t> RequestQueue::Admit(const std::shared_ptr<ImageTask>& t
 }
 
 void RequestQueue::Enqueue(std::shared_ptr<ImageTask> task) {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   --reserved_;
   waiting_.push_back(std::move(task));
-  changed_.notify_all();
+  changed_.SignalAll();
 }
 
 void RequestQueue::MarkReady(const std::shared_ptr<ImageTask>& task) {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   task->ready_ = true;
-  changed_.notify_all();
+  changed_.SignalAll();
 }
 
 std::vector<std::shared_ptr<ImageTask>> RequestQueue::InOrder() const {
@@ -78,22 +79,26 @@ std::vector<std::shared_ptr<ImageTask>> RequestQueue::InOrder() const {
 }
 
 bool RequestQueue::AwaitReady(absl::Duration patience) const {
-  std::unique_lock<std::mutex> lock(mu_);
-  const auto some_ready = [this] {
-    return stopped_ || std::any_of(waiting_.begin(), waiting_.end(), [](const auto& r) { return r->ready_; });
-  };
-  return AwaitSteadily(changed_, lock, patience, some_ready) && !stopped_;
+  const absl::Time deadline = SteadyNow() + patience;
+  MutexLock lock(&mu_);
+  while (!stopped_ && !AnyReady() && changed_.WaitUntil(&mu_, deadline)) {
+  }
+  return !stopped_ && AnyReady();
+}
+
+bool RequestQueue::AnyReady() const {
+  return std::any_of(waiting_.begin(), waiting_.end(), [](const auto& task) { return task->ready_; });
 }
 
 std::vector<std::shared_ptr<ImageTask>> RequestQueue::Ready() const {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   std::vector<std::shared_ptr<ImageTask>> ready = InOrder();
   ready.erase(std::remove_if(ready.begin(), ready.end(), [](const auto& task) { return !task->ready_; }), ready.end());
   return ready;
 }
 
 bool RequestQueue::Take(const std::shared_ptr<ImageTask>& task) {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   if (!StopWaiting(task)) {
     return false;
   }
@@ -102,12 +107,12 @@ bool RequestQueue::Take(const std::shared_ptr<ImageTask>& task) {
 }
 
 void RequestQueue::StepsDone(const std::shared_ptr<ImageTask>& task) {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   EraseFrom(running_, task);
 }
 
 bool RequestQueue::Remove(const std::shared_ptr<ImageTask>& task) {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   return StopWaiting(task);
 }
 
@@ -123,9 +128,9 @@ bool RequestQueue::StopWaiting(const std::shared_ptr<ImageTask>& task) {
 }
 
 void RequestQueue::Forget(const std::shared_ptr<ImageTask>& task, double seconds) {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   by_id_.erase(task->job().request_id);
-  changed_.notify_all();
+  changed_.SignalAll();
   EraseFrom(running_, task);  // if StepsDone was not called: the caller's next request must not wait for this one
   if (seconds > 0.0) {
     mean_seconds_ = mean_seconds_ == 0.0 ? seconds : mean_seconds_ + kMeanWeight * (seconds - mean_seconds_);
@@ -133,13 +138,13 @@ void RequestQueue::Forget(const std::shared_ptr<ImageTask>& task, double seconds
 }
 
 std::shared_ptr<ImageTask> RequestQueue::Find(absl::string_view request_id) const {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   const auto found = by_id_.find(request_id);
   return found == by_id_.end() ? nullptr : found->second;
 }
 
 std::vector<RequestQueue::Waiting> RequestQueue::Snapshot() const {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   std::vector<Waiting> waiting;
   auto position = static_cast<uint32_t>(running_.size());
   const double seconds_each = mean_seconds_ / static_cast<double>(std::max<size_t>(running_.size(), 1));
@@ -154,7 +159,7 @@ std::vector<RequestQueue::Waiting> RequestQueue::Snapshot() const {
 }
 
 std::vector<std::shared_ptr<ImageTask>> RequestQueue::All() const {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   std::vector<std::shared_ptr<ImageTask>> all;
   for (const auto& [id, task] : by_id_) {
     all.push_back(task);
@@ -163,33 +168,36 @@ std::vector<std::shared_ptr<ImageTask>> RequestQueue::All() const {
 }
 
 uint32_t RequestQueue::depth() const {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   return reserved_ + static_cast<uint32_t>(waiting_.size());
 }
 
 void RequestQueue::Close() {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   closed_ = true;
 }
 
 bool RequestQueue::closed() const {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   return closed_;
 }
 
 bool RequestQueue::AwaitEmpty(absl::Duration timeout) {
-  std::unique_lock<std::mutex> lock(mu_);
-  return AwaitSteadily(changed_, lock, timeout, [this] { return by_id_.empty(); });
+  const absl::Time deadline = SteadyNow() + timeout;
+  MutexLock lock(&mu_);
+  while (!by_id_.empty() && changed_.WaitUntil(&mu_, deadline)) {
+  }
+  return by_id_.empty();
 }
 
 void RequestQueue::Stop() {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   stopped_ = true;
-  changed_.notify_all();
+  changed_.SignalAll();
 }
 
 bool RequestQueue::stopped() const {
-  std::lock_guard<std::mutex> lock(mu_);
+  MutexLock lock(&mu_);
   return stopped_;
 }
 

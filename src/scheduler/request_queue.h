@@ -4,20 +4,20 @@
 // May a request enter, and which one is next? A bounded queue that also knows every request by its id from admission to
 // its end. Requests wait here while their adapters load; only those that are ready are handed out.
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
+#include "src/base/mutex.h"
 #include "src/scheduler/image_task.h"
 
 namespace hotlora {
@@ -88,25 +88,25 @@ class RequestQueue {
   bool stopped() const;
 
  private:
-  // With mu_ held.
-  absl::Duration RetryDelay() const;
-  bool StopWaiting(const std::shared_ptr<ImageTask>& task);
-  std::vector<std::shared_ptr<ImageTask>> InOrder() const;
+  absl::Duration RetryDelay() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool AnyReady() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool StopWaiting(const std::shared_ptr<ImageTask>& task) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::vector<std::shared_ptr<ImageTask>> InOrder() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const uint32_t capacity_;
   const uint32_t client_share_;
-  mutable std::mutex mu_;  // with a condition_variable, which waits by the steady clock
-  mutable std::condition_variable changed_;
-  // Guarded by mu_.
-  absl::flat_hash_map<std::string, std::shared_ptr<ImageTask>> by_id_;
-  std::vector<std::shared_ptr<ImageTask>> waiting_;
-  uint32_t reserved_ = 0;                               // admitted, not yet enqueued
-  absl::flat_hash_map<std::string, uint32_t> held_by_;  // waiting requests by caller; no entry is 0
-  std::vector<std::shared_ptr<ImageTask>> running_;
-  uint64_t next_sequence_ = 0;
-  double mean_seconds_ = 0.0;  // moving average of how long a request runs
-  bool closed_ = false;
-  bool stopped_ = false;
+  mutable Mutex mu_;
+  mutable CondVar changed_;
+  absl::flat_hash_map<std::string, std::shared_ptr<ImageTask>> by_id_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::shared_ptr<ImageTask>> waiting_ ABSL_GUARDED_BY(mu_);
+  uint32_t reserved_ ABSL_GUARDED_BY(mu_) = 0;  // admitted, not yet enqueued
+  // Waiting requests by caller; no entry is 0.
+  absl::flat_hash_map<std::string, uint32_t> held_by_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::shared_ptr<ImageTask>> running_ ABSL_GUARDED_BY(mu_);
+  uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 0;
+  double mean_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;  // moving average of how long a request runs
+  bool closed_ ABSL_GUARDED_BY(mu_) = false;
+  bool stopped_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace hotlora

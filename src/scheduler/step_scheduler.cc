@@ -7,6 +7,7 @@
 #include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
 #include "src/base/logging.h"
+#include "src/base/mutex.h"
 #include "src/base/named_thread.h"
 #include "src/scheduler/row_fit.h"
 #include "src/scheduler/warm_up.h"
@@ -312,7 +313,7 @@ void StepScheduler::NoticeDeviceFailure(const absl::Status& status) {
     return;
   }
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     if (std::exchange(device_failed_, true)) {
       return;
     }

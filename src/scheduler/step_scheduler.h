@@ -18,10 +18,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/types/span.h"
 
+#include "src/base/mutex.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
 #include "src/scheduler/apply_mode_chooser.h"
@@ -105,7 +105,7 @@ class StepScheduler {
   ApplyModeChooser mode_chooser_;
   uint32_t row_limit_;  // rows in one call; less than max_batch after one ran out of memory
 
-  absl::Mutex mu_;
+  Mutex mu_;
   bool device_failed_ ABSL_GUARDED_BY(mu_) = false;
 
   MemoryAdmission memory_;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "src/base/enum_size.h"
+#include "src/base/mutex.h"
 
 namespace hotlora {
 namespace {
@@ -42,13 +43,13 @@ std::string StuckText(const Work& work, absl::Duration age, std::optional<absl::
 WorkWatch::WorkWatch(WorkLimits limits, Clock clock) : limits_(limits), clock_(std::move(clock)), start_(clock_()) {}
 
 WorkWatch::Mark::Mark(WorkWatch* watch, const Work& work) : watch_(watch), work_(work) {
-  absl::MutexLock lock(&watch_->mu_);
+  MutexLock lock(&watch_->mu_);
   begin_ = watch_->Now();
   entry_ = watch_->marks_.insert(watch_->marks_.end(), this);
 }
 
 WorkWatch::Mark::~Mark() {
-  absl::MutexLock lock(&watch_->mu_);
+  MutexLock lock(&watch_->mu_);
   watch_->marks_.erase(entry_);
   if (counts_) {
     watch_->Note(work_, watch_->Now() - begin_);
@@ -58,7 +59,7 @@ WorkWatch::Mark::~Mark() {
 absl::Duration WorkWatch::Now() const { return absl::FromChrono(clock_() - start_) - stood_still_; }
 
 std::vector<StuckWork> WorkWatch::Check() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   stood_still_ += std::max(absl::ZeroDuration(), Now() - last_check_ - kLongestPause);
   const absl::Duration now = last_check_ = Now();
   std::vector<StuckWork> stuck;

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
+#include "src/base/mutex.h"
 #include "src/scheduler/stuck_work.h"
 
 namespace hotlora {
@@ -69,7 +69,7 @@ class WorkWatch {
   const Clock clock_;
   const std::chrono::steady_clock::time_point start_;
 
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   absl::Duration stood_still_ ABSL_GUARDED_BY(mu_);
   absl::Duration last_check_ ABSL_GUARDED_BY(mu_);
   std::list<const Mark*> marks_ ABSL_GUARDED_BY(mu_);
