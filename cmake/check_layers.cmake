@@ -16,6 +16,8 @@ set(may_include_src/request image base)
 set(may_include_src/tensor base)
 set(may_include_src/weights tensor base)
 set(may_include_src/nn tensor base)
+# The kernels of libhotlora_cuda.so.
+set(may_include_src/cuda nn/merge_tile.h tensor/device_kernels.h)
 set(may_include_src/sampling tensor base)
 set(may_include_src/sdxl nn weights tensor base)
 set(may_include_src/adapters nn/lora_delta.h nn/slot_layout.h nn/adapter_set.h weights tensor metrics request base)
