@@ -6,8 +6,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include <ATen/Context.h>
 
 #include "src/base/logging.h"
+#include "src/base/status_macros.h"
 #include "src/tensor/device_kernels.h"
 
 namespace hotlora {
@@ -43,11 +45,13 @@ absl::Status Load() {
     return absl::FailedPreconditionError(absl::StrCat(kLibrary, " does not load (", error, "): ", kBuildForCuda));
   }
   const auto* const kernels = static_cast<const DeviceKernels*>(dlsym(library, kKernels));
-  const absl::Status status = CheckKernels(kernels);
-  if (status.ok()) {
-    SetKernels(c10::DeviceType::CUDA, kernels);
+  ABSL_RETURN_IF_ERROR(CheckKernels(kernels));
+  SetKernels(c10::DeviceType::CUDA, kernels);
+  if (!at::hasCUDA() || at::getNumGPUs() == 0) {
+    return absl::FailedPreconditionError(
+        "CUDA finds no device: look whether nvidia-smi shows one to this process, or set device to cpu");
   }
-  return status;
+  return absl::OkStatus();
 }
 
 }  // namespace

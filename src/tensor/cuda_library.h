@@ -9,8 +9,8 @@ namespace hotlora {
 // anything asks LibTorch for CUDA; ResolvePlace calls it for every device but "cpu". The first call does the work, later
 // ones give its result. Thread-safe.
 //
-// Errors   NOT_FOUND: this build has no such library. FAILED_PRECONDITION: it does not load, or is of another build; the
-//          log has the message too. Both say what is missing and what to do.
+// Errors   NOT_FOUND: this build has no such library. FAILED_PRECONDITION: it does not load, is of another build, or finds
+//          no device; the log has the message too. Both say what is missing and what to do.
 absl::Status LoadCuda();
 
 }  // namespace hotlora

@@ -43,18 +43,13 @@ absl::StatusOr<c10::Device> ResolveDevice(absl::string_view name) {
     return absl::InvalidArgumentError(absl::StrCat("device is \"", name, "\"; allowed are auto, cpu, cuda, cuda:N"));
   }
   const absl::Status cuda = LoadCuda();
-  const size_t count = at::hasCUDA() ? at::getNumGPUs() : 0;
-  if (any && count == 0) {
+  if (any && !cuda.ok()) {
     return c10::Device(c10::kCPU);
   }
   if (!cuda.ok()) {
     return absl::FailedPreconditionError(absl::StrCat("device is \"", name, "\"; ", cuda.message()));
   }
-  if (count == 0) {
-    return absl::FailedPreconditionError(absl::StrCat("device is \"", name,
-                                                      "\"; CUDA finds no device: look whether nvidia-smi shows one to "
-                                                      "this process, or set device to cpu"));
-  }
+  const size_t count = at::getNumGPUs();
   if (static_cast<size_t>(index) >= count) {
     return absl::FailedPreconditionError(
         absl::StrCat("device is \"", name, "\"; CUDA finds ", count, " devices, cuda:0 to cuda:", count - 1));
