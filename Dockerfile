@@ -13,7 +13,8 @@ FROM ${BUILD_BASE} AS build-cpu
 ARG SOURCE=/src
 ENV HOME=/root PIP_ROOT_USER_ACTION=ignore
 WORKDIR ${SOURCE}
-COPY deploy/install_dependencies.sh deploy/libtorch-cpu.txt deploy/libtorch-cuda.txt deploy/cuda-compiler.txt deploy/
+COPY deploy/install_dependencies.sh deploy/find_nvcc.sh deploy/libtorch-cpu.txt deploy/libtorch-cuda.txt \
+     deploy/cuda-compiler.txt deploy/
 RUN deploy/install_dependencies.sh
 COPY . .
 RUN cmake --preset release -DBUILD_TESTING=OFF \
@@ -55,8 +56,10 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=300s --retries=3 CMD ["hot
 ENTRYPOINT ["hotlora-server"]
 
 FROM runtime AS cuda
-# "utility" brings NVML, and with it the figures of the GPU's memory.
-ENV NVIDIA_VISIBLE_DEVICES=all \
+# Not "auto", which would serve on the CPU, hundreds of times as slow, if the driver does not work. "utility" brings NVML,
+# and with it the figures of the GPU's memory.
+ENV HOTLORA_DEVICE=cuda \
+    NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-cuda /out /usr/local
 

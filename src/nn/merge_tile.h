@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_NN_MERGE_TILE_H_
 #define HOTLORA_SRC_NN_MERGE_TILE_H_
 
-// The work of one thread block of merge_kernel.cu: 64 x 64 values of one weight,
+// The work of one thread block of src/cuda/merge_kernel.cu: 64 x 64 values of one weight,
 //
 //   live = round(clean + sum_p factor_p up_p down_p)
 //
@@ -15,8 +15,12 @@
 
 #ifdef __CUDACC__
 #define HOTLORA_HOST_DEVICE __host__ __device__
+#define HOTLORA_ROLLED _Pragma("unroll 1")
+#define HOTLORA_UNROLLED _Pragma("unroll")
 #else
 #define HOTLORA_HOST_DEVICE
+#define HOTLORA_ROLLED
+#define HOTLORA_UNROLLED
 #endif
 
 namespace hotlora {
@@ -88,6 +92,7 @@ class MergeTile {
         block.ForThreads(
             [&](int thread, ThreadState&) { Fill(task, product, first_row, first_column, begin, thread, shared); });
         block.ForThreads([&](int thread, ThreadState& mine) {
+          HOTLORA_UNROLLED
           for (int depth = 0; depth < kDepth; ++depth) {
             for (int r = 0; r < 4; ++r) {
               for (int c = 0; c < 4; ++c) {
@@ -145,15 +150,18 @@ class MergeTile {
     }
   }
 
-  // Copies kDepth ranks of both factors into `shared`, zeros beyond their ends; the factor goes onto `up`.
+  // Copies kDepth ranks of both factors into `shared`, zeros beyond their ends; the factor goes onto `up`. The loops are
+  // rolled: unrolled they spill registers, and load no earlier, since each load waits inside the choice of its type.
   HOTLORA_HOST_DEVICE static void Fill(const MergeTask& task, const MergeProduct& product, int first_row,
                                        int first_column, int begin, int thread, Shared& shared) {
+    HOTLORA_ROLLED
     for (int i = thread; i < kDepth * kRows; i += kThreads) {
       const int depth = i % kDepth, row = i / kDepth;  // up's ranks lie side by side
       const bool inside = begin + depth < product.rank && first_row + row < task.rows;
       const int64_t index = static_cast<int64_t>(first_row + row) * product.rank + begin + depth;
       shared.up[depth][row] = inside ? product.factor * Load(product.up, product.up_type, index) : 0.0F;
     }
+    HOTLORA_ROLLED
     for (int i = thread; i < kDepth * kColumns; i += kThreads) {
       const int depth = i / kColumns, column = i % kColumns;
       const bool inside = begin + depth < product.rank && first_column + column < task.columns;

@@ -1,7 +1,5 @@
 #include "src/tensor/device.h"
 
-#include <dlfcn.h>
-
 #include <limits>
 
 #include "absl/strings/ascii.h"
@@ -12,23 +10,9 @@
 #include <ATen/cpu/Utils.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
-#include "src/base/logging.h"
+#include "src/tensor/cuda_library.h"
 
 namespace hotlora {
-
-void LoadCuda() {
-#ifdef HOTLORA_CUDA
-  static const void* const library = [] {
-    const void* const loaded = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL);
-    if (loaded == nullptr) {
-      LogWarning("no CUDA: ", dlerror());
-    }
-    return loaded;
-  }();
-  static_cast<void>(library);
-#endif
-}
-
 namespace {
 
 bool HasBfloat16Matrices() {
@@ -40,11 +24,10 @@ bool HasBfloat16Matrices() {
 }
 
 absl::StatusOr<c10::Device> ResolveDevice(absl::string_view name) {
-  LoadCuda();
-  const bool any = name == "auto";
-  if (name == "cpu" || (any && !at::hasCUDA())) {
+  if (name == "cpu") {
     return c10::Device(c10::kCPU);
   }
+  const bool any = name == "auto";
   absl::string_view digits = name;
   int index = 0;
   if (absl::ConsumePrefix(&digits, "cuda:")) {
@@ -59,10 +42,17 @@ absl::StatusOr<c10::Device> ResolveDevice(absl::string_view name) {
   if (index < 0) {
     return absl::InvalidArgumentError(absl::StrCat("device is \"", name, "\"; allowed are auto, cpu, cuda, cuda:N"));
   }
-  const size_t count = at::hasCUDA() ? at::getNumGPUs() : 0;
+  const absl::Status cuda = LoadCuda();
+  if (any && !cuda.ok()) {
+    return c10::Device(c10::kCPU);
+  }
+  if (!cuda.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat("device is \"", name, "\"; ", cuda.message()));
+  }
+  const size_t count = at::getNumGPUs();
   if (static_cast<size_t>(index) >= count) {
     return absl::FailedPreconditionError(
-        absl::StrCat("device is \"", name, "\"; this machine and build have ", count, " CUDA devices"));
+        absl::StrCat("device is \"", name, "\"; CUDA finds ", count, " devices, cuda:0 to cuda:", count - 1));
   }
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
 }

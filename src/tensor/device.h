@@ -22,14 +22,10 @@ struct ComputePlace {
   c10::ScalarType vae_dtype() const { return c10::ScalarType::Float; }
 };
 
-// Loads LibTorch's CUDA half, in a build that has one (preset cuda); the log says where that fails. Before anything
-// asks LibTorch for CUDA: ResolvePlace calls it. Thread-safe.
-void LoadCuda();
-
 // Resolves the flags --device (auto, cpu, cuda, cuda:N) and --dtype (auto, float32, bfloat16, float16) on this machine.
 // auto device: the first CUDA device, else cpu. auto dtype: bfloat16 on CUDA; on CPU float32, unless the CPU has bf16
-// matrix instructions (AMX), then bfloat16. InvalidArgument names the value and what is allowed; FailedPrecondition
-// where the device asked for is not there.
+// matrix instructions (AMX), then bfloat16. Loads CUDA (cuda_library.h) unless the device is cpu. InvalidArgument names
+// the value and what is allowed; FailedPrecondition says why the device asked for is not there.
 absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string_view dtype);
 
 // "cpu" or "cuda:N", as metric label `device` and in ServerInfo.

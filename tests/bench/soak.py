@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""10,000 swaps on a small model, and the negative controls: a server that leaks 4 KiB a swap and one that ends 10 % slower
-must fail what the real one passes.
+"""10,000 swaps on a small model, and the negative controls: servers that leak 4 KiB a swap, of the process's memory or of the
+device's, and one that ends 10 % slower must fail what the real one passes.
 
-  soak.py --bin build/release/bin --out DIR [--swaps 10000] [--model DIR] [--arms sound,leak,slow] [--minutes 20]
+  soak.py --bin build/release/bin --out DIR [--swaps 10000] [--model DIR] [--arms sound,leak,device_leak,slow] [--minutes 20]
 
 200 adapters of all formats, ranks 1 to 64, in tiers that hold about eight; one thread. Beside the server runs its twin, which never
 swaps: latency is judged as the ratio to it. Writes DIR/ARM.csv, ARM.png, ARM.json and prints each arm's gates. Needs the
@@ -24,7 +24,7 @@ HAS_GNUPLOT = shutil.which("gnuplot") is not None
 # Room for about eight adapters, which are held in the server's dtype: of the demo's model; of the golden tests'.
 TIER_ITEMS, TINY_TIER_ITEMS = 16_000_000, 6_000_000
 # Settings of tests/faults/faults.py.
-FAULTS = {"sound": {}, "leak": {"leaked_heap_bytes_a_swap": 4096}, "slow": {}}
+FAULTS = {"sound": {}, "leak": {"leaked_heap_bytes_a_swap": 4096}, "device_leak": {"leaked_tensor_bytes_a_swap": 4096}, "slow": {}}
 
 
 def e2e():
@@ -65,7 +65,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--model", default=str(SOURCE / "deploy/demo/model"))
     parser.add_argument("--swaps", type=int, default=10000)
-    parser.add_argument("--arms", default="sound,leak,slow")
+    parser.add_argument("--arms", default="sound,leak,device_leak,slow")
     parser.add_argument("--apply", default="auto")
     parser.add_argument("--minutes", type=float, default=20, help="bound of each arm")
     args = parser.parse_args()

@@ -72,7 +72,9 @@ extern "C" void __wrap__ZN7hotlora7Metrics9CountSwapEb(hotlora::Metrics* metrics
   ++swaps;
   const hotlora::faults::Settings settings = hotlora::faults::CurrentSettings();
   if (settings.leaked_tensor_bytes_a_swap > 0) {
-    tensors->push_back(at::empty({settings.leaked_tensor_bytes_a_swap}, at::kByte));
+    // On the device under test: CUDA is loaded only if it computes there.
+    const c10::Device device = at::hasCUDA() ? at::kCUDA : at::kCPU;
+    tensors->push_back(at::empty({settings.leaked_tensor_bytes_a_swap}, at::TensorOptions(device).dtype(at::kByte)));
   }
   if (const auto bytes = static_cast<size_t>(settings.leaked_heap_bytes_a_swap); bytes > 0) {
     blocks->push_back(std::memset(std::malloc(bytes), 1, bytes));

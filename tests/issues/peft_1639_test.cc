@@ -20,7 +20,7 @@ class Peft1639Test : public PipelineFixture {
   // Leases the adapters, runs one denoising step under them, and lets everything go.
   void Swap(const std::vector<std::pair<std::string, double>>& adapters) {
 #ifdef HOTLORA_LEAK_PER_SWAP
-    leaked_.push_back(at::empty({HOTLORA_LEAK_PER_SWAP}, at::kByte));
+    leaked_.push_back(at::empty({HOTLORA_LEAK_PER_SWAP}, at::TensorOptions(model_->place().device).dtype(at::kByte)));
 #endif
     ImageRequest request;
     request.width = request.height = 32;

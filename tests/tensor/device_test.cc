@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "src/tensor/cuda_library.h"
+
 namespace hotlora {
 namespace {
 
@@ -46,7 +48,15 @@ TEST(DeviceTest, RefusesUnknownNamesAndSaysWhatIsAllowed) {
 }
 
 TEST(DeviceTest, ADeviceThatIsNotThereIsAFailedPrecondition) {
-  EXPECT_EQ(ResolvePlace("cuda:127", "auto").status().code(), absl::StatusCode::kFailedPrecondition);
+  const absl::Status status = ResolvePlace("cuda:127", "auto").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("device is \"cuda:127\"; "));
+  if (absl::IsNotFound(LoadCuda())) {
+    EXPECT_THAT(status.message(), HasSubstr("this build has no libhotlora_cuda.so"));
+    EXPECT_THAT(status.message(), HasSubstr("deploy/install_dependencies.sh --cuda"));
+  } else {
+    EXPECT_THAT(status.message(), HasSubstr("CUDA finds"));
+  }
 }
 
 TEST(DeviceTest, NamesDevicesAndDtypes) {

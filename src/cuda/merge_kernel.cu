@@ -1,6 +1,7 @@
 #include <cuda_runtime.h>
 
-#include "src/nn/merge_kernel.h"
+#include "src/cuda/merge_kernel.h"
+#include "src/nn/merge_tile.h"
 
 namespace hotlora {
 namespace {
@@ -24,12 +25,15 @@ __global__ void __launch_bounds__(MergeTile::kThreads)
 
 }  // namespace
 
-const char* LaunchMerge(const MergeTask* tasks, int task_count, const MergeProduct* products, int64_t tiles,
-                        void* stream) {
-  MergeKernel<<<static_cast<unsigned>(tiles), MergeTile::kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      tasks, task_count, products);
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+int32_t LaunchMerge(const MergeTask* tasks, int task_count, const MergeProduct* products, int64_t tiles, void* stream) {
+  void* arguments[] = {&tasks, &task_count, &products};
+  const cudaError_t error = cudaLaunchKernel(MergeKernel, dim3(static_cast<unsigned>(tiles)), dim3(MergeTile::kThreads),
+                                             arguments, 0, static_cast<cudaStream_t>(stream));
+  if (error != cudaSuccess) {
+    // The thread's last error is now this one, and the caller hears of it. Left there, LibTorch would take it for its own.
+    cudaGetLastError();
+  }
+  return error;
 }
 
 }  // namespace hotlora
