@@ -22,6 +22,7 @@
 #include "src/tensor/allocation_peak.h"
 #include "src/tensor/available_memory.h"
 #include "src/tensor/device.h"
+#include "src/tensor/device_stream.h"
 #include "src/tensor/seeded_noise.h"
 #include "src/tensor/torch_guard.h"
 
@@ -139,11 +140,13 @@ class SdxlPipeline final : public Pipeline {
       : model_(std::move(model)),
         info_(std::move(info)),
         schedule_(std::move(schedule)),
+        step_stream_(model_->place().device, DeviceStream::Priority::kHigh),
+        decode_stream_(model_->place().device, DeviceStream::Priority::kLow),
         applied_(model_->modules(), model_->adaptable_weights(), dora),
         guard_(*model_, applied_, std::move(base), dora) {}
 
   absl::Status FitPreview() {
-    return GuardTorch("preview", [this] {
+    return step_stream_.Run("preview", [this] {
       preview_.emplace(model_->vae_decoder(), model_->place().device);
       return absl::OkStatus();
     });
@@ -151,9 +154,9 @@ class SdxlPipeline final : public Pipeline {
 
   // Merges the base adapters and remembers the bytes that VerifyNextModule compares with.
   absl::Status PrepareBase() {
-    ABSL_RETURN_IF_ERROR(GuardTorch("base adapters", [this] { return guard_.MergeBaseAdapters(); }));
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("base adapters", [this] { return guard_.MergeBaseAdapters(); }));
     info_.sha256 = guard_.sha256();
-    return GuardTorch("checksum of the base weights", [this] {
+    return step_stream_.Run("checksum of the base weights", [this] {
       guard_.RecordChecksums();
       memory_ = MemoryOf(*model_);
       return absl::OkStatus();
@@ -164,7 +167,7 @@ class SdxlPipeline final : public Pipeline {
 
   absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) override {
     SwapReport report;
-    ABSL_RETURN_IF_ERROR(GuardTorch("adapter swap", [&] {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("adapter swap", [&] {
       report = applied_.Apply(set, mode);
       return absl::OkStatus();
     }));
@@ -174,7 +177,7 @@ class SdxlPipeline final : public Pipeline {
   absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
                                                              const AdapterSet& set, ApplyMode mode) override {
     auto conditioning = std::make_shared<SdxlConditioning>();
-    ABSL_RETURN_IF_ERROR(GuardTorch("text encoding", [&]() -> absl::Status {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("text encoding", [&]() -> absl::Status {
       applied_.Apply(set, mode);
       if (mode == ApplyMode::kSide) {
         conditioning->side = applied_.SideOf(set);
@@ -194,7 +197,7 @@ class SdxlPipeline final : public Pipeline {
 
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
     std::shared_ptr<const SdxlInitLatents> init;
-    ABSL_RETURN_IF_ERROR(GuardTorch("encoding of the init image", [&] {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("encoding of the init image", [&] {
       init = std::make_shared<SdxlInitLatents>(
           EncodeInitPicture(model_->vae_encoder(), picture, model_->config().vae.factor(), model_->place().device));
       return absl::OkStatus();
@@ -206,7 +209,7 @@ class SdxlPipeline final : public Pipeline {
                                                 std::shared_ptr<const Conditioning> conditioning, AdapterSet set,
                                                 std::shared_ptr<const InitLatents> init) override {
     std::unique_ptr<SdxlRow> row;
-    ABSL_RETURN_IF_ERROR(GuardTorch("noise", [&] {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("noise", [&] {
       row = std::make_unique<SdxlRow>(options, seed, schedule_);
       row->conditioning = std::static_pointer_cast<const SdxlConditioning>(std::move(conditioning));
       row->adapters = std::move(set);
@@ -225,7 +228,7 @@ class SdxlPipeline final : public Pipeline {
   }
 
   absl::Status Step(const BatchPlan& plan) override {
-    return GuardTorch("denoising step", [&]() -> absl::Status {
+    return step_stream_.Run("denoising step", [&]() -> absl::Status {
       std::vector<SdxlRow*> left;
       for (Row* row : plan.rows) {
         left.push_back(static_cast<SdxlRow*>(row));
@@ -257,14 +260,13 @@ class SdxlPipeline final : public Pipeline {
         StepRows({left.begin(), others}, plan.mode);
         left.erase(left.begin(), others);
       }
-      Synchronize(model_->place().device);
       return absl::OkStatus();
     });
   }
 
   absl::StatusOr<RgbImage> Preview(const Row& row) override {
     RgbImage image;
-    ABSL_RETURN_IF_ERROR(GuardTorch("preview", [&] {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("preview", [&] {
       const auto& sdxl_row = static_cast<const SdxlRow&>(row);
       TORCH_CHECK(sdxl_row.clean.defined(), "no preview is due");
       image = preview_->Draw(sdxl_row.init.has_value() ? sdxl_row.init->KeepClean(sdxl_row.clean) : sdxl_row.clean);
@@ -275,7 +277,7 @@ class SdxlPipeline final : public Pipeline {
 
   absl::StatusOr<RgbImage> Decode(const Row& row) override {
     RgbImage image;
-    ABSL_RETURN_IF_ERROR(GuardTorch("decoding", [&]() -> absl::Status {
+    ABSL_RETURN_IF_ERROR(decode_stream_.Run("decoding", [&]() -> absl::Status {
       const auto& sdxl_row = static_cast<const SdxlRow&>(row);
       if (!at::isfinite(sdxl_row.latents).all().item<bool>()) {
         return MakeError(absl::StatusCode::kInternal, error_reason::kNonfiniteOutput,
@@ -290,7 +292,7 @@ class SdxlPipeline final : public Pipeline {
 
   absl::StatusOr<BaseCheck> VerifyNextModule() override {
     BaseCheck check;
-    ABSL_RETURN_IF_ERROR(GuardTorch("base weight check", [&] {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("base weight check", [&] {
       check = guard_.VerifyNext();
       return absl::OkStatus();
     }));
@@ -340,6 +342,9 @@ class SdxlPipeline final : public Pipeline {
   const std::unique_ptr<SdxlModel> model_;
   ModelInfo info_;  // constant after PrepareBase
   const NoiseSchedule schedule_;
+  // Each call of this class ends in a wait for its stream, so what one thread hands to another is done, and no other
+  // order between the streams is needed.
+  const DeviceStream step_stream_, decode_stream_;
   std::optional<LatentPreview> preview_;  // set before use
   AppliedAdapters applied_;               // step thread only, like the rest
   BaseGuard guard_;
@@ -360,8 +365,12 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   info.native_size = static_cast<uint32_t>(config.native_size());
   // A skip of all layers but one still leaves the first layer's output.
   info.max_clip_skip = static_cast<uint32_t>(std::min(config.text_encoder.layers, config.text_encoder_2.layers) - 1);
-  auto pipeline = std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)),
-                                                 dora, std::move(base));
+  std::unique_ptr<SdxlPipeline> pipeline;
+  ABSL_RETURN_IF_ERROR(GuardTorch("pipeline", [&] {
+    pipeline = std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)),
+                                              dora, std::move(base));
+    return absl::OkStatus();
+  }));
   ABSL_RETURN_IF_ERROR(pipeline->PrepareBase());
   ABSL_RETURN_IF_ERROR(pipeline->FitPreview());
   return pipeline;
