@@ -34,9 +34,16 @@ struct SdxlConditioning final : Conditioning {
   std::shared_ptr<const SidePlan> side;  // in side mode: so that rows find it
 };
 
+// [1, 6], float32.
+at::Tensor ToTensor(const SizeIds& ids, c10::Device device) {
+  return at::tensor(at::ArrayRef<float>(ids.data(), ids.size()), at::TensorOptions(at::kFloat)).unsqueeze(0).to(device);
+}
+
 struct SdxlRow final : Row {
-  SdxlRow(const DenoiseOptions& row_options, uint64_t seed, const NoiseSchedule& schedule)
+  SdxlRow(const DenoiseOptions& row_options, uint64_t seed, const NoiseSchedule& schedule, c10::Device device)
       : options(row_options),
+        size_ids(ToTensor(options.size_ids, device)),
+        negative_size_ids(ToTensor(options.negative_size_ids, device)),
         noise(seed),
         sampler(MakeRowSampler(options, schedule, [this](at::IntArrayRef shape) { return noise.Draw(shape); })) {}
 
@@ -58,6 +65,7 @@ struct SdxlRow final : Row {
   bool guided() const { return options.cfg_at(steps_done(), total_steps()); }
 
   const DenoiseOptions options;
+  const at::Tensor size_ids, negative_size_ids;  // on the device
   std::shared_ptr<const SdxlConditioning> conditioning;
   AdapterSet adapters;
   std::shared_ptr<const SidePlan> side;  // of adapters, once a step needs it
@@ -82,10 +90,12 @@ class UnetBatch {
   void Add(const SdxlRow& row, ApplyMode mode) {
     const at::Tensor sample = row.sampler->ScaleInput(row.latents);
     const auto first = static_cast<int64_t>(timesteps_.size());
+    // Filled on the device: nothing of a step comes from the host.
+    const at::Tensor timestep = at::full({1}, row.sampler->timestep(), row.latents.options());
     if (row.guided()) {
-      AddSide(row, sample, row.conditioning->prompts.negative, row.options.negative_size_ids);
+      AddSide(sample, timestep, row.conditioning->prompts.negative, row.negative_size_ids);
     }
-    AddSide(row, sample, row.conditioning->prompts.positive, row.options.size_ids);
+    AddSide(sample, timestep, row.conditioning->prompts.positive, row.size_ids);
     if (mode == ApplyMode::kSide && !row.side->table.empty()) {
       AddAdapters({first, static_cast<int64_t>(timesteps_.size()) - first, &row.side->table});
     }
@@ -93,20 +103,17 @@ class UnetBatch {
 
   SideBranch adapters() const { return adapters_; }
 
-  UnetInput Input(const ComputePlace& place) const {
-    const auto float32 = at::TensorOptions().dtype(at::kFloat);
-    const auto rows = static_cast<int64_t>(timesteps_.size());
-    return {at::cat(samples_).to(place.dtype), at::tensor(timesteps_, float32).to(place.device), at::cat(hidden_),
-            at::cat(pooled_), at::tensor(size_ids_, float32).view({rows, 6}).to(place.device)};
+  UnetInput Input(c10::ScalarType dtype) const {
+    return {at::cat(samples_).to(dtype), at::cat(timesteps_), at::cat(hidden_), at::cat(pooled_), at::cat(size_ids_)};
   }
 
  private:
-  void AddSide(const SdxlRow& row, const at::Tensor& sample, const TextSide& side, const SizeIds& size_ids) {
+  void AddSide(const at::Tensor& sample, const at::Tensor& timestep, const TextSide& side, const at::Tensor& size_ids) {
     samples_.push_back(sample);
-    timesteps_.push_back(row.sampler->timestep());
+    timesteps_.push_back(timestep);
     hidden_.push_back(side.hidden);
     pooled_.push_back(side.pooled);
-    size_ids_.insert(size_ids_.end(), size_ids.begin(), size_ids.end());
+    size_ids_.push_back(size_ids);
   }
 
   // Neighbours under one set go through its side branch together.
@@ -119,9 +126,8 @@ class UnetBatch {
     }
   }
 
-  std::vector<at::Tensor> samples_, hidden_, pooled_;
+  std::vector<at::Tensor> samples_, timesteps_, hidden_, pooled_, size_ids_;
   std::vector<SideRows> adapters_;
-  std::vector<float> timesteps_, size_ids_;
 };
 
 std::vector<MemoryArea> MemoryOf(const SdxlModel& model) {
@@ -210,7 +216,7 @@ class SdxlPipeline final : public Pipeline {
                                                 std::shared_ptr<const InitLatents> init) override {
     std::unique_ptr<SdxlRow> row;
     ABSL_RETURN_IF_ERROR(step_stream_.Run("noise", [&] {
-      row = std::make_unique<SdxlRow>(options, seed, schedule_);
+      row = std::make_unique<SdxlRow>(options, seed, schedule_, model_->place().device);
       row->conditioning = std::static_pointer_cast<const SdxlConditioning>(std::move(conditioning));
       row->adapters = std::move(set);
       if (init != nullptr) {
@@ -322,7 +328,7 @@ class SdxlPipeline final : public Pipeline {
       batch.Add(*row, mode);
     }
     const at::Tensor predictions =
-        model_->unet().forward(batch.Input(model_->place()), {}, batch.adapters()).to(at::kFloat);
+        model_->unet().forward(batch.Input(model_->place().dtype), {}, batch.adapters()).to(at::kFloat);
     int64_t next = 0;
     for (SdxlRow* row : rows) {
       at::Tensor prediction = predictions.narrow(0, next, 1);  // [1, latent channels, height, width]
