@@ -12,6 +12,8 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
+#include "src/nn/grouped_merge.h"
+#include "src/nn/merge_check.h"
 #include "src/pipeline/applied_adapters.h"
 #include "src/pipeline/init_latents.h"
 #include "src/pipeline/latent_preview.h"
@@ -155,6 +157,20 @@ class SdxlPipeline final : public Pipeline {
     return step_stream_.Run("preview", [this] {
       preview_.emplace(model_->vae_decoder(), model_->place().device);
       return absl::OkStatus();
+    });
+  }
+
+  // Tries the merge where it will run. Internal if it makes wrong weights: then no adapter could be trusted.
+  absl::Status CheckMerge() {
+    const auto merge = [](absl::Span<const WeightToMerge> weights) {
+      MergeWeights(weights, DoraWeighting::kScaledChange);
+    };
+    return step_stream_.Run("check of the merge", [&]() -> absl::Status {
+      const std::optional<std::string> fault = FindMergeFault(model_->place().device, model_->place().dtype, merge);
+      return fault.has_value() ? MakeError(absl::StatusCode::kInternal, error_reason::kInternal,
+                                           absl::StrCat("adapters are merged wrongly on ", info_.device, ": ", *fault,
+                                                        "; update the GPU's driver, or start with --device cpu"))
+                               : absl::OkStatus();
     });
   }
 
@@ -377,6 +393,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
                                               dora, std::move(base));
     return absl::OkStatus();
   }));
+  ABSL_RETURN_IF_ERROR(pipeline->CheckMerge());
   ABSL_RETURN_IF_ERROR(pipeline->PrepareBase());
   ABSL_RETURN_IF_ERROR(pipeline->FitPreview());
   return pipeline;
