@@ -178,8 +178,8 @@ class SdxlPipeline final : public Pipeline {
   absl::Status PrepareBase() {
     ABSL_RETURN_IF_ERROR(step_stream_.Run("base adapters", [this] { return guard_.MergeBaseAdapters(); }));
     info_.sha256 = guard_.sha256();
-    return step_stream_.Run("checksum of the base weights", [this] {
-      guard_.RecordChecksums();
+    return step_stream_.Run("digests of the base weights", [this] {
+      guard_.RecordDigests();
       memory_ = MemoryOf(*model_);
       return absl::OkStatus();
     });
