@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <limits>
 
 #include "absl/strings/ascii.h"
@@ -16,9 +17,18 @@
 
 namespace hotlora {
 
+void SetFloat32Precision(c10::ScalarType dtype) {
+  at::globalContext().setAllowTF32CuDNN(dtype != c10::kFloat);
+  at::globalContext().setAllowTF32CuBLAS(false);
+}
+
 void LoadCuda() {
 #ifdef HOTLORA_CUDA
   static const void* const library = [] {
+    // Plans of convolutions that each thread keeps, of 200 KiB or so; a size with its numbers of rows has about 25 each.
+    // LibTorch keeps 10,000 by itself.
+    constexpr char kMostPlans[] = "1000";
+    setenv("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", kMostPlans, /*overwrite=*/0);
     const void* const loaded = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL);
     if (loaded == nullptr) {
       LogWarning("no CUDA: ", dlerror());
@@ -91,6 +101,7 @@ absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string
   if (!resolved_dtype.ok()) {
     return resolved_dtype.status();
   }
+  SetFloat32Precision(*resolved_dtype);
   return ComputePlace{*resolved, *resolved_dtype};
 }
 
