@@ -32,8 +32,9 @@ std::string ModelName(const std::filesystem::path& path) {
 
 DeviceMemory DeviceMemoryOf(c10::Device device) {
   const MemoryStats stats = GetMemoryStats(device);
-  return {stats.allocated, stats.reserved, stats.peak_allocated, stats.active,   stats.inactive_split,
-          stats.requested, stats.segments, stats.retries,        stats.failures, stats.fragmentation()};
+  return {stats.allocated,      stats.reserved,  stats.peak_allocated, stats.active,
+          stats.inactive_split, stats.requested, stats.segments,       stats.retries,
+          stats.failures,       stats.taken,     stats.returned,       stats.fragmentation()};
 }
 
 // Lends the base adapters for as long as their weights are needed: at start, and when a base weight must be rebuilt.

@@ -136,6 +136,10 @@ void AddDeviceMemory(const DeviceMemory& memory, const std::string& device,
       number(memory.allocation_retries));
   add("hotlora_device_memory_oom_total", "Allocations that failed for want of memory", kCounter,
       number(memory.out_of_memory));
+  add("hotlora_device_memory_device_allocations_total", "Times the allocator took memory from the device", kCounter,
+      number(memory.device_allocations));
+  add("hotlora_device_memory_device_frees_total", "Times the allocator gave memory back to the device", kCounter,
+      number(memory.device_frees));
 }
 
 }  // namespace

@@ -35,6 +35,8 @@ struct DeviceMemory {
   int64_t segments = 0;
   int64_t allocation_retries = 0;  // since the start
   int64_t out_of_memory = 0;       // since the start
+  int64_t device_allocations = 0;  // times the allocator took memory from the device, since the start
+  int64_t device_frees = 0;        // times it gave memory back, since the start
   double fragmentation_ratio = 0.0;
 };
 

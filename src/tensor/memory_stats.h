@@ -21,6 +21,8 @@ struct MemoryStats {
   int64_t segments = 0;        // pieces of device memory
   int64_t retries = 0;         // allocations that needed the cache given back first; counts from the start
   int64_t failures = 0;        // allocations that failed for want of memory; counts from the start
+  int64_t taken = 0;           // times that the allocator took memory from the device; counts from the start
+  int64_t returned = 0;        // times that it gave memory back; counts from the start
 
   double fragmentation() const { return reserved > 0 ? static_cast<double>(inactive_split) / reserved : 0.0; }
 };

@@ -99,6 +99,8 @@ TEST(MetricsTest, ReadsSourcesAtScrapeAndForgetsThemWhenCleared) {
     DeviceMemory memory;
     memory.allocated_bytes = 100;
     memory.allocation_retries = 2;
+    memory.device_allocations = 7;
+    memory.device_frees = 5;
     return memory;
   };
   sources.queue_depth = [&depth] { return depth; };
@@ -108,6 +110,8 @@ TEST(MetricsTest, ReadsSourcesAtScrapeAndForgetsThemWhenCleared) {
   metrics.SetSources(std::move(sources));
   EXPECT_TRUE(Has(metrics, "hotlora_device_memory_allocated_bytes{device=\"cpu\"} 100"));
   EXPECT_TRUE(Has(metrics, "hotlora_device_memory_allocation_retries_total{device=\"cpu\"} 2"));
+  EXPECT_TRUE(Has(metrics, "hotlora_device_memory_device_allocations_total{device=\"cpu\"} 7"));
+  EXPECT_TRUE(Has(metrics, "hotlora_device_memory_device_frees_total{device=\"cpu\"} 5"));
   EXPECT_TRUE(Has(metrics, "hotlora_batch_capacity_rows 4"));
   EXPECT_TRUE(Has(metrics, "hotlora_disk_free_bytes{volume=\"adapters\"} "));
   EXPECT_TRUE(Has(metrics, "hotlora_queue_depth 3"));
