@@ -25,12 +25,11 @@
 
 namespace hotlora {
 
-// Where a test computes. Also forbids TF32, which would miss float32 tolerances on a GPU, and keeps
+// Where a test computes, as the server would with that dtype (SetFloat32Precision). Also keeps
 // to one CPU thread: on a busy machine two that wait for each other are ten times slower.
 inline ComputePlace TestPlace(c10::ScalarType dtype = c10::ScalarType::Float) {
   at::set_num_threads(1);
-  at::globalContext().setAllowTF32CuDNN(false);
-  at::globalContext().setAllowTF32CuBLAS(false);
+  SetFloat32Precision(dtype);
   const char* device = std::getenv("HOTLORA_TEST_DEVICE");
   const c10::Device resolved(device == nullptr || *device == '\0' ? "cpu" : device);
   if (resolved.is_cuda()) {

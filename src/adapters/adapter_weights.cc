@@ -16,6 +16,7 @@
 #include "src/nn/block_layout.h"
 #include "src/nn/lora_delta.h"
 #include "src/tensor/byte_view.h"
+#include "src/tensor/device_stream.h"
 #include "src/tensor/host_slab.h"
 #include "src/tensor/page_reserve.h"
 #include "src/tensor/torch_guard.h"
@@ -182,6 +183,7 @@ class TorchAdapterMemory final : public AdapterMemory {
  public:
   TorchAdapterMemory(ComputePlace place, uint64_t host_bytes, uint64_t device_bytes)
       : place_(place),
+        copy_stream_(place.device, DeviceStream::Priority::kLow),
         host_(static_cast<int64_t>(host_bytes), place.device),
         slab_(at::empty({static_cast<int64_t>(device_bytes)}, at::TensorOptions(at::kByte).device(place.device))) {
     if (place.device.is_cpu()) {
@@ -208,10 +210,9 @@ class TorchAdapterMemory final : public AdapterMemory {
   absl::StatusOr<std::shared_ptr<const AdapterWeights>> Upload(const std::shared_ptr<const AdapterWeights>& hosted,
                                                                uint64_t offset, uint64_t bytes) override {
     std::shared_ptr<const AdapterWeights> uploaded;
-    ABSL_RETURN_IF_ERROR(GuardTorch("adapter upload", [&] {
+    ABSL_RETURN_IF_ERROR(copy_stream_.Run("adapter upload", [&] {
       NoteUse(kDeviceArea, offset, bytes);
       uploaded = CopyToSlab(*hosted, slab_, static_cast<int64_t>(offset));
-      Synchronize(place_.device);
       return absl::OkStatus();
     }));
     return uploaded;
@@ -240,6 +241,7 @@ class TorchAdapterMemory final : public AdapterMemory {
   }
 
   const ComputePlace place_;
+  const DeviceStream copy_stream_;  // so that no upload waits for a step
   const HostSlab host_;
   const at::Tensor slab_;               // uint8 on the device
   std::unique_ptr<PageReserve> pages_;  // on the CPU; ends before the storages

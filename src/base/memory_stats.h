@@ -16,6 +16,8 @@ struct MemoryStats {
   int64_t segments = 0;        // number of pieces of device memory
   int64_t retries = 0;         // number of allocations that needed the cache given back first
   int64_t failures = 0;        // number of allocations that failed for want of memory
+  int64_t taken = 0;           // number of times that the allocator took memory from the device
+  int64_t returned = 0;        // number of times that it gave memory back
 
   double fragmentation() const { return reserved > 0 ? static_cast<double>(inactive_split) / reserved : 0.0; }
 };

@@ -137,6 +137,10 @@ void AddDeviceMemory(const MemoryStats& memory, const std::string& device,
       "Allocations that succeeded only once the allocator's cache was given back", kCounter, number(memory.retries));
   add("hotlora_device_memory_oom_total", "Allocations that failed for want of memory", kCounter,
       number(memory.failures));
+  add("hotlora_device_memory_device_allocations_total", "Times the allocator took memory from the device", kCounter,
+      number(memory.taken));
+  add("hotlora_device_memory_device_frees_total", "Times the allocator gave memory back to the device", kCounter,
+      number(memory.returned));
 }
 
 }  // namespace

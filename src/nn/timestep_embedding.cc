@@ -9,14 +9,19 @@
 
 namespace hotlora {
 
-at::Tensor SinusoidEmbedding(const at::Tensor& values, const SinusoidOptions& options) {
+SinusoidEmbedding::SinusoidEmbedding(const SinusoidOptions& options, c10::Device device)
+    : cosine_first_(options.cosine_first) {
+  const int64_t half = options.width / 2;
+  at::Tensor exponent = at::arange(half, at::TensorOptions(at::kFloat)) * -std::log(10000.0);
+  exponent = exponent / (static_cast<double>(half) - options.frequency_shift);
+  frequencies_ = exponent.exp().unsqueeze(0).to(device);
+}
+
+at::Tensor SinusoidEmbedding::forward(const at::Tensor& values) const {
   TORCH_CHECK(values.scalar_type() == at::kFloat && values.dim() == 1, "values must be float32 [n], got ",
               values.scalar_type(), " ", values.sizes());
-  const int64_t half = options.width / 2;
-  at::Tensor exponent = at::arange(half, values.options()) * -std::log(10000.0);
-  exponent = exponent / (static_cast<double>(half) - options.frequency_shift);
-  const at::Tensor angles = values.unsqueeze(1) * exponent.exp().unsqueeze(0);  // [n, width / 2]
-  return options.cosine_first ? at::cat({angles.cos(), angles.sin()}, 1) : at::cat({angles.sin(), angles.cos()}, 1);
+  const at::Tensor angles = values.unsqueeze(1) * frequencies_;  // [n, width / 2]
+  return cosine_first_ ? at::cat({angles.cos(), angles.sin()}, 1) : at::cat({angles.sin(), angles.cos()}, 1);
 }
 
 TimestepEmbedding::TimestepEmbedding(const ParameterScope& scope, int64_t in, int64_t width)

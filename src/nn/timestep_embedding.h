@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include "src/nn/linear.h"
 #include "src/nn/parameter_source.h"
@@ -21,8 +22,20 @@ struct SinusoidOptions {
 //
 // Shapes   values [n]; result [n, width]
 // Dtypes   float32 both: half types round size ids above 2048; cast the result, not the values
+// Threads  const
 // Source   Vaswani et al. 2017, arXiv 1706.03762, section 3.5, with DDPM's order
-at::Tensor SinusoidEmbedding(const at::Tensor& values, const SinusoidOptions& options);
+class SinusoidEmbedding {
+ public:
+  SinusoidEmbedding() = default;
+  SinusoidEmbedding(const SinusoidOptions& options, c10::Device device);
+  at::Tensor forward(const at::Tensor& values) const;
+
+ private:
+  bool cosine_first_ = true;
+  // [1, width / 2]. Made on the CPU, whatever the device: at a timestep of 1000 the last bit of a frequency is 6e-5 in
+  // the angle, and each kind of device has its own `exp`.
+  at::Tensor frequencies_;
+};
 
 // linear_2(silu(linear_1(x))).
 //

@@ -5,8 +5,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include <ATen/ops/empty.h>
 
 #include "src/base/stopwatch.h"
+#include "src/nn/block_layout.h"
 #include "src/nn/grouped_merge.h"
 #include "src/tensor/device.h"
 
@@ -51,6 +53,19 @@ std::vector<Component> ComponentsOf(const ModuleTable& table) {
   return components;
 }
 
+// The set with every adapter on `device`. One that is in the host tier alone (--adapter-device-bytes 0) is copied there
+// as one block, which lives as long as the result.
+AdapterSet OnDevice(const AdapterSet& set, c10::Device device) {
+  AdapterSet there = set;
+  for (WeightedAdapter& adapter : there.adapters) {
+    const at::Tensor& block = adapter.weights->block;
+    if (block.defined() && block.device() != device) {
+      adapter.weights = CopyToSlab(*adapter.weights, at::empty(block.sizes(), block.options().device(device)), 0);
+    }
+  }
+  return there;
+}
+
 }  // namespace
 
 AppliedAdapters::AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights,
@@ -66,7 +81,8 @@ SwapReport AppliedAdapters::Apply(const AdapterSet& set, ApplyMode mode) {
   if (merged_.has_value() && last_applied_ == wanted) {
     return {};
   }
-  SwapReport report = Merge(Plan(set, mode, nullptr));
+  const AdapterSet there = OnDevice(set, weights_.front().live.device());
+  SwapReport report = Merge(Plan(there, mode, nullptr));
   report.changed = true;
   last_applied_ = std::move(wanted);
   return report;
@@ -78,8 +94,8 @@ std::shared_ptr<const SidePlan> AppliedAdapters::SideOf(const AdapterSet& set) {
   std::shared_ptr<const SidePlan> plan = known.lock();
   if (plan == nullptr) {
     auto made = std::make_shared<SidePlan>();
-    made->set = set;
-    made->merge = Plan(set, ApplyMode::kSide, &made->table);
+    made->set = OnDevice(set, weights_.front().live.device());
+    made->merge = Plan(made->set, ApplyMode::kSide, &made->table);
     plan = std::move(made);
     known = plan;
   }

@@ -11,7 +11,6 @@
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/nn/lora_delta.h"
-#include "src/sdxl/weight_checksum.h"
 
 namespace hotlora {
 namespace {
@@ -38,11 +37,6 @@ ComponentWeights& ComponentOf(Checkpoint& checkpoint, Component component) {
     default:
       return checkpoint.unet;
   }
-}
-
-std::string ChecksumOf(const at::Tensor& clean) {
-  const AdaptableWeight weight{clean, clean};
-  return CleanWeightsChecksum({&weight, 1});
 }
 
 }  // namespace
@@ -79,15 +73,15 @@ absl::Status BaseGuard::MergeBaseAdapters() {
   return absl::OkStatus();
 }
 
-void BaseGuard::RecordChecksums() {
+void BaseGuard::RecordDigests() {
   for (const AdaptableWeight& weight : model_.adaptable_weights()) {
-    checksums_.push_back(ChecksumOf(weight.clean));
+    digests_.push_back(DigestOf(weight.clean));
   }
 }
 
 BaseReport BaseGuard::VerifyNext() {
   const size_t module = next_;
-  next_ = (next_ + 1) % checksums_.size();
+  next_ = (next_ + 1) % digests_.size();
   repaired_in_this_round_ = repaired_in_this_round_ && module != 0;
   BaseReport check;
   check.modules_checked = 1;
@@ -105,7 +99,7 @@ BaseReport BaseGuard::VerifyNext() {
 // The clean weight has its bytes, and where no adapter is in effect the live one equals it.
 bool BaseGuard::IsIntact(size_t module) const {
   const AdaptableWeight& weight = model_.adaptable_weights()[module];
-  return ChecksumOf(weight.clean) == checksums_[module] &&
+  return DigestOf(weight.clean) == digests_[module] &&
          (!applied_.IsClean(module) || at::equal(weight.live, weight.clean.to(weight.live.dtype())));
 }
 
@@ -114,12 +108,12 @@ uint32_t BaseGuard::Repair() {
   uint32_t repaired = 0;
   std::optional<Checkpoint> checkpoint;
   AdapterSet adapters;
-  for (size_t module = 0; module < checksums_.size(); ++module) {
+  for (size_t module = 0; module < digests_.size(); ++module) {
     if (IsIntact(module)) {
       continue;
     }
     const AdaptableWeight& weight = model_.adaptable_weights()[module];
-    if (ChecksumOf(weight.clean) != checksums_[module]) {
+    if (DigestOf(weight.clean) != digests_[module]) {
       if (!checkpoint.has_value()) {
         absl::StatusOr<Checkpoint> read = ReadCheckpoint(source_.checkpoint);
         absl::StatusOr<AdapterSet> base = source_.adapters == nullptr ? AdapterSet() : source_.adapters();
@@ -131,7 +125,7 @@ uint32_t BaseGuard::Repair() {
         adapters = *std::move(base);
       }
       const at::Tensor remade = Remake(module, *checkpoint, adapters);
-      if (ChecksumOf(remade) != checksums_[module]) {
+      if (DigestOf(remade) != digests_[module]) {
         LogError("the base weight of ", model_.modules().modules[module].path,
                  " cannot be restored: the model files have changed since the start");
         continue;

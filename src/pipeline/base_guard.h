@@ -14,6 +14,7 @@
 #include "src/pipeline/applied_adapters.h"
 #include "src/pipeline/pipeline.h"
 #include "src/sdxl/sdxl_model.h"
+#include "src/tensor/tensor_digest.h"
 #include "src/weights/checkpoint.h"
 
 namespace hotlora {
@@ -27,10 +28,11 @@ struct BaseSource {
 };
 
 // Sees to it that the base weights are what they were at start: merges the base adapters into them once, remembers
-// their checksums, compares a module at a time, and rebuilds a module that differs from the checkpoint.
+// their digests (tensor_digest.h), compares a module at a time where it lies, and rebuilds a module that differs from
+// the checkpoint.
 //
 // Threads  the step thread only, like everything that writes weights
-// Memory   nothing but the checksums; a repair reads the whole checkpoint into host memory for a moment
+// Memory   nothing but the digests; a repair reads the whole checkpoint into host memory for a moment
 // Errors   functions that say so throw c10::Error
 class BaseGuard {
  public:
@@ -40,7 +42,7 @@ class BaseGuard {
   // At start, before anything is applied. The base adapters change the weights for good, the text encoders' too.
   // Throws.
   absl::Status MergeBaseAdapters();
-  void RecordChecksums();
+  void RecordDigests();
 
   // Names checkpoint and base adapters: SHA-256 over lines "checkpoint", the checkpoint's sha256, and for each base
   // adapter its content hash, a space and its weight; the checkpoint's own where there are none.
@@ -59,7 +61,7 @@ class BaseGuard {
   const BaseSource source_;
   const DoraWeighting dora_;
   std::string sha256_;
-  std::vector<std::string> checksums_;  // of each adaptable module's clean weight
+  std::vector<TensorDigest> digests_;  // of each adaptable module's clean weight
   size_t next_ = 0;
   bool repaired_in_this_round_ = false;
 };

@@ -6,7 +6,7 @@ namespace hotlora {
 namespace {
 
 at::Tensor Bytes(const std::vector<uint8_t>& bytes, at::IntArrayRef shape, c10::Device device) {
-  return at::from_blob(const_cast<uint8_t*>(bytes.data()), shape, at::kByte).to(device, at::kFloat);
+  return at::from_blob(const_cast<uint8_t*>(bytes.data()), shape, at::kByte).to(device).to(at::kFloat);
 }
 
 at::Tensor Blend(const at::Tensor& repaint, const at::Tensor& kept, const at::Tensor& painted) {

@@ -12,6 +12,8 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
+#include "src/nn/grouped_merge.h"
+#include "src/nn/merge_check.h"
 #include "src/pipeline/applied_adapters.h"
 #include "src/pipeline/init_latents.h"
 #include "src/pipeline/latent_preview.h"
@@ -22,6 +24,7 @@
 #include "src/tensor/allocation_peak.h"
 #include "src/tensor/available_memory.h"
 #include "src/tensor/device.h"
+#include "src/tensor/device_stream.h"
 #include "src/tensor/seeded_noise.h"
 #include "src/tensor/torch_guard.h"
 
@@ -33,9 +36,16 @@ struct SdxlConditioning final : Conditioning {
   std::shared_ptr<const SidePlan> side;  // in side mode: so that rows find it
 };
 
+// [1, 6], float32.
+at::Tensor ToTensor(const SizeIds& ids, c10::Device device) {
+  return at::tensor(at::ArrayRef<float>(ids.data(), ids.size()), at::TensorOptions(at::kFloat)).unsqueeze(0).to(device);
+}
+
 struct SdxlRow final : Row {
-  SdxlRow(const DenoiseOptions& row_options, uint64_t seed, const NoiseSchedule& schedule)
+  SdxlRow(const DenoiseOptions& row_options, uint64_t seed, const NoiseSchedule& schedule, c10::Device device)
       : options(row_options),
+        size_ids(ToTensor(options.size_ids, device)),
+        negative_size_ids(ToTensor(options.negative_size_ids, device)),
         noise(seed),
         sampler(MakeRowSampler(options, schedule, [this](at::IntArrayRef shape) { return noise.Draw(shape); })) {}
 
@@ -57,6 +67,7 @@ struct SdxlRow final : Row {
   bool guided() const { return options.cfg_at(steps_done(), total_steps()); }
 
   const DenoiseOptions options;
+  const at::Tensor size_ids, negative_size_ids;  // on the device
   std::shared_ptr<const SdxlConditioning> conditioning;
   AdapterSet adapters;
   std::shared_ptr<const SidePlan> side;  // of adapters, once a step needs it
@@ -81,10 +92,12 @@ class UnetBatch {
   void Add(const SdxlRow& row, ApplyMode mode) {
     const at::Tensor sample = row.sampler->ScaleInput(row.latents);
     const auto first = static_cast<int64_t>(timesteps_.size());
+    // Filled on the device: nothing of a step comes from the host.
+    const at::Tensor timestep = at::full({1}, row.sampler->timestep(), row.latents.options());
     if (row.guided()) {
-      AddSide(row, sample, row.conditioning->prompts.negative, row.options.negative_size_ids);
+      AddSide(sample, timestep, row.conditioning->prompts.negative, row.negative_size_ids);
     }
-    AddSide(row, sample, row.conditioning->prompts.positive, row.options.size_ids);
+    AddSide(sample, timestep, row.conditioning->prompts.positive, row.size_ids);
     if (mode == ApplyMode::kSide && !row.side->table.empty()) {
       AddAdapters({first, static_cast<int64_t>(timesteps_.size()) - first, &row.side->table});
     }
@@ -92,20 +105,17 @@ class UnetBatch {
 
   SideBranch adapters() const { return adapters_; }
 
-  UnetInput Input(const ComputePlace& place) const {
-    const auto float32 = at::TensorOptions().dtype(at::kFloat);
-    const auto rows = static_cast<int64_t>(timesteps_.size());
-    return {at::cat(samples_).to(place.dtype), at::tensor(timesteps_, float32).to(place.device), at::cat(hidden_),
-            at::cat(pooled_), at::tensor(size_ids_, float32).view({rows, 6}).to(place.device)};
+  UnetInput Input(c10::ScalarType dtype) const {
+    return {at::cat(samples_).to(dtype), at::cat(timesteps_), at::cat(hidden_), at::cat(pooled_), at::cat(size_ids_)};
   }
 
  private:
-  void AddSide(const SdxlRow& row, const at::Tensor& sample, const TextSide& side, const SizeIds& size_ids) {
+  void AddSide(const at::Tensor& sample, const at::Tensor& timestep, const TextSide& side, const at::Tensor& size_ids) {
     samples_.push_back(sample);
-    timesteps_.push_back(row.sampler->timestep());
+    timesteps_.push_back(timestep);
     hidden_.push_back(side.hidden);
     pooled_.push_back(side.pooled);
-    size_ids_.insert(size_ids_.end(), size_ids.begin(), size_ids.end());
+    size_ids_.push_back(size_ids);
   }
 
   // Neighbours under one set go through its side branch together.
@@ -118,9 +128,8 @@ class UnetBatch {
     }
   }
 
-  std::vector<at::Tensor> samples_, hidden_, pooled_;
+  std::vector<at::Tensor> samples_, timesteps_, hidden_, pooled_, size_ids_;
   std::vector<SideRows> adapters_;
-  std::vector<float> timesteps_, size_ids_;
 };
 
 std::vector<MemoryArea> MemoryOf(const SdxlModel& model) {
@@ -139,22 +148,38 @@ class SdxlPipeline final : public Pipeline {
       : model_(std::move(model)),
         info_(std::move(info)),
         schedule_(std::move(schedule)),
+        step_stream_(model_->place().device, DeviceStream::Priority::kHigh),
+        decode_stream_(model_->place().device, DeviceStream::Priority::kLow),
         applied_(model_->modules(), model_->adaptable_weights(), dora),
         guard_(*model_, applied_, std::move(base), dora) {}
 
   absl::Status FitPreview() {
-    return GuardTorch("preview", [this] {
+    return step_stream_.Run("preview", [this] {
       preview_.emplace(model_->vae_decoder(), model_->place().device);
       return absl::OkStatus();
     });
   }
 
+  // Tries the merge where it will run. Internal if it makes wrong weights: then no adapter could be trusted.
+  absl::Status CheckMerge() {
+    const auto merge = [](absl::Span<const WeightToMerge> weights) {
+      MergeWeights(weights, DoraWeighting::kScaledChange);
+    };
+    return step_stream_.Run("check of the merge", [&]() -> absl::Status {
+      const std::optional<std::string> fault = FindMergeFault(model_->place().device, model_->place().dtype, merge);
+      return fault.has_value() ? MakeError(absl::StatusCode::kInternal, error_reason::kInternal,
+                                           absl::StrCat("adapters are merged wrongly on ", info_.device, ": ", *fault,
+                                                        "; update the GPU's driver, or start with --device cpu"))
+                               : absl::OkStatus();
+    });
+  }
+
   // Merges the base adapters and remembers the bytes that VerifyNextModule compares with.
   absl::Status PrepareBase() {
-    ABSL_RETURN_IF_ERROR(GuardTorch("base adapters", [this] { return guard_.MergeBaseAdapters(); }));
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("base adapters", [this] { return guard_.MergeBaseAdapters(); }));
     info_.sha256 = guard_.sha256();
-    return GuardTorch("checksum of the base weights", [this] {
-      guard_.RecordChecksums();
+    return step_stream_.Run("digests of the base weights", [this] {
+      guard_.RecordDigests();
       memory_ = MemoryOf(*model_);
       return absl::OkStatus();
     });
@@ -164,7 +189,7 @@ class SdxlPipeline final : public Pipeline {
 
   absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) override {
     SwapReport report;
-    ABSL_RETURN_IF_ERROR(GuardTorch("adapter swap", [&] {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("adapter swap", [&] {
       report = applied_.Apply(set, mode);
       return absl::OkStatus();
     }));
@@ -174,7 +199,7 @@ class SdxlPipeline final : public Pipeline {
   absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
                                                              const AdapterSet& set, ApplyMode mode) override {
     auto conditioning = std::make_shared<SdxlConditioning>();
-    ABSL_RETURN_IF_ERROR(GuardTorch("text encoding", [&]() -> absl::Status {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("text encoding", [&]() -> absl::Status {
       applied_.Apply(set, mode);
       if (mode == ApplyMode::kSide) {
         conditioning->side = applied_.SideOf(set);
@@ -194,7 +219,7 @@ class SdxlPipeline final : public Pipeline {
 
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
     std::shared_ptr<const SdxlInitLatents> init;
-    ABSL_RETURN_IF_ERROR(GuardTorch("encoding of the init image", [&] {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("encoding of the init image", [&] {
       init = std::make_shared<SdxlInitLatents>(
           EncodeInitPicture(model_->vae_encoder(), picture, model_->config().vae.factor(), model_->place().device));
       return absl::OkStatus();
@@ -206,8 +231,8 @@ class SdxlPipeline final : public Pipeline {
                                                 std::shared_ptr<const Conditioning> conditioning, AdapterSet set,
                                                 std::shared_ptr<const InitLatents> init) override {
     std::unique_ptr<SdxlRow> row;
-    ABSL_RETURN_IF_ERROR(GuardTorch("noise", [&] {
-      row = std::make_unique<SdxlRow>(options, seed, schedule_);
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("noise", [&] {
+      row = std::make_unique<SdxlRow>(options, seed, schedule_, model_->place().device);
       row->conditioning = std::static_pointer_cast<const SdxlConditioning>(std::move(conditioning));
       row->adapters = std::move(set);
       if (init != nullptr) {
@@ -225,7 +250,7 @@ class SdxlPipeline final : public Pipeline {
   }
 
   absl::Status Step(const BatchPlan& plan) override {
-    return GuardTorch("denoising step", [&]() -> absl::Status {
+    return step_stream_.Run("denoising step", [&]() -> absl::Status {
       std::vector<SdxlRow*> left;
       for (Row* row : plan.rows) {
         left.push_back(static_cast<SdxlRow*>(row));
@@ -257,14 +282,13 @@ class SdxlPipeline final : public Pipeline {
         StepRows({left.begin(), others}, plan.mode);
         left.erase(left.begin(), others);
       }
-      Synchronize(model_->place().device);
       return absl::OkStatus();
     });
   }
 
   absl::StatusOr<RgbImage> Preview(const Row& row) override {
     RgbImage image;
-    ABSL_RETURN_IF_ERROR(GuardTorch("preview", [&] {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("preview", [&] {
       const auto& sdxl_row = static_cast<const SdxlRow&>(row);
       TORCH_CHECK(sdxl_row.clean.defined(), "no preview is due");
       image = preview_->Draw(sdxl_row.init.has_value() ? sdxl_row.init->KeepClean(sdxl_row.clean) : sdxl_row.clean);
@@ -275,7 +299,7 @@ class SdxlPipeline final : public Pipeline {
 
   absl::StatusOr<RgbImage> Decode(const Row& row) override {
     RgbImage image;
-    ABSL_RETURN_IF_ERROR(GuardTorch("decoding", [&]() -> absl::Status {
+    ABSL_RETURN_IF_ERROR(decode_stream_.Run("decoding", [&]() -> absl::Status {
       const auto& sdxl_row = static_cast<const SdxlRow&>(row);
       if (!at::isfinite(sdxl_row.latents).all().item<bool>()) {
         return MakeError(absl::StatusCode::kInternal, error_reason::kNonfiniteOutput,
@@ -290,7 +314,7 @@ class SdxlPipeline final : public Pipeline {
 
   absl::StatusOr<BaseReport> VerifyNextModule() override {
     BaseReport check;
-    ABSL_RETURN_IF_ERROR(GuardTorch("base weight check", [&] {
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("base weight check", [&] {
       check = guard_.VerifyNext();
       return absl::OkStatus();
     }));
@@ -320,7 +344,7 @@ class SdxlPipeline final : public Pipeline {
       batch.Add(*row, mode);
     }
     const at::Tensor predictions =
-        model_->unet().forward(batch.Input(model_->place()), {}, batch.adapters()).to(at::kFloat);
+        model_->unet().forward(batch.Input(model_->place().dtype), {}, batch.adapters()).to(at::kFloat);
     int64_t next = 0;
     for (SdxlRow* row : rows) {
       at::Tensor prediction = predictions.narrow(0, next, 1);  // [1, latent channels, height, width]
@@ -340,6 +364,9 @@ class SdxlPipeline final : public Pipeline {
   const std::unique_ptr<SdxlModel> model_;
   ModelInfo info_;  // constant after PrepareBase
   const NoiseSchedule schedule_;
+  // Each call of this class ends in a wait for its stream, so what one thread hands to another is done, and no other
+  // order between the streams is needed.
+  const DeviceStream step_stream_, decode_stream_;
   std::optional<LatentPreview> preview_;  // set before use
   AppliedAdapters applied_;               // step thread only, like the rest
   BaseGuard guard_;
@@ -360,8 +387,13 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   info.native_size = static_cast<uint32_t>(config.native_size());
   // A skip of all layers but one still leaves the first layer's output.
   info.max_clip_skip = static_cast<uint32_t>(std::min(config.text_encoder.layers, config.text_encoder_2.layers) - 1);
-  auto pipeline = std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)),
-                                                 dora, std::move(base));
+  std::unique_ptr<SdxlPipeline> pipeline;
+  ABSL_RETURN_IF_ERROR(GuardTorch("pipeline", [&] {
+    pipeline = std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)),
+                                              dora, std::move(base));
+    return absl::OkStatus();
+  }));
+  ABSL_RETURN_IF_ERROR(pipeline->CheckMerge());
   ABSL_RETURN_IF_ERROR(pipeline->PrepareBase());
   ABSL_RETURN_IF_ERROR(pipeline->FitPreview());
   return pipeline;

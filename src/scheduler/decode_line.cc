@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
+
 #include "src/base/exception_status.h"
 #include "src/base/mutex.h"
 #include "src/base/status_macros.h"
@@ -34,6 +36,18 @@ DecodeLine::DecodeLine(Pipeline* pipeline, MemoryAdmission* memory, Metrics* met
       end_task_(std::move(end_task)),
       on_error_(std::move(on_error)),
       thread_("decode") {}
+
+absl::Status DecodeLine::WarmUp(const ImageJob& job, const Row& row) {
+  absl::Status status;
+  absl::Notification done;
+  thread_.Post("", [&] {
+    status = CatchExceptions(
+        [&] { return memory_->Call(DecodeWork(job), [&] { return pipeline_->Decode(row); }).status(); });
+    done.Notify();
+  });
+  done.WaitForNotification();
+  return status;
+}
 
 void DecodeLine::Decode(std::shared_ptr<ImageRun> run, RunningRow row) {
   {

@@ -30,6 +30,10 @@ class DecodeLine {
   // `memory` and `metrics` outlive this object.
   DecodeLine(Pipeline* pipeline, MemoryAdmission* memory, Metrics* metrics, EndTask end_task, OnError on_error);
 
+  // Decodes `row` of `job` on this thread for the first time, so that no caller's image pays for what is made once.
+  // Blocks until it is done.
+  absl::Status WarmUp(const ImageJob& job, const Row& row);
+
   // Decodes the finished row in its turn, unless its request has been cancelled.
   void Decode(std::shared_ptr<ImageRun> run, RunningRow row);
 

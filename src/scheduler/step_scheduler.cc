@@ -61,7 +61,7 @@ absl::Status StepScheduler::AwaitWarmUp() {
 }
 
 void StepScheduler::StepThread() {
-  warm_up_status_ = WarmUp(*pipeline_, memory_, *metrics_);
+  warm_up_status_ = WarmUp(*pipeline_, memory_, *metrics_, decode_line_, options_.max_batch);
   warmed_up_.Notify();
   while (!queue_->stopped()) {
     metrics_->BeatScheduler();

@@ -7,7 +7,7 @@
 
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
-#include "src/scheduler/image_run.h"
+#include "src/base/stopwatch.h"
 
 namespace hotlora {
 namespace {
@@ -16,15 +16,22 @@ constexpr uint32_t kWarmUpSteps = 4;
 // A machine this slow measures its baseline with the first step alone.
 constexpr double kSlowStepSeconds = 2.0;
 
-absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, bool cfg) {
+ImageJob WarmUpJob(const Pipeline& pipeline, bool cfg, uint32_t steps) {
   ImageJob job;
   DenoiseOptions& options = job.denoise;
   options.width = options.height = pipeline.info().native_size;
-  options.steps = kWarmUpSteps;
+  options.steps = steps;
   options.guidance_scale = cfg ? 5.0 : 1.0;
   const float size = static_cast<float>(options.width);
   options.size_ids = options.negative_size_ids = {size, size, 0, 0, size, size};
   job.prompts.negative_prompt = "";
+  return job;
+}
+
+absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, DecodeLine& decode_line,
+                             bool cfg) {
+  const ImageJob job = WarmUpJob(pipeline, cfg, kWarmUpSteps);
+  const DenoiseOptions& options = job.denoise;
   ABSL_ASSIGN_OR_RETURN(auto conditioning, memory.Call(TextWork(job.prompts), [&] {
     return pipeline.Encode(job.prompts, cfg, AdapterSet{}, ApplyMode::kMerged);
   }));
@@ -53,18 +60,52 @@ absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metric
   shape.rows = 1;
   shape.guided_rows = cfg ? 1 : 0;
   metrics.SetStepBaseline(shape, *median);
-  if (cfg) {
-    ABSL_RETURN_IF_ERROR(memory.Call(DecodeWork(job), [&] { return pipeline.Decode(*row); }).status());
+  return cfg ? decode_line.WarmUp(job, *row) : absl::OkStatus();
+}
+
+// One step of each number of the network's rows from 3 on: an image under guidance has two, and one without makes the
+// odd numbers.
+absl::Status StepEachRowCount(Pipeline& pipeline, MemoryAdmission& memory, uint32_t max_batch) {
+  const uint32_t most = 2 * max_batch;
+  std::vector<std::unique_ptr<Row>> rows;  // the first is without guidance
+  for (const bool cfg : {false, true}) {
+    const ImageJob job = WarmUpJob(pipeline, cfg, /*steps=*/most);
+    ABSL_ASSIGN_OR_RETURN(const auto conditioning, memory.Call(TextWork(job.prompts), [&] {
+      return pipeline.Encode(job.prompts, cfg, AdapterSet{}, ApplyMode::kMerged);
+    }));
+    while (rows.size() < (cfg ? max_batch + 1 : 1)) {
+      ABSL_ASSIGN_OR_RETURN(auto row, pipeline.StartRow(job.denoise, 0, conditioning, AdapterSet{}, nullptr));
+      rows.push_back(std::move(row));
+    }
+  }
+  for (uint32_t count = 3; count <= most; ++count) {
+    BatchPlan plan;
+    for (size_t i = count % 2 == 1 ? 0 : 1; i <= count / 2; ++i) {
+      plan.rows.push_back(rows[i].get());
+    }
+    MemoryWork work = StepWork(rows.front()->denoise());
+    work.rows = count;
+    const absl::Status status = memory.Call(work, [&] { return pipeline.Step(plan); });
+    if (absl::IsResourceExhausted(status)) {
+      LogInfo("there is memory for ", count - 1, " rows of the network in a step at the model's native size");
+      return absl::OkStatus();
+    }
+    ABSL_RETURN_IF_ERROR(status);
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics) {
+absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, DecodeLine& decode_line,
+                    uint32_t max_batch) {
   const Stopwatch stopwatch;
   for (const bool cfg : {false, true}) {
-    ABSL_RETURN_IF_ERROR(MeasureBaseline(pipeline, memory, metrics, cfg));
+    ABSL_RETURN_IF_ERROR(MeasureBaseline(pipeline, memory, metrics, decode_line, cfg));
+  }
+  // The CPU's kernels serve any number of rows, and a step of eight takes minutes there.
+  if (pipeline.info().device != "cpu") {
+    ABSL_RETURN_IF_ERROR(StepEachRowCount(pipeline, memory, max_batch));
   }
   const double seconds = stopwatch.Seconds();
   metrics.SetStartUp(StartUpPhase::kWarmUp, seconds);

@@ -15,7 +15,7 @@ CheckpointParameters::CheckpointParameters(ComponentWeights& weights, c10::Devic
     : weights_(weights), device_(device), dtype_(dtype), component_(component), modules_(&modules) {}
 
 at::Tensor CheckpointParameters::Take(const std::string& name, at::IntArrayRef shape) {
-  at::Tensor tensor = weights_.Take(name, shape).to(device_, dtype_);
+  at::Tensor tensor = weights_.Take(name, shape).to(device_).to(dtype_);
   bytes_ += tensor.nbytes();
   return tensor;
 }
@@ -44,12 +44,12 @@ AdaptableParameter CheckpointParameters::TakeStacked(const std::vector<std::stri
 }
 
 void CheckpointParameters::Fill(const std::string& name, const at::Tensor& live) {
-  const at::Tensor stored = weights_.Take(name, live.sizes());
+  const at::Tensor stored = weights_.Take(name, live.sizes()).to(device_);  // the one copy from the host
   live.copy_(stored);
   bytes_ += live.nbytes();
   if (modules_ != nullptr) {
     List(name, live.sizes());
-    modules_->weights.push_back({live, stored.to(device_)});
+    modules_->weights.push_back({live, stored});
   }
 }
 

@@ -86,6 +86,7 @@ absl::Status SdxlModel::BuildNetworks(Checkpoint& checkpoint) {
   for (const AdaptableWeight& weight : adaptable_.weights) {
     weight_bytes_.clean += weight.clean.nbytes();
   }
+  Synchronize(place_.device);  // other streams read the weights
   adaptable_.table.unet_layers_per_block = static_cast<int>(config_.unet.layers_per_block);
   return CheckComplete(checkpoint);
 }

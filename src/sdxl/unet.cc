@@ -12,6 +12,10 @@ Unet::Unet(const ParameterScope& scope, const UnetConfig& config) : config_(conf
   conv_in_ = Conv2d(scope.In("conv_in"), {config.in_channels, outermost});
   time_embedding_ = TimestepEmbedding(scope.In("time_embedding"), outermost, config.time_width());
   add_embedding_ = TimestepEmbedding(scope.In("add_embedding"), config.addition_in, config.time_width());
+  SinusoidOptions sinusoid{outermost, config.cosine_first, config.frequency_shift};
+  timesteps_ = SinusoidEmbedding(sinusoid, conv_in_.weight.device());
+  sinusoid.width = config.size_id_width;
+  size_ids_ = SinusoidEmbedding(sinusoid, conv_in_.weight.device());
   for (size_t level = 0; level < config.levels.size(); ++level) {
     down_blocks_.push_back(MakeDownBlock(scope.In("down_blocks", level), level));
   }
@@ -83,11 +87,8 @@ Unet::UpBlock Unet::MakeUpBlock(const ParameterScope& scope, size_t level) const
 at::Tensor Unet::EmbedTime(const UnetInput& input, const Tap& tap, SideBranch side) const {
   const at::ScalarType dtype = input.sample.scalar_type();
   const int64_t rows = input.sample.size(0);
-  SinusoidOptions sinusoid{config_.levels.front().channels, config_.cosine_first, config_.frequency_shift};
-  at::Tensor time =
-      time_embedding_.forward(SinusoidEmbedding(input.timesteps, sinusoid).to(dtype), side);  // [rows, time width]
-  sinusoid.width = config_.size_id_width;
-  at::Tensor sizes = SinusoidEmbedding(input.time_ids.flatten(), sinusoid).to(dtype);  // [rows * 6, size id width]
+  at::Tensor time = time_embedding_.forward(timesteps_.forward(input.timesteps).to(dtype), side);  // [rows, time width]
+  at::Tensor sizes = size_ids_.forward(input.time_ids.flatten()).to(dtype);  // [rows * 6, size id width]
   at::Tensor added =
       add_embedding_.forward(at::cat({input.pooled, sizes.view({rows, -1})}, 1), side);  // [rows, time width]
   if (tap) {

@@ -75,6 +75,7 @@ class Unet {
 
   UnetConfig config_;
   Conv2d conv_in_;
+  SinusoidEmbedding timesteps_, size_ids_;
   TimestepEmbedding time_embedding_, add_embedding_;
   std::vector<DownBlock> down_blocks_;
   MidBlock mid_block_;

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <string>
 
 #include "absl/strings/match.h"
@@ -35,6 +36,10 @@ absl::Status CheckKernels(const DeviceKernels* kernels) {
 }
 
 absl::Status Load() {
+  // Plans of convolutions that each thread keeps, of 200 KiB or so; a size with its numbers of rows has about 25 each.
+  // LibTorch keeps 10,000 by itself.
+  constexpr char kMostPlans[] = "1000";
+  setenv("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", kMostPlans, /*overwrite=*/0);
   // LibTorch's CUDA libraries come with it, since it names them and where they are.
   void* const library = dlopen(kLibrary, RTLD_NOW | RTLD_GLOBAL);
   if (library == nullptr) {

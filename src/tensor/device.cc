@@ -13,6 +13,12 @@
 #include "src/tensor/cuda_library.h"
 
 namespace hotlora {
+
+void SetFloat32Precision(c10::ScalarType dtype) {
+  at::globalContext().setAllowTF32CuDNN(dtype != c10::kFloat);
+  at::globalContext().setAllowTF32CuBLAS(false);
+}
+
 namespace {
 
 bool HasBfloat16Matrices() {
@@ -81,6 +87,7 @@ absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string
   if (!resolved_dtype.ok()) {
     return resolved_dtype.status();
   }
+  SetFloat32Precision(*resolved_dtype);
   return ComputePlace{*resolved, *resolved_dtype};
 }
 

@@ -22,10 +22,17 @@ struct ComputePlace {
   c10::ScalarType vae_dtype() const { return c10::ScalarType::Float; }
 };
 
+// Sets for the whole process how a GPU computes what is float32, given the dtype of the networks. float32: exactly, as
+// the word says. A half dtype: convolutions may use TF32 (10 bits of mantissa, as many as float16 has), which makes the
+// VAE about four times as fast; products of matrices, which sum up the changes of adapters, never do. ResolvePlace calls
+// it.
+void SetFloat32Precision(c10::ScalarType dtype);
+
 // Resolves the flags --device (auto, cpu, cuda, cuda:N) and --dtype (auto, float32, bfloat16, float16) on this machine.
 // auto device: the first CUDA device, else cpu. auto dtype: bfloat16 on CUDA; on CPU float32, unless the CPU has bf16
-// matrix instructions (AMX), then bfloat16. Loads CUDA (cuda_library.h) unless the device is cpu. InvalidArgument names
-// the value and what is allowed; FailedPrecondition says why the device asked for is not there.
+// matrix instructions (AMX), then bfloat16. Loads CUDA (cuda_library.h) unless the device is cpu, and calls
+// SetFloat32Precision with the result. InvalidArgument names the value and what is allowed; FailedPrecondition says why
+// the device asked for is not there.
 absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string_view dtype);
 
 // "cpu" or "cuda:N", as metric label `device` and in ServerInfo.

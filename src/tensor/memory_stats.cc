@@ -108,7 +108,7 @@ MemoryStats GetMemoryStats(c10::Device device) {
     stats.reserved = stats.allocated;
     return stats;
   }
-  if (!at::hasCUDA()) {
+  if (device.is_cuda() && !at::hasCUDA()) {
     return stats;
   }
   auto* const allocator = c10::getDeviceAllocator(device.type());
@@ -126,6 +126,8 @@ MemoryStats GetMemoryStats(c10::Device device) {
   stats.segments = figures.segment[kAll].current;
   stats.retries = figures.num_alloc_retries;
   stats.failures = figures.num_ooms;
+  stats.taken = figures.num_device_alloc;
+  stats.returned = figures.num_device_free;
   return stats;
 }
 

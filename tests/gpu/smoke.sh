@@ -47,7 +47,7 @@ build() {
   cmake --build --preset cuda
 }
 
-# Everything that computes with tensors, on the GPU. The tests themselves forbid TF32, so float32 tolerances hold.
+# Everything that computes with tensors, on the GPU. In float32 the product forbids TF32, so tolerances hold.
 run_golden_tests() {
   local status=0
   HOTLORA_TEST_DEVICE=cuda OMP_WAIT_POLICY=PASSIVE ctest --test-dir "$BUILD" -LE '^(e2e|soak|bench)$' \

@@ -108,6 +108,8 @@ TEST(MetricsTest, ReadsSourcesAtScrapeAndForgetsThemWhenCleared) {
     memory.segments = 7;
     memory.retries = 2;
     memory.failures = 1;
+    memory.taken = 8;
+    memory.returned = 5;
     return memory;
   };
   sources.queue_depth = [&depth] { return depth; };
@@ -124,6 +126,8 @@ TEST(MetricsTest, ReadsSourcesAtScrapeAndForgetsThemWhenCleared) {
                                                          {"segments", "7"},
                                                          {"allocation_retries_total", "2"},
                                                          {"oom_total", "1"},
+                                                         {"device_allocations_total", "8"},
+                                                         {"device_frees_total", "5"},
                                                          {"fragmentation_ratio", "0.125"}};
   for (const auto& [name, value] : figures) {
     const std::string line = absl::StrCat("hotlora_device_memory_", name, "{device=\"cpu\"} ", value, "\n");

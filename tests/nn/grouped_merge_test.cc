@@ -6,13 +6,17 @@
 #include <cmath>
 #include <cstdlib>
 #include <deque>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "src/nn/merge_check.h"
 #include "src/tensor/device.h"
 #include "src/tensor/device_kernels.h"
 
@@ -247,6 +251,47 @@ TEST(AddToTablesTest, WhatIsNoSumOfProductsIsLeft) {
   EXPECT_EQ(tables.tasks.size(), 1U);
   EXPECT_EQ(tables.products.size(), 1U);
 }
+
+// What the server does at each start, on the tiles of the launch.
+class MergeCheckTest : public testing::TestWithParam<c10::ScalarType> {
+ protected:
+  static void MergeByTiles(absl::Span<const WeightToMerge> weights) {
+    MergeTables tables;
+    for (const WeightToMerge& weight : weights) {
+      ASSERT_TRUE(AddToTables(weight, &tables));
+    }
+    RunOnCpu(tables);
+  }
+  static std::optional<std::string> Find(absl::FunctionRef<void(absl::Span<const WeightToMerge>)> merge) {
+    return FindMergeFault(c10::Device(c10::kCPU), GetParam(), merge);
+  }
+};
+
+TEST_P(MergeCheckTest, FindsNothingWrongWithTheKernelsTilesAndWithTheCpus) {
+  EXPECT_EQ(Find(MergeByTiles), std::nullopt);
+  EXPECT_EQ(Find([](auto weights) { MergeWeights(weights, DoraWeighting::kScaledChange); }), std::nullopt);
+}
+
+TEST_P(MergeCheckTest, FindsAnElementThatIsWrongInAnyWeight) {
+  for (size_t wrong = 0; wrong < 15; ++wrong) {
+    const auto fault = Find([&](absl::Span<const WeightToMerge> weights) {
+      ASSERT_EQ(weights.size(), 15U);
+      MergeByTiles(weights);
+      at::Tensor element = weights[wrong].live;
+      while (element.dim() > 0) {
+        element = element.select(0, -1);
+      }
+      element.add_(8.0);
+    });
+    EXPECT_THAT(fault.value_or(""), testing::HasSubstr("is off by ")) << wrong;
+  }
+}
+
+TEST_P(MergeCheckTest, FindsAMergeThatLeavesWeightsAsTheyWere) {
+  EXPECT_THAT(Find([](auto) {}).value_or(""), testing::HasSubstr("a weight of [130, 70]"));
+}
+
+INSTANTIATE_TEST_SUITE_P(OfDtypes, MergeCheckTest, testing::Values(at::kFloat, at::kHalf, at::kBFloat16));
 
 }  // namespace
 }  // namespace hotlora

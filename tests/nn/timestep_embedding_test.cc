@@ -1,8 +1,11 @@
 #include "src/nn/timestep_embedding.h"
 
 #include <cmath>
+#include <memory>
+#include <string>
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <gtest/gtest.h>
 
 #include "tests/golden_support.h"
@@ -15,7 +18,7 @@ TEST(TimestepEmbeddingTest, SinusoidsFollowTheFormula) {
   const std::vector<float> values = {0.0f, 1.0f, 333.25f, 999.0f};
   for (const bool cosine_first : {true, false}) {
     for (const double shift : {0.0, 1.0}) {
-      const at::Tensor y = SinusoidEmbedding(at::tensor(values), {8, cosine_first, shift});
+      const at::Tensor y = SinusoidEmbedding({8, cosine_first, shift}, at::kCPU).forward(at::tensor(values));
       for (size_t n = 0; n < values.size(); ++n) {
         for (int i = 0; i < 4; ++i) {
           const double angle = values[n] * std::exp(-std::log(10000.0) * i / (4 - shift));
@@ -28,9 +31,28 @@ TEST(TimestepEmbeddingTest, SinusoidsFollowTheFormula) {
   }
 }
 
+// A step computes the sines and cosines of its timesteps, and nothing that is the same at each step.
+TEST(TimestepEmbeddingTest, TheFrequenciesAreMadeOnce) {
+  c10::InferenceMode guard;
+  static int exponentials;
+  exponentials = 0;
+  const at::CallbackHandle handle = at::addGlobalCallback(
+      at::RecordFunctionCallback([](const at::RecordFunction& function) -> std::unique_ptr<at::ObserverContext> {
+        exponentials += std::string(function.name()) == "aten::exp" ? 1 : 0;
+        return nullptr;
+      }).scopes({at::RecordScope::FUNCTION}));
+  const SinusoidEmbedding embedding({8}, at::kCPU);
+  EXPECT_EQ(exponentials, 1);
+  embedding.forward(at::tensor({999.0f}));
+  embedding.forward(at::tensor({998.0f}));
+  EXPECT_EQ(exponentials, 1);
+  at::removeCallback(handle);
+}
+
 TEST(TimestepEmbeddingTest, RefusesHalfValues) {
   c10::InferenceMode guard;
-  EXPECT_THROW(SinusoidEmbedding(at::tensor({4096.0f}).to(at::kHalf), {8}), c10::Error);
+  const SinusoidEmbedding embedding({8}, at::kCPU);
+  EXPECT_THROW(embedding.forward(at::tensor({4096.0f}).to(at::kHalf)), c10::Error);
 }
 
 }  // namespace

@@ -33,6 +33,15 @@ TEST(DeviceTest, AutoTakesCudaWhereThereIsOne) {
   }
 }
 
+TEST(DeviceTest, Float32IsExactWhereItIsAskedFor) {
+  ASSERT_TRUE(ResolvePlace("cpu", "bfloat16").ok());
+  EXPECT_TRUE(at::globalContext().allowTF32CuDNN());
+  EXPECT_FALSE(at::globalContext().allowTF32CuBLAS());
+  ASSERT_TRUE(ResolvePlace("cpu", "float32").ok());
+  EXPECT_FALSE(at::globalContext().allowTF32CuDNN());
+  EXPECT_FALSE(at::globalContext().allowTF32CuBLAS());
+}
+
 TEST(DeviceTest, RefusesUnknownNamesAndSaysWhatIsAllowed) {
   for (const char* name : {"", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda: 1", "cuda:+1", "cuda:1 ", "cuda:128",
                            "cuda:99999999999999999999", "cpu:0", "cuda0"}) {

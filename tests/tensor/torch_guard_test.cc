@@ -54,6 +54,21 @@ TEST(TorchGuardTest, MapsEachExceptionMostDerivedFirst) {
   EXPECT_EQ(mapped.code, absl::StatusCode::kInternal);
 }
 
+// A server that ends for each refused call is as wrong as one that goes on with a device that is lost.
+TEST(TorchGuardTest, JudgesAnErrorOfTheDeviceByItsCode) {
+  const auto reason = [](int32_t code) {
+    return Map([code] { throw c10::AcceleratorError({"function", "file", 1}, code, "secret"); }).reason;
+  };
+  EXPECT_EQ(reason(2), "OUT_OF_MEMORY") << "pinned memory";
+  for (const int32_t refused : {1, 9, 98, 209, 701, 712, 801, 900, 908}) {
+    EXPECT_EQ(reason(refused), "INTERNAL") << refused;
+  }
+  // Illegal address, time-out, assert, illegal instruction, misaligned address, launch failure, ECC, NVLink, unknown.
+  for (const int32_t lost : {700, 702, 710, 715, 716, 719, 214, 220, 999, 12345}) {
+    EXPECT_EQ(reason(lost), "DEVICE_FAILED") << lost;
+  }
+}
+
 TEST(TorchGuardTest, PassesTheBodysStatusThroughInInferenceMode) {
   EXPECT_FALSE(c10::InferenceMode::is_enabled());
   EXPECT_TRUE(GuardTorch("load", [] {

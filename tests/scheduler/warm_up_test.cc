@@ -1,0 +1,103 @@
+#include "src/scheduler/warm_up.h"
+
+#include <pthread.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+#include "tests/fakes/fake_pipeline.h"
+
+namespace hotlora {
+namespace {
+
+using ::testing::ElementsAre;
+
+std::string ThreadName() {
+  char name[16] = {};
+  pthread_getname_np(pthread_self(), name, sizeof name);
+  return name;
+}
+
+// Notes how many rows of the network each step has, and which threads decode.
+class RecordingPipeline final : public FakePipeline {
+ public:
+  RecordingPipeline(std::shared_ptr<Levers> levers, std::string device)
+      : FakePipeline(std::move(levers)), info_(FakePipeline::info()) {
+    info_.device = std::move(device);
+  }
+
+  const ModelInfo& info() const override { return info_; }
+
+  absl::Status Step(const BatchPlan& plan) override {
+    size_t rows = 0;
+    for (const Row* row : plan.rows) {
+      rows += row->denoise().cfg_at(row->steps_done(), row->total_steps()) ? 2 : 1;
+    }
+    step_rows.push_back(rows);
+    return FakePipeline::Step(plan);
+  }
+
+  absl::StatusOr<RgbImage> Decode(const Row& row) override {
+    decode_threads.push_back(ThreadName());
+    return FakePipeline::Decode(row);
+  }
+
+  std::vector<size_t> step_rows;
+  std::vector<std::string> decode_threads;
+
+ private:
+  ModelInfo info_;
+};
+
+class WarmUpTest : public testing::Test {
+ protected:
+  void Run(const std::string& device, uint32_t max_batch) {
+    pipeline_ = std::make_unique<RecordingPipeline>(levers_, device);
+    MemoryAdmission memory(pipeline_.get(), &metrics_);
+    DecodeLine decode_line(
+        pipeline_.get(), &memory, &metrics_, [](const auto&, const absl::Status&, double) {},
+        [](const absl::Status&) {});
+    const absl::Status status = WarmUp(*pipeline_, memory, metrics_, decode_line, max_batch);
+    EXPECT_TRUE(status.ok()) << status;
+  }
+
+  const std::shared_ptr<FakePipeline::Levers> levers_ = std::make_shared<FakePipeline::Levers>();
+  Metrics metrics_;
+  std::unique_ptr<RecordingPipeline> pipeline_;
+};
+
+TEST_F(WarmUpTest, DecodesOnTheThreadThatWillDecode) {
+  Run("cpu", 4);
+  EXPECT_THAT(pipeline_->decode_threads, ElementsAre("decode"));
+}
+
+TEST_F(WarmUpTest, AGpuStepsEveryNumberOfRowsOnce) {
+  Run("cuda:0", 3);
+  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 2, 2, 2, 2, 3, 4, 5, 6));
+  EXPECT_EQ(levers_->live_rows, 0);
+  Run("cuda:0", 1);
+  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 2, 2, 2, 2));
+}
+
+TEST_F(WarmUpTest, TheCpuStepsOneImageAlone) {
+  Run("cpu", 3);
+  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 2, 2, 2, 2));
+}
+
+// A server with memory for one image starts.
+TEST_F(WarmUpTest, MoreRowsThanThereIsMemoryForAreLeftOut) {
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->most_rows = 1;
+  }
+  Run("cuda:0", 4);
+  EXPECT_EQ(pipeline_->step_rows.back(), 3u);
+}
+
+}  // namespace
+}  // namespace hotlora
