@@ -58,7 +58,8 @@ TEST_F(SimDeviceTest, ComputesWhatTheCpuComputes) {
 }
 
 TEST_F(SimDeviceTest, WorkIsLate) {
-  const at::Tensor host = Pinned(), late = at::empty({4}, at::TensorOptions(SimDevice())), waited = at::empty_like(late);
+  const at::Tensor host = Pinned(), late = at::empty({4}, at::TensorOptions(SimDevice())),
+                   waited = at::empty_like(late);
   waited.copy_(host, /*non_blocking=*/true);
   c10::impl::VirtualGuardImpl(kType).getStream(SimDevice()).synchronize();
   late.copy_(host, /*non_blocking=*/true);
@@ -146,7 +147,7 @@ TEST_F(SimDeviceTest, DeviceAndStreamBelongToTheThread) {
 TEST_F(SimDeviceTest, TensorsOfTwoDevicesDoNotMix) {
   const at::Tensor first = Ones(), second = at::ones({4}, at::TensorOptions(SimDevice(1))), host = at::ones({4});
   EXPECT_EQ(second.device(), SimDevice(1));
-  EXPECT_THAT([&] { return first + second; }, ThrowsMessage<c10::Error>(HasSubstr("found sim:0 and sim:1")));
+  EXPECT_THAT([&] { return first + second; }, ThrowsMessage<c10::Error>(HasSubstr("sim:0 and sim:1")));
   EXPECT_THAT([&] { return at::cat({first, host}); }, ThrowsMessage<c10::Error>(HasSubstr("sim:0 and cpu")));
   EXPECT_EQ(First(first + at::scalar_tensor(2.0)), 3.0F);
   EXPECT_EQ(First(first + second.to(SimDevice(0))), 2.0F);
@@ -157,7 +158,7 @@ TEST_F(SimDeviceTest, GroupNormGivesNchw) {
   const at::Tensor y = at::group_norm(x.to(SimDevice()), 2);
   EXPECT_TRUE(y.is_contiguous());
   EXPECT_FALSE(at::group_norm(x, 2).is_contiguous());
-  EXPECT_TRUE(at::allclose(y.cpu(), at::group_norm(x, 2)));
+  EXPECT_TRUE(at::allclose(y.cpu(), at::group_norm(x, 2), 1e-5, 1e-5));
 }
 
 TEST_F(SimDeviceTest, CopiesLeaveWithoutAWaitOnlyFromAndToPinnedMemory) {

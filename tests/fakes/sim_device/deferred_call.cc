@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -95,7 +96,8 @@ c10::DeviceIndex DeviceOf(const std::string& name, const Stack& stack) {
 }
 
 at::Tensor AsMeta(const at::Tensor& tensor) {
-  return tensor.is_cpu() ? tensor : at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(at::kMeta));
+  return tensor.is_cpu() ? tensor
+                         : at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(at::kMeta));
 }
 
 // A CPU tensor of no dimension is taken by value, now.
@@ -114,7 +116,8 @@ std::vector<std::optional<size_t>> ResultsInArguments(const c10::FunctionSchema&
   for (const c10::Argument& result : schema.returns()) {
     std::optional<size_t> place;
     const c10::AliasInfo* const alias = result.alias_info();
-    TORCH_CHECK_NOT_IMPLEMENTED(alias == nullptr || alias->isWrite(), schema.name(), " returns a view: sim has no kernel");
+    TORCH_CHECK_NOT_IMPLEMENTED(alias == nullptr || alias->isWrite(), schema.name(),
+                                " returns a view: sim has no kernel");
     for (size_t i = 0; alias != nullptr && i < schema.arguments().size(); ++i) {
       const c10::AliasInfo* const other = schema.arguments()[i].alias_info();
       if (other != nullptr && other->beforeSets() == alias->beforeSets()) {
@@ -134,6 +137,12 @@ bool ReturnsOnlyTensors(const c10::FunctionSchema& schema) {
     }
   }
   return true;
+}
+
+// Has no Meta kernel, and its out= has the shape of its first argument.
+bool IsElementwise(const std::string& name) {
+  static const std::set<std::string> names = {"abs.out"};
+  return names.count(name) > 0;
 }
 
 // The results as the Meta kernel makes them; an out= tensor that it resized is resized here too. nullopt if there is none.
@@ -187,7 +196,10 @@ class Call {
   Stack Run() {
     std::optional<Stack> meta;
     const bool plain = ReturnsOnlyTensors(op_.schema());
-    if (plain) {
+    if (IsElementwise(name_)) {
+      arguments_[*places_[0]].toTensor().resize_(arguments_[0].toTensor().sizes());
+      meta = Stack{arguments_[*places_[0]]};
+    } else if (plain) {
       const c10::InferenceMode inference;
       meta = AskMeta(op_, arguments_);
     }
@@ -236,6 +248,11 @@ class Call {
     }
     CountSim(&SimCounts::blocking_copies);
     Stack stack = ForKernel(arguments_);
+    for (const std::optional<size_t>& place : places_) {
+      if (place.has_value() && arguments_[*place].isTensor() && arguments_[*place].toTensor().numel() == 0) {
+        stack[*place] = at::empty({0}, arguments_[*place].toTensor().options().device(at::kCPU));  // it gets its size
+      }
+    }
     LaunchSim(device_, name_, [this, &stack] { op_.callBoxed(&stack); });
     SimStream& stream = CurrentStream(device_);
     stream.Wait(stream.last());
@@ -244,12 +261,14 @@ class Call {
       return stack;
     }
     Stack results = Results(stack);
-    const Stack targets = ForKernel(results);
-    stream.Enqueue([places = places_, stack, targets] {
-      for (size_t i = 0; i < places.size(); ++i) {
-        if (!places[i].has_value()) {
-          CopyResult(stack[i], targets[i]);
-        }
+    for (size_t i = 0; i < places_.size(); ++i) {
+      if (places_[i].has_value() && results[i].isTensor() && results[i].toTensor().numel() == 0) {
+        results[i].toTensor().resize_(stack[i].toTensor().sizes());
+      }
+    }
+    stream.Enqueue([stack, targets = ForKernel(results)] {
+      for (size_t i = 0; i < stack.size(); ++i) {
+        CopyResult(stack[i], targets[i]);
       }
     });
     return results;
@@ -275,7 +294,13 @@ at::Tensor AsKernelSees(const at::Tensor& tensor) {
 
 void LaunchSim(c10::DeviceIndex device, const std::string& name, std::function<void()> kernel) {
   CountSimLaunch(name);
-  CurrentStream(device).Enqueue(std::move(kernel));
+  CurrentStream(device).Enqueue([name, kernel = std::move(kernel)] {
+    try {
+      kernel();
+    } catch (const c10::Error& error) {
+      TORCH_CHECK(false, name, ": ", error.what_without_backtrace());
+    }
+  });
 }
 
 void CallDeferred(const c10::OperatorHandle& op, Stack* stack) {

@@ -22,8 +22,8 @@ constexpr int64_t kFirstLimit = int64_t{4} << 30;
 constexpr int kPoison = 0xFF;
 
 // As CUDA's caching allocator has them.
-constexpr size_t kRounding = 512, kSmall = size_t{1} << 20, kSmallSegment = size_t{2} << 20,
-                 kLarge = size_t{10} << 20, kLargeSegment = size_t{20} << 20;
+constexpr size_t kRounding = 512, kSmall = size_t{1} << 20, kSmallSegment = size_t{2} << 20, kLarge = size_t{10} << 20,
+                 kLargeSegment = size_t{20} << 20;
 
 size_t RoundUp(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
@@ -43,8 +43,8 @@ DeviceMemory& DeviceMemory::Of(c10::DeviceIndex device) {
 
 DeviceMemory::DeviceMemory(c10::DeviceIndex device)
     : device_(device), file_(memfd_create("sim-device", MFD_CLOEXEC)), limit_(kFirstLimit) {
-  TORCH_CHECK(file_ >= 0 && ftruncate(file_, static_cast<off_t>(kAddresses)) == 0, "no memory for sim:",
-              static_cast<int>(device));
+  TORCH_CHECK(file_ >= 0 && ftruncate(file_, static_cast<off_t>(kAddresses)) == 0,
+              "no memory for sim:", static_cast<int>(device));
   const auto map = [&](int protection) {
     void* const begin = mmap(nullptr, kAddresses, protection, MAP_SHARED | MAP_NORESERVE, file_, 0);
     TORCH_CHECK(begin != MAP_FAILED, "no addresses for sim:", static_cast<int>(device));

@@ -16,8 +16,7 @@ struct PinnedBlock {
   std::vector<SimEvent> uses;
 
   bool idle() const {
-    return std::all_of(uses.begin(), uses.end(),
-                       [](const SimEvent& use) { return use.stream->done(use.ticket); });
+    return std::all_of(uses.begin(), uses.end(), [](const SimEvent& use) { return use.stream->done(use.ticket); });
   }
 };
 

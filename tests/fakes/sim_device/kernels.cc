@@ -31,11 +31,9 @@ const c10::DispatchKeySet kKeys(c10::DispatchKey::PrivateUse1);
 c10::Allocator* DeviceAllocator() { return c10::GetAllocator(c10::DeviceType::PrivateUse1); }
 
 at::Tensor Empty(at::IntArrayRef size, std::optional<at::ScalarType> dtype, std::optional<at::Layout> layout,
-                 std::optional<at::Device> device, std::optional<bool> pinned,
-                 std::optional<at::MemoryFormat> format) {
+                 std::optional<at::Device> device, std::optional<bool> pinned, std::optional<at::MemoryFormat> format) {
   const c10::OptionalDeviceGuard guard(device);
-  return at::Tensor(
-      at::detail::empty_generic(size, DeviceAllocator(), kKeys, c10::dtype_or_default(dtype), format));
+  return at::Tensor(at::detail::empty_generic(size, DeviceAllocator(), kKeys, c10::dtype_or_default(dtype), format));
 }
 
 at::Tensor EmptyStrided(at::IntArrayRef size, at::IntArrayRef stride, std::optional<at::ScalarType> dtype,
@@ -140,8 +138,10 @@ at::Tensor Convolution(const at::Tensor& input, const at::Tensor& weight, const 
                        at::IntArrayRef output_padding, int64_t groups) {
   TORCH_CHECK(!transposed && input.dim() == 4, "sim has no such convolution");
   for (const at::Tensor& other : {weight, bias.value_or(at::Tensor())}) {
-    TORCH_CHECK(!other.defined() || other.device() == input.device(), "Expected all tensors of convolution to be on one "
-                "device, but found ", input.device(), " and ", other.device());
+    TORCH_CHECK(!other.defined() || other.device() == input.device(),
+                "Expected all tensors of convolution to be on one "
+                "device, but found ",
+                input.device(), " and ", other.device());
   }
   std::vector<int64_t> size = {input.size(0), weight.size(0)};
   for (int64_t i = 0; i < 2; ++i) {
@@ -221,12 +221,13 @@ Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const O
           bool causal, bool debug, std::optional<double> scale) {
   at::Tensor output = at::empty({q.size(0), q.size(2), q.size(1), v.size(3)}, q.options()).transpose(1, 2);
   LaunchSim(q.device().index(), "scaled_dot_product_attention",
-            [q = AsKernelSees(q), k = AsKernelSees(k), v = AsKernelSees(v), b = AsKernelSees(bias.value_or(at::Tensor())),
-             y = AsKernelSees(output), causal, scale] {
+            [q = AsKernelSees(q), k = AsKernelSees(k), v = AsKernelSees(v),
+             b = AsKernelSees(bias.value_or(at::Tensor())), y = AsKernelSees(output), causal, scale] {
               const OptionalTensor mask = b.defined() ? OptionalTensor(b) : std::nullopt;
               y.copy_(at::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, scale));
             });
-  return {output, at::Tensor(), at::Tensor(), at::Tensor(), q.size(2), k.size(2), at::Tensor(), at::Tensor(), at::Tensor()};
+  return {output,    at::Tensor(), at::Tensor(), at::Tensor(), q.size(2),
+          k.size(2), at::Tensor(), at::Tensor(), at::Tensor()};
 }
 
 }  // namespace
@@ -250,7 +251,9 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("_scaled_dot_product_fused_attention_overrideable", &Attention);
 }
 
-TORCH_LIBRARY_IMPL(_, PrivateUse1, library) { library.fallback(torch::CppFunction::makeFromBoxedFunction<&CallDeferred>()); }
+TORCH_LIBRARY_IMPL(_, PrivateUse1, library) {
+  library.fallback(torch::CppFunction::makeFromBoxedFunction<&CallDeferred>());
+}
 
 }  // namespace hotlora
 

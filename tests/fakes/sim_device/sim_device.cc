@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -109,7 +110,9 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   }
 
  private:
-  static c10::DeviceIndex IndexOf(c10::Device device) { return device.has_index() ? device.index() : CurrentSimDevice(); }
+  static c10::DeviceIndex IndexOf(c10::Device device) {
+    return device.has_index() ? device.index() : CurrentSimDevice();
+  }
 };
 
 void FreeOnDevice(void* data) {
@@ -165,6 +168,11 @@ struct Hooks final : at::PrivateUse1HooksInterface {
     return before;
   }
   c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex device) const override { return exchangeDevice(device); }
+  // LibTorch seeds it beside the CPU's; no kernel here draws from it.
+  const at::Generator& getDefaultGenerator(c10::DeviceIndex device) const override {
+    static const auto* const generator = new at::Generator(at::detail::createCPUGenerator());
+    return *generator;
+  }
   at::Device getDeviceFromPtr(void* data) const override { return SimDevice(DeviceMemory::OwnerOf(data)); }
   bool isPinnedPtr(const void* data) const override { return IsPinned(data); }
   c10::Allocator* getPinnedMemoryAllocator() const override { return PinnedAllocator(); }

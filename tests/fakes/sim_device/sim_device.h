@@ -43,11 +43,11 @@ c10::Device SimDevice(int index = 0);
 
 // What threads asked of the devices. The device's own copies, on its streams' threads, are not counted.
 struct SimCounts {
-  int64_t launches = 0;         // kernels, and copies inside a device
+  int64_t launches = 0;          // kernels, and copies inside a device
   int64_t synchronizations = 0;  // waits of the host for a stream, an event or a device
-  int64_t blocking_copies = 0;  // copies that the host waits for, .item() among them
-  int64_t allocations = 0;      // of tensors' memory on a device
-  int64_t segments = 0;         // of these, the ones for which the allocator needed more of the device's memory
+  int64_t blocking_copies = 0;   // copies that the host waits for, .item() among them
+  int64_t allocations = 0;       // of tensors' memory on a device
+  int64_t segments = 0;          // of these, the ones for which the allocator needed more of the device's memory
 
   int64_t host_waits() const { return synchronizations + blocking_copies; }
 };

@@ -135,8 +135,7 @@ SimStream& NewSimStream(c10::DeviceIndex device) {
 }
 
 SimStream& CurrentStream(c10::DeviceIndex device) {
-  return StreamOf(
-      c10::Stream(c10::Stream::UNSAFE, SimDevice(device), current_streams.at(static_cast<size_t>(device))));
+  return StreamOf(c10::Stream(c10::Stream::UNSAFE, SimDevice(device), current_streams.at(static_cast<size_t>(device))));
 }
 
 void SetCurrentStream(c10::Stream stream) {
