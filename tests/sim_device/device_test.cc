@@ -71,6 +71,7 @@ TEST_F(SimDeviceTest, WorkIsLate) {
 TEST_F(SimDeviceTest, StreamsAreOrderedByEventsAlone) {
   const c10::Stream other = NewStream();
   const at::Tensor value = Ones();
+  EXPECT_NE(other, NewStream());
   const auto read_on_other = [&](bool with_event) {
     value.add_(1.0);
     c10::Event event(kType);

@@ -43,7 +43,7 @@ TEST(SimUnetTest, EqualsTheCpusOnTheDemoModel) {
 TEST_F(SimPipelineTest, MakesTheCpusImage) {
   const ImageJob job = SmallJob();
   std::vector<at::Tensor> latents;
-  for (const char* const device : {"sim:0", "cpu"}) {
+  for (const char* const device : {"sim:1", "cpu"}) {  // sim:0 is the thread's current device
     setenv("HOTLORA_TEST_DEVICE", device, /*replace=*/1);
     Reload(at::kFloat);
     const AdapterSet set = Set({{"peft_attention", 1.0}, {"lycoris_loha", 0.5}});

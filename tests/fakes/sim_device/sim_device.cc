@@ -44,7 +44,7 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
     return c10::Stream(c10::Stream::UNSAFE, SimDevice(IndexOf(device)), 0);
   }
   c10::Stream getStreamFromGlobalPool(c10::Device device, bool high_priority) const override {
-    return getNewStream(device, high_priority ? -1 : 0);
+    return PooledSimStream(IndexOf(device), high_priority).stream();
   }
   c10::Stream getNewStream(c10::Device device, int priority) const override {
     return NewSimStream(IndexOf(device)).stream();

@@ -21,10 +21,13 @@ namespace {
 // A real device's queue has an end too.
 constexpr uint64_t kMostQueued = 20000;
 
+// Stream 0 is the default one, then come the pools of normal and high priority.
+constexpr c10::StreamId kPooled = 32, kFirstOfNormal = 1, kFirstOfHigh = 33, kFirstNew = 65;
+
 struct DeviceState {
   std::mutex mutex;
   std::map<c10::StreamId, SimStream*> streams;
-  c10::StreamId next = 1;
+  c10::StreamId next = kFirstNew, next_normal = 0, next_high = 0;
   std::string error;  // the first
 };
 
@@ -130,6 +133,16 @@ SimStream& NewSimStream(c10::DeviceIndex device) {
   {
     const std::lock_guard lock(state.mutex);
     id = state.next++;
+  }
+  return StreamOf(c10::Stream(c10::Stream::UNSAFE, SimDevice(device), id));
+}
+
+SimStream& PooledSimStream(c10::DeviceIndex device, bool high_priority) {
+  DeviceState& state = StateOf(device);
+  c10::StreamId id = 0;
+  {
+    const std::lock_guard lock(state.mutex);
+    id = high_priority ? kFirstOfHigh + state.next_high++ % kPooled : kFirstOfNormal + state.next_normal++ % kPooled;
   }
   return StreamOf(c10::Stream(c10::Stream::UNSAFE, SimDevice(device), id));
 }

@@ -57,6 +57,8 @@ struct SimEvent {
 SimStream& StreamOf(c10::Stream stream);
 // A stream that nothing else uses.
 SimStream& NewSimStream(c10::DeviceIndex device);
+// The next of the device's 32 streams of a priority, in turn, as CUDA's pool gives them.
+SimStream& PooledSimStream(c10::DeviceIndex device, bool high_priority);
 
 // Current stream of this thread for the device, at first its default stream (id 0).
 SimStream& CurrentStream(c10::DeviceIndex device);
