@@ -1,8 +1,8 @@
-// Mistakes that a GPU forgives most of the time, put in at link time (CMakeLists.txt), and that the device catches each.
-// Every test first shows that the correct code passes its check.
+// Mistakes that a GPU forgives most of the time, put in at link time (CMakeLists.txt), each caught by a test of its own.
+// Every test first shows that the correct code passes its check. A launch without a device guard is in
+// merge_kernel_test.cc.
 
 #include <atomic>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,7 +10,6 @@
 
 #include "absl/types/span.h"
 #include <ATen/ATen.h>
-#include <c10/core/DeviceGuard.h>
 #include <c10/core/Stream.h>
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -19,9 +18,7 @@
 #include "src/adapters/adapter_file.h"
 #include "src/adapters/adapter_weights.h"
 #include "src/adapters/key_map.h"
-#include "src/nn/grouped_merge.h"
 #include "src/nn/linear.h"
-#include "tests/fakes/sim_device/merge_kernel.h"
 #include "tests/fakes/sim_device/sim_device.h"
 #include "tests/sim_device/sim_pipeline_fixture.h"
 
@@ -171,24 +168,6 @@ TEST_F(SimFaultsTest, CpuTensorThatIsMixedIn) {
     const Fault put_in(a_layer_computes_on_the_cpu, fault);
     const absl::Status status = pipeline_->Step(BatchPlan{{row.get()}, mode_});
     EXPECT_EQ(status.ok(), !fault) << status;
-  }
-}
-
-// A launch of our own goes to the thread's current device, whatever its tensors are on.
-TEST_F(SimFaultsTest, LaunchWithoutDeviceGuard) {
-  const at::TensorOptions options(SimDevice(1));
-  const at::Tensor clean = at::randn({70, 50}).to(SimDevice(1)), live = at::empty({70, 50}, options);
-  MergeTables tables;
-  ASSERT_TRUE(AddToTables({live, clean, {}}, &tables));
-  const auto bytes = static_cast<int64_t>(sizeof(MergeTask) * tables.tasks.size());
-  const at::Tensor tasks = at::from_blob(tables.tasks.data(), {bytes}, at::kByte).to(SimDevice(1));
-  for (const bool fault : {false, true}) {
-    const c10::DeviceGuard guard(SimDevice(fault ? 0 : 1));
-    const c10::Stream stream = c10::impl::VirtualGuardImpl(kType).getStream(SimDevice(1));
-    const int32_t error = LaunchSimMerge(static_cast<const MergeTask*>(tasks.const_data_ptr()), 1, nullptr,
-                                         tables.tiles, stream.native_handle());
-    EXPECT_EQ(error, fault ? 1 : 0);
-    EXPECT_EQ(error == 0, at::equal(live.cpu(), clean.cpu()) && !fault);
   }
 }
 

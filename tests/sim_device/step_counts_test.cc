@@ -1,4 +1,4 @@
-// What a step, a swap and a decode ask of a device, against the figures in tests/golden/sim_device/step_counts.txt. A
+// What a step, a swap and a decode ask of a device, against the figures in step_counts.txt beside this file. A
 // figure that grows fails the test: it is a wait, an allocation or a launch that each step of each user pays for. To
 // accept the figures of a change, run the test with HOTLORA_TEST_WRITE_COUNTS=1 and commit the file.
 
@@ -17,7 +17,7 @@ namespace {
 
 using Figures = std::map<std::string, int64_t>;
 
-std::string FiguresPath() { return GoldenPath("sim_device/step_counts.txt"); }
+std::string FiguresPath() { return GoldenPath("../sim_device/step_counts.txt"); }
 
 Figures ReadFigures() {
   std::ifstream stream(FiguresPath());

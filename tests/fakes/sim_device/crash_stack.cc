@@ -30,6 +30,7 @@ void OnFault(int signal, siginfo_t* fault, void* context) {
 }  // namespace
 
 void PrintStackOfCrashes() {
+  DeviceMemory::Of(0);  // a handler cannot map it
   std::array<void*, 1> frame{};
   backtrace(frame.data(), frame.size());  // the first call loads a library, which a handler must not
   struct sigaction action {};
