@@ -1,5 +1,6 @@
 // What cannot go through the fallback: making tensors and views, copies, what waits for a value, and the operators that
-// LibTorch leaves to the device.
+// LibTorch leaves to the device. Operators can only be registered through <torch/library.h>, which the product never
+// includes.
 
 #include <tuple>
 
