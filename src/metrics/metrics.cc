@@ -57,8 +57,8 @@ constexpr const char* kPhases[] = {"queue", "adapter", "encode", "denoise", "dec
 static_assert(std::size(kPhases) == kEnumSize<RequestPhase>);
 constexpr const char* kSwapPhases[] = {"lookup", "read", "parse", "upload", "apply", "restore", "total"};
 static_assert(std::size(kSwapPhases) == kEnumSize<SwapPhase>);
-constexpr const char* kReasons[] = {"capacity", "explicit", "replaced"};
-static_assert(std::size(kReasons) == kEnumSize<EvictionReason>);
+constexpr const char* kEvictionReasons[] = {"capacity", "explicit", "replaced"};
+static_assert(std::size(kEvictionReasons) == kEnumSize<EvictionReason>);
 constexpr const char* kRegroupReasons[] = {"size_mismatch", "adapter_mismatch", "full", "memory"};
 static_assert(std::size(kRegroupReasons) == kEnumSize<RegroupReason>);
 constexpr const char* kStartUpPhases[] = {"load", "warm_up"};
@@ -227,7 +227,7 @@ void Metrics::Families::StandAtZero() {
   }
   // A file is never evicted from the disk.
   for (const char* tier : {"host", "device"}) {
-    for (const char* reason : kReasons) {
+    for (const char* reason : kEvictionReasons) {
       evictions.Add({{"tier", tier}, {"reason", reason}});
     }
     cache_bytes.Add({{"tier", tier}});
@@ -389,7 +389,8 @@ void Metrics::CountCacheRequest(AdapterTier tier, bool hit) {
 
 void Metrics::CountEviction(AdapterTier tier, EvictionReason reason) {
   state_->families.evictions
-      .Add({{"tier", kAdapterTierNames[static_cast<size_t>(tier)]}, {"reason", kReasons[static_cast<size_t>(reason)]}})
+      .Add({{"tier", kAdapterTierNames[static_cast<size_t>(tier)]},
+            {"reason", kEvictionReasons[static_cast<size_t>(reason)]}})
       .Increment();
 }
 

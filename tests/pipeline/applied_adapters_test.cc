@@ -101,6 +101,7 @@ TEST_F(AppliedAdaptersTest, VerifyFindsAChangedByteOfTheBase) {
   c10::InferenceMode guard;  // weights are inference tensors
   at::Tensor clean = model_->adaptable_weights()[3].clean;
   clean.view({-1})[0].add_(1.0);
+  Synchronize(model_->place().device);  // the pipeline may look from another stream
   uint32_t found = 0;
   for (size_t i = 0; i < modules; ++i) {
     found += pipeline_->VerifyNextModule()->mismatches;
@@ -112,6 +113,7 @@ TEST_F(AppliedAdaptersTest, VerifyFindsALiveWeightThatIsNotTheBase) {
   c10::InferenceMode guard;  // weights are inference tensors
   at::Tensor live = model_->adaptable_weights()[5].live;
   live.view({-1})[0].add_(1.0);
+  Synchronize(model_->place().device);  // the pipeline may look from another stream
   uint32_t found = 0;
   for (size_t i = 0; i < model_->adaptable_weights().size(); ++i) {
     found += pipeline_->VerifyNextModule()->mismatches;

@@ -55,7 +55,7 @@ class BaseGuardTest : public PipelineFixture {
     request.prompt = "a red square";
     request.width = request.height = 64;
     request.steps = 2;
-    return RowLatentsForTest(*Finish(Start(Job(request), set, 7))).clone();
+    return RowLatentsForTest(*Finish(Start(Job(request), set, 7))).cpu();
   }
 
   const TemporaryFolder folder_;

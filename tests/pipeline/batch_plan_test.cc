@@ -48,7 +48,7 @@ class BatchPlanTest : public PipelineFixture {
   void ExpectMixedEqualAlone(const std::vector<Case>& cases, size_t largest_plan) {
     std::vector<at::Tensor> alone;
     for (const Case& one : cases) {
-      alone.push_back(RowLatentsForTest(*Finish(Start(Job(one.request), one.set, one.seed))).clone());
+      alone.push_back(RowLatentsForTest(*Finish(Start(Job(one.request), one.set, one.seed))).cpu());
     }
     std::vector<std::unique_ptr<Row>> rows;
     for (const Case& one : cases) {
@@ -108,7 +108,7 @@ TEST_F(BatchPlanTest, GuidanceRunsOnlyInsideItsWindow) {
     for (uint32_t step = 0; step < steps; ++step) {
       EXPECT_TRUE(pipeline_->Step(BatchPlan{{row.get()}}).ok());
     }
-    return RowLatentsForTest(*row).clone();
+    return RowLatentsForTest(*row).cpu();
   };
   ImageRequest early = request, late = request, unguided = request;
   early.guidance_end = 0.5;

@@ -107,7 +107,7 @@ TEST_F(PromptEncoderTest, RowsOfDifferentLengthsShareAPlan) {
   std::vector<at::Tensor> alone;
   for (const char* prompt : {"a cat", "a cat BREAK a dog"}) {
     request.prompt = prompt;
-    alone.push_back(RowLatentsForTest(*Finish(Start(Job(request), {}, 1))).clone());
+    alone.push_back(RowLatentsForTest(*Finish(Start(Job(request), {}, 1))).cpu());
     rows.push_back(Start(Job(request), {}, 1));
   }
   for (int step = 0; step < 2; ++step) {
