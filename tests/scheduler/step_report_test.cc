@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "src/metrics/step_drift.h"
 #include "tests/fakes/fake_adapter_store.h"
 #include "tests/fakes/fake_pipeline.h"
 #include "tests/fakes/recording_listener.h"

@@ -36,7 +36,7 @@ std::unique_ptr<Engine> StartEngine(c10::Device device, ApplyPolicy policy, Metr
                    .value();
   auto pipeline = MakeSdxlPipeline(std::move(model), "golden").value();
   EngineOptions options;
-  options.apply = policy;
+  options.batch.apply = policy;
   options.batch.max_batch = 2;
   auto engine = Engine::Create(std::move(options), std::move(pipeline), std::move(store),
                                std::make_unique<FakeEmbeddingStore>(), metrics);

@@ -81,7 +81,7 @@ class SimFaultsTest : public SimPipelineTest {
     auto file = SafetensorsFile::ReadFile(GoldenPath("adapters/files/" + name + ".safetensors"), uint64_t{1} << 30);
     const ParsedAdapter parsed = ParseAdapter(*std::move(file), *keys_, model_->modules(), {}).value();
     const StagedAdapter staged = memory_->Stage(parsed).value();
-    return {staged.place(offset).value(), staged.bytes};
+    return {staged.lay_out(offset).value(), staged.bytes};
   }
 
   std::shared_ptr<const AdapterWeights> Upload(const Hosted& hosted, uint64_t offset) {
