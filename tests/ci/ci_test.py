@@ -62,10 +62,11 @@ class CountsTest(unittest.TestCase):
         self.assert_error("src/b.cc has 501 lines")
 
     def test_an_exception_that_is_not_needed(self):
-        name = next(iter(runpy.run_path(COUNTS)["LONG_FILES"]))
-        self.write(name, "\n" * 500)
-        self.assert_error(f"{name} is an exception", "remove it")
-        self.write(name, "\n" * 501)
+        exception = next(iter(runpy.run_path(COUNTS)["LONG_FUNCTIONS"]))
+        file, _, name = exception.partition(": ")
+        self.write(file, function(name, 60))
+        self.assert_error(f"{exception} is an exception", "remove it")
+        self.write(file, function(name, 61))
         self.assertEqual(self.run_counts()[0], 0)
 
     def test_blocks_that_are_there_twice(self):
