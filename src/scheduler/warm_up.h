@@ -12,12 +12,14 @@
 
 namespace hotlora {
 
+constexpr uint32_t kMostWarmRows = 16;
+
 // A short generation without adapters, with and without guidance, at the model's native size: kernels are chosen and
 // workspaces made, the step baselines of one row are measured, and the memory that texts, steps and decodes take. Each
 // call is on the thread that serves it, because LibTorch keeps what it chose by thread: steps on the calling one, the
-// decode on the decode line's. On a GPU, which chooses for each number of rows, every number of rows of the network that
-// a batch of `max_batch` images can have runs once. The step thread's first work. ResourceExhausted (OUT_OF_MEMORY) if
-// there is not even the head-room for one image.
+// decode on the decode line's. On a GPU, which chooses for each number of rows, every number of rows of the network
+// that a batch of `max_batch` images can have runs once, up to kMostWarmRows. The step thread's first work.
+// ResourceExhausted (OUT_OF_MEMORY) if there is not even the head-room for one image.
 absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, DecodeLine& decode_line,
                     uint32_t max_batch);
 

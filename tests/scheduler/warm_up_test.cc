@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "tests/fakes/fake_pipeline.h"
 
@@ -82,6 +82,11 @@ TEST_F(WarmUpTest, AGpuStepsEveryNumberOfRowsOnce) {
   EXPECT_EQ(levers_->live_rows, 0);
   Run("cuda:0", 1);
   EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 2, 2, 2, 2));
+}
+
+TEST_F(WarmUpTest, ALargeBatchStepsUpToALimit) {
+  Run("cuda:0", 256);
+  EXPECT_EQ(pipeline_->step_rows.back(), kMostWarmRows);
 }
 
 TEST_F(WarmUpTest, TheCpuStepsOneImageAlone) {
