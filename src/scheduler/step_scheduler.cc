@@ -171,8 +171,8 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   return run;
 }
 
-// Takes out the runs that have failed, or are not wanted any more, or have handed on all their rows. The decode line ends
-// each after its last decode.
+// Takes out the runs that have failed, or are not wanted any more, or have handed on all their rows. The decode line
+// ends each after its last decode.
 void StepScheduler::DropEnded() {
   for (const RunPtr& run : std::vector<RunPtr>(runs_)) {  // a copy, since runs_ changes
     if (run->status.ok()) {
@@ -242,8 +242,8 @@ void StepScheduler::StepAll() {
   }
 }
 
-// If a step of several rows fails, each of them goes on alone, so that only the request at fault ends. A row that has had
-// its evaluation before the failure must not have another: its sampler would skip a step.
+// If a step of several rows fails, each of them goes on alone, so that only the request at fault ends. A row that has
+// had its evaluation before the failure must not have another: its sampler would skip a step.
 void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   BatchPlan plan;
   plan.mode = mode_chooser_.mode();
@@ -259,6 +259,7 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
     step_report_.Report(rows, plan.mode, stopwatch.Seconds());
     return;
   }
+  NoticeDeviceFailure(status);  // a run that has failed before keeps its first error
   if (rows.size() == 1 || IsDeviceFailure(status)) {
     for (const RowRef& ref : rows) {
       ref.run->status.Update(status);
