@@ -42,7 +42,7 @@ absl::StatusOr<std::string> FromPageToken(const std::string& token) {
     name = plain;
   }
   if (!absl::ConsumePrefix(&name, kTokenPrefix) || name.empty()) {
-    return BadField("page_token", "is none that this server gave");
+    return BadField("page_token", "was not issued by this server");
   }
   return std::string(name);
 }
@@ -81,10 +81,10 @@ absl::Status Load(Engine& engine, CallerLimiter& loads, const std::string& calle
   const AdapterTier tier = request.tier() == v1::ADAPTER_TIER_HOST ? AdapterTier::kHost : AdapterTier::kDevice;
   std::shared_ptr<CallerLimiter::Permit> permit = loads.TryAcquire(caller);
   if (permit == nullptr) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kLoadsBusy,
                      absl::StrCat("at most ", loads.most_of_one(), " LoadAdapter calls of one caller, and ",
                                   loads.most(), " in all, wait at a time"),
-                     {error_reason::kLoadsBusy, {}, absl::Seconds(1)});
+                     absl::Seconds(1));
   }
   engine.LoadAdapter(request.name(), tier, request.pin(), caller,
                      [permit = std::move(permit), done = std::move(done)](absl::StatusOr<AdapterInfo> loaded) mutable {

@@ -26,10 +26,10 @@ absl::Status UploadGate::CheckServed() const {
 absl::StatusOr<std::unique_ptr<UploadGate::Permit>> UploadGate::TryAcquire(const std::string& caller) {
   std::unique_ptr<Permit> permit = uploads_.TryAcquire(caller);
   if (permit == nullptr) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kUploadsBusy,
                      absl::StrCat("at most ", uploads_.most_of_one(), " adapters of one caller, and ", uploads_.most(),
                                   " in all, are uploaded at a time"),
-                     {error_reason::kUploadsBusy, {}, absl::Seconds(1)});
+                     absl::Seconds(1));
   }
   return permit;
 }
@@ -47,11 +47,11 @@ absl::Status UploadGate::Charge(const std::string& caller, uint64_t bytes, absl:
   const bool too_much =
       limits_.bytes_per_hour > 0 && (bytes > limits_.bytes_per_hour || hour.bytes > limits_.bytes_per_hour - bytes);
   if (too_many || too_much) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kUploadQuota,
                      absl::StrCat("the caller has uploaded ", hour.files, " files of ", hour.bytes,
                                   " bytes within the hour; allowed are ", limits_.files_per_hour, " files and ",
                                   limits_.bytes_per_hour, " bytes (0: any)"),
-                     {error_reason::kUploadQuota, {}, hour.began + kHour - now});
+                     hour.began + kHour - now);
   }
   ++hour.files;
   hour.bytes += bytes;

@@ -171,8 +171,8 @@ absl::string_view Leaf(absl::string_view name) {
 }  // namespace
 
 absl::Status UnreadableNow(absl::string_view what, absl::string_view why) {
-  return MakeError(absl::StatusCode::kUnavailable, absl::StrCat(what, " cannot be read now: ", why),
-                   {error_reason::kFileUnreadable, {}, absl::Seconds(1)});
+  return MakeError(absl::StatusCode::kUnavailable, error_reason::kFileUnreadable,
+                   absl::StrCat(what, " cannot be read now: ", why), absl::Seconds(1));
 }
 
 absl::StatusOr<AdapterDirectory> AdapterDirectory::Open(const std::string& path, bool follow_links, bool use_openat2,

@@ -292,9 +292,9 @@ absl::Status AdapterWriter::Commit(IncomingFile& file, absl::string_view name, b
   }
   if (!*same_folder) {
     return MakeError(
-        absl::StatusCode::kAborted,
+        absl::StatusCode::kAborted, error_reason::kAdapterFolderReplaced,
         absl::StrCat("the adapter folder was replaced while adapter ", PrintableName(name), " came: send it again"),
-        {error_reason::kAdapterFolderReplaced, {}, absl::Seconds(1)});
+        absl::Seconds(1));
   }
   ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
   ABSL_RETURN_IF_ERROR(CheckFree(root, name, path, replace));

@@ -122,10 +122,10 @@ absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginFileUpload(UploadHeader head
                                   " bytes; the host tier has room for files of ", space->capacity()));
   }
   if (!space->Take(header.size)) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kUploadsBusy,
                      absl::StrCat("adapter ", PrintableName(header.name), " has ", header.size,
                                   " bytes; with the uploads under way that would be more than ", space->capacity()),
-                     {error_reason::kUploadsBusy, {}, absl::Seconds(1)});
+                     absl::Seconds(1));
   }
   TakenSpace taken(space, [bytes = header.size](UploadSpace* from) { from->GiveBack(bytes); });
   ABSL_ASSIGN_OR_RETURN(IncomingFile file, writer.Create(header.name, header.size));
