@@ -274,6 +274,7 @@ absl::StatusOr<std::unique_ptr<AdapterMemory>> MakeAdapterMemory(ComputePlace pl
   std::unique_ptr<AdapterMemory> memory;
   ABSL_RETURN_IF_ERROR(GuardTorch("memory for adapters", [&] {
     memory = std::make_unique<TorchAdapterMemory>(place, host_bytes, device_bytes);
+    Synchronize(place.device);  // work that was queued on this memory before is done when the copy stream writes to it
     return absl::OkStatus();
   }));
   return memory;
