@@ -1,5 +1,6 @@
 #include "src/tensor/device_stream.h"
 
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
@@ -12,6 +13,7 @@ std::optional<c10::Stream> TakeStream(c10::Device device, DeviceStream::Priority
   if (device.is_cpu()) {
     return std::nullopt;
   }
+  const c10::DeviceGuard guard(device);  // the pool of streams makes a context on the current device
   return c10::impl::VirtualGuardImpl(device.type())
       .getStreamFromGlobalPool(device, priority == DeviceStream::Priority::kHigh);
 }
