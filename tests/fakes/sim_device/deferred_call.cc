@@ -145,7 +145,8 @@ bool IsElementwise(const std::string& name) {
   return names.count(name) > 0;
 }
 
-// The results as the Meta kernel makes them; an out= tensor that it resized is resized here too. nullopt if there is none.
+// The results as the Meta kernel makes them; an out= tensor that it resized is resized here too. nullopt if there is
+// none.
 std::optional<Stack> AskMeta(const c10::OperatorHandle& op, const Stack& arguments) {
   if (!op.hasComputedKernelForDispatchKey(c10::DispatchKey::Meta)) {
     return std::nullopt;

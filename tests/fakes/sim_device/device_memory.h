@@ -17,10 +17,10 @@
 
 namespace hotlora {
 
-// One device's memory, and the allocator that hands it out as CUDA's caching one does: whole segments are taken from the
-// device and cut into blocks; a freed block is kept for later work of the stream on which it was allocated, at once,
-// because that stream's order protects it. A block that other streams were recorded for comes back after they have done
-// what was queued on them.
+// One device's memory, and the allocator that hands it out as CUDA's caching one does: whole segments are taken from
+// the device and cut into blocks; a freed block is kept for later work of the stream on which it was allocated, at
+// once, because that stream's order protects it. A block that other streams were recorded for comes back after they
+// have done what was queued on them.
 //
 // Two addresses name one byte: the tensors' (no access) and the kernels' (AsKernel).
 // Threads  thread-safe

@@ -18,9 +18,9 @@
 //   Devices            An operator whose tensors are on different devices throws; a CPU tensor of no dimension is taken
 //                      by value.
 //
-// An operator without a kernel here runs as the CPU's, on its stream's thread. What it returns is allocated at the call,
-// in the shapes that its Meta kernel says. Without a Meta kernel, the call waits and is counted under DrainedOperators.
-// Queued work holds addresses and no tensors: it keeps no memory alive.
+// An operator without a kernel here runs as the CPU's, on its stream's thread. What it returns is allocated at the
+// call, in the shapes that its Meta kernel says. Without a Meta kernel, the call waits and is counted under
+// DrainedOperators. Queued work holds addresses and no tensors: it keeps no memory alive.
 //
 // An error on a stream's thread is the device's: each later wait throws c10::AcceleratorError, until ClearSimError.
 //

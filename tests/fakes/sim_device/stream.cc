@@ -173,7 +173,8 @@ void ThrowSimError(c10::DeviceIndex device) {
   DeviceState& state = StateOf(device);
   const std::lock_guard lock(state.mutex);
   if (!state.error.empty()) {
-    throw c10::AcceleratorError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, 1, state.error);
+    constexpr int32_t kLaunchFailure = 719;  // CUDA's; the device is lost
+    throw c10::AcceleratorError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, kLaunchFailure, state.error);
   }
 }
 
