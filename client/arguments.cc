@@ -9,7 +9,6 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include <CLI/CLI.hpp>
 
 #include "client/generate_arguments.h"

@@ -68,8 +68,8 @@ struct Arguments {
   std::optional<std::string> answer;
 };
 
-// Parses `arguments`, which do not include the program's name. `environment` returns the value of a variable, nullopt if
-// it is not set; HOTLORA_SERVER and HOTLORA_TOKEN are looked up. Reads the files of --token-file, --init and --mask.
+// Parses `arguments`, which do not include the program's name. `environment` returns the value of a variable, nullopt
+// if it is not set; HOTLORA_SERVER and HOTLORA_TOKEN are looked up. Reads the files of --token-file, --init and --mask.
 // InvalidArgument says what is wrong.
 absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& arguments,
                                          const std::function<std::optional<std::string>(const char*)>& environment);

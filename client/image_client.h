@@ -47,8 +47,8 @@ class ImageClient {
   // InvalidArgument if a TLS file cannot be read. Does not connect yet.
   static absl::StatusOr<std::unique_ptr<ImageClient>> Create(const ConnectionOptions& options);
 
-  // `on_event`, unless it is null, is called with each event except images. An answer that ends with OK but lacks a part
-  // is DATA_LOSS.
+  // `on_event`, unless it is null, is called with each event except images. An answer that ends with OK but lacks a
+  // part is DATA_LOSS.
   CallResult Generate(const v1::GenerateImagesRequest& request,
                       const std::function<void(const v1::GenerateImagesEvent&)>& on_event, GeneratedImages* images);
   // Cancels the call at the first event for which `stop` returns true; the result is then CANCELLED.

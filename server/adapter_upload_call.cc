@@ -94,7 +94,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
   void End(const absl::Status& status) {
     ended_ = true;
     alarm_ = nullptr;
-    upload_.reset();  // what came is gone before the caller hears so
+    upload_.reset();  // what came is gone before the caller is told so
     permit_ = nullptr;
     watch_.Sending();
     Finish(rpc_.Close(status));

@@ -12,7 +12,7 @@
 
 namespace hotlora {
 
-// Limits work of one kind that runs at a time: so much in all, and so much of each caller. Thread-safe.
+// Limits work of one kind that runs at a time: at most `most` in all, and `most_of_one` of one caller. Thread-safe.
 class CallerLimiter {
  public:
   CallerLimiter(int most, int most_of_one) : most_(most), most_of_one_(most_of_one) {}

@@ -8,8 +8,8 @@
 
 namespace hotlora {
 
-// One value for each caller, for a bounded number of callers: those beyond it share one value. So callers without
-// number cost no memory without bound. Not thread-safe.
+// One value for each caller, for a bounded number of callers: those beyond it share one value. So the
+// memory is bounded, however many callers there are. Not thread-safe.
 template <typename Value>
 class CallerTable {
  public:

@@ -35,7 +35,7 @@ absl::StatusOr<Certificate> ReadCertificate(const TlsFiles& files);
 // Looks at the files again and again, and holds the last sound pair of them. Thread-safe.
 class CertificateStore {
  public:
-  // `on_reload` hears of each change that was taken (true), and of each look at files that are not sound (false).
+  // `on_reload` is told of each change that was taken (true), and of each look at files that are not sound (false).
   // InvalidArgument as ReadCertificate.
   static absl::StatusOr<std::unique_ptr<CertificateStore>> Open(TlsFiles files, absl::Duration interval,
                                                                 std::function<void(bool)> on_reload);

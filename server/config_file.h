@@ -18,7 +18,8 @@ constexpr int kMaxTomlKeyParts = 8;
 //   a key has more parts than kMaxTomlKeyParts: the parser makes a table for each part and destroys them by recursion
 //     (it limits the depth of brackets itself);
 //   a character outside ASCII stands anywhere but in a comment or in a string of one line: the parser's test for white
-//     space has undefined behaviour for most of them. TOML allows such characters only there and in strings of more lines.
+//     space has undefined behaviour for most of them. TOML allows such characters only there and in strings of more
+//     lines.
 // O(n) in the length of the text.
 absl::Status CheckTomlText(absl::string_view text);
 

@@ -217,10 +217,9 @@ const std::vector<FlagSpec>& FlagTable() {
       OneOf("dtype", &Flags::dtype, {"auto", "float32", "bfloat16", "float16"}, "auto, float32, bfloat16 or float16"),
       Count("max-batch", &Flags::max_batch, 1, 256, "most rows in a denoising step, 4"),
       Count("max-queue", &Flags::max_queue, 1, 1'000'000, "most requests that wait, 64; further ones are refused"),
-      Count(
-          "client-share", &Flags::client_share, 0, 1'000'000,
-          "most waiting requests of one caller, who is known by token, else by certificate or address; 0 for no limit; "
-          "0"),
+      Count("client-share", &Flags::client_share, 0, 1'000'000,
+            "most waiting requests of one caller, who is known by token, else by certificate or address; "
+            "default 0: no limit"),
       Bytes("adapter-device-bytes", &Flags::adapter_device_bytes, 0, uint64_t{INT64_MAX},
             "storage of adapters on the device, allocated at start, 2GiB"),
       Bytes("adapter-host-bytes", &Flags::adapter_host_bytes, 0, uint64_t{INT64_MAX},

@@ -72,7 +72,7 @@ struct Flags {
   std::string access_log;  // file, or "-" for standard output; empty: none
   std::string fault_file;  // by how many seconds each step is longer, while it is there; empty: never
 
-  // Set where there is a text to print instead of a server to run (--help, --version).
+  // Set if there is a text to print instead of a server to run (--help, --version).
   std::optional<std::string> answer;
 };
 

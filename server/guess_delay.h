@@ -38,7 +38,8 @@ class GuessDelay {
   // and the one before.
   bool Note(const std::string& peer, absl::Time now);
 
-  // Runs `answer` after the delay, on a thread of gRPC's, if there are not too many late answers already; else here and now.
+  // Runs `answer` after the delay, on a thread of gRPC's, if there are not too many late answers already; else here and
+  // now.
   void AnswerLate(const std::string& peer, std::function<void()> answer);
 
  private:

@@ -23,8 +23,8 @@ class ListenerProbe {
   explicit ListenerProbe(const ConnectionAcceptor* acceptor, Clock clock = &std::chrono::steady_clock::now);
   ~ListenerProbe();
 
-  // For how long the port has been deaf; zero while it hears, or while no descriptor is free for a connection. Never
-  // waits. Call it every second.
+  // For how long the port has accepted no connection; zero while it does, or while no descriptor is free for a
+  // connection. Never waits. Call it every second.
   absl::Duration Look();
 
  private:

@@ -16,8 +16,8 @@ std::vector<PlannedMemory> MemoryPlan(const EngineStatistics& statistics, const 
   }
   for (const TierStatistics& tier : statistics.adapters.tiers) {
     const bool on_device = tier.tier == AdapterTier::kDevice;
-    plan.push_back({on_device ? "adapters in device slots" : "adapters in the host tier", on_device ? device : "host",
-                    tier.capacity_bytes, tier.bytes});
+    plan.push_back({on_device ? "adapters in the device tier" : "adapters in the host tier",
+                    on_device ? device : "host", tier.capacity_bytes, tier.bytes});
   }
   return plan;
 }

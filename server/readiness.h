@@ -21,7 +21,7 @@ namespace hotlora {
 // alone. It begins as kStarting. Thread-safe.
 class Readiness {
  public:
-  // `on_change` hears whether the server is ready when that changes, in the order of the changes; it must not call
+  // `on_change` is told whether the server is ready when that changes, in the order of the changes; it must not call
   // back. `metrics` outlives this object.
   Readiness(CallMetrics* metrics, std::function<void(bool ready)> on_change);
 

@@ -104,7 +104,7 @@ class RpcCall {
   // What the access log is to say beside the rest.
   std::optional<ImageAccess>& image_access() { return image_access_; }
 
-  // Why the call was cancelled, for one that gRPC says is: DeadlineExceeded where its deadline has
+  // Why the call was cancelled, for one that gRPC says is: DeadlineExceeded if its deadline has
   // passed, else Cancelled.
   absl::Status WhyCancelled() const;
 

@@ -2,7 +2,7 @@
 #define HOTLORA_SERVER_STATUS_MAPPING_H_
 
 // absl::Status to gRPC, the only place. Every error carries google.rpc.ErrorInfo {reason, domain
-// "hotlora"}; BadRequest with the bad fields and RetryInfo where the status has them
+// "hotlora"}; BadRequest with the bad fields and RetryInfo if the status has them
 // (src/base/error_details.h).
 //
 // Trailers share one limit, 8 KiB in most callers, and a caller that gets more sees none of it:
@@ -23,7 +23,7 @@ std::string CodeName(absl::StatusCode code);
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
 // The trailer grpc-retry-pushback-ms (gRFC A6), which a caller's retry policy obeys: the delay
-// where trying again helps, "-1" where a retry of a full or failed resource would be in vain, none
+// if trying again helps, "-1" if a retry of a full or failed resource would be in vain, none
 // for codes that clients do not retry.
 std::optional<std::string> RetryPushback(const absl::Status& status);
 

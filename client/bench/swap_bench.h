@@ -10,12 +10,13 @@
 namespace hotlora {
 
 // Each block is a request that swaps, and the same request again, which swaps nothing. Before it the adapters are put
-// into the tier of --source. Reports the server's figures of each phase by the tier of the coldest adapter, and what the
-// swap added to the request: the ratio and the difference within the block.
+// into the tier of --source. Reports the server's figures of each phase by the tier of the coldest adapter, and what
+// the swap added to the request: the ratio and the difference within the block.
 absl::StatusOr<BenchReport> RunSwapBench(BenchServer& server, const BenchSettings& settings);
 
 // Each block is a request without adapters and one with adapters, in random order, on each server; `side` may be null.
-// Reports the times of the steps and the ratios within the block. If a request has several steps, its first is left out.
+// Reports the times of the steps and the ratios within the block. If a request has several steps, its first is left
+// out.
 absl::StatusOr<BenchReport> RunStepBench(BenchServer& merged, BenchServer* side, const BenchSettings& settings);
 
 }  // namespace hotlora

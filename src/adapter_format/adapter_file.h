@@ -69,7 +69,7 @@ struct AdapterFileOptions {
 //           Alpha and scale: one finite number, integers too
 // Scale     `.scale` if there is one, else alpha / r, else what PEFT's configuration says
 //           (adapter_config.json, or `lora_adapter_metadata` of the header), else 1.
-//           r is of the module: LoHa's, or of LoKr's second factor, else of its first. Where nothing is a product (LoKr
+//           r is of the module: LoHa's, or of LoKr's second factor, else of its first. If nothing is a product (LoKr
 //           with both factors whole, full) a stored alpha says nothing and is not read.
 //           A stored alpha of 0 means alpha = r, as kohya's loader has it. OFT's alpha is a bound: the norm of all
 //           skew blocks of the module together is at most alpha * out, or anything if alpha is 0 or missing

@@ -47,8 +47,8 @@ struct OpenedAdapter {
 absl::Status UnreadableNow(absl::string_view what, absl::string_view why);
 
 // Adapter `a/b` is the file `a/b.safetensors`, or else the PEFT folder `a/b/` with
-// adapter_config.json and adapter_model.safetensors (whose own name, `a/b/adapter_model`, is no
-// adapter: it would lack its configuration).
+// adapter_config.json and adapter_model.safetensors (whose own name, `a/b/adapter_model`, is
+// not an adapter: it would lack its configuration).
 //
 // Each call opens the folder again, so that it sees what the path names now: the folder may be replaced as a whole.
 // Names are normalised (NormalizeName) and opened relative to that folder, by ServedFolder's rules for links; a file

@@ -69,9 +69,9 @@ class ResidentTier {
   // What is known of it, with `pinned` as it is now; nothing if it is not here. Does not count as a use.
   std::optional<AdapterInfo> Describe(absl::string_view name) const;
 
-  // Sets `bytes` aside, evicting adapters that are neither leased nor pinned: the least recently used first, last of all
-  // `replacing` (the earlier version of the same adapter, which serves until the new one is here), and none that the
-  // block does not need. ResourceExhausted (ADAPTER_BUDGET) if even that is not enough; nothing is evicted then.
+  // Sets `bytes` aside, evicting adapters that are neither leased nor pinned: the least recently used first, last of
+  // all `replacing` (the earlier version of the same adapter, which serves until the new one is here), and none that
+  // the block does not need. ResourceExhausted (ADAPTER_BUDGET) if even that is not enough; nothing is evicted then.
   absl::StatusOr<TierReservation> Reserve(absl::string_view replacing, uint64_t bytes);
 
   // Whether these adapters, of so many bytes together, could be in the tier at the same time, by their bytes. Moves

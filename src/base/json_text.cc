@@ -101,8 +101,11 @@ absl::StatusOr<std::string> QuotePythonNumbers(absl::string_view text, int max_k
     }
     if (letter == '-' || letter == 'I' || letter == 'N' || absl::ascii_isdigit(static_cast<unsigned char>(letter))) {
       const Number number = NumberAt(text, i);
-      number.name.empty() ? absl::StrAppend(&quoted, text.substr(i, number.bytes))
-                          : absl::StrAppend(&quoted, "\"", number.name, "\"");
+      if (number.name.empty()) {
+        absl::StrAppend(&quoted, text.substr(i, number.bytes));
+      } else {
+        absl::StrAppend(&quoted, "\"", number.name, "\"");
+      }
       i += number.bytes;
       continue;
     }

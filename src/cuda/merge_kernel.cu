@@ -30,7 +30,8 @@ int32_t LaunchMerge(const MergeTask* tasks, int task_count, const MergeProduct* 
   const cudaError_t error = cudaLaunchKernel(MergeKernel, dim3(static_cast<unsigned>(tiles)), dim3(MergeTile::kThreads),
                                              arguments, 0, static_cast<cudaStream_t>(stream));
   if (error != cudaSuccess) {
-    // The thread's last error is now this one, and the caller hears of it. Left there, LibTorch would take it for its own.
+    // The thread's last error is now this one, and the caller is told of it. Left there, LibTorch would take it for its
+    // own.
     cudaGetLastError();
   }
   return error;

@@ -81,18 +81,18 @@ class Engine {
   // Runs a short generation of each kind to warm up and to measure the step baselines, then accepts requests. Blocks.
   virtual absl::Status WarmUp() = 0;
 
-  // Validates and enqueues. On success the listener hears the rest; on error it is never called:
-  //   InvalidArgument      INVALID_REQUEST, each bad field; the listener hears it where an image's header is sound but
-  //                        the rest cannot be decoded
+  // Validates and enqueues. On success the listener is told the rest; on error it is never called:
+  //   InvalidArgument      INVALID_REQUEST, each bad field; the listener is told instead if an image's header is sound
+  //                        but the rest cannot be decoded
   //   AlreadyExists        REQUEST_ID_RUNNING
-  //   ResourceExhausted    QUEUE_FULL, CLIENT_SHARE, with a retry delay; OUT_OF_MEMORY if there is no memory for such an
-  //                        image
+  //   ResourceExhausted    QUEUE_FULL, CLIENT_SHARE, with a retry delay; OUT_OF_MEMORY if there is no memory for such
+  //                        an image
   //   Unavailable          STARTING, DRAINING, BASE_DAMAGED or WORK_STUCK, with a retry delay
   // `on_admitted` runs before any call to the listener, and before Submit returns.
   virtual absl::StatusOr<Admission> Submit(const ImageRequest& request, std::shared_ptr<ImageListener> listener,
                                            std::function<void(const Admission&)> on_admitted) = 0;
 
-  // Ends the request that `listener` hears with `status` (Cancelled, DeadlineExceeded): at once if it waits, else
+  // Ends the request of `listener` with `status` (Cancelled, DeadlineExceeded): at once if it waits, else
   // within one step. Ignored if there is none: it may just have finished, and another may have its id by now.
   virtual void Cancel(absl::string_view request_id, const ImageListener* listener, absl::Status status) = 0;
 

@@ -14,7 +14,8 @@ namespace hotlora {
 // model in memory; the first one found is one warning in the log, which names the files.
 class ModelWatch {
  public:
-  // `on_look` hears after each look, on the watch's own thread, whether a file differs. It outlives this object.
+  // `on_look` is called after each look, on the watch's own thread, with whether a file differs. It outlives this
+  // object.
   ModelWatch(ModelFiles files, absl::Duration period, std::function<void(bool changed)> on_look);
 
  private:

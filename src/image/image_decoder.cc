@@ -74,7 +74,7 @@ void RequestPngTransforms(png_structp png, png_infop info) {
   png_read_update_info(png, info);
 }
 
-// `rows`: where rows are decoded to; all of them where the file is interlaced.
+// `rows`: where rows are decoded to; all of them if the file is interlaced.
 bool ReadPng(png_structp png, png_infop info, PngSource* source, std::vector<uint8_t>* rows, RgbImage* image) {
   if (setjmp(png_jmpbuf(png)) != 0) {
     return false;

@@ -167,8 +167,9 @@ Metrics::Families::Families(prometheus::Registry& r)
                                "How long the adapter thread has been at its present job; 0 if it has none")),
       adapter_jobs_waiting(AddGauge(r, "hotlora_adapter_jobs_waiting", "Jobs that wait for the adapter thread")),
       oldest_waiting(AddGauge(r, "hotlora_queue_oldest_enqueue_timestamp_seconds",
-                              "When the request came that waits longest; 0 where none waits")),
-      estimated_wait(AddGauge(r, "hotlora_estimated_wait_seconds", "What a newcomer would wait, as far as is known")),
+                              "When the request came that waits longest; 0 if no request waits")),
+      estimated_wait(
+          AddGauge(r, "hotlora_estimated_wait_seconds", "What a new request would wait, as far as is known")),
       heartbeat(AddGauge(r, "hotlora_scheduler_heartbeat_timestamp_seconds",
                          "When the step thread last finished a step or looked for work")),
       work_memory_available(AddGauge(r, "hotlora_work_memory_available_bytes",

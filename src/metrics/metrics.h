@@ -102,7 +102,7 @@ class Metrics {
   void CountEviction(AdapterTier tier, EvictionReason reason);
   void SetCache(AdapterTier tier, const TierFill& fill);
   void AddAdapterRefs(int change);
-  // A file that was read, or was to be; `reason` as in ErrorInfo, "" where it went well.
+  // A file that was read, or was to be; `reason` as in ErrorInfo, "" if it went well.
   void CountAdapterLoad(absl::string_view reason, uint64_t bytes);
   void CountRaisedBytes(uint64_t bytes);  // copied from the host's tier to the device's
   void CountBaseRestoreMismatch();

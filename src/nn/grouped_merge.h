@@ -24,7 +24,7 @@ struct WeightToMerge {
 // launch, the others one by one. Waits for none of it.
 //
 // Threads  the step thread only
-// Errors   throws c10::Error (out of memory), c10::AcceleratorError (the launch); any of them may then be rebuilt or not
+// Errors   throws c10::Error (out of memory), c10::AcceleratorError (the launch); any weight may then be rebuilt or not
 void MergeWeights(absl::Span<const WeightToMerge> weights, DoraWeighting dora);
 
 // What the launch takes.

@@ -150,8 +150,9 @@ class MergeTile {
     }
   }
 
-  // Copies kDepth ranks of both factors into `shared`, zeros beyond their ends; the factor goes onto `up`. The loops are
-  // rolled: unrolled they spill registers, and load no earlier, since each load waits inside the choice of its type.
+  // Copies kDepth ranks of both factors into `shared`, zeros beyond their ends; the factor goes onto `up`. The loops
+  // are rolled: unrolled they spill registers, and load no earlier, since each load waits inside the choice of its
+  // type.
   HOTLORA_HOST_DEVICE static void Fill(const MergeTask& task, const MergeProduct& product, int first_row,
                                        int first_column, int begin, int thread, Shared& shared) {
     HOTLORA_ROLLED

@@ -23,7 +23,7 @@ struct Downsample2d {
 
 // Enlarges to `height` x `width` by the nearest pixel, then a 3x3 convolution. A UNet passes the
 // size of the skip connection that comes next, which is twice its own unless the latent's size is
-// no multiple of its deepest level's.
+// not a multiple of its deepest level's.
 //
 // Shapes   x [rows, channels, any, any]; y [rows, channels, height, width]; channels_last
 struct Upsample2d {

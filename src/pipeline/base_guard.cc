@@ -96,7 +96,7 @@ BaseReport BaseGuard::VerifyNext() {
   return check;
 }
 
-// The clean weight has its bytes, and where no adapter is in effect the live one equals it.
+// The clean weight has its bytes, and if no adapter is in effect, the live one equals it.
 bool BaseGuard::IsIntact(size_t module) const {
   const AdaptableWeight& weight = model_.adaptable_weights()[module];
   return DigestOf(weight.clean) == digests_[module] &&

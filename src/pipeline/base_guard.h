@@ -40,12 +40,12 @@ class BaseGuard {
   BaseGuard(const SdxlModel& model, AppliedAdapters& applied, BaseSource source, DoraWeighting dora);
 
   // At start, before anything is applied. The base adapters change the weights for good, the text encoders' too.
-  // Throws.
+  // Returns what the source of the adapters returns; throws c10::Error.
   absl::Status MergeBaseAdapters();
   void RecordDigests();
 
   // Names checkpoint and base adapters: SHA-256 over lines "checkpoint", the checkpoint's sha256, and for each base
-  // adapter its content hash, a space and its weight; the checkpoint's own where there are none.
+  // adapter its content hash, a space and its weight; the checkpoint's own if there are none.
   const std::string& sha256() const { return sha256_; }
 
   // See Pipeline::VerifyNextModule. Throws.

@@ -90,8 +90,8 @@ class Pipeline {
 
   virtual const ModelInfo& info() const = 0;
 
-  // Makes `set` the adapters in effect, exactly; equal set and mode, no work. Encode and Step do it themselves where it
-  // was not done: this is for who wants to know what it took.
+  // Makes `set` the adapters in effect, exactly; equal set and mode, no work. Encode and Step call it
+  // themselves if needed; call it to learn what a swap takes.
   virtual absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) = 0;
 
   // Text to conditioning under `set`. `negative`: whether the negative side is needed (guidance on).
@@ -105,16 +105,16 @@ class Pipeline {
   // An init image to latents.
   virtual absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) = 0;
 
-  // A row at its first step: noise of `seed` scaled for the schedule, or laid over `init`, which has the
-  // options' size, if it is not null.
+  // A row at its first step. It starts from noise of `seed`, scaled for the schedule. If `init` is not null, it has the
+  // options' size, and the noise is laid over it.
   virtual absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                         std::shared_ptr<const Conditioning> conditioning,
                                                         AdapterSet set, std::shared_ptr<const InitLatents> init) = 0;
 
   // One evaluation of the network for every row in the plan, each under its own adapter set, whatever the mode. It is a
-  // denoising step, except with Heun's sampler, whose steps_done() moves at a step's second one. Returns when the work is done, not merely
-  // queued. After an error each row has had its evaluation, as evaluations() tells, or may be stepped again, which
-  // fails where the row cannot go on. REQUIRES: no row done; sizes alike.
+  // denoising step, except with Heun's sampler, whose steps_done() moves at a step's second one. Returns when the work
+  // is done, not merely queued. After an error each row has had its evaluation, as evaluations() tells, or may be
+  // stepped again, which fails if the row cannot go on. REQUIRES: no row done; sizes alike.
   virtual absl::Status Step(const BatchPlan& plan) = 0;
 
   // What the row's last step made of its image, a fraction of its size and roughly, for next to no work. REQUIRES: a
@@ -124,8 +124,8 @@ class Pipeline {
   // The row's latents, as they are, as an image.
   virtual absl::StatusOr<RgbImage> Decode(const Row& row) = 0;
 
-  // Checks the next module in turn: its clean weight still has the bytes it had at start, and where no adapter is in
-  // effect the live weight equals it. What differs is rebuilt from the checkpoint (once in a round of all modules;
+  // Checks the next module in turn: its clean weight still has the bytes it had at start, and if no adapter is in
+  // effect, the live weight equals it. What differs is rebuilt from the checkpoint (once in a round of all modules;
   // that reads the whole of it). For idle moments of the step thread, between steps otherwise; a module takes
   // milliseconds.
   virtual absl::StatusOr<BaseReport> VerifyNextModule() = 0;

@@ -28,7 +28,7 @@ struct EncoderSide {
   std::vector<float> EmbeddingVectors::*values;
 };
 
-// An embedding's vectors from `place` on, counted in tokens over all chunks; fewer than it has where they are cut off.
+// An embedding's vectors from `place` on, counted in tokens over all chunks; fewer than it has if they are cut off.
 struct PlacedVectors {
   size_t place, count;
   std::shared_ptr<const EmbeddingVectors> vectors;

@@ -18,20 +18,20 @@ struct TextSide {
 
 struct EncodedPrompts {
   TextSide positive;
-  TextSide negative;  // of as many chunks; undefined tensors where it was not wanted
+  TextSide negative;  // of as many chunks; undefined tensors if it was not wanted
 };
 
 // Encodes a request's prompts with both text encoders. As diffusers does: one chunk of 75 tokens between begin and end,
-// the rest of the text cut off. Only where the request says so:
+// the rest of the text cut off. Only if the request says so:
 //
 //   long_prompts   the text in as many chunks as it takes, each encoded alone, joined along the tokens; BREAK ends a
 //                  chunk. All four texts get as many chunks as the longest, by empty ones. Pooled is the first chunk's.
 //   weighted       each token's hidden state times its weight (weighted_prompt.h), without restoring the mean ("No
 //                  norm", which suits SDXL). Pieces of one weight are tokenized one by one. Pooled knows no weights.
 //
-// Where a text says the token of one of the embeddings, as a word of its own and in any case, its vectors stand in
+// If a text says the token of one of the embeddings, as a word of its own and in any case, its vectors stand in
 // place of token embeddings; the text before and behind is tokenized by itself. In long prompts they are not torn
-// apart: where a chunk has no room for all of them, they begin the next.
+// apart: if a chunk has no room for all of them, they begin the next.
 //
 // `side`    adapters beside the weights, for all of it; nullptr: none
 // Errors   InvalidArgument: PROMPT_TOO_LONG beyond kMaxChunks; may throw c10::Error

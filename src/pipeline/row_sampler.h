@@ -10,7 +10,7 @@
 namespace hotlora {
 
 // The sampler of one row, at its first step, as the request chose it. `noise` is drawn from as the sampler goes, after
-// the noise of the first latents. REQUIRES: `options` is validated; throws c10::Error where it asks for a schedule that
+// the noise of the first latents. REQUIRES: `options` is validated; throws c10::Error if it asks for a schedule that
 // the sampler does not have.
 std::unique_ptr<SamplerState> MakeRowSampler(const DenoiseOptions& options, const NoiseSchedule& schedule,
                                              NoiseSource noise);

@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_REQUEST_IMAGE_EVENTS_H_
 #define HOTLORA_SRC_REQUEST_IMAGE_EVENTS_H_
 
-// What a request for images hears while it runs and when it ends, as plain values.
+// What a request for images is told while it runs and when it ends, as plain values.
 
 #include <cstdint>
 #include <string>

@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_REQUEST_IMAGE_JOB_H_
 #define HOTLORA_SRC_REQUEST_IMAGE_JOB_H_
 
-// A validated request: every default filled in, every value inside its limits. What admission, scheduler and pipeline
-// work with.
+// A validated request: every default filled in, every value inside its limits. What scheduler and pipeline work
+// with.
 
 #include <algorithm>
 #include <array>

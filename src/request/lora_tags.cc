@@ -43,7 +43,7 @@ class TagArguments {
       Fail("names no adapter");
     }
     if (rank_.has_value()) {
-      Fail("asks for a dynamic rank, which there is not");
+      Fail("sets a dynamic rank, which is not supported");
     }
     if (!fault_.empty()) {
       *fault = fault_;

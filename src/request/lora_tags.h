@@ -19,8 +19,8 @@ struct TaggedPrompt {
 
 // Reads <lora:NAME:TEXT_ENCODER_WEIGHT:UNET_WEIGHT>, the tags of AUTOMATIC1111's web UI. The first weight is 1 if it
 // is left out, the second is the first one; te=WEIGHT and unet=WEIGHT may stand in their place. What looks like a tag
-// but is of another kind (<hypernet:...>) is text. A dynamic rank (dyn=, or a third number) is a fault: there is none
-// here. Blanks around a name are dropped. Names and the range of weights are not judged.
+// but is of another kind (<hypernet:...>) is text. A dynamic rank (dyn=, or a third number) is a fault: it is
+// not supported. Blanks around a name are dropped. Names and the range of weights are not judged.
 TaggedPrompt TakeLoraTags(absl::string_view prompt);
 
 }  // namespace hotlora

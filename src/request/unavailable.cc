@@ -8,7 +8,8 @@
 namespace hotlora {
 namespace {
 
-// A start and a drain end by themselves. What is damaged or stuck most often needs a restart, so callers come less often.
+// A start and a drain end by themselves. What is damaged or stuck most often needs a restart, so callers come less
+// often.
 constexpr absl::Duration kSoon = absl::Seconds(1);
 constexpr absl::Duration kLater = absl::Seconds(10);
 

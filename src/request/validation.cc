@@ -12,7 +12,6 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 
 #include "src/base/error_details.h"
@@ -168,7 +167,7 @@ Size CheckInputImages(const ImageRequest& request, const RequestLimits& limits, 
   if (own_size && (std::min(size.width, size.height) < kMinSide || std::max(size.width, size.height) > kMaxSide ||
                    uint64_t{size.width} * size.height > kMaxPixels)) {
     violations.Add("init_image", "is ", width, "x", height,
-                   " pixels, no size that images are made in: give width and height");
+                   " pixels, which is outside the supported sizes; set width and height");
     size = {limits.native_size, limits.native_size};
   }
   return size;

@@ -17,6 +17,7 @@
 #include "absl/types/span.h"
 
 #include "src/pipeline/pipeline.h"
+#include "src/request/model_info.h"
 
 namespace hotlora {
 

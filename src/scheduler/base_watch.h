@@ -25,7 +25,7 @@ class BaseWatch {
  public:
   using Done = std::function<void(absl::StatusOr<BaseReport>)>;
 
-  // `on_state` hears, on the step thread, when the base can't be trusted any more (false), and when it can again.
+  // `on_state` is called, on the step thread, when the base can't be trusted any more (false), and when it can again.
   // `pipeline` and `metrics` outlive this object.
   BaseWatch(Pipeline* pipeline, Metrics* metrics, std::function<void(bool intact)> on_state);
 

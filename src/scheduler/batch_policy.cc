@@ -5,7 +5,8 @@ namespace hotlora {
 std::optional<size_t> ChooseRow(absl::Span<const RowCandidate> candidates, absl::Duration longest_overtaking) {
   // The candidates are in the order of the queue, so priorities only fall, and one pass is enough. Before each turn
   // `chosen` is the best of the candidates so far, and `passed` is the priority of one that does not fit: a later
-  // candidate that is chosen passes it. A candidate of lower priority than either ends the search, as all behind it are.
+  // candidate that is chosen passes it. A candidate of lower priority than either ends the search, as all behind it
+  // are.
   std::optional<size_t> chosen;
   std::optional<int32_t> passed;
   for (size_t i = 0; i < candidates.size(); ++i) {

@@ -30,12 +30,13 @@ struct RowCandidate {
   absl::Duration waited;  // since its admission
 };
 
-// The index of the candidate whose image is next; nullopt if none may enter. `candidates` are in the order of the queue:
-// by priority, then by arrival.
+// The index of the candidate whose image is next; nullopt if none may enter. `candidates` are in the order of the
+// queue: by priority, then by arrival.
 //   - A higher priority comes first. A lower one never passes it, even if the higher one does not fit.
 //   - Within one priority the request with the fewest rows comes first, so one that wants many images leaves rows to
 //     others; of these the earliest.
-//   - Requests that fit may pass an earlier one that does not, until it has waited `longest_overtaking`. Then no request
+//   - Requests that fit may pass an earlier one that does not, until it has waited `longest_overtaking`. Then no
+//   request
 //     behind it enters, what runs ends, and it is its turn: no request starves.
 std::optional<size_t> ChooseRow(absl::Span<const RowCandidate> candidates, absl::Duration longest_overtaking);
 

@@ -26,7 +26,7 @@ class DecodeLine {
   using EndTask = std::function<void(const std::shared_ptr<ImageTask>&, const absl::Status&, double run_seconds)>;
   using OnError = std::function<void(const absl::Status&)>;
 
-  // `end_task` ends a request when its images are out; `on_error` hears why one could not be decoded. `pipeline`,
+  // `end_task` ends a request when its images are out; `on_error` is told why one could not be decoded. `pipeline`,
   // `memory` and `metrics` outlive this object.
   DecodeLine(Pipeline* pipeline, MemoryAdmission* memory, Metrics* metrics, EndTask end_task, OnError on_error);
 

@@ -32,8 +32,8 @@ void RequestLoader::RunOnAdapterThread(const std::string& caller, std::function<
   adapter_thread_.Post(caller, std::move(work));
 }
 
-// A task goes from thread to thread, one piece of work at a time: Continue looks what is missing, and the thread that does
-// it comes back to Continue, or ends with Acquire. During a piece of work (from BeginLoading to PauseLoading or
+// A task goes from thread to thread, one piece of work at a time: Continue looks what is missing, and the thread that
+// does it comes back to Continue, or ends with Acquire. During a piece of work (from BeginLoading to PauseLoading or
 // EndLoading) no other thread can end the task. So after it this thread looks whether the task was cancelled meanwhile.
 
 // Lookup thread: hands the task to the thread that its next piece of work belongs to.

@@ -7,7 +7,7 @@
 // decode line.
 //
 // Rows of one size share a step, up to max_batch of them. While adapters are merged they are of one adapter set; with
-// side branches of any sets that the pipeline can mix. Who gets a free row is batch_policy.h's.
+// side branches of any sets that the pipeline can mix. batch_policy.h decides which request gets a free row.
 
 #include <cstdint>
 #include <functional>
@@ -61,12 +61,12 @@ class StepScheduler {
   const BaseWatch& base_watch() const { return base_watch_; }
 
   // Ends a task that does not run (cancelled while it waited, its adapters failed) or that has run to its end. No
-  // effect where another thread ends it already.
+  // effect if another thread has ended it.
   void End(const std::shared_ptr<ImageTask>& task, const absl::Status& status, double run_seconds = 0.0);
 
  private:
   using RunPtr = std::shared_ptr<ImageRun>;
-  struct Candidate;  // who may get a free row: a request that runs, or one that is ready
+  struct Candidate;  // a request that may get a free row: one that runs, or one that is ready
 
   void StepThread();
   void AwaitWork();

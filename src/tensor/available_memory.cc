@@ -67,8 +67,8 @@ constexpr CgroupFiles kVersion2 = {"/sys/fs/cgroup", "memory.max", "memory.curre
 constexpr CgroupFiles kVersion1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
                                    "total_inactive_file"};
 
-// The least of the group `path` and all above it. A container may see its own group as the mount's root, under another path:
-// groups that are not there are passed over.
+// The least of the group `path` and all above it. A container may see its own group as the mount's root, under another
+// path: groups that are not there are passed over.
 int64_t CgroupLeft(const std::string& root, const CgroupFiles& files, std::string path) {
   int64_t least = kUnlimited;
   while (true) {

@@ -24,8 +24,8 @@ struct ComputePlace {
 
 // Sets for the whole process how a GPU computes what is float32, given the dtype of the networks. float32: exactly, as
 // the word says. A half dtype: convolutions may use TF32 (10 bits of mantissa, as many as float16 has), which makes the
-// VAE about four times as fast; products of matrices, which sum up the changes of adapters, never do. ResolvePlace calls
-// it.
+// VAE about four times as fast; products of matrices, which sum up the changes of adapters, never do. ResolvePlace
+// calls it.
 void SetFloat32Precision(c10::ScalarType dtype);
 
 // Resolves the flags --device (auto, cpu, cuda, cuda:N) and --dtype (auto, float32, bfloat16, float16) on this machine.

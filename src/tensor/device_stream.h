@@ -11,8 +11,8 @@
 
 namespace hotlora {
 
-// A stream of a device: work that is queued on it runs in the order in which it was queued, and beside the work of other
-// streams. The CPU has none, and does all work at once.
+// A stream of a device: work that is queued on it runs in the order in which it was queued, and beside the work of
+// other streams. The CPU has none, and does all work at once.
 //
 // Threads  thread-safe; two threads may use one stream
 class DeviceStream {

@@ -32,7 +32,7 @@ class PageReserve {
   explicit PageReserve(const std::vector<Area>& areas);
   ~PageReserve();
 
-  // A block of `area`, by its index, is in use, from here on or earlier. Does not wait.
+  // Notes that [offset, offset + bytes) of area number `area` is in use. Does not wait.
   void Use(size_t area, int64_t offset, int64_t bytes);
 
  private:

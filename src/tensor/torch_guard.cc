@@ -28,8 +28,8 @@ constexpr int32_t kNoMemory = 2;
 
 // CUDA's errors of a call that was refused (invalid value or configuration, no kernel for this device, too many
 // resources, pinned memory registered twice, capture of a stream, and so on); what comes later works. Errors of work
-// that was under way (illegal address, launch failure, ECC, and so on) are not here: after those, CUDA refuses everything
-// until the process ends.
+// that was under way (illegal address, launch failure, ECC, and so on) are not here: after those, CUDA refuses
+// everything until the process ends.
 bool LeavesTheDeviceUsable(int32_t code) {
   static constexpr int32_t kRefusals[] = {1,   9,   12,  13,  21,  98,  101, 200, 209, 218, 219,
                                           222, 400, 600, 701, 704, 705, 708, 711, 712, 713, 801};

@@ -15,8 +15,9 @@ namespace hotlora {
 // Runs `body` in InferenceMode and turns what it throws into a status, most derived first:
 //   c10::OutOfMemoryError, std::bad_alloc  RESOURCE_EXHAUSTED, reason OUT_OF_MEMORY
 //   c10::AcceleratorError                  by its code, which is CUDA's: as above for want of memory; INTERNAL, reason
-//                                          INTERNAL, for a call that CUDA refused and that leaves the device usable; all
-//                                          others INTERNAL, reason DEVICE_FAILED: the device is lost; restart the process
+//                                          INTERNAL, for a call that CUDA refused and that leaves the device usable;
+//                                          all others INTERNAL, reason DEVICE_FAILED: the device is lost; restart the
+//                                          process
 //   c10::NotImplementedError               UNIMPLEMENTED
 //   other exceptions                       INTERNAL, reason INTERNAL
 // `what` names the work in the message ("denoise step"); LibTorch's own text goes to the log only.

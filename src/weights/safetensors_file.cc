@@ -82,7 +82,7 @@ class HeaderReader {
       }
       return true;
     }
-    return Refuse("has a number where none belongs");
+    return Refuse("has a number where none is allowed");
   }
 
   bool string(std::string& value) {
@@ -98,7 +98,7 @@ class HeaderReader {
       tensors_.back().dtype = *dtype;
       return true;
     }
-    return Refuse("has a string where none belongs");
+    return Refuse("has a string where none is allowed");
   }
 
   bool start_object(size_t) {
@@ -107,7 +107,7 @@ class HeaderReader {
       return true;
     }
     if (place_ != Place::kTop) {
-      return Refuse("has an object where none belongs");
+      return Refuse("has an object where none is allowed");
     }
     if (entry_ == "__metadata__") {
       place_ = Place::kMetadata;
@@ -162,7 +162,7 @@ class HeaderReader {
       place_ = key_ == "shape" ? Place::kShape : Place::kOffsets;
       return true;
     }
-    return Refuse("has an array where none belongs");
+    return Refuse("has an array where none is allowed");
   }
 
   bool end_array() {

@@ -42,7 +42,7 @@ struct Parts {
   Tensors unet, vae, text, text_2;
 };
 
-// Where a tensor goes; `known` is false where it belongs to nothing.
+// Where a tensor goes; `known` is false if it belongs to nothing.
 struct Sorted {
   bool known = true;
   TensorPlace place;

@@ -4,8 +4,8 @@
 #include <memory>
 #include <string>
 
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "src/adapter_format/key_map.h"
 #include "src/base/error_details.h"

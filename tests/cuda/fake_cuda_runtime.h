@@ -1,8 +1,8 @@
 #ifndef HOTLORA_TESTS_CUDA_FAKE_CUDA_RUNTIME_H_
 #define HOTLORA_TESTS_CUDA_FAKE_CUDA_RUNTIME_H_
 
-// Linked in place of libcudart to the objects of libhotlora_cuda.so: no device, kernels do not run. Keeps the thread's last
-// error as the real one does, and the last launch.
+// Linked in place of libcudart to the objects of libhotlora_cuda.so: no device, kernels do not run. Keeps the thread's
+// last error as the real one does, and the last launch.
 
 #include <cuda_runtime_api.h>
 

@@ -17,8 +17,8 @@
 
 namespace hotlora {
 
-// The tiny golden checkpoint with its pipeline, and the golden adapters by name. On a GPU the test's own operators run on
-// another stream than the pipeline's: what a test keeps of a row it brings to the CPU, which waits.
+// The tiny golden checkpoint with its pipeline, and the golden adapters by name. On a GPU the test's own operators run
+// on another stream than the pipeline's: what a test keeps of a row it brings to the CPU, which waits.
 class PipelineFixture : public ::testing::Test {
  protected:
   static constexpr uint64_t kDeviceBytes = uint64_t{64} << 20;  // for adapters

@@ -359,7 +359,7 @@ TEST(ValidateImageRequestTest, AnInitImageOfNoSizeToPaintInNeedsWidthAndHeight) 
     request.init_image = PngHeader(width, height);
     request.width = request.height = std::nullopt;
     EXPECT_THAT(BadFields(request), ElementsAre("init_image"));
-    EXPECT_THAT(Message(request), HasSubstr("give width and height"));
+    EXPECT_THAT(Message(request), HasSubstr("set width and height"));
     request.width = request.height = 128;
     EXPECT_TRUE(ValidateImageRequest(request, TinyLimits()).ok());
   }

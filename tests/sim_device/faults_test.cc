@@ -1,5 +1,5 @@
-// Mistakes that a GPU forgives most of the time, put in at link time (CMakeLists.txt), each caught by a test of its own.
-// Every test first shows that the correct code passes its check. A launch without a device guard is in
+// Mistakes that a GPU forgives most of the time, put in at link time (CMakeLists.txt), each caught by a test of its
+// own. Every test first shows that the correct code passes its check. A launch without a device guard is in
 // merge_kernel_test.cc.
 
 #include <atomic>

@@ -23,7 +23,7 @@ STRICTER = {
     r"has unknown field": "the format has no other field, so it is a mistake or another format",
     r"has unknown dtype": "complex numbers, floats of 4, 6 and 8 bits that nothing here computes with",
     r"has more than 8 dimensions": "no tensor of any network has",
-    r"has an array where none belongs": "the library takes [dtype, shape, offsets] for an object; the format does not",
+    r"has an array where none is allowed": "the library takes [dtype, shape, offsets] for an object; the format does not",
     r"has null": "the library takes null for no metadata; the format does not",
     r"has a dimension beyond 64 bits": "sizes of tensors are signed 64-bit numbers",
     r"has a (shape whose product is|size) beyond 64 bits": "no such tensor can be made, not even an empty one",
