@@ -24,14 +24,21 @@ PHRASES = [
 EXCEPTIONS: list[tuple[str, str]] = []
 
 
+# What begins a line of a comment or of a text.
+MARGIN = re.compile(r"\s*(//+|#|\*)?\s*")
+
+
 def phrases_in(name: str, text: str) -> list[str]:
-    """Each place in the text of a file, and what to write instead."""
+    """Each place in the text of a file, and what to write instead. A phrase may go on in the next line."""
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
         if any(name == file and part in line for file, part in EXCEPTIONS):
             continue
+        both = f"{line.rstrip()} {MARGIN.sub('', lines[number], count=1)}" if number < len(lines) else line
         for pattern, instead in PHRASES:
-            found += [f'{name}:{number}: "{match.group().strip()}": write {instead}' for match in pattern.finditer(line)]
+            found += [f'{name}:{number}: "{match.group().strip()}": write {instead}' for match in pattern.finditer(both)
+                      if match.start() < len(line)]
     return found
 
 

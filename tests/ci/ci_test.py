@@ -126,6 +126,8 @@ class LanguageTest(unittest.TestCase):
         for bad in ("This is no name.", "Where there is no file", "Nobody waits", "for anybody", "made anew", "// Of EndLoading."):
             self.assertEqual(len(phrases_in("a.h", f"{good}\n{bad}\n")), 1, bad)
             self.assertIn("a.h:2: ", phrases_in("a.h", f"{good}\n{bad}\n")[0])
+        wrapped = "// It is no\n// longer there, but\n  // it is no\n  // name.\n"
+        self.assertEqual([place.split('"')[0] for place in phrases_in("a.h", wrapped)], ["a.h:3: "])
 
 
 if __name__ == "__main__":
