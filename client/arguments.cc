@@ -211,7 +211,7 @@ absl::StatusOr<Arguments> ParseArguments(const std::vector<std::string>& words,
     arguments.adapter = std::filesystem::path(arguments.file).stem();
   }
   if (arguments.command == Command::kGenerate) {
-    ABSL_RETURN_IF_ERROR(FinishGenerate(generate, &arguments));
+    ABSL_RETURN_IF_ERROR(FinishGenerate(generate, arguments));
   }
   return arguments;
 }

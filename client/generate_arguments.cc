@@ -73,8 +73,8 @@ absl::StatusOr<v1::AdapterRef> ParseAdapter(const std::string& text) {
   return adapter;
 }
 
-absl::Status FinishPictures(const GenerateOptions& given, Arguments* arguments) {
-  v1::GenerateImagesRequest& request = arguments->request;
+absl::Status FinishPictures(const GenerateOptions& given, Arguments& arguments) {
+  v1::GenerateImagesRequest& request = arguments.request;
   if (given.init == "-" && given.mask == "-") {
     return Bad("--init and --mask cannot both be standard input");
   }
@@ -85,13 +85,13 @@ absl::Status FinishPictures(const GenerateOptions& given, Arguments* arguments) 
     ABSL_ASSIGN_OR_RETURN(*request.mutable_mask_image(), ReadPicture("--mask", given.mask));
   }
   if (given.strength) request.set_strength(*given.strength);
-  if (given.preview_every && arguments->preview_out.empty()) {
+  if (given.preview_every && arguments.preview_out.empty()) {
     return Bad("--preview-every makes previews that go nowhere: give --preview-out");
   }
-  if (arguments->preview_out == "-") {
+  if (arguments.preview_out == "-") {
     return Bad("--preview-out - would mix previews on standard output: give a file");
   }
-  if (!arguments->preview_out.empty()) {
+  if (!arguments.preview_out.empty()) {
     request.set_preview_every(given.preview_every.value_or(1));
   }
   return absl::OkStatus();
@@ -145,8 +145,8 @@ void AddGenerate(CLI::App& app, GenerateOptions& given, Arguments& arguments) {
   app.add_option("--request-id", given.request_id, "name of the request in logs and answers");
 }
 
-absl::Status FinishGenerate(const GenerateOptions& given, Arguments* arguments) {
-  v1::GenerateImagesRequest& request = arguments->request;
+absl::Status FinishGenerate(const GenerateOptions& given, Arguments& arguments) {
+  v1::GenerateImagesRequest& request = arguments.request;
   request.set_prompt(given.prompt);
   request.set_request_id(given.request_id);
   if (given.negative) request.set_negative_prompt(*given.negative);
@@ -186,19 +186,19 @@ absl::Status FinishGenerate(const GenerateOptions& given, Arguments* arguments) 
                           ParseEnum<v1::NoiseSchedule>("--schedule", "NOISE_SCHEDULE_", given.schedule));
     request.set_schedule(schedule);
   }
-  const bool to_stdout = arguments->out == "-";
-  v1::ImageFormat format = to_stdout ? v1::IMAGE_FORMAT_PNG : FormatOfEnding(arguments->out);
+  const bool to_stdout = arguments.out == "-";
+  v1::ImageFormat format = to_stdout ? v1::IMAGE_FORMAT_PNG : FormatOfEnding(arguments.out);
   if (!given.format.empty()) {
     ABSL_ASSIGN_OR_RETURN(format, ParseEnum<v1::ImageFormat>("--format", "IMAGE_FORMAT_", given.format));
   }
   if (format == v1::IMAGE_FORMAT_UNSPECIFIED) {
-    return Bad("--out ", arguments->out, " ends in none of .png, .jpg, .jpeg, .webp, .rgb: give --format");
+    return Bad("--out ", arguments.out, " ends in none of .png, .jpg, .jpeg, .webp, .rgb: give --format");
   }
   request.set_format(format);
   if (to_stdout && given.images.value_or(1) != 1) {
     return Bad("--out - takes one image, --images is ", *given.images);
   }
-  if (to_stdout && arguments->json) {
+  if (to_stdout && arguments.json) {
     return Bad("--out - and --json both write to standard output");
   }
   return absl::OkStatus();

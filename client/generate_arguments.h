@@ -39,7 +39,7 @@ void AddGenerate(CLI::App& app, GenerateOptions& options, Arguments& arguments);
 
 // Fills the request of `arguments` from the options that were parsed. Reads the files of --init and --mask.
 // InvalidArgument says which option is wrong.
-absl::Status FinishGenerate(const GenerateOptions& options, Arguments* arguments);
+absl::Status FinishGenerate(const GenerateOptions& options, Arguments& arguments);
 
 }  // namespace hotlora
 

@@ -69,14 +69,14 @@ std::string RequestId(const grpc::ClientContext& context) {
 }
 
 // Appends a part of an image to the parts that came before.
-grpc::Status AddPart(v1::Image&& part, std::vector<v1::Image>* images) {
+grpc::Status AddPart(v1::Image&& part, std::vector<v1::Image>& images) {
   if (part.index() >= 1000) {
     return grpc::Status(grpc::StatusCode::DATA_LOSS, absl::StrCat("an image of index ", part.index(), " came"));
   }
-  if (part.index() >= images->size()) {
-    images->resize(part.index() + 1);
+  if (part.index() >= images.size()) {
+    images.resize(part.index() + 1);
   }
-  v1::Image& image = (*images)[part.index()];
+  v1::Image& image = images[part.index()];
   if (image.has_index()) {
     image.mutable_data()->append(part.data());
   } else {
@@ -164,7 +164,7 @@ void ImageClient::Prepare(grpc::ClientContext* context) const {
 
 CallResult ImageClient::Generate(const v1::GenerateImagesRequest& request,
                                  const std::function<void(const v1::GenerateImagesEvent&)>& on_event,
-                                 GeneratedImages* images) {
+                                 GeneratedImages& images) {
   grpc::ClientContext context;
   Prepare(&context);
   context.AddMetadata("x-adapter-key", AdapterKey(request));
@@ -173,13 +173,13 @@ CallResult ImageClient::Generate(const v1::GenerateImagesRequest& request,
   grpc::Status parts = grpc::Status::OK;
   while (reader->Read(&event)) {
     if (event.has_image()) {
-      parts = parts.ok() ? AddPart(std::move(*event.mutable_image()), &images->images) : parts;
+      parts = parts.ok() ? AddPart(std::move(*event.mutable_image()), images.images) : parts;
       continue;
     }
     if (event.has_accepted()) {
-      images->accepted = event.accepted();
+      images.accepted = event.accepted();
     } else if (event.has_summary()) {
-      images->summary = event.summary();
+      images.summary = event.summary();
     }
     if (on_event != nullptr) {
       on_event(event);
@@ -187,10 +187,10 @@ CallResult ImageClient::Generate(const v1::GenerateImagesRequest& request,
   }
   CallResult result{reader->Finish(), RequestId(context)};
   if (result.request_id.empty()) {
-    result.request_id = images->accepted.request_id();  // if our own deadline ends the call, there are no trailers
+    result.request_id = images.accepted.request_id();  // if our own deadline ends the call, there are no trailers
   }
   if (result.status.ok()) {
-    result.status = parts.ok() ? CheckWhole(*images, request.has_num_images() ? request.num_images() : 1) : parts;
+    result.status = parts.ok() ? CheckWhole(images, request.has_num_images() ? request.num_images() : 1) : parts;
   }
   return result;
 }

@@ -50,7 +50,7 @@ class ImageClient {
   // `on_event`, unless it is null, is called with each event except images. An answer that ends with OK but lacks a
   // part is DATA_LOSS.
   CallResult Generate(const v1::GenerateImagesRequest& request,
-                      const std::function<void(const v1::GenerateImagesEvent&)>& on_event, GeneratedImages* images);
+                      const std::function<void(const v1::GenerateImagesEvent&)>& on_event, GeneratedImages& images);
   // Cancels the call at the first event for which `stop` returns true; the result is then CANCELLED.
   CallResult GenerateUntil(const v1::GenerateImagesRequest& request,
                            const std::function<bool(const v1::GenerateImagesEvent&)>& stop);

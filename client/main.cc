@@ -94,7 +94,7 @@ int Generate(ImageClient& client, const Arguments& arguments) {
           display.Show(event);
           previews.Update(WritePreview(arguments, event.progress()));
         },
-        &images);
+        images);
   }
   if (!result.status.ok()) {
     return Fail(arguments, result);

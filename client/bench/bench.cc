@@ -41,10 +41,10 @@ absl::StatusOr<BenchReport> Soak(BenchServer& server, BenchServer* twin, const B
   absl::StrAppend(&report.text, swaps.size(), " swaps in ", record.swaps.size(), " requests, of ", settings.swaps,
                   " wanted, after ", record.cycle, " of burn-in\n");
   report.json = {{"swaps", swaps.size()}, {"refused", record.refused}, {"cancelled", record.cancelled}};
-  AddTimes("soak", "request", requests, &report);
-  AddTimes("soak", "swap", swaps, &report);
-  AddTimes("soak", "step", steps, &report);
-  AddGates(JudgeSoak(record, settings.exact_only), &report);
+  AddTimes("soak", "request", requests, report);
+  AddTimes("soak", "swap", swaps, report);
+  AddTimes("soak", "step", steps, report);
+  AddGates(JudgeSoak(record, settings.exact_only), report);
   report.csv = SoakCsv(record);
   if (!settings.plot.empty()) {
     ABSL_RETURN_IF_ERROR(PlotSoak(record, settings.plot));

@@ -21,13 +21,13 @@ struct BenchReport {
 
 // Adds a line of the median and the 95th percentile of these values, in milliseconds, each with its 95 % interval.
 // Nothing if there are no values.
-void AddTimes(absl::string_view group, absl::string_view what, const std::vector<double>& seconds, BenchReport* report);
+void AddTimes(absl::string_view group, absl::string_view what, const std::vector<double>& seconds, BenchReport& report);
 
 // Likewise of the median of ratios.
-void AddRatio(absl::string_view group, absl::string_view what, const std::vector<double>& ratios, BenchReport* report);
+void AddRatio(absl::string_view group, absl::string_view what, const std::vector<double>& ratios, BenchReport& report);
 
 // A line for each gate, and whether all were passed.
-void AddGates(const std::vector<Gate>& gates, BenchReport* report);
+void AddGates(const std::vector<Gate>& gates, BenchReport& report);
 
 }  // namespace hotlora
 

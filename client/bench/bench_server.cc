@@ -104,7 +104,7 @@ absl::StatusOr<TimedAnswer> BenchServer::Generate(const v1::GenerateImagesReques
           answer.step_seconds.push_back(event.progress().step_seconds());
         }
       },
-      &images);
+      images);
   answer.seconds = stopwatch.Seconds();
   ABSL_RETURN_IF_ERROR(ToAbsl(result));
   answer.summary = std::move(images.summary);

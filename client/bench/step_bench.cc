@@ -89,10 +89,10 @@ absl::StatusOr<BenchReport> RunStepBench(BenchServer& merged, BenchServer* side,
     absl::StrAppend(&report.csv, "\n");
   }
   for (const Arm& arm : arms) {
-    AddTimes(arm.name, "step", arm.seconds, &report);
+    AddTimes(arm.name, "step", arm.seconds, report);
   }
   for (size_t i = 1; i < arms.size(); ++i) {
-    AddRatio(arms[i].name, "step / step without adapters", Ratios(arms[i].seconds, arms[0].seconds), &report);
+    AddRatio(arms[i].name, "step / step without adapters", Ratios(arms[i].seconds, arms[0].seconds), report);
   }
   return report;
 }

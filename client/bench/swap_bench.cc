@@ -56,7 +56,7 @@ BenchReport Report(const std::vector<Block>& blocks) {
         seconds.push_back(read(block->swap.summary.swap_cost()));
       }
       if (*std::max_element(seconds.begin(), seconds.end()) > 0) {
-        AddTimes(source, name, seconds, &report);
+        AddTimes(source, name, seconds, report);
       }
     }
     std::vector<double> added, ratios;
@@ -64,8 +64,8 @@ BenchReport Report(const std::vector<Block>& blocks) {
       added.push_back(block->swap.seconds - block->twin.seconds);
       ratios.push_back(block->swap.seconds / block->twin.seconds);
     }
-    AddTimes(source, "added", added, &report);
-    AddRatio(source, "request with the swap / the same without", ratios, &report);
+    AddTimes(source, "added", added, report);
+    AddRatio(source, "request with the swap / the same without", ratios, report);
   }
   if (unchanged > 0) {
     absl::StrAppend(&report.text, unchanged, " requests found their adapters in effect already\n");

@@ -54,7 +54,7 @@ TEST_F(ImageClientTest, PutsTheImagesTogether) {
   int progress = 0;
   GeneratedImages images;
   const CallResult result = client_->Generate(
-      request, [&](const v1::GenerateImagesEvent& event) { progress += event.has_progress() ? 1 : 0; }, &images);
+      request, [&](const v1::GenerateImagesEvent& event) { progress += event.has_progress() ? 1 : 0; }, images);
   ASSERT_TRUE(result.status.ok()) << result.status.error_message();
   EXPECT_EQ(result.request_id, "c1");
   EXPECT_EQ(progress, 1);
@@ -74,7 +74,7 @@ TEST_F(ImageClientTest, MissingImagesAreAnError) {
     auto request = Request();
     request.set_num_images(asked);
     GeneratedImages images;
-    EXPECT_EQ(client_->Generate(request, nullptr, &images).status.error_code(), grpc::StatusCode::DATA_LOSS);
+    EXPECT_EQ(client_->Generate(request, nullptr, images).status.error_code(), grpc::StatusCode::DATA_LOSS);
   }
 }
 
@@ -82,7 +82,7 @@ TEST_F(ImageClientTest, RetriesNothingByItself) {
   engine_.RefuseNext(
       MakeError(absl::StatusCode::kUnavailable, "busy", ErrorDetails{"DRAINING", {}, absl::Milliseconds(1)}));
   GeneratedImages images;
-  const CallResult result = client_->Generate(Request(), nullptr, &images);
+  const CallResult result = client_->Generate(Request(), nullptr, images);
   EXPECT_EQ(MakeErrorReport(result.status, "").reason, "DRAINING");
   EXPECT_EQ(engine_.submit_count(), 1);
 }
