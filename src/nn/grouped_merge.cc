@@ -60,20 +60,29 @@ std::optional<MergeProduct> ProductOf(const WeightedDelta& weighted, c10::Device
   return product;
 }
 
-template <typename Entry>
-at::Tensor CopyTo(c10::Device device, std::vector<Entry>& entries) {
-  const auto bytes = static_cast<int64_t>(entries.size() * sizeof(Entry));
-  return at::from_blob(entries.data(), {bytes}, at::kByte).to(device);
+// Both tables on the device, the tasks first, by one copy that the host does not wait for: LibTorch keeps pinned memory
+// until the copies out of it are done.
+at::Tensor CopyTo(c10::Device device, const MergeTables& tables) {
+  static_assert(sizeof(MergeTask) % alignof(MergeProduct) == 0, "the products would not be aligned");
+  const size_t tasks = tables.tasks.size() * sizeof(MergeTask);
+  const size_t products = tables.products.size() * sizeof(MergeProduct);
+  const at::Tensor host =
+      at::empty({static_cast<int64_t>(tasks + products)}, at::TensorOptions(at::kByte).pinned_memory(true));
+  auto* const bytes = host.mutable_data_ptr<uint8_t>();
+  std::copy_n(reinterpret_cast<const uint8_t*>(tables.tasks.data()), tasks, bytes);
+  std::copy_n(reinterpret_cast<const uint8_t*>(tables.products.data()), products, bytes + tasks);
+  return host.to(device, /*non_blocking=*/true);
 }
 
-void Launch(const DeviceKernels& kernels, c10::Device device, MergeTables& tables) {
+void Launch(const DeviceKernels& kernels, c10::Device device, const MergeTables& tables) {
   const c10::DeviceGuard guard(device);  // a launch goes to the thread's current device
-  // Freed at the end, before the kernel has read them; the allocator gives them only to later work of the same stream.
-  const at::Tensor tasks = CopyTo(device, tables.tasks), products = CopyTo(device, tables.products);
+  // Freed at the end, before the kernel has read it; the allocator gives it only to later work of the same stream.
+  const at::Tensor copied = CopyTo(device, tables);
+  const auto* const tasks = static_cast<const MergeTask*>(copied.const_data_ptr());
   const c10::Stream stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
-  const int32_t error = kernels.launch_merge(
-      static_cast<const MergeTask*>(tasks.const_data_ptr()), static_cast<int>(tables.tasks.size()),
-      static_cast<const MergeProduct*>(products.const_data_ptr()), tables.tiles, stream.native_handle());
+  const int32_t error = kernels.launch_merge(tasks, static_cast<int>(tables.tasks.size()),
+                                             reinterpret_cast<const MergeProduct*>(tasks + tables.tasks.size()),
+                                             tables.tiles, stream.native_handle());
   if (error != 0) {
     throw c10::AcceleratorError({__func__, __FILE__, static_cast<uint32_t>(__LINE__)}, error,
                                 c10::str("merging ", tables.tasks.size(), " weights: ", kernels.error_text(error)));

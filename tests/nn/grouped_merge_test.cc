@@ -12,13 +12,11 @@
 #include <vector>
 
 #include <ATen/ATen.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "src/nn/merge_check.h"
 #include "src/tensor/device.h"
-#include "src/tensor/device_kernels.h"
 
 namespace hotlora {
 namespace {
@@ -147,86 +145,6 @@ INSTANTIATE_TEST_SUITE_P(Dtypes, GroupedMergeTest,
                          [](const auto& info) {
                            return DtypeName(info.param.first) + "_from_" + DtypeName(info.param.second);
                          });
-
-// Devices of tensors without content, each with a stream whose handle is the device's number plus 100.
-class FakeDevices : public c10::impl::NoOpDeviceGuardImpl<c10::kMeta> {
- public:
-  c10::Device exchangeDevice(c10::Device device) const override {
-    return c10::Device(c10::kMeta, std::exchange(current, device.index()));
-  }
-  c10::Device getDevice() const override { return c10::Device(c10::kMeta, current); }
-  void setDevice(c10::Device device) const override { current = device.index(); }
-  void uncheckedSetDevice(c10::Device device) const noexcept override { current = device.index(); }
-  c10::Stream getStream(c10::Device device) const noexcept override {
-    return c10::Stream(c10::Stream::DEFAULT, device);
-  }
-  void* getStreamNativeHandle(const c10::Stream stream) const override {
-    return reinterpret_cast<void*>(static_cast<intptr_t>(stream.device_index() + 100));
-  }
-
-  static thread_local c10::DeviceIndex current;
-};
-thread_local c10::DeviceIndex FakeDevices::current = 0;
-
-struct FakeLaunch {
-  c10::DeviceIndex device = -1;
-  intptr_t stream = 0;
-  int tasks = 0;
-  int32_t error = 0;
-};
-FakeLaunch fake_launch;
-
-class LaunchTest : public testing::Test {
- protected:
-  LaunchTest() {
-    static const FakeDevices devices;
-    static const c10::impl::DeviceGuardImplRegistrar registrar(c10::kMeta, &devices);
-    static const DeviceKernels kernels = {sizeof(DeviceKernels), HOTLORA_VERSION,
-                                          [](const MergeTask*, int tasks, const MergeProduct*, int64_t, void* stream) {
-                                            fake_launch.device = FakeDevices::current;
-                                            fake_launch.stream = reinterpret_cast<intptr_t>(stream);
-                                            fake_launch.tasks = tasks;
-                                            return fake_launch.error;
-                                          },
-                                          [](int32_t) { return "the launch failed"; }};
-    SetKernels(c10::kMeta, &kernels);
-    fake_launch = {};
-    FakeDevices::current = 0;
-  }
-  ~LaunchTest() override { SetKernels(c10::kMeta, nullptr); }
-
-  // Restores a weight on the second device.
-  void Merge() {
-    const c10::Device device(c10::kMeta, 1);
-    float values[48] = {};
-    const at::Tensor weight = at::for_blob(values, {8, 6})
-                                  .options(at::TensorOptions(device).dtype(at::kFloat))
-                                  .target_device(device)
-                                  .make_tensor();
-    const std::vector<WeightToMerge> merges = {{weight, weight, {}}};
-    MergeWeights(merges, DoraWeighting::kScaledChange);
-  }
-};
-
-TEST_F(LaunchTest, IsOnTheWeightsDeviceAndItsStream) {
-  Merge();
-  EXPECT_EQ(fake_launch.tasks, 1);
-  EXPECT_EQ(fake_launch.device, 1);
-  EXPECT_EQ(fake_launch.stream, 101);
-  EXPECT_EQ(FakeDevices::current, 0) << "the thread's current device must be as before";
-}
-
-TEST_F(LaunchTest, AnErrorOfTheDeviceKeepsItsCode) {
-  fake_launch.error = 700;
-  try {
-    Merge();
-    ADD_FAILURE() << "nothing was thrown";
-  } catch (const c10::AcceleratorError& error) {
-    EXPECT_EQ(error.get_error_code(), 700);
-    EXPECT_NE(std::string(error.what_without_backtrace()).find("merging 1 weights: the launch failed"),
-              std::string::npos);
-  }
-}
 
 TEST(AddToTablesTest, WhatIsNoSumOfProductsIsLeft) {
   const at::Tensor live = at::zeros({8, 6}), clean = at::zeros({8, 6});

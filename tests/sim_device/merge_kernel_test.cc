@@ -3,6 +3,7 @@
 #include "tests/fakes/sim_device/merge_kernel.h"
 
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,10 @@ int32_t LaunchWithoutGuard(const MergeTask* tasks, int task_count, const MergePr
   return LaunchSimMerge(tasks, task_count, products, tiles, stream);
 }
 constexpr DeviceKernels kUnguarded = {sizeof(DeviceKernels), HOTLORA_VERSION, &LaunchWithoutGuard, &SimMergeErrorText};
+
+int32_t LaunchThatFails(const MergeTask*, int, const MergeProduct*, int64_t, void*) { return 700; }
+constexpr DeviceKernels kFailing = {sizeof(DeviceKernels), HOTLORA_VERSION, &LaunchThatFails,
+                                    [](int32_t) { return "the launch failed"; }};
 
 class SimMergeKernelTest : public ::testing::Test {
  protected:
@@ -65,6 +70,29 @@ TEST_F(SimMergeKernelTest, RebuildsTheWeightsOfEachDeviceInOneLaunch) {
     const int64_t before = Launches();
     EXPECT_TRUE(at::allclose(Merge(SimDevice(index)), expected, 1e-5, 1e-5)) << index;
     EXPECT_EQ(Launches(), before + 1) << index;
+  }
+}
+
+// The tables leave the host by a copy that is not done when the merge returns.
+TEST_F(SimMergeKernelTest, WaitsForNothing) {
+  SetKernels(kType, &kGuarded);
+  const at::Tensor clean = at::randn({70, 130}).to(SimDevice()), live = at::empty_like(clean);
+  const std::vector<WeightToMerge> weights = {{live, clean, {}}};
+  const SimCounts before = SimCountsOfThisThread();
+  MergeWeights(weights, DoraWeighting::kScaledChange);
+  EXPECT_EQ((SimCountsOfThisThread() - before).host_waits(), 0);
+  EXPECT_TRUE(at::equal(live.cpu(), clean.cpu()));
+}
+
+TEST_F(SimMergeKernelTest, AnErrorOfTheLaunchKeepsItsCode) {
+  SetKernels(kType, &kFailing);
+  try {
+    Merge(SimDevice());
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const c10::AcceleratorError& error) {
+    EXPECT_EQ(error.get_error_code(), 700);
+    EXPECT_NE(std::string(error.what_without_backtrace()).find("merging 2 weights: the launch failed"),
+              std::string::npos);
   }
 }
 

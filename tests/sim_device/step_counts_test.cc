@@ -10,6 +10,8 @@
 
 #include <gtest/gtest.h>
 
+#include "src/tensor/device_kernels.h"
+#include "tests/fakes/sim_device/merge_kernel.h"
 #include "tests/sim_device/sim_pipeline_fixture.h"
 
 namespace hotlora {
@@ -37,8 +39,15 @@ std::string Print(const Figures& figures) {
   return text.str();
 }
 
+constexpr auto kType = c10::DeviceType::PrivateUse1;
+constexpr DeviceKernels kKernels = {sizeof(DeviceKernels), HOTLORA_VERSION, &LaunchSimMerge, &SimMergeErrorText};
+
+// With the kernel of the merge, so that a swap takes the way that it takes on a GPU.
 class StepCountsTest : public SimPipelineTest {
  protected:
+  StepCountsTest() { SetKernels(kType, &kKernels); }
+  ~StepCountsTest() override { SetKernels(kType, nullptr); }
+
   // What `work` asks for, under `what`; with the launches of each operator if they are wanted.
   template <typename Work>
   void Measure(const std::string& what, bool operators, const Work& work) {
@@ -67,7 +76,8 @@ class StepCountsTest : public SimPipelineTest {
 };
 
 TEST_F(StepCountsTest, NoneGrows) {
-  const AdapterSet none, one = Set({{"kohya_sgm_mixed_ranks_and_alphas", 0.8}}), other = Set({{"peft_attention", 1.0}});
+  // `one` changes modules that `other` does not, so that swap_over restores some and merges others.
+  const AdapterSet none, one = Set({{"peft_attention", 1.0}}), other = Set({{"kohya_sgm_mixed_ranks_and_alphas", 0.8}});
   const std::unique_ptr<Row> row = Start(SmallJob(), none, 7);
   StepOnce(*row);
   StepOnce(*row);
@@ -78,13 +88,13 @@ TEST_F(StepCountsTest, NoneGrows) {
       const auto report = pipeline_->Apply(set, ApplyMode::kMerged);
       EXPECT_TRUE(report.ok()) << report.status();
     };
-    Measure("swap_in", /*operators=*/false, [&] { swap(one); });
-    Measure("swap_over", /*operators=*/false, [&] { swap(other); });
-    Measure("swap_out", /*operators=*/false, [&] { swap(none); });
+    Measure("swap_in", /*operators=*/true, [&] { swap(one); });
+    Measure("swap_over", /*operators=*/true, [&] { swap(other); });
+    Measure("swap_out", /*operators=*/true, [&] { swap(none); });
   }
 
   mode_ = ApplyMode::kSide;
-  const std::unique_ptr<Row> beside = Start(SmallJob(), one, 7);
+  const std::unique_ptr<Row> beside = Start(SmallJob(), other, 7);
   StepOnce(*beside, mode_);
   StepOnce(*beside, mode_);
   Measure("side_step", /*operators=*/true, [&] { StepOnce(*beside, mode_); });
