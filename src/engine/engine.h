@@ -6,10 +6,10 @@
 //
 //   gRPC threads     call this class; they validate, enqueue and return, and never touch a tensor or the adapters' disk
 //   lookup thread    lends queued requests the adapters that are resident
-//   picture thread   decodes requests' init images
+//   picture thread   decodes requests' init images, and waits until the decode thread has encoded them
 //   adapter thread   reads adapters and embeddings for queued requests, and adapters for LoadAdapter
 //   step thread      applies adapters, encodes, runs every denoising step
-//   decode thread    latents to pixels to PNG, so that the next request's steps do not wait
+//   decode thread    init images to latents, latents to pixels to PNG, so that other requests' steps do not wait
 
 #include <cstdint>
 #include <functional>

@@ -81,8 +81,8 @@ class PeakMeter {
   virtual int64_t bytes() const = 0;
 };
 
-// Threads: one step thread calls Apply, Encode, EncodeInit, StartRow, Step and Preview; a decode thread may call Decode
-// at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone and leaves the
+// Threads: one step thread calls Apply, Encode, StartRow, Step and Preview; a decode thread may call EncodeInit and
+// Decode at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone and leaves the
 // pipeline usable; Internal with reason DEVICE_FAILED means the device is lost.
 class Pipeline {
  public:

@@ -219,7 +219,7 @@ class SdxlPipeline final : public Pipeline {
 
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
     std::shared_ptr<const SdxlInitLatents> init;
-    ABSL_RETURN_IF_ERROR(step_stream_.Run("encoding of the init image", [&] {
+    ABSL_RETURN_IF_ERROR(decode_stream_.Run("encoding of the init image", [&] {
       init = std::make_shared<SdxlInitLatents>(
           EncodeInitPicture(model_->vae_encoder(), picture, model_->config().vae.factor(), model_->place().device));
       return absl::OkStatus();

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/synchronization/notification.h"
 
 #include "src/base/exception_status.h"
@@ -38,11 +39,34 @@ DecodeLine::DecodeLine(Pipeline* pipeline, MemoryAdmission* memory, Metrics* met
       thread_("decode") {}
 
 absl::Status DecodeLine::WarmUp(const ImageJob& job, const Row& row) {
+  return RunInTurn("", [&] { return memory_->Call(DecodeWork(job), [&] { return pipeline_->Decode(row); }).status(); });
+}
+
+absl::Status DecodeLine::EncodeInit(ImageTask& task, const InitPicture& picture) {
+  return RunInTurn(task.job().caller, [&]() -> absl::Status {
+    if (!task.BeginLoading()) {
+      return absl::CancelledError("the request has ended");
+    }
+    const absl::Cleanup pause = [&task] { task.PauseLoading(); };
+    ABSL_RETURN_IF_ERROR(task.Wanted());
+    const Stopwatch stopwatch;
+    absl::StatusOr<std::shared_ptr<const InitLatents>> init =
+        memory_->Call(InitWork(task.job().denoise), [&] { return pipeline_->EncodeInit(picture); });
+    if (!init.ok()) {
+      on_error_(init.status());
+      return init.status();
+    }
+    task.summary.encode_seconds += stopwatch.Seconds();
+    task.SetInit(*std::move(init));
+    return absl::OkStatus();
+  });
+}
+
+absl::Status DecodeLine::RunInTurn(absl::string_view caller, absl::FunctionRef<absl::Status()> work) {
   absl::Status status;
   absl::Notification done;
-  thread_.Post("", [&] {
-    status = CatchExceptions(
-        [&] { return memory_->Call(DecodeWork(job), [&] { return pipeline_->Decode(row); }).status(); });
+  thread_.Post(caller, [&] {
+    status = CatchExceptions(work);
     done.Notify();
   });
   done.WaitForNotification();

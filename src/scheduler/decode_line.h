@@ -1,19 +1,22 @@
 #ifndef HOTLORA_SRC_SCHEDULER_DECODE_LINE_H_
 #define HOTLORA_SRC_SCHEDULER_DECODE_LINE_H_
 
-// What comes after the last step, on a thread of its own, so that the next steps do not wait: latents to pixels to a
-// file, and the end of the request. Callers take turns.
+// What the VAE does, on a thread of its own, so that steps do not wait: before the first step an init image to latents;
+// after the last one latents to pixels to a file, and the end of the request. Callers take turns.
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 
 #include "src/base/mutex.h"
 #include "src/base/serial_executor.h"
 #include "src/metrics/metrics.h"
+#include "src/pipeline/init_picture.h"
 #include "src/pipeline/pipeline.h"
 #include "src/scheduler/image_run.h"
 #include "src/scheduler/memory_admission.h"
@@ -26,13 +29,20 @@ class DecodeLine {
   using EndTask = std::function<void(const std::shared_ptr<ImageTask>&, const absl::Status&, double run_seconds)>;
   using OnError = std::function<void(const absl::Status&)>;
 
-  // `end_task` ends a request when its images are out; `on_error` is told why one could not be decoded. `pipeline`,
-  // `memory` and `metrics` outlive this object.
+  // `end_task` ends a request when its images are out; `on_error` is told why one could not be decoded, or why an init
+  // image could not be encoded. `pipeline`, `memory` and `metrics` outlive this object.
   DecodeLine(Pipeline* pipeline, MemoryAdmission* memory, Metrics* metrics, EndTask end_task, OnError on_error);
 
   // Decodes `row` of `job` on this thread for the first time, so that no caller's image pays for what is made once.
   // Blocks until it is done.
   absl::Status WarmUp(const ImageJob& job, const Row& row);
+
+  // Gives the task its init latents, and adds to its summary how long they took. Blocks until it is done. A piece of
+  // work of ImageTask::BeginLoading: while the task waits for its turn, a cancel ends it at once.
+  //   Cancelled, DeadlineExceeded   the task has ended, or is not wanted any more (ImageTask::Wanted)
+  //   ResourceExhausted             OUT_OF_MEMORY
+  //   others                        of Pipeline::EncodeInit
+  absl::Status EncodeInit(ImageTask& task, const InitPicture& picture);
 
   // Decodes the finished row in its turn, unless its request has been cancelled.
   void Decode(std::shared_ptr<ImageRun> run, RunningRow row);
@@ -45,6 +55,8 @@ class DecodeLine {
   void AwaitShorterThan(uint32_t length) const;
 
  private:
+  // Runs `work` in the caller's turn, and waits for it.
+  absl::Status RunInTurn(absl::string_view caller, absl::FunctionRef<absl::Status()> work);
   absl::Status DecodeRow(ImageRun& run, RunningRow row);
 
   Pipeline* const pipeline_;

@@ -56,14 +56,14 @@ void ImageTask::PauseLoading() {
   loading_ = false;
 }
 
-void ImageTask::SetPicture(std::unique_ptr<const InitPicture> picture) {
+void ImageTask::SetInit(std::shared_ptr<const InitLatents> init) {
   MutexLock lock(&mu_);
-  picture_ = std::move(picture);
+  init_ = std::move(init);
 }
 
-bool ImageTask::has_picture() const {
+bool ImageTask::has_init() const {
   MutexLock lock(&mu_);
-  return picture_ != nullptr;
+  return init_ != nullptr;
 }
 
 bool ImageTask::CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const {
@@ -79,9 +79,9 @@ Prompts ImageTask::prompts() const {
   return prompts;
 }
 
-std::unique_ptr<const InitPicture> ImageTask::TakePicture() {
+std::shared_ptr<const InitLatents> ImageTask::TakeInit() {
   MutexLock lock(&mu_);
-  return std::move(picture_);
+  return std::move(init_);
 }
 
 bool ImageTask::loading() const {
@@ -99,11 +99,11 @@ bool ImageTask::ClaimEnd() {
 }
 
 void ImageTask::ReleaseFiles() {
-  std::unique_ptr<const InitPicture> released_picture;  // these are destroyed after the lock is released
-  LoadedFiles released;                                 // after released_set: the weights go before their leases
+  std::shared_ptr<const InitLatents> released_init;  // these are destroyed after the lock is released
+  LoadedFiles released;                              // after released_set: the weights go before their leases
   AdapterSet released_set;
   MutexLock lock(&mu_);
-  std::swap(released_picture, picture_);
+  std::swap(released_init, init_);
   std::swap(released, loaded_);
   std::swap(released_set, set_);
 }

@@ -16,7 +16,7 @@
 #include "src/base/mutex.h"
 #include "src/base/stopwatch.h"
 #include "src/nn/adapter_set.h"
-#include "src/pipeline/init_picture.h"
+#include "src/pipeline/pipeline.h"
 #include "src/request/image_events.h"
 #include "src/request/image_job.h"
 
@@ -35,7 +35,8 @@ struct LoadedFiles {
 };
 
 // One request from admission to its end: who listens, whether it is still wanted, and what it holds of files.
-// Thread-safe; the summary is written by the step thread, then the decode thread.
+// Thread-safe; the summary is written by one thread at a time: the decode thread while it encodes an init image, then
+// the step thread, then the decode thread.
 class ImageTask {
  public:
   // `longest`: how long it may take from now on.
@@ -64,9 +65,9 @@ class ImageTask {
   void PauseLoading();
   void EndLoading(LoadedFiles loaded, double seconds);
 
-  // The decoded init image. REQUIRES: between BeginLoading and PauseLoading or EndLoading.
-  void SetPicture(std::unique_ptr<const InitPicture> picture);
-  bool has_picture() const;
+  // The init image as latents. REQUIRES: between BeginLoading and PauseLoading or EndLoading.
+  void SetInit(std::shared_ptr<const InitLatents> init);
+  bool has_init() const;
 
   // What EndLoading was given. REQUIRES: the task was taken from the queue.
   const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.adapters; }
@@ -74,7 +75,7 @@ class ImageTask {
   // The job's prompts with the vectors that stand in them. REQUIRES: the task was taken from the queue.
   Prompts prompts() const;
   // Null if the job has no init image.
-  std::unique_ptr<const InitPicture> TakePicture();
+  std::shared_ptr<const InitLatents> TakeInit();
   const AdapterSet& adapter_set() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return set_; }
   double load_seconds() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return load_seconds_; }
 
@@ -96,7 +97,7 @@ class ImageTask {
   // True for the first caller, who must go on to ReleaseFiles and TellEnd; false for all others and while loading.
   bool ClaimEnd();
 
-  // Gives back what was loaded, also a picture that was not taken. REQUIRES: ClaimEnd was true; nothing of the pipeline
+  // Gives back what was loaded, also latents that were not taken. REQUIRES: ClaimEnd was true; nothing of the pipeline
   // holds the adapters' weights any more.
   void ReleaseFiles();
 
@@ -125,7 +126,7 @@ class ImageTask {
   absl::Status cancel_status_ ABSL_GUARDED_BY(mu_);
   bool loading_ ABSL_GUARDED_BY(mu_) = false;
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
-  std::unique_ptr<const InitPicture> picture_ ABSL_GUARDED_BY(mu_);
+  std::shared_ptr<const InitLatents> init_ ABSL_GUARDED_BY(mu_);
   LoadedFiles loaded_ ABSL_GUARDED_BY(mu_);
   AdapterSet set_ ABSL_GUARDED_BY(mu_);
   double load_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;

@@ -38,9 +38,10 @@ void RequestLoader::RunOnAdapterThread(const std::string& caller, std::function<
 
 // Lookup thread: hands the task to the thread that its next piece of work belongs to.
 void RequestLoader::Continue(const TaskPtr& task) {
+  task->PauseLoading();
   const ImageJob& job = task->job();
-  if (job.has_init() && !task->has_picture()) {
-    picture_thread_.Post(job.caller, [this, task] { DecodePicture(task); });
+  if (job.has_init() && !task->has_init()) {
+    picture_thread_.Post(job.caller, [this, task] { PrepareInit(task); });
   } else if (NeedsFiles(job)) {
     adapter_thread_.Post(job.caller, [this, task] { Acquire(task); });
   } else {
@@ -54,25 +55,28 @@ bool RequestLoader::NeedsFiles(const ImageJob& job) {
                      [this](const AdapterUse& use) { return adapters_->NeedsRead(use.name); });
 }
 
-void RequestLoader::DecodePicture(const TaskPtr& task) {
+// Picture thread: two pieces of work, the second on the decode thread.
+void RequestLoader::PrepareInit(const TaskPtr& task) {
   if (!task->BeginLoading()) {
     return;
   }
-  absl::Status status = task->Wanted();
+  InitPicture picture;
+  absl::Status status = CatchExceptions([&]() -> absl::Status {
+    ABSL_RETURN_IF_ERROR(task->Wanted());
+    ABSL_ASSIGN_OR_RETURN(picture, decode_(task->job()));
+    return absl::OkStatus();
+  });
+  task->PauseLoading();
+  // Only now: a thread that cancelled the task before PauseLoading has taken it out of the queue and could not end it.
+  status.Update(task->Wanted());
   if (status.ok()) {
-    absl::StatusOr<InitPicture> picture = CatchExceptions([&] { return decode_(task->job()); });
-    status = picture.status();
-    if (picture.ok()) {
-      task->SetPicture(std::make_unique<const InitPicture>(*std::move(picture)));
-    }
+    status = scheduler_->decode_line().EncodeInit(*task, picture);
   }
   if (!status.ok()) {
-    task->EndLoading({}, 0);
     Fail(task, status);
-    return;
+  } else if (task->BeginLoading()) {  // until the lookup thread has it, which may be gone once every task has ended
+    Load(task);
   }
-  task->PauseLoading();
-  Load(task);
 }
 
 // Lookup or adapter thread: the last piece of work. The step thread cannot take the task until it is ready, so a task

@@ -1,15 +1,16 @@
 #ifndef HOTLORA_SRC_SCHEDULER_REQUEST_LOADER_H_
 #define HOTLORA_SRC_SCHEDULER_REQUEST_LOADER_H_
 
-// Gathers what a request needs before the step thread can take it: its init image is decoded, its embeddings are read,
-// its adapters are leased. Then the loader marks the request ready in the queue, or ends it with the error.
+// Gathers what a request needs before the step thread can take it: its init image becomes latents, its embeddings are
+// read, its adapters are leased. Then the loader marks the request ready in the queue, or ends it with the error.
 //
 // Each kind of work has a thread of its own, so that none delays another kind:
 //   lookup    decides what is missing; leases adapters that are resident. Never waits for a file.
-//   picture   decodes init images. One of the largest size takes some tenths of a second.
+//   picture   decodes init images. One of the largest size takes some tenths of a second. Then it waits until the
+//             decode thread has encoded it: of init images one at a time is in the decode line.
 //   adapter   reads the files of adapters and embeddings, and copies adapters to the device.
 // On the picture and the adapter thread callers take turns (serial_executor.h): many requests of one caller delay
-// another caller's request by one decode, or one read, at most.
+// another caller's request by one init image, or one read, at most.
 
 #include <functional>
 #include <memory>
@@ -66,7 +67,7 @@ class RequestLoader {
   using TaskPtr = std::shared_ptr<ImageTask>;
 
   void Continue(const TaskPtr& task);
-  void DecodePicture(const TaskPtr& task);
+  void PrepareInit(const TaskPtr& task);
   void Acquire(const TaskPtr& task);
   bool NeedsFiles(const ImageJob& job);
   absl::StatusOr<LoadedFiles> LoadFiles(const ImageTask& task);

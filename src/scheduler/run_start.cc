@@ -76,11 +76,8 @@ absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
   ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_->Call(TextWork(job.prompts), [&] {
     return pipeline_->Encode(task.prompts(), job.denoise.cfg(), task.adapter_set(), mode);
   }));
-  if (const std::unique_ptr<const InitPicture> picture = task.TakePicture(); picture != nullptr) {
-    ABSL_ASSIGN_OR_RETURN(run.init,
-                          memory_->Call(InitWork(job.denoise), [&] { return pipeline_->EncodeInit(*picture); }));
-  }
-  task.summary.encode_seconds = stopwatch.Seconds();
+  run.init = task.TakeInit();
+  task.summary.encode_seconds += stopwatch.Seconds();
   metrics_->ObservePhase(RequestPhase::kEncode, task.summary.encode_seconds);
   return absl::OkStatus();
 }

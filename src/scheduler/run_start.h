@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_SCHEDULER_RUN_START_H_
 #define HOTLORA_SRC_SCHEDULER_RUN_START_H_
 
-// What happens between taking a request from the queue and its first step: its adapters take effect, its texts and its
-// init image are encoded, what that took goes into its summary and the metrics, and its images get rows.
+// What happens between taking a request from the queue and its first step: its adapters take effect, its texts are
+// encoded, what that took goes into its summary and the metrics, and its images get rows.
 
 #include <optional>
 #include <string>
@@ -24,11 +24,11 @@ class RunStart {
   RunStart(Pipeline* pipeline, MemoryAdmission* memory, Metrics* metrics)
       : pipeline_(pipeline), memory_(memory), metrics_(metrics) {}
 
-  // Fills in the conditioning and the init latents of `run`. `running`: fingerprints of the sets that have rows. After
+  // Gives `run` its conditioning and the task's init latents. `running`: fingerprints of the sets that have rows. After
   // an error the run must end:
   //   Cancelled, DeadlineExceeded   the request is not wanted any more (ImageTask::Wanted)
   //   ResourceExhausted             OUT_OF_MEMORY
-  //   others                        of Pipeline::Apply, Encode and EncodeInit
+  //   others                        of Pipeline::Apply and Encode
   absl::Status Prepare(ImageRun& run, ApplyMode mode, absl::Span<const std::string> running);
 
   // Gives the next image of `run` a row. An error becomes the run's status; a run that has failed already gets no row.

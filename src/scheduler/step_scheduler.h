@@ -56,6 +56,9 @@ class StepScheduler {
   // Whether there is memory for what a request does.
   MemoryAdmission& memory() { return memory_; }
 
+  // Where init images are encoded.
+  DecodeLine& decode_line() { return decode_line_; }
+
   // Checks of the base weights.
   BaseWatch& base_watch() { return base_watch_; }
   const BaseWatch& base_watch() const { return base_watch_; }

@@ -1,5 +1,6 @@
 #include "src/engine/engine.h"
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -573,6 +574,51 @@ TEST_F(EngineTest, AnInitImageIsDecodedOnceAndFreeAtTheEnd) {
   absl::MutexLock lock(&pipeline_->mu);
   ASSERT_EQ(pipeline_->init_sizes.size(), 1u);
   EXPECT_EQ(pipeline_->init_sizes[0], std::pair(40u, 32u));
+}
+
+TEST_F(EngineTest, StepsGoOnWhileAnInitImageIsEncoded) {
+  uint32_t warm_up_steps = 0;
+  {
+    absl::MutexLock lock(&pipeline_->mu);
+    warm_up_steps = pipeline_->steps_run;
+  }
+  pipeline_->Hold(FakePipeline::Levers::Call::kEncodeInit);
+  ImageRequest request = Request("with init");
+  request.init_image = Png(16, 16);
+  request.strength = 1.0;
+  auto with_init = std::make_shared<RecordingListener>(), without = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(request, with_init).ok());
+  pipeline_->AwaitHeld(FakePipeline::Levers::Call::kEncodeInit);
+  ASSERT_TRUE(Submit(Request("without"), without).ok());
+  {
+    absl::MutexLock lock(&pipeline_->mu);
+    const auto stepped = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return pipeline_->steps_run == warm_up_steps + 3; };
+    EXPECT_TRUE(pipeline_->mu.AwaitWithTimeout(absl::Condition(&stepped), absl::Minutes(1)));
+  }
+  pipeline_->LetGo();
+  EXPECT_EQ(with_init->AwaitDone(), absl::OkStatus());
+  EXPECT_EQ(without->AwaitDone(), absl::OkStatus());
+  ExpectNothingHeld();
+}
+
+TEST_F(EngineTest, ADeviceThatIsLostWhileAnInitImageIsEncodedIsTold) {
+  engine_ = nullptr;
+  std::atomic<int> told = 0;
+  EngineOptions options;
+  options.on_device_failure = [&] { ++told; };
+  Start(options);
+  {
+    absl::MutexLock lock(&pipeline_->mu);
+    pipeline_->next_init_error = MakeError(absl::StatusCode::kInternal, "DEVICE_FAILED", "lost");
+  }
+  ImageRequest request = Request("one");
+  request.init_image = Png(16, 16);
+  request.strength = 1.0;
+  auto listener = std::make_shared<RecordingListener>();
+  ASSERT_TRUE(Submit(request, listener).ok());
+  EXPECT_EQ(listener->AwaitDone().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(told, 1) << "before its caller learns of it";
+  ExpectNothingHeld();
 }
 
 TEST_F(EngineTest, AnInitImageThatCannotBeDecodedEndsTheRequestAsABadField) {

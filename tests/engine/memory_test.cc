@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 
 #include "src/base/error_details.h"
+#include "src/image/image_encoder.h"
 #include "tests/engine/engine_fixture.h"
 
 namespace hotlora {
@@ -140,6 +141,27 @@ TEST_F(MemoryTest, DoesNotDecodeWithoutRoom) {
   ExpectNothingHeld();
   SetAvailable(kRoomForOne);
   Run(Request("next"));
+}
+
+TEST_F(MemoryTest, DoesNotEncodeAnInitImageWithoutRoom) {
+  using Call = FakePipeline::Levers::Call;
+  pipeline_->Hold(Call::kDecode);
+  const Listener first = Enter(Request("first"));
+  pipeline_->AwaitHeld(Call::kDecode);
+  ImageRequest request = Request("second");
+  const RgbImage picture{16, 16, std::vector<uint8_t>(size_t{16} * 16 * 3)};
+  request.init_image = *EncodeImage(picture, ImageFormat::kPng, 90, "");
+  request.strength = 1.0;
+  const Listener second = Enter(request);
+  SetAvailable(kMiB);
+  pipeline_->LetGo();
+  EXPECT_TRUE(first->AwaitDone().ok());
+  const absl::Status status = second->AwaitDone();
+  ExpectOutOfMemory(status);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("encoding the init image at 16x16"));
+  ExpectNothingHeld();
+  SetAvailable(kRoomForOne);
+  Run(request);
 }
 
 TEST_F(MemoryTest, DoesNotStartWithoutHeadRoom) {

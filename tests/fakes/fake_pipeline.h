@@ -8,6 +8,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,6 +39,7 @@ class FakePipeline : public Pipeline {
     std::optional<uint32_t> most_rows ABSL_GUARDED_BY(mu);         // a step with more rows runs out of memory
     bool unshareable ABSL_GUARDED_BY(mu) = false;                  // no two sets share a step
     uint32_t side_steps ABSL_GUARDED_BY(mu) = 0;                   // evaluations in side mode
+    absl::Status next_init_error ABSL_GUARDED_BY(mu);              // of EncodeInit
     absl::Status next_row_error ABSL_GUARDED_BY(mu);               // of StartRow
     absl::Status next_step_error ABSL_GUARDED_BY(mu);
     absl::Status next_decode_error ABSL_GUARDED_BY(mu);
@@ -51,8 +53,9 @@ class FakePipeline : public Pipeline {
     int64_t cached_memory ABSL_GUARDED_BY(mu) = 0;  // available once it is given back
     int64_t pixel_bytes ABSL_GUARDED_BY(mu) = 0;  // that steps take for a pixel of a network row; decodes, inits alike
     uint32_t modules_verified ABSL_GUARDED_BY(mu) = 0;
-    enum class Call { kNone, kApply, kEncode, kDecode, kVerify };
-    Call held_call ABSL_GUARDED_BY(mu) = Call::kNone;  // calls of that kind wait
+    enum class Call { kNone, kApply, kEncode, kEncodeInit, kDecode, kVerify };
+    Call held_call ABSL_GUARDED_BY(mu) = Call::kNone;    // calls of that kind wait
+    std::multiset<Call> calls_held ABSL_GUARDED_BY(mu);  // calls that wait now
     std::atomic<int> live_rows = 0;
     std::atomic<int> live_conditionings = 0;
     std::atomic<int> live_inits = 0;
@@ -76,8 +79,15 @@ class FakePipeline : public Pipeline {
       held_call = call;
     }
     void WaitIfHeld(Call call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+      calls_held.insert(call);
       const auto let_go = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return held_call != call; };
       mu.Await(absl::Condition(&let_go));
+      calls_held.erase(calls_held.find(call));
+    }
+    void AwaitHeld(Call call) {
+      absl::MutexLock lock(&mu);
+      const auto held = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return calls_held.count(call) > 0; };
+      mu.Await(absl::Condition(&held));
     }
     // While steps are held: lets the one that waits pass, and waits until the next one is held.
     void StepOnce() {
@@ -136,6 +146,10 @@ class FakePipeline : public Pipeline {
 
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
     absl::MutexLock lock(&levers_->mu);
+    levers_->WaitIfHeld(Levers::Call::kEncodeInit);
+    if (absl::Status error = std::exchange(levers_->next_init_error, absl::OkStatus()); !error.ok()) {
+      return error;
+    }
     taken_bytes = levers_->pixel_bytes * picture.image.width * picture.image.height;
     levers_->init_sizes.emplace_back(picture.image.width, picture.image.height);
     return std::make_shared<const FakeInit>(levers_);

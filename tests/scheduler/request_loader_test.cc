@@ -18,6 +18,8 @@
 namespace hotlora {
 namespace {
 
+using Call = FakePipeline::Levers::Call;
+
 // Requests that load for real and run over a fake pipeline. Decodes wait until the test permits them.
 class RequestLoaderTest : public ::testing::Test {
  public:
@@ -28,6 +30,7 @@ class RequestLoaderTest : public ::testing::Test {
 
   ~RequestLoaderTest() override {
     PermitDecodes(1000);
+    pipeline_levers_->LetGo();
     queue_.AwaitEmpty(absl::InfiniteDuration());
     queue_.Stop();
   }
@@ -154,7 +157,7 @@ TEST_F(RequestLoaderTest, ALoadWaitsForOneOfAnotherCallerAtMost) {
   EXPECT_EQ(order[1], "two") << "the first of one's began before two called";
 }
 
-TEST_F(RequestLoaderTest, ARequestThatWaitsForRoomIsDecodedOnce) {
+TEST_F(RequestLoaderTest, ARequestThatWaitsForRoomIsDecodedAndEncodedOnce) {
   {
     absl::MutexLock lock(&store_levers_->mu);
     store_levers_->most_leases = 0;
@@ -175,6 +178,8 @@ TEST_F(RequestLoaderTest, ARequestThatWaitsForRoomIsDecodedOnce) {
   }
   EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
   EXPECT_EQ(decoded(), std::vector<std::string>{"one"});
+  absl::MutexLock lock(&pipeline_levers_->mu);
+  EXPECT_EQ(pipeline_levers_->init_sizes.size(), 1u);
 }
 
 TEST_F(RequestLoaderTest, ACancelWhileAPictureIsDecodedEndsTheRequest) {
@@ -185,6 +190,64 @@ TEST_F(RequestLoaderTest, ACancelWhileAPictureIsDecodedEndsTheRequest) {
   EXPECT_FALSE(listener->IsDone());  // the decode is under way
   PermitDecodes(1);
   EXPECT_TRUE(absl::IsCancelled(listener->AwaitDone()));
+}
+
+TEST_F(RequestLoaderTest, ACancelWhileAnInitImageIsEncodedEndsTheRequest) {
+  PermitDecodes(1);
+  pipeline_levers_->Hold(Call::kEncodeInit);
+  const auto listener = Submit("one", "one", true);
+  pipeline_levers_->AwaitHeld(Call::kEncodeInit);
+  tasks_[0]->Cancel(absl::CancelledError("the caller has gone"));
+  loader_.EndIfUnwanted(tasks_[0]);
+  EXPECT_FALSE(listener->IsDone());  // the encode is under way
+  pipeline_levers_->LetGo();
+  EXPECT_TRUE(absl::IsCancelled(listener->AwaitDone()));
+  EXPECT_EQ(pipeline_levers_->live_inits, 0);
+}
+
+TEST_F(RequestLoaderTest, ACancelWhileAnInitImageIsInLineEndsTheRequestAtOnce) {
+  pipeline_levers_->Hold(Call::kDecode);
+  const auto finished = Submit("finished", "one", false);
+  pipeline_levers_->AwaitHeld(Call::kDecode);
+  PermitDecodes(1);
+  const auto in_line = Submit("in line", "two", true);
+  AwaitDecodes(1);
+  // From the end of its decode until it is its turn; before it the cancel has no effect yet.
+  tasks_[1]->Cancel(absl::CancelledError("the caller has gone"));
+  loader_.EndIfUnwanted(tasks_[1]);
+  EXPECT_TRUE(absl::IsCancelled(in_line->AwaitDone())) << "though the decode thread is held";
+  EXPECT_FALSE(finished->IsDone());
+  pipeline_levers_->LetGo();
+  EXPECT_EQ(finished->AwaitDone(), absl::OkStatus());
+  absl::MutexLock lock(&pipeline_levers_->mu);
+  EXPECT_TRUE(pipeline_levers_->init_sizes.empty());
+}
+
+TEST_F(RequestLoaderTest, AnInitImageThatCannotBeEncodedEndsItsRequestAlone) {
+  PermitDecodes(2);
+  {
+    absl::MutexLock lock(&pipeline_levers_->mu);
+    pipeline_levers_->next_init_error = absl::InternalError("no latents");
+  }
+  EXPECT_EQ(Submit("one", "one", true)->AwaitDone(), absl::InternalError("no latents"));
+  EXPECT_EQ(Submit("two", "one", true)->AwaitDone(), absl::OkStatus());
+}
+
+TEST_F(RequestLoaderTest, AFinishedImageWaitsForOneInitImageAtMost) {
+  PermitDecodes(12);
+  pipeline_levers_->Hold(Call::kEncodeInit);
+  for (int i = 0; i < 12; ++i) {
+    Submit("slow" + std::to_string(i), "one", true);
+  }
+  pipeline_levers_->AwaitHeld(Call::kEncodeInit);
+  Submit("finished", "one", false);
+  while (scheduler_.decode_line().length() == 0) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  pipeline_levers_->Hold(Call::kDecode);  // which lets the init image go
+  pipeline_levers_->AwaitHeld(Call::kDecode);
+  absl::MutexLock lock(&pipeline_levers_->mu);
+  EXPECT_EQ(pipeline_levers_->init_sizes.size(), 1u);
 }
 
 TEST_F(RequestLoaderTest, ACancelWhileAnAdapterIsLoadedEndsTheRequest) {

@@ -52,9 +52,8 @@ class RunStartTest : public ::testing::Test {
         std::make_shared<ImageTask>(std::move(job), std::make_shared<RecordingListener>(), absl::InfiniteDuration());
     EXPECT_TRUE(task->BeginLoading());
     if (init) {
-      InitPicture picture;
-      picture.image = {16, 16, std::vector<uint8_t>(16 * 16 * 3)};
-      task->SetPicture(std::make_unique<const InitPicture>(std::move(picture)));
+      task->SetInit(std::make_shared<const InitLatents>());
+      task->summary.encode_seconds = 0.5;
     }
     task->EndLoading(std::move(loaded), 0.25);
     return std::make_shared<ImageRun>(task);
@@ -92,13 +91,14 @@ TEST_F(RunStartTest, AppliesAndEncodes) {
   ASSERT_EQ(start_.Prepare(*run, ApplyMode::kMerged, {}), absl::OkStatus());
   EXPECT_NE(run->conditioning, nullptr);
   EXPECT_NE(run->init, nullptr);
-  EXPECT_FALSE(run->task->has_picture());
+  EXPECT_FALSE(run->task->has_init());
   EXPECT_EQ(Applied(), std::vector<std::string>{run->task->fingerprint()});
   const ImageSummary& summary = run->task->summary;
   EXPECT_EQ(summary.model_sha256, pipeline_.info().sha256);
   ASSERT_EQ(summary.adapters.size(), 1u);
   EXPECT_EQ(summary.adapters[0].name, "a");
   EXPECT_GE(summary.adapter_seconds, 0.25) << "the time of loading counts too";
+  EXPECT_GE(summary.encode_seconds, 0.5) << "the time of the init image counts too";
   EXPECT_TRUE(summary.swap.changed);
   EXPECT_TRUE(summary.swap.merged);
   EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"ok\"} 1"));

@@ -15,6 +15,7 @@
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/adapter_weights.h"
 #include "src/image/image_decoder.h"
+#include "src/image/image_encoder.h"
 #include "src/pipeline/sdxl_pipeline.h"
 #include "tests/fakes/fake_embedding_store.h"
 #include "tests/fakes/recording_listener.h"
@@ -53,10 +54,14 @@ ImageRequest Request(std::vector<AdapterRef> adapters, uint64_t seed) {
   return request;
 }
 
-// Three requests at once; two share an adapter.
+// Four requests at once; two share an adapter, and one has an init image.
 std::vector<ImageRequest> Requests() {
+  ImageRequest from_image = Request({}, 4);
+  const RgbImage grey{128, 128, std::vector<uint8_t>(size_t{128} * 128 * 3, 99)};
+  from_image.init_image = EncodeImage(grey, ImageFormat::kPng, 90, "").value();
+  from_image.strength = 0.5;
   return {Request({{"peft_attention", 1.0, {}}}, 1), Request({{"lycoris_loha", 0.7, {}}}, 2),
-          Request({{"peft_attention", 1.0, {}}}, 3)};
+          Request({{"peft_attention", 1.0, {}}}, 3), from_image};
 }
 
 std::vector<RgbImage> ImagesOn(c10::Device device, ApplyPolicy policy) {
@@ -98,8 +103,8 @@ class SimEngineTest : public ::testing::TestWithParam<ApplyPolicy> {
 TEST_P(SimEngineTest, MakesTheCpusImages) {
   const auto before = SimCountsByThread();
   const std::vector<RgbImage> on_sim = ImagesOn(SimDevice(), GetParam()), on_cpu = ImagesOn(c10::kCPU, GetParam());
-  ASSERT_EQ(on_sim.size(), 3u);
-  ASSERT_EQ(on_cpu.size(), 3u);
+  ASSERT_EQ(on_sim.size(), Requests().size());
+  ASSERT_EQ(on_cpu.size(), Requests().size());
   for (size_t i = 0; i < on_sim.size(); ++i) {
     EXPECT_LE(LargestDifference(on_sim[i], on_cpu[i]), 2) << i;
   }

@@ -18,6 +18,7 @@
 #include "src/adapter_format/adapter_file.h"
 #include "src/adapter_format/key_map.h"
 #include "src/adapters/adapter_weights.h"
+#include "src/image/image_encoder.h"
 #include "src/nn/linear.h"
 #include "tests/fakes/sim_device/sim_device.h"
 #include "tests/sim_device/sim_pipeline_fixture.h"
@@ -123,6 +124,30 @@ TEST_F(SimFaultsTest, StepThatDoesNotWait) {
     const c10::StreamGuard decode(NewStream());
     const at::Tensor seen = RowLatentsForTest(*row).cpu();
     EXPECT_EQ(at::equal(seen, undisturbed), !fault) << "fault: " << fault;
+  }
+}
+
+// The encode of an init image has to return when its work is done: the step thread takes the latents then, on its own
+// stream.
+TEST_F(SimFaultsTest, InitImageThatIsNotWaitedFor) {
+  ImageRequest request;
+  const RgbImage grey{128, 128, std::vector<uint8_t>(size_t{128} * 128 * 3, 99)};
+  request.init_image = EncodeImage(grey, ImageFormat::kPng, 90, "").value();
+  request.strength = 0.5;
+  const ImageJob job = Job(request);
+  const auto first_latents = [&](bool fault) {
+    std::shared_ptr<const InitLatents> init;
+    {
+      const Fault put_in(waits_are_left_out, fault);
+      init = Init(job);
+    }
+    auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), {}, mode_).value();
+    const auto row = pipeline_->StartRow(job.denoise, 7, std::move(conditioning), {}, std::move(init)).value();
+    return RowLatentsForTest(*row).cpu();
+  };
+  const at::Tensor expected = first_latents(false);
+  for (const bool fault : {false, true}) {
+    EXPECT_EQ(at::equal(first_latents(fault), expected), !fault) << "fault: " << fault;
   }
 }
 
