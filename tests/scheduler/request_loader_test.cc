@@ -212,7 +212,9 @@ TEST_F(RequestLoaderTest, ACancelWhileAnInitImageIsInLineEndsTheRequestAtOnce) {
   PermitDecodes(1);
   const auto in_line = Submit("in line", "two", true);
   AwaitDecodes(1);
-  // From the end of its decode until it is its turn; before it the cancel has no effect yet.
+  while (tasks_[1]->loading()) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
   tasks_[1]->Cancel(absl::CancelledError("the caller has gone"));
   loader_.EndIfUnwanted(tasks_[1]);
   EXPECT_TRUE(absl::IsCancelled(in_line->AwaitDone())) << "though the decode thread is held";
