@@ -57,8 +57,12 @@ ImageRequest Request(std::vector<AdapterRef> adapters, uint64_t seed) {
 // Four requests at once; two share an adapter, and one has an init image.
 std::vector<ImageRequest> Requests() {
   ImageRequest from_image = Request({}, 4);
-  const RgbImage grey{128, 128, std::vector<uint8_t>(size_t{128} * 128 * 3, 99)};
-  from_image.init_image = EncodeImage(grey, ImageFormat::kPng, 90, "").value();
+  RgbImage stripes{128, 128,
+                   std::vector<uint8_t>(size_t{128} * 128 * 3)};  // norms blow up rounding on one plain colour
+  for (size_t i = 0; i < stripes.pixels.size(); ++i) {
+    stripes.pixels[i] = static_cast<uint8_t>(i * 5);
+  }
+  from_image.init_image = EncodeImage(stripes, ImageFormat::kPng, 90, "").value();
   from_image.strength = 0.5;
   return {Request({{"peft_attention", 1.0, {}}}, 1), Request({{"lycoris_loha", 0.7, {}}}, 2),
           Request({{"peft_attention", 1.0, {}}}, 3), from_image};
