@@ -12,15 +12,11 @@
 #include <CLI/CLI.hpp>
 
 #include "client/generate_arguments.h"
+#include "src/base/invalid_argument.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
 namespace {
-
-template <typename... Parts>
-absl::Status Bad(const Parts&... parts) {
-  return absl::InvalidArgumentError(absl::StrCat(parts...));
-}
 
 void AddConnection(CLI::App& app, ConnectionOptions& connection, std::string& token_file) {
   app.add_option("--server", connection.server, "HOST:PORT of the server, 127.0.0.1:50051 (HOTLORA_SERVER)");
@@ -38,12 +34,12 @@ void AddConnection(CLI::App& app, ConnectionOptions& connection, std::string& to
 absl::Status ReadToken(const std::string& path, std::string* token) {
   std::ifstream file(path);
   if (!file) {
-    return Bad("--token-file ", path, ": cannot be read");
+    return InvalidArgument("--token-file ", path, ": cannot be read");
   }
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   *token = std::string(absl::StripAsciiWhitespace(text));
   if (token->empty()) {
-    return Bad("--token-file ", path, ": is empty");
+    return InvalidArgument("--token-file ", path, ": is empty");
   }
   return absl::OkStatus();
 }
@@ -56,7 +52,7 @@ absl::Status FinishConnection(const std::string& token_file, const CLI::App& app
     connection->server = server;
   }
   if (!token_file.empty() && !connection->token.empty()) {
-    return Bad("--token and --token-file are mutually exclusive");
+    return InvalidArgument("--token and --token-file are mutually exclusive");
   }
   if (!token_file.empty()) {
     ABSL_RETURN_IF_ERROR(ReadToken(token_file, &connection->token));
@@ -65,10 +61,10 @@ absl::Status FinishConnection(const std::string& token_file, const CLI::App& app
   }
   // gRPC ends the process if a header's value is not valid.
   if (!std::all_of(connection->token.begin(), connection->token.end(), absl::ascii_isgraph)) {
-    return Bad("the token has a character that is not printable ASCII");
+    return InvalidArgument("the token has a character that is not printable ASCII");
   }
   if (connection->tls_cert.empty() != connection->tls_key.empty()) {
-    return Bad("--tls-cert and --tls-key are needed together");
+    return InvalidArgument("--tls-cert and --tls-key are needed together");
   }
   connection->tls = connection->tls || !connection->tls_ca.empty() || !connection->tls_cert.empty() ||
                     !connection->tls_server_name.empty();
@@ -154,18 +150,18 @@ absl::Status ParseProblem(const CLI::App& app, const CLI::ParseError& error) {
     return command->parsed() && command->get_subcommands().empty();
   };
   if (app.get_subcommands().empty() && !app.remaining().empty()) {
-    return Bad("\"", app.remaining().front(), "\" is not a command; commands are ", kCommands);
+    return InvalidArgument("\"", app.remaining().front(), "\" is not a command; commands are ", kCommands);
   }
   if (app.get_subcommands().empty()) {
-    return Bad("no command; they are ", kCommands, " (hotlora --help describes them)");
+    return InvalidArgument("no command; they are ", kCommands, " (hotlora --help describes them)");
   }
   if (lacks_command(app.get_subcommand("adapters"))) {
-    return Bad("no command after adapters; they are list, get, load, unload, upload, delete, inspect");
+    return InvalidArgument("no command after adapters; they are list, get, load, unload, upload, delete, inspect");
   }
   if (lacks_command(app.get_subcommand("bench"))) {
-    return Bad("no command after bench; they are swap, step, soak");
+    return InvalidArgument("no command after bench; they are swap, step, soak");
   }
-  return Bad(error.what());
+  return InvalidArgument(error.what());
 }
 
 }  // namespace

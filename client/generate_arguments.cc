@@ -13,15 +13,11 @@
 #include <CLI/CLI.hpp>
 
 #include "client/input_files.h"
+#include "src/base/invalid_argument.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
 namespace {
-
-template <typename... Parts>
-absl::Status Bad(const Parts&... parts) {
-  return absl::InvalidArgumentError(absl::StrCat(parts...));
-}
 
 // The number of SAMPLER_EULER from "euler", or from "dpmpp-2m": the enum's names without prefix, in
 // lower case.
@@ -39,7 +35,7 @@ absl::StatusOr<Enum> ParseEnum(absl::string_view flag, absl::string_view prefix,
     absl::ConsumePrefix(&name, prefix);
     absl::StrAppend(&allowed, i == 1 ? "" : ", ", absl::StrReplaceAll(absl::AsciiStrToLower(name), {{"_", "-"}}));
   }
-  return Bad(flag, " is \"", text, "\"; allowed are ", allowed);
+  return InvalidArgument(flag, " is \"", text, "\"; allowed are ", allowed);
 }
 
 // What a file's ending says; UNSPECIFIED if it says nothing.
@@ -65,7 +61,7 @@ absl::StatusOr<v1::AdapterRef> ParseAdapter(const std::string& text) {
   double text_encoder_weight = 0;
   if (parts[0].empty() || parts.size() > 3 || (parts.size() > 1 && !absl::SimpleAtod(parts[1], &weight)) ||
       (parts.size() > 2 && !absl::SimpleAtod(parts[2], &text_encoder_weight))) {
-    return Bad("--adapter is \"", text, "\"; it is NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]]");
+    return InvalidArgument("--adapter is \"", text, "\"; it is NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]]");
   }
   adapter.set_name(parts[0]);
   if (parts.size() > 1) adapter.set_weight(weight);
@@ -76,7 +72,7 @@ absl::StatusOr<v1::AdapterRef> ParseAdapter(const std::string& text) {
 absl::Status FinishPictures(const GenerateOptions& given, Arguments& arguments) {
   v1::GenerateImagesRequest& request = arguments.request;
   if (given.init == "-" && given.mask == "-") {
-    return Bad("--init and --mask cannot both be standard input");
+    return InvalidArgument("--init and --mask cannot both be standard input");
   }
   if (!given.init.empty()) {
     ABSL_ASSIGN_OR_RETURN(*request.mutable_init_image(), ReadPicture("--init", given.init));
@@ -86,10 +82,10 @@ absl::Status FinishPictures(const GenerateOptions& given, Arguments& arguments) 
   }
   if (given.strength) request.set_strength(*given.strength);
   if (given.preview_every && arguments.preview_out.empty()) {
-    return Bad("--preview-every makes previews that go nowhere: give --preview-out");
+    return InvalidArgument("--preview-every makes previews that go nowhere: give --preview-out");
   }
   if (arguments.preview_out == "-") {
-    return Bad("--preview-out - would mix previews on standard output: give a file");
+    return InvalidArgument("--preview-out - would mix previews on standard output: give a file");
   }
   if (!arguments.preview_out.empty()) {
     request.set_preview_every(given.preview_every.value_or(1));
@@ -192,14 +188,14 @@ absl::Status FinishGenerate(const GenerateOptions& given, Arguments& arguments) 
     ABSL_ASSIGN_OR_RETURN(format, ParseEnum<v1::ImageFormat>("--format", "IMAGE_FORMAT_", given.format));
   }
   if (format == v1::IMAGE_FORMAT_UNSPECIFIED) {
-    return Bad("--out ", arguments.out, " ends in none of .png, .jpg, .jpeg, .webp, .rgb: give --format");
+    return InvalidArgument("--out ", arguments.out, " ends in none of .png, .jpg, .jpeg, .webp, .rgb: give --format");
   }
   request.set_format(format);
   if (to_stdout && given.images.value_or(1) != 1) {
-    return Bad("--out - takes one image, --images is ", *given.images);
+    return InvalidArgument("--out - takes one image, --images is ", *given.images);
   }
   if (to_stdout && arguments.json) {
-    return Bad("--out - and --json both write to standard output");
+    return InvalidArgument("--out - and --json both write to standard output");
   }
   return absl::OkStatus();
 }

@@ -13,15 +13,11 @@
 #include "absl/strings/strip.h"
 
 #include "server/peer_address.h"
+#include "src/base/invalid_argument.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
 namespace {
-
-template <typename... Parts>
-absl::Status Bad(const Parts&... parts) {
-  return absl::InvalidArgumentError(absl::StrCat(parts...));
-}
 
 using Values = std::vector<std::string>;
 using Kind = FlagSpec::Kind;
@@ -29,7 +25,7 @@ using Kind = FlagSpec::Kind;
 FlagSpec Text(std::string name, std::string Flags::*field, std::string help) {
   return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags& flags) {
             if (values[0].empty()) {
-              return Bad("is empty");
+              return InvalidArgument("is empty");
             }
             flags.*field = values[0];
             return absl::OkStatus();
@@ -39,7 +35,7 @@ FlagSpec Text(std::string name, std::string Flags::*field, std::string help) {
 FlagSpec TlsPath(std::string name, std::string TlsFiles::*field, std::string help) {
   return {std::move(name), Kind::kValue, std::move(help), [field](const Values& values, Flags& flags) {
             if (values[0].empty()) {
-              return Bad("is empty");
+              return InvalidArgument("is empty");
             }
             flags.tls.*field = values[0];
             return absl::OkStatus();
@@ -50,7 +46,7 @@ FlagSpec OneOf(std::string name, std::string Flags::*field, std::vector<std::str
   return {std::move(name), Kind::kValue, std::move(help),
           [field, allowed = std::move(allowed)](const Values& values, Flags& flags) {
             if (std::find(allowed.begin(), allowed.end(), values[0]) == allowed.end()) {
-              return Bad("is \"", values[0], "\"; allowed are ", absl::StrJoin(allowed, ", "));
+              return InvalidArgument("is \"", values[0], "\"; allowed are ", absl::StrJoin(allowed, ", "));
             }
             flags.*field = values[0];
             return absl::OkStatus();
@@ -60,7 +56,7 @@ FlagSpec OneOf(std::string name, std::string Flags::*field, std::vector<std::str
 FlagSpec Switch(std::string name, bool Flags::*field, std::string help) {
   return {std::move(name), Kind::kSwitch, std::move(help), [field](const Values& values, Flags& flags) {
             if (!absl::SimpleAtob(values[0], &(flags.*field))) {
-              return Bad("is \"", values[0], "\"; allowed are true and false");
+              return InvalidArgument("is \"", values[0], "\"; allowed are true and false");
             }
             return absl::OkStatus();
           }};
@@ -70,7 +66,7 @@ FlagSpec Count(std::string name, uint32_t Flags::*field, uint32_t low, uint32_t 
   return {std::move(name), Kind::kValue, std::move(help), [field, low, high](const Values& values, Flags& flags) {
             uint32_t count;
             if (!absl::SimpleAtoi(values[0], &count) || count < low || count > high) {
-              return Bad("is \"", values[0], "\"; allowed are ", low, " to ", high);
+              return InvalidArgument("is \"", values[0], "\"; allowed are ", low, " to ", high);
             }
             flags.*field = count;
             return absl::OkStatus();
@@ -103,11 +99,11 @@ FlagSpec Bytes(std::string name, T Flags::*field, uint64_t low, uint64_t high, s
   return {std::move(name), Kind::kValue, std::move(help), [field, low, high](const Values& values, Flags& flags) {
             const std::optional<uint64_t> bytes = ParseBytes(values[0]);
             if (!bytes.has_value()) {
-              return Bad("is \"", values[0],
-                         "\"; a size is a whole number with nothing, KiB, MiB, GiB or TiB behind it");
+              return InvalidArgument("is \"", values[0],
+                                     "\"; a size is a whole number with nothing, KiB, MiB, GiB or TiB behind it");
             }
             if (*bytes < low || *bytes > high) {
-              return Bad("is ", *bytes, " bytes; allowed are ", low, " to ", high);
+              return InvalidArgument("is ", *bytes, " bytes; allowed are ", low, " to ", high);
             }
             flags.*field = static_cast<T>(*bytes);
             return absl::OkStatus();
@@ -119,7 +115,7 @@ FlagSpec Seconds(std::string name, T Flags::*field, double high, std::string hel
   return {std::move(name), Kind::kValue, std::move(help), [field, high](const Values& values, Flags& flags) {
             double seconds;
             if (!absl::SimpleAtod(values[0], &seconds) || !(seconds >= 0 && seconds <= high)) {
-              return Bad("is \"", values[0], "\"; allowed are seconds from 0 to ", high);
+              return InvalidArgument("is \"", values[0], "\"; allowed are seconds from 0 to ", high);
             }
             flags.*field = seconds;
             return absl::OkStatus();
@@ -134,7 +130,8 @@ FlagSpec HostPort(std::string name, std::string Flags::*field, std::string help)
             const bool bracketed = absl::StartsWith(host, "[") && absl::EndsWith(host, "]");
             if (colon == std::string::npos || host.empty() || !absl::SimpleAtoi(values[0].substr(colon + 1), &port) ||
                 port > 65535 || (!bracketed && absl::StrContains(host, ':'))) {
-              return Bad("is \"", values[0], "\"; it is HOST:PORT or [IPV6]:PORT, port 0 to 65535 (0: any free one)");
+              return InvalidArgument("is \"", values[0],
+                                     "\"; it is HOST:PORT or [IPV6]:PORT, port 0 to 65535 (0: any free one)");
             }
             flags.*field = values[0];
             return absl::OkStatus();
@@ -148,7 +145,7 @@ FlagSpec Device() {
             uint32_t index;
             const bool numbered = absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &index);
             if (!numbered && values[0] != "auto" && values[0] != "cpu" && values[0] != "cuda") {
-              return Bad("is \"", values[0], "\"; allowed are auto, cpu, cuda, cuda:N");
+              return InvalidArgument("is \"", values[0], "\"; allowed are auto, cpu, cuda, cuda:N");
             }
             flags.device = values[0];
             return absl::OkStatus();
@@ -159,7 +156,7 @@ FlagSpec Pin() {
   return {"pin", Kind::kList, "NAME of an adapter to load at start and never evict (repeatable)",
           [](const Values& values, Flags& flags) {
             if (std::find(values.begin(), values.end(), "") != values.end()) {
-              return Bad("has an empty name");
+              return InvalidArgument("has an empty name");
             }
             flags.pin = values;
             return absl::OkStatus();
@@ -186,8 +183,8 @@ FlagSpec BaseAdapters() {
               if (colon == std::string::npos || adapter.name.empty() ||
                   !absl::SimpleAtod(value.substr(colon + 1), &adapter.weight) ||
                   !(std::abs(adapter.weight) <= kMaxAdapterWeight)) {
-                return Bad("is \"", value, "\"; it is NAME:WEIGHT with a weight from -", kMaxAdapterWeight, " to ",
-                           kMaxAdapterWeight);
+                return InvalidArgument("is \"", value, "\"; it is NAME:WEIGHT with a weight from -", kMaxAdapterWeight,
+                                       " to ", kMaxAdapterWeight);
               }
               flags.base_adapters.push_back(std::move(adapter));
             }

@@ -20,6 +20,7 @@
 
 #include "server/config_file.h"
 #include "server/flag_table.h"
+#include "src/base/invalid_argument.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
 #include "toml++/toml.h"
@@ -33,11 +34,6 @@ constexpr char kPrefix[] = "HOTLORA_";
 using Values = std::vector<std::string>;
 using Settings = std::map<std::string, Values>;
 using Kind = FlagSpec::Kind;
-
-template <typename... Parts>
-absl::Status Bad(const Parts&... parts) {
-  return absl::InvalidArgumentError(absl::StrCat(parts...));
-}
 
 std::string VariableOf(absl::string_view flag) {
   return absl::StrCat(kPrefix, absl::AsciiStrToUpper(absl::StrReplaceAll(flag, {{"-", "_"}})));
@@ -71,13 +67,13 @@ absl::StatusOr<Settings> ReadArguments(std::vector<std::string> arguments, std::
   } catch (const CLI::CallForVersion&) {
     answer = app.version() + "\n";
   } catch (const CLI::ParseError& error) {
-    return Bad(error.what());
+    return InvalidArgument(error.what());
   }
   for (auto it = given.begin(); it != given.end();) {
     it = it->second.empty() ? given.erase(it) : std::next(it);
   }
   if (configs.size() > 1) {
-    return Bad("--config is given more than once");
+    return InvalidArgument("--config is given more than once");
   }
   config = configs.empty() ? "" : configs[0];
   return given;
@@ -105,12 +101,12 @@ absl::StatusOr<Settings> ReadVariables(const std::map<std::string, std::string>&
     if (name == VariableOf("config")) {
       config = value;
     } else if (found == known.end()) {
-      return Bad("environment variable ", name, " is not a setting of hotlora-server");
+      return InvalidArgument("environment variable ", name, " is not a setting of hotlora-server");
     } else if (found->second->kind == Kind::kList) {
       for (const absl::string_view item : absl::StrSplit(value, ',')) {
         const absl::StatusOr<std::string> text = DecodeName(item);
         if (!text.ok()) {
-          return Bad(name, " ", text.status().message());
+          return InvalidArgument(name, " ", text.status().message());
         }
         given[found->second->name].push_back(*text);
       }
@@ -134,13 +130,13 @@ absl::StatusOr<std::string> TomlText(const toml::node& node) {
   if (const auto* truth = node.as_boolean()) {
     return std::string(truth->get() ? "true" : "false");
   }
-  return Bad("is neither text, number nor truth value");
+  return InvalidArgument("is neither text, number nor truth value");
 }
 
 absl::StatusOr<Settings> ReadFile(const std::string& path) {
   const absl::StatusOr<toml::table> table = ReadTomlFile(path);
   if (!table.ok()) {
-    return Bad("--config ", path, " ", table.status().message());
+    return InvalidArgument("--config ", path, " ", table.status().message());
   }
   std::map<std::string, const FlagSpec*> known;
   for (const FlagSpec& spec : FlagTable()) {
@@ -150,18 +146,18 @@ absl::StatusOr<Settings> ReadFile(const std::string& path) {
   for (const auto& [key, node] : *table) {
     const auto found = known.find(std::string(key.str()));
     if (found == known.end()) {
-      return Bad("--config ", path, " line ", node.source().begin.line, ": \"", std::string(key.str()),
-                 "\" is not a setting of hotlora-server");
+      return InvalidArgument("--config ", path, " line ", node.source().begin.line, ": \"", std::string(key.str()),
+                             "\" is not a setting of hotlora-server");
     }
     Values& values = given[found->second->name];
     const toml::array* const array = node.as_array();
     if (array != nullptr && found->second->kind != Kind::kList) {
-      return Bad("--config ", path, ": ", std::string(key.str()), " takes one value, not an array");
+      return InvalidArgument("--config ", path, ": ", std::string(key.str()), " takes one value, not an array");
     }
     for (size_t i = 0; i < (array == nullptr ? 1 : array->size()); ++i) {
       auto text = TomlText(array == nullptr ? node : *array->get(i));
       if (!text.ok()) {
-        return Bad("--config ", path, ": ", std::string(key.str()), " ", text.status().message());
+        return InvalidArgument("--config ", path, ": ", std::string(key.str()), " ", text.status().message());
       }
       values.push_back(*std::move(text));
     }
@@ -172,32 +168,32 @@ absl::StatusOr<Settings> ReadFile(const std::string& path) {
 // What only two flags together can get wrong.
 absl::Status CheckTogether(const Flags& flags) {
   if (flags.model.empty()) {
-    return Bad("--model is needed: the folder or file of an SDXL checkpoint");
+    return InvalidArgument("--model is needed: the folder or file of an SDXL checkpoint");
   }
   if (flags.tls.cert.empty() != flags.tls.key.empty()) {
-    return Bad("--tls-cert and --tls-key are needed together");
+    return InvalidArgument("--tls-cert and --tls-key are needed together");
   }
   if (!flags.tls.client_ca.empty() && flags.tls.cert.empty()) {
-    return Bad("--tls-client-ca needs --tls-cert and --tls-key");
+    return InvalidArgument("--tls-client-ca needs --tls-cert and --tls-key");
   }
   if (!IsLoopback(flags.listen) && flags.tokens_file.empty() && flags.tls.client_ca.empty() && !flags.insecure) {
-    return Bad(
+    return InvalidArgument(
         "--listen ", flags.listen, " is open to other machines, and every caller could do everything: give ",
         "--tokens-file or --tls-client-ca so that callers show who they are, or --insecure if the network alone ",
         "decides who can call");
   }
   if (!flags.pin.empty() && flags.adapters.empty()) {
-    return Bad("--pin needs --adapters");
+    return InvalidArgument("--pin needs --adapters");
   }
   if (!flags.base_adapters.empty() && flags.adapters.empty()) {
-    return Bad("--base-adapter needs --adapters");
+    return InvalidArgument("--base-adapter needs --adapters");
   }
   return absl::OkStatus();
 }
 
 absl::Status CheckReadable(absl::string_view flag, const std::string& path) {
   if (!path.empty() && access(path.c_str(), R_OK) != 0) {
-    return Bad("--", flag, " ", path, ": ", std::strerror(errno));
+    return InvalidArgument("--", flag, " ", path, ": ", std::strerror(errno));
   }
   return absl::OkStatus();
 }
@@ -237,10 +233,10 @@ absl::StatusOr<Flags> ParseFlags(const std::vector<std::string>& arguments,
         continue;
       }
       if (spec.kind != Kind::kList && found->second.size() > 1) {
-        return Bad(origin, " is given more than once");
+        return InvalidArgument(origin, " is given more than once");
       }
       if (absl::Status status = spec.set(found->second, flags); !status.ok()) {
-        return Bad(origin, " ", status.message());
+        return InvalidArgument(origin, " ", status.message());
       }
       break;
     }
@@ -260,24 +256,24 @@ bool ServesUploads(const Flags& flags) {
 absl::Status CheckPaths(const Flags& flags) {
   std::error_code error;
   if (!std::filesystem::exists(flags.model, error)) {
-    return Bad("--model ", flags.model, ": no such file or folder");
+    return InvalidArgument("--model ", flags.model, ": no such file or folder");
   }
   if (!flags.model_config.empty()) {
     if (std::filesystem::is_directory(flags.model, error)) {
-      return Bad("--model-config is for single-file checkpoints; --model ", flags.model, " is a folder");
+      return InvalidArgument("--model-config is for single-file checkpoints; --model ", flags.model, " is a folder");
     }
     if (!std::filesystem::is_directory(flags.model_config, error)) {
-      return Bad("--model-config ", flags.model_config, ": no such folder");
+      return InvalidArgument("--model-config ", flags.model_config, ": no such folder");
     }
   }
   if (!flags.vae.empty() && !std::filesystem::exists(flags.vae, error)) {
-    return Bad("--vae ", flags.vae, ": no such file or folder");
+    return InvalidArgument("--vae ", flags.vae, ": no such file or folder");
   }
   if (!flags.adapters.empty() && !std::filesystem::is_directory(flags.adapters, error)) {
-    return Bad("--adapters ", flags.adapters, ": no such folder");
+    return InvalidArgument("--adapters ", flags.adapters, ": no such folder");
   }
   if (!flags.embeddings.empty() && !std::filesystem::is_directory(flags.embeddings, error)) {
-    return Bad("--embeddings ", flags.embeddings, ": no such folder");
+    return InvalidArgument("--embeddings ", flags.embeddings, ": no such folder");
   }
   ABSL_RETURN_IF_ERROR(CheckReadable("tls-cert", flags.tls.cert));
   ABSL_RETURN_IF_ERROR(CheckReadable("tls-key", flags.tls.key));
@@ -285,7 +281,7 @@ absl::Status CheckPaths(const Flags& flags) {
   ABSL_RETURN_IF_ERROR(CheckReadable("tokens-file", flags.tokens_file));
   const std::string folder = std::filesystem::path(flags.ready_file).parent_path();
   if (!folder.empty() && !std::filesystem::is_directory(folder, error)) {
-    return Bad("--ready-file ", flags.ready_file, ": its folder does not exist");
+    return InvalidArgument("--ready-file ", flags.ready_file, ": its folder does not exist");
   }
   return absl::OkStatus();
 }

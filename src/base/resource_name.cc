@@ -12,17 +12,13 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 
+#include "src/base/invalid_argument.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
 namespace {
 
 using CodePoint = utf8proc_int32_t;
-
-template <typename... Parts>
-absl::Status Bad(const Parts&... parts) {
-  return absl::InvalidArgumentError(absl::StrCat(parts...));
-}
 
 // The first character of `text`, and how many bytes it has; 0 or fewer if it is not UTF-8.
 utf8proc_ssize_t FirstCharacter(absl::string_view text, CodePoint* character) {
@@ -42,19 +38,20 @@ bool ChangesDirection(CodePoint c) {
 
 absl::Status CheckCharacter(CodePoint c) {
   if (IsControl(c)) {
-    return Bad("has the control character ", absl::StrFormat("U+%04X", c));
+    return InvalidArgument("has the control character ", absl::StrFormat("U+%04X", c));
   }
   if (ChangesDirection(c)) {
-    return Bad("has the character ", absl::StrFormat("U+%04X", c), ", which changes the direction of writing");
+    return InvalidArgument("has the character ", absl::StrFormat("U+%04X", c),
+                           ", which changes the direction of writing");
   }
   switch (c) {
     case ':':
-      return Bad("has \":\", which stands between a name and its weight");
+      return InvalidArgument("has \":\", which stands between a name and its weight");
     case '<':
     case '>':
-      return Bad("has \"", std::string(1, static_cast<char>(c)), "\", which <lora:NAME> tags need");
+      return InvalidArgument("has \"", std::string(1, static_cast<char>(c)), "\", which <lora:NAME> tags need");
     case '\\':
-      return Bad("has a backslash; parts of a name are joined by \"/\"");
+      return InvalidArgument("has a backslash; parts of a name are joined by \"/\"");
     default:
       return absl::OkStatus();
   }
@@ -67,14 +64,14 @@ absl::StatusOr<std::string> ToFormC(absl::string_view text) {
                    &mapped, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(mapped, &std::free);
   if (length < 0) {
-    return Bad("is not valid UTF-8");
+    return InvalidArgument("is not valid UTF-8");
   }
   return std::string(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
 }
 
 absl::Status CheckSize(absl::string_view name) {
   return name.empty() || name.size() > kMaxNameBytes
-             ? Bad("has ", name.size(), " bytes; allowed are 1 to ", kMaxNameBytes)
+             ? InvalidArgument("has ", name.size(), " bytes; allowed are 1 to ", kMaxNameBytes)
              : absl::OkStatus();
 }
 
@@ -86,7 +83,7 @@ absl::StatusOr<std::string> NormalizeName(absl::string_view name) {
     CodePoint c = 0;
     const utf8proc_ssize_t length = FirstCharacter(rest, &c);
     if (length <= 0) {
-      return Bad("is not valid UTF-8");
+      return InvalidArgument("is not valid UTF-8");
     }
     ABSL_RETURN_IF_ERROR(CheckCharacter(c));
     rest.remove_prefix(static_cast<size_t>(length));
@@ -96,15 +93,15 @@ absl::StatusOr<std::string> NormalizeName(absl::string_view name) {
   size_t parts = 0;
   for (const absl::string_view part : absl::StrSplit(normal, '/')) {
     if (part.empty()) {
-      return Bad("has an empty part; parts are joined by one \"/\" and none stands at the ends");
+      return InvalidArgument("has an empty part; parts are joined by one \"/\" and none stands at the ends");
     }
     if (part.front() == '.') {
-      return Bad("has a part that begins with \".\", as hidden files do");
+      return InvalidArgument("has a part that begins with \".\", as hidden files do");
     }
     ++parts;
   }
   if (parts > kMaxNameParts) {
-    return Bad("has ", parts, " parts; allowed are at most ", kMaxNameParts);
+    return InvalidArgument("has ", parts, " parts; allowed are at most ", kMaxNameParts);
   }
   return normal;
 }
@@ -151,7 +148,7 @@ absl::StatusOr<std::string> DecodeName(absl::string_view item) {
     }
     if (item.size() < 3 || !absl::ascii_isxdigit(static_cast<unsigned char>(item[1])) ||
         !absl::ascii_isxdigit(static_cast<unsigned char>(item[2]))) {
-      return Bad("has \"%\" without two hexadecimal digits; a \"%\" of a name is written %25");
+      return InvalidArgument("has \"%\" without two hexadecimal digits; a \"%\" of a name is written %25");
     }
     absl::StrAppend(&name, absl::HexStringToBytes(item.substr(1, 2)));
     item.remove_prefix(3);

@@ -8,13 +8,10 @@
 #include "absl/strings/strip.h"
 #include <webp/decode.h>
 
+#include "src/base/invalid_argument.h"
+
 namespace hotlora {
 namespace {
-
-template <typename... Parts>
-absl::Status Bad(const Parts&... parts) {
-  return absl::InvalidArgumentError(absl::StrCat(parts...));
-}
 
 uint8_t Byte(absl::string_view bytes, size_t at) { return static_cast<uint8_t>(bytes[at]); }
 
@@ -70,7 +67,7 @@ absl::StatusOr<ImageHeader> ReadPngHeader(absl::string_view file) {
   constexpr size_t kSignature = 8, kChunkFrame = 12, kHeaderBytes = 13;
   if (file.size() < kSignature + kChunkFrame + kHeaderBytes || BigEndian(file, kSignature, 4) != kHeaderBytes ||
       file.substr(kSignature + 4, 4) != "IHDR") {
-    return Bad("is a PNG file without a header");
+    return InvalidArgument("is a PNG file without a header");
   }
   ImageHeader header;
   header.format = InputFormat::kPng;
@@ -129,7 +126,7 @@ absl::StatusOr<ImageHeader> ReadJpegHeader(absl::string_view file) {
     at += 2 + length;
   }
   if (!framed) {
-    return Bad("is a JPEG file without a frame header");
+    return InvalidArgument("is a JPEG file without a frame header");
   }
   return header;
 }
@@ -138,10 +135,10 @@ absl::StatusOr<ImageHeader> ReadJpegHeader(absl::string_view file) {
 absl::StatusOr<ImageHeader> ReadWebpHeader(absl::string_view file) {
   WebPBitstreamFeatures features;
   if (WebPGetFeatures(reinterpret_cast<const uint8_t*>(file.data()), file.size(), &features) != VP8_STATUS_OK) {
-    return Bad("is a WebP file with a broken header");
+    return InvalidArgument("is a WebP file with a broken header");
   }
   if (features.has_animation != 0) {
-    return Bad("is an animated WebP file; allowed are single images");
+    return InvalidArgument("is an animated WebP file; allowed are single images");
   }
   ImageHeader header;
   header.format = InputFormat::kWebp;
@@ -172,14 +169,14 @@ absl::StatusOr<ImageHeader> ReadHeaderOfFormat(absl::string_view file) {
   if (absl::StartsWith(file, "RIFF") && file.size() >= 12 && file.substr(8, 4) == "WEBP") {
     return ReadWebpHeader(file);
   }
-  return Bad("is not a PNG, JPEG or WebP file");
+  return InvalidArgument("is not a PNG, JPEG or WebP file");
 }
 
 }  // namespace
 
 absl::StatusOr<ImageHeader> ReadImageHeader(absl::string_view file) {
   if (file.size() > kMaxInputBytes) {
-    return Bad("has ", file.size(), " bytes; allowed are at most ", kMaxInputBytes);
+    return InvalidArgument("has ", file.size(), " bytes; allowed are at most ", kMaxInputBytes);
   }
   absl::StatusOr<ImageHeader> header = ReadHeaderOfFormat(file);
   if (!header.ok()) {
@@ -187,8 +184,8 @@ absl::StatusOr<ImageHeader> ReadImageHeader(absl::string_view file) {
   }
   const uint64_t pixels = uint64_t{header->width} * header->height;
   if (pixels == 0 || std::max(header->width, header->height) > kMaxInputSide || pixels > kMaxInputPixels) {
-    return Bad("is ", header->width, "x", header->height, " pixels; allowed are 1 to ", kMaxInputSide,
-               " on a side and ", kMaxInputPixels, " together");
+    return InvalidArgument("is ", header->width, "x", header->height, " pixels; allowed are 1 to ", kMaxInputSide,
+                           " on a side and ", kMaxInputPixels, " together");
   }
   return header;
 }
