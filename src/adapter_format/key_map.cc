@@ -12,6 +12,7 @@
 
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/name_table.h"
 #include "src/base/status_macros.h"
 #include "src/weights/sgm_names.h"
 
@@ -20,16 +21,6 @@ namespace {
 
 constexpr std::pair<absl::string_view, absl::string_view> kOldTextNames[] = {
     {"q_proj", "to_q"}, {"k_proj", "to_k"}, {"v_proj", "to_v"}, {"out_proj", "to_out"}};
-
-template <size_t n>
-absl::string_view Translate(const std::pair<absl::string_view, absl::string_view> (&table)[n], absl::string_view name) {
-  for (const auto& [from, to] : table) {
-    if (from == name) {
-      return to;
-    }
-  }
-  return "";
-}
 
 // The up blocks with attention, by their index.
 std::set<std::string> UpBlocksWithAttention(const ModuleTable& table) {

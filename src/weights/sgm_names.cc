@@ -10,6 +10,8 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 
+#include "src/base/name_table.h"
+
 namespace hotlora {
 namespace {
 
@@ -49,16 +51,6 @@ constexpr std::pair<absl::string_view, absl::string_view> kOpenClipLayer[] = {
 
 constexpr std::pair<absl::string_view, absl::string_view> kFusedThirds[] = {
     {"self_attn.q_proj", " (q)"}, {"self_attn.k_proj", " (k)"}, {"self_attn.v_proj", " (v)"}};
-
-template <size_t n>
-absl::string_view Translate(const std::pair<absl::string_view, absl::string_view> (&table)[n], absl::string_view name) {
-  for (const auto& [from, to] : table) {
-    if (from == name) {
-      return to;
-    }
-  }
-  return "";
-}
 
 std::string WithInside(absl::string_view place, absl::string_view kind, const std::vector<std::string>& part,
                        size_t first) {
