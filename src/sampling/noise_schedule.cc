@@ -202,16 +202,20 @@ StepPlan NoiseSchedule::Plan(uint32_t steps, NoiseScheduleKind kind) const {
     Respace(sigma_spacing, config_, sigmas.front(), sigmas.back(), sigmas);
     std::transform(sigmas.begin(), sigmas.end(), timesteps.begin(), [this](double sigma) { return TimestepOf(sigma); });
   }
-  sigmas.push_back(config_.final_sigma_min ? sigmas_.front() : 0.0);
+  StepPlan plan = PlanOf(steps, timesteps, std::move(sigmas));
+  plan.clip = config_.clip;
+  const float largest = *std::max_element(plan.sigmas.begin(), plan.sigmas.end());
+  plan.init_noise_sigma = spacing == TimestepSpacing::kLeading ? std::sqrt(largest * largest + 1.0f) : largest;
+  return plan;
+}
 
+StepPlan NoiseSchedule::PlanOf(uint32_t steps, const std::vector<double>& timesteps, std::vector<double> sigmas) const {
+  sigmas.push_back(config_.final_sigma_min ? sigmas_.front() : 0.0);
   StepPlan plan;
   plan.timesteps.assign(timesteps.begin(), timesteps.end());
   plan.sigmas.assign(sigmas.begin(), sigmas.end());
   plan.run_steps = steps;
   plan.prediction = config_.prediction;
-  plan.clip = config_.clip;
-  const float largest = *std::max_element(plan.sigmas.begin(), plan.sigmas.end());
-  plan.init_noise_sigma = spacing == TimestepSpacing::kLeading ? std::sqrt(largest * largest + 1.0f) : largest;
   return plan;
 }
 
@@ -231,13 +235,7 @@ StepPlan NoiseSchedule::MultistepPlan(uint32_t steps, NoiseScheduleKind kind) co
       return sigma_spacing == SigmaSpacing::kKarras ? std::nearbyint(timestep) : std::trunc(timestep);
     });
   }
-  sigmas.push_back(config_.final_sigma_min ? sigmas_.front() : 0.0);
-  StepPlan plan;
-  plan.timesteps.assign(timesteps.begin(), timesteps.end());
-  plan.sigmas.assign(sigmas.begin(), sigmas.end());
-  plan.run_steps = steps;
-  plan.prediction = config_.prediction;
-  return plan;
+  return PlanOf(steps, timesteps, std::move(sigmas));
 }
 
 SignalPlan NoiseSchedule::DdimPlan(uint32_t steps, NoiseScheduleKind kind) const {

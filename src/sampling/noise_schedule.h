@@ -86,6 +86,9 @@ class NoiseSchedule {
   TimestepSpacing TimestepSpacingOf(NoiseScheduleKind kind) const;
   float AlphaAt(double timestep) const;
 
+  // `sigmas` of the timesteps; the last one, after all steps, is added.
+  StepPlan PlanOf(uint32_t steps, const std::vector<double>& timesteps, std::vector<double> sigmas) const;
+
   // The timestep, not always whole, at which the training had this noise level.
   double TimestepOf(double sigma) const;
 
