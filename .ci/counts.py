@@ -22,7 +22,7 @@ LINES_OF_FILE = 500
 LINES_OF_HEADER = 250
 LINES_OF_FUNCTION = 60
 LINES_OF_BLOCK = 6  # a shorter block may be there twice
-TWIN_BLOCKS = 2
+TWIN_BLOCKS = 0
 
 # What may be longer, and why. One that is not needed is an error too.
 LONG_FILES = {
