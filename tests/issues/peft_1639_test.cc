@@ -8,7 +8,7 @@
 
 #include "src/tensor/memory_stats.h"
 #include "tests/pipeline/pipeline_fixture.h"
-#include "tests/sdxl/live_weights_checksum.h"
+#include "tests/sdxl/weight_checksum.h"
 
 namespace hotlora {
 namespace {

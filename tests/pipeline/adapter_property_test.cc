@@ -16,7 +16,7 @@
 #include "src/adapters/adapter_weights.h"
 #include "tests/pipeline/pipeline_fixture.h"
 #include "tests/pipeline/random_adapter.h"
-#include "tests/sdxl/live_weights_checksum.h"
+#include "tests/sdxl/weight_checksum.h"
 
 namespace hotlora {
 namespace {

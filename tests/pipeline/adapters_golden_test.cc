@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/pipeline/pipeline_fixture.h"
-#include "tests/sdxl/live_weights_checksum.h"
+#include "tests/sdxl/weight_checksum.h"
 
 namespace hotlora {
 namespace {

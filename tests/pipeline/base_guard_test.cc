@@ -9,7 +9,7 @@
 
 #include "src/base/error_details.h"
 #include "tests/pipeline/pipeline_fixture.h"
-#include "tests/sdxl/live_weights_checksum.h"
+#include "tests/sdxl/weight_checksum.h"
 #include "tests/temporary_folder.h"
 
 namespace hotlora {

@@ -13,7 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/pipeline/pipeline_fixture.h"
-#include "tests/sdxl/live_weights_checksum.h"
+#include "tests/sdxl/weight_checksum.h"
 
 namespace hotlora {
 namespace {

@@ -18,8 +18,8 @@
 #include "src/base/error_details.h"
 #include "src/sdxl/module_list.h"
 #include "tests/golden_support.h"
-#include "tests/sdxl/live_weights_checksum.h"
 #include "tests/sdxl/model_fixture.h"
+#include "tests/sdxl/weight_checksum.h"
 
 namespace hotlora {
 namespace {
