@@ -32,8 +32,10 @@ std::optional<RegroupReason> RowFit::KeptOutBy(const ImageTask& task) {
 
 // A set that has rows already shares their steps with all the others. Merged, it can share them with no other.
 bool RowFit::CanShareSteps(const ImageTask& task) const {
-  const std::vector<std::string> running = SetsWithRows(runs_);
-  if (std::find(running.begin(), running.end(), task.fingerprint()) != running.end()) {
+  const auto has_same_set = [&task](const std::shared_ptr<ImageRun>& run) {
+    return !run->rows.empty() && run->task->fingerprint() == task.fingerprint();
+  };
+  if (std::any_of(runs_.begin(), runs_.end(), has_same_set)) {
     return true;
   }
   return apply_ != ApplyPolicy::kMerged && task.CheckSet([this](const AdapterSet& set) {
