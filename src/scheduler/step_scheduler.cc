@@ -204,9 +204,9 @@ void StepScheduler::ChooseModeFor(const ImageTask& joining) {
   }
 }
 
-// Whether a request that is ready would join the first row of `joining`, with another set.
+// Whether a request that is ready would join the first row of `joining`, with another set. Only --apply auto asks.
 bool StepScheduler::AnotherSetIsReady(const ImageTask& joining) const {
-  if (options_.max_batch == 1) {
+  if (options_.max_batch == 1 || options_.apply != ApplyPolicy::kAuto) {
     return false;
   }
   const std::vector<std::shared_ptr<ImageTask>> ready = queue_->Ready();
