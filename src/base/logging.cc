@@ -69,14 +69,12 @@ uint64_t LostLogLineCount() { return lost_lines; }
 void CountLostLogLine() { ++lost_lines; }
 
 absl::Status SetLogLevel(absl::string_view level) {
-  static constexpr absl::string_view kNames[] = {"debug", "info", "warning", "error"};
-  static_assert(std::size(kNames) == kEnumSize<LogLevel>);
-  const auto name = std::find(std::begin(kNames), std::end(kNames), level);
-  if (name == std::end(kNames)) {
+  const auto name = std::find(std::begin(kLogLevelNames), std::end(kLogLevelNames), level);
+  if (name == std::end(kLogLevelNames)) {
     return absl::InvalidArgumentError(
         absl::StrCat("log level is \"", level, "\"; allowed are debug, info, warning, error"));
   }
-  ExchangeLogLevel(static_cast<LogLevel>(name - std::begin(kNames)));
+  ExchangeLogLevel(static_cast<LogLevel>(name - std::begin(kLogLevelNames)));
   return absl::OkStatus();
 }
 

@@ -7,15 +7,20 @@
 // Never log a prompt, a token or anything else a caller sent at info level or above; log the request id.
 
 #include <cstdint>
+#include <iterator>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
+#include "src/base/enum_size.h"
+
 namespace hotlora {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
+inline constexpr const char* kLogLevelNames[] = {"debug", "info", "warning", "error"};
+static_assert(std::size(kLogLevelNames) == kEnumSize<LogLevel>);
 
 // Sets the lowest level that is written: "debug", "info", "warning" or "error".
 absl::Status SetLogLevel(absl::string_view level);

@@ -14,7 +14,6 @@
 #include <prometheus/client_metric.h>
 #include <prometheus/metric_type.h>
 
-#include "src/base/enum_size.h"
 #include "src/base/logging.h"
 
 namespace hotlora {
@@ -95,11 +94,9 @@ class ProcessCollector : public prometheus::Collectable {
 
 prometheus::MetricFamily LogLines() {
   prometheus::MetricFamily family{"hotlora_log_messages_total", "Log lines, by level", kCounter, {}};
-  static constexpr const char* kLevels[] = {"debug", "info", "warning", "error"};
-  static_assert(std::size(kLevels) == kEnumSize<LogLevel>);
-  for (size_t level = 0; level < std::size(kLevels); ++level) {
+  for (size_t level = 0; level < std::size(kLogLevelNames); ++level) {
     prometheus::ClientMetric metric;
-    metric.label = {{"level", kLevels[level]}};
+    metric.label = {{"level", kLogLevelNames[level]}};
     metric.counter.value = static_cast<double>(LogLineCount(static_cast<LogLevel>(level)));
     family.metric.push_back(std::move(metric));
   }
