@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include <ATen/ops/zeros.h>
 
+#include "src/base/printable.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/tensor/torch_guard.h"
@@ -70,8 +71,7 @@ at::Tensor ComponentWeights::Take(const std::string& name, at::IntArrayRef shape
     return tensor.view(shape);
   }
   if (tensor.sizes() != shape) {
-    misshapen_.push_back(absl::StrCat(stored, " is [", absl::StrJoin(tensor.sizes(), ", "), "], expected [",
-                                      absl::StrJoin(shape, ", "), "]"));
+    misshapen_.push_back(absl::StrCat(stored, " is ", ShapeText(tensor.sizes()), ", expected ", ShapeText(shape)));
     return at::zeros(shape);
   }
   return tensor;
