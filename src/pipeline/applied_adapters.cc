@@ -81,8 +81,13 @@ SwapReport AppliedAdapters::Apply(const AdapterSet& set, ApplyMode mode) {
   if (merged_.has_value() && last_applied_ == wanted) {
     return {};
   }
-  const AdapterSet there = OnDevice(set, weights_.front().live.device());
-  SwapReport report = Merge(Plan(there, mode, nullptr));
+  MergePlan plan = side ? Plan(set, mode, nullptr) : MergePlan();
+  AdapterSet there;                      // the plan points into it
+  if (!side || !plan.modules.empty()) {  // otherwise there is nothing to merge, and SideOf copies the set
+    there = OnDevice(set, weights_.front().live.device());
+    plan = Plan(there, mode, nullptr);
+  }
+  SwapReport report = Merge(std::move(plan));
   report.changed = true;
   last_applied_ = std::move(wanted);
   return report;
