@@ -17,28 +17,13 @@
 
 #include "src/nn/merge_check.h"
 #include "src/tensor/device.h"
+#include "tests/fakes/serial_merge.h"
 
 namespace hotlora {
 namespace {
 
-// A block whose threads take turns: what each leaves in ThreadState and in what they share is there when all have run.
-struct SerialBlock {
-  template <typename Visit>
-  void ForThreads(Visit visit) {
-    for (int thread = 0; thread < MergeTile::kThreads; ++thread) {
-      visit(thread, states[static_cast<size_t>(thread)]);
-    }
-  }
-  std::vector<MergeTile::ThreadState> states = std::vector<MergeTile::ThreadState>(MergeTile::kThreads);
-};
-
 void RunOnCpu(const MergeTables& tables) {
-  for (int64_t tile = 0; tile < tables.tiles; ++tile) {
-    MergeTile::Shared shared;
-    SerialBlock block;
-    MergeTile::Run(tables.tasks.data(), static_cast<int>(tables.tasks.size()), tables.products.data(), tile, shared,
-                   block);
-  }
+  MergeSerially(tables.tasks.data(), static_cast<int>(tables.tasks.size()), tables.products.data(), tables.tiles);
 }
 
 class GroupedMergeTest : public testing::TestWithParam<std::pair<c10::ScalarType, c10::ScalarType>> {
@@ -126,7 +111,7 @@ TEST_P(GroupedMergeTest, MergeWeightsRebuildsEveryWeightOnTheDevice) {
   const char* const device = std::getenv("HOTLORA_TEST_DEVICE");
   device_ = ResolvePlace(device == nullptr ? "cpu" : device, "float32").value().device;
   AddAll();
-  // And one that is no sum of products.
+  // And one that is not a sum of products.
   Add({40, 24}, {8}, at::kFloat);
   weights_.back().deltas[0].magnitude = at::rand({40, 1, 1}, generator_, at::TensorOptions(at::kFloat)).to(device_);
   std::vector<WeightToMerge> merges;

@@ -4,23 +4,13 @@
 
 #include <c10/util/Exception.h>
 
+#include "tests/fakes/serial_merge.h"
 #include "tests/fakes/sim_device/counts.h"
 #include "tests/fakes/sim_device/device_memory.h"
 #include "tests/fakes/sim_device/stream.h"
 
 namespace hotlora {
 namespace {
-
-// A block's threads, one after the other.
-struct SerialBlock {
-  template <typename Visit>
-  void ForThreads(Visit visit) {
-    for (int thread = 0; thread < MergeTile::kThreads; ++thread) {
-      visit(thread, states[static_cast<size_t>(thread)]);
-    }
-  }
-  std::vector<MergeTile::ThreadState> states = std::vector<MergeTile::ThreadState>(MergeTile::kThreads);
-};
 
 // `address` as a kernel of `device` reads it.
 template <typename Value>
@@ -49,11 +39,7 @@ void Merge(const MergeTask* tasks, int task_count, const MergeProduct* products,
     product.up = Reach(product.up, device);
     product.down = Reach(product.down, device);
   }
-  MergeTile::Shared shared;
-  SerialBlock block;
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    MergeTile::Run(task_table.data(), task_count, product_table.data(), tile, shared, block);
-  }
+  MergeSerially(task_table.data(), task_count, product_table.data(), tiles);
 }
 
 }  // namespace
