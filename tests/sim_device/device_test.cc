@@ -30,7 +30,7 @@ class SimDeviceTest : public ::testing::Test {
   SimDeviceTest() { RegisterSimDevice(); }
   ~SimDeviceTest() override {
     ClearSimError();
-    SetSimMemoryLimit(0, int64_t{4} << 30);
+    SetSimMemoryLimit(0, kSimMemory);
   }
 
   static c10::Stream NewStream() { return c10::impl::VirtualGuardImpl(kType).getNewStream(SimDevice()); }
@@ -174,7 +174,7 @@ TEST_F(SimDeviceTest, CopiesLeaveWithoutAWaitOnlyFromAndToPinnedMemory) {
   EXPECT_EQ(Count([&] { at::equal(target, target); }).blocking_copies, 1);
 }
 
-// The block is kept, but whoever writes to it while it is in use spoils the copy (WorkIsLate).
+// The block is kept, but a write to it while it is in use spoils the copy (WorkIsLate).
 TEST_F(SimDeviceTest, FreedPinnedBlocksWaitForTheirCopies) {
   const at::Tensor target = at::empty({4}, at::TensorOptions(SimDevice()));
   at::Tensor pinned = Pinned();

@@ -21,7 +21,6 @@ namespace hotlora {
 namespace {
 
 constexpr auto kType = c10::DeviceType::PrivateUse1;
-constexpr DeviceKernels kGuarded = {sizeof(DeviceKernels), HOTLORA_VERSION, &LaunchSimMerge, &SimMergeErrorText};
 
 // The fault: what the launch finds if no guard made the weights' device the current one.
 int32_t LaunchWithoutGuard(const MergeTask* tasks, int task_count, const MergeProduct* products, int64_t tiles,
@@ -64,7 +63,7 @@ class SimMergeKernelTest : public ::testing::Test {
 
 // The thread's current device is sim:0.
 TEST_F(SimMergeKernelTest, RebuildsTheWeightsOfEachDeviceInOneLaunch) {
-  SetKernels(kType, &kGuarded);
+  SetKernels(kType, &kSimKernels);
   const at::Tensor expected = Merge(c10::kCPU);
   for (const int index : {0, 1}) {
     const int64_t before = Launches();
@@ -75,7 +74,7 @@ TEST_F(SimMergeKernelTest, RebuildsTheWeightsOfEachDeviceInOneLaunch) {
 
 // The tables leave the host by a copy that is not done when the merge returns.
 TEST_F(SimMergeKernelTest, WaitsForNothing) {
-  SetKernels(kType, &kGuarded);
+  SetKernels(kType, &kSimKernels);
   const at::Tensor clean = at::randn({70, 130}).to(SimDevice()), live = at::empty_like(clean);
   const std::vector<WeightToMerge> weights = {{live, clean, {}}};
   const SimCounts before = SimCountsOfThisThread();

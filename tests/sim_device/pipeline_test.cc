@@ -76,7 +76,7 @@ TEST_F(SimPipelineTest, StepWithoutMemoryFailsAndCanBeTriedAgain) {
   SetSimMemoryLimit(0, allocator->getDeviceStats(0).reserved_bytes[0].current);
   const absl::Status status = pipeline_->Step(BatchPlan{{row.get()}, mode_});
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
-  SetSimMemoryLimit(0, int64_t{4} << 30);
+  SetSimMemoryLimit(0, kSimMemory);
   StepOnce(*row);
   StepOnce(*undisturbed);
   EXPECT_TRUE(at::equal(RowLatentsForTest(*row).cpu(), RowLatentsForTest(*undisturbed).cpu()));

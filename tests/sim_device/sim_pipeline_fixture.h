@@ -21,7 +21,7 @@ class SimPipelineTest : public PipelineFixture {
     setenv("HOTLORA_TEST_DEVICE", "sim:0", /*replace=*/1);
   }
   ~SimPipelineTest() override {
-    SetSimMemoryLimit(0, int64_t{4} << 30);
+    SetSimMemoryLimit(0, kSimMemory);
     ClearSimError();
     unsetenv("HOTLORA_TEST_DEVICE");
   }

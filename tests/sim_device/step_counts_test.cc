@@ -40,12 +40,11 @@ std::string Print(const Figures& figures) {
 }
 
 constexpr auto kType = c10::DeviceType::PrivateUse1;
-constexpr DeviceKernels kKernels = {sizeof(DeviceKernels), HOTLORA_VERSION, &LaunchSimMerge, &SimMergeErrorText};
 
 // With the kernel of the merge, so that a swap takes the way that it takes on a GPU.
 class StepCountsTest : public SimPipelineTest {
  protected:
-  StepCountsTest() { SetKernels(kType, &kKernels); }
+  StepCountsTest() { SetKernels(kType, &kSimKernels); }
   ~StepCountsTest() override { SetKernels(kType, nullptr); }
 
   // What `work` asks for, under `what`; with the launches of each operator if they are wanted.

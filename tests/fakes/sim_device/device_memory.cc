@@ -18,7 +18,6 @@ namespace hotlora {
 namespace {
 
 constexpr size_t kAddresses = size_t{16} << 30;
-constexpr int64_t kFirstLimit = int64_t{4} << 30;
 constexpr int kPoison = 0xFF;
 
 // As CUDA's caching allocator has them.
@@ -42,7 +41,7 @@ DeviceMemory& DeviceMemory::Of(c10::DeviceIndex device) {
 }
 
 DeviceMemory::DeviceMemory(c10::DeviceIndex device)
-    : device_(device), file_(memfd_create("sim-device", MFD_CLOEXEC)), limit_(kFirstLimit) {
+    : device_(device), file_(memfd_create("sim-device", MFD_CLOEXEC)), limit_(kSimMemory) {
   TORCH_CHECK(file_ >= 0 && ftruncate(file_, static_cast<off_t>(kAddresses)) == 0,
               "no memory for sim:", static_cast<int>(device));
   const auto map = [&](int protection) {

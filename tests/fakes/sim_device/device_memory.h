@@ -26,7 +26,7 @@ namespace hotlora {
 // Threads  thread-safe
 class DeviceMemory {
  public:
-  // Of sim:`device`. Lives as long as the process.
+  // The memory of sim:`device`. Lives as long as the process.
   static DeviceMemory& Of(c10::DeviceIndex device);
 
   // For the current stream of this thread. Throws c10::OutOfMemoryError. nullptr for 0 bytes.
@@ -40,7 +40,7 @@ class DeviceMemory {
   void ResetPeak();
   std::pair<size_t, size_t> FreeAndTotal();
 
-  // The kernels' address of a tensors' address of either device. nullptr stays. Throws if it is no device memory.
+  // The kernels' address of a tensors' address of either device. nullptr stays. Throws if it is not device memory.
   static void* AsKernel(const void* data);
   // The device whose memory that is, -1 if none's.
   static c10::DeviceIndex OwnerOf(const void* data);

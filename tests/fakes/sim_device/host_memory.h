@@ -9,7 +9,7 @@ namespace hotlora {
 
 // Pinned memory of the host, which a copy can use after the call has returned. As CUDA's caching host allocator does,
 // it keeps a freed block until the copies that were queued with it are done; freed memory is then filled with 0xFF. It
-// knows whole blocks only: whoever uses a part of a block again waits by itself.
+// knows whole blocks only: code that uses a part of a block again waits by itself.
 // Threads  thread-safe
 c10::Allocator* PinnedAllocator();
 

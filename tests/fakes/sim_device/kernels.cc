@@ -140,9 +140,8 @@ at::Tensor Convolution(const at::Tensor& input, const at::Tensor& weight, const 
   TORCH_CHECK(!transposed && input.dim() == 4, "sim has no such convolution");
   for (const at::Tensor& other : {weight, bias.value_or(at::Tensor())}) {
     TORCH_CHECK(!other.defined() || other.device() == input.device(),
-                "Expected all tensors of convolution to be on one "
-                "device, but found ",
-                input.device(), " and ", other.device());
+                "Expected all tensors of convolution to be on one device, but found ", input.device(), " and ",
+                other.device());
   }
   std::vector<int64_t> size = {input.size(0), weight.size(0)};
   for (int64_t i = 0; i < 2; ++i) {

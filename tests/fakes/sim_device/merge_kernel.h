@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "src/nn/merge_tile.h"
+#include "src/tensor/device_kernels.h"
 
 namespace hotlora {
 
@@ -17,6 +18,10 @@ int32_t LaunchSimMerge(const MergeTask* tasks, int task_count, const MergeProduc
 
 // The text of that error.
 const char* SimMergeErrorText(int32_t error);
+
+// Both, for SetKernels.
+inline constexpr DeviceKernels kSimKernels = {sizeof(DeviceKernels), HOTLORA_VERSION, &LaunchSimMerge,
+                                              &SimMergeErrorText};
 
 }  // namespace hotlora
 

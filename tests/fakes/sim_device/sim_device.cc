@@ -26,6 +26,13 @@ void WaitOnHost(SimStream& stream, uint64_t ticket) {
   ThrowSimError(stream.stream().device_index());
 }
 
+// The memory is not given to another stream until the work that is queued on this one is done.
+void RecordUse(const c10::DataPtr& data, c10::Stream stream) {
+  if (data.get() != nullptr) {
+    DeviceMemory::Of(data.device().index()).Record(data.get(), StreamOf(stream));
+  }
+}
+
 class Guard final : public c10::impl::DeviceGuardImplInterface {
  public:
   c10::DeviceType type() const override { return kType; }
@@ -104,9 +111,7 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
     delete static_cast<SimEvent*>(event);
   }
   void recordDataPtrOnStream(const c10::DataPtr& data, const c10::Stream& stream) const override {
-    if (data.get() != nullptr) {
-      DeviceMemory::Of(data.device().index()).Record(data.get(), StreamOf(stream));
-    }
+    RecordUse(data, stream);
   }
 
  private:
@@ -140,11 +145,7 @@ class Allocator final : public c10::DeviceAllocator {
       DeviceMemory::Of(device).ReleaseCache();
     }
   }
-  void recordStream(const c10::DataPtr& data, c10::Stream stream) override {
-    if (data.get() != nullptr) {
-      DeviceMemory::Of(data.device().index()).Record(data.get(), StreamOf(stream));
-    }
-  }
+  void recordStream(const c10::DataPtr& data, c10::Stream stream) override { RecordUse(data, stream); }
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex device) override {
     return DeviceMemory::Of(device).stats();
   }

@@ -65,7 +65,8 @@ std::map<std::string, int64_t> SimLaunches();
 // Calls of operators that waited for their stream because LibTorch has no Meta kernel for them, by operator.
 std::map<std::string, int64_t> DrainedOperators();
 
-// Limits the memory of a device: what goes beyond throws c10::OutOfMemoryError. At the start 4 GiB.
+// Limits the memory of a device: what goes beyond throws c10::OutOfMemoryError. At the start it is kSimMemory.
+inline constexpr int64_t kSimMemory = int64_t{4} << 30;
 void SetSimMemoryLimit(int index, int64_t bytes);
 
 // Waits for all streams of both devices and forgets the devices' errors.
