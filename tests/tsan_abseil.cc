@@ -13,7 +13,7 @@ void __tsan_acquire(void* address);
 void __tsan_release(void* address);
 // Weak: a program may have settings of its own.
 __attribute__((weak)) const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1"; }
-// Conditions are called by whoever unlocks, inside Abseil and under the lock.
+// Conditions are called by the thread that unlocks, inside Abseil and under the lock.
 __attribute__((weak)) const char* __tsan_default_suppressions() {
   return "race:absl::debian3::Condition::\nrace:CastAndCall";
 }

@@ -28,7 +28,7 @@ class LeaseBook : public std::enable_shared_from_this<LeaseBook> {
 
   // The number of leases of that name.
   uint32_t Count(absl::string_view name) const;
-  // Whether there is no lease of any name.
+  // Whether no adapter is leased.
   bool empty() const;
 
  private:

@@ -36,8 +36,7 @@ struct RowCandidate {
 //   - Within one priority the request with the fewest rows comes first, so one that wants many images leaves rows to
 //     others; of these the earliest.
 //   - Requests that fit may pass an earlier one that does not, until it has waited `longest_overtaking`. Then no
-//   request
-//     behind it enters, what runs ends, and it is its turn: no request starves.
+//     request behind it enters, what runs ends, and it is its turn: no request starves.
 std::optional<size_t> ChooseRow(absl::Span<const RowCandidate> candidates, absl::Duration longest_overtaking);
 
 }  // namespace hotlora

@@ -54,9 +54,8 @@ absl::Status Load() {
   SetKernels(c10::DeviceType::CUDA, kernels);
   if (!at::hasCUDA() || at::getNumGPUs() == 0) {
     return absl::FailedPreconditionError(
-        "CUDA finds no device: nvidia-smi must show one to this process, with a driver of 580 or later; or set device "
-        "to "
-        "cpu");
+        "CUDA finds no device: nvidia-smi must show one to this process, with a driver of 580 or later; or set "
+        "device to cpu");
   }
   return absl::OkStatus();
 }

@@ -237,7 +237,7 @@ TEST_F(AdapterUploadTest, NamesAreThoseThatCanBeListedAndStayOneFileInAnyForm) {
   }
   EXPECT_EQ(Upload(HeaderOf("e\u0301 (v2), a+b", bytes), bytes)->name, "\u00e9 (v2), a+b");
   EXPECT_THAT(Files(), ElementsAre("\u00e9 (v2), a+b.safetensors"));
-  // One that somebody has copied here in another form.
+  // One that was copied here in another form.
   std::filesystem::rename(folder_.Under("\u00e9 (v2), a+b.safetensors"), folder_.Under("e\u0301.safetensors"));
   ExpectRefused(Upload(HeaderOf("\u00e9", other), other), absl::StatusCode::kAlreadyExists, "ADAPTER_EXISTS");
   EXPECT_EQ(Upload(HeaderOf("\u00e9", other, /*replace=*/true), other)->rank_max, 3u);

@@ -10,11 +10,11 @@
 //       Takes lines "APPLY NAME" (APPLY is side or merged) from standard input, swaps, makes a step, and answers each
 //       with a line: milliseconds of the swap, of the step, and of the processor for the swap. tests/bench/peft_loop.py
 //       asks so.
-//   adapter_bench held --model DIR --adapters DIR [--counts 1,10,100,1000] [--resident 64] [--source ...] [--blocks
-//   100] [--rounds 12]
+//   adapter_bench held --model DIR --adapters DIR [--counts 1,10,100,1000] [--resident 64] [--source ...]
+//                      [--blocks 100] [--rounds 12]
 //       Times the swap of one adapter from stores that have read as many adapters of the folder as --counts says, in
 //       turn within each block, and prints the ratios to the store with the fewest. Where a store's memory happens to
-//       lie is worth some per cents, so each round makes the stores anew; the intervals are over rounds.
+//       lie is worth some per cents, so each round makes the stores again; the intervals are over rounds.
 
 #include <unistd.h>
 
@@ -79,7 +79,7 @@ struct SwapTimes {
   double processor = 0.0;  // of all threads, during total
 };
 
-// Of one number of adapters held: a median, and ratios to the first number, for each round.
+// The times with one number of adapters held: a median, and ratios to the first number, for each round.
 struct HeldTimes {
   std::vector<double> milliseconds, ratios, processor_ratios;
   uint64_t resident = 0;

@@ -30,7 +30,7 @@ constexpr int64_t kHourBack = -10;  // and back
 // Counts a point; what is to happen there. Thread-safe.
 int64_t Pass(Kind kind);
 
-// Pass, and for what is no call of the system: throws what is to be thrown. True if the result is to be NaN.
+// Pass, and for what is not a call of the system: throws what is to be thrown. True if the result is to be NaN.
 bool PassKernel();
 
 // The rest of what the file says, each 0 if it says nothing.

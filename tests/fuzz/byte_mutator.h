@@ -10,7 +10,7 @@ namespace hotlora {
 
 using Bytes = std::vector<uint8_t>;
 
-// Random changes of bytes, for where there is no libFuzzer. The same seed gives the same changes.
+// Random changes of bytes, for builds without libFuzzer. The same seed gives the same changes.
 class ByteMutator {
  public:
   // Takes pieces out of `pool`, which must outlive this object and not be empty.

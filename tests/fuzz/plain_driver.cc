@@ -1,4 +1,4 @@
-// Runs a fuzz target where there is no libFuzzer: over files as they are, then over random mutations of them.
+// Runs a fuzz target without libFuzzer: over files as they are, then over random mutations of them.
 //
 //   fuzz_adapter [-runs=N] [-seed=N] [-max_cpu_seconds=S] FILE_OR_FOLDER...
 //

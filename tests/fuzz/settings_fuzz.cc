@@ -38,7 +38,7 @@ std::string FileOf(absl::string_view text) {
   return absl::StrCat("/proc/self/fd/", file);
 }
 
-// Of the file's text alone: the error names the line, or the key that is wrong. What needs two settings names flags.
+// An error of the file's text alone names the line, or the key that is wrong. What needs two settings names flags.
 void CheckFileError(absl::string_view message, absl::string_view path) {
   if (!absl::ConsumePrefix(&message, absl::StrCat("--config ", path))) {
     Check(absl::StartsWith(message, "--"));

@@ -112,7 +112,7 @@ TEST(StepDriftShapeTest, TheLeastRecentlyUsedShapeIsForgotten) {
   const StepDrift::Change change = drift.Add(shape(StepDrift::kShapes), 0.1);
   ASSERT_TRUE(change.dropped.has_value());
   EXPECT_TRUE(*change.dropped == shape(1));
-  // What is forgotten begins anew, without a baseline.
+  // What is forgotten begins again, without a baseline.
   drift.Add(shape(1), 77.0);
   EXPECT_EQ(drift.ratio(), 1.0);
 }

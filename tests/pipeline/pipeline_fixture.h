@@ -39,7 +39,7 @@ class PipelineFixture : public ::testing::Test {
     pipeline_ = *std::move(pipeline);
   }
 
-  // Everything anew, in another dtype.
+  // Loads everything again, in another dtype.
   void Reload(c10::ScalarType dtype) {
     leases_.clear();
     pipeline_.reset();
