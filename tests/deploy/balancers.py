@@ -127,7 +127,8 @@ class Envoy(Balancer):
                        ("type: STRICT_DNS", "type: STATIC"),
                        (endpoint("replicas", 50051), endpoints),
                        ("lb_policy: MAGLEV", f"lb_policy: {policy}"),
-                       ("/usr/local/share/hotlora/hotlora.protoset", str(e2e.BIN.parent / "hotlora.protoset")))
+                       ("/usr/local/share/hotlora/hotlora.protoset", str(e2e.BIN.parent / "hotlora.protoset")),
+                       ("/etc/envoy/", f"{SOURCE}/deploy/envoy/"))
         config = e2e.temporary_folder() / "envoy.yaml"
         config.write_text(text)
         super().__init__("envoy", [TOOLS / "envoy", "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning",
