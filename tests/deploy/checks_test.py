@@ -228,7 +228,7 @@ class PackageTest(CheckCase):
         key = ("import hotlora; from hotlora.v1.images_pb2 import GenerateImagesRequest as Request; print(hotlora.routing(Request("
                "adapters=[{'name': name} for name in ('ink', 'cafe\\u0301, (v2)', 'a+b', 'styles/\\u6c34')]))[0][1])")
         self.assertEqual(self.passes(sys.executable, "-c", key, environment=environment).stdout.strip(),
-                         "a%2Bb,caf%C3%A9%2C%20%28v2%29,ink,styles/%E6%B0%B4")  # as hotlora's AdapterKey
+                         "ink,caf%C3%A9%2C%20%28v2%29,a%2Bb,styles/%E6%B0%B4")  # as hotlora's AdapterKey
         done = self.passes(sys.executable, *words, environment=environment)
         self.assertEqual([line for line in done.stderr.splitlines() if line.startswith("step")],
                          [f"step {step} of 3" for step in (1, 2, 3)])
