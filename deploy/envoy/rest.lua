@@ -5,7 +5,12 @@
 -- Each route says by filter_context which API its path belongs to: {api: openai | sdapi | hotlora}, and the known `fields`.
 
 local MAX_BODY_BYTES = 33554432
-local MAX_DEPTH = 32  -- of JSON that is read, not merely skipped
+local MAX_HEADER_BYTES = 12288  -- as in max_request_headers_kb: more would end the connection to the server
+-- Of JSON: beyond these limits a request has no key, and the server says what is wrong with it.
+local MAX_DEPTH = 32       -- of what is read, not merely skipped
+local MAX_MARKS = 100000   -- quotes and brackets in one body; base64 has none
+local MAX_READ = 131072    -- bytes of the field that names the adapters
+local MAX_NAME_SHOWN = 64  -- bytes of a member's name
 
 -- --- JSON ------------------------------------------------------------------------------------------------------------
 
@@ -36,12 +41,19 @@ local function unescape(raw)
   end))
 end
 
+local marks = 0  -- of the body that is being read
+
+local function mark_is_allowed()
+  marks = marks + 1
+  return marks <= MAX_MARKS
+end
+
 -- The place of the quote that ends the string whose text begins at `from`; nil if there is none.
 local function closing_quote(text, from)
   local search = from
   while true do
     local quote = text:find('"', search, true)
-    if not quote then return nil end
+    if not quote or not mark_is_allowed() then return nil end
     local before = quote - 1
     while before >= from and text:byte(before) == 92 do before = before - 1 end
     if (quote - before) % 2 == 1 then return quote end
@@ -54,7 +66,7 @@ local function after_value(text, from)
   local depth, at = 0, from
   repeat
     local found = text:find(depth == 0 and '[%S]' or '["{}%[%]]', at)
-    if not found then return nil end
+    if not found or not mark_is_allowed() then return nil end
     local mark = text:sub(found, found)
     if mark == '"' then
       local quote = closing_quote(text, found + 1)
@@ -83,7 +95,7 @@ local function each_member(text, from, visit)
     local first = quote and text:match("^%s*:%s*()", quote + 1)
     local after = first and after_value(text, first)
     if not after then return nil end
-    visit(unescape(text:sub(at + 1, quote - 1)), first, after - 1)
+    visit(unescape(text:sub(at + 1, math.min(quote - 1, at + MAX_NAME_SHOWN))), first, after - 1)
     local over = text:match("^%s*}()", after)
     if over then return over end
     at = text:match("^%s*,%s*()", after)
@@ -124,23 +136,105 @@ end
 
 local function quoted_or_null(text) return text and quoted(text) or "null" end
 
+-- --- Normal form C ---------------------------------------------------------------------------------------------------
+
+-- Letters with the mark of the line, each followed by the one character that is both. gRPC callers send names in normal form C,
+-- and macOS writes names of files with marks as characters of their own. This does for Latin, Greek, Cyrillic, kana and
+-- Hangul what it takes to have the same key.
+local COMPOSED_WITH = {
+  ["\204\128"] = "AÀEÈIÌOÒUÙaàeèiìoòuùÜǛüǜNǸnǹЕЀИЍеѐиѝĒḔēḕŌṐōṑWẀwẁÂẦâầĂẰăằÊỀêềÔỒôồƠỜơờƯỪưừYỲyỳἀἂἁἃἈἊἉἋἐἒἑἓἘἚἙἛἠἢ" ..
+    "ἡἣἨἪἩἫἰἲἱἳἸἺἹἻὀὂὁὃὈὊὉὋὐὒὑὓὙὛὠὢὡὣὨὪὩὫαὰεὲηὴιὶοὸυὺωὼΑᾺΕῈΗῊ᾿῍ϊῒΙῚ῾῝ϋῢΥῪ¨῭ΟῸΩῺ",
+  ["\204\129"] = "AÁEÉIÍOÓUÚYÝaáeéiíoóuúyýCĆcćLĹlĺNŃnńRŔrŕSŚsśZŹzźÜǗüǘGǴgǵÅǺåǻÆǼæǽØǾøǿ¨΅ΑΆΕΈΗΉΙΊΟΌΥΎΩΏϊΐαάεέηήιί" ..
+    "ϋΰοόυύωώϒϓГЃКЌгѓкќÇḈçḉĒḖēḗÏḮïḯKḰkḱMḾmḿÕṌõṍŌṒōṓPṔpṕŨṸũṹWẂwẃÂẤâấĂẮăắÊẾêếÔỐôốƠỚơớƯỨưứἀἄἁἅἈἌἉἍἐἔἑἕἘἜἙἝἠἤἡἥἨἬἩἭ" ..
+    "ἰἴἱἵἸἼἹἽὀὄὁὅὈὌὉὍὐὔὑὕὙὝὠὤὡὥὨὬὩὭ᾿῎῾῞",
+  ["\204\130"] = "AÂEÊIÎOÔUÛaâeêiîoôuûCĈcĉGĜgĝHĤhĥJĴjĵSŜsŝWŴwŵYŶyŷZẐzẑẠẬạậẸỆẹệỌỘọộ",
+  ["\204\131"] = "AÃNÑOÕaãnñoõIĨiĩUŨuũVṼvṽÂẪâẫĂẴăẵEẼeẽÊỄêễÔỖôỗƠỠơỡƯỮưữYỸyỹ",
+  ["\204\132"] = "AĀaāEĒeēIĪiīOŌoōUŪuūÜǕüǖÄǞäǟȦǠȧǡÆǢæǣǪǬǫǭÖȪöȫÕȬõȭȮȰȯȱYȲyȳИӢиӣУӮуӯGḠgḡḶḸḷḹṚṜṛṝαᾱΑᾹιῑΙῙυῡΥῩ",
+  ["\204\134"] = "AĂaăEĔeĕGĞgğIĬiĭOŎoŏUŬuŭУЎИЙийуўЖӁжӂАӐаӑЕӖеӗȨḜȩḝẠẶạặαᾰΑᾸιῐΙῘυῠΥῨ",
+  ["\204\135"] = "CĊcċEĖeėGĠgġIİZŻzżAȦaȧOȮoȯBḂbḃDḊdḋFḞfḟHḢhḣMṀmṁNṄnṅPṖpṗRṘrṙSṠsṡŚṤśṥŠṦšṧṢṨṣṩTṪtṫWẆwẇXẊxẋYẎyẏſẛ",
+  ["\204\136"] = "AÄEËIÏOÖUÜaäeëiïoöuüyÿYŸΙΪΥΫιϊυϋϒϔЕЁІЇеёіїАӒаӓӘӚәӛЖӜжӝЗӞзӟИӤиӥОӦоӧӨӪөӫЭӬэӭУӰуӱЧӴчӵЫӸыӹHḦhḧÕṎõṏ" ..
+    "ŪṺūṻWẄwẅXẌxẍtẗ",
+  ["\204\137"] = "AẢaảÂẨâẩĂẲăẳEẺeẻÊỂêểIỈiỉOỎoỏÔỔôổƠỞơởUỦuủƯỬưửYỶyỷ",
+  ["\204\138"] = "AÅaåUŮuůwẘyẙ",
+  ["\204\139"] = "OŐoőUŰuűУӲуӳ",
+  ["\204\140"] = "CČcčDĎdďEĚeěLĽlľNŇnňRŘrřSŠsšTŤtťZŽzžAǍaǎIǏiǐOǑoǒUǓuǔÜǙüǚGǦgǧKǨkǩƷǮʒǯjǰHȞhȟ",
+  ["\204\143"] = "AȀaȁEȄeȅIȈiȉOȌoȍRȐrȑUȔuȕѴѶѵѷ",
+  ["\204\145"] = "AȂaȃEȆeȇIȊiȋOȎoȏRȒrȓUȖuȗ",
+  ["\204\147"] = "αἀΑἈεἐΕἘηἠΗἨιἰΙἸοὀΟὈυὐωὠΩὨρῤ",
+  ["\204\148"] = "αἁΑἉεἑΕἙηἡΗἩιἱΙἹοὁΟὉυὑΥὙωὡΩὩρῥΡῬ",
+  ["\204\155"] = "OƠoơUƯuư",
+  ["\204\163"] = "BḄbḅDḌdḍHḤhḥKḲkḳLḶlḷMṂmṃNṆnṇRṚrṛSṢsṣTṬtṭVṾvṿWẈwẉZẒzẓAẠaạEẸeẹIỊiịOỌoọƠỢơợUỤuụƯỰưựYỴyỵ",
+  ["\204\164"] = "UṲuṳ",
+  ["\204\165"] = "AḀaḁ",
+  ["\204\166"] = "SȘsșTȚtț",
+  ["\204\167"] = "CÇcçGĢgģKĶkķLĻlļNŅnņRŖrŗSŞsşTŢtţEȨeȩDḐdḑHḨhḩ",
+  ["\204\168"] = "AĄaąEĘeęIĮiįUŲuųOǪoǫ",
+  ["\204\173"] = "DḒdḓEḘeḙLḼlḽNṊnṋTṰtṱUṶuṷ",
+  ["\204\174"] = "HḪhḫ",
+  ["\204\176"] = "EḚeḛIḬiḭUṴuṵ",
+  ["\204\177"] = "BḆbḇDḎdḏKḴkḵLḺlḻNṈnṉRṞrṟTṮtṯZẔzẕhẖ",
+  ["\205\130"] = "ἀἆἁἇἈἎἉἏἠἦἡἧἨἮἩἯἰἶἱἷἸἾἹἿὐὖὑὗὙὟὠὦὡὧὨὮὩὯαᾶ¨῁ηῆ᾿῏ιῖϊῗ῾῟υῦϋῧωῶ",
+  ["\205\133"] = "ἀᾀἁᾁἂᾂἃᾃἄᾄἅᾅἆᾆἇᾇἈᾈἉᾉἊᾊἋᾋἌᾌἍᾍἎᾎἏᾏἠᾐἡᾑἢᾒἣᾓἤᾔἥᾕἦᾖἧᾗἨᾘἩᾙἪᾚἫᾛἬᾜἭᾝἮᾞἯᾟὠᾠὡᾡὢᾢὣᾣὤᾤὥᾥὦᾦὧᾧὨᾨὩᾩὪᾪὫᾫὬᾬὭᾭὮᾮ" ..
+    "ὯᾯὰᾲαᾳάᾴᾶᾷΑᾼὴῂηῃήῄῆῇΗῌὼῲωῳώῴῶῷΩῼ",
+  ["\227\130\153"] = "かがきぎくぐけげこごさざしじすずせぜそぞただちぢつづてでとどはばひびふぶへべほぼうゔゝゞカガキギクグケゲコゴサザシジスズセゼソゾタダチヂツヅテデトドハバヒビフブヘベホボウヴワヷヰヸ" ..
+    "ヱヹヲヺヽヾ",
+  ["\227\130\154"] = "はぱひぴふぷへぺほぽハパヒピフプヘペホポ",
+}
+
+local ANY_CHARACTER = "[%z\1-\127\194-\244][\128-\191]*"
+local COMPOSED = {}
+for mark, pairs_of_mark in pairs(COMPOSED_WITH) do
+  for letter, composed in pairs_of_mark:gmatch("(" .. ANY_CHARACTER .. ")(" .. ANY_CHARACTER .. ")") do
+    COMPOSED[letter .. mark] = composed
+  end
+end
+
+-- The code point of a character of three bytes, as those of Hangul are; 0 for others.
+local function code_of(character)
+  local a, b, c = character:byte(1, 3)
+  return #character == 3 and (a % 0x10) * 0x1000 + (b % 0x40) * 0x40 + c % 0x40 or 0
+end
+
+-- A syllable of Hangul of two parts; nil if they are none.
+local function hangul(first, second)
+  local a, b = code_of(first), code_of(second)
+  if a >= 0x1100 and a < 0x1113 and b >= 0x1161 and b < 0x1176 then
+    return utf8(0xAC00 + ((a - 0x1100) * 21 + b - 0x1161) * 28)
+  elseif a >= 0xAC00 and a < 0xD7A4 and (a - 0xAC00) % 28 == 0 and b > 0x11A7 and b < 0x11C3 then
+    return utf8(a + b - 0x11A7)
+  end
+  return nil
+end
+
+local function normal_form(name)
+  if not name:find("[\128-\255]") then return name end
+  local characters = {}
+  for character in name:gmatch(ANY_CHARACTER) do
+    local before = characters[#characters]
+    local composed = before and (COMPOSED[before .. character] or hangul(before, character))
+    characters[composed and #characters or #characters + 1] = composed or character
+  end
+  return table.concat(characters)
+end
+
 -- --- x-adapter-key ---------------------------------------------------------------------------------------------------
 
--- The names as gRPC callers write them into x-adapter-key: in their order, percent-encoded, joined by commas.
+-- The names as gRPC callers write them into x-adapter-key: in their order, in normal form C, percent-encoded, joined by
+-- commas.
 local function adapter_key(names)
   for i, name in ipairs(names) do
-    names[i] = name:gsub("[^%w%-%._~/]", function(c) return string.format("%%%02X", c:byte()) end)
+    names[i] = normal_form(name):gsub("[^%w%-%._~/]", function(c) return string.format("%%%02X", c:byte()) end)
   end
   return #names == 0 and "base" or table.concat(names, ",")
 end
 
 local NAMES = {
-  -- model: NAME or NAME:WEIGHT, several joined by "+"; "sdxl" is the base model.
+  -- model: NAME or NAME:WEIGHT, several joined by "+"; in a name "+" is %2B and "%" is %25. "sdxl" and "" are the base model.
   openai = function(request)
     local names = {}
-    if type(request.model) == "string" and request.model ~= "sdxl" then
+    if type(request.model) == "string" and request.model ~= "sdxl" and request.model ~= "" then
       for part in (request.model .. "+"):gmatch("(.-)%+") do
-        names[#names + 1] = part:match("^(.*):[^:]*$") or part
+        names[#names + 1] = (part:match("^(.*):") or part):gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
       end
     end
     return names
@@ -190,6 +284,7 @@ local function read_error(text, status)
     local field = text:match("^([%w_%.%[%]]+): ")
     return text ~= "" and text or "the proxy answers " .. status, status == 413 and "TOO_LARGE" or nil, field
   end
+  marks = 0
   local error = read(text, 1, #text) or {}
   local reason, field, wait
   for _, detail in ipairs(type(error.details) == "table" and error.details or {}) do
@@ -222,16 +317,20 @@ function envoy_on_request(handle)
   local known = fields and {}
   for _, name in ipairs(fields or {}) do known[name] = true end
   local request, unknown = {}, nil
+  marks = 0
   each_member(text, 1, function(name, first, last)
-    if name == NAMING_FIELD[api] then request[name] = read(text, first, last) end
-    if known and not known[name] then unknown = unknown or name end
+    if name == NAMING_FIELD[api] and last - first < MAX_READ then request[name] = read(text, first, last) end
+    if known and not known[name] then unknown = unknown or name:gsub("[^%w_]", "?") end
   end)
   if unknown then
     handle:respond({[":status"] = "400"}, unknown .. ": no such field")
     return
   end
-  if not handle:headers():get("x-adapter-key") then
-    handle:headers():add("x-adapter-key", adapter_key(NAMES[api](request)))
+  local key = adapter_key(NAMES[api](request))
+  local bytes = #"x-adapter-key" + #key
+  for name, value in pairs(handle:headers()) do bytes = bytes + #name + #value end
+  if bytes <= MAX_HEADER_BYTES and not handle:headers():get("x-adapter-key") then
+    handle:headers():add("x-adapter-key", key)
   end
 end
 

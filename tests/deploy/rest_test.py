@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import unicodedata
 import unittest
 import urllib.parse
 
@@ -66,7 +67,7 @@ class RoutingKeyTest(RestCase):
 
     # Names that no adapter has: the key does not depend on what there is.
     NAMES = [[], ["night"], ["night", "outline"], ["outline", "night"], ["outline", "outline"], ["styles/neon"],
-             ["a b", "100%", "a,b", "a&b=c~d_e-f.g"], ["caf\u00e9", "\u6c34\u5f69", "\U0001f600"], ['"quoted"', "back\\slash"]]
+             ["a b", "100%", "a,b", "a+b", "a&b=c~d_e-f.g"], ["caf\u00e9", "\u6c34\u5f69", "\U0001f600"], ['"quoted"', "back\\slash"]]
 
     def key_of(self, act):
         """The one key that Envoy logs for what `act` sends."""
@@ -97,7 +98,7 @@ class RoutingKeyTest(RestCase):
                     prompt = "a {[\"<b>:" + "".join(f"<lora: {name}:0.5>" for name in names) + "\\"
                     body = json.dumps({"init_images": ["}]{\"\\"], "prompt": prompt}, ensure_ascii=escaped)
                     self.assertEqual(self.key_of_rest(TXT2IMG, body.encode()), expected)
-                    model = "+".join(f"{name}:0.5" for name in names) or "sdxl"
+                    model = "+".join(name.replace("%", "%25").replace("+", "%2B") + ":0.5" for name in names) or "sdxl"
                     body = json.dumps({"model": model, "prompt": "x <lora:no:1>"}, ensure_ascii=escaped)
                     self.assertEqual(self.key_of_rest(OPENAI, body.encode()), expected)
 
@@ -108,6 +109,31 @@ class RoutingKeyTest(RestCase):
                             ("<lora:>", "base"), ("<lora:night", "base"), ("<LORA:night:1>", "base")):
             self.assertEqual(self.key_of_rest(TXT2IMG, {"prompt": prompt}), key, prompt)
         self.assertEqual(self.key_of_rest(TXT2IMG, {"steps": 1}), "base")
+
+    def test_names_are_brought_into_normal_form_c(self):
+        scripts = [*range(0xC0, 0x250), *range(0x370, 0x530), *range(0x1E00, 0x2000), *range(0x3040, 0x3100), *range(0xAC00, 0xAC60)]
+        names = [unicodedata.normalize("NFD", chr(code)) for code in scripts]
+        names = [name for name in names if len(unicodedata.normalize("NFC", name)) < len(name)]
+        self.assertGreater(len(names), 800)
+        for some in (names[i:i + 200] for i in range(0, len(names), 200)):
+            expected = ",".join(urllib.parse.quote(unicodedata.normalize("NFC", name)) for name in some)
+            self.assertEqual(self.key_of_rest(GENERATE, {"adapters": [{"name": name} for name in some]}), expected)
+        decomposed = [unicodedata.normalize("NFD", name) for name in ("caf\u00e9", "\u30ac", "\ud55c\uae00")]
+        self.assertEqual(self.key_of_rest(OPENAI, {"model": "+".join(decomposed)}), self.key_of_grpc(decomposed))
+
+    def test_a_key_that_would_break_the_servers_limit_of_headers_is_left_out(self):
+        names = [{"name": f"{i:02}" + "\u6c34" * 84} for i in range(16)]
+        with e2e.ended(self.replica_stream()) as stream:
+            e2e.read_until(stream, "progress")
+            self.assertEqual(self.key_of_rest(GENERATE, {"adapters": names[:15]}).count(","), 14)
+            self.assertIsNone(self.key_of_rest(GENERATE, {"adapters": names}))
+            self.assertIsNone(self.key_of_rest(GENERATE, {"adapters": names[:8]}, **{"x-more": "x" * 8000}))
+            self.assertIsNotNone(e2e.read_until(stream, "summary"), "calls that share the connection go on")
+
+    def replica_stream(self):
+        caller = e2e.Caller(self.envoy.target)
+        self.addCleanup(caller.close)
+        return caller.stream(request_for(steps=200, guidance_scale=1.0))
 
     def test_a_callers_own_key_stays(self):
         body = {"prompt": "x", "steps": 1, "adapters": [{"name": "nobody"}]}
