@@ -14,7 +14,7 @@ namespace hotlora {
 inline constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages", "RenderImage",   "ListAdapters",
                                            "GetAdapter",     "LoadAdapter",          "UnloadAdapter", "UploadAdapter",
                                            "DeleteAdapter",  "GetServerInfo",        "GetStatistics", "VerifyBase",
-                                           "SetLogLevel"};
+                                           "SetLogLevel",    "CreateImage",          "ListModels",    "RetrieveModel"};
 
 using Buckets = prometheus::Histogram::BucketBoundaries;
 inline const Buckets kStepBuckets = {.005, .01, .02, .03, .04, .05, .06, .08, .1,  .125,
