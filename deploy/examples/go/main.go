@@ -10,7 +10,6 @@ import (
 	"log"
 	"net/url"
 	"os"
-	"sort"
 	"strings"
 	"time"
 
@@ -33,17 +32,16 @@ const serviceConfig = `{
   "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1}
 }`
 
-// routingKey is what load balancers route by: the adapters' names in order, percent-encoded, or "base".
+// routingKey is what load balancers route by: the adapters' names in the request's order, percent-encoded, or "base".
 func routingKey(adapters []string) string {
 	if len(adapters) == 0 {
 		return "base"
 	}
-	sorted := append([]string(nil), adapters...)
-	sort.Strings(sorted)
-	for i, name := range sorted {
-		sorted[i] = strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(name))
+	names := make([]string, len(adapters))
+	for i, name := range adapters {
+		names[i] = strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(name))
 	}
-	return strings.Join(sorted, ",")
+	return strings.Join(names, ",")
 }
 
 func paint(ctx context.Context, images pb.ImageServiceClient, request *pb.GenerateImagesRequest) ([]byte, error) {
