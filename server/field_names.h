@@ -9,7 +9,10 @@ namespace hotlora {
 
 // A field of ImageRequest, and what the callers of another API call it.
 struct FieldName {
-  absl::string_view ours, theirs;
+  absl::string_view ours;  // "adapters[].name": of each adapter
+  absl::string_view theirs;
+  absl::string_view part =
+      {};  // which part of their field, if it says more than ours; "#": the place in our list, from 1
 };
 
 // `status`; if it lists bad fields (INVALID_REQUEST), with those of `names` under the callers' names, in the message

@@ -24,6 +24,7 @@
 #include "server/guess_delay.h"
 #include "server/image_service.h"
 #include "server/listener_probe.h"
+#include "server/openai_service.h"
 #include "server/peer_address.h"
 #include "server/readiness.h"
 #include "server/rpc_call.h"
@@ -105,6 +106,7 @@ class Server {
   GuessDelay guesses_;
   ServiceContext context_;
   ImageService images_;
+  OpenAiService openai_;
   AdapterService adapters_;
   ServerInfoService info_;
   SdapiService sdapi_;
