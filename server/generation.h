@@ -118,8 +118,8 @@ class UnaryGeneration : public grpc::ServerUnaryReactor, public Generation {
   void EndRefused(const absl::Status& status);
 
   virtual void AddImage(FinishedImage image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
-  // Fills in what is left of the answer, once the engine has ended the request with `status`; returns what the call ends
-  // with.
+  // Fills in what is left of the answer, once the engine has ended the request with `status`; returns what the call
+  // ends with.
   virtual absl::Status AddSummary(const absl::Status& status, const ImageSummary& summary)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
   virtual size_t ResponseBytes() const = 0;

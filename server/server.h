@@ -28,6 +28,7 @@
 #include "server/peer_address.h"
 #include "server/readiness.h"
 #include "server/rpc_call.h"
+#include "server/sdapi_service.h"
 #include "server/server_info_service.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
@@ -108,6 +109,7 @@ class Server {
   OpenAiService openai_;
   AdapterService adapters_;
   ServerInfoService info_;
+  SdapiService sdapi_;
   std::unique_ptr<grpc::Server> server_;
   std::atomic<bool> lost_ = false;
   Mutex mu_;
