@@ -282,7 +282,7 @@ local FORMS = {
 local function read_error(text, status)
   if text:sub(1, 1) ~= "{" then
     local field = text:match("^([%w_%.%[%]]+): ")
-    return text ~= "" and text or "the proxy answers " .. status, status == 413 and "TOO_LARGE" or nil, field
+    return text, status == 413 and "TOO_LARGE" or nil, field
   end
   marks = 0
   local error = read(text, 1, #text) or {}
@@ -340,6 +340,7 @@ function envoy_on_response(handle)
   if not form or status < 400 then return end
   local body = handle:body(true)
   local message, reason, field, code, wait = read_error(body:getBytes(0, body:length()), status)
+  if message == "" then message = "the server gave no reason; the HTTP status is " .. status end
   local shown, text = form(status, message, reason, field, code)
   handle:headers():replace(":status", tostring(shown))
   handle:headers():replace("content-type", "application/json")

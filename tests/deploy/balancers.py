@@ -136,7 +136,7 @@ class Envoy(Balancer):
         config.write_text(text)
         runtime = "{layered_runtime: {layers: [{name: page, static_layer: {hotlora.page: 100}}]}}" if page else "{}"
         super().__init__("envoy", [TOOLS / "envoy", "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning",
-                                   "-c", config, "--config-yaml", runtime])
+                                   "--file-flush-interval-msec", "20", "-c", config, "--config-yaml", runtime])
         self.target = f"127.0.0.1:{port}"
         self.rest_url = f"http://127.0.0.1:{port}"
         self.wait_for_replicas(len(replicas))
