@@ -180,8 +180,8 @@ void Server::SetHealth(bool ready) {
   if (health_ == nullptr) {
     return;
   }
-  for (const char* service : {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
-                              v1::ServerService::service_full_name(), openai::v1::ImagesService::service_full_name(),
+  for (const char* service : {"", v1::ImageService::service_full_name(), openai::v1::ImagesService::service_full_name(),
+                              v1::AdapterService::service_full_name(), v1::ServerService::service_full_name(),
                               sdapi::v1::SdapiService::service_full_name()}) {
     health_->SetServingStatus(service, ready);
   }
