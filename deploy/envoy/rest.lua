@@ -316,14 +316,18 @@ function envoy_on_request(handle)
 
   local known = fields and {}
   for _, name in ipairs(fields or {}) do known[name] = true end
-  local request, unknown = {}, nil
+  local request, refusal = {}, nil
   marks = 0
   each_member(text, 1, function(name, first, last)
     if name == NAMING_FIELD[api] and last - first < MAX_READ then request[name] = read(text, first, last) end
-    if known and not known[name] then unknown = unknown or name:gsub("[^%w_]", "?") end
+    if known and not known[name] then
+      refusal = refusal or name:gsub("[^%w_]", "?") .. ": no such field"
+    elseif known and text:find("^[%[{]", first) then  -- for which the transcoder's error names no field
+      refusal = refusal or name .. ": is a list or an object; allowed is one value"
+    end
   end)
-  if unknown then
-    handle:respond({[":status"] = "400"}, unknown .. ": no such field")
+  if refusal then
+    handle:respond({[":status"] = "400"}, refusal)
     return
   end
   local key = adapter_key(NAMES[api](request))
