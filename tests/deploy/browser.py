@@ -17,7 +17,7 @@ class Browser:
         to_browser, self.commands = os.pipe()
         self.answers, from_browser = os.pipe()
         words = ["chromium-headless-shell", "--no-sandbox", "--disable-gpu", "--no-proxy-server", "--remote-debugging-pipe",
-                 "--window-size=1040,640", f"--user-data-dir={e2e.temporary_folder()}", "about:blank"]
+                 "--window-size=1040,680", f"--user-data-dir={e2e.temporary_folder()}", "about:blank"]
         # It reads commands from 3 and writes answers to 4.
         placed = ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "bash", *words]
         self.process = subprocess.Popen(placed, pass_fds=(to_browser, from_browser), stdin=subprocess.DEVNULL,

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import http.client
-import io
 import json
 import os
 import pathlib
@@ -11,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import unicodedata
 import unittest
 import urllib.parse
@@ -18,7 +18,7 @@ import urllib.parse
 import balancers
 from balancers import SOURCE, TOOLS, e2e
 import browser
-from hotlora_server import request_for
+from hotlora_server import images_pb2, request_for
 
 ENVOY_FOLDER = SOURCE / "deploy/envoy"
 OPENAI, TXT2IMG, GENERATE = "/v1/images/generations", "/sdapi/v1/txt2img", "/v1/images:generate"
@@ -37,6 +37,13 @@ def call(url, path, body=None, method=None, **headers):
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     finally:
         connection.close()
+
+
+def tokens_file(line):
+    path = e2e.temporary_folder() / "tokens"
+    path.write_text(f"{line}\n")
+    path.chmod(0o600)
+    return path
 
 
 class RestCase(unittest.TestCase):
@@ -153,7 +160,7 @@ class RoutingKeyTest(RestCase):
         self.assertNotIn("script log", self.envoy.log_path.read_text())
 
 
-class ErrorFormsTest(RestCase):
+class ErrorFormsCase(RestCase):
     def openai(self, body, **more):
         status, headers, data = self.call(OPENAI, body, **more)
         self.assertEqual(headers["content-type"], "application/json")
@@ -168,6 +175,10 @@ class ErrorFormsTest(RestCase):
         answer = json.loads(data)
         self.assertEqual(list(answer), ["error", "detail", "body", "errors"])
         return status, answer["detail"]
+
+
+class ProxyErrorsTest(ErrorFormsCase):
+    """What Envoy itself refuses."""
 
     def test_a_body_of_forty_megabytes_is_413(self):
         status, error = self.openai(TOO_LARGE)
@@ -198,6 +209,196 @@ class ErrorFormsTest(RestCase):
     def test_other_origins_may_not_read(self):
         _, headers, _ = self.call("/v1/server", Origin="http://elsewhere.example")
         self.assertNotIn("access-control-allow-origin", headers)
+
+
+class SamePicturesTest(RestCase):
+    """One prompt, seed and adapter set by each API."""
+
+    PROMPT = "a large red circle on a yellow background"
+    ADAPTERS = (("outline", 1.0), ("night", 0.5))
+
+    def by_grpc(self, **fields):
+        request = request_for(*self.ADAPTERS, prompt=self.PROMPT, steps=3, width=128, height=128, guidance_scale=7.0, **fields)
+        return self.replica.caller.image(request)
+
+    def by_openai(self, **fields):
+        body = {"prompt": self.PROMPT, "model": "outline:1+night:0.5", "seed": 7, "steps": 3, "size": "128x128",
+                "guidance_scale": 7, "sampler": "SAMPLER_EULER", **fields}
+        status, _, data = self.call(OPENAI, body)
+        self.assertEqual(status, 200, data[:500])
+        return base64.b64decode(json.loads(data)["data"][0]["b64_json"])
+
+    def by_sdapi(self, **fields):
+        body = {"prompt": self.PROMPT + "<lora:outline:1><lora:night:0.5>", "negative_prompt": "", "seed": 7, "steps": 3,
+                "width": 128, "height": 128, "cfg_scale": 7, "sampler_name": "Euler", **fields}
+        status, _, data = self.call(TXT2IMG, body)
+        self.assertEqual(status, 200, data[:500])
+        return base64.b64decode(json.loads(data)["images"][0])
+
+    def test_equal_requests_give_equal_bytes(self):
+        self.assertEqual(self.by_openai(), self.by_grpc())
+        weighted = self.by_grpc(prompt_syntax=images_pb2.PROMPT_SYNTAX_WEIGHTED, long_prompts=True)
+        self.assertEqual(self.by_sdapi(), weighted)
+        render = {"prompt": self.PROMPT, "seed": 7, "steps": 3, "width": 128, "height": 128, "guidance_scale": 7,
+                  "adapters": [{"name": name, "weight": weight} for name, weight in self.ADAPTERS]}
+        self.assertEqual(self.call("/v1/images:render", render)[2], self.by_grpc())
+
+    def test_each_api_gives_the_same_pixels(self):
+        pixels = e2e.pixels(self.by_grpc()).tolist()
+        self.assertEqual(e2e.pixels(self.by_openai()).tolist(), pixels)
+        self.assertEqual(e2e.pixels(self.by_sdapi()).tolist(), pixels)
+        self.assertNotEqual(e2e.pixels(self.by_openai(model="outline")).tolist(), pixels)
+        self.assertNotEqual(e2e.pixels(self.by_sdapi(prompt=self.PROMPT)).tolist(), pixels)
+
+
+class BadInputTest(ErrorFormsCase):
+    """By each API: its own form and status, a text that names the field, and the next request works."""
+
+    CASES = [  # field, value, what the text says; a path that has no such field has None
+        ("steps", '"many"', "steps", "steps"),
+        ("steps", "-1", "steps", "steps"),
+        ("steps", "100000", "steps", "steps"),
+        ("seed", '"x"', "seed", "seed"),
+        ("prompt", "{}", "prompt", "prompt"),
+        ("prompt", '"' + "x" * 20000 + '"', "prompt", "prompt"),
+        ("size", '"128"', "size", None),
+        ("size", '"130x128"', "size", None),
+        ("width", "13", None, "width"),
+        ("n", "17", "n", None),
+        ("n", "0", "n", None),
+        ("batch_size", "99", None, "batch_size"),
+        ("model", '"outline:heavy"', "model", None),
+        ("model", '"outline:1e9"', "model", None),
+        ("sampler", '"SAMPLER_NONE"', "sampler", None),
+        ("schedule", '"none"', "schedule", None),
+        ("sampler_name", '"none"', None, "sampler_name"),
+        ("scheduler", '"none"', None, "scheduler"),
+        ("guidance_scale", '"NaN"', "guidance_scale", None),
+        ("cfg_scale", '"NaN"', None, "cfg_scale"),
+        ("cfg_scale", "NaN", None, ""),
+        ("response_format", '"url"', "response_format", None),
+        ("init_images", '["***"]', None, "init_images"),
+        ("enable_hr", "true", None, "enable_hr"),
+        ("tiling", "true", None, "tiling"),
+        ("no_such_field", "1", "no_such_field", None),
+    ]
+
+    def test_each_field(self):
+        for field, value, in_openai, in_sdapi in self.CASES:
+            body = ('{"prompt": "x", "steps": 1, "size": "64x64", "%s": %s}' % (field, value)).encode()
+            if in_openai is not None:
+                with self.subTest(api="openai", field=field, value=value[:40]):
+                    status, error = self.openai(body)
+                    self.assertEqual((status, error["type"]), (400, "invalid_request_error"), error)
+                    self.assertIn(in_openai, error["message"])
+                    self.assertEqual(error["param"], in_openai, error)
+            body = body.replace(b'"size": "64x64"', b'"width": 64, "height": 64')
+            path = "/sdapi/v1/img2img" if field == "init_images" else TXT2IMG
+            if in_sdapi is not None:
+                with self.subTest(api="sdapi", field=field, value=value[:40]):
+                    status, detail = self.sdapi(body, path=path)
+                    self.assertEqual(status, 422, detail)
+                    self.assertIn(in_sdapi, detail)
+        self.paints()
+
+    def test_bodies_that_are_not_json_objects(self):
+        for body in (b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"prompt": "x" "steps": 1}', b'{"prompt": "\xff"}'):
+            with self.subTest(body=body):
+                status, error = self.openai(body)
+                self.assertEqual((status, error["type"]), (400, "invalid_request_error"), error)
+                if body:  # none is a request without fields, all of which have defaults
+                    self.assertEqual(self.sdapi(body)[0], 422)
+        self.paints()
+
+    def test_an_unknown_adapter_is_404(self):
+        status, error = self.openai({"prompt": "x", "model": "nobody"})
+        self.assertEqual((status, error["code"], error["param"]), (404, "ADAPTER_NOT_FOUND", "model"))
+        self.assertIn("nobody", error["message"])
+        status, detail = self.sdapi({"prompt": "x<lora:nobody:1>", "width": 64, "height": 64})
+        self.assertEqual(status, 404)
+        self.assertIn("nobody", detail)
+        status, _, data = self.call("/v1/models/nobody")
+        self.assertEqual((status, json.loads(data)["error"]["type"]), (404, "invalid_request_error"))
+        self.paints()
+
+
+class TokensTest(ErrorFormsCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.flags = ("--tokens-file", tokens_file(f"{TOKEN} generate"))
+        super().setUpClass()
+
+    def test_bearer_and_basic(self):
+        body = {"prompt": "x", "steps": 1}
+        basic = "Basic " + base64.b64encode(f"anyone:{TOKEN}".encode()).decode()
+        for path, size in ((OPENAI, {"size": "64x64"}), (TXT2IMG, {"width": 64, "height": 64})):
+            for authorization in (f"Bearer {TOKEN}", basic):
+                self.assertEqual(self.call(path, {**body, **size}, Authorization=authorization)[0], 200)
+        status, error = self.openai(body)
+        self.assertEqual((status, error["type"], error["code"]), (401, "authentication_error", "UNAUTHENTICATED"))
+        self.assertEqual(self.sdapi(body, Authorization="Bearer wrong")[0], 401)
+        status, _, data = self.call("/v1/models", Authorization=f"Bearer {TOKEN}")
+        self.assertEqual((status, json.loads(data)["error"]["type"]), (403, "permission_error"))
+
+
+class QueueTest(ErrorFormsCase):
+    flags = ("--max-batch", "1", "--max-queue", "1")
+
+    def test_a_full_queue_is_429_and_says_when_to_come_back(self):
+        streams = []
+        for kind in ("progress", "accepted"):
+            stream = self.replica.caller.stream(request_for(steps=1000))
+            self.addCleanup(stream.cancel)
+            e2e.read_until(stream, kind)
+            streams.append(stream)
+        status, headers, data = self.call(OPENAI, {"prompt": "x", "steps": 1, "size": "64x64"})
+        error = json.loads(data)["error"]
+        self.assertEqual((status, error["type"], error["code"]), (429, "rate_limit_error", "QUEUE_FULL"))
+        self.assertGreaterEqual(int(headers["retry-after"]), 1)
+        status, headers, data = self.call(TXT2IMG, {"prompt": "x", "steps": 1})
+        self.assertEqual((status, json.loads(data)["error"]), (429, "QUEUE_FULL"))
+        self.assertGreaterEqual(int(headers["retry-after"]), 1)
+
+
+class ExamplesTest(RestCase):
+    """docs/rest.md's examples, as they stand there but for the address."""
+
+    flags = ()
+    page = True
+
+    def blocks(self, language):
+        text = (SOURCE / "docs/rest.md").read_text().replace("http://127.0.0.1:8080", self.envoy.rest_url)
+        found = re.findall(f"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        self.assertTrue(found, language)
+        return found
+
+    def run_in_a_folder(self, *words):
+        folder = e2e.temporary_folder()
+        done = e2e.run(*words, cwd=folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return folder, done.stdout
+
+    def test_those_of_curl(self):
+        for script in self.blocks("bash"):
+            folder, said = self.run_in_a_folder("bash", "-euo", "pipefail", "-c", script)
+            self.assertRegex(said.splitlines()[0], r"^\d{4,} bytes$")
+            self.assertEqual((folder / "picture.png").read_bytes()[:4], b"\x89PNG")
+            self.assertIn('"outline"', said)
+
+    def test_those_of_python(self):
+        for script in self.blocks("python"):
+            folder, said = self.run_in_a_folder(sys.executable, "-c", script)
+            self.assertRegex(said, r"^\d+\n$")
+            stars = [(folder / f"star-{number}.png").read_bytes() for number in range(2)]
+            self.assertNotEqual(*stars)
+
+    def test_those_of_javascript(self):
+        page = browser.Browser()
+        self.addCleanup(page.close)
+        page.open(self.envoy.rest_url + "/")
+        for script in self.blocks("js"):
+            picture = page.value("(async () => {" + script + "\nreturn picture; })()")
+            self.assertEqual(base64.b64decode(picture.split(",", 1)[1])[:4], b"\x89PNG")
 
 
 class PageCase(RestCase):
@@ -292,10 +493,7 @@ class PageTest(PageCase):
 class PageWithTokensTest(PageCase):
     @classmethod
     def setUpClass(cls):
-        tokens = e2e.temporary_folder() / "tokens"
-        tokens.write_text(f"{TOKEN} admin\n")
-        tokens.chmod(0o600)
-        cls.flags = ("--tokens-file", tokens)
+        cls.flags = ("--tokens-file", tokens_file(f"{TOKEN} admin"))
         super().setUpClass()
 
     def test_it_sends_the_token(self):
