@@ -15,7 +15,7 @@
 
 namespace hotlora {
 
-// Of /loras, /samplers, /schedulers and /sd-models.
+// The JSON of /loras, /samplers, /schedulers and /sd-models.
 std::string LorasJson(const std::vector<AdapterInfo>& adapters);
 std::string SamplersJson();
 std::string SchedulersJson();
@@ -32,7 +32,7 @@ struct SdapiProgress {
   std::string preview;           // JPEG; empty: none yet
 };
 
-// Of /progress, for a caller's requests, the oldest first.
+// The JSON of /progress for a caller's requests, the oldest first.
 std::string ProgressJson(absl::Span<const SdapiProgress> requests, bool with_image, absl::Time now);
 
 // A time in the form of the API: "20261127130000", in UTC.

@@ -81,7 +81,8 @@ std::string ToText(const Value& value) {
 std::string OptionFault(absl::string_view name, const Value& value, const ModelInfo& model) {
   const Json in_force = OptionsInForce(model);
   const auto found = in_force.find(std::string(name));
-  if (value.kind_case() == Value::kNullValue) {
+  if (value.kind_case() == Value::kNullValue ||
+      (value.kind_case() == Value::kListValue && value.list_value().values_size() == 0)) {
     return "";
   }
   if (found == in_force.end()) {
@@ -104,7 +105,7 @@ absl::Status CheckOptions(const Struct& options, const ModelInfo& model) {
   std::vector<FieldViolation> violations;
   for (const auto& [name, value] : options.fields()) {
     if (std::string fault = OptionFault(name, value, model); !fault.empty()) {
-      violations.push_back({CleanText(name, 60), std::move(fault)});
+      violations.push_back({absl::StrCat("options.", CleanText(name, 60)), std::move(fault)});
     }
   }
   return violations.empty() ? absl::OkStatus() : InvalidRequest(std::move(violations));

@@ -25,8 +25,8 @@ std::string ModelTitle(const ModelInfo& model);
 // The JSON of /options.
 std::string OptionsJson(const ModelInfo& model);
 
-// Why an option cannot have that value, as the description of a bad field; "" if it has it. Null is as if it were not
-// named.
+// Why an option cannot have that value, as the description of a bad field; "" if it has it. Null and an empty list
+// are as if it were not named.
 std::string OptionFault(absl::string_view name, const google::protobuf::Value& value, const ModelInfo& model);
 
 // InvalidArgument (INVALID_REQUEST) that names each option with a fault, or says that there are too many.

@@ -111,14 +111,19 @@ class SdapiGeneration final : public UnaryGeneration {
     MutexLock lock(&mu_);
     CatchExceptions([&] {
       mu_.AssertHeld();
-      entry_->Update(change);
+      if (entry_ != nullptr) {
+        entry_->Update(change);
+      }
       return absl::OkStatus();
     }).IgnoreError();
   }
 
   void AddImage(FinishedImage image) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    images_[image.index] = std::move(image);
-    entry_->Update([](SdapiProgress& progress) { ++progress.finished_images; });
+    const uint32_t index = image.index;
+    images_[index] = std::move(image);
+    if (entry_ != nullptr) {
+      entry_->Update([](SdapiProgress& progress) { ++progress.finished_images; });
+    }
   }
 
   absl::Status AddSummary(const absl::Status& status, const ImageSummary& summary) override
@@ -151,7 +156,7 @@ class SdapiGeneration final : public UnaryGeneration {
   uint32_t images_asked_ ABSL_GUARDED_BY(mu_) = 1;
   std::map<uint32_t, FinishedImage> images_ ABSL_GUARDED_BY(mu_);  // by index
   bool interrupted_ ABSL_GUARDED_BY(mu_) = false;
-  std::unique_ptr<SdapiRequests::Entry> entry_ ABSL_GUARDED_BY(mu_);  // from admission to the end
+  std::unique_ptr<SdapiRequests::Entry> entry_ ABSL_GUARDED_BY(mu_);  // from admission to the end, memory permitting
 };
 
 }  // namespace

@@ -156,7 +156,7 @@ TEST(SdapiMappingTest, AcceptsNeutralValues) {
           "inpainting_mask_invert": 1, "resize_mode": 1, "image_cfg_scale": 1.5, "mask": "", "init_images": []})",
       R"({"alwayson_scripts": {"ControlNet": {"args": []}, "ADetailer": {"args": [false]}, "x": {}, "y": null}})",
       R"({"override_settings": {"sd_model_checkpoint": "juggernaut", "sd_vae": "Automatic", "emphasis": "No norm",
-          "eta_noise_seed_delta": 0, "CLIP_stop_at_last_layers": 1, "no_such_option": null}})",
+          "eta_noise_seed_delta": 0, "CLIP_stop_at_last_layers": 1, "no_such_option": null, "another": []}})",
       R"({"override_settings": {"sd_model_checkpoint": "juggernaut.safetensors"}})",
       R"({"override_settings": {"sd_model_checkpoint": "juggernaut [0123456789]"}})",
       R"({"override_settings": {"sd_model_checkpoint": "0123456789", "sd_vae": "None"}})",
@@ -446,7 +446,8 @@ TEST(SdapiMappingTest, TakesTheOptionsThatItTellsAndNoOthers) {
   for (const FieldViolation& violation : GetErrorDetails(refused).violations) {
     fields.insert(violation.field);
   }
-  EXPECT_EQ(fields, (std::set<std::string>{"CLIP_stop_at_last_layers", "samples_format", "no_such"}));
+  EXPECT_EQ(fields,
+            (std::set<std::string>{"options.CLIP_stop_at_last_layers", "options.samples_format", "options.no_such"}));
 }
 
 TEST(SdapiMappingTest, TellsProgress) {
