@@ -19,8 +19,8 @@ readonly BUILD_PACKAGES=(
   libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libcurl4-openssl-dev libmicrohttpd-dev
   nlohmann-json3-dev libcli11-dev libutf8proc-dev libwebp-dev libtomlplusplus-dev libgtest-dev libgmock-dev)
 readonly TEST_PACKAGES=(
-  chromium-headless-shell clang-14 clang-format-14 docker.io gnuplot-nox haproxy libclang-rt-14-dev mmdebstrap prometheus prometheus-alertmanager
-  python3-venv)
+  chromium-headless-shell clang-14 clang-format-14 curl docker.io gnuplot-nox haproxy libclang-rt-14-dev mmdebstrap
+  prometheus prometheus-alertmanager python3-venv)
 
 with_cuda=false
 with_test=false

@@ -130,7 +130,13 @@ local function read(text, first, last, depth)
   return tonumber(word)
 end
 
+-- As a JSON string. Each byte that is not of valid UTF-8 becomes "?", as the text may quote what a caller sent.
 local function quoted(text)
+  text = text:gsub("([\192-\255]?)([\128-\191]*)", function(lead, rest)
+    local byte = lead:byte() or 0
+    local length = byte < 0xC2 and 0 or byte < 0xE0 and 1 or byte < 0xF0 and 2 or byte < 0xF5 and 3 or 0
+    return (length == 0 or #rest ~= length) and ("?"):rep(#lead + #rest) or nil
+  end)
   return '"' .. text:gsub('[%c"\\]', function(c) return string.format("\\u%04x", c:byte()) end) .. '"'
 end
 
@@ -266,6 +272,7 @@ local OPENAI_TYPES = {[401] = "authentication_error", [403] = "permission_error"
 
 local FORMS = {
   openai = function(status, message, reason, field)
+    if reason == "ADAPTER_NOT_FOUND" then field = NAMING_FIELD.openai end
     local kind = OPENAI_TYPES[status] or (status < 500 and "invalid_request_error" or "server_error")
     return status, string.format('{"error":{"message":%s,"type":%s,"param":%s,"code":%s}}', quoted(message), quoted(kind),
                                  quoted_or_null(field), quoted_or_null(reason))
