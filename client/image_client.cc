@@ -1,6 +1,5 @@
 #include "client/image_client.h"
 
-#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <iterator>
@@ -109,7 +108,6 @@ std::string AdapterKey(const v1::GenerateImagesRequest& request) {
   for (const v1::AdapterRef& adapter : request.adapters()) {
     names.push_back(NormalizeName(adapter.name()).value_or(adapter.name()));
   }
-  std::sort(names.begin(), names.end());
   const auto encode = [](std::string* key, const std::string& name) { key->append(EncodeName(name)); };
   return names.empty() ? "base" : absl::StrJoin(names, ",", encode);
 }

@@ -34,8 +34,8 @@ struct GeneratedImages {
 };
 
 // The metadata x-adapter-key, by which load balancers send a request to the replica that already has its adapters: the
-// adapters' names in normal form C, sorted, each percent-encoded (EncodeName), joined by commas. "base" if there are
-// none.
+// adapters' names in normal form C, in the request's order, each percent-encoded (EncodeName), joined by commas. "base"
+// if there are none.
 std::string AdapterKey(const v1::GenerateImagesRequest& request);
 
 // Size and checksum of a file that is to be uploaded as `name`. InvalidArgument if it cannot be read.

@@ -2,16 +2,23 @@
 # Shows hotlora at work: installs what is missing, builds, starts the server on the demo model of deploy/demo, generates images
 # with different LoRAs through the real client, prints some metrics and stops. No download of weights, no GPU needed.
 #
-# usage: deploy/demo.sh            images and a metrics excerpt, then stop
-#        deploy/demo.sh --serve    stay up on the usual ports until Ctrl-C
+# usage: deploy/demo.sh                   images and a metrics excerpt, then stop
+#        deploy/demo.sh --serve           stay up on the usual ports until Ctrl-C
+#        deploy/demo.sh --serve --rest    also Envoy, for REST callers (docs/rest.md) and a page to try it, on
+#                                         HOTLORA_REST_LISTEN (127.0.0.1:8080)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly PROMPT="a large red circle on a yellow background"  # the first of paint_sheets.sh
 readonly OUT=out/demo
 readonly BIN=build/release/bin
+readonly ENVOY=${HOTLORA_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/hotlora}/envoy/envoy/_bin/envoy
+readonly rest_listen=${HOTLORA_REST_LISTEN:-127.0.0.1:8080}
+unset HOTLORA_REST_LISTEN  # the server takes HOTLORA_* for its flags
 serve=false
+rest=false
 server_pid=
+envoy_pid=
 
 say() { printf -- '--- %s\n' "$*"; }
 
@@ -20,31 +27,42 @@ fail() {
   exit 1
 }
 
-stop_server() {
-  if [ -n "$server_pid" ]; then
-    kill -TERM "$server_pid" 2>/dev/null || true
-    wait "$server_pid" || true
-    server_pid=
-  fi
+stop() {
+  local pid
+  for pid in $envoy_pid $server_pid; do
+    kill -TERM "$pid" 2>/dev/null || true
+    wait "$pid" || true
+  done
+  envoy_pid=
+  server_pid=
 }
-trap stop_server EXIT
+trap stop EXIT
 
 read_options() {
   local option
   for option in "$@"; do
     case $option in
       --serve) serve=true ;;
+      --rest) rest=true ;;
       --help)
-        sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
-      *) fail "unknown option $option; allowed are --serve and --help" ;;
+      *) fail "unknown option $option; allowed are --serve, --rest and --help" ;;
     esac
   done
+  if "$rest"; then
+    "$serve" || fail "--rest serves until Ctrl-C: give --serve with it"
+    [[ $rest_listen =~ ^[0-9.]+:[1-9][0-9]*$ ]] ||
+      fail "HOTLORA_REST_LISTEN is $rest_listen; give an IPv4 address and a port from 1 on, such as 127.0.0.1:8080"
+    [[ $rest_listen == 127.* || -n ${HOTLORA_TOKENS_FILE:-}${HOTLORA_INSECURE:-} ]] ||
+      fail "HOTLORA_REST_LISTEN is $rest_listen, which others may reach: set HOTLORA_TOKENS_FILE," \
+        "or HOTLORA_INSECURE=1 if everyone who reaches it may do everything"
+  fi
 }
 
 build() {
-  deploy/install_dependencies.sh
+  if "$rest"; then deploy/install_dependencies.sh --rest; else deploy/install_dependencies.sh; fi
   say "build (the first time takes some minutes; later only what changed)"
   cmake --preset release >"$OUT/configure.log" || { cat "$OUT/configure.log"; exit 1; }
   cmake --build --preset release
@@ -67,6 +85,24 @@ start_server() {
   metrics_port=$(sed 's/.*"metrics_port": *\([0-9]*\).*/\1/' "$OUT/ready.json")
 }
 
+# Envoy as deploy/envoy configures it, but for addresses and files, in front of the server at PORT:  start_envoy PORT
+start_envoy() {
+  sed -e "s/address: 0.0.0.0, port_value: 50050/address: ${rest_listen%:*}, port_value: ${rest_listen#*:}/" \
+    -e "s/address: 0.0.0.0, port_value: 9902/address: 127.0.0.1, port_value: 0/" -e "s/port_value: 9901/port_value: 0/" \
+    -e "s/type: STRICT_DNS/type: STATIC/" -e "s/address: replicas, port_value: 50051/address: 127.0.0.1, port_value: $1/" \
+    -e "s#/usr/local/share/hotlora/#build/release/#" -e "s#/etc/envoy/#deploy/envoy/#" deploy/envoy/envoy.yaml >"$OUT/envoy.yaml"
+  "$ENVOY" -c "$OUT/envoy.yaml" --config-yaml "{layered_runtime: {layers: [{name: page, static_layer: {hotlora.page: 100}}]}}" \
+    --disable-hot-restart --concurrency 2 --log-level warning >"$OUT/envoy.log" 2>&1 &
+  envoy_pid=$!
+  local waited=0
+  until "$BIN/hotlora" --server "$rest_listen" health >/dev/null 2>&1; do
+    kill -0 "$envoy_pid" 2>/dev/null || { cat "$OUT/envoy.log" >&2; envoy_pid=; fail "Envoy did not start"; }
+    [ "$waited" -lt 300 ] || fail "Envoy was not ready after 30 s; see $OUT/envoy.log"
+    waited=$((waited + 1))
+    sleep 0.1
+  done
+}
+
 print_metrics() {
   exec 3<>"/dev/tcp/127.0.0.1/$metrics_port"
   printf 'GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3
@@ -81,11 +117,15 @@ mkdir -p "$OUT"
 build
 
 if "$serve"; then
-  start_server 127.0.0.1:50051 127.0.0.1:9464
+  trap 'exit 0' INT TERM
+  start_server "${HOTLORA_LISTEN:-127.0.0.1:50051}" "${HOTLORA_METRICS_LISTEN:-127.0.0.1:9464}"
   say "serving the demo model on 127.0.0.1:$grpc_port, metrics on http://127.0.0.1:$metrics_port/metrics; Ctrl-C stops"
   echo "try:  $BIN/hotlora generate \"$PROMPT\" --adapter outline --adapter night:0.7 --out picture.png"
-  trap 'exit 0' INT TERM
-  wait "$server_pid"
+  if "$rest"; then
+    start_envoy "$grpc_port"
+    say "REST and a page to try it on http://$rest_listen/; Envoy's access log is $OUT/envoy.log"
+  fi
+  wait -n "$server_pid" $envoy_pid || fail "the server or Envoy ended; see $OUT/server.log and $OUT/envoy.log"
   exit 0
 fi
 
@@ -97,6 +137,6 @@ cmp "$OUT/adapters/1-1.png" "$OUT/again.png" || fail "the base model's image cha
 say "adapters/1-1.png and again.png are equal byte for byte: the adapters left nothing behind"
 say "metrics, an excerpt (all of them in $OUT/metrics.txt)"
 print_metrics
-stop_server
+stop
 say "done; all images side by side: $PWD/$OUT/adapters.png"
 say "one by one: $PWD/$OUT/adapters/ROW-COLUMN.png"

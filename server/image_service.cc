@@ -1,184 +1,29 @@
 #include "server/image_service.h"
 
-#include <algorithm>
-#include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 
+#include "server/generation.h"
 #include "server/image_event_queue.h"
-#include "server/proto_mapping.h"
-#include "server/send_watch.h"
-#include "server/status_mapping.h"
-#include "src/base/error_details.h"
-#include "src/base/logging.h"
-#include "src/base/mutex.h"
-#include "src/base/status_macros.h"
-#include "src/base/stopwatch.h"
-#include "src/request/validation.h"
 
 namespace hotlora {
 namespace {
 
-constexpr size_t kMaxLoggedNameBytes = 128;
+// What the RPCs of this service make of their message.
+MappedImageRequest FromMessage(const v1::GenerateImagesRequest& message) { return FromProto(message); }
 
-// Refuses a request for `violations`, together with whatever else is wrong with it.
-absl::Status Refuse(const ImageRequest& request, std::vector<FieldViolation> violations, const RequestLimits& limits) {
-  const absl::Status rest = ValidateImageRequest(request, limits).status();
-  for (FieldViolation& violation : GetErrorDetails(rest).violations) {
-    violations.push_back(std::move(violation));
+MappedImageRequest FromMessageForOneImage(const v1::GenerateImagesRequest& message) {
+  MappedImageRequest mapped = FromProto(message);
+  if (mapped.request.num_images.value_or(1) > 1) {
+    mapped.violations.push_back(
+        {"num_images", absl::StrCat("is ", *mapped.request.num_images, ", but RenderImage answers with 1")});
   }
-  return InvalidRequest(std::move(violations));
+  return mapped;
 }
-
-// Who ended an admitted request before its time; nullopt if it ended by itself.
-std::optional<CancelCause> CauseOf(const absl::Status& status) {
-  if (absl::IsCancelled(status)) {
-    return CancelCause::kClient;
-  }
-  if (absl::IsDeadlineExceeded(status)) {
-    return CancelCause::kDeadline;
-  }
-  return absl::IsUnavailable(status) ? std::optional(CancelCause::kShutdown) : std::nullopt;
-}
-
-// The half that both RPCs share: one generation, from Submit to the engine's last word.
-class Generation : public ImageListener, public std::enable_shared_from_this<Generation> {
- public:
-  Generation(ServiceContext* service, const char* method, grpc::CallbackServerContext* context)
-      : watch_(service, context), rpc_(service, method, context), active_calls_(&service->active_calls) {
-    active_calls_->Add();
-  }
-
- protected:
-  // gRPC holds this object from Hold to Release, its last reaction. The object goes then, or later on the engine's
-  // thread; by that time what the server owns may be gone, so Release checks the call out.
-  void Hold() {
-    MutexLock lock(&mu_);
-    held_by_grpc_ = shared_from_this();
-  }
-  void Release() {
-    std::shared_ptr<Generation> self;  // is destroyed after the lock is released
-    MutexLock lock(&mu_);
-    self = std::move(held_by_grpc_);
-    watch_.Done();
-    active_calls_->Remove();
-  }
-
-  // Hands the request to the engine, which will never call this object if it returns an error.
-  absl::Status Submit(const Unparsed<v1::GenerateImagesRequest>& unparsed) {
-    const absl::Status status = CatchExceptions([&]() -> absl::Status {
-      ABSL_ASSIGN_OR_RETURN(const ImageRequest request, Check(unparsed));
-      return engine_->Submit(request, shared_from_this(), [this](const Admission& admission) { Admit(admission); })
-          .status();
-    });
-    unparsed.Drop();
-    return status;
-  }
-
-  // Asks the engine to end the request, as the caller has gone; OnEnd follows. Without mu_: the engine may call back
-  // at once.
-  void CancelGeneration() {
-    std::string id;
-    absl::Status why;
-    {
-      MutexLock lock(&mu_);
-      if (result_.has_value()) {
-        return;  // it has ended
-      }
-      id = admitted_id_;
-      why = rpc_.WhyCancelled();
-      since_cancel_ = since_cancel_.value_or(Stopwatch());
-    }
-    engine_->Cancel(id, this, why);
-  }
-
-  // These count and note what the access log is to say.
-  void NoteProgress(const ImageProgress& progress) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    stage_ = progress.step < progress.total_steps ? CallStage::kDenoise : CallStage::kDecode;
-  }
-  void NoteImage(const FinishedImage& image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    calls().CountImageBytes(image.format, image.data.size());
-    rpc_.image_access()->image_bytes += image.data.size();
-  }
-  void NoteEnd(const absl::Status& status, const ImageSummary& summary) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    if (since_cancel_.has_value()) {
-      calls().ObserveCancelLatency(since_cancel_->Seconds());
-    }
-    if (const auto cause = CauseOf(status); cause.has_value()) {
-      calls().CountCancelled(stage_, *cause);
-    }
-    if (status.ok()) {
-      std::vector<std::string> names;
-      for (const AppliedAdapter& adapter : summary.adapters) {
-        names.push_back(adapter.name);
-      }
-      calls().CountAdapterUse(names);
-    }
-    rpc_.image_access()->summary = summary;
-  }
-
-  CallMetrics& calls() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return rpc_.service().metrics->calls(); }
-
-  // What this RPC refuses beyond what the request itself may not say.
-  virtual void CheckMore(const ImageRequest& request, std::vector<FieldViolation>& violations) {}
-
-  // After admission, before any event.
-  virtual void OnAdmitted(const Admission& admission) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
-
-  SendWatch watch_;
-  Mutex mu_;
-  RpcCall rpc_ ABSL_GUARDED_BY(mu_);
-  std::optional<absl::Status> result_ ABSL_GUARDED_BY(mu_);  // once the engine has ended the request
-
- private:
-  // The request of a caller who may make one.
-  absl::StatusOr<ImageRequest> Check(const Unparsed<v1::GenerateImagesRequest>& unparsed) {
-    MutexLock lock(&mu_);
-    ABSL_RETURN_IF_ERROR(rpc_.Authorize(Scope::kGenerate));
-    ABSL_ASSIGN_OR_RETURN(const v1::GenerateImagesRequest message, unparsed.Parse());
-    rpc_.set_request_id(message.request_id());
-    NoteRequest(message);
-    ABSL_ASSIGN_OR_RETURN(engine_, rpc_.FindEngine());
-    MappedImageRequest mapped = FromProto(message);
-    mapped.request.caller = rpc_.caller();
-    CheckMore(mapped.request, mapped.violations);
-    if (!mapped.violations.empty()) {
-      return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
-    }
-    return std::move(mapped.request);
-  }
-
-  void Admit(const Admission& admission) {
-    MutexLock lock(&mu_);
-    admitted_id_ = admission.request_id;
-    rpc_.set_request_id(admission.request_id);
-    rpc_.SendIdsFirst();
-    OnAdmitted(admission);
-  }
-
-  void NoteRequest(const v1::GenerateImagesRequest& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    ImageAccess& access = rpc_.image_access().emplace();
-    access.width = message.width();
-    access.height = message.height();
-    access.steps = message.steps();
-    access.images = message.has_num_images() ? message.num_images() : 1;
-    for (int i = 0; i < std::min<int>(message.adapters_size(), kMaxAdapters); ++i) {
-      access.adapters_asked.push_back(CleanText(message.adapters(i).name(), kMaxLoggedNameBytes));
-    }
-  }
-
-  ActiveCalls* const active_calls_;
-  Engine* engine_ = nullptr;  // constant after Submit
-  std::shared_ptr<Generation> held_by_grpc_ ABSL_GUARDED_BY(mu_);
-  std::string admitted_id_ ABSL_GUARDED_BY(mu_);
-  std::optional<Stopwatch> since_cancel_ ABSL_GUARDED_BY(mu_);
-  CallStage stage_ ABSL_GUARDED_BY(mu_) = CallStage::kQueued;
-};
 
 // StreamGenerateImages. gRPC's reactions and the engine's calls come from different threads; mu_
 // orders them. gRPC is only ever handed one write at a time, and runs no reaction inside StartWrite
@@ -190,7 +35,7 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
 
   void Start(const Unparsed<v1::GenerateImagesRequest>& request) {
     Hold();
-    const absl::Status submitted = Submit(request);
+    const absl::Status submitted = Submit(request, FromMessage);
     if (!submitted.ok()) {
       MutexLock lock(&mu_);
       queue_.clear();
@@ -332,66 +177,6 @@ class ImageStream final : public grpc::ServerWriteReactor<v1::GenerateImagesEven
 };
 
 // The same, with everything in one answer.
-class UnaryGeneration : public grpc::ServerUnaryReactor, public Generation {
- public:
-  using Generation::Generation;
-
-  void Start(const Unparsed<v1::GenerateImagesRequest>& request) {
-    Hold();
-    const absl::Status submitted = Submit(request);
-    if (!submitted.ok()) {
-      MutexLock lock(&mu_);
-      result_ = submitted;
-      rpc_.End(submitted, [this](const grpc::Status& ended) {
-        watch_.Sending();
-        Finish(ended);
-      });
-    }
-  }
-
-  void OnCancel() override { CancelGeneration(); }
-
-  void OnDone() override { Release(); }
-
-  void OnWaiting(const ImageWaiting&) override {}
-  void OnProgress(const ImageProgress& progress) override {
-    MutexLock lock(&mu_);
-    NoteProgress(progress);
-  }
-
-  void OnImage(FinishedImage image) override {
-    MutexLock lock(&mu_);
-    const absl::Status added = CatchExceptions([&] {
-      mu_.AssertHeld();
-      NoteImage(image);
-      AddImage(std::move(image));
-      return absl::OkStatus();
-    });
-    failure_ = failure_.ok() ? added : failure_;
-  }
-
-  void OnEnd(const absl::Status& status, const ImageSummary& summary) override {
-    MutexLock lock(&mu_);
-    const absl::Status answered = CatchExceptions([&] {
-      mu_.AssertHeld();
-      NoteEnd(status, summary);
-      AddSummary(summary);
-      return absl::OkStatus();
-    });
-    result_ = !status.ok() ? status : !failure_.ok() ? failure_ : answered;
-    watch_.Sending(ResponseBytes());
-    Finish(rpc_.Close(*result_));
-  }
-
- private:
-  void OnAdmitted(const Admission&) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {}
-  virtual void AddImage(FinishedImage image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) = 0;
-  virtual void AddSummary(const ImageSummary&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {}
-  virtual size_t ResponseBytes() const = 0;
-
-  absl::Status failure_ ABSL_GUARDED_BY(mu_);
-};
-
 class WholeImages final : public UnaryGeneration {
  public:
   WholeImages(ServiceContext* service, grpc::CallbackServerContext* context, v1::GenerateImagesResponse* response)
@@ -404,9 +189,11 @@ class WholeImages final : public UnaryGeneration {
     message->set_data(std::move(image.data));
   }
 
-  void AddSummary(const ImageSummary& summary) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  absl::Status AddSummary(const absl::Status& status, const ImageSummary& summary) override
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     response_->set_request_id(rpc_.request_id());
     *response_->mutable_summary() = ToProto(summary);
+    return status;
   }
 
   size_t ResponseBytes() const override { return response_->ByteSizeLong(); }
@@ -420,16 +207,12 @@ class RenderedImage final : public UnaryGeneration {
       : UnaryGeneration(service, "RenderImage", context), response_(response) {}
 
  private:
-  void CheckMore(const ImageRequest& request, std::vector<FieldViolation>& violations) override {
-    if (request.num_images.value_or(1) > 1) {
-      violations.push_back(
-          {"num_images", absl::StrCat("is ", *request.num_images, ", but RenderImage answers with 1")});
-    }
-  }
-
   void AddImage(FinishedImage image) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     response_->set_content_type(MediaType(image.format));
     response_->set_data(std::move(image.data));
+  }
+  absl::Status AddSummary(const absl::Status& status, const ImageSummary&) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return status;
   }
 
   size_t ResponseBytes() const override { return response_->data().size(); }
@@ -450,7 +233,7 @@ grpc::ServerUnaryReactor* ImageService::GenerateImages(grpc::CallbackServerConte
                                                        const Unparsed<v1::GenerateImagesRequest>* request,
                                                        v1::GenerateImagesResponse* response) {
   const auto call = std::make_shared<WholeImages>(service_, context, response);
-  call->Start(*request);
+  call->Start(*request, FromMessage);
   return call.get();
 }
 
@@ -458,7 +241,7 @@ grpc::ServerUnaryReactor* ImageService::RenderImage(grpc::CallbackServerContext*
                                                     const Unparsed<v1::GenerateImagesRequest>* request,
                                                     google::api::HttpBody* response) {
   const auto call = std::make_shared<RenderedImage>(service_, context, response);
-  call->Start(*request);
+  call->Start(*request, FromMessageForOneImage);
   return call.get();
 }
 

@@ -99,6 +99,8 @@ class RpcCall {
   // certificate, or else the peer (Peer::network).
   std::string caller() const;
 
+  bool has_tokens() const { return service_->tokens != nullptr; }  // whether callers need one
+
   double seconds() const { return stopwatch_.Seconds(); }  // since arrival
 
   // What the access log is to say beside the rest.

@@ -89,8 +89,10 @@ Server::Server(ServerOptions options, Metrics* metrics)
       uploads_(options_.uploads),
       guesses_(options_.guesses),
       images_(&context_),
+      openai_(&context_),
       adapters_(&context_),
       info_(&context_),
+      sdapi_(&context_),
       readiness_(std::make_unique<Readiness>(&metrics->calls(), [this](bool ready) { SetHealth(ready); })) {
   context_.metrics = metrics;
   if (options_.tokens.has_value()) {
@@ -151,8 +153,10 @@ absl::Status Server::Listen() {
   SetArguments(options_, builder);
   builder.SetOption(std::make_unique<ReflectionOption>(options_.reflection));
   builder.RegisterService(&images_);
+  builder.RegisterService(&openai_);
   builder.RegisterService(&adapters_);
   builder.RegisterService(&info_);
+  builder.RegisterService(&sdapi_);
   auto target = builder.experimental().AddExternalConnectionAcceptor(
       grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials_);
   server_ = builder.BuildAndStart();
@@ -176,8 +180,9 @@ void Server::SetHealth(bool ready) {
   if (health_ == nullptr) {
     return;
   }
-  for (const char* service : {"", v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
-                              v1::ServerService::service_full_name()}) {
+  for (const char* service : {"", v1::ImageService::service_full_name(), openai::v1::ImagesService::service_full_name(),
+                              v1::AdapterService::service_full_name(), v1::ServerService::service_full_name(),
+                              sdapi::v1::SdapiService::service_full_name()}) {
     health_->SetServingStatus(service, ready);
   }
 }

@@ -24,9 +24,11 @@
 #include "server/guess_delay.h"
 #include "server/image_service.h"
 #include "server/listener_probe.h"
+#include "server/openai_service.h"
 #include "server/peer_address.h"
 #include "server/readiness.h"
 #include "server/rpc_call.h"
+#include "server/sdapi_service.h"
 #include "server/server_info_service.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
@@ -104,8 +106,10 @@ class Server {
   GuessDelay guesses_;
   ServiceContext context_;
   ImageService images_;
+  OpenAiService openai_;
   AdapterService adapters_;
   ServerInfoService info_;
+  SdapiService sdapi_;
   std::unique_ptr<grpc::Server> server_;
   std::atomic<bool> lost_ = false;
   Mutex mu_;

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -26,12 +27,19 @@ std::string Digest(absl::string_view token) {
   return hash.HexDigest();
 }
 
-// The token of an authorization header; empty if it has none.
-absl::string_view TokenOf(absl::string_view authorization) {
-  constexpr absl::string_view kScheme = "bearer ";
-  return absl::StartsWithIgnoreCase(authorization, kScheme)
-             ? absl::StripAsciiWhitespace(authorization.substr(kScheme.size()))
-             : absl::string_view();
+// The token of an authorization header: behind "Bearer", or the password of "Basic" (RFC 7617); empty if it has none.
+std::string TokenOf(absl::string_view authorization) {
+  constexpr absl::string_view kBearer = "bearer ", kBasic = "basic ";
+  if (absl::StartsWithIgnoreCase(authorization, kBearer)) {
+    return std::string(absl::StripAsciiWhitespace(authorization.substr(kBearer.size())));
+  }
+  std::string user_and_password;
+  if (!absl::StartsWithIgnoreCase(authorization, kBasic) ||
+      !absl::Base64Unescape(authorization.substr(kBasic.size()), &user_and_password)) {
+    return "";
+  }
+  const size_t colon = user_and_password.find(':');  // a user's name has none
+  return colon == std::string::npos ? "" : user_and_password.substr(colon + 1);
 }
 
 // The scopes' bits, 0 if a name is unknown.
@@ -103,7 +111,7 @@ absl::StatusOr<Tokens> ReadTokens(const std::string& path) {
 
 absl::Status Tokens::Check(absl::string_view authorization, Scope scope) const {
   uint32_t scopes = 0;
-  if (const absl::string_view token = TokenOf(authorization); !token.empty()) {
+  if (const std::string token = TokenOf(authorization); !token.empty()) {
     const std::string digest = Digest(token);
     for (const Entry& entry : entries_) {
       if (CRYPTO_memcmp(entry.digest.data(), digest.data(), digest.size()) == 0) {

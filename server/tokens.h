@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SERVER_TOKENS_H_
 #define HOTLORA_SERVER_TOKENS_H_
 
-// Bearer tokens and what each may do.
+// Callers' tokens and what each may do.
 //
 // The file has a line for each token; `#` begins a comment:
 //
@@ -40,8 +40,9 @@ class Tokens {
   // InvalidArgument names the line, never the token.
   static absl::StatusOr<Tokens> Parse(absl::string_view text);
 
-  // OK if `authorization`, the value of that metadata key ("" if it is absent), is "Bearer TOKEN" and the token has
-  // `scope`. Unauthenticated or PermissionDenied tell nothing else. Takes the same time for every token.
+  // OK if `authorization`, the value of that metadata key ("" if it is absent), is "Bearer TOKEN", or HTTP's "Basic"
+  // with the token as the password and any user's name, and the token has `scope`. Unauthenticated or PermissionDenied
+  // tell nothing else. Takes the same time for every token.
   absl::Status Check(absl::string_view authorization, Scope scope) const;
 
   // A name for the caller who sends `authorization`, the same for every way to write it; not the token.

@@ -46,18 +46,27 @@ class Answered final : public grpc::ServerUnaryReactor {
 };
 
 // Runs a call that is answered at once, on one of gRPC's few threads: it reads no file and waits for nothing. `body`:
-// absl::Status(Engine&, const Request&).
+// absl::Status(const RpcCall&, Engine&, const Request&).
 template <typename Request, typename Body>
-grpc::ServerUnaryReactor* AnswerNow(ServiceContext* service, const char* method, Scope scope,
-                                    grpc::CallbackServerContext* context, const Unparsed<Request>* request, Body body) {
+grpc::ServerUnaryReactor* AnswerCallNow(ServiceContext* service, const char* method, Scope scope,
+                                        grpc::CallbackServerContext* context, const Unparsed<Request>* request,
+                                        Body body) {
   RpcCall call(service, method, context);
   const absl::Status status = CatchExceptions([&]() -> absl::Status {
     ABSL_ASSIGN_OR_RETURN(Engine* const engine, call.Open(scope));
     ABSL_ASSIGN_OR_RETURN(const Request parsed, request->Parse());
-    return body(*engine, parsed);
+    return body(call, *engine, parsed);
   });
   request->Drop();
   return new Answered(context, call, status);
+}
+
+// The same for a body that does not look at the call: absl::Status(Engine&, const Request&).
+template <typename Request, typename Body>
+grpc::ServerUnaryReactor* AnswerNow(ServiceContext* service, const char* method, Scope scope,
+                                    grpc::CallbackServerContext* context, const Unparsed<Request>* request, Body body) {
+  return AnswerCallNow(service, method, scope, context, request,
+                       [&](const RpcCall&, Engine& engine, const Request& parsed) { return body(engine, parsed); });
 }
 
 // A call that the engine answers later. gRPC holds it until its last reaction, the engine until it has answered.

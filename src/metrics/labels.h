@@ -11,10 +11,19 @@
 
 namespace hotlora {
 
-inline constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages", "RenderImage",   "ListAdapters",
-                                           "GetAdapter",     "LoadAdapter",          "UnloadAdapter", "UploadAdapter",
-                                           "DeleteAdapter",  "GetServerInfo",        "GetStatistics", "VerifyBase",
-                                           "SetLogLevel"};
+inline constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages",
+                                           "RenderImage",    "ListAdapters",
+                                           "GetAdapter",     "LoadAdapter",
+                                           "UnloadAdapter",  "UploadAdapter",
+                                           "DeleteAdapter",  "GetServerInfo",
+                                           "GetStatistics",  "VerifyBase",
+                                           "SetLogLevel",    "CreateImage",
+                                           "ListModels",     "RetrieveModel",
+                                           "Txt2Img",        "Img2Img",
+                                           "ListLoras",      "ListSamplers",
+                                           "ListSchedulers", "ListSdModels",
+                                           "GetOptions",     "SetOptions",
+                                           "GetProgress",    "Interrupt"};
 
 using Buckets = prometheus::Histogram::BucketBoundaries;
 inline const Buckets kStepBuckets = {.005, .01, .02, .03, .04, .05, .06, .08, .1,  .125,

@@ -1,29 +1,14 @@
 #include "src/pipeline/png_parameters.h"
 
-#include <iterator>
-
 #include "absl/strings/str_cat.h"
 #include <nlohmann/json.hpp>
 
-#include "src/base/enum_size.h"
+#include "src/request/sampler_names.h"
 
 namespace hotlora {
 namespace {
 
 constexpr size_t kModelHashDigits = 10, kFileHashDigits = 12;
-
-const char* SamplerName(Sampler sampler) {
-  static constexpr const char* kNames[] = {"Euler",    "Euler a",      "Heun",  "DDIM",
-                                           "DPM++ 2M", "DPM++ 2M SDE", "UniPC", "LCM"};
-  static_assert(std::size(kNames) == kEnumSize<Sampler>);
-  return kNames[static_cast<size_t>(sampler)];
-}
-
-const char* ScheduleName(NoiseScheduleKind schedule) {
-  static constexpr const char* kNames[] = {"Automatic", "Karras", "Exponential", "Trailing"};
-  static_assert(std::size(kNames) == kEnumSize<NoiseScheduleKind>);
-  return kNames[static_cast<size_t>(schedule)];
-}
 
 std::string Quoted(const std::string& text) {
   if (text.find_first_of(",:\"\n") == std::string::npos) {

@@ -34,7 +34,8 @@ struct FinishedImage {
   uint64_t seed = 0;
   uint32_t width = 0, height = 0;
   ImageFormat format = ImageFormat::kPng;
-  std::string data;  // encoded
+  std::string data;        // encoded
+  std::string parameters;  // what made it, as in the file's metadata (png_parameters.h)
 };
 
 // One adapter as a request had it.

@@ -127,9 +127,8 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
     return decoded.status();
   }
   const ImageJob& job = task.job();
-  ABSL_ASSIGN_OR_RETURN(std::string data,
-                        EncodeImage(*decoded, job.format, job.quality,
-                                    ImageParameters(job, job.seed + row.image, pipeline_->info(), SourcesOf(task))));
+  std::string parameters = ImageParameters(job, job.seed + row.image, pipeline_->info(), SourcesOf(task));
+  ABSL_ASSIGN_OR_RETURN(std::string data, EncodeImage(*decoded, job.format, job.quality, parameters));
   metrics_->ObservePhase(RequestPhase::kImageEncode, stopwatch.Seconds() - decode_seconds);
   task.summary.decode_seconds += stopwatch.Seconds();
   metrics_->CountImage(job.format);
@@ -140,6 +139,7 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
   finished.height = decoded->height;
   finished.format = job.format;
   finished.data = std::move(data);
+  finished.parameters = std::move(parameters);
   task.Tell([&finished](ImageListener& listener) { listener.OnImage(std::move(finished)); });
   return absl::OkStatus();
 }

@@ -23,16 +23,16 @@ class ImageClientTest : public ServingTest {
   std::unique_ptr<ImageClient> client_;
 };
 
-TEST(AdapterKeyTest, IsTheNamesInOrder) {
+TEST(AdapterKeyTest, IsTheNamesInTheRequestsOrder) {
   v1::GenerateImagesRequest request;
   EXPECT_EQ(AdapterKey(request), "base");
   request.add_adapters()->set_name("styles/neon");
   request.add_adapters()->set_name("ink");
-  EXPECT_EQ(AdapterKey(request), "ink,styles/neon");
+  EXPECT_EQ(AdapterKey(request), "styles/neon,ink");
   request.add_adapters()->set_name("cafe\u0301, (v2)");
   request.add_adapters()->set_name("a+b");
   request.add_adapters()->set_name("\u6c34\u5f69");
-  EXPECT_EQ(AdapterKey(request), "a%2Bb,caf%C3%A9%2C%20%28v2%29,ink,styles/neon,%E6%B0%B4%E5%BD%A9");
+  EXPECT_EQ(AdapterKey(request), "styles/neon,ink,caf%C3%A9%2C%20%28v2%29,a%2Bb,%E6%B0%B4%E5%BD%A9");
   request.clear_adapters();
   request.add_adapters()->set_name("no\nname");
   EXPECT_EQ(AdapterKey(request), "no%0Aname");

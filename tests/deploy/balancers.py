@@ -1,6 +1,7 @@
 """HAProxy and Envoy as deploy/ configures them, in front of replicas on loopback: only addresses differ from what is shipped."""
 
 import atexit
+import json
 import os
 import pathlib
 import socket
@@ -116,7 +117,9 @@ class HAProxy(Balancer):
 
 
 class Envoy(Balancer):
-    def __init__(self, replicas, policy="MAGLEV"):
+    """gRPC at `target`, REST at `rest_url`; with `page` also the page to try it, at "/"."""
+
+    def __init__(self, replicas, policy="MAGLEV", page=False):
         port, admin, self.metrics_port = free_port(), free_port(), free_port()
         endpoint = "- endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}".format
         endpoints = "\n              ".join(endpoint("127.0.0.1", replica.ports[0]) for replica in replicas)
@@ -127,14 +130,20 @@ class Envoy(Balancer):
                        ("type: STRICT_DNS", "type: STATIC"),
                        (endpoint("replicas", 50051), endpoints),
                        ("lb_policy: MAGLEV", f"lb_policy: {policy}"),
-                       ("/usr/local/share/hotlora/hotlora.protoset", str(e2e.BIN.parent / "hotlora.protoset")))
+                       ("/usr/local/share/hotlora/hotlora.protoset", str(e2e.BIN.parent / "hotlora.protoset")),
+                       ("/etc/envoy/", f"{SOURCE}/deploy/envoy/"))
         config = e2e.temporary_folder() / "envoy.yaml"
         config.write_text(text)
+        runtime = "{layered_runtime: {layers: [{name: page, static_layer: {hotlora.page: 100}}]}}" if page else "{}"
         super().__init__("envoy", [TOOLS / "envoy", "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning",
-                                   "-c", config])
+                                   "--file-flush-interval-msec", "20", "-c", config, "--config-yaml", runtime])
         self.target = f"127.0.0.1:{port}"
         self.rest_url = f"http://127.0.0.1:{port}"
         self.wait_for_replicas(len(replicas))
+
+    def access_log(self):
+        """What it logged of each call that ended so far."""
+        return [json.loads(line) for line in self.log_path.read_text().splitlines() if line.startswith("{")]
 
     def healthy(self):
         page = self.page(f"http://127.0.0.1:{self.metrics_port}/stats/prometheus")

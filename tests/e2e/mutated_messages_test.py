@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import sys
 import unittest
 
@@ -17,13 +18,14 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 import hotlora_server as e2e
+from hotlora.openai.v1 import openai_pb2
 from hotlora_server import adapters_pb2, images_pb2, request_for, server_pb2
 from message_mutator import MessageMutator, parsed
 
 MESSAGES, SEED = 200, 1
 CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"}
-SERVICES = [file.services_by_name[name] for file in (images_pb2.DESCRIPTOR, adapters_pb2.DESCRIPTOR, server_pb2.DESCRIPTOR)
-            for name in file.services_by_name]
+SERVICES = [file.DESCRIPTOR.services_by_name[name] for file in (images_pb2, adapters_pb2, server_pb2, openai_pb2)
+            for name in file.DESCRIPTOR.services_by_name]
 METHODS = [method for service in SERVICES for method in service.methods]
 # gRPC's own, without ErrorInfo. Its Watch has no end, and answers INTERNAL to what it cannot parse.
 METHODS += [health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["Check"]]
@@ -73,6 +75,13 @@ class MutatedMessagesTest(unittest.TestCase):
                 request_for(init_image=picture, mask_image=(e2e.GOLDEN / "images/mask.png").read_bytes(), strength=0.9),
                 request_for(embeddings=[{"name": "s0", "token": "<s0>"}], preview_every=1, priority=2, guidance_end=0.5),
             ]
+        if request_class is openai_pb2.CreateImageRequest:
+            small = {"prompt": PROBE.prompt, "seed": PROBE.seed, "steps": 2, "size": "64x64"}
+            return [request_class(**small),
+                    request_class(model="night:0.5+outline", n=2, output_format="webp", output_compression=80, user="u",
+                                  background="opaque", guidance_scale=2.5, negative_prompt="blue", sampler=5, schedule=2, **small)]
+        if request_class is openai_pb2.RetrieveModelRequest:
+            return [request_class(model="night:0.5+outline"), request_class(model="sdxl")]
         if request_class is server_pb2.SetLogLevelRequest:
             return [request_class(level=server_pb2.LOG_LEVEL_INFO)]
         if request_class is adapters_pb2.ListAdaptersRequest:
@@ -105,13 +114,22 @@ class MutatedMessagesTest(unittest.TestCase):
         request_class = method.input_type._concrete_class
         while True:
             payload = self.mutator.mutated(self.random.choice(self.seeds(request_class)))
-            if request_class is not images_pb2.GenerateImagesRequest or self.is_quick(payload):
+            if self.is_quick(request_class, payload):
                 return [payload]
 
-    def is_quick(self, payload):
-        """Whether the request is refused, or takes no more than MOST_WORK."""
-        request = parsed(images_pb2.GenerateImagesRequest, payload)
-        if request is None:
+    def is_quick(self, request_class, payload):
+        """Whether the request makes no images, is refused, or takes no more than MOST_WORK."""
+        request = parsed(request_class, payload)
+        if request is not None and request_class is openai_pb2.CreateImageRequest:
+            fields = {name: getattr(request, theirs) for name, theirs in (("steps", "steps"), ("num_images", "n"))
+                      if request.HasField(theirs)}
+            size = re.fullmatch(r"([0-9]+)x([0-9]+)", request.size)
+            if size:
+                fields.update(width=int(size[1]), height=int(size[2]))
+            elif request.size not in ("", "auto"):
+                return True
+            request = images_pb2.GenerateImagesRequest(**fields)
+        if not isinstance(request, images_pb2.GenerateImagesRequest):
             return True
         factors = [("steps", 30, 1000), ("num_images", 1, 16), ("width", 128, 4096), ("height", 128, 4096)]
         values = [(getattr(request, name) if request.HasField(name) else unset, most) for name, unset, most in factors]

@@ -98,6 +98,8 @@ class SendWatchTest : public ServingTest {
 };
 
 TEST_F(SendWatchTest, ACallerWhoReadsNothingIsGivenUpInEveryMethodThatAnswersWithData) {
+  openai::v1::CreateImageRequest create;
+  create.set_prompt("a lighthouse");
   const std::pair<const char*, std::string> calls[] = {
       {"/hotlora.v1.ServerService/GetServerInfo", ""},
       {"/hotlora.v1.AdapterService/ListAdapters", ""},
@@ -106,6 +108,8 @@ TEST_F(SendWatchTest, ACallerWhoReadsNothingIsGivenUpInEveryMethodThatAnswersWit
       {"/hotlora.v1.ImageService/GenerateImages", Request().SerializeAsString()},
       {"/hotlora.v1.ImageService/RenderImage", Request().SerializeAsString()},
       {"/hotlora.v1.ImageService/StreamGenerateImages", Request().SerializeAsString()},
+      {"/hotlora.openai.v1.ImagesService/CreateImage", create.SerializeAsString()},
+      {"/hotlora.openai.v1.ImagesService/ListModels", ""},
   };
   int given_up = 0;
   for (const auto& [path, message] : calls) {

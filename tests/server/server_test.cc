@@ -68,7 +68,7 @@ class ServerTest : public ServingTest {
 TEST_F(ServerTest, HealthFollowsTheEngine) {
   Start({}, /*serve=*/false);
   const std::string services[] = {"", "hotlora.v1.ImageService", "hotlora.v1.AdapterService",
-                                  "hotlora.v1.ServerService"};
+                                  "hotlora.v1.ServerService", "hotlora.openai.v1.ImagesService"};
   for (const std::string& service : services) {
     EXPECT_EQ(Health(service), health::HealthCheckResponse::NOT_SERVING) << service;
   }

@@ -1,5 +1,8 @@
 #include "server/tokens.h"
 
+#include <string>
+
+#include "absl/strings/escaping.h"
 #include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
@@ -41,6 +44,55 @@ TEST(TokensTest, AllowsWhatTheScopesSay) {
   for (const Case& c : cases) {
     EXPECT_EQ(tokens->Check(c.authorization, c.scope).code(), c.code) << c.authorization;
   }
+}
+
+std::string Basic(absl::string_view user_and_password) { return "Basic " + absl::Base64Escape(user_and_password); }
+
+TEST(TokensTest, TakesTheTokenAsThePasswordOfBasic) {
+  const auto tokens = Tokens::Parse(std::string(kFile) + "with:colon:token-1 generate\n");
+  ASSERT_TRUE(tokens.ok()) << tokens.status();
+  struct Case {
+    std::string authorization;
+    Scope scope;
+    absl::StatusCode code;
+  };
+  const std::string good = absl::Base64Escape("me:generate-token-1");
+  const Case cases[] = {
+      {Basic("me:generate-token-1"), Scope::kGenerate, absl::StatusCode::kOk},
+      {Basic(":generate-token-1"), Scope::kGenerate, absl::StatusCode::kOk},
+      {Basic("me:with:colon:token-1"), Scope::kGenerate, absl::StatusCode::kOk},
+      {"basic " + good, Scope::kGenerate, absl::StatusCode::kOk},
+      {"BASIC  " + good, Scope::kGenerate, absl::StatusCode::kOk},
+      {Basic("me:generate-token-1"), Scope::kAdmin, absl::StatusCode::kPermissionDenied},
+      {Basic("me:generate-token-2"), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {Basic("generate-token-1:me"), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {Basic("generate-token-1"), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {Basic("me:"), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {Basic(":"), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {Basic(""), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {Basic("me: generate-token-1"), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {Basic(absl::string_view("me:generate-token-1\0", 20)), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {Basic("me:" + std::string(12'000, 'a')), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {Basic(std::string(12'000, ':')), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {"Basic me:generate-token-1", Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {"Basic " + good + "!", Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {"Basic " + good.substr(0, good.size() - 3), Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {"Basic " + good + " " + good, Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {"Basic" + good, Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {"Basic", Scope::kAny, absl::StatusCode::kUnauthenticated},
+      {"Bearer " + good, Scope::kAny, absl::StatusCode::kUnauthenticated},
+  };
+  for (const Case& c : cases) {
+    EXPECT_EQ(tokens->Check(c.authorization, c.scope).code(), c.code) << c.authorization.substr(0, 80);
+  }
+}
+
+TEST(TokensTest, NamesACallerAlikeForEveryWayToWriteTheToken) {
+  const std::string caller = Tokens::CallerOf("Bearer generate-token-1");
+  EXPECT_EQ(Tokens::CallerOf("bearer  generate-token-1 "), caller);
+  EXPECT_EQ(Tokens::CallerOf(Basic("me:generate-token-1")), caller);
+  EXPECT_EQ(Tokens::CallerOf(Basic("another:generate-token-1")), caller);
+  EXPECT_NE(Tokens::CallerOf(Basic("me:generate-token-2")), caller);
 }
 
 TEST(TokensTest, RefusesFilesWithMistakesAndKeepsTheTokenToItself) {

@@ -32,8 +32,9 @@ class UnparsedServiceTest : public ServingTest {
 
   static std::vector<const google::protobuf::MethodDescriptor*> Methods() {
     std::vector<const google::protobuf::MethodDescriptor*> methods;
-    for (const char* service : {v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
-                                v1::ServerService::service_full_name()}) {
+    for (const char* service :
+         {v1::ImageService::service_full_name(), v1::AdapterService::service_full_name(),
+          v1::ServerService::service_full_name(), openai::v1::ImagesService::service_full_name()}) {
       const auto* found = google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(service);
       for (int i = 0; i < found->method_count(); ++i) {
         methods.push_back(found->method(i));

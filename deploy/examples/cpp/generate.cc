@@ -1,6 +1,5 @@
 // Paints a picture and shows how far it is:  hotlora-example PROMPT [ADAPTER...]
 
-#include <algorithm>
 #include <cctype>
 #include <chrono>
 #include <cstdio>
@@ -8,7 +7,6 @@
 #include <cstring>
 #include <fstream>
 #include <string>
-#include <vector>
 
 #include <grpcpp/grpcpp.h>
 
@@ -37,17 +35,12 @@ std::shared_ptr<grpc::Channel> Connect() {
                                    arguments);
 }
 
-// Load balancers route by it: the adapters' names in order, percent-encoded, or "base".
+// Load balancers route by it: the adapters' names in the request's order, percent-encoded, or "base".
 std::string RoutingKey(const hotlora::v1::GenerateImagesRequest& request) {
-  std::vector<std::string> names;
-  for (const auto& adapter : request.adapters()) {
-    names.push_back(adapter.name());
-  }
-  std::sort(names.begin(), names.end());
   std::string key;
-  for (const std::string& name : names) {
+  for (const auto& adapter : request.adapters()) {
     key += key.empty() ? "" : ",";
-    for (const unsigned char c : name) {  // percent-encoded: a header is ASCII, and a name may have a comma
+    for (const unsigned char c : adapter.name()) {  // percent-encoded: a header is ASCII, and a name may have a comma
       char encoded[4];
       const bool plain = c != 0 && c < 0x80 && (std::isalnum(c) != 0 || std::strchr("-._~/", c) != nullptr);
       std::snprintf(encoded, sizeof(encoded), plain ? "%c" : "%%%02X", c);

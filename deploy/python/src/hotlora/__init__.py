@@ -19,5 +19,5 @@ def connect(target, credentials=None, options=()):
 
 def routing(request):
     """Metadata for a call with this GenerateImagesRequest: load balancers send it where its adapters are already."""
-    names = sorted(unicodedata.normalize("NFC", adapter.name) for adapter in request.adapters)
+    names = (unicodedata.normalize("NFC", adapter.name) for adapter in request.adapters)
     return [("x-adapter-key", ",".join(urllib.parse.quote(name, safe="/") for name in names) or "base")]

@@ -1,15 +1,16 @@
-// Changes a GenerateImagesRequest as LLVMFuzzerCustomMutator: mostly the value of a field, else bytes.
+// Changes a target's message (fuzzed_message.h) as LLVMFuzzerCustomMutator: mostly the value of a field, else bytes.
 
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include <google/protobuf/message.h>
 
-#include "hotlora/v1/images.pb.h"
+#include "tests/fuzz/fuzzed_message.h"
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 
@@ -61,7 +62,7 @@ std::string AnyText(std::string text, Random& random) {
   return text;
 }
 
-// Only fields that stand alone; the request's lists are of messages.
+// Only fields that stand alone.
 void SetValue(Message& message, const FieldDescriptor* field, Random& random) {
   const Reflection* const reflection = message.GetReflection();
   switch (field->cpp_type()) {
@@ -73,6 +74,8 @@ void SetValue(Message& message, const FieldDescriptor* field, Random& random) {
       return reflection->SetUInt32(&message, field, static_cast<uint32_t>(AnyNumber(random)));
     case FieldDescriptor::CPPTYPE_UINT64:
       return reflection->SetUInt64(&message, field, AnyNumber(random));
+    case FieldDescriptor::CPPTYPE_INT64:
+      return reflection->SetInt64(&message, field, static_cast<int64_t>(AnyNumber(random)));
     case FieldDescriptor::CPPTYPE_INT32:
       return reflection->SetInt32(&message, field, static_cast<int32_t>(AnyNumber(random)));
     case FieldDescriptor::CPPTYPE_ENUM:
@@ -97,11 +100,12 @@ void Mutate(Message& message, Random& random) {
                ? Mutate(*reflection->MutableMessage(&message, field), random)
                : SetValue(message, field, random);
   }
+  const bool texts = field->cpp_type() == FieldDescriptor::CPPTYPE_STRING;  // else the lists are of messages
   for (size_t count = Below(random, 16) == 0 ? 20 : Below(random, 3); count > 0; --count) {
-    reflection->AddMessage(&message, field);
+    texts ? reflection->AddString(&message, field, AnyText("", random)) : (void)reflection->AddMessage(&message, field);
   }
   const int size = reflection->FieldSize(message, field);
-  if (size > 0) {
+  if (size > 0 && !texts) {
     Mutate(*reflection->MutableRepeatedMessage(&message, field, static_cast<int>(Below(random, size))), random);
   }
 }
@@ -110,13 +114,13 @@ void Mutate(Message& message, Random& random) {
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
   Random random(seed);
-  hotlora::v1::GenerateImagesRequest message;
-  if (Below(random, 4) == 0 || !message.ParseFromArray(data, static_cast<int>(size))) {
+  const std::unique_ptr<Message> message = hotlora::NewFuzzedMessage();
+  if (Below(random, 4) == 0 || !message->ParseFromArray(data, static_cast<int>(size))) {
     return LLVMFuzzerMutate(data, size, max_size);
   }
-  Mutate(message, random);
-  const size_t changed = message.ByteSizeLong();
-  if (changed > max_size || !message.SerializeToArray(data, static_cast<int>(changed))) {
+  Mutate(*message, random);
+  const size_t changed = message->ByteSizeLong();
+  if (changed > max_size || !message->SerializeToArray(data, static_cast<int>(changed))) {
     return LLVMFuzzerMutate(data, size, max_size);
   }
   return changed;

@@ -1,0 +1,443 @@
+#include "server/sdapi_mapping.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include <google/protobuf/util/json_util.h>
+#include <nlohmann/json.hpp>
+
+#include "server/field_names.h"
+#include "server/sdapi_lists.h"
+#include "server/sdapi_options.h"
+#include "server/status_mapping.h"
+#include "src/request/sampler_names.h"
+#include "src/request/validation.h"
+
+namespace hotlora {
+namespace {
+
+using google::protobuf::Struct;
+using google::protobuf::Value;
+using Json = nlohmann::ordered_json;
+using sdapi::v1::GenerateRequest;
+
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+template <typename Enum, typename Name>
+std::string Names(Name name) {
+  std::string names;
+  for (const Enum value : AllOf<Enum>()) {
+    absl::StrAppend(&names, names.empty() ? "" : ", ", name(value));
+  }
+  return names;
+}
+
+bool IsNone(absl::string_view text) { return text.empty() || absl::EqualsIgnoreCase(text, "None"); }
+
+// Reads the fields of a message into an ImageRequest.
+class RequestReader {
+ public:
+  RequestReader(const GenerateRequest& message, SdapiTask task, const ModelInfo& model)
+      : message_(message), img2img_(task == SdapiTask::kImg2Img), model_(model) {}
+
+  MappedImageRequest Read() && {
+    ReadTexts();
+    ReadNumbers();
+    ReadSampler();
+    img2img_ ? ReadInitImage() : RefuseInitImage();
+    ReadSettings();
+    RefuseOthers();
+    request_.preview_every = kSdapiPreviewEvery;
+    return std::move(mapped_);
+  }
+
+ private:
+  template <typename... Parts>
+  void Add(absl::string_view field, const Parts&... parts) {
+    mapped_.violations.push_back({std::string(field), absl::StrCat(parts...)});
+  }
+
+  void ReadTexts() {
+    request_.prompt = message_.prompt();
+    if (!message_.negative_prompt().empty()) {
+      request_.negative_prompt = message_.negative_prompt();
+    }
+    request_.prompt_syntax = PromptSyntax::kWeighted;
+    request_.long_prompts = true;
+    request_.lora_tags = true;
+  }
+
+  void Unsigned(absl::string_view field, int32_t value, std::optional<uint32_t>& to) {
+    if (value < 0) {
+      Add(field, "is ", value, ", which is below 0");
+    } else {
+      to = static_cast<uint32_t>(value);
+    }
+  }
+
+  void ReadNumbers() {
+    Unsigned("steps", message_.steps(), request_.steps);
+    Unsigned("width", message_.width(), request_.width);
+    Unsigned("height", message_.height(), request_.height);
+    request_.guidance_scale = message_.cfg_scale();
+    if (message_.seed() < -1) {
+      Add("seed", "is ", message_.seed(), "; allowed are -1 (random) and more");
+    } else if (message_.seed() >= 0) {
+      request_.seed = static_cast<uint64_t>(message_.seed());
+    }
+    const int64_t images = int64_t{message_.batch_size()} * message_.n_iter();
+    if (message_.batch_size() < 1 || message_.n_iter() < 1 || images > kMaxImages) {
+      Add("batch_size", "is ", message_.batch_size(), " and n_iter is ", message_.n_iter(),
+          "; both must be at least 1, and their product at most ", kMaxImages);
+    } else {
+      request_.num_images = static_cast<uint32_t>(images);
+    }
+  }
+
+  void ReadSampler() {
+    const std::string& field = message_.sampler_name().empty() ? kSamplerIndex : kSamplerName;
+    absl::string_view name = message_.sampler_name().empty() ? message_.sampler_index() : message_.sampler_name();
+    std::optional<NoiseScheduleKind> suffix;
+    for (const NoiseScheduleKind schedule : AllOf<NoiseScheduleKind>()) {
+      const std::string end = absl::StrCat(" ", ScheduleName(schedule));
+      if (absl::EndsWithIgnoreCase(name, end)) {
+        name.remove_suffix(end.size());
+        suffix = schedule;
+        break;
+      }
+    }
+    request_.sampler = FindSampler(name);
+    if (!request_.sampler.has_value()) {
+      Add(field, "is \"", CleanText(name, 100), "\"; allowed are ", Names<Sampler>(SamplerName),
+          ", each also with a schedule behind it");
+    }
+    request_.schedule = suffix;
+    if (message_.scheduler().empty()) {
+      return;
+    }
+    const std::optional<NoiseScheduleKind> schedule = FindSchedule(message_.scheduler());
+    if (!schedule.has_value()) {
+      Add("scheduler", "is \"", CleanText(message_.scheduler(), 100), "\"; allowed are ",
+          Names<NoiseScheduleKind>(ScheduleName));
+    } else if (!suffix.has_value()) {
+      request_.schedule = schedule;
+    } else if (*schedule != NoiseScheduleKind::kDefault && *schedule != *suffix) {
+      Add("scheduler", "is \"", ScheduleName(*schedule), "\", but ", field, " ends in ", ScheduleName(*suffix));
+    }
+  }
+
+  // The bytes of an image as JSON has them.
+  std::string ReadImage(absl::string_view field, absl::string_view text) {
+    constexpr absl::string_view kMark = ";base64,";
+    if (absl::StartsWithIgnoreCase(text, "data:")) {
+      const size_t comma = text.find(',');
+      const absl::string_view head = text.substr(0, comma == absl::string_view::npos ? 0 : comma + 1);
+      if (!absl::EndsWithIgnoreCase(head, kMark)) {
+        Add(field, "is a data URI that is not in base64; allowed is data:TYPE;base64,DATA");
+        return "";
+      }
+      text.remove_prefix(head.size());
+    }
+    std::string bytes;
+    if (!absl::Base64Unescape(text, &bytes)) {
+      Add(field, "is not base64; allowed are an image's bytes in base64, alone or as a data URI");
+      return "";
+    }
+    if (bytes.empty()) {
+      Add(field, "is an image of 0 bytes");
+    }
+    return bytes;
+  }
+
+  void ReadInitImage() {
+    request_.strength = message_.denoising_strength();
+    if (message_.init_images_size() != 1) {
+      Add("init_images", "has ", message_.init_images_size(), " images; allowed is 1");
+    } else {
+      request_.init_image = ReadImage("init_images[0]", message_.init_images(0));
+    }
+    Only("resize_mode", message_.has_resize_mode(), message_.resize_mode(), 0);
+    Only("initial_noise_multiplier", message_.has_initial_noise_multiplier(), message_.initial_noise_multiplier(), 1);
+    OnlyEmpty("latent_mask", message_.latent_mask());
+    if (message_.mask().empty()) {
+      return;
+    }
+    request_.mask_image = ReadImage("mask", message_.mask());
+    Only("mask_blur", message_.has_mask_blur(), message_.mask_blur(), 0);
+    Only("mask_blur_x", message_.has_mask_blur_x(), message_.mask_blur_x(), 0);
+    Only("mask_blur_y", message_.has_mask_blur_y(), message_.mask_blur_y(), 0);
+    Only("mask_round", message_.has_mask_round(), message_.mask_round(), true);
+    Only("inpainting_fill", message_.has_inpainting_fill(), message_.inpainting_fill(), 1);
+    Only("inpaint_full_res", message_.has_inpaint_full_res(), message_.inpaint_full_res(), false);
+    Only("inpainting_mask_invert", message_.has_inpainting_mask_invert(), message_.inpainting_mask_invert(), 0);
+  }
+
+  void RefuseInitImage() {
+    if (message_.init_images_size() > 0) {
+      Add("init_images", "is a field of img2img");
+    }
+    OnlyEmpty("mask", message_.mask());
+  }
+
+  // Whether there are few enough entries to look at each.
+  bool FitsIn(absl::string_view field, const Struct& entries) {
+    if (entries.fields_size() > kMaxOptions) {
+      Add(field, "has ", entries.fields_size(), " entries; allowed are at most ", kMaxOptions);
+    }
+    return entries.fields_size() <= kMaxOptions;
+  }
+
+  void ReadSettings() {
+    if (!FitsIn("override_settings", message_.override_settings())) {
+      return;
+    }
+    for (const auto& [name, value] : message_.override_settings().fields()) {
+      const std::string field = absl::StrCat("override_settings.", CleanText(name, 60));
+      if (value.kind_case() == Value::kNullValue) {
+        continue;
+      }
+      if (name == "CLIP_stop_at_last_layers") {
+        ReadWholeNumber(field, value, 1, model_.max_clip_skip + 1, request_.clip_skip);
+        request_.clip_skip = request_.clip_skip.value_or(1) - 1;  // there, 1 means no skip
+      } else if (name == "jpeg_quality") {
+        ReadWholeNumber(field, value, 1, 100, request_.quality);
+      } else if (name == "samples_format") {
+        ReadFormat(field, value);
+      } else if (const std::string fault = OptionFault(name, value, model_); !fault.empty()) {
+        Add(field, fault);
+      }
+    }
+  }
+
+  void ReadWholeNumber(absl::string_view field, const Value& value, uint32_t low, uint32_t high,
+                       std::optional<uint32_t>& to) {
+    const double number = value.number_value();
+    if (value.kind_case() == Value::kNumberValue && number >= low && number <= high && number == std::floor(number)) {
+      to = static_cast<uint32_t>(number);
+    } else {
+      Add(field, "is ", ToText(value), "; allowed are whole numbers from ", low, " to ", high);
+    }
+  }
+
+  void ReadFormat(absl::string_view field, const Value& value) {
+    const std::string& name = value.string_value();
+    if (name == "png") {
+      request_.format = ImageFormat::kPng;
+    } else if (name == "jpg" || name == "jpeg") {
+      request_.format = ImageFormat::kJpeg;
+    } else if (name == "webp") {
+      request_.format = ImageFormat::kWebp;
+    } else {
+      Add(field, "is ", ToText(value), "; allowed are \"png\", \"jpg\", \"jpeg\", \"webp\"");
+    }
+  }
+
+  // Refuses a field that is set to another value than the one that the picture is made with.
+  template <typename Value, typename Allowed>
+  void Only(absl::string_view field, bool is_set, const Value& value, const Allowed& allowed) {
+    if (is_set && !(value == static_cast<Value>(allowed))) {  // so that NaN is refused too
+      if constexpr (std::is_same_v<Value, bool>) {
+        Add(field, "is ", value ? "true" : "false", ", which is not supported; allowed is ",
+            allowed ? "true" : "false");
+      } else {
+        Add(field, "is ", value, ", which is not supported; allowed is ", allowed);
+      }
+    }
+  }
+  void OnlyEmpty(absl::string_view field, absl::string_view text) {
+    if (!text.empty()) {
+      Add(field, "is not supported; leave it empty");
+    }
+  }
+  void OnlyNone(absl::string_view field, absl::string_view text) {
+    if (!IsNone(text)) {
+      Add(field, "is \"", CleanText(text, 100), "\", which is not supported; leave it empty");
+    }
+  }
+  void OnlyZeroOrLess(absl::string_view field, int32_t value) {
+    if (value > 0) {
+      Add(field, "is ", value, ", which is not supported; allowed are 0 and less");
+    }
+  }
+
+  void RefuseOthers() {
+    Only("subseed_strength", message_.has_subseed_strength(), message_.subseed_strength(), 0);
+    OnlyZeroOrLess("seed_resize_from_h", message_.seed_resize_from_h());
+    OnlyZeroOrLess("seed_resize_from_w", message_.seed_resize_from_w());
+    RefuseNoiseSettings();
+    Only("s_min_uncond", message_.has_s_min_uncond(), message_.s_min_uncond(), 0);
+    Only("s_churn", message_.has_s_churn(), message_.s_churn(), 0);
+    Only("enable_hr", message_.has_enable_hr(), message_.enable_hr(), false);
+    OnlyEmpty("firstpass_image", message_.firstpass_image());
+    if (message_.styles_size() > 0) {
+      Add("styles", "has ", message_.styles_size(), " entries; styles are not supported, write them into the prompt");
+    }
+    Only("restore_faces", message_.has_restore_faces(), message_.restore_faces(), false);
+    Only("tiling", message_.has_tiling(), message_.tiling(), false);
+    OnlyNone("refiner_checkpoint", message_.refiner_checkpoint());
+    Only("disable_extra_networks", message_.has_disable_extra_networks(), message_.disable_extra_networks(), false);
+    OnlyNone("script_name", message_.script_name());
+    OnlyEmpty("infotext", message_.infotext());
+    RefuseScripts();
+  }
+
+  void RefuseScripts() {
+    if (!FitsIn("alwayson_scripts", message_.alwayson_scripts())) {
+      return;
+    }
+    for (const auto& [name, script] : message_.alwayson_scripts().fields()) {
+      if (!IsIdle(script)) {
+        Add(absl::StrCat("alwayson_scripts.", CleanText(name, 60)), "is not supported; scripts do not run here");
+      }
+    }
+  }
+
+  // The amounts of noise that samplers add; the others have no use for them.
+  void RefuseNoiseSettings() {
+    const Sampler sampler = request_.sampler.value_or(Sampler::kEuler);
+    if (sampler == Sampler::kEulerAncestral || sampler == Sampler::kDpmpp2MSde || sampler == Sampler::kLcm) {
+      Only("eta", message_.has_eta(), message_.eta(), 1);
+      Only("s_noise", message_.has_s_noise(), message_.s_noise(), 1);
+    } else if (sampler == Sampler::kDdim && message_.eta() != 1) {  // many clients always send 1
+      Only("eta", message_.has_eta(), message_.eta(), 0);
+    }
+  }
+
+  // Whether a script has nothing to do: {"args": []}, {"args": [false]}.
+  static bool IsIdle(const Value& script) {
+    if (script.kind_case() != Value::kStructValue) {
+      return IsOff(script);
+    }
+    const auto args = script.struct_value().fields().find("args");
+    return args == script.struct_value().fields().end() || IsOff(args->second);
+  }
+  static bool IsOff(const Value& value) {
+    switch (value.kind_case()) {
+      case Value::kListValue:
+        return std::all_of(value.list_value().values().begin(), value.list_value().values().end(), IsOff);
+      case Value::kStructValue:
+        return value.struct_value().fields().empty();
+      case Value::kBoolValue:
+        return !value.bool_value();
+      case Value::kNumberValue:
+        return value.number_value() == 0;
+      case Value::kStringValue:
+        return value.string_value().empty();
+      default:
+        return true;
+    }
+  }
+
+  static inline const std::string kSamplerName = "sampler_name", kSamplerIndex = "sampler_index";
+
+  const GenerateRequest& message_;
+  const bool img2img_;
+  const ModelInfo& model_;
+  MappedImageRequest mapped_;
+  ImageRequest& request_ = mapped_.request;
+};
+
+}  // namespace
+
+const char* TaskName(SdapiTask task) { return task == SdapiTask::kTxt2Img ? "txt2img" : "img2img"; }
+
+GenerateRequest WithDefaults(GenerateRequest message, SdapiTask task) {
+  if (!message.has_steps()) message.set_steps(50);
+  if (!message.has_cfg_scale()) message.set_cfg_scale(7);
+  if (!message.has_width()) message.set_width(512);
+  if (!message.has_height()) message.set_height(512);
+  if (!message.has_batch_size()) message.set_batch_size(1);
+  if (!message.has_n_iter()) message.set_n_iter(1);
+  if (!message.has_seed()) message.set_seed(-1);
+  if (message.sampler_index().empty()) message.set_sampler_index(SamplerName(Sampler::kEuler));
+  if (task == SdapiTask::kImg2Img && !message.has_denoising_strength()) message.set_denoising_strength(0.75);
+  return message;
+}
+
+MappedImageRequest FromProto(const GenerateRequest& message, SdapiTask task, const ModelInfo& model) {
+  return RequestReader(message, task, model).Read();
+}
+
+absl::Status InSdapiWords(const absl::Status& status) {
+  static constexpr FieldName kNames[] = {
+      {"guidance_scale", "cfg_scale"},    {"sampler", "sampler_name"}, {"schedule", "scheduler"},
+      {"strength", "denoising_strength"}, {"mask_image", "mask"},      {"init_image", "init_images[0]"},
+      {"num_images", "batch_size"},       {"adapters", "prompt"},
+  };
+  return WithFieldNames(status, kNames);
+}
+
+Struct ToParameters(const GenerateRequest& request) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  Struct parameters;
+  if (!google::protobuf::util::MessageToJsonString(request, &json, options).ok() ||
+      !google::protobuf::util::JsonStringToMessage(json, &parameters).ok()) {
+    parameters.Clear();  // gRPC's callers may have sent NaN where it is ignored, which JSON does not have
+  }
+  // JSON of protobuf has 64-bit numbers as text.
+  (*parameters.mutable_fields())["seed"].set_number_value(static_cast<double>(request.seed()));
+  if (request.has_subseed()) {
+    (*parameters.mutable_fields())["subseed"].set_number_value(static_cast<double>(request.subseed()));
+  }
+  return parameters;
+}
+
+std::string ToInfo(const GenerateRequest& request, SdapiTask task, const std::vector<SdapiImage>& images,
+                   const ImageSummary& summary, const ModelInfo& model, absl::Time begin) {
+  Json seeds = Json::array(), infotexts = Json::array();
+  for (const SdapiImage& image : images) {
+    seeds.push_back(image.seed);
+    infotexts.push_back(image.parameters);
+  }
+  Json extra = Json::object();
+  if (summary.schedule != NoiseScheduleKind::kDefault) {
+    extra["Schedule type"] = ScheduleName(summary.schedule);
+  }
+  const auto clip_skip = request.override_settings().fields().find("CLIP_stop_at_last_layers");
+  const bool skips = clip_skip != request.override_settings().fields().end();
+  return Dump(Json{
+      {"prompt", request.prompt()},
+      {"all_prompts", std::vector<std::string>(images.size(), request.prompt())},
+      {"negative_prompt", request.negative_prompt()},
+      {"all_negative_prompts", std::vector<std::string>(images.size(), request.negative_prompt())},
+      {"seed", images.front().seed},
+      {"all_seeds", std::move(seeds)},
+      {"subseed", request.has_subseed() ? request.subseed() : -1},
+      {"all_subseeds", std::vector<int64_t>(images.size(), request.has_subseed() ? request.subseed() : -1)},
+      {"subseed_strength", 0},
+      {"width", images.front().width},
+      {"height", images.front().height},
+      {"sampler_name", SamplerName(summary.sampler)},
+      {"cfg_scale", request.cfg_scale()},
+      {"steps", request.steps()},
+      {"batch_size", request.batch_size()},
+      {"restore_faces", false},
+      {"face_restoration_model", nullptr},
+      {"sd_model_name", CleanText(model.name)},
+      {"sd_model_hash", model.sha256.substr(0, kModelHashDigits)},
+      {"sd_vae_name", nullptr},
+      {"sd_vae_hash", nullptr},
+      {"seed_resize_from_w", -1},
+      {"seed_resize_from_h", -1},
+      {"denoising_strength", task == SdapiTask::kImg2Img ? Json(request.denoising_strength()) : Json(nullptr)},
+      {"extra_generation_params", std::move(extra)},
+      {"index_of_first_image", 0},
+      {"infotexts", std::move(infotexts)},
+      {"styles", Json::array()},
+      {"job_timestamp", SdapiTime(begin)},
+      {"clip_skip", skips ? clip_skip->second.number_value() : 1},
+      {"is_using_inpainting_conditioning", false},
+      {"version", absl::StrCat("hotlora ", HOTLORA_VERSION)},
+  });
+}
+
+}  // namespace hotlora

@@ -1,0 +1,114 @@
+#include "server/sdapi_options.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include <google/protobuf/util/json_util.h>
+#include <nlohmann/json.hpp>
+
+#include "server/status_mapping.h"
+#include "src/request/validation.h"
+
+namespace hotlora {
+namespace {
+
+using google::protobuf::Struct;
+using google::protobuf::Value;
+using Json = nlohmann::ordered_json;
+
+// The options that are in force, those of the picture's making among them that clients look at.
+Json OptionsInForce(const ModelInfo& model) {
+  return {{"sd_model_checkpoint", ModelTitle(model)},
+          {"sd_checkpoint_hash", model.sha256},
+          {"sd_vae", "Automatic"},
+          {"CLIP_stop_at_last_layers", 1},
+          {"samples_format", "png"},
+          {"jpeg_quality", 90},
+          {"enable_pnginfo", true},
+          {"emphasis", "No norm"},
+          {"comma_padding_backtrack", 0},
+          {"randn_source", "CPU"},
+          {"eta_noise_seed_delta", 0},
+          {"sd_noise_schedule", "Default"},
+          {"sdxl_crop_left", 0},
+          {"sdxl_crop_top", 0},
+          {"token_merging_ratio", 0},
+          {"img2img_fix_steps", false},
+          {"img2img_color_correction", false},
+          {"initial_noise_multiplier", 1},
+          {"live_previews_enable", true},
+          {"live_previews_image_format", "jpeg"},
+          {"show_progress_every_n_steps", kSdapiPreviewEvery}};
+}
+
+bool NamesModel(absl::string_view name, const ModelInfo& model) {
+  absl::string_view plain = name;
+  const bool file = absl::ConsumeSuffix(&plain, ".safetensors");
+  return name == ModelTitle(model) || name == CleanText(model.name) || (file && plain == CleanText(model.name)) ||
+         name == model.sha256 || (name.size() == kModelHashDigits && absl::StartsWith(model.sha256, name));
+}
+
+bool Equals(const Value& value, const Json& in_force) {
+  switch (value.kind_case()) {
+    case Value::kStringValue:
+      return in_force.is_string() && in_force.get_ref<const std::string&>() == value.string_value();
+    case Value::kNumberValue:
+      return in_force.is_number() && in_force.get<double>() == value.number_value();
+    case Value::kBoolValue:
+      return in_force.is_boolean() && in_force.get<bool>() == value.bool_value();
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+std::string ModelTitle(const ModelInfo& model) {
+  return absl::StrCat(CleanText(model.name), " [", model.sha256.substr(0, kModelHashDigits), "]");
+}
+
+std::string OptionsJson(const ModelInfo& model) { return OptionsInForce(model).dump(); }
+
+std::string ToText(const Value& value) {
+  std::string text;
+  const bool is_json = google::protobuf::util::MessageToJsonString(value, &text).ok();  // NaN is none
+  return CleanText(is_json ? text : value.ShortDebugString(), 100);
+}
+
+std::string OptionFault(absl::string_view name, const Value& value, const ModelInfo& model) {
+  const Json in_force = OptionsInForce(model);
+  const auto found = in_force.find(std::string(name));
+  if (value.kind_case() == Value::kNullValue ||
+      (value.kind_case() == Value::kListValue && value.list_value().values_size() == 0)) {
+    return "";
+  }
+  if (found == in_force.end()) {
+    return "is not an option of this server";
+  }
+  if (name == "sd_model_checkpoint" && NamesModel(value.string_value(), model)) {
+    return "";
+  }
+  if (name == "sd_vae" && (value.string_value() == "None" || value.string_value() == "automatic")) {
+    return "";
+  }
+  return Equals(value, *found) ? "" : absl::StrCat("is ", ToText(value), "; in force, and allowed, is ", found->dump());
+}
+
+absl::Status CheckOptions(const Struct& options, const ModelInfo& model) {
+  if (options.fields_size() > kMaxOptions) {
+    return InvalidRequest(
+        {{"options", absl::StrCat("has ", options.fields_size(), " entries; allowed are at most ", kMaxOptions)}});
+  }
+  std::vector<FieldViolation> violations;
+  for (const auto& [name, value] : options.fields()) {
+    if (std::string fault = OptionFault(name, value, model); !fault.empty()) {
+      violations.push_back({absl::StrCat("options.", CleanText(name, 60)), std::move(fault)});
+    }
+  }
+  return violations.empty() ? absl::OkStatus() : InvalidRequest(std::move(violations));
+}
+
+}  // namespace hotlora
