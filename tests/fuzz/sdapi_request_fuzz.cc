@@ -1,5 +1,5 @@
-// A request of AUTOMATIC1111's API from its bytes to the validated job or the answer that refuses it, and what the answer
-// tells of it.
+// A request of AUTOMATIC1111's API from its bytes to the validated job or the answer that refuses it, and what the
+// answer tells of it.
 
 #include <cstddef>
 #include <cstdint>

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	pb "hotlora-example/hotlorav1"
 )
@@ -42,6 +42,13 @@ func routingKey(adapters []string) string {
 		names[i] = strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(name))
 	}
 	return strings.Join(names, ",")
+}
+
+// dial opens a channel that tries again what did not start, and takes images of any size. It is written so that grpc-go
+// of Debian 12 (1.33) compiles it too; grpc-go before 1.40 retries only if GRPC_GO_RETRY is "on" in the environment.
+func dial(server string) (*grpc.ClientConn, error) {
+	return grpc.Dial(server, grpc.WithInsecure(), grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
 }
 
 func paint(ctx context.Context, images pb.ImageServiceClient, request *pb.GenerateImagesRequest) ([]byte, error) {
@@ -71,24 +78,30 @@ func main() {
 		adapters = append(adapters, name)
 		return nil
 	})
+	steps := flag.Uint("steps", 30, "denoising steps")
+	seed := flag.Uint64("seed", 0, "seed; a random one without it")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		log.Fatal("usage: hotlora-example [-adapter NAME]... PROMPT")
+		log.Fatal("usage: hotlora-example [-adapter NAME]... [-steps N] [-seed N] PROMPT")
 	}
 	server := os.Getenv("HOTLORA_SERVER")
 	if server == "" {
 		server = "127.0.0.1:50051"
 	}
 
-	connection, err := grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(serviceConfig), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
+	connection, err := dial(server)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer connection.Close()
 
-	prompt := flag.Arg(0)
-	request := &pb.GenerateImagesRequest{Prompt: &prompt}
+	prompt, steps32 := flag.Arg(0), uint32(*steps)
+	request := &pb.GenerateImagesRequest{Prompt: &prompt, Steps: &steps32}
+	flag.Visit(func(given *flag.Flag) {
+		if given.Name == "seed" {
+			request.Seed = seed
+		}
+	})
 	for _, name := range adapters {
 		request.Adapters = append(request.Adapters, &pb.AdapterRef{Name: name})
 	}
@@ -97,7 +110,7 @@ func main() {
 	ctx = metadata.AppendToOutgoingContext(ctx, "x-adapter-key", routingKey(adapters))
 	picture, err := paint(ctx, pb.NewImageServiceClient(connection), request)
 	if err != nil {
-		log.Fatal(err)
+		log.Fatalf("%s: %s", status.Code(err), status.Convert(err).Message())
 	}
 	if err := os.WriteFile("picture.png", picture, 0o644); err != nil {
 		log.Fatal(err)
