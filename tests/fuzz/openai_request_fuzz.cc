@@ -1,5 +1,5 @@
-// A request of OpenAI's Images API from its bytes to the validated job or the answer that refuses it, and its model read,
-// written and read again.
+// A request of OpenAI's Images API from its bytes to the validated job or the answer that refuses it, and its model
+// read, written and read again.
 
 #include <cstddef>
 #include <cstdint>
