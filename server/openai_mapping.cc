@@ -109,7 +109,8 @@ std::string EntryOf(const AdapterRef& adapter) {
   if (adapter.weight.has_value() || adapter.name == kBaseModel) {
     char weight[32];  // the shortest text of that number has up to 24 characters
     const char* const end = std::to_chars(weight, std::end(weight), adapter.weight.value_or(1.0)).ptr;
-    absl::StrAppend(&entry, ":", absl::string_view(weight, static_cast<size_t>(end - weight)));
+    const absl::string_view text(weight, static_cast<size_t>(end - weight));
+    absl::StrAppend(&entry, ":", absl::StrReplaceAll(text, {{"+", ""}}));  // 1e+20 would be two entries
   }
   return entry;
 }

@@ -98,8 +98,8 @@ def processor():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--requests", type=int, default=24, help="in a block")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--requests", type=int, default=8, help="in a block")
     options = parser.parse_args()
     server = e2e.Server("--max-queue", 64, adapters=e2e.ALL_DEMO_ADAPTERS)
     server.ports = [int(server.target.rsplit(":", 1)[1])]

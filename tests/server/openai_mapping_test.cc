@@ -120,6 +120,7 @@ TEST(OpenAiMappingTest, AModelIsWrittenAsItIsRead) {
       {{"night", {}, {}}},
       {{"sdxl", {}, {}}},
       {{"sdxl", 0.5, {}}, {"a+b", {}, {}}, {"100%2B", 0.1, {}}, {"styles/\u6c34\u5f69", -1.0 / 3.0, {}}},
+      {{"night", 1e20, {}}, {"ink", 1e-20, {}}},
   };
   for (const std::vector<AdapterRef>& adapters : sets) {
     const openai::v1::Model model = ToModel(adapters);
