@@ -110,6 +110,7 @@ class RequestReader {
       if (absl::EndsWithIgnoreCase(name, end)) {
         name.remove_suffix(end.size());
         suffix = schedule;
+        break;
       }
     }
     request_.sampler = FindSampler(name);

@@ -218,6 +218,7 @@ TEST(SdapiMappingTest, RefusesByNameWhatWouldChangeThePicture) {
       {R"({"sampler_name": "DPM fast"})",
        "sampler_name is \"DPM fast\"; allowed are Euler, Euler a, Heun, DDIM, DPM++ 2M,"},
       {R"({"sampler_index": "PLMS"})", "sampler_index is \"PLMS\""},
+      {R"({"sampler_name": "Euler Exponential Karras"})", "sampler_name is \"Euler Exponential\""},
       {R"({"sampler_name": "Karras"})", "sampler_name is \"Karras\""},
       {R"({"scheduler": "Uniform"})", "scheduler is \"Uniform\"; allowed are Automatic, Karras, Exponential, Trailing"},
       {R"({"sampler_name": "DPM++ 2M Karras", "scheduler": "Exponential"})",
