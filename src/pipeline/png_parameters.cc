@@ -13,14 +13,16 @@ namespace {
 constexpr size_t kModelHashDigits = 10, kFileHashDigits = 12;
 
 const char* SamplerName(Sampler sampler) {
-  static constexpr const char* kNames[] = {"Euler",    "Euler a",      "Heun",  "DDIM",
-                                           "DPM++ 2M", "DPM++ 2M SDE", "UniPC", "LCM"};
+  static constexpr const char* kNames[] = {"Euler", "Euler a",  "Heun",     "DDIM",        "DPM++ 2M", "DPM++ 2M SDE",
+                                           "UniPC", "LCM",      "TCD",      "DPM2",        "DPM2 a",   "LMS",
+                                           "DEIS",  "DPM++ 2S", "DPM++ 3M", "DPM++ 3M SDE"};
   static_assert(std::size(kNames) == kEnumSize<Sampler>);
   return kNames[static_cast<size_t>(sampler)];
 }
 
 const char* ScheduleName(NoiseScheduleKind schedule) {
-  static constexpr const char* kNames[] = {"Automatic", "Karras", "Exponential", "Trailing"};
+  static constexpr const char* kNames[] = {"Automatic", "Karras",           "Exponential", "Trailing",
+                                           "Beta",      "Align Your Steps", "SGM Uniform", "Lu"};
   static_assert(std::size(kNames) == kEnumSize<NoiseScheduleKind>);
   return kNames[static_cast<size_t>(schedule)];
 }
@@ -75,6 +77,9 @@ std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo&
   };
   if (denoise.schedule != NoiseScheduleKind::kDefault) {
     add("Schedule type", ScheduleName(denoise.schedule));
+  }
+  if (denoise.sampler == Sampler::kTcd || denoise.eta != 0.0) {
+    add(denoise.sampler == Sampler::kDdim ? "Eta DDIM" : "Eta", denoise.eta);
   }
   if (const char* const emphasis = EmphasisName(prompts); emphasis != nullptr) {
     add("Emphasis", emphasis);
