@@ -132,9 +132,12 @@ void AddGenerate(CLI::App& app, GenerateOptions& given, Arguments& arguments) {
       });
   app.add_option("--images", given.images, "number of images, 1");
   app.add_option("--clip-skip", given.clip_skip, "last layers of the text encoders to leave out, 0");
-  app.add_option("--sampler", given.sampler,
-                 "euler, euler-ancestral, heun, ddim, dpmpp-2m, dpmpp-2m-sde, unipc or lcm");
-  app.add_option("--schedule", given.schedule, "default, karras, exponential or trailing");
+  app.add_option(
+      "--sampler", given.sampler,
+      "euler, euler-ancestral, heun, ddim, dpmpp-2m, dpmpp-2m-sde, unipc, lcm, tcd, dpm2, dpm2-ancestral, lms, deis, "
+      "dpmpp-2s, dpmpp-3m or dpmpp-3m-sde");
+  app.add_option("--schedule", given.schedule, "default, karras, exponential, trailing, beta, ays, sgm-uniform or lu");
+  app.add_option("--eta", given.eta, "randomness of tcd (0.3) and ddim (0), 0 to 1");
   app.add_option("--format", given.format, "png, jpeg, webp or raw-rgb8; by default what the file's ending says");
   app.add_option("--quality", given.quality, "quality of jpeg and webp, 1 to 100");
   app.add_option("--priority", given.priority, "priority in the queue: higher first, 0");
@@ -162,6 +165,7 @@ absl::Status FinishGenerate(const GenerateOptions& given, Arguments& arguments) 
   if (given.steps) request.set_steps(*given.steps);
   if (given.guidance) request.set_guidance_scale(*given.guidance);
   if (given.guidance_rescale) request.set_guidance_rescale(*given.guidance_rescale);
+  if (given.eta) request.set_eta(*given.eta);
   if (given.guidance_start) request.set_guidance_start(*given.guidance_start);
   if (given.guidance_end) request.set_guidance_end(*given.guidance_end);
   if (given.seed) request.set_seed(*given.seed);

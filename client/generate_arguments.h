@@ -25,7 +25,7 @@ struct GenerateOptions {
   std::optional<std::string> negative, prompt_2, negative_2;
   std::vector<std::string> adapters, embeddings;
   std::optional<uint32_t> width, height, steps, images, clip_skip, quality;
-  std::optional<double> strength, guidance, guidance_rescale, guidance_start, guidance_end;
+  std::optional<double> strength, guidance, guidance_rescale, guidance_start, guidance_end, eta;
   std::optional<uint64_t> seed;
   std::optional<int32_t> priority;
   bool weighted = false, long_prompts = false, lora_tags = false;

@@ -22,16 +22,32 @@ struct EnumPair {
 };
 
 constexpr EnumPair<v1::Sampler, Sampler> kSamplers[] = {
-    {v1::SAMPLER_EULER, Sampler::kEuler},      {v1::SAMPLER_EULER_ANCESTRAL, Sampler::kEulerAncestral},
-    {v1::SAMPLER_HEUN, Sampler::kHeun},        {v1::SAMPLER_DDIM, Sampler::kDdim},
-    {v1::SAMPLER_DPMPP_2M, Sampler::kDpmpp2M}, {v1::SAMPLER_DPMPP_2M_SDE, Sampler::kDpmpp2MSde},
-    {v1::SAMPLER_UNIPC, Sampler::kUniPc},      {v1::SAMPLER_LCM, Sampler::kLcm},
+    {v1::SAMPLER_EULER, Sampler::kEuler},
+    {v1::SAMPLER_EULER_ANCESTRAL, Sampler::kEulerAncestral},
+    {v1::SAMPLER_HEUN, Sampler::kHeun},
+    {v1::SAMPLER_DDIM, Sampler::kDdim},
+    {v1::SAMPLER_DPMPP_2M, Sampler::kDpmpp2M},
+    {v1::SAMPLER_DPMPP_2M_SDE, Sampler::kDpmpp2MSde},
+    {v1::SAMPLER_UNIPC, Sampler::kUniPc},
+    {v1::SAMPLER_LCM, Sampler::kLcm},
+    {v1::SAMPLER_TCD, Sampler::kTcd},
+    {v1::SAMPLER_DPM2, Sampler::kDpm2},
+    {v1::SAMPLER_DPM2_ANCESTRAL, Sampler::kDpm2Ancestral},
+    {v1::SAMPLER_LMS, Sampler::kLms},
+    {v1::SAMPLER_DEIS, Sampler::kDeis},
+    {v1::SAMPLER_DPMPP_2S, Sampler::kDpmpp2S},
+    {v1::SAMPLER_DPMPP_3M, Sampler::kDpmpp3M},
+    {v1::SAMPLER_DPMPP_3M_SDE, Sampler::kDpmpp3MSde},
 };
 constexpr EnumPair<v1::NoiseSchedule, NoiseScheduleKind> kSchedules[] = {
     {v1::NOISE_SCHEDULE_DEFAULT, NoiseScheduleKind::kDefault},
     {v1::NOISE_SCHEDULE_KARRAS, NoiseScheduleKind::kKarras},
     {v1::NOISE_SCHEDULE_EXPONENTIAL, NoiseScheduleKind::kExponential},
     {v1::NOISE_SCHEDULE_TRAILING, NoiseScheduleKind::kTrailing},
+    {v1::NOISE_SCHEDULE_BETA, NoiseScheduleKind::kBeta},
+    {v1::NOISE_SCHEDULE_AYS, NoiseScheduleKind::kAys},
+    {v1::NOISE_SCHEDULE_SGM_UNIFORM, NoiseScheduleKind::kSgmUniform},
+    {v1::NOISE_SCHEDULE_LU, NoiseScheduleKind::kLu},
 };
 constexpr EnumPair<v1::PromptSyntax, PromptSyntax> kPromptSyntaxes[] = {
     {v1::PROMPT_SYNTAX_PLAIN, PromptSyntax::kPlain},
@@ -169,6 +185,7 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   if (message.has_guidance_rescale()) request.guidance_rescale = message.guidance_rescale();
   if (message.has_guidance_start()) request.guidance_start = message.guidance_start();
   if (message.has_guidance_end()) request.guidance_end = message.guidance_end();
+  if (message.has_eta()) request.eta = message.eta();
   request.sampler = EnumFromProto(kSamplers, message.sampler(), "sampler", mapped.violations);
   request.schedule = EnumFromProto(kSchedules, message.schedule(), "schedule", mapped.violations);
   if (message.has_seed()) request.seed = message.seed();

@@ -61,6 +61,9 @@ std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo&
   if (denoise.schedule != NoiseScheduleKind::kDefault) {
     add("Schedule type", ScheduleName(denoise.schedule));
   }
+  if (denoise.sampler == Sampler::kTcd || denoise.eta != 0.0) {
+    add(denoise.sampler == Sampler::kDdim ? "Eta DDIM" : "Eta", denoise.eta);
+  }
   if (const char* const emphasis = EmphasisName(prompts); emphasis != nullptr) {
     add("Emphasis", emphasis);
   }

@@ -52,6 +52,7 @@ struct DenoiseOptions {
   double guidance_start = 0.0, guidance_end = 1.0;  // guidance runs from the one fraction of the steps up to the other
   Sampler sampler = Sampler::kEuler;
   NoiseScheduleKind schedule = NoiseScheduleKind::kDefault;
+  double eta = 0.0;  // randomness of TCD and DDIM, 0 to 1
   SizeIds size_ids{};
   SizeIds negative_size_ids{};
   double strength = 1.0;       // above 0, at most 1: the part of the steps that an init image goes through

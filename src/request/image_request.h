@@ -15,10 +15,27 @@
 
 namespace hotlora {
 
-enum class Sampler { kEuler, kEulerAncestral, kHeun, kDdim, kDpmpp2M, kDpmpp2MSde, kUniPc, kLcm };
-// kDefault is the checkpoint's own. Karras and exponential keep the checkpoint's timestep spacing, trailing keeps its
-// sigma spacing.
-enum class NoiseScheduleKind { kDefault, kKarras, kExponential, kTrailing };
+enum class Sampler {
+  kEuler,
+  kEulerAncestral,
+  kHeun,
+  kDdim,
+  kDpmpp2M,
+  kDpmpp2MSde,
+  kUniPc,
+  kLcm,
+  kTcd,
+  kDpm2,
+  kDpm2Ancestral,
+  kLms,
+  kDeis,
+  kDpmpp2S,
+  kDpmpp3M,
+  kDpmpp3MSde
+};
+// kDefault is the checkpoint's own. Karras, exponential, beta and Lu keep the checkpoint's timestep spacing, trailing
+// keeps its sigma spacing; Align Your Steps (AYS) and SGM uniform have timesteps of their own.
+enum class NoiseScheduleKind { kDefault, kKarras, kExponential, kTrailing, kBeta, kAys, kSgmUniform, kLu };
 enum class PromptSyntax { kPlain, kWeighted };
 
 // Where an adapter is, coldest first, and what metrics and the access log call it.
@@ -47,7 +64,7 @@ struct ImageRequest {
   std::string prompt;
   std::optional<std::string> negative_prompt, prompt_2, negative_prompt_2;
   std::optional<uint32_t> width, height, steps;
-  std::optional<double> guidance_scale, guidance_rescale, guidance_start, guidance_end;
+  std::optional<double> guidance_scale, guidance_rescale, guidance_start, guidance_end, eta;
   std::optional<Sampler> sampler;
   std::optional<NoiseScheduleKind> schedule;
   std::optional<uint64_t> seed;

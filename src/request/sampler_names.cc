@@ -23,19 +23,26 @@ constexpr SamplerAlias kSamplerAliases[] = {
     {Sampler::kDpmpp2MSde, "k_dpmpp_2m_sde"},
     {Sampler::kUniPc, "unipc"},
     {Sampler::kLcm, "k_lcm"},
+    {Sampler::kDpm2, "k_dpm_2"},
+    {Sampler::kDpm2Ancestral, "k_dpm_2_a"},
+    {Sampler::kDpm2Ancestral, "k_dpm_2_ancestral"},
+    {Sampler::kLms, "k_lms"},
+    {Sampler::kDpmpp3MSde, "k_dpmpp_3m_sde"},
 };
 
 }  // namespace
 
 const char* SamplerName(Sampler sampler) {
-  static constexpr const char* kNames[] = {"Euler",    "Euler a",      "Heun",  "DDIM",
-                                           "DPM++ 2M", "DPM++ 2M SDE", "UniPC", "LCM"};
+  static constexpr const char* kNames[] = {"Euler", "Euler a",  "Heun",     "DDIM",        "DPM++ 2M", "DPM++ 2M SDE",
+                                           "UniPC", "LCM",      "TCD",      "DPM2",        "DPM2 a",   "LMS",
+                                           "DEIS",  "DPM++ 2S", "DPM++ 3M", "DPM++ 3M SDE"};
   static_assert(std::size(kNames) == kEnumSize<Sampler>);
   return kNames[static_cast<size_t>(sampler)];
 }
 
 const char* ScheduleName(NoiseScheduleKind schedule) {
-  static constexpr const char* kNames[] = {"Automatic", "Karras", "Exponential", "Trailing"};
+  static constexpr const char* kNames[] = {"Automatic", "Karras",           "Exponential", "Trailing",
+                                           "Beta",      "Align Your Steps", "SGM Uniform", "Lu"};
   static_assert(std::size(kNames) == kEnumSize<NoiseScheduleKind>);
   return kNames[static_cast<size_t>(schedule)];
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
+#include "src/base/enum_size.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/resource_name.h"
@@ -118,23 +120,67 @@ SizeIds MakeSizeIds(const SizeConditioning& size, uint32_t width, uint32_t heigh
           static_cast<float>(size.target_width.value_or(width))};
 }
 
-// DDIM steps by timestep and LCM along the timesteps of its distillation: neither has sigmas to space.
+constexpr const char* kSamplerNames[] = {
+    "EULER", "EULER_ANCESTRAL", "HEUN", "DDIM", "DPMPP_2M", "DPMPP_2M_SDE", "UNIPC",       "LCM", "TCD",
+    "DPM2",  "DPM2_ANCESTRAL",  "LMS",  "DEIS", "DPMPP_2S", "DPMPP_3M",     "DPMPP_3M_SDE"};
+static_assert(std::size(kSamplerNames) == kEnumSize<Sampler>);
+constexpr const char* kScheduleNames[] = {"DEFAULT", "KARRAS", "EXPONENTIAL", "TRAILING",
+                                          "BETA",    "AYS",    "SGM_UNIFORM", "LU"};
+static_assert(std::size(kScheduleNames) == kEnumSize<NoiseScheduleKind>);
+
+// LCM and TCD go along the timesteps of their distillation.
+bool IsDistilled(Sampler sampler) { return sampler == Sampler::kLcm || sampler == Sampler::kTcd; }
+
+// DDIM steps by timestep: it has no sigmas to space.
+bool HasSchedule(Sampler sampler, NoiseScheduleKind kind) {
+  const bool dpmpp_2m = sampler == Sampler::kDpmpp2M || sampler == Sampler::kDpmpp2MSde;
+  switch (kind) {
+    case NoiseScheduleKind::kDefault:
+      return true;
+    case NoiseScheduleKind::kTrailing:
+      return !IsDistilled(sampler);
+    case NoiseScheduleKind::kKarras:
+    case NoiseScheduleKind::kExponential:
+    case NoiseScheduleKind::kBeta:
+      return !IsDistilled(sampler) && sampler != Sampler::kDdim;
+    case NoiseScheduleKind::kAys:
+    case NoiseScheduleKind::kSgmUniform:
+      return dpmpp_2m || sampler == Sampler::kDpmpp3MSde || sampler == Sampler::kEuler ||
+             sampler == Sampler::kEulerAncestral;
+    case NoiseScheduleKind::kLu:
+      return dpmpp_2m || sampler == Sampler::kDpmpp3M || sampler == Sampler::kDpmpp3MSde;
+  }
+  return false;
+}
+
 void CheckSamplerCombination(const DenoiseOptions& options, Violations& violations) {
-  const bool own_sigmas =
-      options.schedule == NoiseScheduleKind::kKarras || options.schedule == NoiseScheduleKind::kExponential;
-  if (options.sampler == Sampler::kDdim && own_sigmas) {
-    violations.Add("schedule",
-                   "is one that SAMPLER_DDIM does not have; allowed are NOISE_SCHEDULE_DEFAULT and "
-                   "NOISE_SCHEDULE_TRAILING");
-  }
-  if (options.sampler == Sampler::kLcm) {
-    if (options.schedule != NoiseScheduleKind::kDefault) {
-      violations.Add("schedule", "is one that SAMPLER_LCM does not have; allowed is NOISE_SCHEDULE_DEFAULT");
+  const char* const name = kSamplerNames[static_cast<size_t>(options.sampler)];
+  if (!HasSchedule(options.sampler, options.schedule)) {
+    std::string allowed;
+    for (size_t i = 0; i < std::size(kScheduleNames); ++i) {
+      if (HasSchedule(options.sampler, static_cast<NoiseScheduleKind>(i))) {
+        absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", "NOISE_SCHEDULE_", kScheduleNames[i]);
+      }
     }
-    if (options.steps > kMaxLcmSteps && options.steps <= kMaxSteps) {
-      violations.Add("steps", "is ", options.steps, "; allowed with SAMPLER_LCM are 1 to ", kMaxLcmSteps);
-    }
+    violations.Add("schedule", "is NOISE_SCHEDULE_", kScheduleNames[static_cast<size_t>(options.schedule)],
+                   ", which SAMPLER_", name, " does not have; allowed: ", allowed);
   }
+  if (IsDistilled(options.sampler) && options.steps > kMaxLcmSteps && options.steps <= kMaxSteps) {
+    violations.Add("steps", "is ", options.steps, "; allowed with SAMPLER_", name, " are 1 to ", kMaxLcmSteps);
+  }
+}
+
+// The randomness of TCD and DDIM; 0 with other samplers, which have none to set.
+double CheckEta(const ImageRequest& request, Sampler sampler, Violations& violations) {
+  constexpr double kTcdDefault = 0.3;
+  if (sampler != Sampler::kTcd && sampler != Sampler::kDdim) {
+    if (request.eta.has_value()) {
+      violations.Add("eta", "is set with SAMPLER_", kSamplerNames[static_cast<size_t>(sampler)],
+                     "; only SAMPLER_TCD and SAMPLER_DDIM have it");
+    }
+    return 0.0;
+  }
+  return violations.RealInRange("eta", request.eta, 0, 1, sampler == Sampler::kTcd ? kTcdDefault : 0.0);
 }
 
 // What images are made in if the request does not say.
@@ -214,6 +260,7 @@ DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& li
   options.sampler = request.sampler.value_or(Sampler::kEuler);
   options.schedule = request.schedule.value_or(NoiseScheduleKind::kDefault);
   CheckSamplerCombination(options, violations);
+  options.eta = CheckEta(request, options.sampler, violations);
   options.strength = CheckStrength(request, options.steps, violations);
   options.preview_every = violations.UintInRange("preview_every", request.preview_every, 0, kMaxSteps, 0);
   options.size_ids = MakeSizeIds(request.size_conditioning.value_or(SizeConditioning{}), options.width, options.height);

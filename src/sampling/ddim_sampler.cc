@@ -1,5 +1,6 @@
 #include "src/sampling/ddim_sampler.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <ATen/ATen.h>
@@ -18,8 +19,12 @@ at::Tensor DdimSampler::Step(const at::Tensor& latents, const at::Tensor& model_
                          : plan_.prediction == Prediction::kSample ? (x - x0 * signal) / noise
                                                                    : output;
   const float next = plan_.next_alphas[index_];
+  const bool draws = index_ < plan_.fresh_noise.size();
+  const float fresh = draws ? plan_.fresh_noise[index_] : 0.0f;
   ++index_;
-  return Clip(x0, plan_.clip) * std::sqrt(next) + eps * std::sqrt(1.0f - next);
+  const at::Tensor mean =
+      Clip(x0, plan_.clip) * std::sqrt(next) + eps * std::sqrt(std::max(0.0f, 1.0f - next - fresh * fresh));
+  return draws ? mean + noise_(x.sizes()).to(x.device()) * fresh : mean;
 }
 
 }  // namespace hotlora

@@ -5,17 +5,14 @@
 
 namespace hotlora {
 
-// Euler's method to a noise level below the next one, then fresh noise up to it:
+// Euler's method to a noise level below the next one, then fresh noise up to it, by AncestralStep:
 //
-//   up     sqrt(next^2 * (sigma^2 - next^2) / sigma^2)
-//   down   sqrt(next^2 - up^2)
 //   next   x + (x - x0) / sigma * (down - sigma) + up * noise
 //
 // Inputs and x0 as EulerSampler's; on Karras and exponential plans too, which diffusers ignores here. Draws noise at
 // every step, the last included, where its weight is 0.
 //
-// Source   Song et al. 2021, arXiv 2011.13456, appendix F (ancestral sampling of a variance-exploding process);
-//          diffusers EulerAncestralDiscreteScheduler.step
+// Source   diffusers EulerAncestralDiscreteScheduler.step
 class EulerAncestralSampler final : public SigmaSampler {
  public:
   EulerAncestralSampler(StepPlan plan, NoiseSource noise);

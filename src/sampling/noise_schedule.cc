@@ -7,6 +7,8 @@
 
 #include <ATen/ATen.h>
 
+#include "src/sampling/sigma_spacing.h"
+
 namespace hotlora {
 namespace {
 
@@ -118,25 +120,17 @@ double Interpolate(const std::vector<float>& values, double place) {
   return (values[index + 1] - low) * (place - static_cast<double>(index)) + low;
 }
 
-// In place of sigmas: as many between `most` and `least`, unless the config has ends of its own, spread by the formula.
-void Respace(SigmaSpacing spacing, const SchedulerConfig& config, double most, double least,
-             std::vector<double>& sigmas) {
-  most = config.sigma_max.value_or(most);
-  least = config.sigma_min.value_or(least);
-  constexpr double kRho = 7.0;
-  for (size_t i = 0; i < sigmas.size(); ++i) {
-    const double ramp = sigmas.size() > 1 ? static_cast<double>(i) / static_cast<double>(sigmas.size() - 1) : 0.0;
-    if (spacing == SigmaSpacing::kKarras) {
-      const double top = std::pow(most, 1.0 / kRho);
-      sigmas[i] = std::pow(top + ramp * (std::pow(least, 1.0 / kRho) - top), kRho);
-    } else {
-      sigmas[i] = std::exp(std::log(most) + ramp * (std::log(least) - std::log(most)));
-    }
-  }
-}
-
 void CheckSteps(uint32_t steps, uint32_t most = 1000) {
   TORCH_CHECK(steps >= 1 && steps <= most, "steps is ", steps, ", allowed are 1 to ", most);
+}
+
+// Numbers from 0 to the last index of `size` values, `count` of them in equal parts; of one, 0.
+std::vector<double> EqualParts(size_t size, uint32_t count) {
+  std::vector<double> places(count);
+  for (uint32_t i = 1; i < count; ++i) {
+    places[i] = static_cast<double>(size - 1) * i / (count - 1);
+  }
+  return places;
 }
 
 void DropFront(std::vector<float>& values, uint32_t count) {
@@ -159,6 +153,7 @@ void CheckPlan(const SignalPlan& plan) {
 
 StepPlan Tail(StepPlan plan, uint32_t first) {
   DropFront(plan.timesteps, first);
+  plan.earlier_sigmas.insert(plan.earlier_sigmas.end(), plan.sigmas.begin(), plan.sigmas.begin() + first);
   DropFront(plan.sigmas, first);
   return plan;
 }
@@ -167,6 +162,8 @@ SignalPlan Tail(SignalPlan plan, uint32_t first) {
   DropFront(plan.timesteps, first);
   DropFront(plan.alphas, first);
   DropFront(plan.next_alphas, first);
+  plan.fresh_noise.erase(plan.fresh_noise.begin(),
+                         plan.fresh_noise.begin() + std::min<size_t>(first, plan.fresh_noise.size()));
   return plan;
 }
 
@@ -193,55 +190,119 @@ StepPlan NoiseSchedule::Plan(uint32_t steps, NoiseScheduleKind kind) const {
   CheckSteps(steps);
   const TimestepSpacing spacing = TimestepSpacingOf(kind);
   const SigmaSpacing sigma_spacing = SigmaSpacingOf(kind);
-  std::vector<double> timesteps = SpacedTimesteps(spacing, config_, static_cast<int>(steps));
-  std::vector<double> sigmas;
-  for (const double timestep : timesteps) {
-    sigmas.push_back(Interpolate(sigmas_, timestep));
-  }
+  Levels levels = LevelsOf(kind, steps, SpacedTimesteps(spacing, config_, static_cast<int>(steps)));
   if (sigma_spacing != SigmaSpacing::kTimesteps) {
-    Respace(sigma_spacing, config_, sigmas.front(), sigmas.back(), sigmas);
-    std::transform(sigmas.begin(), sigmas.end(), timesteps.begin(), [this](double sigma) { return TimestepOf(sigma); });
+    levels.sigmas = SpreadSigmas(sigma_spacing, config_.sigma_max.value_or(levels.sigmas.front()),
+                                 config_.sigma_min.value_or(levels.sigmas.back()), steps);
+    std::transform(levels.sigmas.begin(), levels.sigmas.end(), levels.timesteps.begin(),
+                   [this](double sigma) { return TimestepOf(sigma); });
   }
-  StepPlan plan = PlanOf(steps, timesteps, std::move(sigmas));
+  StepPlan plan = PlanOf(steps, std::move(levels));
   plan.clip = config_.clip;
   const float largest = *std::max_element(plan.sigmas.begin(), plan.sigmas.end());
   plan.init_noise_sigma = spacing == TimestepSpacing::kLeading ? std::sqrt(largest * largest + 1.0f) : largest;
   return plan;
 }
 
-StepPlan NoiseSchedule::PlanOf(uint32_t steps, const std::vector<double>& timesteps, std::vector<double> sigmas) const {
-  sigmas.push_back(config_.final_sigma_min ? sigmas_.front() : 0.0);
+StepPlan NoiseSchedule::Dpm2Plan(uint32_t steps, NoiseScheduleKind kind) const {
+  StepPlan plan = Plan(steps, kind);
+  plan.clip.reset();
+  if (SigmaSpacingOf(kind) == SigmaSpacing::kKarras) {
+    std::transform(plan.timesteps.begin(), plan.timesteps.end(), plan.timesteps.begin(),
+                   [](float timestep) { return std::nearbyint(timestep); });
+  }
+  return plan;
+}
+
+NoiseSchedule::Levels NoiseSchedule::LevelsOf(NoiseScheduleKind kind, uint32_t steps,
+                                              std::vector<double> spaced) const {
+  if (kind == NoiseScheduleKind::kAys) {
+    return AlignYourSteps(steps);
+  }
+  if (kind == NoiseScheduleKind::kSgmUniform) {
+    return SgmUniform(steps);
+  }
+  std::vector<double> sigmas;
+  std::transform(spaced.begin(), spaced.end(), std::back_inserter(sigmas),
+                 [this](double timestep) { return Interpolate(sigmas_, timestep); });
+  return {std::move(spaced), std::move(sigmas)};
+}
+
+NoiseSchedule::Levels NoiseSchedule::AlignYourSteps(uint32_t steps) const {
+  constexpr double kTimesteps[] = {999, 845, 730, 587, 443, 310, 193, 116, 53, 13};
+  std::vector<float> log_sigmas;
+  for (const double timestep : kTimesteps) {
+    log_sigmas.push_back(static_cast<float>(Interpolate(log_sigmas_, timestep)));
+  }
+  Levels levels;
+  for (const double place : EqualParts(log_sigmas.size(), steps)) {
+    if (steps == std::size(kTimesteps)) {
+      levels.timesteps.push_back(kTimesteps[levels.timesteps.size()]);
+      levels.sigmas.push_back(Interpolate(sigmas_, levels.timesteps.back()));
+    } else {
+      levels.sigmas.push_back(std::exp(Interpolate(log_sigmas, place)));
+      levels.timesteps.push_back(TimestepOf(levels.sigmas.back()));
+    }
+  }
+  return levels;
+}
+
+NoiseSchedule::Levels NoiseSchedule::SgmUniform(uint32_t steps) const {
+  const double last = config_.num_train_timesteps - 1.0;
+  Levels levels;
+  for (uint32_t i = 0; i < steps; ++i) {
+    levels.timesteps.push_back(last - last * i / steps);
+    levels.sigmas.push_back(std::exp(Interpolate(log_sigmas_, levels.timesteps.back())));
+  }
+  return levels;
+}
+
+StepPlan NoiseSchedule::PlanOf(uint32_t steps, Levels levels) const {
+  levels.sigmas.push_back(config_.final_sigma_min ? sigmas_.front() : 0.0);
   StepPlan plan;
-  plan.timesteps.assign(timesteps.begin(), timesteps.end());
-  plan.sigmas.assign(sigmas.begin(), sigmas.end());
+  plan.timesteps.assign(levels.timesteps.begin(), levels.timesteps.end());
+  plan.sigmas.assign(levels.sigmas.begin(), levels.sigmas.end());
   plan.run_steps = steps;
   plan.prediction = config_.prediction;
   return plan;
 }
 
 StepPlan NoiseSchedule::MultistepPlan(uint32_t steps, NoiseScheduleKind kind) const {
-  CheckSteps(steps);
-  const SigmaSpacing sigma_spacing = SigmaSpacingOf(kind);
-  std::vector<double> timesteps = MultistepTimesteps(TimestepSpacingOf(kind), config_, static_cast<int>(steps));
-  std::vector<double> sigmas;
-  for (const double timestep : timesteps) {
-    sigmas.push_back(Interpolate(sigmas_, timestep));
-  }
-  if (sigma_spacing != SigmaSpacing::kTimesteps) {
-    Respace(sigma_spacing, config_, sigmas_.back(), sigmas_.front(), sigmas);
-    std::transform(sigmas.begin(), sigmas.end(), timesteps.begin(), [&](double sigma) {
-      // The reference rounds the ones and truncates the others.
-      const double timestep = TimestepOf(sigma);
-      return sigma_spacing == SigmaSpacing::kKarras ? std::nearbyint(timestep) : std::trunc(timestep);
-    });
-  }
-  return PlanOf(steps, timesteps, std::move(sigmas));
+  return MultistepPlan(steps, kind, TimestepSpacingOf(kind));
 }
 
-SignalPlan NoiseSchedule::DdimPlan(uint32_t steps, NoiseScheduleKind kind) const {
+StepPlan NoiseSchedule::SinglestepPlan(uint32_t steps, NoiseScheduleKind kind) const {
+  const bool trailing = kind == NoiseScheduleKind::kTrailing;
+  return MultistepPlan(steps, kind, trailing ? TimestepSpacing::kTrailing : TimestepSpacing::kLinspace);
+}
+
+StepPlan NoiseSchedule::DeisPlan(uint32_t steps, NoiseScheduleKind kind) const {
+  StepPlan plan = MultistepPlan(steps, kind);
+  const bool by_timesteps = SigmaSpacingOf(kind) == SigmaSpacing::kTimesteps;
+  plan.sigmas.back() = by_timesteps ? sigmas_.front() : plan.sigmas[steps - 1];
+  return plan;
+}
+
+StepPlan NoiseSchedule::MultistepPlan(uint32_t steps, NoiseScheduleKind kind, TimestepSpacing spacing) const {
+  CheckSteps(steps);
+  const SigmaSpacing sigma_spacing = SigmaSpacingOf(kind);
+  Levels levels = LevelsOf(kind, steps, MultistepTimesteps(spacing, config_, static_cast<int>(steps)));
+  if (sigma_spacing != SigmaSpacing::kTimesteps) {
+    levels.sigmas = SpreadSigmas(sigma_spacing, config_.sigma_max.value_or(sigmas_.back()),
+                                 config_.sigma_min.value_or(sigmas_.front()), steps);
+    std::transform(levels.sigmas.begin(), levels.sigmas.end(), levels.timesteps.begin(), [&](double sigma) {
+      // The reference rounds the ones and truncates the others.
+      const bool rounds = sigma_spacing == SigmaSpacing::kKarras || sigma_spacing == SigmaSpacing::kLu;
+      return rounds ? std::nearbyint(TimestepOf(sigma)) : std::trunc(TimestepOf(sigma));
+    });
+  }
+  return PlanOf(steps, std::move(levels));
+}
+
+SignalPlan NoiseSchedule::DdimPlan(uint32_t steps, NoiseScheduleKind kind, double eta) const {
   CheckSteps(steps);
   TORCH_CHECK(kind == NoiseScheduleKind::kDefault || kind == NoiseScheduleKind::kTrailing,
-              "DDIM has no Karras and no exponential schedule");
+              "DDIM has only the default and the trailing schedule");
   const int stride = config_.num_train_timesteps / static_cast<int>(steps);
   SignalPlan plan;
   plan.prediction = config_.prediction;
@@ -252,6 +313,11 @@ SignalPlan NoiseSchedule::DdimPlan(uint32_t steps, NoiseScheduleKind kind) const
     plan.timesteps.push_back(static_cast<float>(timestep));
     plan.alphas.push_back(AlphaAt(timestep));
     plan.next_alphas.push_back(next >= 0.0 ? AlphaAt(next) : config_.set_alpha_to_one ? 1.0f : AlphaAt(0.0));
+    if (eta > 0.0) {
+      const double alpha = plan.alphas.back(), next_alpha = plan.next_alphas.back();
+      const double variance = (1.0 - next_alpha) / (1.0 - alpha) * (1.0 - alpha / next_alpha);
+      plan.fresh_noise.push_back(static_cast<float>(eta * std::sqrt(std::max(0.0, variance))));
+    }
   }
   return plan;
 }
@@ -273,14 +339,40 @@ SignalPlan NoiseSchedule::LcmPlan(uint32_t steps) const {
   return plan;
 }
 
+SignalPlan NoiseSchedule::TcdPlan(uint32_t steps, double eta) const {
+  SignalPlan plan = LcmPlan(steps);
+  plan.clip.reset();
+  plan.next_alphas.back() = AlphaAt(0.0);
+  for (size_t i = 0; eta > 0.0 && i + 1 < plan.timesteps.size(); ++i) {
+    // In float32, like the reference, since the product is cut to a whole number.
+    const float between = std::floor(static_cast<float>(1.0 - eta) * plan.timesteps[i + 1]);
+    plan.fresh_noise.push_back(std::sqrt(std::max(0.0f, 1.0f - plan.next_alphas[i] / AlphaAt(between))));
+  }
+  return plan;
+}
+
 TimestepSpacing NoiseSchedule::TimestepSpacingOf(NoiseScheduleKind kind) const {
   return kind == NoiseScheduleKind::kTrailing ? TimestepSpacing::kTrailing : config_.timestep_spacing;
 }
 
 SigmaSpacing NoiseSchedule::SigmaSpacingOf(NoiseScheduleKind kind) const {
-  return kind == NoiseScheduleKind::kKarras        ? SigmaSpacing::kKarras
-         : kind == NoiseScheduleKind::kExponential ? SigmaSpacing::kExponential
-                                                   : config_.sigma_spacing;
+  switch (kind) {
+    case NoiseScheduleKind::kDefault:
+    case NoiseScheduleKind::kTrailing:
+      return config_.sigma_spacing;
+    case NoiseScheduleKind::kKarras:
+      return SigmaSpacing::kKarras;
+    case NoiseScheduleKind::kExponential:
+      return SigmaSpacing::kExponential;
+    case NoiseScheduleKind::kBeta:
+      return SigmaSpacing::kBeta;
+    case NoiseScheduleKind::kLu:
+      return SigmaSpacing::kLu;
+    case NoiseScheduleKind::kAys:
+    case NoiseScheduleKind::kSgmUniform:
+      return SigmaSpacing::kTimesteps;
+  }
+  TORCH_CHECK(false, "unknown noise schedule");
 }
 
 float NoiseSchedule::AlphaAt(double timestep) const { return alphas_cumprod_.at(static_cast<size_t>(timestep)); }

@@ -14,13 +14,13 @@ namespace hotlora {
 
 // One run, from the noisiest step to the cleanest.
 struct StepPlan {
-  std::vector<float> timesteps;   // one a step, as the network is told; whole numbers except with
-                                  // Karras and exponential
-  std::vector<float> sigmas;      // one more: the noise level before each step, then the one at the end
-  float init_noise_sigma = 1.0f;  // what unit noise is multiplied with at the start
-  uint32_t run_steps = 0;         // of the whole run, also if this is its tail
+  std::vector<float> timesteps;       // one a step, as the network is told; not all schedules have whole numbers
+  std::vector<float> sigmas;          // one more: the noise level before each step, then the one at the end
+  float init_noise_sigma = 1.0f;      // what unit noise is multiplied with at the start
+  uint32_t run_steps = 0;             // of the whole run, also if this is its tail
+  std::vector<float> earlier_sigmas;  // of the steps before this tail of a run, noisiest first
   Prediction prediction = Prediction::kEpsilon;
-  std::optional<float> clip;  // Heun's: the largest magnitude of clean latents; larger ones become that
+  std::optional<float> clip;  // Heun's alone: the largest magnitude of clean latents; larger ones become that
 };
 
 // One run in terms of abar, for samplers whose latents keep unit variance.
@@ -28,6 +28,7 @@ struct SignalPlan {
   std::vector<float> timesteps;    // one a step, as the network is told; whole numbers
   std::vector<float> alphas;       // abar at each step
   std::vector<float> next_alphas;  // abar that the step goes to; not always that of the next timestep
+  std::vector<float> fresh_noise;  // the deviation of the noise that a step adds; steps beyond its end draw none
   static constexpr float init_noise_sigma = 1.0f;
   Prediction prediction = Prediction::kEpsilon;
   std::optional<float> clip;  // the largest magnitude of clean latents; larger ones become that
@@ -47,8 +48,12 @@ SignalPlan Tail(SignalPlan plan, uint32_t first);
 //
 // in float32, like the reference, since abar's rounding shows in the small sigmas. Immutable, thread-safe.
 //
-// Source   diffusers schedulers/scheduling_euler_discrete.py, set_timesteps and init_noise_sigma. Karras spacing:
-//          Karras et al. 2022, arXiv 2206.00364, eq. 5 (rho 7). Zero terminal SNR: arXiv 2305.08891, algorithm 1.
+// Two kinds are the same for every sampler. Align Your Steps: the ten published timesteps for SDXL; for N steps their
+// ten sigmas, interpolated in log at N points. SGM uniform: timesteps T - T * i / N, T being the training's last one,
+// not rounded, sigmas interpolated in log.
+//
+// Source   diffusers schedulers/scheduling_euler_discrete.py, set_timesteps and init_noise_sigma. Zero terminal SNR:
+//          arXiv 2305.08891, algorithm 1. Align Your Steps: Sabour et al. 2024, arXiv 2404.14507
 class NoiseSchedule {
  public:
   // `config` must come from ParseSchedulerConfig.
@@ -58,16 +63,33 @@ class NoiseSchedule {
   // timesteps.
   StepPlan Plan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault) const;
 
+  // DPM2's run: Plan's, with Karras' timesteps rounded. Clean latents are not limited.
+  //
+  // Source   diffusers KDPM2DiscreteScheduler and KDPM2AncestralDiscreteScheduler, set_timesteps
+  StepPlan Dpm2Plan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault) const;
+
   // The run of a multistep solver (DPM-Solver++, UniPC): whole timesteps, spaced so that the step after the last one
-  // would be the end; Karras and exponential sigmas span the whole training range; unit noise at the start.
+  // would be the end; sigmas that a formula spreads span the whole training range; unit noise at the start.
   //
   // Source   diffusers DPMSolverMultistepScheduler and UniPCMultistepScheduler, set_timesteps
   StepPlan MultistepPlan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault) const;
 
-  // DDIM's run. Of a schedule only its timestep spacing counts. REQUIRES: kCheckpoint or kTrailing.
+  // The run of DPM-Solver++ 2S: MultistepPlan's with linspace timesteps, unless they are trailing ones.
   //
-  // Source   diffusers DDIMScheduler, set_timesteps and step
-  SignalPlan DdimPlan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault) const;
+  // Source   diffusers DPMSolverSinglestepScheduler.set_timesteps
+  StepPlan SinglestepPlan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault) const;
+
+  // DEIS' run: MultistepPlan's, but never to sigma 0: to the training's smallest one, or where a formula spreads the
+  // sigmas, to the last of them, so that the last step changes nothing.
+  //
+  // Source   diffusers DEISMultistepScheduler.set_timesteps
+  StepPlan DeisPlan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault) const;
+
+  // DDIM's run. Of a schedule only its timestep spacing counts. With `eta` above 0 each step adds noise of deviation
+  // eta * sqrt((1 - abar_next) / (1 - abar) * (1 - abar / abar_next)). REQUIRES: kDefault or kTrailing; eta 0 to 1.
+  //
+  // Source   Song et al. 2021, arXiv 2010.02502, eq. 16; diffusers DDIMScheduler, set_timesteps and step
+  SignalPlan DdimPlan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault, double eta = 0.0) const;
 
   // The run of a latent consistency model: `steps` of the kLcmTrainedSteps timesteps that such models were distilled
   // on, whatever the checkpoint's spacing. REQUIRES: at most kLcmTrainedSteps steps.
@@ -75,6 +97,16 @@ class NoiseSchedule {
   // Source   Luo et al. 2023, arXiv 2310.04378; diffusers LCMScheduler.set_timesteps
   SignalPlan LcmPlan(uint32_t steps) const;
   static constexpr uint32_t kLcmTrainedSteps = 50;
+
+  // TCD's run, on LcmPlan's timesteps, to the training's first abar. A step goes to abar_s at the timestep
+  // s = floor((1 - eta) * next timestep), then back up to abar_next; that is DDIM's step with noise of deviation
+  // sqrt(1 - abar_next / abar_s). With `eta` above 0 every step but the last draws. REQUIRES: eta 0 to 1.
+  //
+  // Source   Zheng et al. 2024, arXiv 2402.19159, algorithm 4; diffusers TCDScheduler, set_timesteps and step
+  SignalPlan TcdPlan(uint32_t steps, double eta) const;
+
+  // The timestep, not always whole, at which the training had this noise level.
+  double TimestepOf(double sigma) const;
 
   const SchedulerConfig& config() const { return config_; }
 
@@ -86,11 +118,17 @@ class NoiseSchedule {
   TimestepSpacing TimestepSpacingOf(NoiseScheduleKind kind) const;
   float AlphaAt(double timestep) const;
 
-  // `sigmas` of the timesteps; the last one, after all steps, is added.
-  StepPlan PlanOf(uint32_t steps, const std::vector<double>& timesteps, std::vector<double> sigmas) const;
+  struct Levels {
+    std::vector<double> timesteps, sigmas;
+  };
+  // Those of Align Your Steps and of SGM uniform, if `kind` is one; else the sigmas of `spaced`.
+  Levels LevelsOf(NoiseScheduleKind kind, uint32_t steps, std::vector<double> spaced) const;
+  Levels AlignYourSteps(uint32_t steps) const;
+  Levels SgmUniform(uint32_t steps) const;
 
-  // The timestep, not always whole, at which the training had this noise level.
-  double TimestepOf(double sigma) const;
+  StepPlan MultistepPlan(uint32_t steps, NoiseScheduleKind kind, TimestepSpacing spacing) const;
+  // The last sigma, after all steps, is added.
+  StepPlan PlanOf(uint32_t steps, Levels levels) const;
 
   SchedulerConfig config_;
   std::vector<float> alphas_cumprod_;

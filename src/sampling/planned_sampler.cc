@@ -23,15 +23,15 @@ std::pair<double, double> LevelAt(const SignalPlan& plan, uint32_t place) {
 
 at::Tensor SigmaSampler::ScaleInput(const at::Tensor& latents) const {
   CheckNotDone();
-  const float sigma = plan_.sigmas[place()];
-  return latents / std::sqrt(sigma * sigma + 1.0f);
+  const float level = sigma();
+  return latents / std::sqrt(level * level + 1.0f);
 }
 
 at::Tensor SigmaSampler::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
-  return CleanFromSigma(plan_.prediction, latents, model_output, plan_.sigmas[place()]);
+  return CleanFromSigma(plan_.prediction, latents, model_output, sigma());
 }
 
-SamplerState::NoiseLevel SigmaSampler::level() const { return {1.0, plan_.sigmas[place()]}; }
+SamplerState::NoiseLevel SigmaSampler::level() const { return {1.0, sigma()}; }
 
 template <typename Plan>
 at::Tensor SignalSampler<Plan>::ScaleInput(const at::Tensor& latents) const {
@@ -41,13 +41,13 @@ at::Tensor SignalSampler<Plan>::ScaleInput(const at::Tensor& latents) const {
 
 template <typename Plan>
 at::Tensor SignalSampler<Plan>::Clean(const at::Tensor& latents, const at::Tensor& model_output) const {
-  const auto [signal, noise] = LevelAt(this->plan_, this->place());
+  const auto [signal, noise] = LevelAt(this->plan_, this->index_);
   return CleanFromSignal(this->plan_.prediction, latents, model_output, signal, noise);
 }
 
 template <typename Plan>
 SamplerState::NoiseLevel SignalSampler<Plan>::level() const {
-  const auto [signal, noise] = LevelAt(this->plan_, this->place());
+  const auto [signal, noise] = LevelAt(this->plan_, this->index_);
   return {signal, noise};
 }
 

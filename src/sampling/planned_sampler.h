@@ -19,12 +19,9 @@ class PlannedSampler : public SamplerState {
   uint32_t steps_done() const final { return index_; }
   uint32_t total_steps() const final { return static_cast<uint32_t>(plan_.timesteps.size()); }
   float init_noise_sigma() const final { return plan_.init_noise_sigma; }
-  float timestep() const final { return plan_.timesteps.at(place()); }
+  float timestep() const override { return plan_.timesteps.at(index_); }
 
  protected:
-  // Where in the plan the next evaluation is.
-  virtual uint32_t place() const { return index_; }
-
   const Plan plan_;
   uint32_t index_ = 0;  // steps done
 };
@@ -37,6 +34,8 @@ class SigmaSampler : public PlannedSampler<StepPlan> {
   at::Tensor Clean(const at::Tensor& latents, const at::Tensor& model_output) const final;
 
  protected:
+  // The noise level of the next evaluation.
+  virtual float sigma() const { return plan_.sigmas[index_]; }
   NoiseLevel level() const final;
 };
 

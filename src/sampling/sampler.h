@@ -13,7 +13,7 @@
 namespace hotlora {
 
 // Draws the row's next unit noise of that shape, float32 on the CPU: for samplers that add noise as they go. Such a
-// sampler draws once a step, LCM not at the last, after the noise of the first latents.
+// sampler draws once a step, after the noise of the first latents; LCM, TCD and DPM2 ancestral not at the last.
 using NoiseSource = std::function<at::Tensor(c10::IntArrayRef)>;
 
 // The state of one row's sampler. The step index is its own, never looked up by timestep. Owned by
@@ -46,7 +46,7 @@ class SamplerState {
   virtual at::Tensor Clean(const at::Tensor& latents, const at::Tensor& model_output) const = 0;
 
   // The latents after one evaluation of the network at ScaleInput(latents); the arguments are left
-  // as they were. One evaluation is one step. Samplers that need two (Heun) move
+  // as they were. One evaluation is one step. Samplers that need two (Heun, DPM2) move
   // steps_done() at the second.
   virtual at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) = 0;
 

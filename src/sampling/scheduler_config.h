@@ -21,8 +21,8 @@ enum class BetaSchedule { kLinear, kScaledLinear, kSquaredCosine };
 enum class TimestepSpacing { kLinspace, kLeading, kTrailing };
 
 // How the sigmas between the first and the last are spread: by the timesteps, or in place of them
-// by a formula.
-enum class SigmaSpacing { kTimesteps, kKarras, kExponential };
+// by a formula (src/sampling/sigma_spacing.h). A checkpoint's file has the first three only.
+enum class SigmaSpacing { kTimesteps, kKarras, kExponential, kBeta, kLu };
 
 // What the network predicts: the noise, v (Salimans and Ho 2022, arXiv 2202.00512), or the clean latents themselves.
 enum class Prediction { kEpsilon, kV, kSample };

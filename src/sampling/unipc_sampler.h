@@ -8,7 +8,7 @@
 namespace hotlora {
 
 // UniPC of second order, the B2(h) form on predictions of x0: each evaluation first corrects the latents it was made
-// at, then predicts the next ones. With sigma', alpha, lambda and h as Dpmpp2MSampler's, e = exp(-h) - 1,
+// at, then predicts the next ones. With sigma', alpha, lambda and h as DpmppMultistepSampler's, e = exp(-h) - 1,
 // r = (lambda_before - lambda) / h and D = (x0_before - x0) / r:
 //
 //   predict  sigma'_next / sigma' * x - alpha_next * e * (x0 + D / 2); first order: without D

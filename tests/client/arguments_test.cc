@@ -69,6 +69,8 @@ TEST(ArgumentsTest, GenerateFillsTheRequest) {
                                 "0.2",
                                 "--guidance-end",
                                 "0.9",
+                                "--eta",
+                                "0.4",
                                 "--seed",
                                 "18446744073709551615",
                                 "--images",
@@ -109,6 +111,7 @@ TEST(ArgumentsTest, GenerateFillsTheRequest) {
   EXPECT_EQ(request.guidance_rescale(), 0.7);
   EXPECT_EQ(request.guidance_start(), 0.2);
   EXPECT_EQ(request.guidance_end(), 0.9);
+  EXPECT_EQ(request.eta(), 0.4);
   EXPECT_EQ(request.seed(), UINT64_MAX);
   EXPECT_EQ(request.num_images(), 3u);
   EXPECT_EQ(request.clip_skip(), 1u);

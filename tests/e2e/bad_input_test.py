@@ -153,6 +153,7 @@ class BadInputTest(unittest.TestCase):
             ("guidance_rescale", [nan, infinity, -0.1, 1.1]),
             ("guidance_start", [nan, infinity, -0.1, 1.1]),
             ("guidance_end", [nan, infinity, -0.1, 1.1]),
+            ("eta", [nan, infinity, -0.1, 1.1, 0.3]),  # Euler has none
             ("num_images", [0, 17, 2**32 - 1]),
             ("quality", [0, 101]),
             ("clip_skip", [1000]),

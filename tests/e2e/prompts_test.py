@@ -214,6 +214,14 @@ class PromptsTest(unittest.TestCase):
             }
             self.assertEqual(settings, expected)
 
+    def test_a_png_says_eta_and_the_new_schedules(self):
+        tcd = self.image(sampler=images_pb2.SAMPLER_TCD, eta=0.25)
+        self.assertEqual(parameters_of(tcd)[2]["Eta"], "0.25")
+        ddim = parameters_of(self.image(sampler=images_pb2.SAMPLER_DDIM, eta=0.5))[2]
+        self.assertEqual((ddim["Sampler"], ddim["Eta DDIM"]), ("DDIM", "0.5"))
+        lu = parameters_of(self.image(sampler=images_pb2.SAMPLER_DPMPP_3M_SDE, schedule=images_pb2.NOISE_SCHEDULE_LU))[2]
+        self.assertEqual((lu["Sampler"], lu["Schedule type"]), ("DPM++ 3M SDE", "Lu"))
+
 
 if __name__ == "__main__":
     unittest.main()

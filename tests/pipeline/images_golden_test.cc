@@ -50,15 +50,34 @@ const std::map<std::string, std::pair<Sampler, NoiseScheduleKind>>& SchedulersBy
       {"dpmpp_2m_karras", {Sampler::kDpmpp2M, NoiseScheduleKind::kKarras}},
       {"dpmpp_2m_sde", {Sampler::kDpmpp2MSde, NoiseScheduleKind::kDefault}},
       {"unipc", {Sampler::kUniPc, NoiseScheduleKind::kDefault}},
-      {"lcm", {Sampler::kLcm, NoiseScheduleKind::kDefault}}};
+      {"lcm", {Sampler::kLcm, NoiseScheduleKind::kDefault}},
+      {"tcd_stochastic", {Sampler::kTcd, NoiseScheduleKind::kDefault}},
+      {"tcd_eta_0", {Sampler::kTcd, NoiseScheduleKind::kDefault}},
+      {"kdpm2", {Sampler::kDpm2, NoiseScheduleKind::kDefault}},
+      {"kdpm2_ancestral", {Sampler::kDpm2Ancestral, NoiseScheduleKind::kDefault}},
+      {"lms", {Sampler::kLms, NoiseScheduleKind::kDefault}},
+      {"deis", {Sampler::kDeis, NoiseScheduleKind::kDefault}},
+      {"dpmpp_2s", {Sampler::kDpmpp2S, NoiseScheduleKind::kDefault}},
+      {"dpmpp_3m", {Sampler::kDpmpp3M, NoiseScheduleKind::kDefault}},
+      {"dpmpp_3m_sde", {Sampler::kDpmpp3MSde, NoiseScheduleKind::kDefault}},
+      {"euler_beta", {Sampler::kEuler, NoiseScheduleKind::kBeta}},
+      {"euler_exponential", {Sampler::kEuler, NoiseScheduleKind::kExponential}},
+      {"euler_ays", {Sampler::kEuler, NoiseScheduleKind::kAys}},
+      {"dpmpp_2m_beta", {Sampler::kDpmpp2M, NoiseScheduleKind::kBeta}},
+      {"dpmpp_2m_exponential", {Sampler::kDpmpp2M, NoiseScheduleKind::kExponential}},
+      {"dpmpp_2m_lu", {Sampler::kDpmpp2M, NoiseScheduleKind::kLu}},
+      {"dpmpp_2m_ays", {Sampler::kDpmpp2M, NoiseScheduleKind::kAys}}};
   return *kSchedulers;
+}
+
+std::string FileText(const std::string& name) {
+  std::ifstream stream(GoldenPath(name), std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
 // A picture as the golden runs began with: resized to the request's size beforehand.
 std::string Picture(const std::string& name, uint32_t width, uint32_t height) {
-  std::ifstream stream(GoldenPath("images/" + name), std::ios::binary);
-  const std::string file{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  const auto image = DecodeImage(file);
+  const auto image = DecodeImage(FileText("images/" + name));
   EXPECT_TRUE(image.ok()) << image.status();
   return *EncodeImage(ResizeNearest(*image, width, height), ImageFormat::kPng, 90, "");
 }
@@ -85,6 +104,9 @@ ImageRequest MakeRequest(const nlohmann::json& golden) {
   const auto [sampler, schedule] = SchedulersByName().at(golden.at("scheduler"));
   request.sampler = sampler;
   request.schedule = schedule;
+  if (arguments.contains("eta")) {
+    request.eta = arguments["eta"].get<double>();
+  }
   const std::string kind = golden.at("kind");
   if (kind != "text_to_image") {
     request.init_image = Picture("init_image.png", *request.width, *request.height);
@@ -122,6 +144,29 @@ TEST_F(ImagesGoldenTest, InitImagesEqualTheReferenceWithEverySampler) {
     ASSERT_TRUE(image.ok()) << image.status();
     ExpectWithin(Pixels(*image), expected.at("pixels"), 1, name + " pixels");
   }
+}
+
+TEST_F(ImagesGoldenTest, MoreSamplersAndSchedulesEqualTheReference) {
+  const nlohmann::json manifest = Manifest("samplers_more");
+  int pictures = 0;
+  for (const nlohmann::json& golden : manifest.at("cases")) {
+    const std::string name = golden.at("name");
+    if (golden.at("kind") == "trajectory") {
+      continue;  // SamplersGoldenTest's
+    }
+    ++pictures;
+    const ImageJob job = Job(MakeRequest(golden));
+    const std::unique_ptr<Row> row = Finish(Start(job, Set({}), job.seed));
+    const TensorMap expected = LoadTensors(GoldenPath("samplers_more/" + golden.at("file").get<std::string>()));
+    ExpectWithin(RowLatentsForTest(*row), expected.at("latents"), golden.at("tolerance").at("latents").at("absolute"),
+                 name + " latents");
+    const auto image = pipeline_->Decode(*row);
+    ASSERT_TRUE(image.ok()) << image.status();
+    const auto picture = DecodeImage(FileText("samplers_more/" + golden.at("images").at(0).get<std::string>()));
+    ASSERT_TRUE(picture.ok()) << picture.status();
+    ExpectWithin(Pixels(*image), Pixels(*picture), 1, name + " pixels");
+  }
+  EXPECT_EQ(pictures, 30);
 }
 
 // What the mask keeps is the VAE's image of the init image, whatever the prompt and adapters.

@@ -35,17 +35,54 @@ TEST(ImageParametersTest, PlainRequest) {
 }
 
 TEST(ImageParametersTest, NamesEverySampler) {
-  const std::pair<Sampler, const char*> names[] = {
-      {Sampler::kEuler, "Euler"},      {Sampler::kEulerAncestral, "Euler a"},
-      {Sampler::kHeun, "Heun"},        {Sampler::kDdim, "DDIM"},
-      {Sampler::kDpmpp2M, "DPM++ 2M"}, {Sampler::kDpmpp2MSde, "DPM++ 2M SDE"},
-      {Sampler::kUniPc, "UniPC"},      {Sampler::kLcm, "LCM"}};
+  const std::pair<Sampler, const char*> names[] = {{Sampler::kEuler, "Euler"},
+                                                   {Sampler::kEulerAncestral, "Euler a"},
+                                                   {Sampler::kHeun, "Heun"},
+                                                   {Sampler::kDdim, "DDIM"},
+                                                   {Sampler::kDpmpp2M, "DPM++ 2M"},
+                                                   {Sampler::kDpmpp2MSde, "DPM++ 2M SDE"},
+                                                   {Sampler::kUniPc, "UniPC"},
+                                                   {Sampler::kLcm, "LCM"},
+                                                   {Sampler::kTcd, "TCD"},
+                                                   {Sampler::kDpm2, "DPM2"},
+                                                   {Sampler::kDpm2Ancestral, "DPM2 a"},
+                                                   {Sampler::kLms, "LMS"},
+                                                   {Sampler::kDeis, "DEIS"},
+                                                   {Sampler::kDpmpp2S, "DPM++ 2S"},
+                                                   {Sampler::kDpmpp3M, "DPM++ 3M"},
+                                                   {Sampler::kDpmpp3MSde, "DPM++ 3M SDE"}};
   for (const auto& [sampler, name] : names) {
     ImageJob job = Job();
     job.denoise.sampler = sampler;
     const std::string text = ImageParameters(job, 7, Model(), {});
     EXPECT_NE(text.find(std::string(", Sampler: ") + name + ", "), std::string::npos) << text;
   }
+}
+
+TEST(ImageParametersTest, NamesEveryScheduleAndEta) {
+  const auto holds = [](const ImageJob& job, const std::string& part) {
+    return ImageParameters(job, 7, Model(), {}).find(part) != std::string::npos;
+  };
+  const std::pair<NoiseScheduleKind, const char*> names[] = {{NoiseScheduleKind::kKarras, "Karras"},
+                                                             {NoiseScheduleKind::kExponential, "Exponential"},
+                                                             {NoiseScheduleKind::kTrailing, "Trailing"},
+                                                             {NoiseScheduleKind::kBeta, "Beta"},
+                                                             {NoiseScheduleKind::kAys, "Align Your Steps"},
+                                                             {NoiseScheduleKind::kSgmUniform, "SGM Uniform"},
+                                                             {NoiseScheduleKind::kLu, "Lu"}};
+  for (const auto& [schedule, name] : names) {
+    ImageJob job = Job();
+    job.denoise.schedule = schedule;
+    EXPECT_TRUE(holds(job, std::string(", Schedule type: ") + name + ", ")) << name;
+    EXPECT_FALSE(holds(job, "Eta"));
+  }
+  ImageJob job = Job();
+  job.denoise.sampler = Sampler::kTcd;
+  EXPECT_TRUE(holds(job, ", Eta: 0, "));
+  job.denoise.eta = 0.25;
+  EXPECT_TRUE(holds(job, ", Eta: 0.25, "));
+  job.denoise.sampler = Sampler::kDdim;
+  EXPECT_TRUE(holds(job, ", Eta DDIM: 0.25, "));
 }
 
 TEST(ImageParametersTest, SaysHowBracketsWereRead) {

@@ -1,7 +1,10 @@
 #include "src/request/validation.h"
 
+#include <cmath>
+#include <iterator>
 #include <limits>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +12,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "src/base/enum_size.h"
 #include "src/base/error_details.h"
 
 namespace hotlora {
@@ -129,31 +133,86 @@ TEST(ValidateImageRequestTest, GuidanceRunsInsideItsWindow) {
 
 TEST(ValidateImageRequestTest, RefusesSchedulesThatTheSamplerDoesNotHave) {
   using Kind = NoiseScheduleKind;
-  for (const Sampler sampler : {Sampler::kEuler, Sampler::kEulerAncestral, Sampler::kHeun, Sampler::kDdim,
-                                Sampler::kDpmpp2M, Sampler::kDpmpp2MSde, Sampler::kUniPc, Sampler::kLcm}) {
-    for (const Kind kind : {Kind::kDefault, Kind::kKarras, Kind::kExponential, Kind::kTrailing}) {
+  const std::set<Kind> own = {Kind::kDefault};
+  const std::set<Kind> spaced = {Kind::kDefault, Kind::kTrailing};
+  const std::set<Kind> spread = {Kind::kDefault, Kind::kTrailing, Kind::kKarras, Kind::kExponential, Kind::kBeta};
+  std::set<Kind> uniform = spread, lu = spread, all = spread;
+  uniform.insert({Kind::kAys, Kind::kSgmUniform});
+  lu.insert(Kind::kLu);
+  all.insert({Kind::kAys, Kind::kSgmUniform, Kind::kLu});
+  const std::pair<Sampler, std::set<Kind>> samplers[] = {{Sampler::kEuler, uniform},
+                                                         {Sampler::kEulerAncestral, uniform},
+                                                         {Sampler::kHeun, spread},
+                                                         {Sampler::kDdim, spaced},
+                                                         {Sampler::kDpmpp2M, all},
+                                                         {Sampler::kDpmpp2MSde, all},
+                                                         {Sampler::kUniPc, spread},
+                                                         {Sampler::kLcm, own},
+                                                         {Sampler::kTcd, own},
+                                                         {Sampler::kDpm2, spread},
+                                                         {Sampler::kDpm2Ancestral, spread},
+                                                         {Sampler::kLms, spread},
+                                                         {Sampler::kDeis, spread},
+                                                         {Sampler::kDpmpp2S, spread},
+                                                         {Sampler::kDpmpp3M, lu},
+                                                         {Sampler::kDpmpp3MSde, all}};
+  static_assert(std::size(samplers) == kEnumSize<Sampler>);
+  for (const auto& [sampler, allowed] : samplers) {
+    for (size_t i = 0; i < kEnumSize<Kind>; ++i) {
+      const Kind kind = static_cast<Kind>(i);
       ImageRequest request;
       request.sampler = sampler;
       request.schedule = kind;
-      const bool refused = (sampler == Sampler::kDdim && (kind == Kind::kKarras || kind == Kind::kExponential)) ||
-                           (sampler == Sampler::kLcm && kind != Kind::kDefault);
       const auto job = ValidateImageRequest(request, TinyLimits());
-      EXPECT_EQ(job.ok(), !refused) << static_cast<int>(sampler) << " " << static_cast<int>(kind);
-      if (refused) {
+      EXPECT_EQ(job.ok(), allowed.count(kind) > 0) << static_cast<int>(sampler) << " " << i;
+      if (!job.ok()) {
         EXPECT_THAT(BadFields(request), ElementsAre("schedule"));
-        EXPECT_THAT(std::string(job.status().message()), HasSubstr("NOISE_SCHEDULE_DEFAULT"));
+        EXPECT_THAT(std::string(job.status().message()), HasSubstr("allowed: NOISE_SCHEDULE_DEFAULT"));
       }
     }
   }
+  ImageRequest request;
+  request.sampler = Sampler::kDdim;
+  request.schedule = Kind::kSgmUniform;
+  EXPECT_THAT(std::string(ValidateImageRequest(request, TinyLimits()).status().message()),
+              HasSubstr("schedule is NOISE_SCHEDULE_SGM_UNIFORM, which SAMPLER_DDIM does not have; allowed: "
+                        "NOISE_SCHEDULE_DEFAULT, NOISE_SCHEDULE_TRAILING"));
 }
 
-TEST(ValidateImageRequestTest, RefusesMoreLcmStepsThanTheTrainingHad) {
+TEST(ValidateImageRequestTest, RefusesMoreStepsThanADistillationHad) {
+  for (const Sampler sampler : {Sampler::kLcm, Sampler::kTcd}) {
+    ImageRequest request;
+    request.sampler = sampler;
+    request.steps = kMaxLcmSteps;
+    EXPECT_TRUE(ValidateImageRequest(request, TinyLimits()).ok());
+    request.steps = kMaxLcmSteps + 1;
+    EXPECT_THAT(BadFields(request), ElementsAre("steps"));
+  }
+}
+
+TEST(ValidateImageRequestTest, EtaIsTcdsAndDdimsAlone) {
   ImageRequest request;
-  request.sampler = Sampler::kLcm;
-  request.steps = kMaxLcmSteps;
-  EXPECT_TRUE(ValidateImageRequest(request, TinyLimits()).ok());
-  request.steps = kMaxLcmSteps + 1;
-  EXPECT_THAT(BadFields(request), ElementsAre("steps"));
+  request.sampler = Sampler::kTcd;
+  EXPECT_EQ(ValidateImageRequest(request, TinyLimits())->denoise.eta, 0.3);
+  request.eta = 0.0;
+  EXPECT_EQ(ValidateImageRequest(request, TinyLimits())->denoise.eta, 0.0);
+  request.sampler = Sampler::kDdim;
+  request.eta.reset();
+  EXPECT_EQ(ValidateImageRequest(request, TinyLimits())->denoise.eta, 0.0);
+  request.eta = 1.0;
+  EXPECT_EQ(ValidateImageRequest(request, TinyLimits())->denoise.eta, 1.0);
+  for (const double bad : {-0.1, 1.1, std::nan(""), HUGE_VAL}) {
+    request.eta = bad;
+    EXPECT_THAT(BadFields(request), ElementsAre("eta")) << bad;
+  }
+  request.eta = 0.0;
+  for (size_t i = 0; i < kEnumSize<Sampler>; ++i) {
+    request.sampler = static_cast<Sampler>(i);
+    const bool has = *request.sampler == Sampler::kTcd || *request.sampler == Sampler::kDdim;
+    EXPECT_EQ(ValidateImageRequest(request, TinyLimits()).ok(), has) << i;
+  }
+  request.sampler.reset();
+  EXPECT_THAT(BadFields(request), ElementsAre("eta"));
 }
 
 TEST(ValidateImageRequestTest, NamesTheValueAndTheAllowedRange) {

@@ -13,7 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "src/sampling/ddim_sampler.h"
-#include "src/sampling/dpmpp_2m_sampler.h"
+#include "src/sampling/dpmpp_multistep_sampler.h"
 #include "src/sampling/euler_ancestral_sampler.h"
 #include "src/sampling/euler_sampler.h"
 #include "src/sampling/heun_sampler.h"
@@ -44,10 +44,10 @@ std::unique_ptr<SamplerState> MakeSampler(const std::string& name, const NoiseSc
     return std::make_unique<DdimSampler>(schedule.DdimPlan(steps));
   }
   if (name == "dpmpp_2m") {
-    return std::make_unique<Dpmpp2MSampler>(schedule.MultistepPlan(steps));
+    return std::make_unique<DpmppMultistepSampler>(schedule.MultistepPlan(steps), 2);
   }
   if (name == "dpmpp_2m_sde") {
-    return std::make_unique<Dpmpp2MSampler>(schedule.MultistepPlan(steps), std::move(noise));
+    return std::make_unique<DpmppMultistepSampler>(schedule.MultistepPlan(steps), 2, std::move(noise));
   }
   if (name == "unipc") {
     return std::make_unique<UniPcSampler>(schedule.MultistepPlan(steps));

@@ -46,6 +46,7 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   message.set_guidance_scale(6.5);
   message.set_guidance_rescale(0.7);
   message.set_guidance_start(0.25);
+  message.set_eta(0.75);
   message.set_prompt_syntax(v1::PROMPT_SYNTAX_WEIGHTED);
   message.set_long_prompts(true);
   message.set_guidance_end(0.75);
@@ -95,6 +96,7 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   EXPECT_EQ(request.guidance_scale, 6.5);
   EXPECT_EQ(request.guidance_rescale, 0.7);
   EXPECT_EQ(request.guidance_start, 0.25);
+  EXPECT_EQ(request.eta, 0.75);
   EXPECT_EQ(request.prompt_syntax, PromptSyntax::kWeighted);
   EXPECT_EQ(request.long_prompts, true);
   EXPECT_EQ(request.guidance_end, 0.75);
