@@ -103,9 +103,9 @@ class GoldenFolder {
   nlohmann::json manifest_;
 };
 
-// Expects equal shapes and |actual - expected| <= tolerance everywhere; says by how much it is off. The tolerance is the
-// CPU's. CUDA's is ten times as much, but for bytes of pixels: its convolutions may add in another order and by other
-// algorithms (Winograd).
+// Expects equal shapes and |actual - expected| <= tolerance everywhere; says by how much it is off. The tolerance is
+// the CPU's. CUDA's is ten times as much, but for bytes of pixels: its convolutions may add in another order and by
+// other algorithms (Winograd).
 inline void ExpectWithin(const at::Tensor& actual, const at::Tensor& expected, double tolerance,
                          const std::string& what) {
   ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
