@@ -48,6 +48,15 @@ class DeviceTimer {
 
 }  // namespace
 
+bool HasTime(Probe& probe, absl::string_view part) {
+  if (probe.SecondsLeft() > 0) {
+    probe.SetDoing(absl::StrCat("it measured ", part));
+    return true;
+  }
+  probe.LeaveOut(part, "the time limit");
+  return false;
+}
+
 Times Measure(const Probe& probe, const Repeats& repeats, absl::FunctionRef<void()> body) {
   for (int i = 0; i < repeats.warm_up; ++i) {
     body();

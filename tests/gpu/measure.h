@@ -10,6 +10,9 @@
 
 namespace hotlora {
 
+// True if there is time for `part`, which the stage then does; else notes that it is left out.
+bool HasTime(Probe& probe, absl::string_view part);
+
 // How often something is repeated: until there are `most` times, or `seconds` are over, or the stage's time is; at
 // least once.
 struct Repeats {

@@ -14,9 +14,16 @@ import tempfile
 import time
 import unittest
 
+import predict
+
 BIN = pathlib.Path(os.environ["HOTLORA_TEST_BIN"])
 SOURCE = pathlib.Path(os.environ["HOTLORA_TEST_SOURCE"])
 PROBE = BIN / "gpu_probe"
+# The stages of SDXL's shapes, with how the names of their figures begin.
+SHAPES = {"unet": "unet.", "attention": "sdpa.", "text": "text.", "vae": "vae.",
+          "adapters": ("merge.", "upload.", "side."), "beside": "beside."}
+# A simulated device has device times as well as a GPU.
+PREDICTED = [name for name, *_ in predict.predictions()]
 OK, FAILED, USAGE, UNAVAILABLE = 0, 1, 2, 3
 
 
@@ -95,6 +102,9 @@ class ProbeTest(unittest.TestCase):
             with self.subTest(stage):
                 line = self.try_stage(stage, "cpu", ("ok", OK))
                 self.assertTrue(line["checks"])
+        for stage in SHAPES:
+            with self.subTest(stage):
+                self.assertTrue(self.try_stage(stage, "cpu", ("ok", OK))["figures"])
         line = self.try_stage("kernels", "cpu", ("unavailable", UNAVAILABLE))
         self.assertIn("no kernels of its own for cpu", line["reason"])
 
@@ -103,6 +113,33 @@ class ProbeTest(unittest.TestCase):
             with self.subTest(stage):
                 line = self.try_stage(stage, "sim:0", ("ok", OK))
                 self.assertTrue(line["checks"])
+        for stage in SHAPES:
+            with self.subTest(stage):
+                line = self.try_stage(stage, "sim:0", ("ok", OK))
+                names = {figure["name"] for figure in line["figures"]}
+                missing = {name for name in PREDICTED if name.startswith(SHAPES[stage])} - names
+                self.assertFalse(missing, "predict.py has figures that the stage lacks")
+
+    def test_base_is_restored_after_merges(self):
+        line = self.try_stage("adapters", "sim:0", ("ok", OK))
+        checks = {check["name"]: check["passed"] for check in line["checks"]}
+        self.assertTrue(checks["merge.bfloat16.rank_64.base_restored"])
+
+    def test_trace_needs_records(self):
+        """The simulated device has no records: they come from a stand-in for NVIDIA's library."""
+        line = self.try_stage("trace", "sim:0", ("unavailable", UNAVAILABLE))
+        self.assertIn("CUPTI", line["reason"])
+        self.out.unlink()
+        _, line, _ = self.run_stage("--stage", "trace", "--device", "sim:0", "--size", "tiny",
+                                    LD_PRELOAD=str(BIN.parent / "fakes/libcupti.so.13"))
+        self.assertEqual(line["status"], "ok", line)
+        medians = {figure["name"]: figure["median"] for figure in line["figures"]}
+        name = "trace.bfloat16.1024.rows_2."
+        self.assertAlmostEqual(medians[name + "gemm"], 3e-3)
+        self.assertAlmostEqual(medians[name + "layout"], 6e-4)
+        self.assertAlmostEqual(medians[name + "span"], 4.1e-3)
+        self.assertEqual(medians[name + "launches"], 3)
+        self.assertEqual(line["notes"][name + "longest"][0]["class"], "gemm")
 
     def test_device_times(self):
         line = self.try_stage("ceilings", "sim:0", ("ok", OK))

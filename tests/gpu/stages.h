@@ -29,6 +29,12 @@ RunStage RunKernels;
 RunStage RunGolden;
 // ceilings_stage.cc: products of matrices, copies and launches at their fastest.
 RunStage RunCeilings;
+// networks_stage.cc: UNet, attention by each way to compute it, text encoders and VAE decoder at SDXL's shapes.
+RunStage RunUnet, RunAttention, RunText, RunVae;
+// adapters_stage.cc: merge, restore, upload and side branch; steps with a decode or an upload beside them.
+RunStage RunAdapters, RunBeside;
+// trace_stage.cc: what the device did in a step, by classes of kernels.
+RunStage RunTrace;
 
 }  // namespace hotlora
 
