@@ -1,13 +1,16 @@
 // What is there: libraries and their versions, the device, LibTorch's settings, the allocator, pinned memory.
 
+#include <cstring>
+#include <fstream>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/Version.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/InferenceMode.h>
 
 #include "src/tensor/available_memory.h"
@@ -33,6 +36,23 @@ void NoteVersions(Probe& probe) {
     versions["cudnn_frontend"] = cuda.versionCuDNNFrontend();
   }
   probe.AddNote("versions", versions);
+}
+
+// Which of the libraries that matter this process has loaded, and from where.
+void NoteLibraries(Probe& probe) {
+  std::set<std::string> paths;
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  while (std::getline(maps, line)) {
+    const size_t begin = line.find('/');
+    const size_t name = line.rfind('/') + 1;
+    for (const char* const prefix : {"libhotlora", "libtorch", "libc10", "libcuda", "libcudnn.", "libcublas"}) {
+      if (begin != std::string::npos && line.compare(name, std::strlen(prefix), prefix) == 0) {
+        paths.insert(line.substr(begin));
+      }
+    }
+  }
+  probe.AddNote("libraries", paths);
 }
 
 // The GPU's name and clocks are gpu_watch.h's.
@@ -109,6 +129,10 @@ void TryAllocator(Probe& probe) {
   probe.AddCheck("allocator.reuses_memory", before.taken == after.taken && before.allocated == after.allocated);
   probe.AddNote("allocator", AllocatorFigures(probe.device()));
   probe.AddFigure("memory.available", "bytes", static_cast<double>(AvailableMemory(probe.device())));
+  if (!probe.device().is_cpu()) {
+    const auto [free, total] = c10::getDeviceAllocator(probe.device().type())->getMemoryInfo(probe.device().index());
+    probe.AddFigure("memory.total", "bytes", static_cast<double>(total));
+  }
 }
 
 // What is written to the device from pinned memory comes back.
@@ -132,6 +156,7 @@ void TryPinnedMemory(Probe& probe) {
 absl::Status RunLoad(Probe& probe) {
   const c10::InferenceMode inference;
   NoteVersions(probe);
+  NoteLibraries(probe);
   NoteDevice(probe);
   NoteSettings(probe);
   TryAllocator(probe);

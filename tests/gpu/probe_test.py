@@ -87,6 +87,11 @@ class ProbeTest(unittest.TestCase):
         self.assertEqual(next(iter(stages)), "load")
         self.assertTrue(all(int(seconds) > 0 for seconds in stages.values()), stages)
 
+    def test_load_names_the_libraries(self):
+        paths = self.try_stage("load", "sim:0", ("ok", OK))["notes"]["libraries"]
+        for library in ("libtorch_cpu.so", "libc10.so", "libhotlora_sim_device.so"):
+            self.assertTrue(any(path.endswith("/" + library) for path in paths), paths)
+
     def try_stage(self, stage, device, status):
         self.out.unlink(missing_ok=True)
         code, line, parts = self.run_stage("--stage", stage, "--device", device, "--size", "tiny")

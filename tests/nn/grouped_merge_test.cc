@@ -50,6 +50,9 @@ TEST_P(GroupedMergeTest, TilesRebuildEveryWeight) {
   }
   EXPECT_EQ(tables.tasks.size(), weights.size());
   EXPECT_EQ(tables.products.size(), 11U);
+  for (size_t i = 0; i < merge.size(); ++i) {
+    EXPECT_FALSE(merge.ErrorOf(i) <= 1.0) << i << ", which is not merged yet";
+  }
   RunOnCpu(tables);
   ExpectMerged(merge);
 }
