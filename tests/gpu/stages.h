@@ -1,0 +1,29 @@
+#ifndef HOTLORA_TESTS_GPU_STAGES_H_
+#define HOTLORA_TESTS_GPU_STAGES_H_
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+
+#include "tests/gpu/probe.h"
+
+namespace hotlora {
+
+// OK: the stage did all it can, and its checks say whether it is "ok". UNAVAILABLE: the machine lacks what it needs.
+// Other errors, and what is thrown, make it "failed".
+using RunStage = absl::Status(Probe& probe);
+
+struct Stage {
+  const char* name;
+  int seconds;  // time limit, unless --seconds sets another
+  RunStage* run;
+};
+
+// All stages in the order in which a run takes them. The one table that names them; `gpu_probe --list` prints it.
+absl::Span<const Stage> Stages();
+
+// load_stage.cc: driver, libraries and their versions, the device, settings of LibTorch, the allocator, pinned memory.
+RunStage RunLoad;
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_TESTS_GPU_STAGES_H_
