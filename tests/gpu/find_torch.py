@@ -3,6 +3,7 @@
 Standard library only; torch is not imported, which would take seconds.
 """
 
+import dataclasses
 import glob
 import json
 import os
@@ -43,22 +44,29 @@ def ask(python, code=ASK):
         return None
 
 
+@dataclasses.dataclass
+class Found:
+    python: str
+    folder: pathlib.Path  # site-packages
+    version: str
+
+
 def find_torch(version, told=None):
-    """(folder, version) of the first torch of that release; `told` is a folder to take instead of asking Pythons."""
+    """The first torch of that release; `told` is a folder to take instead of asking Pythons."""
     if told is not None:
         folder = pathlib.Path(told).resolve()
         if not (folder / "torch/lib/libtorch_cpu.so").exists():
             raise NotFound(f"{folder} does not hold torch/lib/libtorch_cpu.so; --site takes a site-packages folder")
-        names = [path.name.split("-")[1].removesuffix(".dist-info") for path in folder.glob("torch-*.dist-info")]
-        candidates = [("--site", {"site": str(folder), "version": names[0] if names else "unknown"})]
+        versions = [path.name.split("-")[1][:-len(".dist-info")] for path in folder.glob("torch-*.dist-info")]
+        candidates = [(sys.executable, {"site": str(folder), "version": versions[0] if versions else "of unknown release"})]
     else:
         candidates = [(python, ask(python)) for python in pythons()]
     seen = []
-    for name, found in candidates:
+    for python, found in candidates:
         if not found or not found["site"]:
-            seen.append(f"{name} has no torch")
+            seen.append(f"{python} has no torch")
         elif found["version"].partition("+")[0] != version:
-            seen.append(f"{name} has torch {found['version']}")
+            seen.append(f"{found['site']} has torch {found['version']}")
         else:
-            return pathlib.Path(found["site"]), found["version"]
+            return Found(python, pathlib.Path(found["site"]), found["version"])
     raise NotFound(f"torch {version} is needed: {'; '.join(seen)}. Install it, or name its site-packages folder by --site.")

@@ -33,9 +33,9 @@ needed() { readelf -d "$@" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'; }
 copy_libraries() {
   local file name from
   mkdir "$tree/lib/debian"
-  for file in "$tree"/bin/* "$tree"/lib/hotlora/libhotlora_cuda.so; do
+  for file in "$tree"/bin/* "$tree"/lib/hotlora/*; do
     while read -r name from; do
-      [[ $name =~ $OF_THE_MACHINE ]] && continue
+      [[ $name =~ $OF_THE_MACHINE || $from == "$tree"/* ]] && continue
       [ "$from" != not ] || fail "$file needs $name, which is not on this machine; run deploy/install_dependencies.sh"
       [ -e "$tree/lib/debian/$name" ] || install -m 755 "$from" "$tree/lib/debian/$name"
     done < <(LD_LIBRARY_PATH="$PWD/$BUILD/libtorch/torch/lib" ldd "$file" | sed -n 's/^\t\(.*\) => \([^ ]*\).*/\1 \2/p')
@@ -55,8 +55,10 @@ for component in runtime gpu_probe; do
 done
 rm -rf "$tree/lib/hotlora/libtorch"
 copy_libraries
-printf '{"commit": "%s", "changed_files": %d, "packed": "%s", "nvcc": "%s"}\n' "$(git rev-parse HEAD)" \
-  "$(git status --porcelain | wc -l)" "$(date -u +%FT%TZ)" "$("$(deploy/find_nvcc.sh)" --version | tail -n 1)" >"$tree/pack.json"
+printf '{"commit": "%s", "changed_files": %d, "packed": "%s", "torch": "%s", "nvcc": "%s"}\n' "$(git rev-parse HEAD)" \
+  "$(git status --porcelain | wc -l)" "$(date -u +%FT%TZ)" \
+  "$(sed -n 's/^readonly TORCH_VERSION=//p' deploy/install_dependencies.sh)" \
+  "$("$(deploy/find_nvcc.sh)" --version | tail -n 1)" >"$tree/pack.json"
 
 rm -rf "$PACK"
 mkdir -p "$PACK"

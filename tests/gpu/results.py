@@ -3,6 +3,7 @@
 The file is replaced as a whole after each change, so it is valid at every moment, also if the run is killed.
 """
 
+import collections
 import datetime
 import json
 import os
@@ -10,19 +11,9 @@ import pathlib
 import platform
 import shutil
 import subprocess
-import sys
 import time
 
 FORMAT = 1
-
-
-def first_line(*words):
-    """The first line that a command prints, or None if it cannot be run or fails."""
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return next(iter(done.stdout.splitlines()), None)
 
 
 def first_match(file, start):
@@ -61,22 +52,41 @@ def machine():
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": int(memory.split()[0]) * 1024 if memory else None,
         "python": platform.python_version(),
-        "nvcc": (first_line("nvcc", "--version") and last_line("nvcc", "--version")),
     }
 
 
-def last_line(*words):
-    done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
-    return next(reversed(done.stdout.splitlines()), None)
-
-
 class Results:
-    """Times are seconds since the begin, by the monotonic clock."""
+    """`content` is what the file holds. Begins without stages; each method writes the file."""
 
     def __init__(self, folder, begin, **facts):
+        """`begin` is the begin of the run by the monotonic clock."""
         self.file, self.begin = pathlib.Path(folder) / "results.json", begin
-        self.content = {"format": FORMAT, "complete": False, "started": datetime.datetime.now(datetime.timezone.utc).isoformat(
-            timespec="seconds"), "seconds": 0.0, "machine": machine(), **facts, "stages": []}
+        self.content = {"format": FORMAT, "complete": False, "ok": False,
+                        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "seconds": 0.0,
+                        **facts, "machine": machine(), "pack": None, "torch": None, "setup_error": None, "stages": []}
+
+    def fail_setup(self, reason):
+        self.content["setup_error"] = reason
+        self.write()
+
+    def begin_stages(self, entries):
+        self.content["stages"] = entries
+        self.write()
+
+    def put(self, entry):
+        """In the place of the stage's former entry."""
+        stages = self.content["stages"]
+        stages[[each["stage"] for each in stages].index(entry["stage"])] = dict(entry)
+        self.write()
+
+    def complete(self):
+        self.content["complete"] = True
+        self.content["ok"] = all(stage["status"] in ("ok", "unavailable") for stage in self.content["stages"])
+        self.write()
+
+    def counts(self):
+        """How many stages have which status."""
+        return collections.Counter(stage["status"] for stage in self.content["stages"])
 
     def write(self):
         self.content["seconds"] = round(time.monotonic() - self.begin, 3)

@@ -18,6 +18,9 @@ class Log:
     def __init__(self, file):
         self.out = open(file, "wb", buffering=0)
 
+    def size(self):
+        return os.fstat(self.out.fileno()).st_size
+
     def say(self, text):
         self.out.write(text.encode() + b"\n")
 
