@@ -13,6 +13,7 @@
 #include "src/tensor/available_memory.h"
 #include "src/tensor/device.h"
 #include "src/tensor/memory_stats.h"
+#include "tests/gpu/cuda_runtime.h"
 #include "tests/gpu/measure.h"
 #include "tests/gpu/stages.h"
 
@@ -25,11 +26,31 @@ void NoteVersions(Probe& probe) {
   Json versions = {{"hotlora", HOTLORA_VERSION}, {"libtorch", HOTLORA_LIBTORCH_VERSION}};
   if (probe.device().is_cuda()) {
     const at::CUDAHooksInterface& cuda = at::detail::getCUDAHooks();
-    versions["cuda_runtime"] = cuda.versionCUDART();
+    versions["cuda_driver"] = cuda_runtime::DriverVersion().value_or(0);
+    versions["cuda_runtime"] = cuda_runtime::RuntimeVersion().value_or(0);
+    versions["cuda_runtime_of_libtorch"] = cuda.versionCUDART();
     versions["cudnn"] = cuda.versionRuntimeCuDNN();
     versions["cudnn_frontend"] = cuda.versionCuDNNFrontend();
   }
   probe.AddNote("versions", versions);
+}
+
+// The GPU's name and clocks are gpu_watch.h's.
+void NoteDevice(Probe& probe) {
+  if (!probe.device().is_cuda()) {
+    return;
+  }
+  const auto value = [&](cuda_runtime::Attribute attribute) {
+    return cuda_runtime::ValueOf(attribute, probe.device()).value_or(0);
+  };
+  using cuda_runtime::Attribute;
+  probe.AddNote("device",
+                {{"compute_capability", absl::StrCat(value(Attribute::kMajor), ".", value(Attribute::kMinor))},
+                 {"multiprocessors", value(Attribute::kMultiprocessors)},
+                 {"l2_bytes", value(Attribute::kL2Bytes)},
+                 {"clock_kilohertz", value(Attribute::kClockKilohertz)},
+                 {"memory_clock_kilohertz", value(Attribute::kMemoryClockKilohertz)},
+                 {"memory_bus_bits", value(Attribute::kMemoryBusBits)}});
 }
 
 // The order in which LibTorch tries the ways to compute attention, and the settings of arithmetic.
@@ -111,6 +132,7 @@ void TryPinnedMemory(Probe& probe) {
 absl::Status RunLoad(Probe& probe) {
   const c10::InferenceMode inference;
   NoteVersions(probe);
+  NoteDevice(probe);
   NoteSettings(probe);
   TryAllocator(probe);
   TryPinnedMemory(probe);

@@ -7,7 +7,7 @@
 // tiny has the smallest shapes that run the same code: for a CPU, the simulated device (tests/fakes/sim_device), and under
 // compute-sanitizer.
 //
-// Exit status: 0 ok, 1 failed, 2 usage, 3 unavailable: the machine lacks what the stage needs.
+// Exit status: 0 ok; 1 failed; 2 usage; 3 unavailable: the machine lacks what the stage needs; 128 + N: signal N.
 
 #include <dlfcn.h>
 
@@ -29,7 +29,9 @@
 #include "src/tensor/device_kernels.h"
 #include "tests/fakes/sim_device/merge_kernel.h"
 #include "tests/fakes/sim_device/sim_device.h"
+#include "tests/gpu/gpu_watch.h"
 #include "tests/gpu/probe.h"
+#include "tests/gpu/stage_watch.h"
 #include "tests/gpu/stages.h"
 
 namespace hotlora {
@@ -54,20 +56,27 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
   return place.status();
 }
 
-int RunStageOn(const Stage& stage, Probe::Options options) {
-  const absl::StatusOr<c10::Device> device = OpenDevice(options.device_name);
-  options.device = device.value_or(c10::Device(c10::kCPU));
-  Probe probe(options);
-  absl::Status status = device.status();
-  if (status.ok()) {
-    try {
-      status = stage.run(probe);
-    } catch (const c10::Error& error) {
-      status = absl::InternalError(error.what_without_backtrace());
-    } catch (const std::exception& error) {
-      status = absl::InternalError(error.what());
+absl::Status RunGuarded(const Stage& stage, Probe& probe) {
+  try {
+    const absl::StatusOr<c10::Device> device = OpenDevice(probe.device_name());
+    if (!device.ok()) {
+      return device.status();
     }
+    probe.SetDevice(*device);
+    probe.SetDoing("it ran");
+    const GpuWatch watch(probe);
+    return stage.run(probe);
+  } catch (const c10::Error& error) {
+    return absl::InternalError(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    return absl::InternalError(error.what());
   }
+}
+
+int RunAndReport(const Stage& stage, const Probe::Options& options) {
+  Probe probe(options);
+  WatchStage(probe);
+  const absl::Status status = RunGuarded(stage, probe);
   if (!status.ok()) {
     std::cerr << "gpu_probe: stage " << stage.name << ": " << status.message() << "\n";
   }
@@ -77,13 +86,13 @@ int RunStageOn(const Stage& stage, Probe::Options options) {
 int Main(int argc, char** argv) {
   Probe::Options options;
   options.command = absl::StrJoin(std::vector<std::string>(argv, argv + argc), " ");
-  options.device_name = "cuda:0";
+  options.device = "cuda:0";
   bool list = false;
   std::string size = "full";
   CLI::App app("GPU tests and measurements of hotlora");
   app.add_flag("--list", list, "print the stages with their time limits in seconds");
   app.add_option("--stage", options.stage, "the stage to run");
-  app.add_option("--device", options.device_name, "cuda:N, cpu or sim:N")->capture_default_str();
+  app.add_option("--device", options.device, "cuda:N, cpu or sim:N")->capture_default_str();
   app.add_option("--size", size, "full or tiny")->check(CLI::IsMember({"full", "tiny"}))->capture_default_str();
   app.add_option("--seconds", options.seconds, "time limit instead of the stage's own")->check(CLI::PositiveNumber);
   app.add_option("--out", options.out, "file to append the lines to");
@@ -109,7 +118,7 @@ int Main(int argc, char** argv) {
   if (options.seconds == 0) {
     options.seconds = stage->seconds;
   }
-  return RunStageOn(*stage, options);
+  return RunAndReport(*stage, options);
 }
 
 }  // namespace

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <iostream>
 #include <stdexcept>
 #include <utility>
 
@@ -32,9 +34,18 @@ Probe::Probe(Options options)
 
 Probe::~Probe() { close(file_); }
 
+double Probe::Seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+}
+
 double Probe::SecondsLeft() const {
-  const std::chrono::duration<double> used = std::chrono::steady_clock::now() - start_;
-  return options_.seconds - used.count();
+  constexpr double kOwnShare = 0.9;
+  return kOwnShare * options_.seconds - Seconds();
+}
+
+void Probe::SetDoing(absl::string_view what) {
+  const std::lock_guard lock(mutex_);
+  doing_ = std::string(what);
 }
 
 void Probe::AddFigure(absl::string_view name, absl::string_view unit, absl::Span<const double> values) {
@@ -54,26 +65,30 @@ void Probe::AddFigure(absl::string_view name, absl::string_view unit, double val
   AddFigure(name, unit, absl::MakeConstSpan(&value, 1));
 }
 
-void Probe::AddCheck(absl::string_view name, double worst, double tolerance) {
-  const bool passed = worst <= tolerance;
-  const Json check = {{"name", std::string(name)}, {"worst", worst}, {"tolerance", tolerance}, {"passed", passed}};
-  const std::lock_guard lock(mutex_);
-  checks_.push_back(check);
-  if (!passed) {
-    failed_checks_.push_back(absl::StrCat(name, " is off by ", worst, ", allowed ", tolerance));
+void Probe::AddCheck(const Check& check) {
+  Json json = {{"name", check.name}, {"worst", nullptr}, {"tolerance", nullptr}, {"passed", check.passed}};
+  if (check.worst.has_value()) {
+    json["worst"] = *check.worst;
   }
-  Write("check", check);
+  if (check.tolerance.has_value()) {
+    json["tolerance"] = *check.tolerance;
+  }
+  if (!check.text.empty()) {
+    json["text"] = check.text;
+  }
+  const std::lock_guard lock(mutex_);
+  checks_.push_back(json);
+  if (!check.passed) {
+    failed_checks_.push_back(check.name);
+  }
+  Write("check", json);
 }
 
-void Probe::AddCheck(absl::string_view name, bool passed) {
-  const Json check = {{"name", std::string(name)}, {"worst", nullptr}, {"tolerance", nullptr}, {"passed", passed}};
-  const std::lock_guard lock(mutex_);
-  checks_.push_back(check);
-  if (!passed) {
-    failed_checks_.emplace_back(name);
-  }
-  Write("check", check);
+void Probe::AddCheck(absl::string_view name, double worst, double tolerance) {
+  AddCheck({std::string(name), worst, tolerance, worst <= tolerance, {}});
 }
+
+void Probe::AddCheck(absl::string_view name, bool passed) { AddCheck({std::string(name), {}, {}, passed, {}}); }
 
 void Probe::LeaveOut(absl::string_view name, absl::string_view reason) {
   const Json part = {{"name", std::string(name)}, {"reason", std::string(reason)}};
@@ -96,16 +111,16 @@ int Probe::Finish(absl::string_view status, absl::string_view reason) {
   std::string why(reason);
   if (status == "ok" && !failed_checks_.empty()) {
     status = "failed";
-    why = absl::StrCat(failed_checks_.size(), " checks did not pass: ", absl::StrJoin(failed_checks_, "; "));
+    why = absl::StrCat(failed_checks_.size(), " checks did not pass: ", absl::StrJoin(failed_checks_, ", "));
   }
   exit_status_ = status == "ok" ? 0 : status == "unavailable" ? 3 : 1;
   Json line = {{"stage", options_.stage}, {"status", std::string(status)}};
   if (!why.empty()) {
     line["reason"] = why;
   }
-  line["seconds"] = options_.seconds - SecondsLeft();
+  line["seconds"] = Seconds();
   line["command"] = options_.command;
-  line["device"] = options_.device_name;
+  line["device"] = options_.device;
   line["size"] = options_.tiny ? "tiny" : "full";
   line["figures"] = figures_;
   line["checks"] = checks_;
@@ -115,17 +130,28 @@ int Probe::Finish(absl::string_view status, absl::string_view reason) {
   return exit_status_;
 }
 
+int Probe::FinishFromOutside(absl::string_view reason) {
+  std::string doing;
+  {
+    const std::lock_guard lock(mutex_);
+    doing = doing_;
+  }
+  return Finish("failed", absl::StrCat(reason, " while ", doing));
+}
+
 void Probe::Write(absl::string_view kind, const Json& value) {
   if (exit_status_ < 0) {
     WriteLine({{"stage", options_.stage}, {std::string(kind), value}});
   }
 }
 
-// One call, so that a kill leaves whole lines. Texts of errors may hold any bytes.
+// One call, so that a kill leaves whole lines. Texts of errors may hold any bytes. A file that takes no more ends the
+// program: what it would find is lost.
 void Probe::WriteLine(const Json& line) {
   const std::string text = line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
   if (write(file_, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-    throw std::runtime_error(absl::StrCat("cannot write to ", options_.out, ": ", std::strerror(errno)));
+    std::cerr << "gpu_probe: cannot write to " << options_.out << ": " << std::strerror(errno) << "\n";
+    std::_Exit(1);
   }
 }
 

@@ -18,8 +18,8 @@
 //
 //   FIGURE  {"name": "matmul.float16", "unit": "TFLOP/s", "median": 701.5, "low": 699, "high": 704, "repeats": 9}
 //           low and high are the least and the greatest of the repeats
-//   CHECK   {"name": "unet.output", "worst": 1e-6, "tolerance": 1e-5, "passed": true}
-//           worst and tolerance are null if the check is a plain yes or no
+//   CHECK   {"name": "unet.output", "worst": 1e-6, "tolerance": 1e-5, "passed": true, "text": "..."}
+//           worst and tolerance are null if the check is a plain yes or no; text, missing if empty, says more
 //   PART    {"name": "attention.cudnn", "reason": "..."}: what the machine or the time limit does not allow
 //
 // The other lines: {"stage": "load", "figure": FIGURE}, and the same with "check", "part", and "note": {NAME: value}.
@@ -27,6 +27,7 @@
 
 #include <chrono>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,8 +45,7 @@ class Probe {
   struct Options {
     std::string stage;
     std::string command;
-    c10::Device device = c10::Device(c10::kCPU);
-    std::string device_name;
+    std::string device;  // as it was asked for
     bool tiny = false;   // the smallest shapes that run the same code, for a CPU, a rehearsal or compute-sanitizer
     double seconds = 0;  // the stage's time limit
     std::string out;     // the file of lines
@@ -57,19 +57,36 @@ class Probe {
   Probe(const Probe&) = delete;
   Probe& operator=(const Probe&) = delete;
 
-  c10::Device device() const { return options_.device; }
+  // Where the stage computes. Set before the stage begins.
+  c10::Device device() const { return device_; }
+  void SetDevice(c10::Device device) { device_ = device; }
+
+  const std::string& device_name() const { return options_.device; }
   bool tiny() const { return options_.tiny; }
 
-  // Until the time limit; below 0 after it. A stage looks at it before each part and leaves out the rest (LeaveOut).
+  // Until nine tenths of the time limit; below 0 after that. A stage looks at it before each part and leaves out the
+  // rest (LeaveOut). At the whole limit the program ends, and the stage is "failed" (stage_watch.h).
   double SecondsLeft() const;
+  double limit() const { return options_.seconds; }
+
+  // What the stage does now, for the reason of one that is ended from outside.
+  void SetDoing(absl::string_view what);
 
   // One figure of repeated values in `unit`. REQUIRES: at least one value.
   void AddFigure(absl::string_view name, absl::string_view unit, absl::Span<const double> values);
   void AddFigure(absl::string_view name, absl::string_view unit, double value);
 
-  // A check that passes if worst <= tolerance. NaN does not pass. One that does not pass makes the stage "failed".
+  struct Check {
+    std::string name;
+    std::optional<double> worst, tolerance;
+    bool passed;
+    std::string text;
+  };
+  // One that does not pass makes the stage "failed".
+  void AddCheck(const Check& check);
+  // Passes if worst <= tolerance. NaN does not pass.
   void AddCheck(absl::string_view name, double worst, double tolerance);
-  // One that is a plain yes or no.
+  // A plain yes or no.
   void AddCheck(absl::string_view name, bool passed);
 
   // What the stage could not measure, and why. The stage can still be "ok".
@@ -77,22 +94,27 @@ class Probe {
 
   void AddNote(absl::string_view name, nlohmann::ordered_json value);
 
-  // Writes the stage's own line, once; later calls do nothing. An empty reason: "ok" if all checks passed.
+  // Writes the stage's own line, once; later calls do nothing. With checks that did not pass, "ok" becomes "failed".
   // Returns the program's exit status: 0 ok, 1 failed, 3 unavailable.
   int Finish(absl::string_view status, absl::string_view reason);
+  // As "failed", and the reason says what the stage was doing. For another thread than the stage's.
+  int FinishFromOutside(absl::string_view reason);
 
  private:
   using Json = nlohmann::ordered_json;
 
+  double Seconds() const;
   void Write(absl::string_view kind, const Json& value);
   void WriteLine(const Json& line);
 
   const Options options_;
+  c10::Device device_ = c10::Device(c10::kCPU);
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   int file_;
   std::mutex mutex_;
   Json figures_ = Json::array(), checks_ = Json::array(), unavailable_ = Json::array(), notes_ = Json::object();
   std::vector<std::string> failed_checks_;
+  std::string doing_ = "it started";
   int exit_status_ = -1;  // -1: not finished
 };
 

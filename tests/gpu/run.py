@@ -28,7 +28,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
 LEAST = 5.0  # seconds; a stage that would get less is not begun
 RESERVE = 10.0  # seconds at the end, for what is not a stage
-GRACE = 0.15  # share of a stage's time, kept to end it and to write its line; 10 s at most
+GRACE = 0.15  # share of a stage's time, 5 s at most: a stage that does not end by itself until then is ended
 
 @dataclasses.dataclass
 class Stage:
@@ -161,7 +161,7 @@ class Run:
                  f"{entry.get('reason', '')}")
 
     def run_command(self, stage, limit, entry):
-        soft = limit - min(10.0, GRACE * limit)
+        soft = limit - min(5.0, GRACE * limit)
         command = [*stage.command, "--device", self.args.device, "--size", stage.size, "--seconds", f"{soft:.1f}", "--out",
                    str(self.lines)]
         entry.update(status="interrupted", reason="the run ended while this stage was under way", limit_seconds=round(limit, 3),
@@ -186,13 +186,13 @@ class Run:
 def judge(stage, limit, exit_status, found, printed):
     """(status, reason) of a stage that has ended."""
     if exit_status is None:
-        return "timed_out", f"it was ended after {limit:.0f} s; what it found until then is kept"
+        return "timed_out", found.get("reason", f"it was ended after {limit:.0f} s; what it found until then is kept")
     if exit_status != 0 and stage.refusal and stage.refusal in printed:
         return "unavailable", f"{pathlib.Path(stage.command[0]).name} says: {stage.refusal.decode()}"
     if "status" not in found:
         ended = f"by {signal.Signals(-exit_status).name}" if exit_status < 0 else f"with exit status {exit_status}"
         return "failed", f"it ended {ended} before it wrote its line; see log.txt"
-    if exit_status != EXIT_STATUS[found["status"]]:
+    if found["status"] != "failed" and exit_status != EXIT_STATUS[found["status"]]:
         return "failed", f"it says {found['status']}, but its exit status is {exit_status}; see log.txt"
     return found["status"], found.get("reason", "")
 
