@@ -57,7 +57,7 @@ def find_torch(version, told=None):
         folder = pathlib.Path(told).resolve()
         if not (folder / "torch/lib/libtorch_cpu.so").exists():
             raise NotFound(f"{folder} does not hold torch/lib/libtorch_cpu.so; --site takes a site-packages folder")
-        versions = [path.name.split("-")[1][:-len(".dist-info")] for path in folder.glob("torch-*.dist-info")]
+        versions = [path.stem.split("-")[1] for path in folder.glob("torch-*.dist-info")]
         candidates = [(sys.executable, {"site": str(folder), "version": versions[0] if versions else "of unknown release"})]
     else:
         candidates = [(python, ask(python)) for python in pythons()]

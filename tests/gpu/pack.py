@@ -63,7 +63,8 @@ class Pack:
         """The loader finds each library that a program of the pack needs, in the version that it needs."""
         missing = []
         for file in [*sorted((self.folder / "bin").iterdir()), self.folder / "lib/hotlora/libhotlora_cuda.so"]:
-            done = subprocess.run([LOADER, "--list", file], capture_output=True, text=True, env=self.environment)
+            done = subprocess.run([LOADER, file], capture_output=True, text=True,  # as ldd does it
+                                  env={**self.environment, "LD_TRACE_LOADED_OBJECTS": "1"})
             said = done.stdout + done.stderr
             self.log.say(f"--- libraries of {file.name}\n{said}")
             bad = [line.strip() for line in said.splitlines() if "not found" in line]

@@ -117,7 +117,7 @@ class Run:
             name, limit = line.split()
             stages.append(Stage(name, float(limit), [probe, "--stage", name], self.args.size, name, self.pack.environment))
         python_options = ["--bin", str(self.pack.folder / "bin"), "--libraries", self.pack.environment["LD_LIBRARY_PATH"]]
-        stages.append(Stage("server", 90, [sys.executable, str(HERE / "server_stage.py"), *python_options, "--pictures",
+        stages.append(Stage("server", 120, [sys.executable, str(HERE / "server_stage.py"), *python_options, "--pictures",
                                            str(self.out / "pictures.png")], self.args.size, "server", dict(os.environ)))
         if any(stage.name == "kernels" for stage in stages):
             stages += [self.sanitized(probe, tool) for tool in ("memcheck", "racecheck")]
@@ -171,6 +171,9 @@ class Run:
         begin, lines_before, log_before = time.monotonic(), size_of(self.lines), self.log.size()
         try:
             status = StageProcess(command, stage.environment, self.log, SOURCE).run(limit)
+        except OSError as error:
+            self.log.say(f"cannot be started: {error}")
+            status = 127
         finally:
             found = found_by(stage.lines_of, read_from(self.lines, lines_before))
             entry.update({name: found[name] for name in ("figures", "checks", "unavailable", "notes")},

@@ -120,11 +120,12 @@ def try_dtype(writer, args, dtype, pictures):
         memory = {name: (before[f"hotlora_device_memory_{name}"], after[f"hotlora_device_memory_{name}"])
                   for name in ("allocated_bytes", "reserved_bytes", "segments", "device_allocations_total")}
         writer.note(f"{dtype}.memory", {name: {"before": pair[0], "after": pair[1]} for name, pair in memory.items()})
+        writer.note(f"{dtype}.swaps", swaps)
         writer.note(f"{dtype}.modules_verified", verified["modules_checked"])
         write_swaps(writer, dtype, rows)
-        writer.check(f"{dtype}.makes_{swaps}_swaps", len(rows) == swaps and all(float(row["total"]) > 0 for row in rows))
+        writer.check(f"{dtype}.makes_all_swaps", len(rows) == swaps and all(float(row["total"]) > 0 for row in rows))
         taken = memory["device_allocations_total"]
-        writer.figure(f"{dtype}.device_allocations_in_{swaps}_swaps", "1", [taken[1] - taken[0]])
+        writer.figure(f"{dtype}.device_allocations_of_the_swaps", "1", [taken[1] - taken[0]])
         writer.check(f"{dtype}.takes_nothing_from_the_device", taken[0] == taken[1])
         writer.check(f"{dtype}.allocated_bytes_are_equal", memory["allocated_bytes"][0] == memory["allocated_bytes"][1])
         writer.check(f"{dtype}.base_is_intact", verified["intact"] and int(verified["modules_checked"]) > 0 and

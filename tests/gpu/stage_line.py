@@ -86,7 +86,7 @@ def found_by(stage, lines):
     parts = {"figures": [], "checks": [], "unavailable": [], "notes": {}}
     for text in lines.splitlines():
         try:
-            line = json.loads(text)
+            line = json.loads(text, parse_constant=lambda name: None)  # a number that is not finite is null
         except ValueError:
             continue  # the stage was killed while it wrote
         if line.get("stage") != stage:
