@@ -25,6 +25,7 @@
 #include <CLI/CLI.hpp>
 #include <c10/util/Exception.h>
 
+#include "src/base/stopwatch.h"
 #include "src/tensor/device.h"
 #include "src/tensor/device_kernels.h"
 #include "tests/fakes/sim_device/merge_kernel.h"
@@ -58,10 +59,12 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
 
 absl::Status RunGuarded(const Stage& stage, Probe& probe) {
   try {
+    const Stopwatch opening;
     const absl::StatusOr<c10::Device> device = OpenDevice(probe.device_name());
     if (!device.ok()) {
       return device.status();
     }
+    probe.AddFigure("device.open", "ms", opening.Seconds() * 1e3);
     probe.SetDevice(*device);
     probe.SetDoing("it ran");
     const GpuWatch watch(probe);

@@ -5,6 +5,8 @@ namespace hotlora {
 absl::Span<const Stage> Stages() {
   static constexpr Stage kStages[] = {
       {"load", 30, RunLoad},
+      {"kernels", 60, RunKernels},
+      {"ceilings", 60, RunCeilings},
   };
   return kStages;
 }

@@ -23,6 +23,10 @@ absl::Span<const Stage> Stages();
 
 // load_stage.cc: driver, libraries and their versions, the device, settings of LibTorch, the allocator, pinned memory.
 RunStage RunLoad;
+// kernels_stage.cc: hotlora's own kernels against their references, in all dtypes and layouts.
+RunStage RunKernels;
+// ceilings_stage.cc: products of matrices, copies and launches at their fastest.
+RunStage RunCeilings;
 
 }  // namespace hotlora
 
