@@ -2,12 +2,14 @@
 
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import tarfile
 
 from find_torch import NotFound, find_torch
 
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 
 
@@ -24,8 +26,8 @@ class Pack:
 
     def __init__(self, folder, log):
         self.folder, self.log = folder, log
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("HOTLORA_")}
-        self.python_environment = dict(self.environment)
+        self.python_environment = {name: value for name, value in os.environ.items() if not name.startswith("HOTLORA_")}
+        self.environment = {**self.python_environment, "HOTLORA_TEST_SOURCE": str(SOURCE)}  # where golden files are
 
     def unpack(self, pack):
         """What pack.sh wrote about the pack."""

@@ -121,7 +121,8 @@ class Run:
                                            str(self.out / "pictures.png")], self.args.size, "server", dict(os.environ)))
         if any(stage.name == "kernels" for stage in stages):
             stages += [self.sanitized(probe, tool) for tool in ("memcheck", "racecheck")]
-        stages.append(Stage("compare", 120, [self.pack.python, str(HERE / "compare.py"), *python_options], self.args.size,
+        # The last stage may take what is left.
+        stages.append(Stage("compare", self.args.seconds, [self.pack.python, str(HERE / "compare.py"), *python_options], self.args.size,
                             "compare", self.pack.python_environment))
         wanted = self.args.stages.split(",") if self.args.stages else [stage.name for stage in stages]
         unknown = set(wanted) - {stage.name for stage in stages}
