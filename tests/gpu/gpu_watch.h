@@ -12,8 +12,8 @@
 
 namespace hotlora {
 
-// Reads the GPU's clocks, power, temperature and reasons for throttling by NVML ten times a second. When it ends it adds
-// them to the stage: the figures gpu.sm_clock, gpu.memory_clock, gpu.power and gpu.temperature, and the note
+// Reads the GPU's clocks, power, temperature and reasons for throttling by NVML ten times a second. When it ends it
+// adds them to the stage: the figures gpu.sm_clock, gpu.memory_clock, gpu.power and gpu.temperature, and the note
 // throttle_reasons, the share of the readings that had each reason. On the CPU it does nothing.
 class GpuWatch {
  public:

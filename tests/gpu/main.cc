@@ -6,8 +6,8 @@
 //   gpu_probe --steps bfloat16 [--device] [--size]
 //                                           times UNet calls by commands from standard input (step_worker.h)
 //
-// tiny has the smallest shapes that run the same code: for a CPU, the simulated device (tests/fakes/sim_device), and under
-// compute-sanitizer.
+// tiny has the smallest shapes that run the same code: for a CPU, the simulated device (tests/fakes/sim_device), and
+// under compute-sanitizer.
 //
 // Exit status: 0 ok; 1 failed; 2 usage; 3 unavailable: the machine lacks what the stage needs; 128 + N: signal N.
 
@@ -52,6 +52,9 @@ absl::StatusOr<c10::Device> OpenDevice(const std::string& name) {
     SetKernels(c10::DeviceType::PrivateUse1, &kSimKernels);
     return c10::Device(name);
   }
+  if (name == "auto") {
+    return absl::InvalidArgumentError("device is \"auto\"; a stage is about one device: give cuda:N, cpu or sim:N");
+  }
   const absl::StatusOr<ComputePlace> place = ResolvePlace(name, "float32");
   if (place.ok()) {
     return place->device;
@@ -83,7 +86,7 @@ absl::Status RunGuarded(const Stage& stage, Probe& probe) {
 }
 
 int RunAndReport(const Stage& stage, const Probe::Options& options) {
-  Probe probe(options);
+  static Probe probe(options);  // the watch has it until the process ends
   WatchStage(probe);
   const absl::Status status = RunGuarded(stage, probe);
   if (!status.ok()) {
@@ -148,7 +151,12 @@ int Main(int argc, char** argv) {
   if (options.seconds == 0) {
     options.seconds = stage->seconds;
   }
-  return RunAndReport(*stage, options);
+  try {
+    return RunAndReport(*stage, options);
+  } catch (const std::exception& error) {
+    std::cerr << "gpu_probe: " << error.what() << "\n";
+    return 1;
+  }
 }
 
 }  // namespace

@@ -8,8 +8,8 @@
 // The stage's own line:
 //
 //   {"stage": "load",            a name of stages.h
-//    "status": "ok",             "failed": an error, or a check that did not pass; "unavailable": the machine lacks what
-//                                the stage needs
+//    "status": "ok",             "failed": an error, or a check that did not pass; "unavailable": the machine lacks
+//                                what the stage needs
 //    "reason": "...",            why it is not "ok"; missing if it is
 //    "seconds": 1.5,             how long the stage took
 //    "command": "gpu_probe ...", the command line, which is that of every figure

@@ -25,6 +25,8 @@ absl::Span<const Stage> Stages();
 RunStage RunLoad;
 // kernels_stage.cc: hotlora's own kernels against their references, in all dtypes and layouts.
 RunStage RunKernels;
+// golden_stage.cc: the networks and the pipeline against the reference's numbers and pictures.
+RunStage RunGolden;
 // ceilings_stage.cc: products of matrices, copies and launches at their fastest.
 RunStage RunCeilings;
 
