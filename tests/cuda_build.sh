@@ -15,15 +15,18 @@ deploy/install_dependencies.sh --test
 libtorch=$(sed -n 's/^readonly TORCH_VERSION=//p' deploy/install_dependencies.sh)
 libtorch=$cache/libtorch-$libtorch
 tree=$build/libtorch
-rm -rf "$tree"
-mkdir -p "$tree/torch/lib"
-ln -s "$libtorch/torch/include" "$tree/torch/include"
-cp -rs "$libtorch"/{nvidia,torch-*.dist-info} "$tree"
-for library in libc10.so libtorch_cpu.so libgomp.so.1; do
-  ln -s "$libtorch/torch/lib/$library" "$tree/torch/lib/$library"
-done
-for library in libc10_cuda.so libtorch_cuda.so; do
-  cc -shared -x c /dev/null -Wl,-soname,"$library" -o "$tree/torch/lib/$library"
-done
+if [ "$(cat "$tree/stamp" 2>/dev/null)" != "$libtorch" ]; then
+  rm -rf "$tree"
+  mkdir -p "$tree/torch/lib"
+  ln -s "$libtorch/torch/include" "$tree/torch/include"
+  cp -rs "$libtorch"/{nvidia,torch-*.dist-info} "$tree"
+  for library in libc10.so libtorch_cpu.so libgomp.so.1; do
+    ln -s "$libtorch/torch/lib/$library" "$tree/torch/lib/$library"
+  done
+  for library in libc10_cuda.so libtorch_cuda.so; do
+    cc -shared -x c /dev/null -Wl,-soname,"$library" -o "$tree/torch/lib/$library"
+  done
+  echo "$libtorch" >"$tree/stamp"
+fi
 cmake --preset cuda -B "$build" -DHOTLORA_LIBTORCH="$tree"
 cmake --build "$build" --target "$@"

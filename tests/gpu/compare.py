@@ -22,10 +22,13 @@ from stage_line import StageWriter, Unavailable, stage_options
 # (dtype, rows, latents on a side). 128: 1024 x 1024 pixels. Guidance makes two rows of one image.
 SHAPES = {"full": [("bfloat16", 2, 128), ("bfloat16", 1, 128), ("bfloat16", 8, 128), ("bfloat16", 2, 64), ("float16", 2, 128)],
           "tiny": [("float32", 2, 16)]}
+THEIRS = ("eager", "compiled")
 TOKENS = 77
+PREPARING = 0.7  # most of the time that is left which preparations may take; compiling is the longest
 BLOCK_SECONDS = {"full": 0.3, "tiny": 0.02}  # of one of them, about
 MOST_BLOCKS = {"full": 30, "tiny": 8}
 LEAST_BLOCKS = 5
+LEAST_SECONDS = 10  # for a shape
 
 
 def worker(args):
@@ -68,6 +71,12 @@ def worker(args):
                 print("ready", flush=True)
             else:
                 print(seconds(int(numbers[0])), flush=True)
+
+
+def diffusers_command(args, dtype, name):
+    more = ["--compiled"] if name == "compiled" else []
+    return [sys.executable, "-B", __file__, "--worker-dtype", dtype, "--device", args.device, "--out", os.devnull, "--seconds", "0",
+            *more]
 
 
 class Ended(Exception):
@@ -122,16 +131,15 @@ class Comparison:
     def __init__(self, writer, args, dtype):
         self.writer, self.args, self.dtype = writer, args, dtype
         programs = dict(os.environ, LD_LIBRARY_PATH=args.libraries) if args.libraries else dict(os.environ)
-        theirs = [sys.executable, "-B", __file__, "--worker-dtype", dtype, "--device", args.device, "--out", os.devnull,
-                  "--seconds", "0"]
         self.workers = {"ours": Worker("gpu_probe", [f"{args.bin}/gpu_probe", "--steps", dtype, "--device", args.device, "--size",
                                                      args.size], programs)}
         try:
             config = self.workers["ours"].hear(writer.seconds_left())
-            for name, more in (("eager", []), ("compiled", ["--compiled"])):
-                self.workers[name] = Worker(f"diffusers, {name}", theirs + more, dict(os.environ, HF_HUB_OFFLINE="1"))
+            for name in THEIRS:
+                self.workers[name] = Worker(f"diffusers, {name}", diffusers_command(args, dtype, name),
+                                            dict(os.environ, HF_HUB_OFFLINE="1"))
                 self.workers[name].say(config)
-            for name in ("eager", "compiled"):
+            for name in THEIRS:
                 self.without_on_failure(name, lambda worker: worker.hear(writer.seconds_left()))
         except BaseException:
             self.end()
@@ -151,9 +159,9 @@ class Comparison:
             return None
 
     def compare(self, rows, size):
-        """Half of the time that is left is for preparations, of which compiling is the longest."""
+        """Writes the figures of one shape. Ended: ours ended."""
         name = f"unet.{self.dtype}.rows{rows}.latents{size}"
-        end = self.writer.seconds_left() / 2
+        end = (1 - PREPARING) * self.writer.seconds_left()
         for worker in self.workers.values():
             worker.say(f"shape {rows} {size}")  # all at once: they need no quiet machine
         for each in list(self.workers):
@@ -183,8 +191,29 @@ class Comparison:
             worker.end()
 
 
+def compare_dtype(writer, args, dtype):
+    """How many shapes of the dtype were compared."""
+    compared, comparison = 0, None
+    for _, rows, size in [shape for shape in SHAPES[args.size] if shape[0] == dtype]:
+        name = f"unet.{dtype}.rows{rows}.latents{size}"
+        if writer.seconds_left() < LEAST_SECONDS:
+            writer.leave_out(name, f"{max(0.0, writer.seconds_left()):.0f} s were left")
+            continue
+        try:
+            comparison = comparison or Comparison(writer, args, dtype)
+            comparison.compare(rows, size)
+            compared += len(comparison.workers) > 1
+        except Ended as error:  # ours
+            writer.leave_out(name, str(error))
+            writer.check(f"{name}.ours_runs", False)
+            break
+    if comparison is not None:
+        comparison.end()
+    return compared
+
+
 def has_diffusers():
-    """Why diffusers cannot be used here, or an empty text. In a process of its own: importing it takes seconds."""
+    """[torch's version, diffusers' version], or the reason why they cannot be imported. In a process of its own, which ends."""
     done = subprocess.run([sys.executable, "-B", "-c", "import torch, diffusers; print(torch.__version__, diffusers.__version__)"],
                           capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE="1"))
     return done.stdout.split() if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it cannot be imported"])[-1]
@@ -207,28 +236,10 @@ def main():
         if isinstance(found, str):
             raise Unavailable(f"diffusers is not in {sys.executable}: {found}")
         writer.note("versions", {"torch": found[0], "diffusers": found[1]})
-        comparison, done = None, 0
-        for dtype, rows, size in SHAPES[args.size]:
-            name = f"unet.{dtype}.rows{rows}.latents{size}"
-            if writer.seconds_left() < 10:
-                writer.leave_out(name, f"{writer.seconds_left():.0f} s were left")
-                continue
-            try:
-                if comparison is None or comparison.dtype != dtype:
-                    if comparison is not None:
-                        comparison.end()
-                        comparison = None
-                    comparison = Comparison(writer, args, dtype)
-                comparison.compare(rows, size)
-                done += len(comparison.workers) > 1
-            except Ended as error:
-                writer.leave_out(name, str(error))
-                if comparison is not None:
-                    comparison.end()
-                    comparison = None
-        if comparison is not None:
-            comparison.end()
-        writer.check("something_was_compared", done > 0)
+        compared = 0
+        for dtype in dict.fromkeys(shape[0] for shape in SHAPES[args.size]):
+            compared += compare_dtype(writer, args, dtype)
+        writer.check("something_was_compared", compared > 0)
 
     return writer.run(body)
 

@@ -4,8 +4,9 @@
 # folder of packages (its CUDA half is empty), and an nvidia-smi that is made up names a GPU. The first run must do everything.
 # The second is killed at a random moment, and must leave a valid results.json with all stages that had ended.
 #
-# usage: tests/gpu/rehearse.sh [--packed] [--seed N]
-#   --packed   build/gpu-pack is there already
+# usage: tests/gpu/rehearse.sh [--packed] [--seed N] [--python PYTHON]
+#   --packed          build/gpu-pack is there already
+#   --python PYTHON   also compare with diffusers, which this Python has (pip install -r tests/bench/requirements.txt)
 # The Debian tree (mmdebstrap) is kept in the cache for the next time. Needs root, or user namespaces.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -15,6 +16,7 @@ readonly BASE=$CACHE/debian-bookworm-python.tar
 readonly LIBTORCH=$PWD/build/cuda-pass/libtorch
 readonly SECONDS_OF_A_RUN=280  # at most
 packed=false
+python=
 seed=$RANDOM
 
 fail() {
@@ -49,7 +51,8 @@ while [ $# -gt 0 ]; do
   case $1 in
     --packed) packed=true ;;
     --seed) seed=$2 && shift ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
+    --python) python=$2 && shift ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
   esac
   shift
 done
@@ -108,3 +111,8 @@ running=
 cat "$folder/second.log"
 echo "--- second run: killed $moment ms after its begin, by --seed $seed"
 check "$root/second" --ran "$folder/second.log" --killed
+
+if [ -n "$python" ]; then
+  PATH=$(dirname "$python"):$PATH OUT=$folder/compare tests/gpu/compare.sh --device cpu --size tiny --seconds "$SECONDS_OF_A_RUN"
+  check "$folder/compare" --only-cpu
+fi

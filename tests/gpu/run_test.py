@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -392,6 +393,17 @@ class SchemaTest(unittest.TestCase):
         self.assertTrue(self.stage_errors(status="failed"))  # without a reason
         self.assertTrue(self.stage_errors(exit_status=1))
         self.assertTrue(self.stage_errors(checks=[{**STAGE["checks"][0], "passed": False}]))
+
+
+class DocumentTest(unittest.TestCase):
+    def test_the_page_has_each_stage(self):
+        """docs/gpu.md: a row for each stage, in the order in which they run."""
+        page = (HERE.parents[1] / "docs/gpu.md").read_text()
+        table = page.partition("| stage | what it shows |")[2].partition("\n\n")[0]
+        rows = [name for line in table.splitlines() for name in re.findall(r"`([a-z.]+)`", line.split("|")[1] if "|" in line else "")]
+        own = re.findall(r'^ *\{"(\w+)", \d+, Run', (HERE / "stages.cc").read_text(), re.MULTILINE)
+        self.assertIn("load", own)
+        self.assertEqual(rows, [*own, "server", "kernels.memcheck", "kernels.racecheck", "compare"])
 
 
 class CheckResultsTest(RunCase):

@@ -9,8 +9,8 @@
 
 namespace hotlora {
 
-// Times UNet calls by commands, so that another program (compare.py) can time its own in turn. The UNet is stock SDXL's,
-// or that of tests/golden/pipeline if `tiny`, with random weights that are made on the device. First writes its
+// Times UNet calls by commands, so that another program (compare.py) can time its own in turn. The UNet is stock
+// SDXL's, or that of tests/golden/pipeline if `tiny`, with random weights that are made on the device. First writes its
 // config.json as one line. Then each line of `commands` is answered by one:
 //
 //   shape ROWS SIZE   random inputs of so many rows, for latents of SIZE x SIZE; two calls to warm up; answers "ready"
