@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Checks what a run on a GPU machine left: results.json against its schema, and the number, sizes and names of the files.
 
-usage: check_results.py FOLDER [--ran FILE] [--only-cpu] [--killed]
+usage: check_results.py FOLDER [--ran FILE] [--rehearsed] [--killed]
   --ran FILE   what the run printed: each stage that it names as ended must be in results.json as it says
-  --only-cpu   it was a rehearsal on a CPU: what needs a GPU is unavailable, and all else is ok
+  --rehearsed  it was on the simulated device or a CPU: what needs a GPU is unavailable, and all else is ok
   --killed     the run was killed: it need not be complete
 
 Needs the Python of tests/deploy/requirements.txt. Exit status 0: all is as it should be.
@@ -52,7 +52,7 @@ def ran_errors(results, text):
             if now.get(stage) != status]
 
 
-def cpu_errors(results):
+def rehearsal_errors(results):
     errors = [] if results["stages"] else ["no stage was run"]
     for stage in results["stages"]:
         allowed = {"unavailable"} if stage["stage"] in NEED_A_GPU else {"ok", "unavailable"} if stage["stage"] in NEED_MORE else {"ok"}
@@ -65,15 +65,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--ran", type=pathlib.Path)
-    parser.add_argument("--only-cpu", action="store_true")
+    parser.add_argument("--rehearsed", action="store_true")
     parser.add_argument("--killed", action="store_true")
     args = parser.parse_args()
     results = json.loads((args.folder / "results.json").read_text())
     errors = schema_errors(results) + file_errors(args.folder)
     if args.ran:
         errors += ran_errors(results, args.ran.read_text())
-    if args.only_cpu:
-        errors += cpu_errors(results)
+    if args.rehearsed:
+        errors += rehearsal_errors(results)
     if not args.killed and not results["complete"]:
         errors.append("the run did not reach its end")
     statuses = [f"{stage['stage']} {stage['status']}" for stage in results["stages"]]

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Rehearses a run on a GPU machine: the pack of tests/gpu/pack.sh and tests/gpu/run.sh, on the CPU with the smallest shapes, in a
-# minimal Debian without network and without the packages of deploy/install_dependencies.sh. LibTorch lies in its Python's
-# folder of packages (its CUDA half is empty), and an nvidia-smi that is made up names a GPU. The first run must do everything.
-# The second is killed at a random moment, and must leave a valid results.json with all stages that had ended.
+# Rehearses a run on a GPU machine: the pack of tests/gpu/pack.sh and tests/gpu/run.sh, on the simulated device (the server on
+# the CPU) with the smallest shapes, in a minimal Debian without network and without the packages of
+# deploy/install_dependencies.sh. LibTorch lies in its Python's folder of packages (its CUDA half is empty), and an nvidia-smi
+# that is made up names a GPU. The first run must do everything. The second is killed at a random moment, and must leave a
+# valid results.json with all stages that had ended.
 #
 # usage: tests/gpu/rehearse.sh [--packed] [--seed N] [--python PYTHON]
 #   --packed          build/gpu-pack is there already
@@ -52,7 +53,7 @@ while [ $# -gt 0 ]; do
     --packed) packed=true ;;
     --seed) seed=$2 && shift ;;
     --python) python=$2 && shift ;;
-    *) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
+    *) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
   esac
   shift
 done
@@ -63,7 +64,7 @@ start() {
   [ "$(id -u)" -eq 0 ] || user=(--map-root-user)
   mkdir "$root/$1"
   unshare "${user[@]}" --mount --net --pid --fork --kill-child "${BASH_SOURCE[0]}" --inside "$root" OUT="/$1" \
-    /repository/tests/gpu/run.sh --device cpu --size tiny --seconds "$SECONDS_OF_A_RUN" >"$folder/$1.log" 2>&1 &
+    /repository/tests/gpu/run.sh --device sim:0 --size tiny --seconds "$SECONDS_OF_A_RUN" >"$folder/$1.log" 2>&1 &
   running=$!
 }
 
@@ -95,7 +96,7 @@ running=
 cat "$folder/first.log"
 echo "--- first run: exit status $first after $took ms"
 [ "$first" -eq 0 ] || { tail -n 40 "$root/first/log.txt"; fail "the first run failed"; }
-check "$root/first" --ran "$folder/first.log" --only-cpu
+check "$root/first" --ran "$folder/first.log" --rehearsed
 
 RANDOM=$seed
 moment=$(((RANDOM * 32768 + RANDOM) % took))
@@ -114,5 +115,5 @@ check "$root/second" --ran "$folder/second.log" --killed
 
 if [ -n "$python" ]; then
   PATH=$(dirname "$python"):$PATH OUT=$folder/compare tests/gpu/compare.sh --device cpu --size tiny --seconds "$SECONDS_OF_A_RUN"
-  check "$folder/compare" --only-cpu
+  check "$folder/compare" --rehearsed
 fi

@@ -426,11 +426,11 @@ class CheckResultsTest(RunCase):
         self.assertEqual(len(check_results.ran_errors(GOOD, printed + "load: ok in 1.0 s\n")), 1)
 
     def test_a_rehearsal(self):
-        self.assertEqual(check_results.cpu_errors(GOOD), [])
+        self.assertEqual(check_results.rehearsal_errors(GOOD), [])
         rehearsed = copy.deepcopy(GOOD)
         rehearsed["stages"][0].update(status="unavailable", reason="no GPU")
-        self.assertEqual(len(check_results.cpu_errors(rehearsed)), 1)
-        self.assertEqual(len(check_results.cpu_errors({**GOOD, "stages": []})), 1)
+        self.assertEqual(len(check_results.rehearsal_errors(rehearsed)), 1)
+        self.assertEqual(len(check_results.rehearsal_errors({**GOOD, "stages": []})), 1)
 
 
 if __name__ == "__main__":
