@@ -7,10 +7,12 @@ median as low and high. Weights are random, of stock SDXL's shapes, and not the 
 elsewhere (tests/bench/step_vs_diffusers.py). Standard library only, but the workers need torch and diffusers.
 """
 
+import contextlib
 import json
 import os
 import queue
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -86,7 +88,9 @@ class Ended(Exception):
 class Worker:
     def __init__(self, name, command, environment):
         self.name, self.answers = name, queue.Queue()
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        # A group of its own: torch.compile has processes of its own, which must end with the worker.
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+                                        preexec_fn=os.setpgrp)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
@@ -114,7 +118,8 @@ class Worker:
         return self.hear(patience)
 
     def end(self):
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
@@ -194,21 +199,21 @@ class Comparison:
 def compare_dtype(writer, args, dtype):
     """How many shapes of the dtype were compared."""
     compared, comparison = 0, None
-    for _, rows, size in [shape for shape in SHAPES[args.size] if shape[0] == dtype]:
-        name = f"unet.{dtype}.rows{rows}.latents{size}"
-        if writer.seconds_left() < LEAST_SECONDS:
-            writer.leave_out(name, f"{max(0.0, writer.seconds_left()):.0f} s were left")
-            continue
-        try:
+    try:
+        for _, rows, size in [shape for shape in SHAPES[args.size] if shape[0] == dtype]:
+            name = f"unet.{dtype}.rows{rows}.latents{size}"
+            if writer.seconds_left() < LEAST_SECONDS:
+                writer.leave_out(name, f"{max(0.0, writer.seconds_left()):.0f} s were left")
+                continue
             comparison = comparison or Comparison(writer, args, dtype)
             comparison.compare(rows, size)
             compared += len(comparison.workers) > 1
-        except Ended as error:  # ours
-            writer.leave_out(name, str(error))
-            writer.check(f"{name}.ours_runs", False)
-            break
-    if comparison is not None:
-        comparison.end()
+    except Ended as error:  # ours
+        writer.leave_out(name, str(error))
+        writer.check(f"{name}.ours_runs", False)
+    finally:
+        if comparison is not None:
+            comparison.end()
     return compared
 
 
@@ -230,6 +235,7 @@ def main():
         return worker(args)
     args.device = "cpu" if args.device.startswith("sim") else args.device
     writer = StageWriter("compare", args)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # workers are ended on the way out
 
     def body():
         found = has_diffusers()
