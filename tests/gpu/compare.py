@@ -85,12 +85,22 @@ class Ended(Exception):
     """A worker ended, or did not answer in time."""
 
 
+def be_a_group():
+    """torch.compile has processes of its own, which must end with the worker."""
+    os.setpgrp()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
 class Worker:
+    started: list = []  # all that were ever started
+
     def __init__(self, name, command, environment):
         self.name, self.answers = name, queue.Queue()
-        # A group of its own: torch.compile has processes of its own, which must end with the worker.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until the worker is in the list of those to end
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-                                        preexec_fn=os.setpgrp)
+                                        preexec_fn=be_a_group)
+        Worker.started.append(self)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
@@ -121,6 +131,12 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def end_all(number, frame):
+    for worker in Worker.started:
+        worker.end()
+    sys.exit(128 + number)
 
 
 def interval(values, draws=2000):
@@ -235,7 +251,7 @@ def main():
         return worker(args)
     args.device = "cpu" if args.device.startswith("sim") else args.device
     writer = StageWriter("compare", args)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # workers are ended on the way out
+    signal.signal(signal.SIGTERM, end_all)
 
     def body():
         found = has_diffusers()

@@ -5,11 +5,13 @@ usage: compare_test.py [unittest's arguments]
 
 import contextlib
 import io
-import json
+import os
 import pathlib
 import random
+import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -117,6 +119,25 @@ class CompareTest(unittest.TestCase):
         status, line = self.compare()
         self.assertEqual((status, line["status"]), (3, "unavailable"))
         self.assertIn("No module named 'diffusers'", line["reason"])
+
+    def test_a_signal_ends_the_workers_with_what_they_started(self):
+        probe = self.folder / "gpu_probe"
+        probe.write_text(f"#!/bin/sh\nsleep 600 &\necho $! >{self.folder}/pid\nexec {sys.executable} {self.worker} 10 slow\n")
+        probe.chmod(0o755)
+        code = "import compare, sys; compare.has_diffusers = lambda: ['2', '0']; sys.exit(compare.main())"
+        stage = subprocess.Popen([sys.executable, "-c", code, "--bin", self.folder, "--device", "cpu", "--size", "tiny", "--seconds",
+                                  "60", "--out", self.folder / "lines"], env={**os.environ, "PYTHONPATH": str(HERE)})
+        file, end = self.folder / "pid", time.monotonic() + 60
+        while not file.exists() or not file.read_text().strip():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+        started = pathlib.Path("/proc", file.read_text().strip(), "stat")
+        self.assertTrue(started.exists())
+        stage.terminate()
+        self.assertEqual(stage.wait(30), 128 + 15)
+        while started.exists() and started.read_text().rpartition(")")[2].split()[0] != "Z":
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
 
     def test_interval(self):
         source = random.Random(1)
