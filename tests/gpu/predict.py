@@ -1,249 +1,220 @@
 #!/usr/bin/env python3
-"""What hotlora should take on an H100, computed from SDXL's operators: the table in docs/gpu.md.
+"""What an H100 SXM can do at most with SDXL's shapes, for each figure that gpu_probe measures, as a table of Markdown.
 
-usage: predict.py [results.json]     with a file of tests/gpu/run.sh, its figures stand in the last column
-
-Each operator has FLOP and bytes. Its limit is the larger of FLOP over the device's peak and bytes over its bandwidth; its
-expected time is the same with the shares of both that libraries reach, and GAP more. Counted are each tensor that an operator
-reads or writes once, at the size of its dtype. Standard library only.
+A time is the larger one of two: the operations at the share of the peak that good libraries reach, and the bytes at the
+share of the bandwidth. The work is counted from SDXL's own layers. `tests/gpu/predict.py` prints the table of
+docs/gpu.md. Standard library only.
 """
 
-import dataclasses
-import json
-import sys
+# NVIDIA H100 SXM: dense peak of its tensor cores in bfloat16 and float16, memory, and PCIe 5 x16 from pinned memory.
+PEAK = 989.4e12
+PEAK_TF32 = 494.7e12
+BANDWIDTH = 3.35e12
+PCIE = 55e9
 
-# NVIDIA's data sheet of the H100 SXM: dense, without sparsity.
-HALF, TF32, FLOAT = 989.4e12, 494.7e12, 66.9e12  # FLOP/s: half types and TF32 on tensor cores, float32 on CUDA cores
-MEMORY, LINK = 3.35e12, 64e9  # bytes/s: of the device's memory; PCIe 5.0 x16 in one direction
-# Shares that are expected: of the networks' matrix products, of one that is 8192 on each side, of convolutions, of attention,
-# of float32 products in the merge; of memory by element-wise kernels; of the link from pinned memory.
-SHARE = {"matrix": 0.55, "square": 0.8, "convolution": 0.4, "attention": 0.4, "merge": 0.3}
-MEMORY_SHARE, LINK_SHARE = 0.75, 0.85
-GAP = 1e-6  # seconds between two kernels
-ENQUEUE = {"matrix": 9e-6, "convolution": 28e-6, "attention": 24e-6, "other": 4.5e-6}  # of the CPU, for one operator
+# Shares of the peak that are assumed.
+GEMM_SHARE = 0.6  # large products by cuBLAS
+CONVOLUTION_SHARE = 0.4  # cuDNN, NHWC
+ATTENTION_SHARE = 0.45  # FlashAttention and cuDNN, heads of 64
+BANDWIDTH_SHARE = 0.84  # measured elsewhere: 2.8 TB/s
 
-CHANNELS, DEPTHS, LAYERS = (320, 640, 1280), (0, 2, 10), 2  # of the UNet's levels
-TEXT, TOKENS = 2048, 77
+# (channels, blocks of a transformer, resnets and transformers on the way down, and up), outermost first.
+LEVELS = ((320, 0, 2, 3), (640, 2, 2, 3), (1280, 10, 2, 3))
+TEXT_TOKENS, TEXT_WIDTH = 77, 2048
+HALF = 2  # bytes of a number
 
 
-@dataclasses.dataclass
 class Work:
-    """Operators, one after the other. `peak` in FLOP/s, `item` in bytes."""
+    """Multiplications with an addition, by kind, and bytes that elementwise work reads and writes."""
 
-    peak: float = HALF
-    item: int = 2
-    operators: int = 0
-    flop: float = 0.0
-    bytes: float = 0.0
-    limit: float = 0.0
-    expected: float = 0.0
-    enqueue: float = 0.0
-    weights: int = 0
+    def __init__(self):
+        self.gemm = self.convolution = self.attention = 0
+        self.elementwise = 0
 
-    def add(self, kind, flop, items, kernels=1):
-        bytes_ = items * self.item
-        share = SHARE.get(kind, 1.0)
-        self.operators += kernels
-        self.flop += flop
-        self.bytes += bytes_
-        self.limit += max(flop / self.peak, bytes_ / MEMORY)
-        self.expected += max(flop / (self.peak * share), bytes_ / (MEMORY * MEMORY_SHARE)) + kernels * GAP
-        self.enqueue += kernels * ENQUEUE.get(kind, ENQUEUE["other"])
+    def flop(self):
+        return 2 * (self.gemm + self.convolution + self.attention)
 
-    def linear(self, rows, inputs, outputs):
-        self.weights += inputs * outputs
-        self.add("matrix", 2 * rows * inputs * outputs, rows * inputs + inputs * outputs + rows * outputs)
-
-    def convolution(self, rows, pixels, inputs, outputs, kernel=3, stride=1):
-        read, written = rows * pixels * inputs, rows * pixels // stride**2 * outputs
-        self.add("convolution", 2 * written * inputs * kernel**2, read + inputs * outputs * kernel**2 + written)
-        self.add("bias", 0, 2 * written)
-
-    def attention(self, rows, queries, keys, width):
-        self.add("attention", 4 * rows * queries * keys * width, rows * width * (2 * queries + 2 * keys))
-
-    def pointwise(self, items, passes, kernels=1):
-        self.add("other", 0, items * passes, kernels)
-
-    def group_norm(self, items, silu=True):
-        """On CUDA LibTorch computes it in NCHW: a copy there, two kernels for the statistics, one for the result, a copy back."""
-        self.pointwise(items, 7, 4)
-        if silu:
-            self.pointwise(items, 2)
-
-    def resnet(self, rows, pixels, inputs, outputs, time=1280):
-        for channels in (inputs, outputs):
-            self.group_norm(rows * pixels * channels)
-            self.convolution(rows, pixels, channels, outputs)
-        if time:
-            self.linear(rows, time, outputs)
-            self.pointwise(rows * pixels * outputs, 2)
-        if inputs != outputs:
-            self.convolution(rows, pixels, inputs, outputs, 1)
-        self.pointwise(rows * pixels * outputs, 3)
-
-    def transformer(self, rows, pixels, width, depth):
-        items = rows * pixels * width
-        self.group_norm(items, silu=False)
-        self.linear(rows * pixels, width, width)
-        for _ in range(depth):
-            self.linear(rows * pixels, width, 3 * width)
-            self.attention(rows, pixels, pixels, width)
-            self.linear(rows * pixels, width, width)
-            self.linear(rows * pixels, width, width)
-            self.linear(rows * TOKENS, TEXT, 2 * width)
-            self.attention(rows, pixels, TOKENS, width)
-            self.linear(rows * pixels, width, width)
-            self.linear(rows * pixels, width, 8 * width)
-            self.pointwise(4 * items, 5, 2)  # GELU, then the product of the halves
-            self.linear(rows * pixels, 4 * width, width)
-            for _ in range(3):  # LayerNorm; the sum with the residual
-                self.pointwise(items, 2)
-                self.pointwise(items, 3)
-        self.linear(rows * pixels, width, width)
-        self.pointwise(items, 3)
+    def seconds(self, peak=PEAK):
+        return (2 * self.gemm / (peak * GEMM_SHARE) + 2 * self.convolution / (peak * CONVOLUTION_SHARE)
+                + 2 * self.attention / (peak * ATTENTION_SHARE) + self.elementwise / (BANDWIDTH * BANDWIDTH_SHARE))
 
 
-def unet(rows, size):
-    """One call; `size` is the latents' side."""
-    work, pixels, skips = Work(), size * size, [CHANNELS[0]]
-    work.convolution(rows, pixels, 4, CHANNELS[0])
-    inputs = CHANNELS[0]
-    for level, (channels, depth) in enumerate(zip(CHANNELS, DEPTHS)):
-        for _ in range(LAYERS):
-            work.resnet(rows, pixels, inputs, channels)
-            if depth:
-                work.transformer(rows, pixels, channels, depth)
-            inputs = channels
+def resnet(work, channels_in, channels, pixels):
+    work.convolution += pixels * 9 * (channels_in * channels + channels * channels)
+    if channels_in != channels:
+        work.convolution += pixels * channels_in * channels
+    # Two norms with SiLU and two additions, each read and written once.
+    work.elementwise += HALF * pixels * (2 * channels_in + 6 * channels)
+
+
+def transformer(work, channels, blocks, pixels):
+    work.gemm += 2 * pixels * channels * channels  # proj_in, proj_out
+    for _ in range(blocks):
+        work.gemm += pixels * channels * channels * (4 + 2)  # attn1: q k v out; attn2: q out
+        work.gemm += 2 * TEXT_TOKENS * TEXT_WIDTH * channels  # attn2: k v
+        work.gemm += pixels * channels * channels * (8 + 4)  # feed forward
+        work.attention += 2 * pixels * pixels * channels + 2 * pixels * TEXT_TOKENS * channels
+        # Three norms, three additions and the product of the feed forward's halves.
+        work.elementwise += HALF * pixels * channels * (3 * 2 + 3 * 3 + 12)
+
+
+def unet(rows, pixels):
+    """One call of the UNet: `rows` latents for pictures of pixels x pixels."""
+    work = Work()
+    size = (pixels // 8) ** 2
+    work.convolution += 9 * size * 2 * 4 * LEVELS[0][0]  # conv_in, conv_out
+    skips = [LEVELS[0][0]]
+    previous = LEVELS[0][0]
+    for level, (channels, blocks, down, _) in enumerate(LEVELS):
+        here = size >> (2 * level)
+        for _ in range(down):
+            resnet(work, previous, channels, here)
+            previous = channels
+            if blocks:
+                transformer(work, channels, blocks, here)
             skips.append(channels)
-        if level < 2:
-            work.convolution(rows, pixels, channels, channels, stride=2)
-            pixels //= 4
+        if level + 1 < len(LEVELS):
+            work.convolution += 9 * (here >> 2) * channels * channels
             skips.append(channels)
-    work.resnet(rows, pixels, inputs, inputs)
-    work.transformer(rows, pixels, inputs, DEPTHS[-1])
-    work.resnet(rows, pixels, inputs, inputs)
-    for level, (channels, depth) in enumerate(zip(reversed(CHANNELS), reversed(DEPTHS))):
-        for _ in range(LAYERS + 1):
-            inputs += skips.pop()
-            work.pointwise(rows * pixels * inputs, 2)  # joins the skip
-            work.resnet(rows, pixels, inputs, channels)
-            if depth:
-                work.transformer(rows, pixels, channels, depth)
-            inputs = channels
-        if level < 2:
-            pixels *= 4
-            work.pointwise(rows * pixels * channels, 1.25)
-            work.convolution(rows, pixels, channels, channels)
-    work.group_norm(rows * pixels * inputs)
-    work.convolution(rows, pixels, inputs, 4)
+    channels, blocks = LEVELS[-1][:2]
+    smallest = size >> (2 * (len(LEVELS) - 1))
+    resnet(work, channels, channels, smallest)
+    transformer(work, channels, blocks, smallest)
+    resnet(work, channels, channels, smallest)
+    for level, (channels, blocks, _, up) in reversed(list(enumerate(LEVELS))):
+        here = size >> (2 * level)
+        for _ in range(up):
+            resnet(work, previous + skips.pop(), channels, here)
+            previous = channels
+            if blocks:
+                transformer(work, channels, blocks, here)
+        if level > 0:
+            work.convolution += 9 * 4 * here * channels * channels
+    for kind in vars(work):
+        setattr(work, kind, rows * getattr(work, kind))
     return work
 
 
-def vae_decoder(size):
-    """float32 storage, convolutions in TF32."""
-    work, pixels, inputs = Work(TF32, 4), size * size, 512
-    work.convolution(1, pixels, 4, 512)
-    work.resnet(1, pixels, 512, 512, 0)
-    for _ in range(4):
-        work.linear(pixels, 512, 512)
-    work.attention(1, pixels, pixels, 512)
-    work.resnet(1, pixels, 512, 512, 0)
+def vae(pixels):
+    """Decoding one picture."""
+    work = Work()
+    size = (pixels // 8) ** 2
+    work.convolution += 9 * size * 4 * 512 + size * 4 * 4
+    resnet(work, 512, 512, size)
+    work.gemm += 4 * size * 512 * 512
+    work.attention += 2 * size * size * 512
+    resnet(work, 512, 512, size)
+    previous = 512
     for level, channels in enumerate((512, 512, 256, 128)):
+        here = size << (2 * level)
         for _ in range(3):
-            work.resnet(1, pixels, inputs, channels, 0)
-            inputs = channels
+            resnet(work, previous, channels, here)
+            previous = channels
         if level < 3:
-            pixels *= 4
-            work.pointwise(pixels * channels, 1.25)
-            work.convolution(1, pixels, channels, channels)
-    work.group_norm(pixels * 128)
-    work.convolution(1, pixels, 128, 3)
+            work.convolution += 9 * 4 * here * channels * channels
+    work.convolution += 9 * pixels * pixels * 128 * 3
     return work
 
 
 def text(prompts):
-    """Both encoders, one call a prompt."""
     work = Work()
-    for _ in range(prompts):
-        for width, layers in ((768, 12), (1280, 32)):
-            for _ in range(layers):
-                for outputs in (3 * width, width, 4 * width):
-                    work.linear(TOKENS, width, outputs)
-                work.linear(TOKENS, 4 * width, width)
-                work.attention(1, TOKENS, TOKENS, width)
-                work.pointwise(TOKENS * width, 14, 7)
+    for width, layers in ((768, 12), (1280, 32)):
+        work.gemm += layers * TEXT_TOKENS * 12 * width * width
+        work.attention += layers * 2 * TEXT_TOKENS * TEXT_TOKENS * width
+    work.gemm += 1280 * 1280
+    for kind in vars(work):
+        setattr(work, kind, prompts * getattr(work, kind))
     return work
 
 
-def merge(rank, weights):
-    """One adapter on all linear layers of the transformers: clean weights and factors are read, live weights written."""
-    work = Work(FLOAT)
-    work.add("merge", 2 * rank * weights, 2 * weights)
-    return work
+def adapted_layers():
+    """(inputs, outputs) of each linear layer of the transformers: what an adapter on all of them changes."""
+    layers = []
+    for level, (channels, blocks, down, up) in enumerate(LEVELS):
+        if not blocks:
+            continue
+        for _ in range(down + up + (level + 1 == len(LEVELS))):
+            layers += 2 * [(channels, channels)]
+            for _ in range(blocks):
+                layers += 6 * [(channels, channels)] + 2 * [(TEXT_WIDTH, channels)]
+                layers += [(channels, 8 * channels), (4 * channels, channels)]
+    return layers
 
 
-def upload(bytes_):
-    """From pinned memory."""
-    return Work(bytes=bytes_, operators=1, limit=bytes_ / LINK, expected=bytes_ / (LINK * LINK_SHARE))
+def adapter_bytes(rank):
+    return HALF * rank * sum(inputs + outputs for inputs, outputs in adapted_layers())
 
 
-def matrix_product(side):
-    work = Work()
-    work.add("square", 2 * side**3, 3 * side**2)
-    return work
+def merge_seconds(rank):
+    """Reads the clean weights and the adapter, writes the live weights."""
+    weights = HALF * sum(inputs * outputs for inputs, outputs in adapted_layers())
+    return (2 * weights + adapter_bytes(rank)) / (BANDWIDTH * BANDWIDTH_SHARE)
 
 
-def device_copy(bytes_):
-    """Within the device's memory: read and written."""
-    work = Work(item=1)
-    work.add("other", 0, 2 * bytes_)
-    return work
+def side_seconds(rank):
+    """What a side branch adds to a step of two rows: reads the input and reads and writes the output once more."""
+    bytes_moved = flop = 0
+    for inputs, outputs in adapted_layers():
+        # K and V of the text work on 77 tokens, the others on a level's pixels.
+        tokens = TEXT_TOKENS if inputs == TEXT_WIDTH else 4096 if min(inputs, outputs) == 640 else 1024
+        bytes_moved += HALF * 2 * tokens * (inputs + 2 * outputs)
+        flop += 2 * 2 * tokens * rank * (inputs + outputs)
+    return max(bytes_moved / (BANDWIDTH * BANDWIDTH_SHARE), flop / (PEAK * GEMM_SHARE))
 
 
-def launches(count):
-    work = Work()
-    work.pointwise(count, 2, count)
-    return work
+def attention_seconds(heads, queries, keys):
+    return 2 * 2 * 2 * heads * queries * keys * 64 / (PEAK * ATTENTION_SHARE)
 
 
-def rows():
-    """(name, the figure in results.json or an empty text, work)"""
-    yield "matrix product, 8192 on each side", "matmul.bfloat16.8192.wall", matrix_product(8192)
-    yield "copy of 4 GB on the device", "copy.device_to_device.wall", device_copy(4e9)
-    yield "copy of 256 MB from pinned memory", "copy.pinned_to_device.wall", upload(256e6)
-    yield "1000 empty launches", "launches.1000.wall", launches(1000)
-    for count, size in ((1, 128), (2, 128), (4, 128), (8, 128), (2, 64)):
-        yield f"UNet call, {count} row{'s' if count > 1 else ''}, {8 * size} x {8 * size}", f"unet.bfloat16.rows{count}.latents{size}.ours", unet(count, size)
-    yield "VAE decode, 1024 x 1024", "", vae_decoder(128)
-    yield "text encoders, prompt and negative prompt", "", text(2)
-    weights = unet(1, 128).weights
+def predictions():
+    """(figure's name without the dtype where it makes no difference, unit, prediction, how)."""
+    rows = []
+
+    def add(name, unit, value, how):
+        rows.append((name, unit, value, how))
+
+    add("matmul.bfloat16.8192.rate", "TFLOP/s", PEAK * 0.75 / 1e12, "75 % of the peak: one large product")
+    add("copy.device_to_device.rate", "GB/s", BANDWIDTH * BANDWIDTH_SHARE / 1e9, "84 % of the bandwidth")
+    add("copy.pinned_to_device.rate", "GB/s", PCIE / 1e9, "PCIe 5 x16")
+    add("launches.1000.enqueue", "ms", 4.0, "4 µs for each launch through ATen")
+    for pixels, counts in ((1024, (1, 2, 4, 8)), (512, (2,))):
+        for count in counts:
+            work = unet(count, pixels)
+            add(f"unet.bfloat16.{pixels}.rows_{count}.device", "ms", work.seconds() * 1e3,
+                f"{work.flop() / 1e12:.2f} TFLOP, {work.elementwise / 1e9:.1f} GB of elementwise work")
+    for name, heads, queries, keys in (("self_640", 10, 4096, 4096), ("self_1280", 20, 1024, 1024)):
+        add(f"sdpa.bfloat16.{name}.default.device", "ms", attention_seconds(heads, queries, keys) * 1e3,
+            "45 % of the peak")
+    for prompts in (1, 2):
+        work = text(prompts)
+        weights = HALF * (12 * 12 * 768 * 768 + 32 * 12 * 1280 * 1280)
+        add(f"text.bfloat16.prompts_{prompts}.device", "ms",
+            max(work.seconds(), weights / (BANDWIDTH * BANDWIDTH_SHARE)) * 1e3,
+            f"{work.flop() / 1e12:.2f} TFLOP; {weights / 1e9:.1f} GB of weights are read")
+    for pixels in (1024, 512):
+        work = vae(pixels)
+        add(f"vae.float32.{pixels}.device", "ms", work.seconds(PEAK_TF32) * 1e3,
+            f"{work.flop() / 1e12:.2f} TFLOP in TF32")
     for rank in (16, 64, 128):
-        yield f"merge of an adapter, rank {rank}", "", merge(rank, weights)
-    yield "upload of an adapter, rank 64", "", upload(341e6)  # docs/benchmarks.md, full size
+        add(f"merge.bfloat16.rank_{rank}", "ms", merge_seconds(rank) * 1e3,
+            f"{adapter_bytes(rank) / 1e6:.1f} MB of adapter, {len(adapted_layers())} layers, memory-bound")
+    for rank in (16, 64, 128):
+        add(f"upload.rank_{rank}.wall", "ms", adapter_bytes(rank) / PCIE * 1e3, "the adapter's bytes at PCIe's rate")
+    step = unet(2, 1024).seconds()
+    for rank in (16, 64):
+        add(f"side.bfloat16.rank_{rank}.ratio", "1", 1 + side_seconds(rank) / step,
+            "inputs and outputs once more; without its launches")
+    return rows
 
 
-def table(results=None):
-    figures = {figure["name"]: figure for stage in (results or {"stages": []})["stages"] for figure in stage["figures"]}
-    lines = ["| what | operators | TFLOP | GB | limit, ms | expected, ms | CPU to enqueue, ms | measured, ms |",
-             "|---|---|---|---|---|---|---|---|"]
-    for name, figure, work in rows():
-        found = figures.get(figure)
-        measured = f"{found['median']:.1f} [{found['low']:.1f}, {found['high']:.1f}]" if found else ""
-        expected = max(work.expected, work.enqueue)
-        lines.append(f"| {name} | {work.operators} | {work.flop / 1e12:.2f} | {work.bytes / 1e9:.2f} | {1e3 * work.limit:.1f} | "
-                     f"{1e3 * expected:.1f} | {1e3 * work.enqueue:.1f} | {measured} |")
+def table(measured=None):
+    """The table of docs/gpu.md. `measured`: medians by figure."""
+    lines = ["| figure | unit | predicted | measured | how it is predicted |", "|---|---|---|---|---|"]
+    for name, unit, value, how in predictions():
+        got = (measured or {}).get(name)
+        lines.append(f"| `{name}` | {unit} | {value:.3g} | {'' if got is None else f'{got:.3g}'} | {how} |")
     return "\n".join(lines)
 
 
-def main():
-    results = None
-    if len(sys.argv) > 1:
-        with open(sys.argv[1], encoding="utf-8") as file:
-            results = json.load(file)
-    print(table(results))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    print(table())
