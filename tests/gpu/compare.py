@@ -258,6 +258,8 @@ def main():
         if isinstance(found, str):
             raise Unavailable(f"diffusers is not in {sys.executable}: {found}")
         writer.note("versions", {"torch": found[0], "diffusers": found[1]})
+        if writer.seconds_left() < LEAST_SECONDS:
+            raise Unavailable(f"{max(0.0, writer.seconds_left()):.0f} s were left, too few for one shape")
         compared = 0
         for dtype in dict.fromkeys(shape[0] for shape in SHAPES[args.size]):
             compared += compare_dtype(writer, args, dtype)

@@ -111,8 +111,8 @@ class CompareTest(unittest.TestCase):
 
     def test_without_time(self):
         status, line = self.compare(seconds=5)
-        self.assertEqual(line["unavailable"][0]["name"], "unet.float32.rows2.latents16")
-        self.assertEqual((status, line["figures"]), (1, []))
+        self.assertEqual((status, line["status"], line["figures"]), (3, "unavailable", []))
+        self.assertIn("too few for one shape", line["reason"])
 
     def test_without_diffusers(self):
         self.patch(compare, "has_diffusers", lambda: "ModuleNotFoundError: No module named 'diffusers'")
