@@ -3,6 +3,8 @@
 //   gpu_probe --list                        prints each stage's name and time limit in seconds, in order
 //   gpu_probe --stage NAME --out FILE       runs one stage on cuda:0 and appends its lines to FILE
 //     [--device cuda:0|cpu|sim:0] [--size full|tiny] [--seconds LIMIT]
+//   gpu_probe --steps bfloat16 [--device] [--size]
+//                                           times UNet calls by commands from standard input (step_worker.h)
 //
 // tiny has the smallest shapes that run the same code: for a CPU, the simulated device (tests/fakes/sim_device), and
 // under compute-sanitizer.
@@ -15,6 +17,8 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +27,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include <CLI/CLI.hpp>
+#include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>
 
 #include "src/base/stopwatch.h"
@@ -34,6 +39,7 @@
 #include "tests/gpu/probe.h"
 #include "tests/gpu/stage_watch.h"
 #include "tests/gpu/stages.h"
+#include "tests/gpu/step_worker.h"
 
 namespace hotlora {
 namespace {
@@ -89,6 +95,20 @@ int RunAndReport(const Stage& stage, const Probe::Options& options) {
   return probe.Finish(status.ok() ? "ok" : absl::IsUnavailable(status) ? "unavailable" : "failed", status.message());
 }
 
+int ServeSteps(const std::string& device_name, c10::ScalarType dtype, bool tiny) {
+  absl::Status status;
+  try {
+    const absl::StatusOr<c10::Device> device = OpenDevice(device_name);
+    status = device.ok() ? RunStepWorker({*device, dtype}, tiny, std::cin, std::cout) : device.status();
+  } catch (const c10::Error& error) {
+    status = absl::InternalError(error.what_without_backtrace());
+  }
+  if (!status.ok()) {
+    std::cerr << "gpu_probe: --steps: " << status.message() << "\n";
+  }
+  return status.ok() ? 0 : 1;
+}
+
 int Main(int argc, char** argv) {
   Probe::Options options;
   options.command = absl::StrJoin(std::vector<std::string>(argv, argv + argc), " ");
@@ -102,6 +122,10 @@ int Main(int argc, char** argv) {
   app.add_option("--size", size, "full or tiny")->check(CLI::IsMember({"full", "tiny"}))->capture_default_str();
   app.add_option("--seconds", options.seconds, "time limit instead of the stage's own")->check(CLI::PositiveNumber);
   app.add_option("--out", options.out, "file to append the lines to");
+  std::optional<c10::ScalarType> steps;
+  app.add_option("--steps", steps, "time UNet calls in this dtype by commands from standard input")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, c10::ScalarType>{
+          {"float32", c10::kFloat}, {"bfloat16", c10::kBFloat16}, {"float16", c10::kHalf}}));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -112,6 +136,9 @@ int Main(int argc, char** argv) {
       std::cout << stage.name << " " << stage.seconds << "\n";
     }
     return 0;
+  }
+  if (steps.has_value()) {
+    return ServeSteps(options.device, *steps, size == "tiny");
   }
   const auto stage = std::find_if(Stages().begin(), Stages().end(),
                                   [&](const Stage& candidate) { return candidate.name == options.stage; });
