@@ -20,7 +20,7 @@ import jsonschema
 SCHEMA = json.loads(pathlib.Path(__file__).with_name("results.schema.json").read_text())
 MOST_FILES, MOST_BYTES = 8, 16 << 20
 # Stages that a machine without a GPU cannot run.
-NEED_A_GPU = {"kernels.memcheck", "kernels.racecheck"}
+NEED_A_GPU = {"trace", "kernels.memcheck", "kernels.racecheck"}
 NEED_MORE = {"compare"}  # diffusers
 
 
