@@ -13,10 +13,11 @@ set(installed_libraries ${CMAKE_INSTALL_LIBDIR}/hotlora)
 set(installed_libtorch ${installed_libraries}/libtorch)
 set(installed_share ${CMAKE_INSTALL_DATADIR}/hotlora)
 
+# A run path of the program is not searched for what its libraries need: LibTorch's have one of their own.
+set(installed_run_path "$ORIGIN/../${installed_libtorch}/torch/lib;$ORIGIN/../${installed_libraries}")
+
 if(TARGET hotlora-server)
-  # A run path of the program is not searched for what its libraries need: LibTorch's have one of their own.
-  set_target_properties(hotlora-server PROPERTIES INSTALL_RPATH
-    "$ORIGIN/../${installed_libtorch}/torch/lib;$ORIGIN/../${installed_libraries}")
+  set_target_properties(hotlora-server PROPERTIES INSTALL_RPATH "${installed_run_path}")
   install(TARGETS hotlora-server RUNTIME COMPONENT runtime)
   install(DIRECTORY ${HOTLORA_LIBTORCH}/ DESTINATION ${installed_libtorch} COMPONENT runtime
     FILES_MATCHING PATTERN "*.so" PATTERN "*.so.*" PATTERN "*.dist-info/licenses/*"

@@ -22,9 +22,10 @@ hotlora_import_torch_library(hotlora_torch_cpu libtorch_cpu)
 
 add_library(hotlora_torch INTERFACE)
 add_library(hotlora::torch ALIAS hotlora_torch)
+# Without links, so that a compiler cache serves trees that link to the same headers (tests/cuda_build.sh).
+file(REAL_PATH ${HOTLORA_LIBTORCH}/torch/include libtorch_include)
 target_compile_options(hotlora_torch INTERFACE
-  "SHELL:-idirafter ${HOTLORA_LIBTORCH}/torch/include/torch/csrc/api/include"
-  "SHELL:-idirafter ${HOTLORA_LIBTORCH}/torch/include")
+  "SHELL:-idirafter ${libtorch_include}/torch/csrc/api/include" "SHELL:-idirafter ${libtorch_include}")
 target_compile_definitions(hotlora_torch INTERFACE
   _GLIBCXX_USE_CXX11_ABI=1 HOTLORA_LIBTORCH_VERSION="${HOTLORA_TORCH_VERSION}")
 # The wheel's libraries name what they need by an rpath of their own; the linker need not resolve it again.

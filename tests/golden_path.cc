@@ -1,10 +1,16 @@
 #include "tests/golden_path.h"
 
+#include <cstdlib>
+
 #include "absl/strings/str_cat.h"
 
 namespace hotlora {
 
-std::string GoldenPath(absl::string_view relative) { return absl::StrCat(HOTLORA_GOLDEN_DIR, "/", relative); }
+std::string GoldenPath(absl::string_view relative) {
+  const char* const source = std::getenv("HOTLORA_TEST_SOURCE");
+  return source == nullptr ? absl::StrCat(HOTLORA_GOLDEN_DIR, "/", relative)
+                           : absl::StrCat(source, "/tests/golden/", relative);
+}
 
 std::string SingleFilePath() { return HOTLORA_SINGLE_FILE; }
 

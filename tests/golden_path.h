@@ -9,7 +9,8 @@ namespace hotlora {
 
 // Only these functions' source knows the checkout's place, so that a compiler cache serves several checkouts.
 
-// Where a file or folder of tests/golden lies.
+// Where a file or folder of tests/golden lies: in the checkout that HOTLORA_TEST_SOURCE names, else in the one that was
+// built.
 std::string GoldenPath(absl::string_view relative);
 
 // The weights of golden/pipeline in one checkpoint under SGM names. The build makes it by golden/make/single_file.py.

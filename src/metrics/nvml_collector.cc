@@ -1,6 +1,3 @@
-#include <dlfcn.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <optional>
@@ -11,176 +8,15 @@
 #include <prometheus/client_metric.h>
 #include <prometheus/metric_type.h>
 
-#include "src/base/logging.h"
 #include "src/base/stopwatch.h"
 #include "src/metrics/collectors.h"
+#include "src/metrics/nvml.h"
 
 namespace hotlora {
 namespace {
 
-// NVML's C interface as far as it is used here (NVIDIA, NVML API Reference Guide). Declared, not included: the driver
-// brings the library at run time, and hotlora must start without it.
-using NvmlDevice = struct NvmlDeviceStruct*;
-struct NvmlMemory {
-  unsigned long long total, free, used;  // NOLINT(google-runtime-int): NVML's own type
-};
-struct NvmlProcessInfo {
-  unsigned int pid;
-  unsigned long long used_gpu_memory;  // NOLINT(google-runtime-int)
-  unsigned int gpu_instance_id, compute_instance_id;
-};
-struct NvmlUtilization {
-  unsigned int gpu, memory;  // per cent
-};
-struct NvmlViolationTime {
-  unsigned long long reference_time, violation_time;  // NOLINT(google-runtime-int): us, ns
-};
-constexpr int kNvmlSuccess = 0;
-constexpr unsigned int kTemperatureGpu = 0;
-constexpr unsigned int kClockSm = 1;
-constexpr unsigned int kUncorrectedErrors = 1;
-constexpr unsigned int kVolatileEcc = 0;
 // nvmlPerfPolicyType_t, and the label.
 constexpr std::pair<unsigned int, const char*> kThrottlePolicies[] = {{0, "power"}, {1, "thermal"}, {5, "reliability"}};
-constexpr unsigned int kMaxProcesses = 256;
-constexpr unsigned int kUuidLength = 96;
-
-class Nvml {
- public:
-  Nvml() : library_(dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL)) {
-    if (library_ == nullptr) {
-      return;
-    }
-    int (*init)() = nullptr;
-    up_ = Resolve("nvmlInit_v2", init) && Resolve("nvmlShutdown", shutdown_) &&
-          Resolve("nvmlDeviceGetCount_v2", count_) && Resolve("nvmlDeviceGetHandleByIndex_v2", handle_) &&
-          Resolve("nvmlDeviceGetUUID", uuid_) && Resolve("nvmlDeviceGetMemoryInfo", memory_) &&
-          Resolve("nvmlDeviceGetComputeRunningProcesses_v3", processes_) && Resolve("nvmlDeviceGetName", name_) &&
-          Resolve("nvmlSystemGetDriverVersion", driver_) && Resolve("nvmlDeviceGetUtilizationRates", utilization_) &&
-          Resolve("nvmlDeviceGetTemperature", temperature_) && Resolve("nvmlDeviceGetClockInfo", clock_) &&
-          Resolve("nvmlDeviceGetTotalEnergyConsumption", energy_) &&
-          Resolve("nvmlDeviceGetTotalEccErrors", ecc_errors_) && Resolve("nvmlDeviceGetViolationStatus", violation_) &&
-          init() == kNvmlSuccess;
-    if (!up_) {
-      LogWarning("NVML is there but does not work: no gpu memory figures");
-    }
-  }
-  ~Nvml() {
-    if (up_) {
-      shutdown_();
-    }
-    if (library_ != nullptr) {
-      dlclose(library_);
-    }
-  }
-  Nvml(const Nvml&) = delete;
-  Nvml& operator=(const Nvml&) = delete;
-
-  bool up() const { return up_; }
-
-  std::vector<NvmlDevice> Devices() const {
-    unsigned int count = 0;
-    std::vector<NvmlDevice> devices;
-    if (!up_ || count_(&count) != kNvmlSuccess) {
-      return devices;
-    }
-    for (unsigned int index = 0; index < count; ++index) {
-      if (NvmlDevice device = nullptr; handle_(index, &device) == kNvmlSuccess) {
-        devices.push_back(device);
-      }
-    }
-    return devices;
-  }
-
-  std::string Uuid(NvmlDevice device) const {
-    char text[kUuidLength] = {};
-    return uuid_(device, text, kUuidLength) == kNvmlSuccess ? text : "unknown";
-  }
-
-  std::string Name(NvmlDevice device) const {
-    char text[kUuidLength] = {};
-    return name_(device, text, kUuidLength) == kNvmlSuccess ? text : "unknown";
-  }
-
-  std::string Driver() const {
-    char text[kUuidLength] = {};
-    return driver_(text, kUuidLength) == kNvmlSuccess ? text : "unknown";
-  }
-
-  // What a device does not tell (old ones know no energy, many no ECC) is nullopt.
-  std::optional<double> Utilization(NvmlDevice device) const {
-    NvmlUtilization rates{};
-    return utilization_(device, &rates) == kNvmlSuccess ? std::optional<double>(rates.gpu / 100.0) : std::nullopt;
-  }
-  std::optional<double> Temperature(NvmlDevice device) const {
-    unsigned int celsius = 0;
-    return temperature_(device, kTemperatureGpu, &celsius) == kNvmlSuccess ? std::optional<double>(celsius)
-                                                                           : std::nullopt;
-  }
-  std::optional<double> SmClockHertz(NvmlDevice device) const {
-    unsigned int megahertz = 0;
-    return clock_(device, kClockSm, &megahertz) == kNvmlSuccess ? std::optional<double>(megahertz * 1e6) : std::nullopt;
-  }
-  std::optional<double> EnergyJoules(NvmlDevice device) const {
-    unsigned long long millijoules = 0;  // NOLINT(google-runtime-int)
-    return energy_(device, &millijoules) == kNvmlSuccess ? std::optional<double>(static_cast<double>(millijoules) / 1e3)
-                                                         : std::nullopt;
-  }
-  std::optional<double> EccErrors(NvmlDevice device) const {
-    unsigned long long errors = 0;  // NOLINT(google-runtime-int)
-    return ecc_errors_(device, kUncorrectedErrors, kVolatileEcc, &errors) == kNvmlSuccess
-               ? std::optional<double>(static_cast<double>(errors))
-               : std::nullopt;
-  }
-  std::optional<double> ThrottleSeconds(NvmlDevice device, unsigned int policy) const {
-    NvmlViolationTime time{};
-    return violation_(device, policy, &time) == kNvmlSuccess
-               ? std::optional<double>(static_cast<double>(time.violation_time) / 1e9)
-               : std::nullopt;
-  }
-
-  bool Memory(NvmlDevice device, NvmlMemory* memory) const { return memory_(device, memory) == kNvmlSuccess; }
-
-  // Bytes this process holds on the device; false if NVML does not say (other pid namespace, old driver).
-  bool OwnBytes(NvmlDevice device, unsigned long long* bytes) const {  // NOLINT(google-runtime-int)
-    unsigned int count = kMaxProcesses;
-    std::vector<NvmlProcessInfo> infos(count);
-    if (processes_(device, &count, infos.data()) != kNvmlSuccess) {
-      return false;
-    }
-    for (unsigned int i = 0; i < std::min(count, kMaxProcesses); ++i) {
-      if (infos[i].pid == static_cast<unsigned int>(getpid())) {
-        *bytes = infos[i].used_gpu_memory;
-        return true;
-      }
-    }
-    return false;
-  }
-
- private:
-  template <typename Function>
-  bool Resolve(const char* name, Function*& function) {
-    function = reinterpret_cast<Function*>(dlsym(library_, name));
-    return function != nullptr;
-  }
-
-  void* library_;
-  bool up_ = false;
-  int (*shutdown_)() = nullptr;
-  int (*count_)(unsigned int*) = nullptr;
-  int (*handle_)(unsigned int, NvmlDevice*) = nullptr;
-  int (*uuid_)(NvmlDevice, char*, unsigned int) = nullptr;
-  int (*memory_)(NvmlDevice, NvmlMemory*) = nullptr;
-  int (*processes_)(NvmlDevice, unsigned int*, NvmlProcessInfo*) = nullptr;
-  int (*name_)(NvmlDevice, char*, unsigned int) = nullptr;
-  int (*driver_)(char*, unsigned int) = nullptr;
-  int (*utilization_)(NvmlDevice, NvmlUtilization*) = nullptr;
-  int (*temperature_)(NvmlDevice, unsigned int, unsigned int*) = nullptr;
-  int (*clock_)(NvmlDevice, unsigned int, unsigned int*) = nullptr;
-  int (*energy_)(NvmlDevice, unsigned long long*) = nullptr;                                  // NOLINT
-  int (*ecc_errors_)(NvmlDevice, unsigned int, unsigned int, unsigned long long*) = nullptr;  // NOLINT
-  int (*violation_)(NvmlDevice, unsigned int, NvmlViolationTime*) = nullptr;
-};
 
 using prometheus::MetricFamily;
 using prometheus::MetricType;
@@ -232,22 +68,21 @@ class NvmlCollector : public prometheus::Collectable {
 
  private:
   void AddMemory(NvmlDevice device, Families* families) const {
-    NvmlMemory memory{};
-    if (!nvml_.Memory(device, &memory)) {
+    const std::optional<Nvml::MemoryBytes> memory = nvml_.Memory(device);
+    if (!memory.has_value()) {
       ++errors_;
       return;
     }
     const auto add = [&, uuid = nvml_.Uuid(device)](const char* name, const char* help, double value) {
       families->Add(name, help, MetricType::Gauge, value, {{"gpu_uuid", uuid}});
     };
-    add("hotlora_gpu_memory_used_bytes", "Memory in use by all processes, by NVML", static_cast<double>(memory.used));
-    add("hotlora_gpu_memory_free_bytes", "Free memory, by NVML", static_cast<double>(memory.free));
-    add("hotlora_gpu_memory_total_bytes", "Installed memory, by NVML", static_cast<double>(memory.total));
-    unsigned long long own = 0;  // NOLINT(google-runtime-int)
-    if (nvml_.OwnBytes(device, &own)) {
-      add("hotlora_gpu_process_memory_bytes", "Memory this process holds, by NVML", static_cast<double>(own));
+    add("hotlora_gpu_memory_used_bytes", "Memory in use by all processes, by NVML", static_cast<double>(memory->used));
+    add("hotlora_gpu_memory_free_bytes", "Free memory, by NVML", static_cast<double>(memory->free));
+    add("hotlora_gpu_memory_total_bytes", "Installed memory, by NVML", static_cast<double>(memory->total));
+    if (const std::optional<double> own = nvml_.OwnBytes(device); own.has_value()) {
+      add("hotlora_gpu_process_memory_bytes", "Memory this process holds, by NVML", *own);
       add("hotlora_gpu_memory_unaccounted_bytes", "What this process holds beyond the allocator's reserved bytes",
-          static_cast<double>(own) - static_cast<double>(reserved_bytes_()));
+          *own - static_cast<double>(reserved_bytes_()));
     }
   }
 

@@ -25,6 +25,14 @@ SAMPLERS = {
     "DPM++ 2M SDE": {"sampler": images_pb2.SAMPLER_DPMPP_2M_SDE},
     "UniPC": {"sampler": images_pb2.SAMPLER_UNIPC},
     "LCM": {"sampler": images_pb2.SAMPLER_LCM},
+    "TCD": {"sampler": images_pb2.SAMPLER_TCD},
+    "DPM2": {"sampler": images_pb2.SAMPLER_DPM2},
+    "DPM2 a": {"sampler": images_pb2.SAMPLER_DPM2_ANCESTRAL},
+    "LMS": {"sampler": images_pb2.SAMPLER_LMS},
+    "DEIS": {"sampler": images_pb2.SAMPLER_DEIS},
+    "DPM++ 2S": {"sampler": images_pb2.SAMPLER_DPMPP_2S},
+    "DPM++ 3M": {"sampler": images_pb2.SAMPLER_DPMPP_3M},
+    "DPM++ 3M SDE": {"sampler": images_pb2.SAMPLER_DPMPP_3M_SDE},
 }
 
 

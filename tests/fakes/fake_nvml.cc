@@ -52,6 +52,10 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void** handle) {
   *handle = &device;
   return index == 0 ? kSuccess : kNotFound;
 }
+int nvmlDeviceGetHandleByPciBusId_v2(const char*, void** handle) {
+  *handle = &device;
+  return kSuccess;
+}
 int nvmlDeviceGetUUID(void*, char* text, unsigned int size) { return Copy("GPU-fake-0", text, size); }
 int nvmlDeviceGetName(void*, char* text, unsigned int size) { return Copy("Fake GPU", text, size); }
 int nvmlSystemGetDriverVersion(char* text, unsigned int size) { return Copy("999.1", text, size); }
@@ -74,6 +78,14 @@ int nvmlDeviceGetTemperature(void*, unsigned int, unsigned int* celsius) {
 }
 int nvmlDeviceGetClockInfo(void*, unsigned int, unsigned int* megahertz) {
   *megahertz = 1755;
+  return kSuccess;
+}
+int nvmlDeviceGetPowerUsage(void*, unsigned int* milliwatts) {
+  *milliwatts = 300'000;
+  return kSuccess;
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(void*, unsigned long long* reasons) {  // NOLINT(google-runtime-int)
+  *reasons = 4;                                                                      // the power limit
   return kSuccess;
 }
 int nvmlDeviceGetTotalEnergyConsumption(void*, unsigned long long* millijoules) {  // NOLINT(google-runtime-int)

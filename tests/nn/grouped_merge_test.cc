@@ -3,9 +3,7 @@
 
 #include "src/nn/grouped_merge.h"
 
-#include <cmath>
 #include <cstdlib>
-#include <deque>
 #include <optional>
 #include <string>
 #include <utility>
@@ -18,6 +16,8 @@
 #include "src/nn/merge_check.h"
 #include "src/tensor/device.h"
 #include "tests/fakes/serial_merge.h"
+#include "tests/margin.h"
+#include "tests/nn/random_merge.h"
 
 namespace hotlora {
 namespace {
@@ -28,99 +28,44 @@ void RunOnCpu(const MergeTables& tables) {
 
 class GroupedMergeTest : public testing::TestWithParam<std::pair<c10::ScalarType, c10::ScalarType>> {
  protected:
-  struct Weight {
-    at::Tensor live, clean;
-    std::vector<ModuleDelta> deltas;
-    std::vector<WeightedDelta> weighted;
-  };
-
-  at::Tensor Random(at::IntArrayRef shape, c10::ScalarType dtype) {
-    return at::randn(shape, generator_, at::TensorOptions(at::kFloat)).to(device_, dtype);
-  }
-
-  // A weight of that shape with a product of each rank.
-  void Add(std::vector<int64_t> shape, std::vector<int64_t> ranks, c10::ScalarType factors) {
+  static RandomMerge::Dtypes Dtypes() {
     const auto [live, clean] = GetParam();
-    Weight& weight = weights_.emplace_back();
-    weight.clean = Random(shape, clean);
-    const auto format = shape.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-    weight.live = at::full(shape, NAN, at::TensorOptions(device_).dtype(live)).contiguous(format);
-    const int64_t columns = weight.clean.numel() / shape[0];
-    for (const int64_t rank : ranks) {
-      ModuleDelta& delta = weight.deltas.emplace_back();
-      delta.change = LowRank{Random({rank, columns}, factors), Random({shape[0], rank}, factors), {}};
-      delta.scale = 0.5;
-    }
-    double strength = 0.75;
-    for (const ModuleDelta& delta : weight.deltas) {
-      weight.weighted.push_back({&delta, strength});
-      strength = -0.25;
+    return {live, clean, clean};
+  }
+
+  static void ExpectMerged(const RandomMerge& merge) {
+    for (size_t i = 0; i < merge.size(); ++i) {
+      ExpectError(merge.ErrorOf(i), RandomMerge::Tolerance(GetParam().first), "weight " + std::to_string(i));
     }
   }
-
-  // Ends of tiles in every direction, windows, no product, several, and one of weight 0.
-  void AddAll() {
-    const auto [live, clean] = GetParam();
-    Add({64, 64}, {16}, clean);
-    Add({130, 70}, {8, 24}, clean);
-    Add({3, 200}, {}, clean);
-    Add({65, 1}, {40}, at::kFloat);
-    Add({20, 12, 3, 3}, {8}, clean);
-    Add({70, 36, 1, 1}, {8, 8, 72}, at::kHalf);
-    Add({48, 32}, {8, 8}, clean);
-    weights_.back().weighted[1].weight = 0.0;
-    Add({96, 128}, {8}, at::kBFloat16);
-  }
-
-  at::Tensor Expected(const Weight& weight) {
-    at::Tensor live = at::empty_like(weight.live);
-    MergeWeight(live, weight.clean, weight.weighted);
-    return live;
-  }
-
-  void ExpectMerged() {
-    for (size_t i = 0; i < weights_.size(); ++i) {
-      const at::Tensor expected = Expected(weights_[i]).to(at::kFloat), got = weights_[i].live.to(at::kFloat);
-      // One rounding to live's dtype, of sums that were rounded in another order.
-      const double tolerance = GetParam().first == at::kFloat ? 2e-5 : GetParam().first == at::kHalf ? 2e-3 : 1.6e-2;
-      EXPECT_TRUE(at::allclose(got, expected, tolerance, tolerance)) << i << ": " << (got - expected).abs().max();
-      if (weights_[i].deltas.empty()) {
-        EXPECT_TRUE(at::equal(got, expected)) << i;
-      }
-    }
-  }
-
-  c10::Device device_{c10::kCPU};
-  at::Generator generator_ = at::make_generator<at::CPUGeneratorImpl>(11);
-  std::deque<Weight> weights_;  // stays where it is: `weighted` points into it
 };
 
 TEST_P(GroupedMergeTest, TilesRebuildEveryWeight) {
-  AddAll();
+  RandomMerge merge(c10::kCPU);
+  merge.AddEnds(Dtypes());
+  const std::vector<WeightToMerge> weights = merge.ToMerge();
   MergeTables tables;
-  for (Weight& weight : weights_) {
-    ASSERT_TRUE(AddToTables({weight.live, weight.clean, weight.weighted}, &tables));
+  for (const WeightToMerge& weight : weights) {
+    ASSERT_TRUE(AddToTables(weight, &tables));
   }
-  EXPECT_EQ(tables.tasks.size(), weights_.size());
-  EXPECT_EQ(tables.products.size(), 10U);
+  EXPECT_EQ(tables.tasks.size(), weights.size());
+  EXPECT_EQ(tables.products.size(), 11U);
+  for (size_t i = 0; i < merge.size(); ++i) {
+    EXPECT_FALSE(merge.ErrorOf(i) <= 1.0) << i << ", which is not merged yet";
+  }
   RunOnCpu(tables);
-  ExpectMerged();
+  ExpectMerged(merge);
 }
 
 TEST_P(GroupedMergeTest, MergeWeightsRebuildsEveryWeightOnTheDevice) {
-  const char* const device = std::getenv("HOTLORA_TEST_DEVICE");
-  device_ = ResolvePlace(device == nullptr ? "cpu" : device, "float32").value().device;
-  AddAll();
-  // And one that is not a sum of products.
-  Add({40, 24}, {8}, at::kFloat);
-  weights_.back().deltas[0].magnitude = at::rand({40, 1, 1}, generator_, at::TensorOptions(at::kFloat)).to(device_);
-  std::vector<WeightToMerge> merges;
-  for (Weight& weight : weights_) {
-    merges.push_back({weight.live, weight.clean, weight.weighted});
-  }
-  MergeWeights(merges, DoraWeighting::kScaledChange);
-  Synchronize(device_);
-  ExpectMerged();
+  const char* const device_name = std::getenv("HOTLORA_TEST_DEVICE");
+  const c10::Device device = ResolvePlace(device_name == nullptr ? "cpu" : device_name, "float32").value().device;
+  RandomMerge merge(device);
+  merge.AddEnds(Dtypes());
+  merge.AddDora(Dtypes());
+  MergeWeights(merge.ToMerge(), DoraWeighting::kScaledChange);
+  Synchronize(device);
+  ExpectMerged(merge);
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, GroupedMergeTest,

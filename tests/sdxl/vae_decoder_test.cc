@@ -33,6 +33,15 @@ TEST(VaeDecoderTest, ComputesInFloat32WhateverTheModelsDtype) {
   ExpectWithin(image, t.at("image"), golden.Tolerance("decode_0", "image"), "image");
 }
 
+// As it is served with a half type: on a GPU its convolutions may use TF32, which has 10 bits of mantissa.
+TEST(VaeDecoderTest, StaysCloseToFloat32AsServedWithHalfTypes) {
+  c10::InferenceMode guard;
+  TensorMap t = GoldenFolder("vae").Load("decode_0");
+  const ComputePlace place = TestPlace(at::kHalf);
+  const at::Tensor image = TinyModel(at::kHalf).vae_decoder().forward(t.at("latent").to(place.device));
+  ExpectError(RelativeError(image, t.at("image")), 5e-3, "image");
+}
+
 TEST(VaeDecoderTest, ReportsAnImageThatIsNotFinite) {
   c10::InferenceMode guard;
   const at::Tensor latents = at::full({1, 4, 8, 8}, std::numeric_limits<float>::quiet_NaN()).to(TestPlace().device);

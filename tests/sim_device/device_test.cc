@@ -87,6 +87,26 @@ TEST_F(SimDeviceTest, StreamsAreOrderedByEventsAlone) {
   EXPECT_EQ(read_on_other(/*with_event=*/true), 3.0F);
 }
 
+TEST_F(SimDeviceTest, EventsThatTimeTellHowLongWorkTook) {
+  const c10::Stream stream = c10::impl::VirtualGuardImpl(kType).getStream(SimDevice());
+  c10::Event begin(kType, c10::EventFlag::BACKEND_DEFAULT), middle(kType, c10::EventFlag::BACKEND_DEFAULT),
+      end(kType, c10::EventFlag::BACKEND_DEFAULT), plain(kType);
+  at::Tensor large = at::ones({1 << 22}, at::TensorOptions(SimDevice())), small = Ones();
+  stream.synchronize();
+  begin.record(stream);
+  large.sqrt_();
+  middle.record(stream);
+  small.sqrt_();
+  end.record(stream);
+  plain.record(stream);
+  EXPECT_ANY_THROW(begin.elapsedTime(end)) << "nothing is done yet";
+  stream.synchronize();
+  const double first = begin.elapsedTime(middle), second = middle.elapsedTime(end);
+  EXPECT_GT(first, second);
+  EXPECT_NEAR(begin.elapsedTime(end), first + second, 1e-6);
+  EXPECT_ANY_THROW(begin.elapsedTime(plain));
+}
+
 TEST_F(SimDeviceTest, HostThatTouchesMemoryCrashesWithAStack) {
   const at::Tensor tensor = Ones();
   EXPECT_DEATH(static_cast<void>(*static_cast<const volatile float*>(tensor.const_data_ptr())),

@@ -1,6 +1,8 @@
 #include "tests/fakes/sim_device/sim_device.h"
 
+#include <chrono>
 #include <cstdlib>
+#include <memory>
 #include <string_view>
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -85,7 +87,20 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
       *event = new SimEvent;
     }
     SimStream& queue = StreamOf(stream);
-    *static_cast<SimEvent*>(*event) = {&queue, queue.last()};
+    SimEvent& point = *static_cast<SimEvent*>(*event);
+    point = {&queue, queue.last(), nullptr};
+    if (flag == c10::EventFlag::BACKEND_DEFAULT) {  // as CUDA's, it times
+      const auto time = std::make_shared<std::chrono::steady_clock::time_point>();
+      point.ticket = queue.Enqueue([time] { *time = std::chrono::steady_clock::now(); });
+      point.time = time;
+    }
+  }
+  // Milliseconds. Both events are done.
+  double elapsedTime(void* begin, void* end, const c10::DeviceIndex device) const override {
+    const SimEvent &first = *static_cast<SimEvent*>(begin), &second = *static_cast<SimEvent*>(end);
+    TORCH_CHECK(first.time != nullptr && second.time != nullptr, "an event of sim does not time");
+    TORCH_CHECK(first.stream->done(first.ticket) && second.stream->done(second.ticket), "an event of sim is not done");
+    return std::chrono::duration<double, std::milli>(*second.time - *first.time).count();
   }
   void block(void* event, const c10::Stream& stream) const override {
     if (event != nullptr) {

@@ -1,10 +1,12 @@
 #ifndef HOTLORA_TESTS_FAKES_SIM_DEVICE_STREAM_H_
 #define HOTLORA_TESTS_FAKES_SIM_DEVICE_STREAM_H_
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -51,6 +53,8 @@ class SimStream {
 struct SimEvent {
   SimStream* stream = nullptr;
   uint64_t ticket = 0;
+  // When the stream came there; empty for an event that does not time.
+  std::shared_ptr<const std::chrono::steady_clock::time_point> time;
 };
 
 // The stream of this name; made with its thread at the first call.
