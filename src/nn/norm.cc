@@ -1,8 +1,8 @@
 #include "src/nn/norm.h"
 
-#include <ATen/ops/group_norm.h>
 #include <ATen/ops/layer_norm.h>
-#include <ATen/ops/silu.h>
+
+#include "src/nn/fused_ops.h"
 
 namespace hotlora {
 
@@ -12,11 +12,12 @@ GroupNorm::GroupNorm(const ParameterScope& scope, int64_t channels, int64_t grou
       groups(groups),
       epsilon(epsilon) {}
 
-at::Tensor GroupNorm::forward(const at::Tensor& x) const { return at::group_norm(x, groups, weight, bias, epsilon); }
+at::Tensor GroupNorm::forward(const at::Tensor& x) const {
+  return FusedGroupNorm(x, {}, weight, bias, {groups, epsilon, /*silu=*/false});
+}
 
-at::Tensor GroupNorm::forward_silu(const at::Tensor& x) const {
-  at::Tensor y = forward(x);
-  return at::silu_(y);
+at::Tensor GroupNorm::forward_silu(const at::Tensor& x, const at::Tensor& shift) const {
+  return FusedGroupNorm(x, shift, weight, bias, {groups, epsilon, /*silu=*/true});
 }
 
 LayerNorm::LayerNorm(const ParameterScope& scope, int64_t width, double epsilon)
@@ -26,6 +27,10 @@ LayerNorm::LayerNorm(const ParameterScope& scope, int64_t width, double epsilon)
 
 at::Tensor LayerNorm::forward(const at::Tensor& x) const {
   return at::layer_norm(x, weight.sizes(), weight, bias, epsilon);
+}
+
+at::Tensor LayerNorm::forward_add(at::Tensor& x, const at::Tensor& added) const {
+  return AddLayerNorm(x, added, weight, bias, epsilon);
 }
 
 }  // namespace hotlora

@@ -19,8 +19,9 @@ struct GroupNorm {
   GroupNorm(const ParameterScope& scope, int64_t channels, int64_t groups, double epsilon);
   at::Tensor forward(const at::Tensor& x) const;
 
-  // silu(forward(x)): what follows a group norm in every resnet block.
-  at::Tensor forward_silu(const at::Tensor& x) const;
+  // silu(forward(x + shift)), as in every resnet block. `shift` is [rows, channels], or undefined. With a shift, x is
+  // scratch.
+  at::Tensor forward_silu(const at::Tensor& x, const at::Tensor& shift = {}) const;
 
   at::Tensor weight;
   at::Tensor bias;
@@ -36,6 +37,9 @@ struct LayerNorm {
   LayerNorm() = default;
   LayerNorm(const ParameterScope& scope, int64_t width, double epsilon);
   at::Tensor forward(const at::Tensor& x) const;
+
+  // x += added, which is shaped as x; then forward(x).
+  at::Tensor forward_add(at::Tensor& x, const at::Tensor& added) const;
 
   at::Tensor weight;
   at::Tensor bias;

@@ -20,10 +20,8 @@ ResnetBlock::ResnetBlock(const ParameterScope& scope, const ResnetBlockOptions& 
 
 at::Tensor ResnetBlock::forward(const at::Tensor& x, const at::Tensor& time_silu, SideBranch side) const {
   at::Tensor h = conv1.forward(norm1.forward_silu(x), side);  // [rows, out, height, width]
-  if (time_emb_proj) {
-    h.add_(time_emb_proj->forward(time_silu, side).unsqueeze(-1).unsqueeze(-1));
-  }
-  h = conv2.forward(norm2.forward_silu(h), side);
+  const at::Tensor shift = time_emb_proj ? time_emb_proj->forward(time_silu, side) : at::Tensor();  // [rows, out]
+  h = conv2.forward(norm2.forward_silu(h, shift), side);
   return h.add_(conv_shortcut ? conv_shortcut->forward(x, side) : x);
 }
 

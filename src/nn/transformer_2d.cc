@@ -16,11 +16,12 @@ TransformerBlock::TransformerBlock(const ParameterScope& scope, const Transforme
       attn2(scope.In("attn2"), options.channels, options.context_width, options.heads),
       ff(scope.In("ff"), options.channels) {}
 
-at::Tensor TransformerBlock::forward(at::Tensor x, const at::Tensor& context, SideBranch side) const {
-  x.add_(attn1.forward(norm1.forward(x), side));
-  x.add_(attn2.forward(norm2.forward(x), context, side));
-  x.add_(ff.forward(norm3.forward(x), side));
-  return x;  // [rows, tokens, width]
+at::Tensor TransformerBlock::forward(at::Tensor& x, const at::Tensor& pending, const at::Tensor& context,
+                                     SideBranch side) const {
+  const at::Tensor normalized = pending.defined() ? norm1.forward_add(x, pending) : norm1.forward(x);
+  const at::Tensor attended = attn1.forward(normalized, side);  // [rows, tokens, width], as all of them
+  const at::Tensor informed = attn2.forward(norm2.forward_add(x, attended), context, side);
+  return ff.forward(norm3.forward_add(x, informed), side);
 }
 
 Transformer2d::Transformer2d(const ParameterScope& scope, const Transformer2dOptions& options)
@@ -37,8 +38,12 @@ at::Tensor Transformer2d::forward(const at::Tensor& x, const at::Tensor& context
   at::Tensor h = norm.forward(x);
   h = h.permute({0, 2, 3, 1}).reshape({rows, height * width, channels});  // a view: channels_last
   h = proj_in.forward(h, side);
+  at::Tensor pending;  // what the last block adds to h, [rows, height * width, channels]
   for (const TransformerBlock& block : blocks) {
-    h = block.forward(std::move(h), context, side);  // [rows, height * width, channels]
+    pending = block.forward(h, pending, context, side);
+  }
+  if (pending.defined()) {
+    h.add_(pending);
   }
   h = proj_out.forward(h, side);
   h = h.view({rows, height, width, channels}).permute({0, 3, 1, 2});  // [rows, channels, height, width]

@@ -23,15 +23,17 @@ struct Transformer2dOptions {
 };
 
 // Self-attention, cross-attention to the text, feed-forward; each normalised before and added to
-// its input.
+// its input. The sums are made in x, each in one pass with the norm that comes next, so the last one is left to the
+// next block: the result is what is still to be added to x. The block's output is x + result.
 //
-// Shapes   x, y [rows, tokens, width]; context [rows, context tokens, context width]
-// Threads  const; x is used as scratch: y may be x's storage
+// Shapes   x, pending, result [rows, tokens, width]; context [rows, context tokens, context width]
+// Inputs   pending: the block before's result, which is added to x first; undefined: none
+// Threads  const
 // Source   diffusers models/attention.py, BasicTransformerBlock
 struct TransformerBlock {
   TransformerBlock() = default;
   TransformerBlock(const ParameterScope& scope, const Transformer2dOptions& options);
-  at::Tensor forward(at::Tensor x, const at::Tensor& context, SideBranch side = {}) const;
+  at::Tensor forward(at::Tensor& x, const at::Tensor& pending, const at::Tensor& context, SideBranch side = {}) const;
 
   LayerNorm norm1, norm2, norm3;
   SelfAttention attn1;

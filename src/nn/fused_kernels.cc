@@ -1,0 +1,174 @@
+#include "src/nn/fused_kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include <c10/util/BFloat16.h>
+
+#include "src/nn/fused_tile.h"
+
+// One build serves every x86-64 CPU: the compiler makes a copy for each level, and the loader picks one.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define HOTLORA_VECTOR_LEVELS __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define HOTLORA_VECTOR_LEVELS
+#endif
+
+namespace hotlora {
+namespace {
+
+constexpr int64_t kLanes = 16;        // sums of a row that run side by side
+constexpr int64_t kFloatPixels = 64;  // whose sums are float32; the sums of those are double
+
+HOTLORA_TILE_INLINE float Load(const float* from) { return *from; }
+HOTLORA_TILE_INLINE float Load(const c10::BFloat16* from) {
+  const uint32_t bits = static_cast<uint32_t>(from->x) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+HOTLORA_TILE_INLINE void Store(float value, float* to) { *to = value; }
+// To the nearest, ties to even, without a branch. NaN stays NaN.
+HOTLORA_TILE_INLINE void Store(float value, c10::BFloat16* to) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
+  to->x = static_cast<uint16_t>((bits & 0x7FFFFFFFU) > 0x7F800000U ? 0x7FC0U : rounded);
+}
+
+template <typename T>
+HOTLORA_TILE_INLINE void SumGroupsTile(const T* __restrict x, const float* __restrict shift, int64_t pixels,
+                                       int64_t channels, int64_t groups, float* __restrict scratch,
+                                       double* __restrict sums) {
+  const int64_t group_channels = channels / groups;
+  float* __restrict const part = scratch;
+  float* __restrict const squares = scratch + channels;
+  std::fill(sums, sums + 2 * groups, 0.0);
+  for (int64_t first = 0; first < pixels; first += kFloatPixels) {
+    const int64_t end = std::min(first + kFloatPixels, pixels);
+    std::fill(scratch, scratch + 2 * channels, 0.0F);
+    int64_t p = first;
+    for (; p + 4 <= end; p += 4) {
+      const T* const row = x + p * channels;
+      for (int64_t c = 0; c < channels; ++c) {
+        const float a = Load(row + c) + shift[c], b = Load(row + channels + c) + shift[c];
+        const float d = Load(row + 2 * channels + c) + shift[c], e = Load(row + 3 * channels + c) + shift[c];
+        part[c] += (a + b) + (d + e);
+        squares[c] += (a * a + b * b) + (d * d + e * e);
+      }
+    }
+    for (; p < end; ++p) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const float value = Load(x + p * channels + c) + shift[c];
+        part[c] += value;
+        squares[c] += value * value;
+      }
+    }
+    for (int64_t group = 0; group < groups; ++group) {
+      double sum = 0.0, square = 0.0;
+      for (int64_t c = group * group_channels; c < (group + 1) * group_channels; ++c) {
+        sum += part[c];
+        square += squares[c];
+      }
+      sums[2 * group] += sum;
+      sums[2 * group + 1] += square;
+    }
+  }
+}
+
+template <typename T>
+HOTLORA_TILE_INLINE void ScalePixelsTile(const T* __restrict x, const float* __restrict scale,
+                                         const float* __restrict shift, bool silu, int64_t pixels, int64_t channels,
+                                         T* __restrict y) {
+  for (int64_t p = 0; p < pixels; ++p, x += channels, y += channels) {
+    if (silu) {
+      for (int64_t c = 0; c < channels; ++c) {
+        Store(FusedTile::Silu(Load(x + c) * scale[c] + shift[c]), y + c);
+      }
+    } else {
+      for (int64_t c = 0; c < channels; ++c) {
+        Store(Load(x + c) * scale[c] + shift[c], y + c);
+      }
+    }
+  }
+}
+
+// The sum of value(i) for i in [0, count), always in the same order.
+template <typename Value>
+HOTLORA_TILE_INLINE float SumOf(int64_t count, Value value) {
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] += value(i + lane);
+    }
+  }
+  float rest = 0.0F;
+  for (; i < count; ++i) {
+    rest += value(i);
+  }
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) {
+      lanes[lane] += lanes[lane + half];
+    }
+  }
+  return lanes[0] + rest;
+}
+
+template <typename T>
+HOTLORA_TILE_INLINE void AddNormRowsTile(T* __restrict x, const T* __restrict added, const T* __restrict weight,
+                                         const T* __restrict bias, double epsilon, int64_t rows, int64_t width,
+                                         float* __restrict scratch, T* __restrict y) {
+  for (int64_t r = 0; r < rows; ++r, x += width, added += width, y += width) {
+    for (int64_t i = 0; i < width; ++i) {
+      scratch[i] = Load(x + i) + Load(added + i);
+      Store(scratch[i], x + i);
+    }
+    const float mean = SumOf(width, [&](int64_t i) { return scratch[i]; }) / static_cast<float>(width);
+    const float variance = SumOf(width, [&](int64_t i) { return (scratch[i] - mean) * (scratch[i] - mean); });
+    const auto scale = static_cast<float>(1.0 / std::sqrt(variance / static_cast<double>(width) + epsilon));
+    for (int64_t i = 0; i < width; ++i) {
+      Store((scratch[i] - mean) * scale * Load(weight + i) + Load(bias + i), y + i);
+    }
+  }
+}
+
+template <typename T>
+HOTLORA_TILE_INLINE void GegluRowsTile(const T* __restrict both, int64_t rows, int64_t hidden, T* __restrict y) {
+  for (int64_t r = 0; r < rows; ++r, both += 2 * hidden, y += hidden) {
+    for (int64_t i = 0; i < hidden; ++i) {
+      Store(Load(both + i) * FusedTile::Gelu(Load(both + hidden + i)), y + i);
+    }
+  }
+}
+
+}  // namespace
+
+// The compiler makes no levels of a template, so each dtype is written out.
+#define HOTLORA_FOR_DTYPE(T)                                                                                   \
+  template <>                                                                                                  \
+  HOTLORA_VECTOR_LEVELS void SumGroups(const T* x, const float* shift, int64_t pixels, int64_t channels,       \
+                                       int64_t groups, float* scratch, double* sums) {                         \
+    SumGroupsTile(x, shift, pixels, channels, groups, scratch, sums);                                          \
+  }                                                                                                            \
+  template <>                                                                                                  \
+  HOTLORA_VECTOR_LEVELS void ScalePixels(const T* x, const float* scale, const float* shift, bool silu,        \
+                                         int64_t pixels, int64_t channels, T* y) {                             \
+    ScalePixelsTile(x, scale, shift, silu, pixels, channels, y);                                               \
+  }                                                                                                            \
+  template <>                                                                                                  \
+  HOTLORA_VECTOR_LEVELS void AddNormRows(T* x, const T* added, const T* weight, const T* bias, double epsilon, \
+                                         int64_t rows, int64_t width, float* scratch, T* y) {                  \
+    AddNormRowsTile(x, added, weight, bias, epsilon, rows, width, scratch, y);                                 \
+  }                                                                                                            \
+  template <>                                                                                                  \
+  HOTLORA_VECTOR_LEVELS void GegluRows(const T* both, int64_t rows, int64_t hidden, T* y) {                    \
+    GegluRowsTile(both, rows, hidden, y);                                                                      \
+  }
+
+HOTLORA_FOR_DTYPE(float)
+HOTLORA_FOR_DTYPE(c10::BFloat16)
+
+}  // namespace hotlora
