@@ -24,7 +24,7 @@ class DeisSampler final : public SignalSampler<StepPlan> {
   at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) override;
 
  private:
-  // Of the step before; undefined at first.
+  // The step before had these; undefined at first.
   at::Tensor eps_before_;
   double rho_before_ = 0.0;
 };

@@ -29,7 +29,7 @@ class Dpm2Sampler final : public TwoSlopeSampler {
   at::Tensor Finish(const at::Tensor& start, const at::Tensor& first, const at::Tensor& second) override;
 
   const NoiseSource noise_;
-  // Of every step but the last: where its second evaluation is, and where it goes to.
+  // Every step but the last has both: where its second evaluation is, and where it goes to.
   std::vector<Evaluation> middles_;
   std::vector<AncestralStep> targets_;
 };
