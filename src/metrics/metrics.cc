@@ -30,26 +30,18 @@ namespace {
 
 const Buckets kSwapBuckets = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
 const Buckets kRequestBuckets = {.1, .25, .5, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600};
-// For the methods that make no images: a subset, because a closer look at them is rarely needed.
+// For the methods that make no images, and for those that are answered at once: a closer look is rarely needed, and
+// there are many.
 const Buckets kOtherRequestBuckets = {.1, .5, 1, 5, 30};
+const Buckets kQuickRequestBuckets = {1};
 const Buckets kBatchBuckets = {1, 2, 4, 8, 16};
 
-constexpr const char* kCodes[] = {"OK",
-                                  "CANCELLED",
-                                  "UNKNOWN",
-                                  "INVALID_ARGUMENT",
-                                  "DEADLINE_EXCEEDED",
-                                  "NOT_FOUND",
-                                  "ALREADY_EXISTS",
-                                  "PERMISSION_DENIED",
-                                  "RESOURCE_EXHAUSTED",
-                                  "FAILED_PRECONDITION",
-                                  "ABORTED",
-                                  "UNIMPLEMENTED",
-                                  "INTERNAL",
-                                  "UNAVAILABLE",
-                                  "DATA_LOSS",
-                                  "UNAUTHENTICATED"};
+// Those that any call may end with, then those that calls which change nothing do not end with.
+constexpr const char* kCommonCodes[] = {"OK",          "CANCELLED",         "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+                                        "NOT_FOUND",   "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INTERNAL",
+                                        "UNAVAILABLE", "UNAUTHENTICATED"};
+constexpr const char* kOtherCodes[] = {"UNKNOWN", "ALREADY_EXISTS", "FAILED_PRECONDITION",
+                                       "ABORTED", "UNIMPLEMENTED",  "DATA_LOSS"};
 constexpr const char* kOutcomes[] = {"ok", "error", "cancelled"};
 constexpr const char* kSizes[] = {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"};
 constexpr const char* kOnOff[] = {"off", "on"};
@@ -78,13 +70,23 @@ const char* SizeLabel(const StepShape& shape) {
                                      : kSizes[3];
 }
 
+bool MakesImages(absl::string_view method) {
+  return absl::StrContains(method, "Image") || absl::StrContains(method, "2Img");
+}
+
+// Whether calls of that RPC are answered at once, without work on images, adapters or weights.
+bool IsQuick(absl::string_view method) {
+  const bool reads = absl::StartsWith(method, "List") || absl::StartsWith(method, "Get");
+  return reads || !(MakesImages(method) || absl::StrContains(method, "Adapter") || method == "VerifyBase");
+}
+
 const Buckets& RequestBuckets(absl::string_view method) {
-  return absl::StrContains(method, "Image") ? kRequestBuckets : kOtherRequestBuckets;
+  return MakesImages(method) ? kRequestBuckets : IsQuick(method) ? kQuickRequestBuckets : kOtherRequestBuckets;
 }
 
 // Whether calls of that RPC may be cancelled: the others are answered at once.
 bool EndsLater(absl::string_view method) {
-  return absl::StrContains(method, "Image") || method == "LoadAdapter" || method == "UploadAdapter";
+  return MakesImages(method) || method == "LoadAdapter" || method == "UploadAdapter";
 }
 
 const char* OutcomeOf(absl::string_view code) {
@@ -195,8 +197,13 @@ void Metrics::Families::StandAtZero() {
     regroups.Add({{"reason", reason}});
   }
   for (const char* method : kMethods) {
-    for (const char* code : kCodes) {
+    for (const char* code : kCommonCodes) {
       requests.Add({{"method", method}, {"code", code}});
+    }
+    if (!IsQuick(method)) {
+      for (const char* code : kOtherCodes) {
+        requests.Add({{"method", method}, {"code", code}});
+      }
     }
     for (const char* outcome : kOutcomes) {
       if (outcome == kOutcomes[2] && !EndsLater(method)) {
