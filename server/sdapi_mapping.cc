@@ -271,7 +271,7 @@ class RequestReader {
     Only("subseed_strength", message_.has_subseed_strength(), message_.subseed_strength(), 0);
     OnlyZeroOrLess("seed_resize_from_h", message_.seed_resize_from_h());
     OnlyZeroOrLess("seed_resize_from_w", message_.seed_resize_from_w());
-    RefuseNoiseSettings();
+    ReadNoiseSettings();
     Only("s_min_uncond", message_.has_s_min_uncond(), message_.s_min_uncond(), 0);
     Only("s_churn", message_.has_s_churn(), message_.s_churn(), 0);
     Only("enable_hr", message_.has_enable_hr(), message_.enable_hr(), false);
@@ -300,14 +300,24 @@ class RequestReader {
   }
 
   // The amounts of noise that samplers add; the others have no use for them.
-  void RefuseNoiseSettings() {
+  void ReadNoiseSettings() {
     const Sampler sampler = request_.sampler.value_or(Sampler::kEuler);
-    if (sampler == Sampler::kEulerAncestral || sampler == Sampler::kDpmpp2MSde || sampler == Sampler::kLcm) {
+    if (sampler == Sampler::kDdim || sampler == Sampler::kTcd) {
+      if (message_.has_eta() && message_.eta() != 1) {  // many clients always send 1
+        request_.eta = message_.eta();
+      }
+    } else if (AddsNoise(sampler)) {
       Only("eta", message_.has_eta(), message_.eta(), 1);
-      Only("s_noise", message_.has_s_noise(), message_.s_noise(), 1);
-    } else if (sampler == Sampler::kDdim && message_.eta() != 1) {  // many clients always send 1
-      Only("eta", message_.has_eta(), message_.eta(), 0);
     }
+    if (AddsNoise(sampler)) {
+      Only("s_noise", message_.has_s_noise(), message_.s_noise(), 1);
+    }
+  }
+
+  static bool AddsNoise(Sampler sampler) {
+    constexpr Sampler kNoisy[] = {Sampler::kEulerAncestral, Sampler::kDpm2Ancestral, Sampler::kDpmpp2MSde,
+                                  Sampler::kDpmpp3MSde,     Sampler::kLcm,           Sampler::kTcd};
+    return std::find(std::begin(kNoisy), std::end(kNoisy), sampler) != std::end(kNoisy);
   }
 
   // Whether a script has nothing to do: {"args": []}, {"args": [false]}.

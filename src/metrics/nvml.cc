@@ -31,7 +31,7 @@ constexpr unsigned int kVolatileEcc = 0;
 constexpr unsigned int kMaxProcesses = 256;
 constexpr unsigned int kTextLength = 96;
 
-// What a function answers as its last argument, times `unit`.
+// The last argument of a function, which it fills in, times `unit`.
 template <typename Value, typename Function, typename... Arguments>
 std::optional<double> Ask(double unit, Function* function, Arguments... arguments) {
   Value value = 0;

@@ -11,7 +11,7 @@ namespace hotlora {
 // A GPU as NVML names it.
 using NvmlDevice = struct NvmlDeviceStruct*;
 
-// What NVIDIA's management library says of the machine's GPUs. It is loaded at run time (libnvidia-ml.so.1), because
+// NVIDIA's management library, and what it says of the machine's GPUs. It is loaded at run time (libnvidia-ml.so.1), because
 // the driver brings it and hotlora starts without it.
 //
 // Threads  thread-safe
@@ -26,7 +26,7 @@ class Nvml {
   Nvml(const Nvml&) = delete;
   Nvml& operator=(const Nvml&) = delete;
 
-  // Whether the library is there and works. Otherwise Devices is empty, and nothing else may be called.
+  // True if the library is there and works. Otherwise Devices is empty, and nothing else may be called.
   bool up() const { return up_; }
 
   std::vector<NvmlDevice> Devices() const;
@@ -38,7 +38,7 @@ class Nvml {
   std::string Name(NvmlDevice device) const;
   std::string Driver() const;
 
-  // What a device does not tell (old ones know no energy, many no ECC) is nullopt.
+  // A value that a device does not tell is nullopt: old ones do not know energy, many do not know ECC.
   std::optional<MemoryBytes> Memory(NvmlDevice device) const;
   // Bytes this process holds on the device. Also nullopt in another pid namespace.
   std::optional<double> OwnBytes(NvmlDevice device) const;

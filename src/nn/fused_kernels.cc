@@ -9,7 +9,7 @@
 #include "src/nn/fused_tile.h"
 
 // One build serves every x86-64 CPU: the compiler makes a copy for each level, and the loader picks one.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #define HOTLORA_VECTOR_LEVELS __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define HOTLORA_VECTOR_LEVELS
@@ -19,7 +19,7 @@ namespace hotlora {
 namespace {
 
 constexpr int64_t kLanes = 16;        // sums of a row that run side by side
-constexpr int64_t kFloatPixels = 64;  // whose sums are float32; the sums of those are double
+constexpr int64_t kFloatPixels = 64;  // so many pixels have a sum in float32; the sum of these sums is double
 
 HOTLORA_TILE_INLINE float Load(const float* from) { return *from; }
 HOTLORA_TILE_INLINE float Load(const c10::BFloat16* from) {

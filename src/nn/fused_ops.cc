@@ -22,7 +22,7 @@ namespace hotlora {
 namespace {
 
 constexpr int64_t kGrain = 16384;   // values that are worth a thread of their own
-constexpr int64_t kMaxPieces = 64;  // of a row in a group norm
+constexpr int64_t kMaxPieces = 64;  // a row of a group norm has at most so many pieces
 
 bool HasKernel(std::initializer_list<at::Tensor> tensors) {
   const at::Tensor& first = *tensors.begin();
@@ -104,7 +104,8 @@ at::Tensor FusedGroupNorm(at::Tensor x, const at::Tensor& shift, const at::Tenso
   if (!HasKernel({x, shift.defined() ? shift : x, weight, bias}) || !x.is_contiguous(at::MemoryFormat::ChannelsLast)) {
     return plain::FusedGroupNorm(x, shift, weight, bias, options);
   }
-  TORCH_CHECK(x.size(1) % options.groups == 0 && weight.numel() == x.size(1) && bias.numel() == x.size(1),
+  TORCH_CHECK(options.groups > 0 && x.size(1) % options.groups == 0 && weight.is_contiguous() && bias.is_contiguous() &&
+                  weight.numel() == x.size(1) && bias.numel() == x.size(1),
               "group norm of ", x.sizes(), " with ", options.groups, " groups, weight ", weight.sizes(), ", bias ",
               bias.sizes());
   TORCH_CHECK(!shift.defined() || (shift.is_contiguous() && shift.numel() == x.size(0) * x.size(1)), "shift is ",
@@ -122,8 +123,10 @@ at::Tensor AddLayerNorm(at::Tensor& x, const at::Tensor& added, const at::Tensor
     return plain::AddLayerNorm(x, added, weight, bias, epsilon);
   }
   const int64_t width = x.size(-1), rows = x.numel() / width;
-  TORCH_CHECK(added.sizes() == x.sizes() && weight.numel() == width && bias.numel() == width, "layer norm of ",
-              x.sizes(), " + ", added.sizes(), " with weight ", weight.sizes(), ", bias ", bias.sizes());
+  TORCH_CHECK(added.sizes() == x.sizes() && !added.is_alias_of(x) && weight.is_contiguous() && bias.is_contiguous() &&
+                  weight.numel() == width && bias.numel() == width,
+              "layer norm of ", x.sizes(), " + ", added.sizes(), " with weight ", weight.sizes(), ", bias ",
+              bias.sizes());
   RECORD_FUNCTION("hotlora::add_layer_norm", {});
   at::Tensor y = at::empty_like(x);
   HOTLORA_DISPATCH(x.scalar_type(), "AddLayerNorm", [&] {

@@ -1,12 +1,12 @@
 #ifndef HOTLORA_SRC_NN_FUSED_OPS_H_
 #define HOTLORA_SRC_NN_FUSED_OPS_H_
 
-// What lies between the products and convolutions of a network, each as one operator. On the CPU, in float32 and
+// Operators between the products and convolutions of a network, each in one call. On the CPU, in float32 and
 // bfloat16, the loops are ours (fused_kernels.h). Elsewhere, in float16 (which CPUs convert too slowly to gain by it),
 // and for layouts other than those named, LibTorch's operators do the same one after the other (namespace plain). A
 // profiler sees each of ours as one call, "hotlora::...".
 //
-// Dtypes   all tensors of a call alike: float32, bfloat16 or float16; statistics in float32
+// Dtypes   all tensors of a call alike: float32, bfloat16 or float16; statistics in float32 or better
 // Threads  any; all threads of LibTorch's pool work on one call. The result does not depend on their number
 // Rows     independent: the bytes of a row do not depend on the others
 
@@ -22,7 +22,7 @@ struct GroupNormOptions {
   bool silu = false;  // silu of the result
 };
 
-// Group norm of x + shift. With a shift, x is scratch.
+// Group norm of x + shift. With a shift, x may be overwritten.
 //
 // Shapes   x, y [rows, channels, height, width]; shift [rows, channels] or undefined; weight, bias [channels]
 // Layout   channels_last for ours
@@ -30,7 +30,7 @@ struct GroupNormOptions {
 at::Tensor FusedGroupNorm(at::Tensor x, const at::Tensor& shift, const at::Tensor& weight, const at::Tensor& bias,
                           const GroupNormOptions& options);
 
-// x += added; the result is the layer norm of the new x.
+// x += added; the result is the layer norm of the new x. `added` shares no memory with x.
 //
 // Shapes   x, added, y [..., width]; weight, bias [width]
 // Layout   contiguous for ours

@@ -112,7 +112,7 @@ class Pipeline {
                                                         AdapterSet set, std::shared_ptr<const InitLatents> init) = 0;
 
   // One evaluation of the network for every row in the plan, each under its own adapter set, whatever the mode. It is a
-  // denoising step, except with Heun's sampler, whose steps_done() moves at a step's second one. Returns when the work
+  // denoising step, except with the samplers Heun and DPM2, whose steps_done() moves at a step's second one. Returns when the work
   // is done, not merely queued. After an error each row has had its evaluation, as evaluations() tells, or may be
   // stepped again, which fails if the row cannot go on. REQUIRES: no row done; sizes alike.
   virtual absl::Status Step(const BatchPlan& plan) = 0;

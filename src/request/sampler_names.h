@@ -1,7 +1,8 @@
 #ifndef HOTLORA_SRC_REQUEST_SAMPLER_NAMES_H_
 #define HOTLORA_SRC_REQUEST_SAMPLER_NAMES_H_
 
-// What AUTOMATIC1111's web UI calls samplers and schedules, and with it the tools that read a picture's metadata.
+// The names that AUTOMATIC1111's web UI gives to samplers and schedules, and with it the tools that read a picture's
+// metadata.
 
 #include <optional>
 #include <string>

@@ -27,7 +27,7 @@ class Dpmpp2SSampler final : public SignalSampler<StepPlan> {
   at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) override;
 
  private:
-  // Whether the step is the second of a pair.
+  // True if the step is the second of a pair.
   bool SecondOrder() const;
 
   // Where the pair began: its latents and prediction, undefined at first, and its sigma.

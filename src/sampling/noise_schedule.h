@@ -68,7 +68,8 @@ class NoiseSchedule {
   // Source   diffusers KDPM2DiscreteScheduler and KDPM2AncestralDiscreteScheduler, set_timesteps
   StepPlan Dpm2Plan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault) const;
 
-  // The run of a multistep solver (DPM-Solver++, UniPC): whole timesteps, spaced so that the step after the last one
+  // The run of a multistep solver (DPM-Solver++, UniPC): whole timesteps (not with Align Your Steps at other than 10
+  // steps, nor with SGM uniform), spaced so that the step after the last one
   // would be the end; sigmas that a formula spreads span the whole training range; unit noise at the start.
   //
   // Source   diffusers DPMSolverMultistepScheduler and UniPCMultistepScheduler, set_timesteps

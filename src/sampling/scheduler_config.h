@@ -43,9 +43,8 @@ struct SchedulerConfig {
   // DDIM, LCM, Heun: the largest magnitude of clean latents. Only if the file has clip_sample: true, though that is
   // those schedulers' own default in diffusers: latents are not limited to [-1, 1].
   std::optional<float> clip;
-  bool final_sigma_min = false;  // the last sigma is the training's smallest one, not 0
-  std::optional<double> sigma_min,
-      sigma_max;  // ends of the Karras and exponential spacings, if not the run's own
+  bool final_sigma_min = false;                // the last sigma is the training's smallest one, not 0
+  std::optional<double> sigma_min, sigma_max;  // ends of spacings by a formula, if not the run's own
 };
 
 // FailedPrecondition names the key, its value and what is allowed: a schedule that is not

@@ -44,7 +44,7 @@ void StepReport::Report(absl::Span<const RowRef> rows, ApplyMode mode, double se
       counted = ref.run;
     }
     ref.row->step_seconds += seconds;
-    // A sampler of two evaluations a step (Heun) has done a step only after the second.
+    // A sampler of two evaluations a step (Heun, DPM2) has done a step only after the second.
     if (ref.row->row->steps_done() != ref.steps_before) {
       TellProgress(*ref.run, *ref.row);
     }

@@ -138,6 +138,7 @@ class ForeignClientTest(unittest.TestCase):
         presets = [
             {"sampler": sampler("SAMPLER_EULER_ANCESTRAL"), "schedule": schedule("NOISE_SCHEDULE_TRAILING"), "steps": 1},
             {"sampler": sampler("SAMPLER_EULER"), "schedule": schedule("NOISE_SCHEDULE_TRAILING"), "steps": 4},
+            {"sampler": sampler("SAMPLER_DDIM"), "schedule": schedule("NOISE_SCHEDULE_TRAILING"), "steps": 8},
             {"sampler": sampler("SAMPLER_TCD"), "steps": 8, "eta": 0.3},
             {"sampler": sampler("SAMPLER_TCD"), "steps": 1, "eta": 1.0},
             {"sampler": sampler("SAMPLER_LCM"), "steps": 8, "guidance_scale": 1.5},

@@ -55,7 +55,7 @@ class RandomMerge {
     Add({96, 128}, {8}, with(at::kBFloat16));
   }
 
-  // A weight whose change is no sum of products.
+  // A weight whose change is not a sum of products.
   void AddDora(Dtypes dtypes) {
     Add({40, 24}, {}, dtypes);
     const LowRank product{Random({8, 24}, at::kFloat), Random({40, 8}, at::kFloat), {}};
