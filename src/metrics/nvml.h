@@ -11,8 +11,8 @@ namespace hotlora {
 // A GPU as NVML names it.
 using NvmlDevice = struct NvmlDeviceStruct*;
 
-// NVIDIA's management library, and what it says of the machine's GPUs. It is loaded at run time (libnvidia-ml.so.1), because
-// the driver brings it and hotlora starts without it.
+// NVIDIA's management library, and what it says of the machine's GPUs. It is loaded at run time (libnvidia-ml.so.1),
+// because the driver brings it and hotlora starts without it.
 //
 // Threads  thread-safe
 class Nvml {

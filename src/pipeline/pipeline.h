@@ -112,9 +112,9 @@ class Pipeline {
                                                         AdapterSet set, std::shared_ptr<const InitLatents> init) = 0;
 
   // One evaluation of the network for every row in the plan, each under its own adapter set, whatever the mode. It is a
-  // denoising step, except with the samplers Heun and DPM2, whose steps_done() moves at a step's second one. Returns when the work
-  // is done, not merely queued. After an error each row has had its evaluation, as evaluations() tells, or may be
-  // stepped again, which fails if the row cannot go on. REQUIRES: no row done; sizes alike.
+  // denoising step, except with the samplers Heun and DPM2, whose steps_done() moves at a step's second one. Returns
+  // when the work is done, not merely queued. After an error each row has had its evaluation, as evaluations() tells,
+  // or may be stepped again, which fails if the row cannot go on. REQUIRES: no row done; sizes alike.
   virtual absl::Status Step(const BatchPlan& plan) = 0;
 
   // What the row's last step made of its image, a fraction of its size and roughly, for next to no work. REQUIRES: a

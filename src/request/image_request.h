@@ -33,8 +33,8 @@ enum class Sampler {
   kDpmpp3M,
   kDpmpp3MSde
 };
-// kDefault is the checkpoint's own. Karras, exponential, beta and Lu spread their sigmas by a formula; trailing keeps the
-// checkpoint's sigma spacing; Align Your Steps (AYS) and SGM uniform have timesteps of their own.
+// kDefault is the checkpoint's own. Karras, exponential, beta and Lu spread their sigmas by a formula; trailing keeps
+// the checkpoint's sigma spacing; Align Your Steps (AYS) and SGM uniform have timesteps of their own.
 enum class NoiseScheduleKind { kDefault, kKarras, kExponential, kTrailing, kBeta, kAys, kSgmUniform, kLu };
 enum class PromptSyntax { kPlain, kWeighted };
 
