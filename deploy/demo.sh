@@ -55,7 +55,7 @@ read_options() {
     "$serve" || fail "--rest serves until Ctrl-C: give --serve with it"
     [[ $rest_listen =~ ^[0-9.]+:[1-9][0-9]*$ ]] ||
       fail "HOTLORA_REST_LISTEN is $rest_listen; give an IPv4 address and a port from 1 on, such as 127.0.0.1:8080"
-    [[ $rest_listen == 127.* || -n ${HOTLORA_TOKENS_FILE:-}${HOTLORA_INSECURE:-} ]] ||
+    [[ $rest_listen == 127.* || -n ${HOTLORA_TOKENS_FILE:-} || ${HOTLORA_INSECURE:-} =~ ^(1|true)$ ]] ||
       fail "HOTLORA_REST_LISTEN is $rest_listen, which others may reach: set HOTLORA_TOKENS_FILE," \
         "or HOTLORA_INSECURE=1 if everyone who reaches it may do everything"
   fi

@@ -152,10 +152,11 @@ void UnaryGeneration::OnEnd(const absl::Status& status, const ImageSummary& summ
   MutexLock lock(&mu_);
   const absl::Status ended = CatchExceptions([&] {
     mu_.AssertHeld();
-    NoteEnd(status, summary);
-    return AddSummary(InCallersWords(status), summary);
+    const absl::Status& known = status.ok() ? failure_ : status;  // an image may be missing
+    NoteEnd(known, summary);
+    return AddSummary(InCallersWords(known), summary);
   });
-  result_ = !ended.ok() ? ended : failure_;
+  result_ = ended;
   watch_.Sending(ResponseBytes());
   Finish(rpc_.Close(*result_));
 }

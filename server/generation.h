@@ -29,8 +29,8 @@ class Generation : public ImageListener, public std::enable_shared_from_this<Gen
   Generation(ServiceContext* service, const char* method, grpc::CallbackServerContext* context);
 
  protected:
-  // gRPC holds this object from Hold to Release, its last reaction. The object goes then, or later on the engine's
-  // thread; by that time what the server owns may be gone, so Release checks the call out.
+  // gRPC holds this object from Hold to Release, its last reaction. The object is destroyed then, or later on the
+  // engine's thread. The server may be gone by that time, so Release does all that needs the server.
   void Hold();
   void Release();
 

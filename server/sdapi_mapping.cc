@@ -309,7 +309,7 @@ class RequestReader {
     } else if (AddsNoise(sampler)) {
       Only("eta", message_.has_eta(), message_.eta(), 1);
     }
-    if (AddsNoise(sampler)) {
+    if (AddsNoise(sampler) || request_.eta.value_or(0.0) > 0.0) {
       Only("s_noise", message_.has_s_noise(), message_.s_noise(), 1);
     }
   }
@@ -413,7 +413,8 @@ std::string ToInfo(const GenerateRequest& request, SdapiTask task, const std::ve
     extra["Schedule type"] = ScheduleName(summary.schedule);
   }
   const auto clip_skip = request.override_settings().fields().find("CLIP_stop_at_last_layers");
-  const bool skips = clip_skip != request.override_settings().fields().end();
+  const bool skips = clip_skip != request.override_settings().fields().end() &&
+                     clip_skip->second.kind_case() == google::protobuf::Value::kNumberValue;
   return Dump(Json{
       {"prompt", request.prompt()},
       {"all_prompts", std::vector<std::string>(images.size(), request.prompt())},

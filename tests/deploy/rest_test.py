@@ -116,6 +116,7 @@ class RoutingKeyTest(RestCase):
         for model, key in (("night", "night"), ("night:-0.5+outline", "night,outline"), ("", "base"), (None, "base")):
             self.assertEqual(self.key_of_rest(OPENAI, {"model": model}), key)
         for prompt, key in (("<lora:night>", "night"), ("<lora:night:1:te=0>", "night"), ("<hypernet:night:1>", "base"),
+                            ("<lora:te=0:night>", "night"), ("<lora:night:1><lora:><lora:frame:1>", "night"),
                             ("<lora:>", "base"), ("<lora:night", "base"), ("<LORA:night:1>", "base")):
             self.assertEqual(self.key_of_rest(TXT2IMG, {"prompt": prompt}), key, prompt)
         self.assertEqual(self.key_of_rest(TXT2IMG, {"steps": 1}), "base")
