@@ -29,11 +29,11 @@ namespace hotlora {
 namespace {
 
 const Buckets kSwapBuckets = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
-const Buckets kRequestBuckets = {.1, .25, .5, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600};
-// For the methods that make no images, and for those that are answered at once: a closer look is rarely needed, and
-// there are many.
-const Buckets kOtherRequestBuckets = {.1, .5, 1, 5, 30};
-const Buckets kQuickRequestBuckets = {1};
+const Buckets kRequestBuckets = {.1, .25, .5, 1, 2, 4, 7.5, 15, 30, 60, 120, 300, 600};
+// For the methods that make no images: a closer look is rarely needed. Those that are answered at once have their sum
+// and count alone, as there are many.
+const Buckets kOtherRequestBuckets = {.1, 1, 30};
+const Buckets kQuickRequestBuckets = {};
 const Buckets kBatchBuckets = {1, 2, 4, 8, 16};
 
 // Those that any call may end with, then those that calls which change nothing do not end with.
