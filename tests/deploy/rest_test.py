@@ -304,6 +304,18 @@ class BadInputTest(ErrorFormsCase):
                     self.assertIn(in_sdapi, detail)
         self.paints()
 
+    def test_hotloras_own_paths_name_the_field(self):
+        for field, value, status in (("width", "7", 400), ("width", '"wide"', 400), ("guidance_scale", '"NaN"', 400),
+                                     ("sampler", '"SAMPLER_NONE"', 400), ("schedule", "99", 400), ("init_image", '"@@@"', 400),
+                                     ("num_images", "17", 400), ("no adapter", None, 404)):
+            member = f'"{field}": {value}' if value else '"adapters": [{"name": "none"}]'
+            for path in (GENERATE, "/v1/images:render"):
+                with self.subTest(field, path=path):
+                    got, _, text = self.call(path, ('{"prompt": "x", "steps": 1, ' + member + "}").encode())
+                    self.assertEqual(got, status, text)
+                    self.assertIn(field, text.decode())
+        self.paints()
+
     def test_bodies_that_are_not_json_objects(self):
         for body in (b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"prompt": "x" "steps": 1}', b'{"prompt": "\xff"}'):
             with self.subTest(body=body):
