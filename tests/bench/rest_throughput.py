@@ -2,7 +2,8 @@
 """Requests per second by OpenAI's path and AUTOMATIC1111's over gRPC's, all through one Envoy as deploy/ ships it.
 
 The demo model at 128x128, 20 steps, one adapter, 8 callers. A round has a block of each kind in an order that is drawn; a block
-is so many requests, all with the same picture. Ratios are taken within a round; intervals are 95 % bootstrap ones of their mean.
+is so many requests, all with the same picture. The ratio is that of all
+seconds; its 95 % interval is by rounds drawn again (bootstrap).
 Exit status 1 if a lower bound is below 0.9.
 
 usage: HOTLORA_TEST_BIN=build/release/bin HOTLORA_TEST_SOURCE=. HOTLORA_TEST_TOOLS=VENV/bin PYTHON tests/bench/rest_throughput.py
