@@ -4,8 +4,6 @@
 #include <cmath>
 #include <cstring>
 
-#include <c10/util/BFloat16.h>
-
 #include "src/nn/fused_tile.h"
 
 // One build serves every x86-64 CPU: the compiler makes a copy for each level, and the loader picks one.
@@ -148,22 +146,18 @@ HOTLORA_TILE_INLINE void GegluRowsTile(const T* __restrict both, int64_t rows, i
 
 // The compiler makes no levels of a template, so each dtype is written out.
 #define HOTLORA_FOR_DTYPE(T)                                                                                   \
-  template <>                                                                                                  \
   HOTLORA_VECTOR_LEVELS void SumGroups(const T* x, const float* shift, int64_t pixels, int64_t channels,       \
                                        int64_t groups, float* scratch, double* sums) {                         \
     SumGroupsTile(x, shift, pixels, channels, groups, scratch, sums);                                          \
   }                                                                                                            \
-  template <>                                                                                                  \
   HOTLORA_VECTOR_LEVELS void ScalePixels(const T* x, const float* scale, const float* shift, bool silu,        \
                                          int64_t pixels, int64_t channels, T* y) {                             \
     ScalePixelsTile(x, scale, shift, silu, pixels, channels, y);                                               \
   }                                                                                                            \
-  template <>                                                                                                  \
   HOTLORA_VECTOR_LEVELS void AddNormRows(T* x, const T* added, const T* weight, const T* bias, double epsilon, \
                                          int64_t rows, int64_t width, float* scratch, T* y) {                  \
     AddNormRowsTile(x, added, weight, bias, epsilon, rows, width, scratch, y);                                 \
   }                                                                                                            \
-  template <>                                                                                                  \
   HOTLORA_VECTOR_LEVELS void GegluRows(const T* both, int64_t rows, int64_t hidden, T* y) {                    \
     GegluRowsTile(both, rows, hidden, y);                                                                      \
   }

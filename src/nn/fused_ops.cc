@@ -48,10 +48,10 @@ void NormalizeGroups(const at::Tensor& x, const at::Tensor& shift, const at::Ten
   const T* const from = x.const_data_ptr<T>();
   T* const to = y.mutable_data_ptr<T>();
   std::vector<double> sums(rows * pieces * 2 * groups);
-  // Calls work(row, the row's piece, its first value in x, its pixels, floats for 3 * channels) for all pieces.
-  const auto for_pieces = [&](const auto& work) {
+  // Calls work(row, its piece, the piece's first value in x, its pixels, `scratch` floats) for all pieces.
+  const auto for_pieces = [&](int64_t scratch, const auto& work) {
     at::parallel_for(0, rows * pieces, 1, [&](int64_t begin, int64_t end) {
-      std::vector<float> floats(3 * channels, 0.0F);
+      std::vector<float> floats(scratch, 0.0F);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t row = task / pieces, first = task % pieces * piece;
         work(row, task, (row * pixels + first) * channels, std::min(piece, pixels - first), floats.data());
@@ -64,7 +64,7 @@ void NormalizeGroups(const at::Tensor& x, const at::Tensor& shift, const at::Ten
       std::copy(own, own + channels, to_floats);
     }
   };
-  for_pieces([&](int64_t row, int64_t task, int64_t offset, int64_t count, float* floats) {
+  for_pieces(3 * channels, [&](int64_t row, int64_t task, int64_t offset, int64_t count, float* floats) {
     copy_shift(row, floats);
     SumGroups(from + offset, floats, count, channels, groups, floats + channels, sums.data() + task * 2 * groups);
   });
@@ -91,7 +91,7 @@ void NormalizeGroups(const at::Tensor& x, const at::Tensor& shift, const at::Ten
       }
     }
   }
-  for_pieces([&](int64_t row, int64_t task, int64_t offset, int64_t count, float*) {
+  for_pieces(0, [&](int64_t row, int64_t, int64_t offset, int64_t count, float*) {
     const float* const scales = factors.data() + row * 2 * channels;
     ScalePixels(from + offset, scales, scales + channels, options.silu, count, channels, to + offset);
   });

@@ -1,5 +1,7 @@
 #include "src/nn/norm.h"
 
+#include <utility>
+
 #include <ATen/ops/layer_norm.h>
 
 #include "src/nn/fused_ops.h"
@@ -16,8 +18,8 @@ at::Tensor GroupNorm::forward(const at::Tensor& x) const {
   return FusedGroupNorm(x, {}, weight, bias, {groups, epsilon, /*silu=*/false});
 }
 
-at::Tensor GroupNorm::forward_silu(const at::Tensor& x, const at::Tensor& shift) const {
-  return FusedGroupNorm(x, shift, weight, bias, {groups, epsilon, /*silu=*/true});
+at::Tensor GroupNorm::forward_silu(at::Tensor x, const at::Tensor& shift) const {
+  return FusedGroupNorm(std::move(x), shift, weight, bias, {groups, epsilon, /*silu=*/true});
 }
 
 LayerNorm::LayerNorm(const ParameterScope& scope, int64_t width, double epsilon)

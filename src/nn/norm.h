@@ -19,9 +19,9 @@ struct GroupNorm {
   GroupNorm(const ParameterScope& scope, int64_t channels, int64_t groups, double epsilon);
   at::Tensor forward(const at::Tensor& x) const;
 
-  // silu(forward(x + shift)), as in every resnet block. `shift` is [rows, channels], or undefined. With a shift, x is
-  // scratch.
-  at::Tensor forward_silu(const at::Tensor& x, const at::Tensor& shift = {}) const;
+  // silu(forward(x + shift)), as in every resnet block. `shift` is [rows, channels], or undefined. With a shift, x may
+  // be overwritten.
+  at::Tensor forward_silu(at::Tensor x, const at::Tensor& shift = {}) const;
 
   at::Tensor weight;
   at::Tensor bias;
