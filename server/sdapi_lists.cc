@@ -8,6 +8,7 @@
 
 #include "server/sdapi_options.h"
 #include "server/status_mapping.h"
+#include "src/base/enum_size.h"
 #include "src/request/sampler_names.h"
 
 namespace hotlora {

@@ -17,6 +17,7 @@
 #include "server/sdapi_lists.h"
 #include "server/sdapi_options.h"
 #include "server/status_mapping.h"
+#include "src/base/enum_size.h"
 #include "src/request/sampler_names.h"
 #include "src/request/validation.h"
 

@@ -1,9 +1,10 @@
 #ifndef HOTLORA_SRC_BASE_ENUM_SIZE_H_
 #define HOTLORA_SRC_BASE_ENUM_SIZE_H_
 
-// The number of an enum's values, for a static_assert behind each table that is indexed by an enum: a value that is
+// The values of an enum and their number, for loops over them and for a static_assert behind each table that is indexed by an enum: a value that is
 // added to the enum and not to its tables does not compile.
 
+#include <array>
 #include <cstddef>
 #include <string_view>
 
@@ -31,6 +32,16 @@ constexpr size_t CountNames() {
 // REQUIRES: an enum class whose values are 0, 1, 2 and so on.
 template <typename Enum>
 inline constexpr size_t kEnumSize = internal::CountNames<Enum, 0>();
+
+// All values, in their order.
+template <typename Enum>
+constexpr std::array<Enum, kEnumSize<Enum>> AllOf() {
+  std::array<Enum, kEnumSize<Enum>> all{};
+  for (size_t i = 0; i < all.size(); ++i) {
+    all[i] = static_cast<Enum>(i);
+  }
+  return all;
+}
 
 }  // namespace hotlora
 

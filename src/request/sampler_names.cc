@@ -6,6 +6,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_replace.h"
 
+#include "src/base/enum_size.h"
+
 namespace hotlora {
 namespace {
 

@@ -10,7 +10,6 @@
 
 #include "absl/strings/string_view.h"
 
-#include "src/base/enum_size.h"
 #include "src/request/image_request.h"
 
 namespace hotlora {
@@ -27,16 +26,6 @@ std::string ScheduleAlias(NoiseScheduleKind schedule);
 // By either name, in any case.
 std::optional<Sampler> FindSampler(absl::string_view name);
 std::optional<NoiseScheduleKind> FindSchedule(absl::string_view name);
-
-// All values of an enum whose numbers begin at 0, in their order.
-template <typename Enum>
-std::vector<Enum> AllOf() {
-  std::vector<Enum> all;
-  for (size_t i = 0; i < kEnumSize<Enum>; ++i) {
-    all.push_back(static_cast<Enum>(i));
-  }
-  return all;
-}
 
 }  // namespace hotlora
 

@@ -157,16 +157,17 @@ void CheckSamplerCombination(const DenoiseOptions& options, Violations& violatio
   const char* const name = kSamplerNames[static_cast<size_t>(options.sampler)];
   if (!HasSchedule(options.sampler, options.schedule)) {
     std::string allowed;
-    for (size_t i = 0; i < std::size(kScheduleNames); ++i) {
-      if (HasSchedule(options.sampler, static_cast<NoiseScheduleKind>(i))) {
-        absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", "NOISE_SCHEDULE_", kScheduleNames[i]);
+    for (const NoiseScheduleKind kind : AllOf<NoiseScheduleKind>()) {
+      if (HasSchedule(options.sampler, kind)) {
+        absl::StrAppend(&allowed, allowed.empty() ? "" : ", ", "NOISE_SCHEDULE_",
+                        kScheduleNames[static_cast<size_t>(kind)]);
       }
     }
     violations.Add("schedule", "is NOISE_SCHEDULE_", kScheduleNames[static_cast<size_t>(options.schedule)],
                    ", which SAMPLER_", name, " does not have; allowed: ", allowed);
   }
-  if (IsDistilled(options.sampler) && options.steps > kMaxLcmSteps && options.steps <= kMaxSteps) {
-    violations.Add("steps", "is ", options.steps, "; allowed with SAMPLER_", name, " are 1 to ", kMaxLcmSteps);
+  if (IsDistilled(options.sampler) && options.steps > kMaxDistilledSteps && options.steps <= kMaxSteps) {
+    violations.Add("steps", "is ", options.steps, "; allowed with SAMPLER_", name, " are 1 to ", kMaxDistilledSteps);
   }
 }
 

@@ -23,7 +23,7 @@ inline constexpr uint32_t kMinSide = 16, kMaxSide = 4096, kSideMultiple = 8;
 inline constexpr uint64_t kMaxPixels = 4'200'000;
 inline constexpr uint32_t kMaxImages = 16;
 inline constexpr uint32_t kMaxSteps = 1000;
-inline constexpr uint32_t kMaxLcmSteps = 50;  // as many as such models were distilled on
+inline constexpr uint32_t kMaxDistilledSteps = 50;  // as many as such models were distilled on
 inline constexpr size_t kMaxPromptBytes = 16 * 1024;
 inline constexpr size_t kMaxAdapters = 16;
 inline constexpr size_t kMaxEmbeddings = 16;

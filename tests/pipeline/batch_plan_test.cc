@@ -87,12 +87,12 @@ TEST_F(BatchPlanTest, MixedRowsEqualTheirRunsAloneInSideMode) {
 
 TEST_F(BatchPlanTest, RowsOfDifferentSamplersEqualTheirRunsAlone) {
   std::vector<Case> cases;
-  for (size_t i = 0; i < kEnumSize<Sampler>; ++i) {
+  for (const Sampler sampler : AllOf<Sampler>()) {
     Case& one = cases.emplace_back();
     one.request.prompt = "a photo of a cat";
     one.request.width = one.request.height = 64;
     one.request.steps = 5;
-    one.request.sampler = static_cast<Sampler>(i);
+    one.request.sampler = sampler;
     one.seed = 7;
   }
   ExpectMixedEqualAlone(cases, 7);  // the rows of two evaluations a step stay longest

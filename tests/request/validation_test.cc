@@ -183,9 +183,9 @@ TEST(ValidateImageRequestTest, RefusesMoreStepsThanADistillationHad) {
   for (const Sampler sampler : {Sampler::kLcm, Sampler::kTcd}) {
     ImageRequest request;
     request.sampler = sampler;
-    request.steps = kMaxLcmSteps;
+    request.steps = kMaxDistilledSteps;
     EXPECT_TRUE(ValidateImageRequest(request, TinyLimits()).ok());
-    request.steps = kMaxLcmSteps + 1;
+    request.steps = kMaxDistilledSteps + 1;
     EXPECT_THAT(BadFields(request), ElementsAre("steps"));
   }
 }
@@ -206,10 +206,10 @@ TEST(ValidateImageRequestTest, EtaIsTcdsAndDdimsAlone) {
     EXPECT_THAT(BadFields(request), ElementsAre("eta")) << bad;
   }
   request.eta = 0.0;
-  for (size_t i = 0; i < kEnumSize<Sampler>; ++i) {
-    request.sampler = static_cast<Sampler>(i);
-    const bool has = *request.sampler == Sampler::kTcd || *request.sampler == Sampler::kDdim;
-    EXPECT_EQ(ValidateImageRequest(request, TinyLimits()).ok(), has) << i;
+  for (const Sampler sampler : AllOf<Sampler>()) {
+    request.sampler = sampler;
+    const bool has = sampler == Sampler::kTcd || sampler == Sampler::kDdim;
+    EXPECT_EQ(ValidateImageRequest(request, TinyLimits()).ok(), has) << static_cast<int>(sampler);
   }
   request.sampler.reset();
   EXPECT_THAT(BadFields(request), ElementsAre("eta"));
