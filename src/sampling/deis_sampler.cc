@@ -19,7 +19,6 @@ double LogLineIntegral(double one, double zero, double from, double to) {
 
 at::Tensor DeisSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
   CheckStep(latents, model_output);
-  constexpr uint32_t kFewSteps = 15;
   const float rho = plan_.sigmas[index_], rho_next = plan_.sigmas[index_ + 1];
   const at::Tensor x = latents.to(at::kFloat);
   const at::Tensor x0 = Clean(x, model_output);
@@ -30,7 +29,7 @@ at::Tensor DeisSampler::Step(const at::Tensor& latents, const at::Tensor& model_
   const SignalLevel here(rho), target(rho_next);
   const at::Tensor eps = (x - x0 * here.signal) / here.noise;
   at::Tensor change = eps * (static_cast<double>(rho_next) - rho);
-  if (eps_before_.defined() && !(done() && plan_.run_steps < kFewSteps)) {
+  if (eps_before_.defined() && !(done() && plan_.few_steps())) {
     change = eps * LogLineIntegral(rho, rho_before_, rho, rho_next) +
              eps_before_ * LogLineIntegral(rho_before_, rho, rho, rho_next);
   }

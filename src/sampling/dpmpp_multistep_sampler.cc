@@ -16,8 +16,7 @@ DpmppMultistepSampler::DpmppMultistepSampler(StepPlan plan, uint32_t order, Nois
 }
 
 size_t DpmppMultistepSampler::Order() const {
-  constexpr uint32_t kFewSteps = 15;
-  const bool few = plan_.run_steps < kFewSteps;
+  const bool few = plan_.few_steps();
   const uint32_t left = total_steps() - index_;  // this one included
   const size_t most = left == 1 && (few || plan_.sigmas[index_ + 1] == 0.0f) ? 1 : left == 2 && few ? 2 : 3;
   return std::min(most, estimates_.size());

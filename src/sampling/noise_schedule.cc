@@ -323,14 +323,14 @@ SignalPlan NoiseSchedule::DdimPlan(uint32_t steps, NoiseScheduleKind kind, doubl
 }
 
 SignalPlan NoiseSchedule::LcmPlan(uint32_t steps) const {
-  CheckSteps(steps, kLcmTrainedSteps);
-  const int stride = std::max(1, config_.num_train_timesteps / static_cast<int>(kLcmTrainedSteps));
+  CheckSteps(steps, kDistilledSteps);
+  const int stride = std::max(1, config_.num_train_timesteps / static_cast<int>(kDistilledSteps));
   SignalPlan plan;
   plan.prediction = config_.prediction;
   plan.clip = config_.clip;
   for (uint32_t i = 0; i < steps; ++i) {
-    const auto skipped = static_cast<int>(i * (static_cast<double>(kLcmTrainedSteps) / steps));
-    const int timestep = (static_cast<int>(kLcmTrainedSteps) - skipped) * stride - 1;
+    const auto skipped = static_cast<int>(i * (static_cast<double>(kDistilledSteps) / steps));
+    const int timestep = (static_cast<int>(kDistilledSteps) - skipped) * stride - 1;
     plan.timesteps.push_back(static_cast<float>(std::min(timestep, config_.num_train_timesteps - 1)));
     plan.alphas.push_back(AlphaAt(plan.timesteps.back()));
   }

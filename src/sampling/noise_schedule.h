@@ -21,6 +21,9 @@ struct StepPlan {
   std::vector<float> earlier_sigmas;  // of the steps before this tail of a run, noisiest first
   Prediction prediction = Prediction::kEpsilon;
   std::optional<float> clip;  // Heun's alone: the largest magnitude of clean latents; larger ones become that
+
+  // True if the whole run is so short that multistep solvers end it with steps of lower order.
+  bool few_steps() const { return run_steps < 15; }
 };
 
 // One run in terms of abar, for samplers whose latents keep unit variance.
@@ -92,12 +95,12 @@ class NoiseSchedule {
   // Source   Song et al. 2021, arXiv 2010.02502, eq. 16; diffusers DDIMScheduler, set_timesteps and step
   SignalPlan DdimPlan(uint32_t steps, NoiseScheduleKind kind = NoiseScheduleKind::kDefault, double eta = 0.0) const;
 
-  // The run of a latent consistency model: `steps` of the kLcmTrainedSteps timesteps that such models were distilled
-  // on, whatever the checkpoint's spacing. REQUIRES: at most kLcmTrainedSteps steps.
+  // The run of a latent consistency model: `steps` of the kDistilledSteps timesteps that such models were distilled
+  // on, whatever the checkpoint's spacing. REQUIRES: at most kDistilledSteps steps.
   //
   // Source   Luo et al. 2023, arXiv 2310.04378; diffusers LCMScheduler.set_timesteps
   SignalPlan LcmPlan(uint32_t steps) const;
-  static constexpr uint32_t kLcmTrainedSteps = 50;
+  static constexpr uint32_t kDistilledSteps = 50;
 
   // TCD's run, on LcmPlan's timesteps, to the training's first abar. A step goes to abar_s at the timestep
   // s = floor((1 - eta) * next timestep), then back up to abar_next; that is DDIM's step with noise of deviation

@@ -7,20 +7,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/sampling/sdxl_scheduler.h"
+
 namespace hotlora {
 namespace {
 
 using ::testing::ElementsAre;
-
-SchedulerConfig Sdxl() {
-  SchedulerConfig config;
-  config.beta_start = 0.00085;
-  config.beta_end = 0.012;
-  config.beta_schedule = BetaSchedule::kScaledLinear;
-  config.timestep_spacing = TimestepSpacing::kLeading;
-  config.steps_offset = 1;
-  return config;
-}
 
 struct PublishedRun {
   uint32_t steps;
@@ -31,7 +23,7 @@ struct PublishedRun {
 
 // SDXL base's published numbers, computed in double.
 TEST(NoiseScheduleTest, GivesSdxlsPublishedNumbers) {
-  const NoiseSchedule schedule(Sdxl());
+  const NoiseSchedule schedule(SdxlScheduler());
   EXPECT_NEAR(schedule.alphas_cumprod().back(), 0.0046600985, 1e-8);
   constexpr PublishedRun kRuns[] = {
       {4, {751, 501, 251}, {4.116696f, 1.623692f, 0.698398f}, 4.236412f},
@@ -58,7 +50,7 @@ TEST(NoiseScheduleTest, GivesSdxlsPublishedNumbers) {
 TEST(NoiseScheduleTest, EverySpacingGivesExactlyAsManyStepsAsAsked) {
   for (const TimestepSpacing spacing :
        {TimestepSpacing::kLinspace, TimestepSpacing::kLeading, TimestepSpacing::kTrailing}) {
-    SchedulerConfig config = Sdxl();
+    SchedulerConfig config = SdxlScheduler();
     config.timestep_spacing = spacing;
     const NoiseSchedule schedule(config);
     for (uint32_t steps = 1; steps <= 1000; ++steps) {
@@ -73,7 +65,7 @@ TEST(NoiseScheduleTest, EverySpacingGivesExactlyAsManyStepsAsAsked) {
 }
 
 TEST(NoiseScheduleTest, SpacesAsTheTableInThePaper) {
-  SchedulerConfig config = Sdxl();
+  SchedulerConfig config = SdxlScheduler();
   config.timestep_spacing = TimestepSpacing::kLinspace;
   EXPECT_THAT(NoiseSchedule(config).Plan(4).timesteps, ElementsAre(999, 666, 333, 0));
   EXPECT_THAT(NoiseSchedule(config).Plan(1).timesteps, ElementsAre(0));
@@ -84,7 +76,7 @@ TEST(NoiseScheduleTest, SpacesAsTheTableInThePaper) {
 }
 
 TEST(NoiseScheduleTest, ARequestsKarrasAndExponentialKeepTheSpacing) {
-  SchedulerConfig config = Sdxl();
+  SchedulerConfig config = SdxlScheduler();
   const StepPlan own = NoiseSchedule(config).Plan(8);
   const StepPlan karras = NoiseSchedule(config).Plan(8, NoiseScheduleKind::kKarras);
   const StepPlan exponential = NoiseSchedule(config).Plan(8, NoiseScheduleKind::kExponential);
@@ -105,8 +97,8 @@ TEST(NoiseScheduleTest, ARequestsKarrasAndExponentialKeepTheSpacing) {
 }
 
 TEST(NoiseScheduleTest, ARequestsTrailingKeepsTheSigmaSpacing) {
-  SchedulerConfig config = Sdxl();
-  SchedulerConfig trailing = Sdxl();
+  SchedulerConfig config = SdxlScheduler();
+  SchedulerConfig trailing = SdxlScheduler();
   trailing.timestep_spacing = TimestepSpacing::kTrailing;
   EXPECT_EQ(NoiseSchedule(config).Plan(8, NoiseScheduleKind::kTrailing).sigmas, NoiseSchedule(trailing).Plan(8).sigmas);
   EXPECT_EQ(NoiseSchedule(config).Plan(8, NoiseScheduleKind::kTrailing).init_noise_sigma,
@@ -116,7 +108,7 @@ TEST(NoiseScheduleTest, ARequestsTrailingKeepsTheSigmaSpacing) {
 }
 
 TEST(NoiseScheduleTest, EndsInTheSmallestSigmaWhereTheConfigSaysSo) {
-  SchedulerConfig config = Sdxl();
+  SchedulerConfig config = SdxlScheduler();
   config.final_sigma_min = true;
   EXPECT_NEAR(NoiseSchedule(config).Plan(4).sigmas.back(), 0.0291672, 1e-5);
 }
@@ -139,7 +131,7 @@ TEST(NoiseScheduleTest, BetasMayBeGivenLinearOrCosine) {
 }
 
 TEST(NoiseScheduleTest, RefusesStepCountsThatNoRequestMayHave) {
-  const NoiseSchedule schedule(Sdxl());
+  const NoiseSchedule schedule(SdxlScheduler());
   EXPECT_ANY_THROW(schedule.Plan(0));
   EXPECT_ANY_THROW(schedule.Plan(1001));
 }

@@ -21,6 +21,7 @@
 #include "src/sampling/lms_sampler.h"
 #include "src/sampling/unipc_sampler.h"
 #include "tests/golden_support.h"
+#include "tests/sampling/sdxl_scheduler.h"
 
 namespace hotlora {
 namespace {
@@ -240,9 +241,9 @@ TEST(SamplersTest, EndFiniteOnEverySchedule) {
                           {Dpmpp(2)},
                           {Dpmpp(2), 1000, false},
                           {MakeUniPc},
-                          {MakeLcm, NoiseSchedule::kLcmTrainedSteps},
+                          {MakeLcm, NoiseSchedule::kDistilledSteps},
                           {MakeHeun},
-                          {Tcd(0.5), NoiseSchedule::kLcmTrainedSteps},
+                          {Tcd(0.5), NoiseSchedule::kDistilledSteps},
                           {Dpm2(), 1000, false},
                           {Dpm2()},
                           {AlongPlan<LmsSampler>()},
@@ -262,11 +263,7 @@ TEST(SamplersTest, EndFiniteOnEverySchedule) {
        {TimestepSpacing::kLinspace, TimestepSpacing::kLeading, TimestepSpacing::kTrailing}) {
     for (const SigmaSpacing sigmas : {SigmaSpacing::kTimesteps, SigmaSpacing::kKarras, SigmaSpacing::kExponential}) {
       for (const bool zero_snr : {false, true}) {
-        SchedulerConfig config;
-        config.beta_start = 0.00085;
-        config.beta_end = 0.012;
-        config.beta_schedule = BetaSchedule::kScaledLinear;
-        config.steps_offset = 1;
+        SchedulerConfig config = SdxlScheduler();
         config.timestep_spacing = spacing;
         config.sigma_spacing = sigmas;
         config.rescale_betas_zero_snr = config.final_sigma_min = zero_snr;

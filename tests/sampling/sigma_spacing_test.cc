@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "src/sampling/noise_schedule.h"
+#include "tests/sampling/sdxl_scheduler.h"
 
 namespace hotlora {
 namespace {
@@ -33,18 +34,8 @@ TEST(SigmaSpacingTest, EverySpacingGoesFromMostToLeast) {
   }
 }
 
-SchedulerConfig Sdxl() {
-  SchedulerConfig config;
-  config.beta_start = 0.00085;
-  config.beta_end = 0.012;
-  config.beta_schedule = BetaSchedule::kScaledLinear;
-  config.timestep_spacing = TimestepSpacing::kLeading;
-  config.steps_offset = 1;
-  return config;
-}
-
 TEST(SigmaSpacingTest, SgmUniformIsNotRounded) {
-  const NoiseSchedule schedule(Sdxl());
+  const NoiseSchedule schedule(SdxlScheduler());
   const StepPlan plan = schedule.Plan(4, NoiseScheduleKind::kSgmUniform);
   EXPECT_EQ(plan.timesteps, (std::vector<float>{999.0f, 749.25f, 499.5f, 249.75f}));
   const auto sigma = [&](int t) {
@@ -60,7 +51,7 @@ TEST(SigmaSpacingTest, SgmUniformIsNotRounded) {
 }
 
 TEST(SigmaSpacingTest, AlignYourStepsOfOtherCountsGoesAlongTheTenSigmas) {
-  const NoiseSchedule schedule(Sdxl());
+  const NoiseSchedule schedule(SdxlScheduler());
   const StepPlan ten = schedule.Plan(10, NoiseScheduleKind::kAys);
   const StepPlan nineteen = schedule.Plan(19, NoiseScheduleKind::kAys);
   for (int i = 0; i < 10; ++i) {
