@@ -12,6 +12,8 @@
 
 #include <gtest/gtest.h>
 
+#include "src/base/enum_size.h"
+#include "src/request/sampler_names.h"
 #include "tests/pipeline/pipeline_fixture.h"
 #include "tests/sdxl/weight_checksum.h"
 
@@ -82,18 +84,13 @@ class HalfPrecisionTest : public PipelineFixture, public testing::WithParamInter
 };
 
 TEST_P(HalfPrecisionTest, EverySamplerDrawsThePicturesOfFloat32) {
-  const std::map<std::string, Sampler> samplers = {
-      {"euler", Sampler::kEuler},      {"euler_ancestral", Sampler::kEulerAncestral},
-      {"heun", Sampler::kHeun},        {"ddim", Sampler::kDdim},
-      {"dpmpp_2m", Sampler::kDpmpp2M}, {"dpmpp_2m_sde", Sampler::kDpmpp2MSde},
-      {"unipc", Sampler::kUniPc},      {"lcm", Sampler::kLcm}};
-  std::map<std::string, RgbImage> expected;
-  for (const auto& [name, sampler] : samplers) {
-    expected[name] = Image(sampler, {});
+  std::map<Sampler, RgbImage> expected;
+  for (const Sampler sampler : AllOf<Sampler>()) {
+    expected[sampler] = Image(sampler, {});
   }
   Reload(GetParam().dtype);
-  for (const auto& [name, sampler] : samplers) {
-    ExpectPicture(Image(sampler, {}), expected.at(name), name);
+  for (const auto& [sampler, picture] : expected) {
+    ExpectPicture(Image(sampler, {}), picture, SamplerName(sampler));
   }
 }
 
