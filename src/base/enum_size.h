@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_BASE_ENUM_SIZE_H_
 #define HOTLORA_SRC_BASE_ENUM_SIZE_H_
 
-// The values of an enum, for loops over them, and their number, for a static_assert behind each table that is indexed by
-// an enum: a value that is added to the enum and not to its tables does not compile.
+// The values of an enum, for loops over them, and their number, for a static_assert behind each table that is indexed
+// by an enum: a value that is added to the enum and not to its tables does not compile.
 
 #include <array>
 #include <cstddef>
