@@ -22,9 +22,6 @@ struct Shape {
 const Shape kShapes[] = {
     {{130, 70}, {8, 24}}, {{64, 64}, {16}}, {{3, 200}, {}}, {{65, 1}, {40}}, {{20, 12, 3, 3}, {8}}};
 
-// One rounding to `dtype`, of sums that were rounded in another order.
-double Tolerance(c10::ScalarType dtype) { return dtype == at::kFloat ? 2e-5 : dtype == at::kHalf ? 2e-3 : 1.6e-2; }
-
 // A weight twice: on the CPU, and on the device under test.
 class TriedWeight {
  public:
@@ -54,7 +51,7 @@ class TriedWeight {
 
   std::optional<std::string> Fault() const {
     const at::Tensor expected = expected_.to(at::kFloat), got = live_.cpu().to(at::kFloat);
-    const double tolerance = Tolerance(live_.scalar_type());
+    const double tolerance = MergeTolerance(live_.scalar_type());
     if (at::allclose(got, expected, tolerance, tolerance)) {
       return std::nullopt;
     }
@@ -72,6 +69,8 @@ class TriedWeight {
 };
 
 }  // namespace
+
+double MergeTolerance(c10::ScalarType live) { return live == at::kFloat ? 2e-5 : live == at::kHalf ? 2e-3 : 1.6e-2; }
 
 std::optional<std::string> FindMergeFault(c10::Device device, c10::ScalarType dtype,
                                           absl::FunctionRef<void(absl::Span<const WeightToMerge>)> merge) {

@@ -20,6 +20,10 @@ namespace hotlora {
 std::optional<std::string> FindMergeFault(c10::Device device, c10::ScalarType dtype,
                                           absl::FunctionRef<void(absl::Span<const WeightToMerge>)> merge);
 
+// How far a merged element may be from the CPU's, as |difference| / (1 + |expected|): one rounding to the dtype of the
+// live weight, of sums that were rounded in another order.
+double MergeTolerance(c10::ScalarType live);
+
 }  // namespace hotlora
 
 #endif  // HOTLORA_SRC_NN_MERGE_CHECK_H_

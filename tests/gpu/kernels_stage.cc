@@ -12,6 +12,7 @@
 #include "src/nn/merge_check.h"
 #include "src/tensor/device.h"
 #include "src/tensor/device_kernels.h"
+#include "tests/gpu/measure.h"
 #include "tests/gpu/stages.h"
 #include "tests/nn/random_merge.h"
 
@@ -28,14 +29,11 @@ void CheckMerge(Probe& probe, const std::string& name, const RandomMerge& merge,
   MergeAll(merge.ToMerge());
   Synchronize(probe.device());
   double worst = 0;
-  for (size_t i = 0; i < merge.size(); ++i) {
+  for (size_t i = 0; i < merge.size() && !std::isnan(worst); ++i) {
     const double error = merge.ErrorOf(i);
-    worst = error > worst || std::isnan(error) ? error : worst;
-    if (std::isnan(worst)) {
-      break;
-    }
+    worst = error <= worst ? worst : error;
   }
-  probe.AddCheck(name, worst, RandomMerge::Tolerance(live));
+  probe.AddCheck(name, worst, MergeTolerance(live));
 }
 
 std::string NameOf(const RandomMerge::Dtypes& dtypes) {
@@ -66,8 +64,7 @@ void CheckModelShapes(Probe& probe) {
                                            {at::kBFloat16, at::kHalf, at::kHalf}}) {
     for (const auto& ranks : {std::vector<int64_t>{64}, {16, 128}}) {
       const std::string name = absl::StrCat("merge.sdxl.", NameOf(dtypes), ".rank_", ranks.back());
-      if (probe.SecondsLeft() <= 0) {
-        probe.LeaveOut(name, "the time limit");
+      if (!HasTime(probe, name)) {
         continue;
       }
       RandomMerge merge(probe.device());

@@ -35,7 +35,7 @@ class GroupedMergeTest : public testing::TestWithParam<std::pair<c10::ScalarType
 
   static void ExpectMerged(const RandomMerge& merge) {
     for (size_t i = 0; i < merge.size(); ++i) {
-      ExpectError(merge.ErrorOf(i), RandomMerge::Tolerance(GetParam().first), "weight " + std::to_string(i));
+      ExpectError(merge.ErrorOf(i), MergeTolerance(GetParam().first), "weight " + std::to_string(i));
     }
   }
 };

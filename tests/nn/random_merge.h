@@ -90,11 +90,6 @@ class RandomMerge {
 
   size_t size() const { return weights_.size(); }
 
-  // One rounding to the dtype of the live weight, of sums that were rounded in another order.
-  static double Tolerance(c10::ScalarType live) {
-    return live == at::kFloat ? 2e-5 : live == at::kHalf ? 2e-3 : 1.6e-2;
-  }
-
  private:
   struct Weight {
     at::Tensor live, clean, clean_on_cpu;
