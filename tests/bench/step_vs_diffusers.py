@@ -11,6 +11,9 @@ difference between the two outputs. Exits with 1 where an upper bound of the wal
 """
 import argparse, array, os, random, statistics, subprocess, sys, tempfile
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../gpu"))
+from stage_line import interval
+
 ROWS, TOKENS = 2, 77
 
 
@@ -78,13 +81,6 @@ class Arm:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
-
-
-def interval(ratios, draws=4000):
-    """Bootstrap 95 % interval of the median."""
-    source = random.Random(0)
-    medians = sorted(statistics.median(source.choices(ratios, k=len(ratios))) for _ in range(draws))
-    return medians[int(0.025 * draws)], medians[int(0.975 * draws)]
 
 
 def compare(args, threads, size, folder):

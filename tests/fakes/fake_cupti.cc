@@ -1,6 +1,6 @@
-// A stand-in for NVIDIA's libcupti.so.13, for machines without a GPU: each recording ends with one buffer of four
-// records: a kernel, a copy, a fill, and one of a kind that was not asked for. If HOTLORA_FAKE_CUPTI_ERROR is set,
-// nothing can be enabled, and that is the error.
+// A stand-in for NVIDIA's libcupti.so.13, for machines without a GPU: each recording ends with one buffer of six
+// records: a kernel, a copy, a fill, one of a kind that was not asked for, and two copies without times. If
+// HOTLORA_FAKE_CUPTI_ERROR is set, nothing can be enabled, and that is the error.
 
 #include <cstddef>
 #include <cstdint>
@@ -62,7 +62,9 @@ int cuptiActivityFlushAll(uint32_t /*flag*/) {
   Write(buffer + kRecordBytes, 1, 4000, 4500);
   Write(buffer + 2 * kRecordBytes, 2, 5000, 5100);
   Write(buffer + 3 * kRecordBytes, 33, 1, 2);
-  completed(nullptr, 0, buffer, size, 4 * kRecordBytes);
+  Write(buffer + 4 * kRecordBytes, 1, 0, 0);
+  Write(buffer + 5 * kRecordBytes, 1, 5000, 0);
+  completed(nullptr, 0, buffer, size, 6 * kRecordBytes);
   return kSuccess;
 }
 

@@ -9,7 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
@@ -49,7 +51,7 @@ class HeldAdapter {
  public:
   HeldAdapter(const Probe& probe, const ModuleTable& table, int64_t rank, std::string name)
       : name_(std::move(name)),
-        stored_(MakeAdapter(table, rank, at::kHalf)),
+        stored_(MakeAdapter(table, rank, at::kHalf, probe.device())),
         bytes_(BlockBytes(stored_, BlockDtype::kAsStored)),
         host_(bytes_, probe.device()),
         hosted_(LayOut(stored_, BlockDtype::kAsStored, host_.Block(0, bytes_))),
@@ -147,7 +149,9 @@ void MeasureSide(Probe& probe, AdaptableUnet& network, const std::string& dtype,
   const auto side = applied.SideOf(adapter.Set());
   const SideRows rows[] = {{0, input.sample.size(0), &side->table}};
   std::vector<double> plain, with, ratios;
-  const Repeats once{1, 1, 0};
+  const Repeats once{0, 1, 0};
+  network.unet.forward(input);  // warms up
+  network.unet.forward(input, {}, rows);
   for (int round = 0; round < (probe.tiny() ? 2 : 8) && (round == 0 || probe.SecondsLeft() > 0); ++round) {
     plain.push_back(Measure(probe, once, [&] { network.unet.forward(input); }).wall.front());
     with.push_back(Measure(probe, once, [&] { network.unet.forward(input, {}, rows); }).wall.front());
@@ -192,19 +196,31 @@ void MeasureBeside(Probe& probe, const std::string& name, const Unet& unet, cons
   std::atomic<bool> stop(false);
   std::vector<double> work_beside;
   std::string fault;
+  absl::Notification warm;
   std::thread other([&] {
     const c10::InferenceMode inference;
     try {
+      run(others, work);  // plans and handles are a thread's own
+      warm.Notify();
       while (!stop) {
         work_beside.push_back(run(others, work));
       }
     } catch (const std::exception& error) {
       fault = error.what();
+      if (!warm.HasBeenNotified()) {
+        warm.Notify();
+      }
     }
   });
-  const std::vector<double> beside = time_steps();
-  stop = true;
-  other.join();
+  std::vector<double> beside;
+  {
+    const absl::Cleanup end = [&] {
+      stop = true;
+      other.join();
+    };
+    warm.WaitForNotification();
+    beside = time_steps();
+  }
   TORCH_CHECK(fault.empty(), fault);
   probe.AddFigure(absl::StrCat(name, ".step.alone"), "ms", alone);
   probe.AddFigure(absl::StrCat(name, ".step.beside"), "ms", beside);

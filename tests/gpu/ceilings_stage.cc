@@ -21,7 +21,7 @@ void MeasureMatmul(Probe& probe, c10::ScalarType dtype) {
   const int64_t n = probe.tiny() ? 128 : 8192;
   const at::TensorOptions options = at::TensorOptions(probe.device()).dtype(dtype);
   // Random, as power and with it the clock depend on the bits.
-  const at::Tensor a = at::randn({n, n}).to(options), b = at::randn({n, n}).to(options);
+  const at::Tensor a = at::randn({n, n}, options), b = at::randn({n, n}, options);
   at::Tensor product = at::empty({n, n}, options);
   const std::string name = absl::StrCat("matmul.", DtypeName(dtype), ".", n);
   const Times times = Measure(probe, {3, 20, 4}, [&] { at::mm_out(product, a, b); });

@@ -13,13 +13,12 @@ import os
 import queue
 import random
 import signal
-import statistics
 import subprocess
 import sys
 import threading
 import time
 
-from stage_line import StageWriter, Unavailable, stage_options
+from stage_line import StageWriter, Unavailable, interval, stage_options
 
 # (dtype, rows, latents on a side). 128: 1024 x 1024 pixels. Guidance makes two rows of one image.
 SHAPES = {"full": [("bfloat16", 2, 128), ("bfloat16", 1, 128), ("bfloat16", 8, 128), ("bfloat16", 2, 64), ("float16", 2, 128)],
@@ -139,13 +138,6 @@ def end_all(number, frame):
     sys.exit(128 + number)
 
 
-def interval(values, draws=2000):
-    """Bootstrap 95 % interval of the median."""
-    source = random.Random(0)
-    medians = sorted(statistics.median(source.choices(values, k=len(values))) for _ in range(draws))
-    return medians[int(0.025 * draws)], medians[int(0.975 * draws)]
-
-
 class Comparison:
     """Three workers of one dtype. One that ends, or is too slow to compile, is left out from then on."""
 
@@ -167,45 +159,50 @@ class Comparison:
             raise
 
     def without_on_failure(self, name, do):
-        """What `do` makes of the worker; None without a worker, or if it fails, which is noted once."""
+        """What `do` makes of the worker; None without a worker, or if it fails, which is noted once. Ended: ours failed."""
         worker = self.workers.get(name)
         if worker is None:
             return None
         try:
             return do(worker)
         except Ended as error:
+            if name == "ours":
+                raise
             self.writer.leave_out(f"{self.dtype}.{name}", str(error))
             worker.end()
             del self.workers[name]
             return None
 
     def compare(self, rows, size):
-        """Writes the figures of one shape. Ended: ours ended."""
+        """Writes the figures of one shape. False if there was no time for it, or nothing to compare with. Ended: ours ended."""
         name = f"unet.{self.dtype}.rows{rows}.latents{size}"
         end = (1 - PREPARING) * self.writer.seconds_left()
         for worker in self.workers.values():
             worker.say(f"shape {rows} {size}")  # all at once: they need no quiet machine
         for each in list(self.workers):
             self.without_on_failure(each, lambda worker: worker.hear(self.writer.seconds_left() - end))
-        if "ours" not in self.workers:
-            raise Ended("gpu_probe --steps ended")
         patience = self.writer.seconds_left
         once = float(self.workers["ours"].ask("step 1", patience()))
         count = max(1, round(BLOCK_SECONDS[self.args.size] / once))
         times = {each: [] for each in self.workers}
         begin, longest = self.writer.seconds_left(), self.writer.seconds_left() / 2
-        while len(times["ours"]) < MOST_BLOCKS[self.args.size]:
+        block = BLOCK_SECONDS[self.args.size] * len(self.workers)
+        while len(times["ours"]) < MOST_BLOCKS[self.args.size] and patience() > 2 * block:
             if begin - self.writer.seconds_left() > longest and len(times["ours"]) >= LEAST_BLOCKS:
                 break
             for each in random.sample(sorted(self.workers), len(self.workers)):
                 seconds = self.without_on_failure(each, lambda worker: float(worker.ask(f"step {count}", patience())))
                 if seconds is not None:
                     times[each].append(1000 * seconds / count)
+        if len(times["ours"]) < LEAST_BLOCKS:
+            self.writer.leave_out(name, f"there was time for {len(times['ours'])} blocks; {LEAST_BLOCKS} are needed")
+            return False
         for each in self.workers:
             self.writer.figure(f"{name}.{each}", "ms", times[each])
         for each in set(self.workers) - {"ours"}:
             ratios = [ours / theirs for ours, theirs in zip(times["ours"], times[each])]
             self.writer.interval(f"{name}.ours_over_{each}", "1", ratios, *interval(ratios))
+        return len(self.workers) > 1
 
     def end(self):
         for worker in self.workers.values():
@@ -222,8 +219,7 @@ def compare_dtype(writer, args, dtype):
                 writer.leave_out(name, f"{max(0.0, writer.seconds_left()):.0f} s were left")
                 continue
             comparison = comparison or Comparison(writer, args, dtype)
-            comparison.compare(rows, size)
-            compared += len(comparison.workers) > 1
+            compared += comparison.compare(rows, size)
     except Ended as error:  # ours
         writer.leave_out(name, str(error))
         writer.check(f"{name}.ours_runs", False)
@@ -235,8 +231,12 @@ def compare_dtype(writer, args, dtype):
 
 def has_diffusers():
     """[torch's version, diffusers' version], or the reason why they cannot be imported. In a process of its own, which ends."""
-    done = subprocess.run([sys.executable, "-B", "-c", "import torch, diffusers; print(torch.__version__, diffusers.__version__)"],
-                          capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE="1"))
+    code = "import torch, diffusers; print(torch.__version__, diffusers.__version__)"
+    try:
+        done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, timeout=120,
+                              env=dict(os.environ, HF_HUB_OFFLINE="1"))
+    except subprocess.TimeoutExpired:
+        return "it cannot be imported within 120 s"
     return done.stdout.split() if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it cannot be imported"])[-1]
 
 

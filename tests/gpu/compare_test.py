@@ -23,7 +23,7 @@ import stage_line  # noqa: E402
 # A worker that says how long it took: argv[1] ms a call. argv[2]: what else it does.
 WORKER = """#!/usr/bin/env python3
 import json, sys, time
-mode = sys.argv[2]
+mode, steps = sys.argv[2], 0
 if mode.startswith("ours"):
     print(json.dumps({"made": "up"}), flush=True)
 else:
@@ -34,7 +34,8 @@ else:
 for line in sys.stdin:
     words = line.split()
     if words[0] == "step":
-        if mode.endswith("ends"):
+        steps = steps + 1
+        if mode.endswith("ends") or mode == "ours-end-later" and steps > 3:
             sys.exit(3)
         print(float(sys.argv[1]) * int(words[1]) / 1000, flush=True)
     else:
@@ -108,6 +109,17 @@ class CompareTest(unittest.TestCase):
         status, line = self.compare(ours=(10, "ours-ends"))
         self.assertEqual((status, line["status"]), (1, "failed"))
         self.assertIn("ours_runs", line["reason"])
+
+    def test_a_failure_of_ours_between_blocks_is_a_failure(self):
+        status, line = self.compare(ours=(10, "ours-end-later"))
+        self.assertEqual((status, line["status"], line["figures"]), (1, "failed", []))
+        self.assertIn("ours_runs", line["reason"])
+
+    def test_time_for_too_few_blocks(self):
+        self.patch(compare, "BLOCK_SECONDS", {"tiny": 30.0})
+        status, line = self.compare()
+        self.assertEqual((status, line["figures"]), (1, []))
+        self.assertIn("there was time for 0 blocks; 5 are needed", line["unavailable"][0]["reason"])
 
     def test_without_time(self):
         status, line = self.compare(seconds=5)

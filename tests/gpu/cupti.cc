@@ -83,12 +83,14 @@ void TakeBuffer(void* /*context*/, uint32_t /*stream*/, uint8_t* buffer, size_t 
   const std::lock_guard<std::mutex> lock(recording_mutex);
   ActivityRecord* record = nullptr;
   while (recorded != nullptr && recording.next(buffer, valid, &record) == kSuccess) {
+    if (record->begin == 0 || record->end < record->begin) {
+      continue;  // CUPTI has no times of it
+    }
     if (record->kind == kConcurrentKernel) {
       const char* const name = reinterpret_cast<const KernelRecord*>(record)->name;
-      recorded->push_back({DeviceActivity::Kind::kKernel, name == nullptr ? "" : name, record->begin, record->end});
+      recorded->push_back({name == nullptr ? "" : name, record->begin, record->end});
     } else if (record->kind == kMemcpy || record->kind == kMemset) {
-      const auto kind = record->kind == kMemcpy ? DeviceActivity::Kind::kCopy : DeviceActivity::Kind::kFill;
-      recorded->push_back({kind, "", record->begin, record->end});
+      recorded->push_back({record->kind == kMemcpy ? "copy" : "copy of a value", record->begin, record->end});
     }
   }
   std::free(buffer);

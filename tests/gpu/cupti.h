@@ -12,10 +12,7 @@ namespace hotlora {
 
 // One piece of work that a device has done.
 struct DeviceActivity {
-  enum class Kind { kKernel, kCopy, kFill };
-
-  Kind kind;
-  std::string name;     // of a kernel, mangled; empty otherwise
+  std::string name;     // of a kernel, mangled; "copy", or "copy of a value" for a fill
   uint64_t begin, end;  // nanoseconds
 };
 

@@ -35,10 +35,10 @@ def pythons():
     return list(dict.fromkeys(path for path in [sys.executable, *on_path, *usual] if path and os.access(path, os.X_OK)))
 
 
-def ask(python, code=ASK):
-    """The JSON that `code` prints in that Python, or None if it fails."""
+def ask(python):
+    """The JSON that ASK prints in that Python, or None if it fails."""
     try:
-        done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run([python, "-c", ASK], capture_output=True, text=True, timeout=60, check=True)
         return json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
@@ -60,13 +60,15 @@ def find_torch(version, told=None):
         versions = [path.stem.split("-")[1] for path in folder.glob("torch-*.dist-info")]
         candidates = [(sys.executable, {"site": str(folder), "version": versions[0] if versions else "of unknown release"})]
     else:
-        candidates = [(python, ask(python)) for python in pythons()]
+        candidates = ((python, ask(python)) for python in pythons())
     seen = []
     for python, found in candidates:
         if not found or not found["site"]:
             seen.append(f"{python} has no torch")
         elif found["version"].partition("+")[0] != version:
             seen.append(f"{found['site']} has torch {found['version']}")
+        elif not pathlib.Path(found["site"], "torch/lib/libtorch_cuda.so").exists():
+            seen.append(f"{found['site']} has torch {found['version']} without CUDA")
         else:
             return Found(python, pathlib.Path(found["site"]), found["version"])
     raise NotFound(f"torch {version} is needed: {'; '.join(seen)}. Install it, or name its site-packages folder by --site.")

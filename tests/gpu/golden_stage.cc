@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include <gtest/gtest.h>
 
 #include "tests/golden_path.h"
@@ -67,7 +68,8 @@ class CaseListener : public testing::EmptyTestEventListener {
   }
 
   static std::string NameOf(const testing::TestInfo& test) {
-    return absl::StrCat(test.test_suite_name(), ".", test.name());
+    // Cases with parameters have slashes.
+    return absl::StrReplaceAll(absl::StrCat(test.test_suite_name(), ".", test.name()), {{"/", "."}});
   }
 
   Probe& probe_;

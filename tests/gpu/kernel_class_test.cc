@@ -29,6 +29,8 @@ TEST(ClassOfKernelTest, KnowsWhatLibTorchAndItsLibrariesLaunch) {
       {"void cudnn::ops::nchwToNhwcKernel<__nv_bfloat16, __nv_bfloat16, float, false, true>", "layout"},
       {"void at::native::(anonymous namespace)::CatArrayBatchedCopy<at::native::OpaqueType<2u>>", "layout"},
       {"_ZN7hotlora12_GLOBAL__N_111MergeKernelI13__nv_bfloat16EEvPKNS_9MergeTaskE", "merge"},
+      {"copy", "layout"},
+      {"copy of a value", "layout"},
       {"something_new", "other"},
       {"", "other"},
   };

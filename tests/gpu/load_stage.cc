@@ -75,6 +75,9 @@ void NoteDevice(Probe& probe) {
 
 // The order in which LibTorch tries the ways to compute attention, and the settings of arithmetic.
 void NoteSettings(Probe& probe) {
+  // On CUDA, LibTorch chooses the order at the first call.
+  const at::Tensor qkv = at::zeros({1, 1, 8, 64}, at::TensorOptions(at::kHalf).device(probe.device()));
+  at::scaled_dot_product_attention(qkv, qkv, qkv);
   at::Context& context = at::globalContext();
   Json order = Json::array();
   for (const at::SDPBackend backend : context.sDPPriorityOrder()) {

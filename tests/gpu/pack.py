@@ -65,8 +65,11 @@ class Pack:
         """The loader finds each library that a program of the pack needs, in the version that it needs."""
         missing = []
         for file in [*sorted((self.folder / "bin").iterdir()), self.folder / "lib/hotlora/libhotlora_cuda.so"]:
-            done = subprocess.run([LOADER, file], capture_output=True, text=True,  # as ldd does it
-                                  env={**self.environment, "LD_TRACE_LOADED_OBJECTS": "1"})
+            try:
+                done = subprocess.run([LOADER, file], capture_output=True, text=True, timeout=60,  # as ldd does it
+                                      env={**self.environment, "LD_TRACE_LOADED_OBJECTS": "1"})
+            except subprocess.TimeoutExpired as error:
+                raise SetupError(f"the loader does not end within 60 s for {file.name}") from error
             said = done.stdout + done.stderr
             self.log.say(f"--- libraries of {file.name}\n{said}")
             bad = [line.strip() for line in said.splitlines() if "not found" in line]

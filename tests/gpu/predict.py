@@ -3,8 +3,12 @@
 
 A time is the larger one of two: the operations at the share of the peak that good libraries reach, and the bytes at the
 share of the bandwidth. The work is counted from SDXL's own layers. `tests/gpu/predict.py` prints the table of
-docs/gpu.md. Standard library only.
+docs/gpu.md; `tests/gpu/predict.py out/gpu/results.json` fills the column of what was measured. Standard library only.
 """
+
+import json
+import pathlib
+import sys
 
 # NVIDIA H100 SXM: dense peak of its tensor cores in bfloat16 and float16, memory, and PCIe 5 x16 from pinned memory.
 PEAK = 989.4e12
@@ -30,6 +34,12 @@ class Work:
     def __init__(self):
         self.gemm = self.convolution = self.attention = 0
         self.elementwise = 0
+
+    def times(self, count):
+        """`count` times as much work."""
+        for kind in vars(self):
+            setattr(self, kind, count * getattr(self, kind))
+        return self
 
     def flop(self):
         return 2 * (self.gemm + self.convolution + self.attention)
@@ -90,9 +100,7 @@ def unet(rows, pixels):
                 transformer(work, channels, blocks, here)
         if level > 0:
             work.convolution += 9 * 4 * here * channels * channels
-    for kind in vars(work):
-        setattr(work, kind, rows * getattr(work, kind))
-    return work
+    return work.times(rows)
 
 
 def vae(pixels):
@@ -122,9 +130,7 @@ def text(prompts):
         work.gemm += layers * TEXT_TOKENS * 12 * width * width
         work.attention += layers * 2 * TEXT_TOKENS * TEXT_TOKENS * width
     work.gemm += 1280 * 1280
-    for kind in vars(work):
-        setattr(work, kind, prompts * getattr(work, kind))
-    return work
+    return work.times(prompts)
 
 
 def adapted_layers():
@@ -207,14 +213,15 @@ def predictions():
     return rows
 
 
-def table(measured=None):
+def table(measured):
     """The table of docs/gpu.md. `measured`: medians by figure."""
     lines = ["| figure | unit | predicted | measured | how it is predicted |", "|---|---|---|---|---|"]
     for name, unit, value, how in predictions():
-        got = (measured or {}).get(name)
+        got = measured.get(name)
         lines.append(f"| `{name}` | {unit} | {value:.3g} | {'' if got is None else f'{got:.3g}'} | {how} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(table())
+    results = json.loads(pathlib.Path(sys.argv[1]).read_text()) if len(sys.argv) > 1 else {"stages": []}
+    print(table({figure["name"]: figure["median"] for stage in results["stages"] for figure in stage["figures"]}))

@@ -21,7 +21,7 @@ class PredictTest(unittest.TestCase):
 
     def test_adapter(self):
         self.assertEqual(len(predict.adapted_layers()), 722)
-        self.assertAlmostEqual(predict.adapter_bytes(64) / 1e6, 340.459, delta=0.3)
+        self.assertAlmostEqual(predict.adapter_bytes(64) / 1e6, 340.459, delta=0.001)
 
     def test_table(self):
         rows = predict.predictions()

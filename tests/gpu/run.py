@@ -26,19 +26,19 @@ from stage_process import Log, StageProcess
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
-LEAST = 5.0  # seconds; a stage that would get less is not begun
+LEAST = 15.0  # seconds; a stage that would get less is not begun: it might not even load CUDA
 RESERVE = 10.0  # seconds at the end, for what is not a stage
 GRACE = 0.15  # share of a stage's time, 5 s at most: a stage that does not end by itself until then is ended
 
 @dataclasses.dataclass
 class Stage:
-    """A command that takes --device, --size, --seconds and --out, and writes lines (probe.h) of the stage `lines_of`."""
+    """A command that takes --device, --size, --seconds and --out, and writes lines (probe.h). Those of NAME.TOOL are lines of the
+    stage NAME."""
 
     name: str
     limit: float  # seconds at most
     command: list
     size: str
-    lines_of: str
     environment: dict
     missing: str = ""  # why it cannot be run here at all
     refusal: bytes = b""  # what it prints if the machine refuses it
@@ -109,21 +109,24 @@ class Run:
     def stages(self):
         """All stages in order: gpu_probe's own, and those that need more than one program."""
         probe = str(self.pack.folder / "bin/gpu_probe")
-        done = subprocess.run([probe, "--list"], capture_output=True, text=True, env=self.pack.environment)
+        try:
+            done = subprocess.run([probe, "--list"], capture_output=True, text=True, env=self.pack.environment, timeout=60)
+        except subprocess.TimeoutExpired as error:
+            raise SetupError("gpu_probe --list does not end within 60 s") from error
         if done.returncode != 0:
             raise SetupError(f"gpu_probe --list fails with {done.returncode}: {done.stderr.strip()}")
         stages = []
         for line in done.stdout.splitlines():
             name, limit = line.split()
-            stages.append(Stage(name, float(limit), [probe, "--stage", name], self.args.size, name, self.pack.environment))
+            stages.append(Stage(name, float(limit), [probe, "--stage", name], self.args.size, self.pack.environment))
         python_options = ["--bin", str(self.pack.folder / "bin"), "--libraries", self.pack.environment["LD_LIBRARY_PATH"]]
-        stages.append(Stage("server", 120, [sys.executable, str(HERE / "server_stage.py"), *python_options, "--pictures",
-                                           str(self.out / "pictures.png")], self.args.size, "server", dict(os.environ)))
+        stages.append(Stage("server", 180, [sys.executable, str(HERE / "server_stage.py"), *python_options, "--pictures",
+                                           str(self.out / "pictures.png")], self.args.size, self.pack.python_environment))
         if any(stage.name == "kernels" for stage in stages):
             stages += [self.sanitized(probe, tool) for tool in ("memcheck", "racecheck")]
         # The last stage may take what is left.
         stages.append(Stage("compare", self.args.seconds, [self.pack.python, str(HERE / "compare.py"), *python_options], self.args.size,
-                            "compare", self.pack.python_environment))
+                            self.pack.python_environment))
         wanted = self.args.stages.split(",") if self.args.stages else [stage.name for stage in stages]
         unknown = set(wanted) - {stage.name for stage in stages}
         if unknown:
@@ -137,9 +140,10 @@ class Run:
         missing = "" if sanitizer else "compute-sanitizer is neither on the PATH nor in /usr/local/cuda/bin"
         if not self.args.device.startswith("cuda"):
             missing = f"compute-sanitizer needs a CUDA device; this run's is {self.args.device}"
-        return Stage(f"kernels.{tool}", 60, [sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", probe,
-                                             "--stage", "kernels"], "tiny", "kernels", self.pack.environment, missing,
-                     b"Device not supported")
+        # Only our own kernels; and not what the driver answers to questions that LibTorch asks on purpose.
+        command = [sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no",
+                   "--kernel-regex", "kns=MergeKernel", probe, "--stage", "kernels"]
+        return Stage(f"kernels.{tool}", 60, command, "tiny", self.pack.environment, missing, b"Device not supported")
 
     def entry(self, stage):
         """A stage's entry in results.json before it has begun."""
@@ -176,7 +180,7 @@ class Run:
             self.log.say(f"cannot be started: {error}")
             status = 127
         finally:
-            found = found_by(stage.lines_of, read_from(self.lines, lines_before))
+            found = found_by(stage.name.partition(".")[0], read_from(self.lines, lines_before))
             entry.update({name: found[name] for name in ("figures", "checks", "unavailable", "notes")},
                          seconds=round(time.monotonic() - begin, 3))
             self.results.put(entry)
@@ -198,6 +202,8 @@ def judge(stage, limit, exit_status, found, printed):
         return "failed", f"it ended {ended} before it wrote its line; see log.txt"
     if found["status"] != "failed" and exit_status != EXIT_STATUS[found["status"]]:
         return "failed", f"it says {found['status']}, but its exit status is {exit_status}; see log.txt"
+    if found["status"] == "failed" and found.get("reason", "").startswith("the time limit of"):  # it ended itself
+        return "timed_out", found["reason"]
     return found["status"], found.get("reason", "")
 
 

@@ -143,14 +143,14 @@ class RunTest(RunCase):
         self.assertFalse(self.results["ok"])
 
     def test_ends_a_stage_at_its_limit_and_keeps_what_it_found(self):
-        status, stages = self.run_stages("hang,quick", "--seconds", "16")
+        status, stages = self.run_stages("hang,quick", "--seconds", "26")
         self.assertEqual(status, 1)
         hang = stages["hang"]
         self.assertEqual((hang["status"], hang["exit_status"]), ("timed_out", None))
         self.assertEqual([figure["name"] for figure in hang["figures"]], ["time"])
-        self.assertLess(hang["limit_seconds"], 6.1)  # of 16, ten are kept
+        self.assertLess(hang["limit_seconds"], 16.1)  # of 26, ten are kept
         self.assertEqual(stages["quick"]["status"], "not_run")
-        self.assertIn("of the run's 16 s were left", stages["quick"]["reason"])
+        self.assertIn("of the run's 26 s were left", stages["quick"]["reason"])
         self.assertTrue(self.results["complete"])
 
     def test_a_signal_ends_the_run_and_its_stage(self):
@@ -187,8 +187,8 @@ class RunTest(RunCase):
         status, _ = self.run_stages("loud")
         self.assertEqual(status, 0)
         log = (self.out / "log.txt").read_text()
-        self.assertLess(len(log), 2_500_000)
-        self.assertGreater(len(log), 1_900_000)
+        self.assertLess(len(log), 1_000_000)
+        self.assertGreater(len(log), 760_000)
         for words in ("\nbegin\n", "bytes are left out here", "\nend\n"):
             self.assertIn(words, log)
 
@@ -220,13 +220,13 @@ class SanitizerTest(RunCase):
         return stages["kernels.memcheck"]
 
     def test_runs_the_smallest_shapes(self):
-        entry = self.kernels('shift 4; exec "$@"')
+        entry = self.kernels('shift 8; exec "$@"')
         self.assertEqual((entry["status"], entry["size"]), ("ok", "tiny"))
-        self.assertIn("compute-sanitizer --tool memcheck --error-exitcode 9 ", entry["command"])
+        self.assertIn("compute-sanitizer --tool memcheck --error-exitcode 9 --report-api-errors no --kernel-regex kns=MergeKernel ", entry["command"])
         self.assertEqual([figure["name"] for figure in entry["figures"]], ["time"])
 
     def test_an_error_that_it_finds_is_a_failure(self):
-        entry = self.kernels('shift 4; "$@"; exit 9')
+        entry = self.kernels('shift 8; "$@"; exit 9')
         self.assertEqual((entry["status"], entry["exit_status"]), ("failed", 9))
 
     def test_a_device_that_it_refuses_is_unavailable(self):
@@ -267,7 +267,8 @@ class SetupTest(RunCase):
     def make_site(self, version):
         site = self.folder / "site"
         (site / "torch/lib").mkdir(parents=True)
-        (site / "torch/lib/libtorch_cpu.so").touch()
+        for library in ("libtorch_cpu.so", "libtorch_cuda.so"):
+            (site / "torch/lib" / library).touch()
         (site / f"torch-{version}.dist-info").mkdir()
         return site
 
@@ -304,7 +305,9 @@ class FindTorchTest(unittest.TestCase):
     def test_asks_the_pythons_on_the_path(self):
         with tempfile.TemporaryDirectory() as folder:
             site = pathlib.Path(folder, "site-packages")
-            (site / "torch").mkdir(parents=True)
+            (site / "torch/lib").mkdir(parents=True)
+            cuda = site / "torch/lib/libtorch_cuda.so"
+            cuda.touch()
             (site / "torch-2.11.0+cu130.dist-info").mkdir()
             (site / "torch-2.11.0+cu130.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.11.0+cu130\n")
             python = pathlib.Path(folder, "python3")
@@ -317,6 +320,9 @@ class FindTorchTest(unittest.TestCase):
             self.assertEqual((found.python, found.folder, found.version), (str(python), site.resolve(), "2.11.0+cu130"))
             with self.assertRaisesRegex(find_torch.NotFound, "site-packages has torch 2.11.0[+]cu130"):
                 find_torch.find_torch("2.12.0")
+            cuda.unlink()
+            with self.assertRaisesRegex(find_torch.NotFound, "site-packages has torch 2.11.0[+]cu130 without CUDA"):
+                find_torch.find_torch("2.11.0")
 
 
 class StageLineTest(unittest.TestCase):
@@ -406,10 +412,16 @@ class DocumentTest(unittest.TestCase):
         self.assertCountEqual(rows, [*own, "server", "kernels.memcheck", "kernels.racecheck", "compare"])
 
     def test_the_page_has_the_predictions(self):
-        """docs/gpu.md: what tests/gpu/predict.py prints, with nothing in the column `measured` yet."""
+        """docs/gpu.md: what tests/gpu/predict.py prints, whatever stands in the column `measured`."""
+        def rows(text):
+            cells = [line.split("|") for line in text.splitlines()]
+            return [row[:4] + row[5:] for row in cells if len(row) == 7]
+
         table = subprocess.run([sys.executable, "-B", HERE / "predict.py"], capture_output=True, text=True, check=True).stdout
+        page = (HERE.parents[1] / "docs/gpu.md").read_text()
         self.assertGreater(table.count("\n"), 10)
-        self.assertIn(f"\n\n{table}\n", (HERE.parents[1] / "docs/gpu.md").read_text())
+        begin = rows(page).index(rows(table)[0])
+        self.assertEqual(rows(page)[begin:begin + len(rows(table))], rows(table))
 
 
 class CheckResultsTest(RunCase):

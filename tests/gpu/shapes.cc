@@ -111,9 +111,11 @@ UnetInput MakeUnetInput(const UnetConfig& config, int64_t rows, int64_t latent_s
           at::full({rows, 6}, 1024.0, floats)};
 }
 
-AdapterWeights MakeAdapter(const ModuleTable& table, int64_t rank, c10::ScalarType dtype) {
+AdapterWeights MakeAdapter(const ModuleTable& table, int64_t rank, c10::ScalarType dtype, c10::Device device) {
   AdapterWeights adapter;
-  const at::TensorOptions options(dtype);
+  const auto draw = [&](int64_t rows, int64_t columns) {
+    return at::randn({rows, columns}, at::TensorOptions(dtype).device(device)).cpu();
+  };
   for (size_t i = 0; i < table.modules.size(); ++i) {
     const AdaptableModule& module = table.modules[i];
     if (module.shape.size() != 2 || !absl::StrContains(module.path, ".attentions.")) {
@@ -122,8 +124,7 @@ AdapterWeights MakeAdapter(const ModuleTable& table, int64_t rank, c10::ScalarTy
     ModuleDelta delta;
     delta.module = i;
     delta.scale = 0.01;
-    delta.change = LowRank{at::randn({rank, module.shape[1]}).to(options),
-                           at::randn({module.shape[0], rank}).to(options), at::Tensor()};
+    delta.change = LowRank{draw(rank, module.shape[1]), draw(module.shape[0], rank), at::Tensor()};
     adapter.deltas.push_back(std::move(delta));
   }
   return adapter;

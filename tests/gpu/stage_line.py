@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import random
 import shlex
 import statistics
 import sys
@@ -10,6 +11,13 @@ import time
 
 EXIT_STATUS = {"ok": 0, "failed": 1, "unavailable": 3}
 PARTS = {"figure": "figures", "check": "checks", "part": "unavailable"}
+
+
+def interval(values, draws=4000):
+    """Bootstrap 95 % interval of the median."""
+    source = random.Random(0)
+    medians = sorted(statistics.median(source.choices(values, k=len(values))) for _ in range(draws))
+    return medians[int(0.025 * draws)], medians[int(0.975 * draws)]
 
 
 class Unavailable(Exception):

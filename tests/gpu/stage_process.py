@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-KEPT_BYTES = 1_000_000  # of a stage's output: its begin; and as much of its end
+KEPT_BYTES = 400_000  # of a stage's output: its begin; and as much of its end
 
 
 class Log:

@@ -30,15 +30,12 @@ struct StepClasses {
   std::vector<double> launches, busy, span;
 };
 
-KernelClass ClassOf(const DeviceActivity& activity) {
-  return activity.kind == DeviceActivity::Kind::kKernel ? ClassOfKernel(activity.name) : KernelClass::kLayout;
-}
-
 void AddStep(const std::vector<DeviceActivity>& activities, StepClasses* step) {
   std::array<double, kEnumSize<KernelClass>> sums{};
   uint64_t begin = activities.front().begin, end = 0;
   for (const DeviceActivity& activity : activities) {
-    sums[static_cast<size_t>(ClassOf(activity))] += static_cast<double>(activity.end - activity.begin) * kMilliseconds;
+    sums[static_cast<size_t>(ClassOfKernel(activity.name))] +=
+        static_cast<double>(activity.end - activity.begin) * kMilliseconds;
     begin = std::min(begin, activity.begin);
     end = std::max(end, activity.end);
   }
