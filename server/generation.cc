@@ -98,6 +98,7 @@ absl::StatusOr<ImageRequest> Generation::CheckMapped(MappedImageRequest mapped) 
   NoteRequest(mapped.request);
   ABSL_ASSIGN_OR_RETURN(engine_, rpc_.FindEngine());
   mapped.request.caller = rpc_.caller();
+  mapped.request.deadline = rpc_.Deadline();
   if (!mapped.violations.empty()) {
     return Refuse(mapped.request, std::move(mapped.violations), engine_->limits());
   }

@@ -197,6 +197,13 @@ void RpcCall::SendIdsFirst() {
   }
 }
 
+absl::Time RpcCall::Deadline() const {
+  const auto deadline = context_->deadline();
+  return deadline == std::chrono::system_clock::time_point::max()
+             ? absl::InfiniteFuture()
+             : SteadyNow() + absl::FromChrono(deadline - std::chrono::system_clock::now());
+}
+
 absl::Status RpcCall::WhyCancelled() const {
   // The caller's own clock fires a little before ours and resets the stream: its deadline counts as
   // passed then.
@@ -204,8 +211,7 @@ absl::Status RpcCall::WhyCancelled() const {
   const auto deadline = context_->deadline();
   const auto now = std::chrono::system_clock::now();
   if (deadline < now || deadline - now < kTolerance) {
-    return MakeError(absl::StatusCode::kDeadlineExceeded, error_reason::kDeadlineExceeded,
-                     "the call's deadline has passed");
+    return CallDeadlinePassed();
   }
   return MakeError(absl::StatusCode::kCancelled, error_reason::kCancelled,
                    "the caller cancelled the call or went away");

@@ -106,6 +106,9 @@ class RpcCall {
   // What the access log is to say beside the rest.
   std::optional<ImageAccess>& image_access() { return image_access_; }
 
+  // How long the caller waits, as SteadyNow has it.
+  absl::Time Deadline() const;
+
   // Why the call was cancelled, for one that gRPC says is: DeadlineExceeded if its deadline has
   // passed, else Cancelled.
   absl::Status WhyCancelled() const;

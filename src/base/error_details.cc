@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "src/base/error_reason.h"
+
 namespace hotlora {
 namespace {
 
@@ -32,6 +34,11 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::st
 absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::string_view message,
                        absl::Duration retry_delay) {
   return MakeError(code, message, ErrorDetails{std::string(reason), {}, retry_delay});
+}
+
+absl::Status CallDeadlinePassed() {
+  return MakeError(absl::StatusCode::kDeadlineExceeded, error_reason::kDeadlineExceeded,
+                   "the call's deadline has passed");
 }
 
 ErrorDetails GetErrorDetails(const absl::Status& status) {

@@ -36,6 +36,9 @@ absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::st
 absl::Status MakeError(absl::StatusCode code, absl::string_view reason, absl::string_view message,
                        absl::Duration retry_delay);
 
+// DEADLINE_EXCEEDED: the caller waits no longer.
+absl::Status CallDeadlinePassed();
+
 // The details of `status`; the reason is "INTERNAL" or another name of the code if none is attached.
 ErrorDetails GetErrorDetails(const absl::Status& status);
 

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
+
 #include "src/request/image_request.h"
 #include "src/request/prompt_embedding.h"
 
@@ -87,7 +89,8 @@ struct ImageJob {
   ImageFormat format = ImageFormat::kPng;
   uint32_t quality = 90;
   int32_t priority = 0;
-  std::string caller;  // image_request.h
+  std::string caller;                            // image_request.h
+  absl::Time deadline = absl::InfiniteFuture();  // image_request.h
 
   bool has_init() const { return !init_image.empty(); }
 };

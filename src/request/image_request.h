@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
+
 #include "src/base/enum_size.h"
 #include "src/image/rgb_image.h"
 
@@ -79,7 +81,10 @@ struct ImageRequest {
   std::optional<PromptSyntax> prompt_syntax;
   std::optional<bool> long_prompts, lora_tags;
   std::vector<EmbeddingRef> embeddings;
-  std::string caller;  // who asks, in any spelling that tells callers apart; set by the server, never by the caller
+  // Set by the server, never by the caller: who asks, in any spelling that tells callers apart, and how long they wait,
+  // as SteadyNow has it.
+  std::string caller;
+  absl::Time deadline = absl::InfiniteFuture();
 };
 
 }  // namespace hotlora

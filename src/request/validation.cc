@@ -420,6 +420,7 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   job.quality = violations.UintInRange("quality", request.quality, 1, kMaxQuality, 90);
   job.priority = request.priority.value_or(0);
   job.caller = request.caller;
+  job.deadline = request.deadline;
   if (absl::Status status = std::move(violations).ToStatus(); !status.ok()) {
     return status;
   }

@@ -11,7 +11,7 @@ namespace hotlora {
 
 ImageTask::ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Duration longest)
     : job_(std::move(job)),
-      deadline_(SteadyNow() + longest),
+      limit_(SteadyNow() + longest),
       listener_identity_(listener.get()),
       listener_(std::move(listener)),
       last_told_(SteadyNow()) {}
@@ -25,11 +25,18 @@ void ImageTask::Cancel(absl::Status status) {
 
 absl::Status ImageTask::Wanted() const {
   MutexLock lock(&mu_);
-  if (cancel_status_.ok() && SteadyNow() >= deadline_) {
+  if (!cancel_status_.ok()) {
+    return cancel_status_;
+  }
+  const absl::Time now = SteadyNow();
+  if (now >= job_.deadline) {
+    return CallDeadlinePassed();
+  }
+  if (now >= limit_) {
     return MakeError(absl::StatusCode::kDeadlineExceeded, error_reason::kRequestTimeLimit,
                      "the request took longer than the server allows");
   }
-  return cancel_status_;
+  return absl::OkStatus();
 }
 
 bool ImageTask::BeginLoading() {

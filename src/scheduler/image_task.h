@@ -39,7 +39,7 @@ struct LoadedFiles {
 // the step thread, then the decode thread.
 class ImageTask {
  public:
-  // `longest`: how long it may take from now on.
+  // `longest`: how long it may take from now on, if the job has no earlier deadline.
   ImageTask(ImageJob job, std::shared_ptr<ImageListener> listener, absl::Duration longest);
 
   const ImageJob& job() const { return job_; }
@@ -119,7 +119,7 @@ class ImageTask {
   uint64_t sequence_ = 0;  // constant from admission on
   bool ready_ = false;     // guarded by the queue's mutex
   const Stopwatch since_admitted_;
-  const absl::Time deadline_;                     // as SteadyNow, like all times here
+  const absl::Time limit_;                        // as SteadyNow, like all times here
   const ImageListener* const listener_identity_;  // never followed
 
   mutable Mutex mu_;

@@ -17,20 +17,52 @@ from grpc_tools import protoc
 from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, TrailersReceived
 from hotlora_server import images_pb2, request_for
 
 EXAMPLES = e2e.SOURCE / "deploy/examples"
 GRPCLIB_EXAMPLE = EXAMPLES / "python_grpclib/generate.py"
 GO_PACKAGES = "/usr/share/gocode"  # Debian's
-ENDLESS = 1000  # steps: far more than any test waits for
+STEPS = 1000  # the most that a request may have
+DEADLINE = 3  # seconds: a request begins within them on a busy machine too
 PICTURE = ("a large red circle", "outline", 7, 2)  # prompt, adapter, seed, steps
 
 
-class Relay:
-    """A TCP port that passes connections on to one server, and from `switch` on to another one."""
+def endless(*adapters):
+    """A request that takes far longer than any test waits for."""
+    return request_for(*adapters, steps=STEPS, width=256, height=256)
 
-    def __init__(self, target):
+
+TRAILERS = (1, 5)  # HEADERS with END_STREAM and END_HEADERS
+
+
+class FrameHeaders:
+    """Reads the bytes of one direction of HTTP/2, in any pieces."""
+
+    def __init__(self):
+        self.rest = b""
+
+    def read(self, data):
+        """Type and flags of each frame that is whole by now."""
+        self.rest += data
+        frames = []
+        while len(self.rest) >= 9 and len(self.rest) >= (size := 9 + int.from_bytes(self.rest[:3], "big")):
+            frames.append((self.rest[3], self.rest[4]))
+            self.rest = self.rest[size:]
+        return frames
+
+
+class Relay:
+    """A TCP port that passes connections on to one server, and from `switch` on to another one.
+
+    With `successor` it switches to that once a call has ended, in the moment in which the client waits before it tries again.
+    """
+
+    def __init__(self, target, successor=None):
         self.target = target
+        self.successor = successor
         self.sockets = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
@@ -43,29 +75,31 @@ class Relay:
                 host, port = self.target.split(":")
                 server = socket.create_connection((host, int(port)))
                 self.sockets += [client, server]
-                for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=self.copy, args=(source, sink), daemon=True).start()
+                for source, sink, answers in ((client, server, None), (server, client, FrameHeaders())):
+                    threading.Thread(target=self.copy, args=(source, sink, answers), daemon=True).start()
 
-    def copy(self, source, sink):
+    def copy(self, source, sink, answers):
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 sink.sendall(data)
+                if answers and self.successor and TRAILERS in answers.read(data):
+                    self.switch(self.successor)
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
     def switch(self, target):
         """Ends every connection; the next ones go to `target`."""
-        self.target = target
-        for end in self.sockets:
+        self.target, self.successor = target, None
+        ends, self.sockets = self.sockets, []
+        for end in ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
         self.switch(None)
-        for end in (self.listener, *self.sockets):
-            end.close()
+        self.listener.close()
 
 
 class ExampleTests:
@@ -114,7 +148,7 @@ class ExampleTests:
         server = self.start_server()
         with contextlib.ExitStack() as occupants:
             for kind in ("progress", "accepted"):
-                stream = occupants.enter_context(e2e.ended(server.caller.stream(request_for(steps=ENDLESS))))
+                stream = occupants.enter_context(e2e.ended(server.caller.stream(endless())))
                 e2e.read_until(stream, kind)
             program, folder = self.start_example(server.target)
             e2e.wait_until(lambda: self.ended(server, "RESOURCE_EXHAUSTED"), "it is turned away once")
@@ -123,30 +157,22 @@ class ExampleTests:
 
     def test_a_draining_replica_is_left_for_another(self):
         draining, other = self.start_server("--drain-timeout", e2e.PATIENCE), self.start_server()
-        relay = Relay(draining.target)
+        relay = Relay(draining.target, successor=other.target)
         self.addCleanup(relay.close)
-        with e2e.ended(draining.caller.stream(request_for(steps=ENDLESS))) as running:
+        with e2e.ended(draining.caller.stream(endless())) as running:
             e2e.read_until(running, "progress")
-            program, folder = self.start_drain(draining, relay)
-            relay.switch(other.target)
-            self.finish_and_compare(program, folder, other)
+            draining.signal()
+            e2e.wait_until(lambda: "draining" in draining.log(), "it drains")
+            self.finish_and_compare(*self.start_example(relay.address), other)
+            self.assertEqual(self.ended(draining, "UNAVAILABLE"), 1)
         self.assertEqual(self.ended(other, "OK"), 1)
-
-    def start_drain(self, server, relay):
-        """SIGTERM, and an example that the server has turned away. A server refuses for seconds, then closes its port."""
-        server.signal()
-        e2e.wait_until(lambda: "draining" in server.log(), "it drains")
-        program, folder = self.start_example(relay.address)
-        e2e.wait_until(lambda: self.ended(server, "UNAVAILABLE"), "the draining server turns it away")
-        self.assertIsNone(program.poll())
-        return program, folder
 
     def test_what_has_begun_is_not_begun_again(self):
         first, other = self.start_server(), self.start_server()
         relay = Relay(first.target)
         self.addCleanup(relay.close)
-        program, folder = self.start_example(relay.address, "a circle", "outline", 7, ENDLESS)
-        self.assertRegex(program.stderr.readline(), f"step 1 of {ENDLESS}")
+        program, folder = self.start_example(relay.address, "a circle", "outline", 7, STEPS)
+        self.assertRegex(program.stderr.readline(), f"step 1 of {STEPS}")
         relay.switch(other.target)
         program.communicate(timeout=e2e.PATIENCE)
         self.assertNotEqual(program.returncode, 0)
@@ -232,8 +258,8 @@ class GrpclibTest(ExampleTests, unittest.IsolatedAsyncioTestCase):
             self.assertEqual(error.status, Status.NOT_FOUND)
             self.assertEqual(self.details(error)["ErrorInfo"].reason, "ADAPTER_NOT_FOUND")
             async with images.StreamGenerateImages.open() as running, images.StreamGenerateImages.open() as waiting:
-                await self.start(running, request_for(steps=ENDLESS))
-                await waiting.send_message(request_for(steps=ENDLESS), end=True)
+                await self.start(running, endless())
+                await waiting.send_message(endless(), end=True)
                 self.assertEqual((await waiting.recv_message()).WhichOneof("event"), "accepted")
                 error = await self.problem_of(images.GenerateImages(request_for()))
                 self.assertEqual(error.status, Status.RESOURCE_EXHAUSTED)
@@ -248,21 +274,69 @@ class GrpclibTest(ExampleTests, unittest.IsolatedAsyncioTestCase):
         async with self.images(server) as images:
             request = request_for("outline")
             before = (await images.GenerateImages(request, timeout=e2e.PATIENCE)).images[0].data
-            with self.assertRaises(asyncio.TimeoutError):
-                async with images.StreamGenerateImages.open(timeout=1) as stream:
-                    await self.start(stream, request_for("outline", steps=ENDLESS))
+            # The client and the server each have a timer. If the client's is first, the server hears of a cancellation.
+            with self.assertRaises((asyncio.TimeoutError, GRPCError)) as caught:
+                async with images.StreamGenerateImages.open(timeout=DEADLINE) as stream:
+                    await self.start(stream, endless("outline"))
                     async for _ in stream:
                         pass
+            if isinstance(caught.exception, GRPCError):
+                self.assertEqual(caught.exception.status, Status.DEADLINE_EXCEEDED)
             e2e.wait_until(lambda: self.ended(server, "DEADLINE_EXCEEDED") + self.ended(server, "CANCELLED") == 1,
                            "the server has ended it")
             self.assertEqual((await images.GenerateImages(request, timeout=e2e.PATIENCE)).images[0].data, before)
             cancelled = self.ended(server, "CANCELLED")
             async with images.StreamGenerateImages.open() as stream:
-                await self.start(stream, request_for("outline", steps=ENDLESS))
+                await self.start(stream, endless("outline"))
                 await stream.cancel()
             e2e.wait_until(lambda: self.ended(server, "CANCELLED") == cancelled + 1, "the server has ended it")
             self.assertEqual(server.metrics().value("hotlora_adapter_refs"), 0)
             self.assertEqual((await images.GenerateImages(request, timeout=e2e.PATIENCE)).images[0].data, before)
+
+
+class StrictHttp2Test(unittest.TestCase):
+    """h2 ends a connection on which a frame comes for a stream that the server has ended."""
+
+    def setUp(self):
+        self.server = e2e.Server("--max-batch", "1", adapters=e2e.DEMO_ADAPTERS)
+        self.addCleanup(self.server.kill)
+        self.addCleanup(self.server.caller.close)
+        host, port = self.server.target.split(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=e2e.PATIENCE)
+        self.addCleanup(self.socket.close)
+        self.connection = H2Connection(H2Configuration(header_encoding="utf-8"))
+        self.connection.initiate_connection()
+
+    def begin(self, request, timeout):
+        """Starts a call that the server alone ends. Returns its stream."""
+        stream = self.connection.get_next_available_stream_id()
+        self.connection.send_headers(stream, [
+            (":method", "POST"), (":scheme", "http"), (":path", "/hotlora.v1.ImageService/StreamGenerateImages"),
+            (":authority", self.server.target), ("te", "trailers"), ("content-type", "application/grpc"),
+            ("grpc-timeout", timeout)])
+        message = request.SerializeToString()
+        self.connection.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message, end_stream=True)
+        return stream
+
+    def trailers(self, stream):
+        """What the call ends with."""
+        while True:
+            self.socket.sendall(self.connection.data_to_send())
+            data = self.socket.recv(1 << 16)
+            self.assertTrue(data, "the server has closed the connection")
+            for event in self.connection.receive_data(data):
+                if isinstance(event, DataReceived):
+                    self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                if isinstance(event, TrailersReceived) and event.stream_id == stream:
+                    return dict(event.headers)
+
+    def test_a_deadline_ends_a_call_once_and_says_so(self):
+        for _ in range(2):
+            late = self.trailers(self.begin(endless("outline"), "500m"))
+            self.assertEqual((late["grpc-status"], late["grpc-message"]), ("4", "the call's deadline has passed"))
+            self.assertIn("x-request-id", late)
+            self.assertIn("grpc-status-details-bin", late)
+            self.assertEqual(self.trailers(self.begin(request_for("outline"), "60S"))["grpc-status"], "0")
 
 
 class GoTest(ExampleTests, unittest.TestCase):
@@ -298,8 +372,9 @@ class GoTest(ExampleTests, unittest.TestCase):
         source = (e2e.SOURCE / "tests/e2e/go/calls_test.go").read_text()
         self.assertEqual(re.findall(r"^--- PASS: (\w+)", done.stdout, re.MULTILINE),
                          re.findall(r"^func (Test\w+)", source, re.MULTILINE))
-        self.assertEqual(self.ended(server, "DEADLINE_EXCEEDED"), 1)
-        e2e.wait_until(lambda: self.ended(server, "CANCELLED") == 3, "the server has ended what was cancelled")
+        # Three were cancelled and one had a deadline, which is a cancellation too if the client's timer is first.
+        e2e.wait_until(lambda: self.ended(server, "CANCELLED") + self.ended(server, "DEADLINE_EXCEEDED") == 4,
+                       "the server has ended what was cancelled, and what had a deadline")
         scrape = server.metrics()
         self.assertEqual((scrape.value("hotlora_adapter_refs"), scrape.value("hotlora_queue_depth")), (0, 0))
 

@@ -20,17 +20,23 @@ import (
 
 const (
 	patience = 60 * time.Second
-	endless  = 1000 // steps: far more than any test waits for
+	deadline = 3 * time.Second // a request begins within it on a busy machine too
 )
 
-func request(steps uint32, adapters ...string) *pb.GenerateImagesRequest {
-	prompt, width, height, seed := "a large red circle", uint32(64), uint32(64), uint64(7)
+func request(steps, size uint32, adapters ...string) *pb.GenerateImagesRequest {
+	prompt, width, height, seed := "a large red circle", size, size, uint64(7)
 	made := &pb.GenerateImagesRequest{Prompt: &prompt, Width: &width, Height: &height, Seed: &seed, Steps: &steps}
 	for _, name := range adapters {
 		made.Adapters = append(made.Adapters, &pb.AdapterRef{Name: name})
 	}
 	return made
 }
+
+// small takes two steps.
+func small(adapters ...string) *pb.GenerateImagesRequest { return request(2, 64, adapters...) }
+
+// endless takes far longer than any test waits for.
+func endless(adapters ...string) *pb.GenerateImagesRequest { return request(1000, 256, adapters...) }
 
 func connect(t *testing.T) pb.ImageServiceClient {
 	connection, err := dial(os.Getenv("HOTLORA_SERVER"))
@@ -49,7 +55,7 @@ func patient(t *testing.T) context.Context {
 
 // picture is what a small request paints; it fails the test if the server does not answer.
 func picture(t *testing.T, images pb.ImageServiceClient) []byte {
-	answer, err := images.GenerateImages(patient(t), request(2, "outline"))
+	answer, err := images.GenerateImages(patient(t), small("outline"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +64,7 @@ func picture(t *testing.T, images pb.ImageServiceClient) []byte {
 
 // start begins an endless request and returns once it runs.
 func start(ctx context.Context, t *testing.T, images pb.ImageServiceClient) pb.ImageService_StreamGenerateImagesClient {
-	stream, err := images.StreamGenerateImages(ctx, request(endless, "outline"))
+	stream, err := images.StreamGenerateImages(ctx, endless("outline"))
 	for err == nil {
 		var event *pb.GenerateImagesEvent
 		event, err = stream.Recv()
@@ -105,7 +111,7 @@ func details(err error) (reason string, fields []string, delay time.Duration) {
 
 func TestUnaryAndStreamGiveTheSameBytes(t *testing.T) {
 	images := connect(t)
-	streamed, err := paint(patient(t), images, request(2, "outline"))
+	streamed, err := paint(patient(t), images, small("outline"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +122,7 @@ func TestUnaryAndStreamGiveTheSameBytes(t *testing.T) {
 
 func TestErrorsHaveTheirDetails(t *testing.T) {
 	images := connect(t)
-	bad := request(0)
+	bad := request(0, 64)
 	*bad.Width = 7
 	_, err := images.GenerateImages(patient(t), bad)
 	expectCode(t, err, codes.InvalidArgument)
@@ -124,7 +130,7 @@ func TestErrorsHaveTheirDetails(t *testing.T) {
 	if reason != "hotlora/INVALID_REQUEST" || !reflect.DeepEqual(fields, []string{"width", "steps"}) {
 		t.Fatalf("reason %s, bad fields %v", reason, fields)
 	}
-	_, err = images.GenerateImages(patient(t), request(2, "unknown"))
+	_, err = images.GenerateImages(patient(t), small("unknown"))
 	expectCode(t, err, codes.NotFound)
 	if reason, _, _ := details(err); reason != "hotlora/ADAPTER_NOT_FOUND" {
 		t.Fatalf("reason %s", reason)
@@ -137,7 +143,7 @@ func TestAFullQueueSaysWhenToTryAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(patient(t))
 	defer cancel()
 	start(ctx, t, images)
-	waiting, err := images.StreamGenerateImages(ctx, request(endless))
+	waiting, err := images.StreamGenerateImages(ctx, endless())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +155,7 @@ func TestAFullQueueSaysWhenToTryAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer plain.Close()
-	_, err = pb.NewImageServiceClient(plain).GenerateImages(patient(t), request(2))
+	_, err = pb.NewImageServiceClient(plain).GenerateImages(patient(t), small())
 	expectCode(t, err, codes.ResourceExhausted)
 	if reason, _, delay := details(err); reason != "hotlora/QUEUE_FULL" || delay < time.Second {
 		t.Fatalf("reason %s, delay %v", reason, delay)
@@ -159,7 +165,7 @@ func TestAFullQueueSaysWhenToTryAgain(t *testing.T) {
 func TestTheNextRequestWorksAfterADeadline(t *testing.T) {
 	images := connect(t)
 	before := picture(t, images)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	expectCode(t, end(start(ctx, t, images)), codes.DeadlineExceeded)
 	if !bytes.Equal(picture(t, images), before) {
