@@ -33,6 +33,9 @@ void Rename(FieldViolation& violation, absl::Span<const FieldName> names) {
   for (const FieldName& name : names) {
     if (field == name.ours) {
       violation.field = std::string(name.theirs);
+      if (name.in_their_words != nullptr) {
+        violation.description = name.in_their_words(violation.description);
+      }
       if (!name.part.empty()) {
         const std::string part = absl::StrReplaceAll(name.part, {{"#", absl::StrCat(index + 1)}});
         violation.description = absl::StrCat("(", part, ") ", violation.description);

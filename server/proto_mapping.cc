@@ -281,14 +281,18 @@ v1::Summary ToProto(const ImageSummary& summary) {
   }
   message.set_model_sha256(summary.model_sha256);
   message.set_dtype(summary.dtype);
-  message.set_sampler(EnumToProto(kSamplers, summary.sampler));
-  message.set_schedule(EnumToProto(kSchedules, summary.schedule));
+  message.set_sampler(ToProto(summary.sampler));
+  message.set_schedule(ToProto(summary.schedule));
   message.set_width(summary.width);
   message.set_height(summary.height);
   message.set_server_version(HOTLORA_VERSION);
   *message.mutable_swap_cost() = ToProto(summary.swap);
   return message;
 }
+
+v1::Sampler ToProto(Sampler sampler) { return EnumToProto(kSamplers, sampler); }
+
+v1::NoiseSchedule ToProto(NoiseScheduleKind schedule) { return EnumToProto(kSchedules, schedule); }
 
 v1::Adapter ToProto(const AdapterInfo& info) {
   v1::Adapter message;

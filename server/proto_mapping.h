@@ -31,6 +31,8 @@ v1::Waiting ToProto(const ImageWaiting& waiting);
 v1::Progress ToProto(const ImageProgress& progress);
 v1::Summary ToProto(const ImageSummary& summary);
 v1::Adapter ToProto(const AdapterInfo& info);
+v1::Sampler ToProto(Sampler sampler);
+v1::NoiseSchedule ToProto(NoiseScheduleKind schedule);
 
 // Everything but the data.
 v1::Image ToProtoWithoutData(const FinishedImage& image);

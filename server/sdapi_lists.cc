@@ -82,8 +82,8 @@ std::string ProgressJson(absl::Span<const SdapiProgress> requests, bool with_ima
   const SdapiProgress& oldest = requests.empty() ? idle : requests.front();
   const double seconds = requests.empty() ? 0.0 : std::max(0.0, absl::ToDoubleSeconds(now - oldest.begin));
   Json image = nullptr;
-  if (with_image && !oldest.preview.empty()) {
-    image = absl::Base64Escape(oldest.preview);
+  if (with_image && oldest.preview != nullptr) {
+    image = absl::Base64Escape(*oldest.preview);
   }
   return Json{
       {"progress", progress},
@@ -94,7 +94,7 @@ std::string ProgressJson(absl::Span<const SdapiProgress> requests, bool with_ima
         {"stopping_generation", false},
         {"job", oldest.job},
         {"job_count", images},
-        {"job_timestamp", requests.empty() ? "0" : SdapiTime(oldest.begin)},
+        {"job_timestamp", requests.empty() ? "0" : SdapiTime(oldest.job_time)},
         {"job_no", finished_images},
         {"sampling_step", oldest.step},
         {"sampling_steps", requests.empty() ? 0 : oldest.steps}}},

@@ -4,6 +4,7 @@
 // The JSON that AUTOMATIC1111's API lists things in, and tells progress in.
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,16 +24,17 @@ std::string SdModelsJson(const ModelInfo& model);
 
 // How far one request is.
 struct SdapiProgress {
-  std::string job;  // "txt2img"
-  absl::Time begin;
+  std::string job;      // "txt2img"
+  absl::Time job_time;  // of its begin, for people
+  absl::Time begin;     // by SteadyNow
   uint32_t images = 1, finished_images = 0;
-  uint32_t step = 0, steps = 1;  // of the image that was last heard of
-  uint64_t steps_done = 0;       // of all images
-  std::string waits_for;         // such as "place 2 in the queue"; empty once it runs
-  std::string preview;           // JPEG; empty: none yet
+  uint32_t step = 0, steps = 1;                // of the image that was last heard of
+  uint64_t steps_done = 0;                     // of all images
+  std::string waits_for;                       // such as "place 2 in the queue"; empty once it runs
+  std::shared_ptr<const std::string> preview;  // JPEG; nullptr: none yet
 };
 
-// The JSON of /progress for a caller's requests, the oldest first.
+// The JSON of /progress at `now`, by SteadyNow, for a caller's requests, the oldest first.
 std::string ProgressJson(absl::Span<const SdapiProgress> requests, bool with_image, absl::Time now);
 
 // A time in the form of the API: "20261127130000", in UTC.

@@ -10,6 +10,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include <google/protobuf/util/json_util.h>
 #include <nlohmann/json.hpp>
 
@@ -38,6 +39,18 @@ std::string Names(Name name) {
     absl::StrAppend(&names, names.empty() ? "" : ", ", name(value));
   }
   return names;
+}
+
+// `text` with the names that callers of this API know, where it has those of our enums.
+std::string WithSdapiNames(absl::string_view text) {
+  std::vector<std::pair<std::string, std::string>> names;
+  for (const Sampler sampler : AllOf<Sampler>()) {
+    names.emplace_back(v1::Sampler_Name(ToProto(sampler)), SamplerName(sampler));
+  }
+  for (const NoiseScheduleKind schedule : AllOf<NoiseScheduleKind>()) {
+    names.emplace_back(v1::NoiseSchedule_Name(ToProto(schedule)), ScheduleName(schedule));
+  }
+  return absl::StrReplaceAll(text, names);
 }
 
 bool IsNone(absl::string_view text) { return text.empty() || absl::EqualsIgnoreCase(text, "None"); }
@@ -199,7 +212,9 @@ class RequestReader {
     if (!FitsIn("override_settings", message_.override_settings())) {
       return;
     }
-    for (const auto& [name, value] : message_.override_settings().fields()) {
+    const OptionsInForce in_force(model_);
+    for (const auto& [name, set_value] : InOrder(message_.override_settings())) {
+      const Value& value = *set_value;
       const std::string field = absl::StrCat("override_settings.", CleanText(name, 60));
       if (value.kind_case() == Value::kNullValue) {
         continue;
@@ -211,7 +226,7 @@ class RequestReader {
         ReadWholeNumber(field, value, 1, 100, request_.quality);
       } else if (name == "samples_format") {
         ReadFormat(field, value);
-      } else if (const std::string fault = OptionFault(name, value, model_); !fault.empty()) {
+      } else if (const std::string fault = in_force.Fault(name, value); !fault.empty()) {
         Add(field, fault);
       }
     }
@@ -293,8 +308,8 @@ class RequestReader {
     if (!FitsIn("alwayson_scripts", message_.alwayson_scripts())) {
       return;
     }
-    for (const auto& [name, script] : message_.alwayson_scripts().fields()) {
-      if (!IsIdle(script)) {
+    for (const auto& [name, script] : InOrder(message_.alwayson_scripts())) {
+      if (!IsIdle(*script)) {
         Add(absl::StrCat("alwayson_scripts.", CleanText(name, 60)), "is not supported; scripts do not run here");
       }
     }
@@ -378,9 +393,16 @@ MappedImageRequest FromProto(const GenerateRequest& message, SdapiTask task, con
 
 absl::Status InSdapiWords(const absl::Status& status) {
   static constexpr FieldName kNames[] = {
-      {"guidance_scale", "cfg_scale"},    {"sampler", "sampler_name"}, {"schedule", "scheduler"},
-      {"strength", "denoising_strength"}, {"mask_image", "mask"},      {"init_image", "init_images[0]"},
-      {"num_images", "batch_size"},       {"adapters", "prompt"},
+      {"guidance_scale", "cfg_scale"},
+      {"sampler", "sampler_name", {}, WithSdapiNames},
+      {"schedule", "scheduler", {}, WithSdapiNames},
+      {"steps", "steps", {}, WithSdapiNames},
+      {"eta", "eta", {}, WithSdapiNames},
+      {"strength", "denoising_strength"},
+      {"mask_image", "mask"},
+      {"init_image", "init_images[0]"},
+      {"num_images", "batch_size"},
+      {"adapters", "prompt"},
   };
   return WithFieldNames(status, kNames);
 }

@@ -1,13 +1,11 @@
 #include "server/sdapi_options.h"
 
-#include <utility>
-#include <vector>
+#include <algorithm>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include <google/protobuf/util/json_util.h>
-#include <nlohmann/json.hpp>
 
 #include "server/status_mapping.h"
 #include "src/request/validation.h"
@@ -19,8 +17,7 @@ using google::protobuf::Struct;
 using google::protobuf::Value;
 using Json = nlohmann::ordered_json;
 
-// The options that are in force, those of the picture's making among them that clients look at.
-Json OptionsInForce(const ModelInfo& model) {
+Json OptionsOf(const ModelInfo& model) {
   return {{"sd_model_checkpoint", ModelTitle(model)},
           {"sd_checkpoint_hash", model.sha256},
           {"sd_vae", "Automatic"},
@@ -70,25 +67,24 @@ std::string ModelTitle(const ModelInfo& model) {
   return absl::StrCat(CleanText(model.name), " [", model.sha256.substr(0, kModelHashDigits), "]");
 }
 
-std::string OptionsJson(const ModelInfo& model) { return OptionsInForce(model).dump(); }
-
 std::string ToText(const Value& value) {
   std::string text;
   const bool is_json = google::protobuf::util::MessageToJsonString(value, &text).ok();  // NaN is none
   return CleanText(is_json ? text : value.ShortDebugString(), 100);
 }
 
-std::string OptionFault(absl::string_view name, const Value& value, const ModelInfo& model) {
-  const Json in_force = OptionsInForce(model);
-  const auto found = in_force.find(std::string(name));
+OptionsInForce::OptionsInForce(const ModelInfo& model) : model_(model), options_(OptionsOf(model)) {}
+
+std::string OptionsInForce::Fault(absl::string_view name, const Value& value) const {
   if (value.kind_case() == Value::kNullValue ||
       (value.kind_case() == Value::kListValue && value.list_value().values_size() == 0)) {
     return "";
   }
-  if (found == in_force.end()) {
+  const auto found = options_.find(std::string(name));
+  if (found == options_.end()) {
     return "is not an option of this server";
   }
-  if (name == "sd_model_checkpoint" && NamesModel(value.string_value(), model)) {
+  if (name == "sd_model_checkpoint" && NamesModel(value.string_value(), model_)) {
     return "";
   }
   if (name == "sd_vae" && (value.string_value() == "None" || value.string_value() == "automatic")) {
@@ -97,18 +93,27 @@ std::string OptionFault(absl::string_view name, const Value& value, const ModelI
   return Equals(value, *found) ? "" : absl::StrCat("is ", ToText(value), "; in force, and allowed, is ", found->dump());
 }
 
-absl::Status CheckOptions(const Struct& options, const ModelInfo& model) {
+absl::Status OptionsInForce::Check(const Struct& options) const {
   if (options.fields_size() > kMaxOptions) {
     return InvalidRequest(
         {{"options", absl::StrCat("has ", options.fields_size(), " entries; allowed are at most ", kMaxOptions)}});
   }
   std::vector<FieldViolation> violations;
-  for (const auto& [name, value] : options.fields()) {
-    if (std::string fault = OptionFault(name, value, model); !fault.empty()) {
+  for (const auto& [name, value] : InOrder(options)) {
+    if (std::string fault = Fault(name, *value); !fault.empty()) {
       violations.push_back({absl::StrCat("options.", CleanText(name, 60)), std::move(fault)});
     }
   }
   return violations.empty() ? absl::OkStatus() : InvalidRequest(std::move(violations));
+}
+
+std::vector<std::pair<absl::string_view, const Value*>> InOrder(const Struct& entries) {
+  std::vector<std::pair<absl::string_view, const Value*>> sorted;
+  for (const auto& [name, value] : entries.fields()) {
+    sorted.emplace_back(name, &value);
+  }
+  std::sort(sorted.begin(), sorted.end());
+  return sorted;
 }
 
 }  // namespace hotlora

@@ -5,10 +5,13 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include <google/protobuf/struct.pb.h>
+#include <nlohmann/json.hpp>
 
 #include "src/request/model_info.h"
 
@@ -22,15 +25,29 @@ inline constexpr int kMaxOptions = 500;  // of one call; the web UI itself has a
 // What clients choose the model by: "NAME [first digits of its hash]".
 std::string ModelTitle(const ModelInfo& model);
 
-// The JSON of /options.
-std::string OptionsJson(const ModelInfo& model);
+// The options that are in force: of those that shape a picture, the ones that clients look at.
+class OptionsInForce {
+ public:
+  explicit OptionsInForce(const ModelInfo& model);  // which outlives this object
 
-// Why an option cannot have that value, as the description of a bad field; "" if it has it. Null and an empty list
-// are as if it were not named.
-std::string OptionFault(absl::string_view name, const google::protobuf::Value& value, const ModelInfo& model);
+  // The JSON of /options.
+  std::string Json() const { return options_.dump(); }
 
-// InvalidArgument (INVALID_REQUEST) that names each option with a fault, or says that there are too many.
-absl::Status CheckOptions(const google::protobuf::Struct& options, const ModelInfo& model);
+  // Why an option cannot have that value, as the description of a bad field; "" if it has it. Null and an empty list
+  // are as if it were not named.
+  std::string Fault(absl::string_view name, const google::protobuf::Value& value) const;
+
+  // InvalidArgument (INVALID_REQUEST) that names each option with a fault, or says that there are too many.
+  absl::Status Check(const google::protobuf::Struct& options) const;
+
+ private:
+  const ModelInfo& model_;
+  const nlohmann::ordered_json options_;
+};
+
+// The entries in the order of their names, so that equal calls get equal messages. Valid as long as `entries` is.
+std::vector<std::pair<absl::string_view, const google::protobuf::Value*>> InOrder(
+    const google::protobuf::Struct& entries);
 
 // The value as JSON, at most 100 bytes, for messages.
 std::string ToText(const google::protobuf::Value& value);

@@ -18,6 +18,7 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
+#include "src/base/steady_time.h"
 
 namespace hotlora {
 namespace {
@@ -64,7 +65,7 @@ class SdapiGeneration final : public UnaryGeneration {
       progress.steps = heard.total_steps;
       ++progress.steps_done;
       if (!heard.preview.empty()) {
-        progress.preview = heard.preview;
+        progress.preview = std::make_shared<const std::string>(heard.preview);
       }
     });
   }
@@ -85,7 +86,8 @@ class SdapiGeneration final : public UnaryGeneration {
   void OnAdmitted(const Admission&) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     SdapiProgress progress;
     progress.job = TaskName(task_);
-    progress.begin = begin_;
+    progress.job_time = begin_;
+    progress.begin = steady_begin_;
     progress.images = images_asked_;
     progress.steps = static_cast<uint32_t>(request_.steps());
     // The engine's last word may come while another caller interrupts: then there is nothing left to end.
@@ -151,7 +153,7 @@ class SdapiGeneration final : public UnaryGeneration {
   const SdapiTask task_;
   SdapiRequests* const requests_;  // outlives entry_
   const ModelInfo model_;          // empty if there is no engine yet; then there will be no request
-  const absl::Time begin_ = absl::Now();
+  const absl::Time begin_ = absl::Now(), steady_begin_ = SteadyNow();
   sdapi::v1::GenerateResponse* const response_;   // gRPC's, until OnDone
   GenerateRequest request_ ABSL_GUARDED_BY(mu_);  // without its images
   uint32_t images_asked_ ABSL_GUARDED_BY(mu_) = 1;
@@ -235,7 +237,7 @@ grpc::ServerUnaryReactor* SdapiService::GetOptions(grpc::CallbackServerContext* 
                                                    const Unparsed<sdapi::v1::GetOptionsRequest>* request,
                                                    google::api::HttpBody* response) {
   return AnswerNow(service_, "GetOptions", Scope::kAny, context, request, [&](Engine& engine, const auto&) {
-    SetJson(OptionsJson(engine.model()), *response);
+    SetJson(OptionsInForce(engine.model()).Json(), *response);
     return absl::OkStatus();
   });
 }
@@ -243,8 +245,9 @@ grpc::ServerUnaryReactor* SdapiService::GetOptions(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* SdapiService::SetOptions(grpc::CallbackServerContext* context,
                                                    const Unparsed<sdapi::v1::SetOptionsRequest>* request,
                                                    sdapi::v1::SetOptionsResponse*) {
-  return AnswerNow(service_, "SetOptions", Scope::kAny, context, request,
-                   [](Engine& engine, const auto& asked) { return CheckOptions(asked.options(), engine.model()); });
+  return AnswerNow(service_, "SetOptions", Scope::kAny, context, request, [](Engine& engine, const auto& asked) {
+    return OptionsInForce(engine.model()).Check(asked.options());
+  });
 }
 
 grpc::ServerUnaryReactor* SdapiService::GetProgress(grpc::CallbackServerContext* context,
@@ -253,7 +256,7 @@ grpc::ServerUnaryReactor* SdapiService::GetProgress(grpc::CallbackServerContext*
   return AnswerCallNow(
       service_, "GetProgress", Scope::kGenerate, context, request,
       [&](const RpcCall& call, Engine&, const auto& asked) {
-        SetJson(ProgressJson(requests_.ProgressOf(OwnerOf(call)), !asked.skip_current_image(), absl::Now()), *response);
+        SetJson(ProgressJson(requests_.ProgressOf(OwnerOf(call)), !asked.skip_current_image(), SteadyNow()), *response);
         return absl::OkStatus();
       });
 }

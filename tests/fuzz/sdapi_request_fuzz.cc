@@ -36,7 +36,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const std::string info = hotlora::ToInfo(whole, task, {{7, 64, 64, whole.prompt()}}, {}, model, absl::UnixEpoch());
     hotlora::Check(nlohmann::json::parse(info).at("seed") == 7);
   }
-  if (const absl::Status status = hotlora::CheckOptions(message.override_settings(), model); !status.ok()) {
+  if (const absl::Status status = hotlora::OptionsInForce(model).Check(message.override_settings()); !status.ok()) {
     hotlora::CheckRefusal(status);
   }
   return 0;

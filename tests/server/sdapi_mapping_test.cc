@@ -317,9 +317,11 @@ TEST(SdapiMappingTest, DoesNotLookAtThousandsOfSettings) {
     EXPECT_EQ(Faults(Map(Json({{field, many}}).dump())),
               absl::StrCat(field, " has 501 entries; allowed are at most 500"));
   }
+  const ModelInfo model = Model();
   google::protobuf::Struct options;
   ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(many.dump(), &options).ok());
-  EXPECT_EQ(CheckOptions(options, Model()).message(), "1 bad field: options has 501 entries; allowed are at most 500");
+  EXPECT_EQ(OptionsInForce(model).Check(options).message(),
+            "1 bad field: options has 501 entries; allowed are at most 500");
 }
 
 TEST(SdapiMappingTest, GivesErrorsTheFieldNamesOfTheApi) {
@@ -350,7 +352,12 @@ TEST(SdapiMappingTest, GivesErrorsTheFieldNamesOfTheApi) {
     ASSERT_EQ(details.violations.size(), 1u) << c.json << ": " << status;
     EXPECT_EQ(details.violations[0].field, c.field) << c.json;
     EXPECT_TRUE(absl::StrContains(status.message(), c.field)) << status;
+    EXPECT_FALSE(absl::StrContains(status.message(), "SAMPLER_") || absl::StrContains(status.message(), "SCHEDULE_"))
+        << status;
   }
+  const MappedImageRequest mapped = Map(R"({"sampler_name": "LCM", "scheduler": "Karras"})");
+  EXPECT_EQ(InSdapiWords(ValidateImageRequest(mapped.request, {}).status()).message(),
+            "1 bad field: scheduler is Karras, which LCM does not have; allowed: Automatic");
   const absl::Status other = MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", "no adapter \"sampler\"");
   EXPECT_EQ(InSdapiWords(other), other);
   EXPECT_EQ(InSdapiWords(absl::OkStatus()), absl::OkStatus());
@@ -434,16 +441,17 @@ TEST(SdapiMappingTest, ListsWhatThereIs) {
 }
 
 TEST(SdapiMappingTest, TakesTheOptionsThatItTellsAndNoOthers) {
+  const ModelInfo model = Model();
   google::protobuf::Struct options;
-  ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(OptionsJson(Model()), &options).ok());
+  ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(OptionsInForce(model).Json(), &options).ok());
   EXPECT_EQ(options.fields().at("sd_model_checkpoint").string_value(), "juggernaut [0123456789]");
-  EXPECT_EQ(CheckOptions(options, Model()), absl::OkStatus());
-  EXPECT_EQ(CheckOptions({}, Model()), absl::OkStatus());
+  EXPECT_EQ(OptionsInForce(model).Check(options), absl::OkStatus());
+  EXPECT_EQ(OptionsInForce(model).Check({}), absl::OkStatus());
 
   (*options.mutable_fields())["CLIP_stop_at_last_layers"].set_number_value(2);
   (*options.mutable_fields())["samples_format"].set_string_value("jpg");
   (*options.mutable_fields())["no_such"].set_bool_value(true);
-  const absl::Status refused = CheckOptions(options, Model());
+  const absl::Status refused = OptionsInForce(model).Check(options);
   EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
   std::set<std::string> fields;
   for (const FieldViolation& violation : GetErrorDetails(refused).violations) {
@@ -466,13 +474,14 @@ TEST(SdapiMappingTest, TellsProgress) {
 
   SdapiProgress first;
   first.job = "img2img";
+  first.job_time = absl::UnixEpoch() + absl::Hours(2);
   first.begin = begin;
   first.images = 2;
   first.finished_images = 1;
   first.step = 5;
   first.steps = 10;
   first.steps_done = 15;
-  first.preview = "jpeg";
+  first.preview = std::make_shared<const std::string>("jpeg");
   SdapiProgress second;
   second.begin = begin + absl::Seconds(1);
   second.steps = 40;
@@ -485,7 +494,7 @@ TEST(SdapiMappingTest, TellsProgress) {
   EXPECT_EQ(both["state"]["job_no"], 1);
   EXPECT_EQ(both["state"]["sampling_step"], 5);
   EXPECT_EQ(both["state"]["sampling_steps"], 10);
-  EXPECT_EQ(both["state"]["job_timestamp"], "19700101010000");
+  EXPECT_EQ(both["state"]["job_timestamp"], "19700101020000");
   EXPECT_EQ(both["state"]["interrupted"], false);
   EXPECT_EQ(both["current_image"], absl::Base64Escape("jpeg"));
   EXPECT_EQ(both["textinfo"], nullptr);
