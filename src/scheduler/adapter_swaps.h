@@ -24,8 +24,8 @@ class AdapterSwaps {
   // Both outlive this object.
   AdapterSwaps(Pipeline* pipeline, Metrics* metrics) : pipeline_(pipeline), metrics_(metrics) {}
 
-  // The first set of a request takes effect. It is a swap if others were in effect. In side mode every set that has rows
-  // is in effect: `running` are their fingerprints. Errors are Pipeline::Apply's.
+  // The first set of a request takes effect. It is a swap if others were in effect. In side mode every set that has
+  // rows is in effect: `running` are their fingerprints. Errors are Pipeline::Apply's.
   absl::Status AtStart(ImageTask& task, ApplyMode mode, absl::Span<const std::string> running);
 
   // Before a step of the rows of `runs`: the sets to which they come now take effect. It is one swap for each set of a

@@ -231,7 +231,8 @@ TEST_F(SteeredAdaptersGoldenTest, EqualTheReferenceInBothForms) {
   const std::string live = LiveWeightsChecksum(model_->adaptable_weights());
   int cases = 0;
   for (const std::string folder : {"adapter_blocks", "adapter_steps"}) {
-    for (const nlohmann::json& golden : Manifest(folder).at("cases")) {
+    const nlohmann::json manifest = Manifest(folder);
+    for (const nlohmann::json& golden : manifest.at("cases")) {
       for (const ApplyMode mode : {ApplyMode::kMerged, ApplyMode::kSide}) {
         ExpectReference(folder, golden, mode);
         leases_.clear();

@@ -30,8 +30,8 @@ TEST(EvaluationRangeTest, HoldsWholeEvaluationsAlone) {
   EXPECT_EQ(Held({0.0, 0.99}, 1), "0");
 }
 
-// In whole numbers: with start = s / 64 and end = e / 64, all fractions of up to 128 evaluations whose number is a power
-// of two are exact.
+// In whole numbers: with start = s / 64 and end = e / 64, all fractions are exact if the number of evaluations is a
+// power of two.
 TEST(EvaluationRangeTest, EqualsTheRuleInWholeNumbers) {
   for (uint32_t total = 1; total <= 128; total *= 2) {
     for (uint32_t s = 0; s < 64; ++s) {
