@@ -6,7 +6,8 @@
 # usage: deploy/demo/paint_sheets.sh HOST:PORT OUT SHEET...
 #        SHEET: adapters, guidance, steps or parts; the sheet is OUT/SHEET.png, its pictures are OUT/SHEET/ROW-COLUMN.png
 # The sheets of README.md and docs/adapters.md: deploy/demo.sh --serve, and beside it deploy/demo/paint_sheets.sh \
-#   127.0.0.1:50051 out/sheets adapters guidance steps parts; then copy out/sheets/*.png to docs/images.
+#   127.0.0.1:50051 out/sheets adapters guidance steps parts; then copy out/sheets/*.png to docs/images, parts.png as
+#   adapter_parts.png.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -58,7 +59,7 @@ paint() {
   run "$CLIENT" sheet "${pictures[@]}" --columns "${#columns[@]}" --out "$OUT/$name.png"
 }
 
-[ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 readonly SERVER=$1 OUT=$2
 for name in "${@:3}"; do
   [ -n "${OPTIONS[$name]:-}" ] || { printf 'paint_sheets: no sheet "%s"; there are adapters, guidance, steps, parts\n' "$name" >&2; exit 2; }
