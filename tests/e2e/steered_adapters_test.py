@@ -85,7 +85,7 @@ class SteeredAdaptersTest(unittest.TestCase):
         others = [plain(), plain("peft_attention"), plain(("lycoris_loha", 0.5)), plain("kohya_locon_convolutions")]
         alone = [e2e.pixels(server.caller.image(request)) for request in others]
         allocated = [self.allocated(server)]
-        for _ in range(3):
+        for _ in range(2):
             images = self.all_at_once(server, [request for _, request, _ in golden] + others)
             for data, (name, _, picture) in zip(images, golden):
                 self.expect(data, picture, f"{name} in a batch")
