@@ -165,7 +165,7 @@ TEST_F(SteeredAdaptersTest, ManyRequestsLeaveMemoryAndBaseAsTheyWere) {
     leases_.clear();
   }
   const int64_t allocated = Allocated();
-  for (int round = 0; round < 6; ++round) {
+  for (int round = 0; round < 4; ++round) {
     const ApplyMode mode = round % 3 == 0 ? ApplyMode::kSide : ApplyMode::kMerged;
     for (const ImageJob& job : jobs) {
       Image(job, mode);
