@@ -69,6 +69,70 @@ absl::StatusOr<v1::AdapterRef> ParseAdapter(const std::string& text) {
   return adapter;
 }
 
+// What follows "NAME=" in the value of an option about one adapter, and that adapter, which --adapter names.
+absl::StatusOr<std::pair<v1::AdapterRef*, std::string>> FindAdapter(absl::string_view flag, absl::string_view form,
+                                                                    const std::string& text,
+                                                                    v1::GenerateImagesRequest& request) {
+  const size_t equals = text.rfind('=');
+  if (equals == std::string::npos) {
+    return InvalidArgument(flag, " is \"", text, "\"; it is ", form);
+  }
+  const std::string name = text.substr(0, equals);
+  for (v1::AdapterRef& adapter : *request.mutable_adapters()) {
+    if (adapter.name() == name) {
+      return std::pair(&adapter, text.substr(equals + 1));
+    }
+  }
+  return InvalidArgument(flag, " is \"", text, "\", but no --adapter is \"", name, "\"");
+}
+
+// NAME=START:END.
+absl::Status SetAdapterRange(const std::string& text, v1::GenerateImagesRequest& request) {
+  constexpr absl::string_view kFlag = "--adapter-range", kForm = "NAME=START:END";
+  ABSL_ASSIGN_OR_RETURN(const auto found, FindAdapter(kFlag, kForm, text, request));
+  const std::vector<std::string> ends = absl::StrSplit(found.second, ':');
+  double start = 0, end = 0;
+  if (ends.size() != 2 || !absl::SimpleAtod(ends[0], &start) || !absl::SimpleAtod(ends[1], &end)) {
+    return InvalidArgument(kFlag, " is \"", text, "\"; it is ", kForm);
+  }
+  if (found.first->has_start()) {
+    return InvalidArgument(kFlag, " is given twice for \"", found.first->name(), "\"");
+  }
+  found.first->set_start(start);
+  found.first->set_end(end);
+  return absl::OkStatus();
+}
+
+// NAME=PREFIX:WEIGHT[,PREFIX:WEIGHT...].
+absl::Status AddAdapterBlocks(const std::string& text, v1::GenerateImagesRequest& request) {
+  constexpr absl::string_view kFlag = "--adapter-blocks", kForm = "NAME=PREFIX:WEIGHT[,PREFIX:WEIGHT...]";
+  ABSL_ASSIGN_OR_RETURN(const auto found, FindAdapter(kFlag, kForm, text, request));
+  for (const absl::string_view block : absl::StrSplit(found.second, ',')) {
+    const std::vector<std::string> parts = absl::StrSplit(block, ':');
+    double weight = 0;
+    if (parts.size() != 2 || !absl::SimpleAtod(parts[1], &weight)) {
+      return InvalidArgument(kFlag, " is \"", text, "\"; it is ", kForm);
+    }
+    v1::BlockWeight* const added = found.first->add_blocks();
+    added->set_prefix(parts[0]);
+    added->set_weight(weight);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FinishAdapters(const GenerateOptions& given, v1::GenerateImagesRequest& request) {
+  for (const std::string& adapter : given.adapters) {
+    ABSL_ASSIGN_OR_RETURN(*request.add_adapters(), ParseAdapter(adapter));
+  }
+  for (const std::string& range : given.adapter_ranges) {
+    ABSL_RETURN_IF_ERROR(SetAdapterRange(range, request));
+  }
+  for (const std::string& blocks : given.adapter_blocks) {
+    ABSL_RETURN_IF_ERROR(AddAdapterBlocks(blocks, request));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status FinishPictures(const GenerateOptions& given, Arguments& arguments) {
   v1::GenerateImagesRequest& request = arguments.request;
   if (given.init == "-" && given.mask == "-") {
@@ -105,6 +169,14 @@ void AddGenerate(CLI::App& app, GenerateOptions& given, Arguments& arguments) {
                "accept prompts over 75 tokens, in chunks; BREAK begins a new one");
   app.add_option("--adapter", given.adapters,
                  "NAME[:WEIGHT[:TEXT_ENCODER_WEIGHT]] (repeatable; --adapter=-NAME if it begins with -)")
+      ->allow_extra_args(false);
+  app.add_option("--adapter-range", given.adapter_ranges,
+                 "NAME=START:END (repeatable): the part of the steps in which an --adapter acts, from 0 to 1")
+      ->allow_extra_args(false);
+  app.add_option(
+         "--adapter-blocks", given.adapter_blocks,
+         "NAME=PREFIX:WEIGHT[,PREFIX:WEIGHT...] (repeatable): weights of an --adapter on parts of the UNet, such as "
+         "down_blocks or up_blocks.0.attentions.1")
       ->allow_extra_args(false);
   app.add_flag("--lora-tags", given.lora_tags, "read <lora:NAME:WEIGHT> in the prompts");
   app.add_option("--embedding", given.embeddings, "NAME[=TOKEN] of a textual-inversion embedding (repeatable)")
@@ -174,9 +246,7 @@ absl::Status FinishGenerate(const GenerateOptions& given, Arguments& arguments) 
   if (given.quality) request.set_quality(*given.quality);
   if (given.priority) request.set_priority(*given.priority);
   ABSL_RETURN_IF_ERROR(FinishPictures(given, arguments));
-  for (const std::string& adapter : given.adapters) {
-    ABSL_ASSIGN_OR_RETURN(*request.add_adapters(), ParseAdapter(adapter));
-  }
+  ABSL_RETURN_IF_ERROR(FinishAdapters(given, request));
   if (!given.sampler.empty()) {
     ABSL_ASSIGN_OR_RETURN(const auto sampler, ParseEnum<v1::Sampler>("--sampler", "SAMPLER_", given.sampler));
     request.set_sampler(sampler);

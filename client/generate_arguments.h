@@ -23,7 +23,7 @@ namespace hotlora {
 struct GenerateOptions {
   std::string prompt;
   std::optional<std::string> negative, prompt_2, negative_2;
-  std::vector<std::string> adapters, embeddings;
+  std::vector<std::string> adapters, adapter_ranges, adapter_blocks, embeddings;
   std::optional<uint32_t> width, height, steps, images, clip_skip, quality;
   std::optional<double> strength, guidance, guidance_rescale, guidance_start, guidance_end, eta;
   std::optional<uint64_t> seed;

@@ -19,7 +19,8 @@ set(may_include_src/image base)
 set(may_include_src/request image base)
 set(may_include_src/tensor base)
 set(may_include_src/weights tensor base)
-set(may_include_src/nn tensor)
+# How a request weighs an adapter by block and by range, as values.
+set(may_include_src/nn request/block_weights.h request/evaluation_range.h tensor)
 # The kernels of libhotlora_cuda.so.
 set(may_include_src/cuda nn/merge_tile.h tensor/device_kernels.h)
 set(may_include_src/sampling request/image_request.h tensor base)
@@ -29,7 +30,7 @@ set(may_include_src/adapters
     adapter_format nn/lora_delta.h nn/block_layout.h nn/adapter_set.h weights tensor metrics request base)
 set(may_include_src/pipeline sdxl sampling nn weights request image tensor base)
 set(may_include_src/scheduler
-    pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h nn/adapter_set.h
+    pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h nn/adapter_schedule.h
     adapters/adapter_store.h adapters/adapter_info.h adapters/embedding_store.h image request metrics base)
 set(may_include_src/engine scheduler pipeline adapters sdxl weights tensor request metrics base)
 # What server/ sees of the engine: plain values alone.
@@ -65,7 +66,8 @@ set(torch_free "^(src/(base|metrics|image|request|adapter_format|scheduler|engin
 set(torch_free_headers
     src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
     src/adapters/adapter_info.h src/adapters/adapter_lease.h src/adapters/adapter_statistics.h
-    src/adapters/adapter_upload.h src/adapters/embedding_store.h src/nn/adapter_set.h src/adapters/adapter_memory.h
+    src/adapters/adapter_upload.h src/adapters/embedding_store.h src/nn/adapter_schedule.h src/nn/adapter_set.h
+    src/adapters/adapter_memory.h
     src/sdxl/module_list.h src/sdxl/sdxl_config.h src/sdxl/clip_tokenizer.h src/sdxl/clip_tokenizer_files.h
     src/sdxl/tokenizer_json.h src/sampling/scheduler_config.h
     src/weights/checkpoint_configs.h src/weights/model_files.h src/weights/safetensors_file.h src/weights/sgm_names.h

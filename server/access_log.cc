@@ -25,10 +25,18 @@ nlohmann::ordered_json AdaptersJson(const ImageAccess& image) {
     }
   }
   for (const AppliedAdapter& adapter : image.summary.adapters) {
-    adapters.push_back({{"name", adapter.name},
-                        {"sha256_12", adapter.content_sha256.substr(0, 12)},
-                        {"weight", adapter.weight},
-                        {"tier", kAdapterTierNames[static_cast<size_t>(adapter.tier_found)]}});
+    nlohmann::ordered_json entry = {{"name", adapter.name},
+                                    {"sha256_12", adapter.content_sha256.substr(0, 12)},
+                                    {"weight", adapter.weight},
+                                    {"tier", kAdapterTierNames[static_cast<size_t>(adapter.tier_found)]}};
+    if (!adapter.range.whole()) {
+      entry["start"] = adapter.range.start;
+      entry["end"] = adapter.range.end;
+    }
+    for (const BlockWeight& block : adapter.blocks) {
+      entry["blocks"][block.prefix] = block.weight;
+    }
+    adapters.push_back(std::move(entry));
   }
   return adapters;
 }

@@ -114,8 +114,12 @@ AdapterRef FromProto(const v1::AdapterRef& message) {
   adapter.name = message.name();
   if (message.has_weight()) adapter.weight = message.weight();
   if (message.has_text_encoder_weight()) adapter.text_encoder_weight = message.text_encoder_weight();
+  if (message.has_start()) adapter.start = message.start();
+  if (message.has_end()) adapter.end = message.end();
   return adapter;
 }
+
+BlockWeight FromProto(const v1::BlockWeight& message) { return {message.prefix(), message.weight()}; }
 
 EmbeddingRef FromProto(const v1::EmbeddingRef& message) {
   EmbeddingRef embedding;
@@ -126,7 +130,7 @@ EmbeddingRef FromProto(const v1::EmbeddingRef& message) {
 
 // Copies a repeated field, or refuses it: a hostile list of millions is not worth copying.
 template <typename Message, typename Ref>
-void CopyRefs(const char* field, const google::protobuf::RepeatedPtrField<Message>& messages, size_t most,
+void CopyRefs(const std::string& field, const google::protobuf::RepeatedPtrField<Message>& messages, size_t most,
               std::vector<Ref>& refs, std::vector<FieldViolation>& violations) {
   if (messages.size() > static_cast<int>(most)) {
     violations.push_back({field, absl::StrCat("has ", messages.size(), " entries; allowed are at most ", most)});
@@ -134,6 +138,13 @@ void CopyRefs(const char* field, const google::protobuf::RepeatedPtrField<Messag
   }
   for (const Message& message : messages) {
     refs.push_back(FromProto(message));
+  }
+}
+
+void CopyBlocks(const v1::GenerateImagesRequest& message, MappedImageRequest& mapped) {
+  for (size_t i = 0; i < mapped.request.adapters.size(); ++i) {
+    CopyRefs(absl::StrCat("adapters[", i, "].blocks"), message.adapters(static_cast<int>(i)).blocks(), kMaxBlocks,
+             mapped.request.adapters[i].blocks, mapped.violations);
   }
 }
 
@@ -192,6 +203,7 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   if (message.has_num_images()) request.num_images = message.num_images();
   if (message.has_clip_skip()) request.clip_skip = message.clip_skip();
   CopyRefs("adapters", message.adapters(), kMaxAdapters, request.adapters, mapped.violations);
+  CopyBlocks(message, mapped);
   CopyRefs("embeddings", message.embeddings(), kMaxEmbeddings, request.embeddings, mapped.violations);
   if (message.has_size_conditioning()) request.size_conditioning = FromProto(message.size_conditioning());
   if (message.has_negative_size_conditioning()) {

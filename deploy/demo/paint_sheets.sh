@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Paints contact sheets with the demo model through the real client and prints each command. Rows are prompts; columns are
-# adapters (none, each at 1.0, one at 0.5, a mix of two), guidance 1, 3 and 7, or 4, 8 and 20 steps.
+# adapters (none, each at 1.0, one at 0.5, a mix of two), guidance 1, 3 and 7, 4, 8 and 20 steps, or parts: one adapter in
+# all, in the first and in the second half of the steps, in the down, middle and up blocks alone, and two in turn.
 #
 # usage: deploy/demo/paint_sheets.sh HOST:PORT OUT SHEET...
-#        SHEET: adapters, guidance or steps; the sheet is OUT/SHEET.png, its pictures are OUT/SHEET/ROW-COLUMN.png
-# The sheets of README.md: deploy/demo.sh --serve, and beside it deploy/demo/paint_sheets.sh 127.0.0.1:50051 out/sheets \
-#   adapters guidance steps; then copy out/sheets/*.png to docs/images.
+#        SHEET: adapters, guidance, steps or parts; the sheet is OUT/SHEET.png, its pictures are OUT/SHEET/ROW-COLUMN.png
+# The sheets of README.md and docs/adapters.md: deploy/demo.sh --serve, and beside it deploy/demo/paint_sheets.sh \
+#   127.0.0.1:50051 out/sheets adapters guidance steps parts; then copy out/sheets/*.png to docs/images, parts.png as
+#   adapter_parts.png.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -16,7 +18,11 @@ readonly SEED=7
 declare -A OPTIONS=(
   [adapters]="|--adapter outline|--adapter night|--adapter stripes|--adapter frame|--adapter outline:0.5|--adapter frame --adapter outline"
   [guidance]="--guidance 1|--guidance 3|--guidance 7"
-  [steps]="--steps 4|--steps 8|--steps 20")
+  [steps]="--steps 4|--steps 8|--steps 20"
+  [parts]="--adapter night|--adapter night --adapter-range night=0:0.5|--adapter night --adapter-range night=0.5:1\
+|--adapter night:0 --adapter-blocks night=down_blocks:1|--adapter night:0 --adapter-blocks night=mid_block:1\
+|--adapter night:0 --adapter-blocks night=up_blocks:1\
+|--adapter night --adapter stripes --adapter-range night=0:0.5 --adapter-range stripes=0.5:1")
 readonly OPTIONS
 
 # run COMMAND...: prints the command as one would type it, then runs it.
@@ -53,9 +59,9 @@ paint() {
   run "$CLIENT" sheet "${pictures[@]}" --columns "${#columns[@]}" --out "$OUT/$name.png"
 }
 
-[ $# -ge 3 ] || { sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 readonly SERVER=$1 OUT=$2
 for name in "${@:3}"; do
-  [ -n "${OPTIONS[$name]:-}" ] || { printf 'paint_sheets: no sheet "%s"; there are adapters, guidance, steps\n' "$name" >&2; exit 2; }
+  [ -n "${OPTIONS[$name]:-}" ] || { printf 'paint_sheets: no sheet "%s"; there are adapters, guidance, steps, parts\n' "$name" >&2; exit 2; }
   paint "$name"
 done

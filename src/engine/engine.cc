@@ -50,7 +50,7 @@ class ThreadedEngine final : public Engine {
   ThreadedEngine(EngineOptions options, std::unique_ptr<Pipeline> pipeline, std::unique_ptr<AdapterStore> adapters,
                  std::unique_ptr<EmbeddingStore> embeddings, Metrics* metrics)
       : options_(std::move(options)),
-        limits_{pipeline->info().native_size, pipeline->info().max_clip_skip},
+        limits_{pipeline->info().native_size, pipeline->info().max_clip_skip, pipeline->info().unet_modules},
         metrics_(metrics),
         work_watch_(options_.work_limits),
         pipeline_(std::make_unique<WatchedPipeline>(std::move(pipeline), &work_watch_, options_.in_each_step)),

@@ -11,9 +11,15 @@ namespace hotlora {
 void AdapterSet::Add(WeightedAdapter adapter, const std::vector<std::string>& targets) {
   const size_t on_unet = std::count(targets.begin(), targets.end(), "unet");
   const auto weight_on = [](double weight, bool changed) { return changed && weight != 0.0 ? weight : 0.0; };  // no -0
+  if (on_unet == 0) {
+    adapter.blocks.clear();
+  }
+  for (BlockWeight& block : adapter.blocks) {
+    block.weight = weight_on(block.weight, true);
+  }
   adapter.weight = weight_on(adapter.weight, on_unet > 0);
   adapter.text_encoder_weight = weight_on(adapter.text_encoder_weight, targets.size() > on_unet);
-  if (adapter.weight != 0.0 || adapter.text_encoder_weight != 0.0) {
+  if (adapter.HasEffect()) {
     adapters.push_back(std::move(adapter));
   }
 }
@@ -22,8 +28,12 @@ std::string AdapterSet::Fingerprint() const {
   std::string fingerprint;
   for (const WeightedAdapter& adapter : adapters) {
     // %a prints a double exactly.
-    absl::StrAppendFormat(&fingerprint, "%s:%a:%a;", adapter.content_sha256, adapter.weight,
+    absl::StrAppendFormat(&fingerprint, "%s:%a:%a", adapter.content_sha256, adapter.weight,
                           adapter.text_encoder_weight);
+    for (const BlockWeight& block : adapter.blocks) {
+      absl::StrAppendFormat(&fingerprint, ",%s=%a", block.prefix, block.weight);
+    }
+    fingerprint += ';';
   }
   return fingerprint;
 }

@@ -23,14 +23,18 @@ struct SetChange {
 };
 
 // By module, then in request order.
-std::vector<SetChange> ChangesOf(const AdapterSet& set, absl::Span<const Component> components) {
+std::vector<SetChange> ChangesOf(const AdapterSet& set, const ModuleTable& table,
+                                 absl::Span<const Component> components) {
   std::vector<SetChange> changes;
   for (size_t i = 0; i < set.adapters.size(); ++i) {
     const WeightedAdapter& adapter = set.adapters[i];
     changes.reserve(changes.size() + adapter.weights->deltas.size());
     for (const ModuleDelta& delta : adapter.weights->deltas) {
       const bool unet = components[delta.module] == Component::kUnet;
-      const double weight = unet ? adapter.weight : adapter.text_encoder_weight;
+      double weight = unet ? adapter.weight : adapter.text_encoder_weight;
+      if (unet && !adapter.blocks.empty()) {
+        weight = WeightOfModule(adapter.blocks, adapter.weight, table.modules[delta.module].path);
+      }
       if (weight != 0.0) {
         changes.push_back({delta.module, i, {&delta, weight}});
       }
@@ -70,7 +74,11 @@ AdapterSet OnDevice(const AdapterSet& set, c10::Device device) {
 
 AppliedAdapters::AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights,
                                  DoraWeighting dora)
-    : components_(ComponentsOf(modules)), weights_(weights), dora_(dora), in_effect_(weights.size(), "") {}
+    : modules_(modules),
+      components_(ComponentsOf(modules)),
+      weights_(weights),
+      dora_(dora),
+      in_effect_(weights.size(), "") {}
 
 SwapReport AppliedAdapters::Apply(const AdapterSet& set, ApplyMode mode) {
   const bool side = mode == ApplyMode::kSide;
@@ -108,7 +116,7 @@ std::shared_ptr<const SidePlan> AppliedAdapters::SideOf(const AdapterSet& set) {
 }
 
 MergePlan AppliedAdapters::Plan(const AdapterSet& set, ApplyMode mode, SideTable* table) const {
-  const std::vector<SetChange> changes = ChangesOf(set, components_);
+  const std::vector<SetChange> changes = ChangesOf(set, modules_, components_);
   MergePlan plan;
   if (table != nullptr) {
     table->Reserve(changes.size());

@@ -44,7 +44,7 @@ struct SidePlan {
 // Memory   holds no adapter: what is in effect is remembered by fingerprint, never by pointer
 class AppliedAdapters {
  public:
-  // Nothing is in effect. `weights` outlives this object; one index means the same module in both.
+  // Nothing is in effect. `modules` and `weights` outlive this object; one index means the same module in both.
   AppliedAdapters(const ModuleTable& modules, absl::Span<const AdaptableWeight> weights, DoraWeighting dora);
 
   // Brings `set` into effect and waits until it is. Throws c10::Error (out of memory); the weights are then partly of
@@ -77,6 +77,7 @@ class AppliedAdapters {
   MergePlan Plan(const AdapterSet& set, ApplyMode mode, SideTable* table) const;
   double Rebuild(absl::Span<const MergePlan::Module> modules);
 
+  const ModuleTable& modules_;
   const std::vector<Component> components_;  // by module
   const absl::Span<const AdaptableWeight> weights_;
   const DoraWeighting dora_;

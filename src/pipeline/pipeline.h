@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 
 #include "src/image/rgb_image.h"
+#include "src/nn/adapter_schedule.h"
 #include "src/nn/adapter_set.h"
 #include "src/pipeline/init_picture.h"
 #include "src/request/image_job.h"
@@ -42,6 +43,10 @@ class Row {
   virtual uint32_t total_steps() const = 0;
   // How often the network has run for this row.
   virtual uint32_t evaluations() const = 0;
+  // The adapters of its request.
+  virtual const AdapterSchedule& adapters() const = 0;
+  // Those that are in effect in its next evaluation.
+  const AdapterSchedule::Part& next_adapters() const { return adapters().at(evaluations()); }
   bool done() const { return steps_done() >= total_steps(); }
 };
 
@@ -106,12 +111,13 @@ class Pipeline {
   virtual absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) = 0;
 
   // A row at its first step. It starts from noise of `seed`, scaled for the schedule. If `init` is not null, it has the
-  // options' size, and the noise is laid over it.
+  // options' size, and the noise is laid over it. `conditioning` was encoded under the set that `adapters` begin with.
   virtual absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                         std::shared_ptr<const Conditioning> conditioning,
-                                                        AdapterSet set, std::shared_ptr<const InitLatents> init) = 0;
+                                                        AdapterSchedule adapters,
+                                                        std::shared_ptr<const InitLatents> init) = 0;
 
-  // One evaluation of the network for every row in the plan, each under its own adapter set, whatever the mode. It is a
+  // One evaluation of the network for every row in the plan, each under its next_adapters(), whatever the mode. It is a
   // denoising step, except with the samplers Heun and DPM2, whose steps_done() moves at a step's second one. Returns
   // when the work is done, not merely queued. After an error each row has had its evaluation, as evaluations() tells,
   // or may be stepped again, which fails if the row cannot go on. REQUIRES: no row done; sizes alike.

@@ -1,6 +1,9 @@
 #include "src/pipeline/png_parameters.h"
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include <nlohmann/json.hpp>
 
 #include "src/request/sampler_names.h"
@@ -32,9 +35,49 @@ std::string AdapterTag(const AdapterUse& use) {
   return tag + ">";
 }
 
-// One entry of a list of hashes.
-void AppendHash(std::string& list, const std::string& name, const std::string& sha256) {
-  absl::StrAppend(&list, list.empty() ? "" : ", ", name, ": ", sha256.substr(0, kFileHashDigits));
+// One entry of a list by name.
+template <typename... Parts>
+void AppendEntry(std::string& list, const std::string& name, const Parts&... value) {
+  absl::StrAppend(&list, list.empty() ? "" : ", ", name, ": ", value...);
+}
+
+// The shortest of two forms that is read as the same number: a fraction of the steps must not move.
+std::string Exact(double value) {
+  std::string text = absl::StrCat(value);
+  double read = 0.0;
+  return absl::SimpleAtod(text, &read) && read == value ? text : absl::StrFormat("%.17g", value);
+}
+
+std::string BlocksText(const std::vector<BlockWeight>& blocks) {
+  return absl::StrJoin(blocks, " ", [](std::string* text, const BlockWeight& block) {
+    absl::StrAppend(text, block.prefix, "=", Exact(block.weight));
+  });
+}
+
+// What is said of the adapters: their tags, and lists by name.
+struct AdapterTexts {
+  std::string tags, hashes, ranges, blocks;
+};
+
+AdapterTexts TextsOf(const std::vector<NamedAdapter>& adapters) {
+  AdapterTexts texts;
+  for (const NamedAdapter& adapter : adapters) {
+    const AdapterUse& use = adapter.use;
+    absl::StrAppend(&texts.tags, texts.tags.empty() ? "" : " ", AdapterTag(use));
+    AppendEntry(texts.hashes, use.name, adapter.content_sha256.substr(0, kFileHashDigits));
+    if (!use.range.whole()) {
+      AppendEntry(texts.ranges, use.name, Exact(use.range.start), " to ", Exact(use.range.end));
+    }
+    if (!use.blocks.empty()) {
+      AppendEntry(texts.blocks, use.name, BlocksText(use.blocks));
+    }
+  }
+  return texts;
+}
+
+// A list of adapters by name.
+std::string ListText(const char* name, const std::string& list) {
+  return list.empty() ? "" : absl::StrCat(", ", name, ": \"", list, "\"");
 }
 
 }  // namespace
@@ -42,14 +85,12 @@ void AppendHash(std::string& list, const std::string& name, const std::string& s
 std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo& model, const ImageSources& sources) {
   const DenoiseOptions& denoise = job.denoise;
   const Prompts& prompts = job.prompts;
+  const AdapterTexts adapters = TextsOf(sources.adapters);
   std::string text = prompts.prompt;
-  std::string adapter_hashes, embedding_hashes;
-  for (const NamedAdapter& adapter : sources.adapters) {
-    absl::StrAppend(&text, text.empty() ? "" : " ", AdapterTag(adapter.use));
-    AppendHash(adapter_hashes, adapter.use.name, adapter.content_sha256);
-  }
+  absl::StrAppend(&text, text.empty() || adapters.tags.empty() ? "" : " ", adapters.tags);
+  std::string embedding_hashes;
   for (const NamedEmbedding& embedding : sources.embeddings) {
-    AppendHash(embedding_hashes, embedding.token, embedding.content_sha256);
+    AppendEntry(embedding_hashes, embedding.token, embedding.content_sha256.substr(0, kFileHashDigits));
   }
   if (!prompts.negative_prompt.value_or("").empty()) {
     absl::StrAppend(&text, "\nNegative prompt: ", *prompts.negative_prompt);
@@ -90,9 +131,8 @@ std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo&
   if (denoise.guidance_start != 0.0 || denoise.guidance_end != 1.0) {
     add("CFG window", denoise.guidance_start, " to ", denoise.guidance_end);
   }
-  if (!adapter_hashes.empty()) {
-    add("Lora hashes", "\"", adapter_hashes, "\"");
-  }
+  absl::StrAppend(&text, ListText("Lora hashes", adapters.hashes), ListText("Lora ranges", adapters.ranges),
+                  ListText("Lora blocks", adapters.blocks));
   if (!embedding_hashes.empty()) {
     add("TI hashes", nlohmann::json(embedding_hashes).dump());  // a token may hold a quote
   }

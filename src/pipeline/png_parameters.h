@@ -35,11 +35,12 @@ struct ImageSources {
 //   Steps: 20, Sampler: Euler, CFG scale: 5, Seed: 7, Size: 128x128, Model hash: 0123456789, Model: demo,
 //   Lora hashes: "outline: 0123456789ab", TI hashes: "ink: 0123456789ab", Version: hotlora 0.1.0          (one line)
 //
-// Each adapter stands behind the prompt as <lora:NAME:WEIGHT>, or with two weights as <lora:NAME:TEXT_ENCODER:UNET>; an
-// embedding has its hash under the token that stands for it in the prompt. Values with a comma, a colon, a
-// quote or a line break are quoted as JSON. What has its default value and is not part of that form is left out. Hashes
-// are the first 10 (model) and 12 digits of our SHA-256 of the whole file. The same request has the same
-// text: no times, no ids. `seed` is the image's own.
+// Each adapter stands behind the prompt as <lora:NAME:WEIGHT>, or with two weights as <lora:NAME:TEXT_ENCODER:UNET>;
+// an embedding has its hash under the token that stands for it in the prompt. Adapters that differ by range or block
+// stand in `Lora ranges: "outline: 0 to 0.5, ink: 0.5 to 1"` and `Lora blocks: "outline: down_blocks=0.3
+// mid_block=1"`. Values with a comma, a colon, a quote or a line break are quoted as JSON. What has its default value
+// and is not part of that form is left out. Hashes are the first 10 (model) and 12 digits of our SHA-256 of the whole
+// file. The same request has the same text: no times, no ids. `seed` is the image's own.
 std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo& model, const ImageSources& sources);
 
 }  // namespace hotlora

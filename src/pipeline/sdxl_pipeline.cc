@@ -53,6 +53,7 @@ struct SdxlRow final : Row {
   uint32_t steps_done() const override { return sampler->steps_done(); }
   uint32_t total_steps() const override { return sampler->total_steps(); }
   uint32_t evaluations() const override { return evaluated; }
+  const AdapterSchedule& adapters() const override { return schedule; }
   int64_t text_tokens() const { return conditioning->prompts.positive.hidden.size(1); }
   // One evaluation's `prediction` to the next latents.
   void Advance(const at::Tensor& prediction) {
@@ -64,13 +65,20 @@ struct SdxlRow final : Row {
     clean = options.preview_at(steps_done()) ? estimate : at::Tensor();
   }
 
+  // Call once an evaluation is done. Here the set in effect changes: what was made of it is let go.
+  void CountEvaluation() {
+    if (schedule.ChangesAt(++evaluated)) {
+      side = nullptr;
+    }
+  }
+
   bool guided() const { return options.cfg_at(steps_done(), total_steps()); }
 
   const DenoiseOptions options;
   const at::Tensor size_ids, negative_size_ids;  // on the device
   std::shared_ptr<const SdxlConditioning> conditioning;
-  AdapterSet adapters;
-  std::shared_ptr<const SidePlan> side;  // of adapters, once a step needs it
+  AdapterSchedule schedule;
+  std::shared_ptr<const SidePlan> side;  // of next_adapters(), once a step needs it
   SeededNoise noise;                     // draws the first latents, then what the sampler adds
   const std::unique_ptr<SamplerState> sampler;
   std::optional<InitRow> init;
@@ -139,6 +147,18 @@ std::vector<MemoryArea> MemoryOf(const SdxlModel& model) {
           {"unet weights", where, bytes.unet},
           {"vae weights", where, bytes.vae},
           {"clean weights of adaptable modules", where, bytes.clean}};
+}
+
+// ModelInfo::unet_modules. A bias stands in the table under the name of its module.
+std::vector<std::string> UnetModules(const ModuleTable& table) {
+  std::vector<std::string> names;
+  for (const AdaptableModule& module : table.modules) {
+    if (module.component == Component::kUnet && !module.is_bias) {
+      names.push_back(module.path);
+    }
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 class SdxlPipeline final : public Pipeline {
@@ -228,13 +248,14 @@ class SdxlPipeline final : public Pipeline {
   }
 
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
-                                                std::shared_ptr<const Conditioning> conditioning, AdapterSet set,
+                                                std::shared_ptr<const Conditioning> conditioning,
+                                                AdapterSchedule adapters,
                                                 std::shared_ptr<const InitLatents> init) override {
     std::unique_ptr<SdxlRow> row;
     ABSL_RETURN_IF_ERROR(step_stream_.Run("noise", [&] {
       row = std::make_unique<SdxlRow>(options, seed, schedule_, model_->place().device);
       row->conditioning = std::static_pointer_cast<const SdxlConditioning>(std::move(conditioning));
-      row->adapters = std::move(set);
+      row->schedule = std::move(adapters);
       if (init != nullptr) {
         row->init = StartInitRow(static_cast<const SdxlInitLatents&>(*init), model_->vae_encoder(), row->noise);
         row->latents = FirstLatents(*row->init, options.strength, *row->sampler);
@@ -259,17 +280,17 @@ class SdxlPipeline final : public Pipeline {
                            "an earlier step of the image failed half-way");
         }
         if (plan.mode == ApplyMode::kSide && left.back()->side == nullptr) {
-          left.back()->side = applied_.SideOf(left.back()->adapters);
+          left.back()->side = applied_.SideOf(left.back()->next_adapters().set);
         }
       }
       // The weights serve one merged state at a time, and a batch has one length of text: the rows alike in both go
       // through the UNet together.
-      const auto merged = [&](const SdxlRow* row) {
-        return plan.mode == ApplyMode::kSide ? row->side->merge.fingerprint : row->adapters.Fingerprint();
+      const auto merged = [&](const SdxlRow* row) -> const std::string& {
+        return plan.mode == ApplyMode::kSide ? row->side->merge.fingerprint : row->next_adapters().fingerprint;
       };
       while (!left.empty()) {
         const SdxlRow* const front = left.front();
-        const std::string fingerprint = merged(front);
+        const std::string& fingerprint = merged(front);
         const int64_t tokens = front->text_tokens();
         const auto others = std::stable_partition(left.begin(), left.end(), [&](const SdxlRow* row) {
           return row->text_tokens() == tokens && merged(row) == fingerprint;
@@ -277,7 +298,7 @@ class SdxlPipeline final : public Pipeline {
         if (plan.mode == ApplyMode::kSide) {
           applied_.Merge(front->side->merge);
         } else {
-          applied_.Apply(front->adapters, plan.mode);
+          applied_.Apply(front->next_adapters().set, plan.mode);
         }
         StepRows({left.begin(), others}, plan.mode);
         left.erase(left.begin(), others);
@@ -357,7 +378,7 @@ class SdxlPipeline final : public Pipeline {
       row->broken = true;
       row->Advance(prediction);
       row->broken = false;
-      ++row->evaluated;
+      row->CountEvaluation();
     }
   }
 
@@ -385,6 +406,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   info.dtype = DtypeName(model->place().dtype);
   info.device = DeviceName(model->place().device);
   info.native_size = static_cast<uint32_t>(config.native_size());
+  info.unet_modules = UnetModules(model->modules());
   // A skip of all layers but one still leaves the first layer's output.
   info.max_clip_skip = static_cast<uint32_t>(std::min(config.text_encoder.layers, config.text_encoder_2.layers) - 1);
   std::unique_ptr<SdxlPipeline> pipeline;

@@ -9,6 +9,8 @@
 
 #include "absl/status/status.h"
 
+#include "src/request/block_weights.h"
+#include "src/request/evaluation_range.h"
 #include "src/request/image_request.h"
 
 namespace hotlora {
@@ -48,6 +50,8 @@ struct AppliedAdapter {
   std::vector<std::string> unmatched_keys;
   std::vector<std::string> notes;  // sentences on what the file says of itself and what it is
   double load_seconds = 0;         // from where it was found to where it can be applied
+  EvaluationRange range;
+  std::vector<BlockWeight> blocks;  // in place of weight
 };
 
 // What it took to bring a request's adapter set into effect, in seconds. Phases that did not happen are 0.

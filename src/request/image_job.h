@@ -13,6 +13,8 @@
 
 #include "absl/time/time.h"
 
+#include "src/request/block_weights.h"
+#include "src/request/evaluation_range.h"
 #include "src/request/image_request.h"
 #include "src/request/prompt_embedding.h"
 
@@ -38,6 +40,8 @@ struct AdapterUse {
   std::string name;
   double weight = 1.0;
   double text_encoder_weight = 1.0;
+  EvaluationRange range;            // on the UNet alone
+  std::vector<BlockWeight> blocks;  // of the UNet, in place of weight; by prefix, each once
 };
 
 // A textual-inversion embedding, and the text that stands for it in the prompts.
@@ -59,6 +63,14 @@ struct DenoiseOptions {
   SizeIds negative_size_ids{};
   double strength = 1.0;       // above 0, at most 1: the part of the steps that an init image goes through
   uint32_t preview_every = 0;  // steps between previews; 0: none
+
+  // Evaluations of the network for one image: one a step; Heun and the DPM2 samplers make two in each step but the
+  // last.
+  uint32_t evaluations() const {
+    const uint32_t steps_run = steps - first_step();
+    const bool two = sampler == Sampler::kHeun || sampler == Sampler::kDpm2 || sampler == Sampler::kDpm2Ancestral;
+    return two ? 2 * steps_run - 1 : steps_run;
+  }
 
   bool same_size(const DenoiseOptions& other) const { return width == other.width && height == other.height; }
   // An image that begins with another skips the noisiest steps; with noise there is none to skip.
@@ -82,7 +94,7 @@ struct ImageJob {
   DenoiseOptions denoise;
   uint64_t seed = 0;  // image i uses seed + i, wrapping
   uint32_t num_images = 1;
-  std::vector<AdapterUse> adapters;  // in request order, then those of tags, those of weight 0 left out
+  std::vector<AdapterUse> adapters;  // in request order, then those of tags, without those that have no effect
   std::vector<EmbeddingUse> embeddings;
   // Files as sent, of which the headers alone are checked; empty: none. A mask is never without an image.
   std::string init_image, mask_image;

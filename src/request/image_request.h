@@ -14,6 +14,7 @@
 
 #include "src/base/enum_size.h"
 #include "src/image/rgb_image.h"
+#include "src/request/block_weights.h"
 
 namespace hotlora {
 
@@ -49,6 +50,8 @@ struct AdapterRef {
   std::string name;
   std::optional<double> weight;               // unset: 1
   std::optional<double> text_encoder_weight;  // unset: weight
+  std::optional<double> start, end;           // EvaluationRange; unset: 0, 1
+  std::vector<BlockWeight> blocks;            // in place of weight
 };
 
 struct EmbeddingRef {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace hotlora {
 
@@ -16,6 +17,7 @@ struct ModelInfo {
   std::string device;  // "cpu" or "cuda:N"
   uint32_t native_size = 1024;
   uint32_t max_clip_skip = 0;
+  std::vector<std::string> unet_modules;  // names of what adapters may change, in diffusers' spelling; sorted
 };
 
 // --apply: who chooses how adapters take effect (ApplyMode in pipeline.h).

@@ -18,6 +18,7 @@
 #include "src/base/enum_size.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/printable.h"
 #include "src/base/resource_name.h"
 #include "src/image/image_header.h"
 #include "src/request/lora_tags.h"
@@ -54,6 +55,15 @@ class Violations {
       Add(field, "is ", given, "; allowed are ", low, " to ", high);
     }
     return given;
+  }
+
+  EvaluationRange Range(absl::string_view start_field, const std::optional<double>& start, absl::string_view end_field,
+                        const std::optional<double>& end) {
+    const EvaluationRange range{RealInRange(start_field, start, 0, 1, 0), RealInRange(end_field, end, 0, 1, 1)};
+    if (range.start >= range.end && range.start <= 1 && range.end >= 0) {
+      Add(start_field, "is ", range.start, "; it must be below ", end_field, ", which is ", range.end);
+    }
+    return range;
   }
 
   void Text(absl::string_view field, absl::string_view text) {
@@ -252,12 +262,10 @@ DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& li
   options.steps = violations.UintInRange("steps", request.steps, 1, kMaxSteps, 30);
   options.guidance_scale = violations.RealInRange("guidance_scale", request.guidance_scale, 0, kMaxGuidanceScale, 5.0);
   options.guidance_rescale = violations.RealInRange("guidance_rescale", request.guidance_rescale, 0, 1, 0);
-  options.guidance_start = violations.RealInRange("guidance_start", request.guidance_start, 0, 1, 0);
-  options.guidance_end = violations.RealInRange("guidance_end", request.guidance_end, 0, 1, 1);
-  if (options.guidance_start >= options.guidance_end && options.guidance_start <= 1 && options.guidance_end >= 0) {
-    violations.Add("guidance_start", "is ", options.guidance_start, "; it must be below guidance_end, which is ",
-                   options.guidance_end);
-  }
+  const EvaluationRange guidance =
+      violations.Range("guidance_start", request.guidance_start, "guidance_end", request.guidance_end);
+  options.guidance_start = guidance.start;
+  options.guidance_end = guidance.end;
   options.sampler = request.sampler.value_or(Sampler::kEuler);
   options.schedule = request.schedule.value_or(NoiseScheduleKind::kDefault);
   CheckSamplerCombination(options, violations);
@@ -275,13 +283,14 @@ DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& li
 struct SourcedAdapter {
   AdapterRef ref;
   std::string name_field, weight_field, text_encoder_weight_field;
+  std::string field;  // what its other fields' names begin with; empty: a tag's, which has no others
 };
 
 std::vector<SourcedAdapter> ListedAdapters(const std::vector<AdapterRef>& refs) {
   std::vector<SourcedAdapter> adapters;
   for (size_t i = 0; i < refs.size(); ++i) {
     const std::string field = absl::StrCat("adapters[", i, "].");
-    adapters.push_back({refs[i], field + "name", field + "weight", field + "text_encoder_weight"});
+    adapters.push_back({refs[i], field + "name", field + "weight", field + "text_encoder_weight", field});
   }
   return adapters;
 }
@@ -296,7 +305,7 @@ void TakeTags(absl::string_view field, std::string& prompt, std::vector<SourcedA
   }
   for (AdapterRef& ref : tagged.adapters) {
     const std::string name(field);
-    adapters.push_back({std::move(ref), name, name, name});
+    adapters.push_back({std::move(ref), name, name, name, ""});
   }
 }
 
@@ -318,7 +327,42 @@ void CheckEmphasis(const ImageRequest& request, const Prompts& prompts, Violatio
   }
 }
 
-std::vector<AdapterUse> CheckAdapters(const std::vector<SourcedAdapter>& adapters, Violations& violations) {
+// The weights by block, sorted by prefix. `field`: what their fields' names begin with.
+std::vector<BlockWeight> CheckBlocks(const std::string& field, std::vector<BlockWeight> blocks,
+                                     const RequestLimits& limits, Violations& violations) {
+  if (blocks.size() > kMaxBlocks) {
+    violations.Add(field, "has ", blocks.size(), " entries; allowed are at most ", kMaxBlocks);
+    return {};
+  }
+  absl::flat_hash_set<absl::string_view> prefixes;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const std::string entry = absl::StrCat(field, "[", i, "].");
+    const std::string& prefix = blocks[i].prefix;
+    if (prefix.empty()) {
+      violations.Add(entry + "prefix",
+                     "is empty; allowed are names of UNet modules, and what stands before their dots");
+    } else if (!FitsAnyModule(prefix, limits.unet_modules)) {
+      violations.Add(entry + "prefix", "is ", PrintableName(prefix),
+                     "; allowed are names of UNet modules in diffusers' spelling, and what stands before their dots");
+    } else if (!prefixes.insert(prefix).second) {
+      violations.Add(entry + "prefix", "is ", PrintableName(prefix), ", which is in the list already");
+    }
+    violations.RealInRange(entry + "weight", blocks[i].weight, -kMaxAdapterWeight, kMaxAdapterWeight, 0);
+  }
+  std::sort(blocks.begin(), blocks.end(),
+            [](const BlockWeight& a, const BlockWeight& b) { return a.prefix < b.prefix; });
+  return blocks;
+}
+
+// Whether the blocks leave every module of the UNet at weight 0.
+bool LeaveOutUnet(const AdapterUse& use, const RequestLimits& limits) {
+  return std::all_of(limits.unet_modules.begin(), limits.unet_modules.end(), [&use](const std::string& module) {
+    return WeightOfModule(use.blocks, use.weight, module) == 0.0;
+  });
+}
+
+std::vector<AdapterUse> CheckAdapters(const std::vector<SourcedAdapter>& adapters, const RequestLimits& limits,
+                                      Violations& violations) {
   if (adapters.size() > kMaxAdapters) {
     violations.Add("adapters", "has ", adapters.size(), " entries; allowed are at most ", kMaxAdapters);
     return {};
@@ -343,7 +387,13 @@ std::vector<AdapterUse> CheckAdapters(const std::vector<SourcedAdapter>& adapter
                                   ? violations.RealInRange(adapter.text_encoder_weight_field, ref.text_encoder_weight,
                                                            -kMaxAdapterWeight, kMaxAdapterWeight, 1.0)
                                   : use.weight;
-    if (use.weight != 0.0 || use.text_encoder_weight != 0.0) {
+    use.range = violations.Range(adapter.field + "start", ref.start, adapter.field + "end", ref.end);
+    use.blocks = CheckBlocks(adapter.field + "blocks", ref.blocks, limits, violations);
+    if (!use.blocks.empty() && LeaveOutUnet(use, limits)) {
+      use.weight = 0.0;
+      use.blocks.clear();
+    }
+    if (use.weight != 0.0 || use.text_encoder_weight != 0.0 || !use.blocks.empty()) {
       uses.push_back(std::move(use));
     }
   }
@@ -412,7 +462,7 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
     }
   }
   CheckEmphasis(request, job.prompts, violations);
-  job.adapters = CheckAdapters(adapters, violations);
+  job.adapters = CheckAdapters(adapters, limits, violations);
   job.embeddings = CheckEmbeddings(request.embeddings, violations);
   job.init_image = request.init_image;
   job.mask_image = request.mask_image;
@@ -424,6 +474,10 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   if (absl::Status status = std::move(violations).ToStatus(); !status.ok()) {
     return status;
   }
+  const auto is_never_in_force = [evaluations = job.denoise.evaluations()](const AdapterUse& use) {
+    return !use.range.HoldsAny(evaluations);
+  };
+  job.adapters.erase(std::remove_if(job.adapters.begin(), job.adapters.end(), is_never_in_force), job.adapters.end());
   thread_local absl::BitGen random;
   job.seed = request.seed.has_value() ? *request.seed : absl::Uniform<uint64_t>(random, 0, kRandomSeedEnd);
   job.request_id = request.request_id.empty() ? MakeRequestId() : request.request_id;

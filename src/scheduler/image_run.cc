@@ -25,9 +25,14 @@ size_t RowCount(absl::Span<const std::shared_ptr<ImageRun>> runs) {
 std::vector<std::string> SetsWithRows(absl::Span<const std::shared_ptr<ImageRun>> runs) {
   std::vector<std::string> sets;
   for (const auto& run : runs) {
-    const std::string& set = run->task->fingerprint();
-    if (!run->rows.empty() && std::find(sets.begin(), sets.end(), set) == sets.end()) {
-      sets.push_back(set);
+    for (const RunningRow& row : run->rows) {
+      const std::string& set = row.row->next_adapters().fingerprint;
+      if (std::find(sets.begin(), sets.end(), set) == sets.end()) {
+        sets.push_back(set);
+      }
+      if (row.row->adapters().constant()) {
+        break;  // the other rows of the run have the same
+      }
     }
   }
   return sets;

@@ -55,7 +55,7 @@ struct RowRef {
 std::vector<RowRef> RowsOf(absl::Span<const std::shared_ptr<ImageRun>> runs);
 size_t RowCount(absl::Span<const std::shared_ptr<ImageRun>> runs);
 
-// Fingerprints of the adapter sets of runs that have rows, each once.
+// Fingerprints of the adapter sets in effect in the rows' next evaluations, each once.
 std::vector<std::string> SetsWithRows(absl::Span<const std::shared_ptr<ImageRun>> runs);
 
 }  // namespace hotlora

@@ -50,12 +50,16 @@ void ImageTask::EndLoading(LoadedFiles loaded, double seconds) {
   loading_ = false;
   loaded_ = std::move(loaded);
   load_seconds_ = seconds;
+  AdapterSet ranged;
   for (const LeasedAdapter& adapter : loaded_.adapters) {
     const AdapterInfo& info = adapter.lease->info();
-    set_.Add({adapter.lease->weights(), info.content_sha256, adapter.use.weight, adapter.use.text_encoder_weight},
-             info.targets);
+    const AdapterUse& use = adapter.use;
+    ranged.Add(
+        {adapter.lease->weights(), info.content_sha256, use.weight, use.text_encoder_weight, use.range, use.blocks},
+        info.targets);
   }
-  fingerprint_ = set_.Fingerprint();
+  schedule_ = AdapterSchedule(ranged, job_.denoise.evaluations());
+  fingerprint_ = schedule_.fingerprint();
 }
 
 void ImageTask::PauseLoading() {
@@ -73,9 +77,9 @@ bool ImageTask::has_init() const {
   return init_ != nullptr;
 }
 
-bool ImageTask::CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const {
+bool ImageTask::CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check) const {
   MutexLock lock(&mu_);
-  return !end_claimed_ && check(set_);
+  return !end_claimed_ && check(schedule_);
 }
 
 Prompts ImageTask::prompts() const {
@@ -107,12 +111,12 @@ bool ImageTask::ClaimEnd() {
 
 void ImageTask::ReleaseFiles() {
   std::shared_ptr<const InitLatents> released_init;  // these are destroyed after the lock is released
-  LoadedFiles released;                              // after released_set: the weights go before their leases
-  AdapterSet released_set;
+  LoadedFiles released;                              // after released_schedule: the weights go before their leases
+  AdapterSchedule released_schedule;
   MutexLock lock(&mu_);
   std::swap(released_init, init_);
   std::swap(released, loaded_);
-  std::swap(released_set, set_);
+  std::swap(released_schedule, schedule_);
 }
 
 void ImageTask::Tell(absl::FunctionRef<void(ImageListener&)> call) {

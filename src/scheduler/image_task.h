@@ -15,7 +15,7 @@
 #include "src/adapters/embedding_store.h"
 #include "src/base/mutex.h"
 #include "src/base/stopwatch.h"
-#include "src/nn/adapter_set.h"
+#include "src/nn/adapter_schedule.h"
 #include "src/pipeline/pipeline.h"
 #include "src/request/image_events.h"
 #include "src/request/image_job.h"
@@ -76,15 +76,14 @@ class ImageTask {
   Prompts prompts() const;
   // Null if the job has no init image.
   std::shared_ptr<const InitLatents> TakeInit();
-  const AdapterSet& adapter_set() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return set_; }
+  const AdapterSchedule& adapter_schedule() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return schedule_; }
   double load_seconds() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return load_seconds_; }
 
-  // Names adapter_set(). REQUIRES: the task is ready.
+  // Names adapter_schedule(). REQUIRES: the task is ready.
   const std::string& fingerprint() const { return fingerprint_; }
 
-  // What `check` says of the adapter set of a task that only waits; false if it has ended. Nothing of the set may be
-  // kept.
-  bool CheckSet(absl::FunctionRef<bool(const AdapterSet&)> check) const;
+  // What `check` says of the adapters of a task that only waits; false if it has ended. Nothing of them may be kept.
+  bool CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check) const;
 
   // Calls the listener, unless the task has ended; calls never overlap.
   void Tell(absl::FunctionRef<void(ImageListener&)> call);
@@ -128,7 +127,7 @@ class ImageTask {
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
   std::shared_ptr<const InitLatents> init_ ABSL_GUARDED_BY(mu_);
   LoadedFiles loaded_ ABSL_GUARDED_BY(mu_);
-  AdapterSet set_ ABSL_GUARDED_BY(mu_);
+  AdapterSchedule schedule_ ABSL_GUARDED_BY(mu_);
   double load_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;
   std::string fingerprint_;  // constant from EndLoading on
 

@@ -33,6 +33,8 @@ AdapterTier DescribeAdapters(ImageTask& task) {
     applied.name = info.name;
     applied.content_sha256 = info.content_sha256;
     applied.weight = adapter.use.weight;
+    applied.range = adapter.use.range;
+    applied.blocks = adapter.use.blocks;
     applied.tier_found = report.tier_found;
     applied.matched_modules = info.matched_modules;
     applied.unmatched_keys = info.unmatched_keys;
@@ -47,7 +49,7 @@ AdapterTier DescribeAdapters(ImageTask& task) {
   return coldest;
 }
 
-void ObserveSwap(const SwapCost& cost, AdapterTier source, const SwapReport& report, Metrics& metrics) {
+void ObserveLoading(const SwapCost& cost, AdapterTier source, Metrics& metrics) {
   metrics.ObserveSwapPhase(SwapPhase::kLookup, source, cost.lookup_seconds);
   if (source == AdapterTier::kDisk) {
     metrics.ObserveSwapPhase(SwapPhase::kRead, source, cost.read_seconds);
@@ -56,13 +58,16 @@ void ObserveSwap(const SwapCost& cost, AdapterTier source, const SwapReport& rep
   if (cost.upload_seconds > 0.0) {
     metrics.ObserveSwapPhase(SwapPhase::kUpload, source, cost.upload_seconds);
   }
+}
+
+void ObserveSwap(const SwapReport& report, AdapterTier source, double total_seconds, Metrics& metrics) {
   if (report.modules_merged > 0) {
-    metrics.ObserveSwapPhase(SwapPhase::kApply, source, cost.apply_seconds);
+    metrics.ObserveSwapPhase(SwapPhase::kApply, source, report.apply_seconds);
   }
   if (report.modules_restored > 0) {
-    metrics.ObserveSwapPhase(SwapPhase::kRestore, source, cost.restore_seconds);
+    metrics.ObserveSwapPhase(SwapPhase::kRestore, source, report.restore_seconds);
   }
-  metrics.ObserveSwapPhase(SwapPhase::kTotal, source, cost.total_seconds);
+  metrics.ObserveSwapPhase(SwapPhase::kTotal, source, total_seconds);
 }
 
 }  // namespace hotlora

@@ -2,7 +2,7 @@
 #define HOTLORA_SRC_SCHEDULER_REQUEST_SUMMARY_H_
 
 // What a request's summary (ImageTask::summary) and the metrics say of its model and its adapters. The step thread
-// calls these functions when it starts the request.
+// calls these functions.
 
 #include "src/adapters/adapter_info.h"
 #include "src/metrics/metrics.h"
@@ -18,9 +18,12 @@ void DescribeModel(const ModelInfo& model, ImageTask& task);
 // which one of them was found; kDevice if the request has no adapters.
 AdapterTier DescribeAdapters(ImageTask& task);
 
-// Observes the phases of a swap whose adapters were found in `source` or in warmer tiers. A phase that did not happen
-// is not observed.
-void ObserveSwap(const SwapCost& cost, AdapterTier source, const SwapReport& report, Metrics& metrics);
+// Observes the phases of loading the adapters of a request, which were found in `source` or in warmer tiers. A phase
+// that did not happen is not observed.
+void ObserveLoading(const SwapCost& cost, AdapterTier source, Metrics& metrics);
+
+// Observes the phases in which a set of adapters from `source` took effect, and all of the swap.
+void ObserveSwap(const SwapReport& report, AdapterTier source, double total_seconds, Metrics& metrics);
 
 }  // namespace hotlora
 

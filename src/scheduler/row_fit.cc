@@ -20,7 +20,7 @@ std::optional<RegroupReason> RowFit::KeptOutBy(const ImageTask& task) {
     }
     step.rows += StepWork(run->job().denoise).rows * static_cast<uint32_t>(run->rows.size());
   }
-  if (!CanShareSteps(task)) {
+  if (!FitsAdapters(task)) {
     return RegroupReason::kAdapters;
   }
   const auto [step_fits, first] = step_fits_.try_emplace(step.rows);
@@ -30,19 +30,36 @@ std::optional<RegroupReason> RowFit::KeptOutBy(const ImageTask& task) {
   return step_fits->second ? std::nullopt : std::optional(RegroupReason::kMemory);
 }
 
-// A set that has rows already shares their steps with all the others. Merged, it can share them with no other.
-bool RowFit::CanShareSteps(const ImageTask& task) const {
-  const auto has_same_set = [&task](const std::shared_ptr<ImageRun>& run) {
-    return !run->rows.empty() && run->task->fingerprint() == task.fingerprint();
-  };
-  if (std::any_of(runs_.begin(), runs_.end(), has_same_set)) {
-    return true;
+// A request whose adapters are those of a row that is as far as it is shares all that this row shares. Merged,
+// different sets share nothing. Otherwise the rows of a run are looked at one by one only if their sets change.
+bool RowFit::FitsAdapters(const ImageTask& task) const {
+  std::vector<const Row*> rows;
+  for (const std::shared_ptr<ImageRun>& run : runs_) {
+    for (const RunningRow& row : run->rows) {
+      const bool constant = row.row->adapters().constant();
+      if ((constant || row.row->evaluations() == 0) && row.row->adapters().fingerprint() == task.fingerprint()) {
+        return true;
+      }
+      rows.push_back(row.row.get());
+      if (constant) {
+        break;
+      }
+    }
   }
-  return apply_ != ApplyPolicy::kMerged && task.CheckSet([this](const AdapterSet& set) {
-    return std::all_of(runs_.begin(), runs_.end(), [&](const std::shared_ptr<ImageRun>& run) {
-      return run->rows.empty() || pipeline_->CanShareStep(run->task->adapter_set(), set);
+  return task.CheckAdapters([&](const AdapterSchedule& adapters) {
+    return std::all_of(rows.begin(), rows.end(), [&](const Row* row) {
+      return CanShareSteps(*pipeline_, apply_, row->adapters(), row->evaluations(), adapters, 0);
     });
   });
+}
+
+bool CanShareSteps(const Pipeline& pipeline, ApplyPolicy apply, const AdapterSchedule& a, uint32_t next_a,
+                   const AdapterSchedule& b, uint32_t next_b) {
+  const auto fit = [&](const AdapterSchedule::Part& part_a, const AdapterSchedule::Part& part_b) {
+    return part_a.fingerprint == part_b.fingerprint ||
+           (apply != ApplyPolicy::kMerged && pipeline.CanShareStep(part_a.set, part_b.set));
+  };
+  return FitFromHere(a, next_a, b, next_b, fit);
 }
 
 }  // namespace hotlora

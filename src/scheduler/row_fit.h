@@ -17,8 +17,14 @@
 
 namespace hotlora {
 
+// Whether two images can go through all their steps to come together, one evaluation of each at a time. Where their
+// sets differ, they need side branches that the pipeline can mix, which `apply` must allow.
+bool CanShareSteps(const Pipeline& pipeline, ApplyPolicy apply, const AdapterSchedule& a, uint32_t next_a,
+                   const AdapterSchedule& b, uint32_t next_b);
+
 // Judges all candidates of one free row; for the next row make another. Invariant: all rows that run have one size, and
-// the sets of any two of them can share a step. A row that fits keeps it so, since it is compared with all of them.
+// any two of them can share their steps to come, whatever sets they come to. A row that fits keeps it so, since it is
+// compared with all of them. Every step evaluates all rows once, so rows stay as far apart as they are.
 class RowFit {
  public:
   // Nothing of the arguments may change while this object is used.
@@ -30,7 +36,7 @@ class RowFit {
   std::optional<RegroupReason> KeptOutBy(const ImageTask& task);
 
  private:
-  bool CanShareSteps(const ImageTask& task) const;
+  bool FitsAdapters(const ImageTask& task) const;
 
   const absl::Span<const std::shared_ptr<ImageRun>> runs_;
   const ApplyPolicy apply_;

@@ -4,7 +4,6 @@
 // What happens between taking a request from the queue and its first step: its adapters take effect, its texts are
 // encoded, what that took goes into its summary and the metrics, and its images get rows.
 
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -12,6 +11,7 @@
 
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/scheduler/adapter_swaps.h"
 #include "src/scheduler/image_run.h"
 #include "src/scheduler/memory_admission.h"
 
@@ -21,8 +21,8 @@ namespace hotlora {
 class RunStart {
  public:
   // All arguments outlive this object.
-  RunStart(Pipeline* pipeline, MemoryAdmission* memory, Metrics* metrics)
-      : pipeline_(pipeline), memory_(memory), metrics_(metrics) {}
+  RunStart(Pipeline* pipeline, MemoryAdmission* memory, AdapterSwaps* swaps, Metrics* metrics)
+      : pipeline_(pipeline), memory_(memory), swaps_(swaps), metrics_(metrics) {}
 
   // Gives `run` its conditioning and the task's init latents. `running`: fingerprints of the sets that have rows. After
   // an error the run must end:
@@ -35,19 +35,13 @@ class RunStart {
   // REQUIRES: run.has_images_to_start().
   void StartRow(ImageRun& run);
 
-  // A step is about to run. `last_set`: fingerprint of its last row's adapters, which it leaves in effect.
-  void NoteStep(const std::string& last_set);
-
  private:
-  absl::Status ApplyAdapters(ImageTask& task, ApplyMode mode, absl::Span<const std::string> running);
   absl::Status Encode(ImageRun& run, ApplyMode mode);
 
   Pipeline* const pipeline_;
   MemoryAdmission* const memory_;
+  AdapterSwaps* const swaps_;
   Metrics* const metrics_;
-
-  // Fingerprint of the set in effect. nullopt: not known, since an Apply has failed half-way.
-  std::optional<std::string> in_effect_ = "";
 };
 
 }  // namespace hotlora

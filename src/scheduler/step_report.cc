@@ -26,8 +26,9 @@ StepShape ShapeOf(absl::Span<const RowRef> rows, ApplyMode mode) {
     if (task.job().denoise.cfg_at(ref.steps_before, ref.row->row->total_steps())) {
       ++shape.guided_rows;
     }
-    if (mode == ApplyMode::kSide && !task.adapter_set().adapters.empty()) {
-      side_sets.insert(task.fingerprint());
+    const AdapterSchedule::Part& adapters = ref.row->row->adapters().at(ref.evaluations_before);
+    if (mode == ApplyMode::kSide && !adapters.set.adapters.empty()) {
+      side_sets.insert(adapters.fingerprint);
     }
   }
   shape.side_sets = static_cast<uint32_t>(side_sets.size());

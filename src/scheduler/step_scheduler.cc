@@ -42,7 +42,8 @@ StepScheduler::StepScheduler(const BatchOptions& options, Events events, Request
       mode_chooser_(options_.apply),
       row_limit_(options_.max_batch),
       memory_(pipeline, metrics),
-      run_start_(pipeline, &memory_, metrics),
+      swaps_(pipeline, metrics),
+      run_start_(pipeline, &memory_, &swaps_, metrics),
       step_report_(pipeline, metrics),
       base_watch_(pipeline, metrics, events_.on_base_state),
       decode_line_(
@@ -199,7 +200,8 @@ void StepScheduler::DropEnded() {
 
 void StepScheduler::ChooseModeFor(const ImageTask& joining) {
   const std::vector<std::string> running = SetsWithRows(runs_);
-  if (mode_chooser_.BeforeRow(running, joining.fingerprint(), running.empty() && AnotherSetIsReady(joining))) {
+  if (mode_chooser_.BeforeRow(running, joining.adapter_schedule().at(0).fingerprint,
+                              running.empty() && AnotherSetIsReady(joining))) {
     TakeUpMode();
   }
 }
@@ -212,7 +214,9 @@ bool StepScheduler::AnotherSetIsReady(const ImageTask& joining) const {
   const std::vector<std::shared_ptr<ImageTask>> ready = queue_->Ready();
   return std::any_of(ready.begin(), ready.end(), [&](const std::shared_ptr<ImageTask>& task) {
     return task->fingerprint() != joining.fingerprint() && task->job().denoise.same_size(joining.job().denoise) &&
-           task->CheckSet([&](const AdapterSet& set) { return pipeline_->CanShareStep(joining.adapter_set(), set); });
+           task->CheckAdapters([&](const AdapterSchedule& adapters) {
+             return CanShareSteps(*pipeline_, options_.apply, joining.adapter_schedule(), 0, adapters, 0);
+           });
   });
 }
 
@@ -220,7 +224,7 @@ bool StepScheduler::AnotherSetIsReady(const ImageTask& joining) const {
 void StepScheduler::TakeUpMode() {
   for (const RunPtr& run : runs_) {
     if (!run->rows.empty()) {
-      NoticeDeviceFailure(pipeline_->Apply(run->task->adapter_set(), mode_chooser_.mode()).status());
+      NoticeDeviceFailure(pipeline_->Apply(run->rows.front().row->next_adapters().set, mode_chooser_.mode()).status());
       return;
     }
   }
@@ -232,8 +236,9 @@ void StepScheduler::StepAll() {
   if (mode_chooser_.BeforeStep(SetsWithRows(runs_))) {
     TakeUpMode();
   }
+  NoticeDeviceFailure(swaps_.BeforeStep(runs_, mode_chooser_.mode()));  // if it fails, the step itself will
   const std::vector<RowRef> all = RowsOf(runs_);
-  run_start_.NoteStep(all.back().run->task->fingerprint());
+  swaps_.NoteStep(all.back().row->row->next_adapters().fingerprint);
   absl::Span<const RowRef> left(all);
   while (!left.empty()) {  // more than once if a step ran out of memory, which lowers row_limit_
     const size_t count = std::min<size_t>(left.size(), row_limit_);

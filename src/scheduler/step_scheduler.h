@@ -6,8 +6,9 @@
 // and steps the rows of all that run in one call of the network, each at its own timestep. Finished rows go to the
 // decode line.
 //
-// Rows of one size share a step, up to max_batch of them. While adapters are merged they are of one adapter set; with
-// side branches of any sets that the pipeline can mix. batch_policy.h decides which request gets a free row.
+// Rows of one size share a step, up to max_batch of them. While adapters are merged they are of one adapter set, which
+// may change from step to step; with side branches of any sets that the pipeline can mix. batch_policy.h decides which
+// request gets a free row.
 
 #include <cstdint>
 #include <functional>
@@ -24,6 +25,7 @@
 #include "src/base/mutex.h"
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/scheduler/adapter_swaps.h"
 #include "src/scheduler/apply_mode_chooser.h"
 #include "src/scheduler/base_watch.h"
 #include "src/scheduler/batch_policy.h"
@@ -112,6 +114,7 @@ class StepScheduler {
   bool device_failed_ ABSL_GUARDED_BY(mu_) = false;
 
   MemoryAdmission memory_;
+  AdapterSwaps swaps_;
   RunStart run_start_;
   StepReport step_report_;
   BaseWatch base_watch_;

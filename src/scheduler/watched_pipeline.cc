@@ -68,10 +68,11 @@ absl::StatusOr<std::shared_ptr<const InitLatents>> WatchedPipeline::EncodeInit(c
 
 absl::StatusOr<std::unique_ptr<Row>> WatchedPipeline::StartRow(const DenoiseOptions& options, uint64_t seed,
                                                                std::shared_ptr<const Conditioning> conditioning,
-                                                               AdapterSet set,
+                                                               AdapterSchedule adapters,
                                                                std::shared_ptr<const InitLatents> init) {
   WorkWatch::Mark mark = watch_->Begin({WorkKind::kStep, SizeOf(options)});
-  return Counted(mark, pipeline_->StartRow(options, seed, std::move(conditioning), std::move(set), std::move(init)));
+  return Counted(mark,
+                 pipeline_->StartRow(options, seed, std::move(conditioning), std::move(adapters), std::move(init)));
 }
 
 absl::Status WatchedPipeline::Step(const BatchPlan& plan) {

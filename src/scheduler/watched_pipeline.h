@@ -24,7 +24,8 @@ class WatchedPipeline final : public Pipeline {
   bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override { return pipeline_->CanShareStep(a, b); }
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override;
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
-                                                std::shared_ptr<const Conditioning> conditioning, AdapterSet set,
+                                                std::shared_ptr<const Conditioning> conditioning,
+                                                AdapterSchedule adapters,
                                                 std::shared_ptr<const InitLatents> init) override;
   absl::Status Step(const BatchPlan& plan) override;
   absl::StatusOr<RgbImage> Preview(const Row& row) override;

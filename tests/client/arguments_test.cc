@@ -270,6 +270,15 @@ TEST(ArgumentsTest, MistakesAreExplained) {
       {{"generate", "p", "--out", "x.png", "--adapter", "a:b"}, "a:b"},
       {{"generate", "p", "--out", "x.png", "--adapter", ":1"}, ":1"},
       {{"generate", "p", "--out", "x.png", "--adapter", "a:1:1:1"}, "a:1:1:1"},
+      {{"generate", "p", "--out", "x.png", "--adapter", "a", "--adapter-range", "a"}, "NAME=START:END"},
+      {{"generate", "p", "--out", "x.png", "--adapter", "a", "--adapter-range", "a=0.5"}, "NAME=START:END"},
+      {{"generate", "p", "--out", "x.png", "--adapter", "a", "--adapter-range", "a=0:half"}, "NAME=START:END"},
+      {{"generate", "p", "--out", "x.png", "--adapter", "a", "--adapter-range", "b=0:0.5"}, "no --adapter is \"b\""},
+      {{"generate", "p", "--out", "x.png", "--adapter", "a", "--adapter-range", "a=0:1", "--adapter-range", "a=0:1"},
+       "twice"},
+      {{"generate", "p", "--out", "x.png", "--adapter", "a", "--adapter-blocks", "a=up_blocks"}, "PREFIX:WEIGHT"},
+      {{"generate", "p", "--out", "x.png", "--adapter", "a", "--adapter-blocks", "a=up_blocks:1,"}, "PREFIX:WEIGHT"},
+      {{"generate", "p", "--out", "x.png", "--adapter-blocks", "a=up_blocks:1"}, "no --adapter is \"a\""},
       {{"generate", "p", "--out", "-", "--images", "2"}, "--images"},
       {{"generate", "p", "--out", "-", "--json"}, "--json"},
       {{"adapters"}, "no command"},
@@ -281,6 +290,23 @@ TEST(ArgumentsTest, MistakesAreExplained) {
     const std::string error = Error(c.words);
     EXPECT_NE(error.find(c.says), std::string::npos) << error << " lacks " << c.says;
   }
+}
+
+TEST(ArgumentsTest, AdaptersByRangeAndBlock) {
+  const auto arguments =
+      Parse({"generate", "p", "--out=o.png", "--adapter=a=b:0.5", "--adapter=ink", "--adapter-range=ink=0.25:1",
+             "--adapter-blocks=a=b=down_blocks:0.3,mid_block:-1", "--adapter-blocks=a=b=up_blocks.0.attentions.1:1.5"});
+  ASSERT_TRUE(arguments.ok()) << arguments.status();
+  const v1::AdapterRef &blocks = arguments->request.adapters(0), &range = arguments->request.adapters(1);
+  EXPECT_EQ(blocks.name(), "a=b");
+  EXPECT_FALSE(blocks.has_start());
+  ASSERT_EQ(blocks.blocks_size(), 3);
+  EXPECT_EQ(blocks.blocks(1).prefix(), "mid_block");
+  EXPECT_EQ(blocks.blocks(1).weight(), -1);
+  EXPECT_EQ(blocks.blocks(2).prefix(), "up_blocks.0.attentions.1");
+  EXPECT_EQ(range.start(), 0.25);
+  EXPECT_EQ(range.end(), 1);
+  EXPECT_EQ(range.blocks_size(), 0);
 }
 
 TEST(ArgumentsTest, HelpIsOfTheCommandAskedFor) {

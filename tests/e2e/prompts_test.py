@@ -214,6 +214,28 @@ class PromptsTest(unittest.TestCase):
             }
             self.assertEqual(settings, expected)
 
+    def test_adapters_by_range_and_block_are_read_back(self):
+        request = request_for(prompt="a large red circle", steps=3)
+        request.adapters.add(name="outline", start=1 / 3, end=1)
+        night = request.adapters.add(name="night", weight=0.5)
+        night.blocks.add(prefix="up_blocks", weight=1.1)
+        night.blocks.add(prefix="down_blocks.1", weight=0.1 + 0.2)
+        made = self.caller.image(request)
+        prompt, _, settings = parameters_of(made)
+        self.assertEqual(settings["Lora ranges"], "outline: 0.33333333333333331 to 1")
+        again = request_for(prompt=prompt.split(" <lora:")[0], steps=int(settings["Steps"]))
+        for tag in prompt.split(" <lora:")[1:]:
+            name, weight = tag.removesuffix(">").split(":")
+            again.adapters.add(name=name, weight=float(weight))
+        refs = {ref.name: ref for ref in again.adapters}
+        for name, ends in (entry.split(": ") for entry in settings["Lora ranges"].split(", ")):
+            refs[name].start, refs[name].end = map(float, ends.split(" to "))
+        for name, blocks in (entry.split(": ") for entry in settings["Lora blocks"].split(", ")):
+            for prefix, weight in (block.split("=") for block in blocks.split(" ")):
+                refs[name].blocks.add(prefix=prefix, weight=float(weight))
+        self.assertEqual(self.caller.image(again), made)
+        self.assertNotEqual(pixels(made), pixels(self.image("outline", ("night", 0.5), steps=3)))
+
     def test_a_png_says_eta_and_the_new_schedules(self):
         tcd = self.image(sampler=images_pb2.SAMPLER_TCD, eta=0.25)
         self.assertEqual(parameters_of(tcd)[2]["Eta"], "0.25")

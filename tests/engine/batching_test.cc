@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "src/base/error_details.h"
@@ -68,6 +69,14 @@ class BatchingTest : public EngineTest {
     return std::any_of(plans.begin(), plans.end(), [&](const Plan& plan) {
       return std::count(plan.begin(), plan.end(), a) + std::count(plan.begin(), plan.end(), b) == 2;
     });
+  }
+  // How many steps mixed rows of different sets, and how many of them in side mode is SideSteps.
+  uint32_t MixedSteps() {
+    absl::MutexLock lock(&pipeline_->mu);
+    return static_cast<uint32_t>(
+        std::count_if(pipeline_->plan_sets.begin(), pipeline_->plan_sets.end(), [](const auto& sets) {
+          return std::any_of(sets.begin(), sets.end(), [&](const std::string& set) { return set != sets.front(); });
+        }));
   }
   uint32_t SideSteps() {
     absl::MutexLock lock(&pipeline_->mu);
@@ -249,6 +258,120 @@ TEST_F(BatchingTest, OneSwapForEachRequestWhoseSetWasNotInEffect) {
   EXPECT_FALSE(three->summary().swap.changed) << "a was running";
   EXPECT_FALSE(two->summary().swap.merged);
   EXPECT_GT(two->summary().swap.total_seconds, 0.0);
+}
+
+// Eight steps; the adapters act in their ranges, and on the UNet alone.
+ImageRequest Ranged(uint64_t seed, const std::vector<std::tuple<const char*, double, double>>& adapters,
+                    uint32_t images = 1) {
+  ImageRequest request = EngineTest::Request(std::to_string(seed), {}, images);
+  request.seed = seed;
+  request.steps = 8;
+  for (const auto& [name, start, end] : adapters) {
+    AdapterRef& ref = request.adapters.emplace_back();
+    ref.name = name;
+    ref.text_encoder_weight = 0.0;
+    ref.start = start;
+    ref.end = end;
+  }
+  return request;
+}
+
+TEST_F(BatchingTest, ARequestWhoseSetChangesIsMergedAndCountsEachChange) {
+  const auto one = Run(Ranged(100, {{"a", 0.0, 0.5}, {"b", 0.5, 1.0}}));
+  EXPECT_EQ(SideSteps(), 0u);
+  EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"ok\"} 2"));
+  EXPECT_TRUE(one->summary().swap.changed);
+  EXPECT_TRUE(one->summary().swap.merged);
+  absl::MutexLock lock(&pipeline_->mu);
+  ASSERT_EQ(pipeline_->plan_sets.size(), 8u + 8u) << "the warm-up's too";
+  EXPECT_EQ(pipeline_->applied.size(), 2u);
+  for (size_t step = 0; step < 8; ++step) {
+    EXPECT_EQ(pipeline_->plan_sets[8 + step].front(), pipeline_->applied[step / 4]) << step;
+  }
+}
+
+// 2 N - 1 evaluations, so half of five lies inside the second step.
+TEST_F(BatchingTest, ASetMayChangeBetweenTheTwoEvaluationsOfAStep) {
+  ImageRequest request = Ranged(100, {{"a", 0.0, 0.6}});
+  request.sampler = Sampler::kHeun;
+  request.steps = 3;
+  const auto one = Run(request);
+  EXPECT_EQ(one->progresses().size(), 3u);
+  absl::MutexLock lock(&pipeline_->mu);
+  std::string acts;
+  for (size_t step = 8; step < pipeline_->plan_sets.size(); ++step) {
+    acts += pipeline_->plan_sets[step].front().empty() ? '0' : '1';
+  }
+  EXPECT_EQ(acts, "11100") << "three of five, and the third is the first of two";
+}
+
+TEST_F(BatchingTest, MergedEqualSetsInEqualRangesShareSteps) {
+  Restart(4, ApplyPolicy::kMerged);
+  const auto blocker = EnterAndHold(Seeded(50));
+  const auto one = EnterReady(Ranged(100, {{"a", 0.0, 0.5}})), two = EnterReady(Ranged(200, {{"a", 0.0, 0.5}}));
+  LetGoAndExpectOk({blocker, one, two});
+  EXPECT_TRUE(EverTogether(100, 200));
+  EXPECT_EQ(MixedSteps(), 0u);
+}
+
+// Rows that would part later never meet, all requests end, and nothing is swapped back and forth.
+TEST_F(BatchingTest, MergedRowsNeverPart) {
+  Restart(4, ApplyPolicy::kMerged);
+  const auto blocker = EnterAndHold(Seeded(50));
+  const std::vector<Listener> listeners = {
+      blocker,
+      EnterReady(Ranged(100, {{"a", 0.0, 0.5}}, 6)),
+      EnterReady(Ranged(200, {{"a", 0.0, 1.0}}, 3)),
+      EnterReady(Ranged(300, {{"a", 0.0, 0.5}, {"b", 0.5, 1.0}}, 2)),
+      EnterReady(Ranged(400, {{"b", 0.25, 0.75}})),
+  };
+  LetGoAndExpectOk(listeners);
+  EXPECT_EQ(MixedSteps(), 0u);
+  EXPECT_EQ(SideSteps(), 0u);
+  EXPECT_EQ(listeners[1]->images().size(), 6u);
+}
+
+TEST_F(BatchingTest, RowsWhoseSetsPartGoOnBesideTheWeights) {
+  const auto one = EnterAndHold(Ranged(100, {{"a", 0.0, 0.5}}));
+  const auto two = EnterReady(Ranged(200, {{"a", 0.0, 0.5}})), three = EnterReady(Ranged(300, {{"b", 0.5, 1.0}}));
+  pipeline_->StepOnce();
+  EXPECT_EQ(pipeline_->LastPlan(), Plan({100, 200, 300}));
+  LetGoAndExpectOk({one, two, three});
+  EXPECT_GT(MixedSteps(), 0u);
+  EXPECT_GE(SideSteps(), MixedSteps()) << "a step of several sets is never merged";
+}
+
+TEST_F(BatchingTest, RequestsByRangeThatCannotShareWaitForEachOther) {
+  {
+    absl::MutexLock lock(&pipeline_->mu);
+    pipeline_->unshareable = true;
+  }
+  const auto one = EnterAndHold(Ranged(100, {{"a", 0.0, 0.5}}, 5));
+  const auto two = EnterReady(Ranged(200, {{"a", 0.5, 1.0}})), three = EnterReady(Seeded(300, {{"b", 1.0, {}}}));
+  LetGoAndExpectOk({one, two, three});
+  EXPECT_EQ(MixedSteps(), 0u);
+}
+
+TEST_F(BatchingTest, BlocksMakeAnotherSet) {
+  Restart(4, ApplyPolicy::kMerged);
+  ImageRequest blocks = Seeded(200, {{"a", 1.0, {}}}), same = Seeded(300, {{"a", 1.0, {}}});
+  blocks.adapters[0].blocks = {{"down_blocks.1", 0.5}, {"mid_block", 0.0}};
+  same.adapters[0].blocks = {{"mid_block", 0.0}, {"down_blocks.1", 0.5}};
+  const auto one = EnterAndHold(Seeded(100, {{"a", 1.0, {}}}));
+  const auto two = EnterReady(blocks), three = EnterReady(same);
+  LetGoAndExpectOk({one, two, three});
+  EXPECT_FALSE(EverTogether(100, 200));
+  EXPECT_TRUE(EverTogether(200, 300)) << "in whatever order the blocks are given";
+}
+
+TEST_F(BatchingTest, ALeaseLastsAsLongAsTheRequest) {
+  const auto one = EnterAndHold(Ranged(100, {{"a", 0.0, 0.25}, {"b", 0.75, 1.0}}));
+  EXPECT_EQ(store_->Leases(), 2);
+  for (int i = 0; i < 4; ++i) {
+    pipeline_->StepOnce();
+  }
+  EXPECT_EQ(store_->Leases(), 2);
+  LetGoAndExpectOk({one});
 }
 
 TEST_F(BatchingTest, ALostDeviceFailsAllThatRun) {

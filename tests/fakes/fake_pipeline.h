@@ -38,9 +38,11 @@ class FakePipeline : public Pipeline {
     std::optional<uint64_t> guilty_seed ABSL_GUARDED_BY(mu);       // a step with this row fails with next_step_error
     std::optional<uint32_t> most_rows ABSL_GUARDED_BY(mu);         // a step with more rows runs out of memory
     bool unshareable ABSL_GUARDED_BY(mu) = false;                  // no two sets share a step
-    uint32_t side_steps ABSL_GUARDED_BY(mu) = 0;                   // evaluations in side mode
-    absl::Status next_init_error ABSL_GUARDED_BY(mu);              // of EncodeInit
-    absl::Status next_row_error ABSL_GUARDED_BY(mu);               // of StartRow
+    std::set<std::string> unshareable_pair ABSL_GUARDED_BY(mu);    // sets whose rows share no step, by fingerprint
+    std::vector<std::vector<std::string>> plan_sets ABSL_GUARDED_BY(mu);  // the sets of each step's rows, as in plans
+    uint32_t side_steps ABSL_GUARDED_BY(mu) = 0;                          // evaluations in side mode
+    absl::Status next_init_error ABSL_GUARDED_BY(mu);                     // of EncodeInit
+    absl::Status next_row_error ABSL_GUARDED_BY(mu);                      // of StartRow
     absl::Status next_step_error ABSL_GUARDED_BY(mu);
     absl::Status next_decode_error ABSL_GUARDED_BY(mu);
     std::vector<std::string> applied ABSL_GUARDED_BY(mu);  // fingerprints, as they changed
@@ -110,6 +112,8 @@ class FakePipeline : public Pipeline {
     info_.device = "cpu";
     info_.native_size = 16;
     info_.max_clip_skip = 2;
+    info_.unet_modules = {"conv_in", "down_blocks.1.resnets.0.conv1", "down_blocks.10.conv",
+                          "mid_block.resnets.0.conv1"};
   }
 
   const ModelInfo& info() const override { return info_; }
@@ -139,9 +143,10 @@ class FakePipeline : public Pipeline {
     return std::make_shared<const FakeConditioning>(levers_);
   }
 
-  bool CanShareStep(const AdapterSet&, const AdapterSet&) const override {
+  bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override {
+    const std::set<std::string> pair = {a.Fingerprint(), b.Fingerprint()};
     absl::MutexLock lock(&levers_->mu);
-    return !levers_->unshareable;
+    return !levers_->unshareable && pair != levers_->unshareable_pair;
   }
 
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
@@ -156,7 +161,8 @@ class FakePipeline : public Pipeline {
   }
 
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
-                                                std::shared_ptr<const Conditioning> conditioning, AdapterSet set,
+                                                std::shared_ptr<const Conditioning> conditioning,
+                                                AdapterSchedule adapters,
                                                 std::shared_ptr<const InitLatents> init) override {
     {
       absl::MutexLock lock(&levers_->mu);
@@ -164,7 +170,8 @@ class FakePipeline : public Pipeline {
         return std::exchange(levers_->next_row_error, absl::OkStatus());
       }
     }
-    return std::make_unique<FakeRow>(levers_, options, seed, std::move(conditioning), std::move(init));
+    return std::make_unique<FakeRow>(levers_, options, seed, std::move(conditioning), std::move(adapters),
+                                     std::move(init));
   }
 
   // One pixel of the steps done.
@@ -175,14 +182,17 @@ class FakePipeline : public Pipeline {
   absl::Status Step(const BatchPlan& plan) override {
     absl::MutexLock lock(&levers_->mu);
     std::vector<uint64_t> seeds;
+    std::vector<std::string> sets;
     taken_bytes = 0;
     for (const Row* row : plan.rows) {
       const auto& fake = static_cast<const FakeRow&>(*row);
       seeds.push_back(fake.seed);
+      sets.push_back(fake.next_adapters().fingerprint);
       const int64_t rows = fake.options.cfg() ? 2 : 1;
       taken_bytes += levers_->pixel_bytes * fake.options.width * fake.options.height * rows;
     }
     levers_->plans.push_back(seeds);
+    levers_->plan_sets.push_back(sets);
     ++levers_->steps_held;
     levers_->mu.Await(absl::Condition(
         +[](Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !l->hold_steps || l->step_tickets > 0; },
@@ -268,8 +278,13 @@ class FakePipeline : public Pipeline {
 
   struct FakeRow : Row {
     FakeRow(std::shared_ptr<Levers> l, const DenoiseOptions& o, uint64_t s, std::shared_ptr<const Conditioning> c,
-            std::shared_ptr<const InitLatents> i)
-        : levers(std::move(l)), options(o), seed(s), conditioning(std::move(c)), init(std::move(i)) {
+            AdapterSchedule a, std::shared_ptr<const InitLatents> i)
+        : levers(std::move(l)),
+          options(o),
+          seed(s),
+          conditioning(std::move(c)),
+          schedule(std::move(a)),
+          init(std::move(i)) {
       ++levers->live_rows;
     }
     ~FakeRow() override { --levers->live_rows; }
@@ -281,11 +296,13 @@ class FakePipeline : public Pipeline {
     }
     uint32_t total_steps() const override { return options.steps - options.first_step(); }
     uint32_t evaluations() const override { return evaluated; }
+    const AdapterSchedule& adapters() const override { return schedule; }
 
     std::shared_ptr<Levers> levers;
     DenoiseOptions options;
     uint64_t seed;
     std::shared_ptr<const Conditioning> conditioning;
+    AdapterSchedule schedule;
     std::shared_ptr<const InitLatents> init;
     uint32_t evaluated = 0;
   };

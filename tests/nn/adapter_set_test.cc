@@ -25,6 +25,28 @@ TEST(AdapterSetTest, FingerprintNamesEveryInput) {
   other = set;
   std::swap(other.adapters[0].weight, other.adapters[0].text_encoder_weight);
   EXPECT_NE(other.Fingerprint(), print);
+  other = set;
+  other.adapters[0].blocks = {{"up_blocks", 0.25}};
+  const std::string with_block = other.Fingerprint();
+  EXPECT_NE(with_block, print);
+  other.adapters[0].blocks[0].prefix = "up_blocks.1";
+  EXPECT_NE(other.Fingerprint(), with_block);
+  other.adapters[0].blocks = {{"up_blocks", std::nextafter(0.25, 1.0)}};
+  EXPECT_NE(other.Fingerprint(), with_block);
+  std::swap(other.adapters[0].blocks, other.adapters[1].blocks);
+  EXPECT_NE(other.Fingerprint(), with_block);
+}
+
+TEST(AdapterSetTest, BlocksOfTheUnetGoWithIt) {
+  WeightedAdapter adapter = Adapter('a', 0.0, 0.0);
+  adapter.blocks = {{"mid_block", 0.5}, {"up_blocks", -0.0}};
+  AdapterSet set;
+  set.Add(adapter, {"unet"});
+  ASSERT_EQ(set.adapters.size(), 1u) << "with blocks, weight 0 does not mean absent";
+  adapter.blocks[1].weight = 0.0;
+  EXPECT_EQ(set.Fingerprint(), (AdapterSet{{adapter}}).Fingerprint());
+  set.Add(adapter, {"text_encoder"});
+  EXPECT_EQ(set.adapters.size(), 1u) << "nothing is left of it";
 }
 
 TEST(AdapterSetTest, WeightsOnWhatAnAdapterLeavesAloneAreZero) {

@@ -2,6 +2,7 @@
 // StableDiffusionXLInpaintPipeline.
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -17,6 +18,7 @@
 #include "src/image/resize.h"
 #include "src/pipeline/init_picture.h"
 #include "tests/pipeline/pipeline_fixture.h"
+#include "tests/sdxl/weight_checksum.h"
 
 namespace hotlora {
 namespace {
@@ -124,6 +126,9 @@ ImageRequest MakeRequest(const nlohmann::json& golden) {
   return request;
 }
 
+// NAME of "adapters/files/NAME.safetensors".
+std::string AdapterName(const std::string& file) { return std::filesystem::path(file).stem(); }
+
 at::Tensor Pixels(const RgbImage& image) {
   return at::from_blob(const_cast<uint8_t*>(image.pixels.data()), {image.height, image.width, 3}, at::kByte);
 }
@@ -169,6 +174,77 @@ TEST_F(ImagesGoldenTest, MoreSamplersAndSchedulesEqualTheReference) {
   EXPECT_EQ(pictures, 30);
 }
 
+// Adapters by block of the UNet and by range of steps, merged and beside the weights.
+class SteeredAdaptersGoldenTest : public ImagesGoldenTest {
+ protected:
+  static ImageRequest SteeredRequest(const nlohmann::json& golden) {
+    ImageRequest request = MakeRequest(golden);
+    for (const nlohmann::json& adapter : golden.at("adapters")) {
+      AdapterRef& ref = request.adapters.emplace_back();
+      ref.name = AdapterName(adapter.at("file"));
+      ref.weight = adapter.at("scale").get<double>();
+      ref.text_encoder_weight = adapter.value("text_encoder_scale", *ref.weight);
+      if (adapter.contains("start")) {
+        ref.start = adapter["start"].get<double>();
+        ref.end = adapter["end"].get<double>();
+      }
+      for (const nlohmann::json& rule : adapter.value("block_rules", nlohmann::json::array())) {
+        ref.blocks.push_back({rule.at("prefix"), rule.at("weight")});
+      }
+    }
+    return request;
+  }
+
+  // Which evaluations hold each adapter's range, against what the reference did.
+  static void ExpectInForceAsTheReference(const nlohmann::json& golden, const ImageJob& job) {
+    ASSERT_EQ(job.denoise.evaluations(), golden.at("model_calls"));
+    for (size_t i = 0; i < job.adapters.size(); ++i) {
+      const nlohmann::json& by_step = golden.at("adapters")[i].at("scale_by_step");
+      for (uint32_t step = 0; step < job.denoise.evaluations(); ++step) {
+        EXPECT_EQ(job.adapters[i].range.Holds(step, job.denoise.evaluations()), by_step[step] != 0.0) << step;
+      }
+    }
+  }
+
+  void ExpectReference(const std::string& folder, const nlohmann::json& golden, ApplyMode mode) {
+    mode_ = mode;
+    const std::string name = golden.at("name").get<std::string>() + (mode == ApplyMode::kSide ? " side" : " merged");
+    const ImageJob job = Job(SteeredRequest(golden));
+    ASSERT_EQ(job.adapters.size(), golden.at("adapters").size());
+    if (folder == "adapter_steps") {
+      ExpectInForceAsTheReference(golden, job);
+    }
+    const std::unique_ptr<Row> row = Finish(Start(job, Schedule(job), job.seed));
+    EXPECT_EQ(row->evaluations(), golden.at("model_calls"));
+    const TensorMap expected = LoadTensors(GoldenPath(folder + "/" + golden.at("file").get<std::string>()));
+    ExpectWithin(RowLatentsForTest(*row), expected.at("latents"), golden.at("tolerance").at("latents").at("absolute"),
+                 name + " latents");
+    const auto image = pipeline_->Decode(*row);
+    ASSERT_TRUE(image.ok()) << image.status();
+    const auto picture = DecodeImage(FileText(folder + "/" + golden.at("images").at(0).get<std::string>()));
+    ASSERT_TRUE(picture.ok()) << picture.status();
+    ExpectWithin(Pixels(*image), Pixels(*picture), 2, name + " pixels");
+  }
+};
+
+TEST_F(SteeredAdaptersGoldenTest, EqualTheReferenceInBothForms) {
+  const std::string live = LiveWeightsChecksum(model_->adaptable_weights());
+  int cases = 0;
+  for (const std::string folder : {"adapter_blocks", "adapter_steps"}) {
+    const nlohmann::json manifest = Manifest(folder);
+    for (const nlohmann::json& golden : manifest.at("cases")) {
+      for (const ApplyMode mode : {ApplyMode::kMerged, ApplyMode::kSide}) {
+        ExpectReference(folder, golden, mode);
+        leases_.clear();
+        ++cases;
+      }
+    }
+  }
+  EXPECT_EQ(cases, 32);
+  ASSERT_TRUE(pipeline_->Apply({}, ApplyMode::kMerged).ok());
+  EXPECT_EQ(LiveWeightsChecksum(model_->adaptable_weights()), live);
+}
+
 // What the mask keeps is the VAE's image of the init image, whatever the prompt and adapters.
 TEST_F(ImagesGoldenTest, InpaintingKeepsWhatTheMaskDoes) {
   ImageRequest request;
@@ -207,9 +283,7 @@ TEST_F(ImagesGoldenTest, ImagesEqualTheReference) {
     const std::string name = golden.at("name");
     std::vector<std::pair<std::string, double>> adapters;
     for (const nlohmann::json& adapter : golden.at("adapters")) {
-      const std::string file = adapter.at("file");  // "adapters/files/NAME.safetensors"
-      const size_t begin = file.rfind('/') + 1;
-      adapters.emplace_back(file.substr(begin, file.rfind(".safetensors") - begin), adapter.at("scale"));
+      adapters.emplace_back(AdapterName(adapter.at("file")), adapter.at("scale"));
     }
     const ImageJob job = Job(MakeRequest(golden));
     const std::unique_ptr<Row> row = Finish(Start(job, Set(adapters), job.seed));

@@ -1,6 +1,8 @@
 #ifndef HOTLORA_TESTS_PIPELINE_PIPELINE_FIXTURE_H_
 #define HOTLORA_TESTS_PIPELINE_PIPELINE_FIXTURE_H_
 
+#include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
@@ -37,6 +39,7 @@ class PipelineFixture : public ::testing::Test {
     auto pipeline = MakeSdxlPipeline(*std::move(model), "golden", dora_, base_);
     ASSERT_TRUE(pipeline.ok()) << pipeline.status();
     pipeline_ = *std::move(pipeline);
+    unet_modules_ = pipeline_->info().unet_modules;
   }
 
   // Loads everything again, in another dtype.
@@ -60,9 +63,24 @@ class PipelineFixture : public ::testing::Test {
     return set;
   }
 
+  // The adapters of a job, as its request gets them. Leases as Set's.
+  AdapterSchedule Schedule(const ImageJob& job) {
+    AdapterSet set;
+    for (const AdapterUse& use : job.adapters) {
+      auto lease = store_->Acquire(use.name);
+      EXPECT_TRUE(lease.ok()) << use.name << ": " << lease.status();
+      const AdapterInfo& info = (*lease)->info();
+      set.Add({(*lease)->weights(), info.content_sha256, use.weight, use.text_encoder_weight, use.range, use.blocks},
+              info.targets);
+      leases_.push_back(*std::move(lease));
+    }
+    return AdapterSchedule(set, job.denoise.evaluations());
+  }
+
   // A validated job; fails the test where the request is bad.
   static ImageJob Job(const ImageRequest& request) {
-    auto job = ValidateImageRequest(request, RequestLimits{.native_size = 128, .max_clip_skip = 2});
+    auto job = ValidateImageRequest(
+        request, RequestLimits{.native_size = 128, .max_clip_skip = 2, .unet_modules = unet_modules_});
     EXPECT_TRUE(job.ok()) << job.status();
     return *std::move(job);
   }
@@ -79,10 +97,10 @@ class PipelineFixture : public ::testing::Test {
     return *std::move(init);
   }
 
-  std::unique_ptr<Row> Start(const ImageJob& job, const AdapterSet& set, uint64_t seed) {
-    auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), set, mode_);
+  std::unique_ptr<Row> Start(const ImageJob& job, const AdapterSchedule& adapters, uint64_t seed) {
+    auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), adapters.at(0).set, mode_);
     EXPECT_TRUE(conditioning.ok()) << conditioning.status();
-    auto row = pipeline_->StartRow(job.denoise, seed, *std::move(conditioning), set, Init(job));
+    auto row = pipeline_->StartRow(job.denoise, seed, *std::move(conditioning), adapters, Init(job));
     EXPECT_TRUE(row.ok()) << row.status();
     return *std::move(row);
   }
@@ -99,11 +117,21 @@ class PipelineFixture : public ::testing::Test {
     return row;
   }
 
+  // By how many of 255 a colour differs at most.
+  static int Difference(const RgbImage& a, const RgbImage& b) {
+    int largest = 0;
+    for (size_t i = 0; i < a.pixels.size(); ++i) {
+      largest = std::max(largest, std::abs(int{a.pixels[i]} - int{b.pixels[i]}));
+    }
+    return largest;
+  }
+
   c10::ScalarType dtype_ = c10::ScalarType::Float;     // to be set before SetUp
   DoraWeighting dora_ = DoraWeighting::kScaledChange;  // to be set before SetUp
   BaseSource base_;                                    // to be set before SetUp
   ApplyMode mode_ = ApplyMode::kMerged;
-  SdxlModel* model_ = nullptr;  // pipeline_'s
+  static inline std::vector<std::string> unet_modules_;  // of the checkpoint loaded last
+  SdxlModel* model_ = nullptr;                           // pipeline_'s
   Metrics metrics_;
   std::unique_ptr<AdapterStore> store_;
   std::vector<std::unique_ptr<AdapterLease>> leases_;

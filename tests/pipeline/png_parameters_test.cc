@@ -120,6 +120,19 @@ TEST(ImageParametersTest, EverythingThatShapesThePicture) {
           kVersion);
 }
 
+TEST(ImageParametersTest, AdaptersByRangeAndBlock) {
+  ImageSources sources;
+  sources.adapters = {
+      {{"plain", 1.0, 1.0}, std::string(64, 'a')},
+      {{"ink", 0.5, 0.5, {0.0, 0.5}}, std::string(64, 'b')},
+      {{"neon", 0.0, 0.0, {1.0 / 3, 1.0}, {{"mid_block", 0.1 + 0.2}, {"up_blocks.0", -1.0}}}, std::string(64, 'c')}};
+  const std::string text = ImageParameters(Job(), 7, Model(), sources);
+  EXPECT_NE(text.find("Lora ranges: \"ink: 0 to 0.5, neon: 0.33333333333333331 to 1\", Lora blocks: \"neon: "
+                      "mid_block=0.30000000000000004 up_blocks.0=-1\", Version"),
+            std::string::npos)
+      << text;
+}
+
 TEST(ImageParametersTest, AnInitImagesStrength) {
   ImageJob job = Job();
   job.denoise.strength = 0.6;

@@ -1,8 +1,6 @@
 // Side branch against merged weights: the same request under the same adapters must give the same image, to 2/255 of a
 // colour, alone or in a batch with other adapters.
 
-#include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -37,14 +35,6 @@ class SideBranchPipelineTest : public PipelineFixture {
     absl::StatusOr<RgbImage> image = pipeline_->Decode(*row);
     EXPECT_TRUE(image.ok()) << image.status();
     return *std::move(image);
-  }
-
-  static int Difference(const RgbImage& a, const RgbImage& b) {
-    int largest = 0;
-    for (size_t i = 0; i < a.pixels.size(); ++i) {
-      largest = std::max(largest, std::abs(int{a.pixels[i]} - int{b.pixels[i]}));
-    }
-    return largest;
   }
 
   // Every golden adapter by itself, and sets of several, whose modules overlap.

@@ -22,7 +22,11 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
 
-RequestLimits TinyLimits() { return RequestLimits{.native_size = 128, .max_clip_skip = 2}; }
+RequestLimits TinyLimits() {
+  static const auto* const kModules =
+      new std::vector<std::string>{"conv_in", "down_blocks.1.conv", "down_blocks.10.conv", "mid_block.conv"};
+  return RequestLimits{.native_size = 128, .max_clip_skip = 2, .unet_modules = *kModules};
+}
 
 std::vector<std::string> BadFields(const ImageRequest& request) {
   const auto job = ValidateImageRequest(request, TinyLimits());
@@ -310,6 +314,101 @@ TEST(ValidateImageRequestTest, WeightZeroIsAbsentAndTextWeightFollowsWeight) {
   EXPECT_EQ(job->adapters[0].text_encoder_weight, 0.5);
   EXPECT_EQ(job->adapters[1].text_encoder_weight, 2.0);
   EXPECT_EQ(job->adapters[2].weight, -1.0);
+}
+
+AdapterRef Ranged(const char* name, double start, double end) {
+  AdapterRef ref;
+  ref.name = name;
+  ref.start = start;
+  ref.end = end;
+  return ref;
+}
+
+AdapterRef Blocks(const char* name, double weight, std::vector<BlockWeight> blocks) {
+  AdapterRef ref;
+  ref.name = name;
+  ref.weight = weight;
+  ref.blocks = std::move(blocks);
+  return ref;
+}
+
+TEST(ValidateImageRequestTest, AdaptersByRangeAndBlock) {
+  ImageRequest request;
+  request.adapters = {Ranged("first", 0.0, 0.5), Ranged("rest", 0.5, 1.0),
+                      Blocks("blocks", 0.25, {{"mid_block", -10.0}, {"down_blocks.1", 0.5}, {"conv_in", 0.0}})};
+  request.adapters[1].end = std::nullopt;
+  const auto job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_EQ(job->adapters.size(), 3u);
+  EXPECT_EQ(job->adapters[0].range.end, 0.5);
+  EXPECT_EQ(job->adapters[1].range.start, 0.5);
+  EXPECT_EQ(job->adapters[1].range.end, 1.0);
+  EXPECT_TRUE(job->adapters[2].range.whole());
+  std::vector<std::string> prefixes;
+  for (const BlockWeight& block : job->adapters[2].blocks) {
+    prefixes.push_back(block.prefix);
+  }
+  EXPECT_THAT(prefixes, ElementsAre("conv_in", "down_blocks.1", "mid_block")) << "in any order, it is the same request";
+  EXPECT_EQ(job->adapters[2].blocks[2].weight, -10.0);
+}
+
+TEST(ValidateImageRequestTest, NamesEveryBadRangeAndBlock) {
+  const double nan = std::numeric_limits<double>::quiet_NaN(), infinite = std::numeric_limits<double>::infinity();
+  ImageRequest request;
+  request.adapters = {
+      Ranged("a", -0.1, 1.5),
+      Ranged("b", nan, infinite),
+      Ranged("c", 0.5, 0.5),
+      Ranged("d", 1.0, 1.0),
+      Blocks("e", 1.0, {{"", 1.0}, {"down_blocks", 10.5}, {"down_blocks", nan}, {"down_blocks.100", 1.0}}),
+      Blocks("f", 1.0, {{"conv", -infinite}, {"mid_block.", 1.0}, {"conv_in", 1.0}})};
+  EXPECT_THAT(BadFields(request), UnorderedElementsAre("adapters[0].start", "adapters[0].end", "adapters[1].start",
+                                                       "adapters[1].end", "adapters[2].start", "adapters[3].start",
+                                                       "adapters[4].blocks[0].prefix", "adapters[4].blocks[1].weight",
+                                                       "adapters[4].blocks[2].prefix", "adapters[4].blocks[2].weight",
+                                                       "adapters[4].blocks[3].prefix", "adapters[5].blocks[0].prefix",
+                                                       "adapters[5].blocks[0].weight", "adapters[5].blocks[1].prefix"));
+  const std::string message(ValidateImageRequest(request, TinyLimits()).status().message());
+  EXPECT_THAT(message, HasSubstr("adapters[0].end is 1.5; allowed are 0 to 1"));
+  EXPECT_THAT(message, HasSubstr("adapters[2].start is 0.5; it must be below adapters[2].end, which is 0.5"));
+  EXPECT_THAT(message, HasSubstr("adapters[4].blocks[1].weight is 10.5; allowed are -10 to 10"));
+  request.adapters = {Blocks("a", 1.0, std::vector<BlockWeight>(65, {"conv_in", 1.0}))};
+  EXPECT_THAT(BadFields(request), ElementsAre("adapters[0].blocks"));
+}
+
+TEST(ValidateImageRequestTest, AnAdapterIsAbsentOnlyIfAllWeightsThatResultAreZero) {
+  ImageRequest request;
+  AdapterRef all_zero = Blocks("all-zero", 1.0, {{"conv_in", 0.0}, {"down_blocks", 0.0}, {"mid_block", 0.0}});
+  all_zero.text_encoder_weight = 0.0;
+  AdapterRef text_alone = all_zero;
+  text_alone.name = "text-alone";
+  text_alone.text_encoder_weight = 0.5;
+  request.adapters = {all_zero, text_alone, Blocks("one-block", 0.0, {{"mid_block", 0.5}}),
+                      Blocks("zero-block", 0.0, {{"mid_block", 0.0}}), Blocks("rest", 1.0, {{"down_blocks", 0.0}})};
+  const auto job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_EQ(job->adapters.size(), 3u);
+  EXPECT_EQ(job->adapters[0].name, "text-alone");
+  EXPECT_EQ(job->adapters[0].weight, 0.0) << "nothing of the UNet is left";
+  EXPECT_TRUE(job->adapters[0].blocks.empty());
+  EXPECT_EQ(job->adapters[1].name, "one-block");
+  EXPECT_EQ(job->adapters[2].name, "rest");
+}
+
+TEST(ValidateImageRequestTest, ARangeWithoutEvaluationsIsAllowedAndHasNoEffect) {
+  ImageRequest request;
+  request.steps = 4;
+  request.adapters = {Ranged("never", 0.3, 0.4), Ranged("once", 0.25, 0.5)};
+  auto job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_EQ(job->adapters.size(), 1u);
+  EXPECT_EQ(job->adapters[0].name, "once");
+  request.sampler = Sampler::kHeun;  // of its seven evaluations the third alone lies in 0.25 to 0.5, none in 0.3 to 0.4
+  job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->adapters.size(), 1u);
+  request.steps = 0;
+  EXPECT_THAT(BadFields(request), ElementsAre("steps"));
 }
 
 TEST(ValidateImageRequestTest, GuidanceOfOneAndBelowTurnsGuidanceOff) {

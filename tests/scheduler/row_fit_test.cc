@@ -22,13 +22,14 @@ class RowFitTest : public ::testing::Test {
   }
 
   // A request that is ready; "": without adapters.
-  std::shared_ptr<ImageTask> Ready(const std::string& adapter, uint32_t width = 16) {
+  std::shared_ptr<ImageTask> Ready(const std::string& adapter, uint32_t width = 16, EvaluationRange range = {}) {
     ImageJob job;
     job.denoise.width = width;
     job.denoise.height = 16;
+    job.denoise.steps = 8;
     LoadedFiles loaded;
     if (!adapter.empty()) {
-      loaded.adapters.push_back({{adapter, 1.0, 1.0}, store_.Acquire(adapter).value()});
+      loaded.adapters.push_back({{adapter, 1.0, 0.0, range, {}}, store_.Acquire(adapter).value()});
     }
     auto task =
         std::make_shared<ImageTask>(std::move(job), std::make_shared<RecordingListener>(), absl::InfiniteDuration());
@@ -37,11 +38,32 @@ class RowFitTest : public ::testing::Test {
     return task;
   }
 
+  // Such a request of eight steps, whose adapter has an effect in the first half.
+  std::shared_ptr<ImageTask> ReadyForHalf(const std::string& adapter) { return Ready(adapter, 16, {0.0, 0.5}); }
+
   // Such a request runs, with one row.
-  void Run(const std::string& adapter) {
-    auto run = std::make_shared<ImageRun>(Ready(adapter));
-    run->rows.emplace_back().row = pipeline_.StartRow(run->job().denoise, 0, nullptr, {}, nullptr).value();
-    runs_.push_back(run);
+  std::shared_ptr<ImageRun> AsRun(const std::shared_ptr<ImageTask>& task) {
+    auto run = std::make_shared<ImageRun>(task);
+    run->rows.emplace_back().row =
+        pipeline_.StartRow(run->job().denoise, 0, nullptr, run->task->adapter_schedule(), nullptr).value();
+    return run;
+  }
+  void Run(const std::shared_ptr<ImageTask>& task) { runs_.push_back(AsRun(task)); }
+  void Run(const std::string& adapter) { Run(Ready(adapter)); }
+
+  // All rows do a step.
+  void Step() {
+    BatchPlan plan;
+    for (const RowRef& ref : RowsOf(runs_)) {
+      plan.rows.push_back(ref.row->row.get());
+    }
+    ASSERT_TRUE(pipeline_.Step(plan).ok());
+  }
+
+  // Rows of these two can share no step.
+  void Forbid(const std::string& a, const std::string& b) {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->unshareable_pair = {Ready(a)->fingerprint(), Ready(b)->fingerprint()};
   }
 
   std::optional<RegroupReason> KeptOutBy(const std::shared_ptr<ImageTask>& task,
@@ -82,6 +104,48 @@ TEST_F(RowFitTest, SetsThatCannotShareAStepStayApart) {
   }
   EXPECT_EQ(KeptOutBy(Ready("b")), RegroupReason::kAdapters);
   EXPECT_EQ(KeptOutBy(Ready("a"), ApplyPolicy::kMerged), std::nullopt) << "it is the set that runs";
+}
+
+TEST_F(RowFitTest, MergedRowsMustHaveOneSetInAllStepsToCome) {
+  const auto kept_out = [this](const std::shared_ptr<ImageTask>& task) {
+    return KeptOutBy(task, ApplyPolicy::kMerged).has_value();
+  };
+  Run(ReadyForHalf("a"));
+  EXPECT_FALSE(kept_out(ReadyForHalf("a"))) << "both begin now";
+  EXPECT_TRUE(kept_out(Ready("a"))) << "they part in the middle";
+  EXPECT_TRUE(kept_out(ReadyForHalf("b")));
+  Step();
+  EXPECT_TRUE(kept_out(ReadyForHalf("a"))) << "they would part for a step";
+  EXPECT_TRUE(kept_out(Ready("")));
+  for (int i = 0; i < 3; ++i) {
+    Step();
+  }
+  EXPECT_FALSE(kept_out(Ready(""))) << "the adapter has done its part";
+  EXPECT_TRUE(kept_out(Ready("a")));
+}
+
+TEST_F(RowFitTest, RowsWhoseSetsPartShareStepsBesideTheWeights) {
+  Run(ReadyForHalf("a"));
+  Step();
+  EXPECT_EQ(KeptOutBy(ReadyForHalf("a")), std::nullopt);
+  EXPECT_EQ(KeptOutBy(Ready("b")), std::nullopt);
+  Forbid("", "b");
+  EXPECT_EQ(KeptOutBy(Ready("b")), RegroupReason::kAdapters) << "they fit now, but not in the second half";
+  EXPECT_EQ(KeptOutBy(Ready("a")), std::nullopt);
+}
+
+// The rows of one request may be at different places of it.
+TEST_F(RowFitTest, EachRowOfARunThatChangesIsAsked) {
+  Run(ReadyForHalf("a"));
+  for (int i = 0; i < 5; ++i) {
+    Step();
+  }
+  EXPECT_EQ(KeptOutBy(Ready(""), ApplyPolicy::kMerged), std::nullopt);
+  runs_[0]->rows.push_back(std::move(AsRun(ReadyForHalf("a"))->rows[0]));
+  EXPECT_EQ(KeptOutBy(Ready(""), ApplyPolicy::kMerged), RegroupReason::kAdapters);
+  EXPECT_EQ(KeptOutBy(Ready("")), std::nullopt);
+  Forbid("a", "b");
+  EXPECT_EQ(KeptOutBy(Ready("b")), RegroupReason::kAdapters);
 }
 
 TEST_F(RowFitTest, AnEndedRequestFitsNothing) {

@@ -83,7 +83,8 @@ class RunStartTest : public ::testing::Test {
   FailingPipeline pipeline_{levers_};
   FakeAdapterStore store_{store_levers_};
   MemoryAdmission memory_{&pipeline_, &metrics_};
-  RunStart start_{&pipeline_, &memory_, &metrics_};
+  AdapterSwaps swaps_{&pipeline_, &metrics_};
+  RunStart start_{&pipeline_, &memory_, &swaps_, &metrics_};
 };
 
 TEST_F(RunStartTest, AppliesAndEncodes) {
@@ -122,7 +123,7 @@ TEST_F(RunStartTest, ASetThatHasRowsIsInEffect) {
 
 TEST_F(RunStartTest, AStepLeavesTheSetOfItsLastRowInEffect) {
   Swap({"a"}, ApplyMode::kSide);
-  start_.NoteStep(FingerprintOf("b"));
+  swaps_.NoteStep(FingerprintOf("b"));
   EXPECT_TRUE(Swap({"a"}, ApplyMode::kSide).changed);
 }
 
@@ -133,7 +134,7 @@ TEST_F(RunStartTest, AfterAFailedApplyNothingIsTakenToBeInEffect) {
   EXPECT_EQ(start_.Prepare(*run, ApplyMode::kMerged, {}), absl::InternalError("half-way"));
   EXPECT_EQ(run->conditioning, nullptr);
   EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"error\"} 1"));
-  start_.NoteStep(FingerprintOf("a"));
+  swaps_.NoteStep(FingerprintOf("a"));
   EXPECT_TRUE(Swap({"a"}).changed);
 }
 

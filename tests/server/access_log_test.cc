@@ -43,6 +43,9 @@ TEST(AccessLogTest, ALineTellsIdsPhasesAdaptersAndTiers) {
   image.summary.queue_seconds = 0.5;
   image.summary.denoise_seconds = 1.5;
   image.summary.adapters = {{"neon", std::string(64, 'a'), 0.7, AdapterTier::kHost, 3, {}}};
+  image.summary.adapters.push_back(image.summary.adapters[0]);
+  image.summary.adapters[1].range = {0.25, 1.0};
+  image.summary.adapters[1].blocks = {{"mid_block", 0.5}, {"up_blocks.1", -1.0}};
   const auto line = nlohmann::json::parse(ToJsonLine(entry));
   EXPECT_EQ(line["time"], "2025-11-25T15:02:11.482Z");
   EXPECT_EQ(line["outcome"], "ok");
@@ -52,7 +55,13 @@ TEST(AccessLogTest, ALineTellsIdsPhasesAdaptersAndTiers) {
   EXPECT_EQ(line["images"], 2);
   EXPECT_EQ(line["phases"]["queue"], 0.5);
   EXPECT_EQ(line["phases"]["denoise"], 1.5);
-  ASSERT_EQ(line["adapters"].size(), 1u);
+  ASSERT_EQ(line["adapters"].size(), 2u);
+  EXPECT_FALSE(line["adapters"][0].contains("start"));
+  EXPECT_FALSE(line["adapters"][0].contains("blocks"));
+  EXPECT_EQ(line["adapters"][1]["start"], 0.25);
+  EXPECT_EQ(line["adapters"][1]["end"], 1.0);
+  EXPECT_EQ(line["adapters"][1]["blocks"]["mid_block"], 0.5);
+  EXPECT_EQ(line["adapters"][1]["blocks"]["up_blocks.1"], -1.0);
   EXPECT_EQ(line["adapters"][0]["tier"], "host");
   EXPECT_EQ(line["adapters"][0]["sha256_12"], "aaaaaaaaaaaa");
   EXPECT_FALSE(line.contains("reason"));

@@ -62,7 +62,13 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   adapter->set_name("a");
   adapter->set_weight(-0.5);
   adapter->set_text_encoder_weight(0);
-  message.add_adapters()->set_name("b");
+  adapter = message.add_adapters();
+  adapter->set_name("b");
+  adapter->set_start(0.25);
+  adapter->set_end(0.5);
+  adapter->add_blocks()->set_prefix("up_blocks");
+  adapter->mutable_blocks(0)->set_weight(-2);
+  adapter->add_blocks()->set_prefix("mid_block");
   message.mutable_size_conditioning()->set_original_width(1);
   message.mutable_size_conditioning()->set_original_height(2);
   message.mutable_size_conditioning()->set_crop_left(3);
@@ -109,7 +115,16 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   EXPECT_EQ(request.adapters[0].name, "a");
   EXPECT_EQ(request.adapters[0].weight, -0.5);
   EXPECT_EQ(request.adapters[0].text_encoder_weight, 0.0);
+  EXPECT_FALSE(request.adapters[0].start.has_value());
+  EXPECT_FALSE(request.adapters[0].end.has_value());
+  EXPECT_TRUE(request.adapters[0].blocks.empty());
   EXPECT_FALSE(request.adapters[1].weight.has_value());
+  EXPECT_EQ(request.adapters[1].start, 0.25);
+  EXPECT_EQ(request.adapters[1].end, 0.5);
+  ASSERT_EQ(request.adapters[1].blocks.size(), 2u);
+  EXPECT_EQ(request.adapters[1].blocks[0].prefix, "up_blocks");
+  EXPECT_EQ(request.adapters[1].blocks[0].weight, -2.0);
+  EXPECT_EQ(request.adapters[1].blocks[1].weight, 0.0);
   EXPECT_EQ(request.size_conditioning->original_width, 1u);
   EXPECT_EQ(request.size_conditioning->original_height, 2u);
   EXPECT_EQ(request.size_conditioning->crop_left, 3u);
@@ -146,6 +161,16 @@ TEST(ProtoMappingTest, RefusesListsBeyondTheLimitUncopied) {
   ASSERT_EQ(mapped.violations.size(), 1u);
   EXPECT_EQ(mapped.violations[0].field, "embeddings");
   EXPECT_TRUE(mapped.request.embeddings.empty());
+  message.clear_embeddings();
+  message.add_adapters();
+  v1::AdapterRef* const adapter = message.add_adapters();
+  for (int i = 0; i < 65; ++i) {
+    adapter->add_blocks();
+  }
+  const MappedImageRequest blocks = FromProto(message);
+  ASSERT_EQ(blocks.violations.size(), 1u);
+  EXPECT_EQ(blocks.violations[0].field, "adapters[1].blocks");
+  EXPECT_TRUE(blocks.request.adapters[1].blocks.empty());
 }
 
 TEST(ProtoMappingTest, EveryEnumNumberMapsThereAndBack) {

@@ -1,0 +1,53 @@
+#ifndef HOTLORA_SRC_SCHEDULER_ADAPTER_SWAPS_H_
+#define HOTLORA_SRC_SCHEDULER_ADAPTER_SWAPS_H_
+
+// Adapter sets take effect: when a request starts, and where its sets change while its images are made. What that took
+// goes into the request's summary and the metrics.
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+#include "src/metrics/metrics.h"
+#include "src/pipeline/pipeline.h"
+#include "src/scheduler/image_run.h"
+
+namespace hotlora {
+
+// Not thread-safe: the step thread's.
+class AdapterSwaps {
+ public:
+  // Both outlive this object.
+  AdapterSwaps(Pipeline* pipeline, Metrics* metrics) : pipeline_(pipeline), metrics_(metrics) {}
+
+  // The first set of a request takes effect. It is a swap if others were in effect. In side mode every set that has
+  // rows is in effect: `running` are their fingerprints. Errors are Pipeline::Apply's.
+  absl::Status AtStart(ImageTask& task, ApplyMode mode, absl::Span<const std::string> running);
+
+  // Before a step of the rows of `runs`: the sets to which they come now take effect. It is one swap for each set of a
+  // request that none of its rows has had in the last step. An error is the step's too.
+  absl::Status BeforeStep(absl::Span<const std::shared_ptr<ImageRun>> runs, ApplyMode mode);
+
+  // A step is about to run. `last_set`: fingerprint of its last row's adapters, which it leaves in effect.
+  void NoteStep(const std::string& last_set);
+
+ private:
+  bool ComesToItsSet(const RunningRow& row) const;
+  bool BringsNewSet(const ImageRun& run, const RunningRow& row) const;
+  absl::Status Change(ImageTask& task, const AdapterSchedule::Part& adapters, ApplyMode mode);
+  absl::StatusOr<SwapReport> Apply(const AdapterSchedule::Part& adapters, ApplyMode mode);
+
+  Pipeline* const pipeline_;
+  Metrics* const metrics_;
+
+  // Fingerprint of the set in effect. nullopt: not known, since an Apply has failed half-way.
+  std::optional<std::string> in_effect_ = "";
+};
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SCHEDULER_ADAPTER_SWAPS_H_
