@@ -42,6 +42,8 @@ class Row {
   virtual uint32_t total_steps() const = 0;
   // How often the network has run for this row.
   virtual uint32_t evaluations() const = 0;
+  // Bytes where the networks compute that its next step takes and keeps until its last one; 0 once it has them.
+  virtual int64_t bytes_to_keep() const = 0;
   bool done() const { return steps_done() >= total_steps(); }
 };
 

@@ -56,6 +56,7 @@ class FakePipeline : public Pipeline {
     enum class Call { kNone, kApply, kEncode, kEncodeInit, kDecode, kVerify };
     Call held_call ABSL_GUARDED_BY(mu) = Call::kNone;    // calls of that kind wait
     std::multiset<Call> calls_held ABSL_GUARDED_BY(mu);  // calls that wait now
+    std::atomic<int64_t> kept_bytes = 0;                 // that a row's first step takes and keeps
     std::atomic<int> live_rows = 0;
     std::atomic<int> live_conditionings = 0;
     std::atomic<int> live_inits = 0;
@@ -180,7 +181,7 @@ class FakePipeline : public Pipeline {
       const auto& fake = static_cast<const FakeRow&>(*row);
       seeds.push_back(fake.seed);
       const int64_t rows = fake.options.cfg() ? 2 : 1;
-      taken_bytes += levers_->pixel_bytes * fake.options.width * fake.options.height * rows;
+      taken_bytes += levers_->pixel_bytes * fake.options.width * fake.options.height * rows + fake.bytes_to_keep();
     }
     levers_->plans.push_back(seeds);
     ++levers_->steps_held;
@@ -281,6 +282,7 @@ class FakePipeline : public Pipeline {
     }
     uint32_t total_steps() const override { return options.steps - options.first_step(); }
     uint32_t evaluations() const override { return evaluated; }
+    int64_t bytes_to_keep() const override { return evaluated == 0 ? levers->kept_bytes.load() : 0; }
 
     std::shared_ptr<Levers> levers;
     DenoiseOptions options;
