@@ -24,6 +24,8 @@ namespace hotlora {
 class Conditioning {
  public:
   virtual ~Conditioning() = default;
+  // Whether it was kept from an earlier request instead of encoded.
+  virtual bool was_kept() const = 0;
 };
 
 // The init image of a request as the network takes it, and its mask. Immutable.
@@ -96,7 +98,8 @@ class Pipeline {
   // themselves if needed; call it to learn what a swap takes.
   virtual absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) = 0;
 
-  // Text to conditioning under `set`. `negative`: whether the negative side is needed (guidance on).
+  // Text to conditioning under `set`. `negative`: whether the negative side is needed (guidance on). One that was kept
+  // from an earlier request has the bytes that encoding gives.
   virtual absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
                                                                      const AdapterSet& set, ApplyMode mode) = 0;
 

@@ -15,6 +15,7 @@
 #include "src/nn/grouped_merge.h"
 #include "src/nn/merge_check.h"
 #include "src/pipeline/applied_adapters.h"
+#include "src/pipeline/conditioning_cache.h"
 #include "src/pipeline/init_latents.h"
 #include "src/pipeline/latent_preview.h"
 #include "src/pipeline/prompt_encoder.h"
@@ -33,7 +34,10 @@ namespace hotlora {
 namespace {
 
 struct SdxlConditioning final : Conditioning {
+  bool was_kept() const override { return kept; }
+
   EncodedPrompts prompts;
+  bool kept = false;
   std::shared_ptr<const SidePlan> side;  // in side mode: so that rows find it
 };
 
@@ -121,6 +125,20 @@ class SdxlPipeline final : public Pipeline {
     });
   }
 
+  absl::Status ReserveConditioning(uint64_t bytes) {
+    return step_stream_.Run("storage of encoded prompts", [&] {
+      const SdxlConfig& config = model_->config();
+      const ComputePlace& place = model_->place();
+      kept_conditioning_.emplace(bytes, config.unet.cross_attention_width, config.text_encoder_2.projection,
+                                 at::TensorOptions(place.device).dtype(place.dtype));
+      if (kept_conditioning_->bytes() > 0) {
+        memory_.push_back(
+            {"encoded prompts for further requests", DeviceName(place.device), kept_conditioning_->bytes()});
+      }
+      return absl::OkStatus();
+    });
+  }
+
   // Tries the merge where it will run. Internal if it makes wrong weights: then no adapter could be trusted.
   absl::Status CheckMerge() {
     const auto merge = [](absl::Span<const WeightToMerge> weights) {
@@ -166,9 +184,16 @@ class SdxlPipeline final : public Pipeline {
         conditioning->side = applied_.SideOf(set);
         applied_.Merge(conditioning->side->merge);
       }
+      const std::string key = ConditioningKey(prompts, negative, set, mode, applied_.repairs());
+      if (std::optional<EncodedPrompts> kept = kept_conditioning_->Find(key); kept.has_value()) {
+        conditioning->prompts = *std::move(kept);
+        conditioning->kept = true;
+        return absl::OkStatus();
+      }
       ABSL_ASSIGN_OR_RETURN(
           conditioning->prompts,
           EncodePrompts(*model_, prompts, negative, mode == ApplyMode::kSide ? &conditioning->side->table : nullptr));
+      kept_conditioning_->Keep(key, conditioning->prompts);
       return absl::OkStatus();
     }));
     return conditioning;
@@ -346,8 +371,9 @@ class SdxlPipeline final : public Pipeline {
   // Each call of this class ends in a wait for its stream, so what one thread hands to another is done, and no other
   // order between the streams is needed.
   const DeviceStream step_stream_, decode_stream_;
-  std::optional<LatentPreview> preview_;  // set before use
-  AppliedAdapters applied_;               // step thread only, like the rest
+  std::optional<LatentPreview> preview_;                // set before use
+  std::optional<ConditioningCache> kept_conditioning_;  // set before use; step thread only
+  AppliedAdapters applied_;                             // step thread only, like the rest
   BaseGuard guard_;
   std::vector<MemoryArea> memory_;
 };
@@ -355,7 +381,8 @@ class SdxlPipeline final : public Pipeline {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name,
-                                                           DoraWeighting dora, BaseSource base) {
+                                                           DoraWeighting dora, BaseSource base,
+                                                           uint64_t conditioning_bytes) {
   ABSL_ASSIGN_OR_RETURN(SchedulerConfig scheduler, ParseSchedulerConfig(model->scheduler_config()));
   const SdxlConfig& config = model->config();
   ModelInfo info;
@@ -375,6 +402,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   ABSL_RETURN_IF_ERROR(pipeline->CheckMerge());
   ABSL_RETURN_IF_ERROR(pipeline->PrepareBase());
   ABSL_RETURN_IF_ERROR(pipeline->FitPreview());
+  ABSL_RETURN_IF_ERROR(pipeline->ReserveConditioning(conditioning_bytes));
   return pipeline;
 }
 

@@ -253,6 +253,7 @@ class FakePipeline : public Pipeline {
   struct FakeConditioning : Conditioning {
     explicit FakeConditioning(std::shared_ptr<Levers> l) : levers(std::move(l)) { ++levers->live_conditionings; }
     ~FakeConditioning() override { --levers->live_conditionings; }
+    bool was_kept() const override { return false; }
     std::shared_ptr<Levers> levers;
   };
 
