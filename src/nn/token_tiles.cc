@@ -12,7 +12,7 @@ namespace hotlora {
 namespace {
 
 constexpr int64_t kUnit = 16;        // tokens; tiles are multiples of it, as matrix instructions want them
-constexpr int64_t kFewestUnits = 2;  // for a thread: with fewer it reads more of weights than of tokens
+constexpr int64_t kFewestUnits = 4;  // for a thread, each of which reads all weights
 
 // What `side` says of rows with `tokens` tokens each, for the tokens [first, end).
 std::vector<SideRows> SideOfTokens(SideBranch side, int64_t tokens, int64_t first, int64_t end) {

@@ -36,7 +36,7 @@ class TokenTilesTest : public testing::Test {
 
 TEST_F(TokenTilesTest, EachTokenIsInOneTileAndEachThreadHasOne) {
   at::set_num_threads(3);
-  for (const int64_t tokens : {48, 50, 53, 64, 333}) {
+  for (const int64_t tokens : {96, 100, 106, 128, 333}) {
     at::Tensor count = at::zeros({2, tokens, 4});
     EXPECT_EQ(Tiles(count), 3) << tokens;
     EXPECT_TRUE(at::equal(count, at::ones_like(count))) << tokens;
@@ -113,16 +113,33 @@ TEST_F(TokenTilesTest, ATransformerGivesTheSameInTilesAndAsAWhole) {
       }
     }
     const at::Tensor x = at::randn({2, 64, 9, 13}).to(dtype).contiguous(at::MemoryFormat::ChannelsLast);
+    SideTable table;
+    std::vector<ModuleDelta> deltas(4);
+    size_t next = 0;
+    for (const Linear* linear : {&transformer.blocks[0].attn1.to_out, &transformer.blocks[0].attn2.to_q,
+                                 &transformer.blocks[1].ff.project_in, &transformer.proj_out}) {
+      ModuleDelta& delta = deltas[next++];
+      delta.module = linear->module;
+      delta.change = LowRank{at::randn({4, linear->weight.size(1)}), at::randn({linear->weight.size(0), 4}) * 0.1, {}};
+      const WeightedDelta weighted{&delta, 1.0};
+      table.Add(delta.module, absl::MakeConstSpan(&weighted, 1), linear->weight, DoraWeighting::kScaledChange);
+    }
+    const SideRows second_row{1, 1, &table};
+    const SideBranch side(&second_row, 1);
     const at::Tensor before = x.clone(), context = at::randn({2, 7, 24}).to(dtype);
     std::vector<at::Tensor> text;
     transformer.ProjectText(context, {}, text);
     at::set_num_threads(1);
-    const at::Tensor whole = transformer.forward(x, text);
+    const at::Tensor whole = transformer.forward(x, text), whole_side = transformer.forward(x, text, side);
     at::set_num_threads(3);
-    const at::Tensor tiled = transformer.forward(x, text);
+    const at::Tensor tiled = transformer.forward(x, text), tiled_side = transformer.forward(x, text, side);
     EXPECT_TRUE(at::equal(x, before));
     EXPECT_TRUE(tiled.is_contiguous(at::MemoryFormat::ChannelsLast));
     ExpectError(RelativeError(tiled, whole), tolerance, std::string("tiles in ") + at::toString(dtype));
+    ExpectError(RelativeError(tiled_side, whole_side), tolerance, std::string("side in ") + at::toString(dtype));
+    EXPECT_GT(RelativeError(tiled_side.narrow(0, 1, 1), tiled.narrow(0, 1, 1)), 0.05);
+    ExpectError(RelativeError(tiled_side.narrow(0, 0, 1), tiled.narrow(0, 0, 1)), tolerance,
+                "the row without adapters");
     EXPECT_THROW(transformer.forward(x, c10::ArrayRef<at::Tensor>(text).slice(1)), c10::Error);
   }
 }
