@@ -1,6 +1,6 @@
 # Imported targets for the LibTorch that PyPI's torch wheel carries.
 #
-#   hotlora::torch   libtorch_cpu and libc10
+#   hotlora::torch   libtorch_cpu, libc10 and the libgomp that they use
 #
 # The wheel's own CMake package is not used: it demands a CUDA toolkit even for CPU builds. Its headers come last on the
 # include path (-idirafter), because the wheel ships an old google/protobuf and its own fmt beside them.
@@ -15,10 +15,11 @@ endif()
 
 function(hotlora_import_torch_library target library)
   add_library(${target} SHARED IMPORTED GLOBAL)
-  set_target_properties(${target} PROPERTIES IMPORTED_LOCATION ${HOTLORA_LIBTORCH}/torch/lib/${library}.so)
+  set_target_properties(${target} PROPERTIES IMPORTED_LOCATION ${HOTLORA_LIBTORCH}/torch/lib/${library}.so${ARGN})
 endfunction()
 hotlora_import_torch_library(hotlora_torch_c10 libc10)
 hotlora_import_torch_library(hotlora_torch_cpu libtorch_cpu)
+hotlora_import_torch_library(hotlora_torch_gomp libgomp .1)
 
 add_library(hotlora_torch INTERFACE)
 add_library(hotlora::torch ALIAS hotlora_torch)
@@ -30,7 +31,7 @@ target_compile_definitions(hotlora_torch INTERFACE
   _GLIBCXX_USE_CXX11_ABI=1 HOTLORA_LIBTORCH_VERSION="${HOTLORA_TORCH_VERSION}")
 # The wheel's libraries name what they need by an rpath of their own; the linker need not resolve it again.
 target_link_options(hotlora_torch INTERFACE -Wl,--allow-shlib-undefined)
-target_link_libraries(hotlora_torch INTERFACE hotlora_torch_cpu hotlora_torch_c10 Threads::Threads)
+target_link_libraries(hotlora_torch INTERFACE hotlora_torch_cpu hotlora_torch_c10 hotlora_torch_gomp Threads::Threads)
 
 # The CUDA half is linked by libhotlora_cuda.so alone (src/cuda), which programs load at run time. Linked to a program, its
 # libraries' thread-local storage (190 KB, half of it cuBLASLt's) would be laid on the stack of every thread, and threads of

@@ -163,6 +163,11 @@ function(check_file file)
       check_third_party(${file} "${text}" ${header})
     endif()
   endforeach()
+  # See src/tensor/parallel_for.h.
+  file(STRINGS ${ROOT}/${file} loops REGEX "at::parallel_for\\(")
+  if(loops AND NOT file STREQUAL "src/tensor/parallel_for.cc")
+    report(${file} "at::parallel_for(" "loops run by ParallelFor: at::parallel_for has one thread without OpenMP")
+  endif()
   # Unpickling runs what the file says; only safetensors are read here.
   file(STRINGS ${ROOT}/${file} unsafe REGEX "torch::(load|jit|pickle)|pickle_load|[Uu]npickler")
   foreach(line IN LISTS unsafe)

@@ -221,6 +221,8 @@ const std::vector<FlagSpec>& FlagTable() {
             "storage of adapters on the device, allocated at start, 2GiB"),
       Bytes("adapter-host-bytes", &Flags::adapter_host_bytes, 0, uint64_t{INT64_MAX},
             "budget of adapters in host memory, 4GiB"),
+      Bytes("conditioning-cache-bytes", &Flags::conditioning_cache_bytes, 0, uint64_t{INT64_MAX},
+            "storage of encoded prompts that are kept for further requests, allocated at start, 64MiB; 0: none"),
       Pin(),
       BaseAdapters(),
       Switch(

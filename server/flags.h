@@ -51,6 +51,7 @@ struct Flags {
   uint32_t client_share = 0;  // 0: off
   uint64_t adapter_device_bytes = uint64_t{2} << 30;
   uint64_t adapter_host_bytes = uint64_t{4} << 30;
+  uint64_t conditioning_cache_bytes = uint64_t{64} << 20;
   std::vector<std::string> pin;
   std::vector<BaseAdapter> base_adapters;
   bool allow_unmatched_keys = false;

@@ -118,6 +118,7 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.interpolate_dora = flags.dora_weighting == "interpolated";
   config.adapter_host_bytes = flags.adapter_host_bytes;
   config.adapter_device_bytes = flags.adapter_device_bytes;
+  config.conditioning_bytes = flags.conditioning_cache_bytes;
   config.engine.batch.apply = flags.apply == "merged" ? ApplyPolicy::kMerged
                               : flags.apply == "side" ? ApplyPolicy::kSide
                                                       : ApplyPolicy::kAuto;

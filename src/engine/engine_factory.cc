@@ -95,7 +95,7 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
       AdapterStore::Create(std::move(config.adapters), std::move(modules), metrics, std::move(memory)));
   BaseSource base{std::move(source), BaseAdapterSource(adapters.get(), std::move(config.base_adapters))};
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline,
-                        MakeSdxlPipeline(std::move(model), name, dora, std::move(base)));
+                        MakeSdxlPipeline(std::move(model), name, dora, std::move(base), config.conditioning_bytes));
   config.engine.device_memory = [device = place.device] { return GetMemoryStats(device); };
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<EmbeddingStore> embeddings, EmbeddingStore::Create(config.embeddings));
   ABSL_ASSIGN_OR_RETURN(config.engine.max_request_time, LongestRequest(config));

@@ -30,6 +30,7 @@ struct EngineConfig {
   AdapterStoreOptions adapters;
   uint64_t adapter_host_bytes = uint64_t{4} << 30;    // --adapter-host-bytes: set aside at start
   uint64_t adapter_device_bytes = uint64_t{2} << 30;  // --adapter-device-bytes: allocated at start
+  uint64_t conditioning_bytes = uint64_t{64} << 20;   // --conditioning-cache-bytes: allocated at start
   std::vector<BaseAdapter> base_adapters;             // in order; the model's sha256 names them too
   EmbeddingStoreOptions embeddings;                   // its widths are the model's
   // What a weight other than 1 means for a DoRA: true interpolates between the weights without and with it, false

@@ -111,6 +111,7 @@ struct Metrics::Families {
   HistogramFamily& swap;
   CounterFamily& swaps;
   CounterFamily& cache_requests;
+  CounterFamily& conditioning_requests;
   CounterFamily& evictions;
   GaugeFamily& cache_bytes;
   GaugeFamily& cache_capacity;
@@ -155,6 +156,8 @@ Metrics::Families::Families(prometheus::Registry& r)
                         "Duration of an adapter swap by phase, and where the coldest adapter of the set was found")),
       swaps(AddCounter(r, "hotlora_adapter_swaps_total", "Requests whose adapter set was not in effect already")),
       cache_requests(AddCounter(r, "hotlora_adapter_cache_requests_total", "Look-ups of an adapter in a tier")),
+      conditioning_requests(AddCounter(r, "hotlora_conditioning_cache_requests_total",
+                                       "Requests whose encoded prompts were kept from an earlier one, or not")),
       evictions(AddCounter(r, "hotlora_adapter_cache_evictions_total", "Adapters that left a tier, and why")),
       cache_bytes(AddGauge(r, "hotlora_adapter_cache_bytes", "Bytes of adapters in a tier")),
       cache_capacity(AddGauge(r, "hotlora_adapter_cache_capacity_bytes", "Byte budget of a tier")),
@@ -229,6 +232,9 @@ void Metrics::Families::StandAtZero() {
     for (const char* result : {"hit", "miss"}) {
       cache_requests.Add({{"tier", tier}, {"result", result}});
     }
+  }
+  for (const char* result : {"hit", "miss"}) {
+    conditioning_requests.Add({{"result", result}});
   }
   for (const char* outcome : {"ok", "error"}) {
     swaps.Add({{"outcome", outcome}});
@@ -388,6 +394,10 @@ void Metrics::ObserveSwapPhase(SwapPhase phase, AdapterTier source, double secon
 }
 
 void Metrics::CountSwap(bool ok) { state_->families.swaps.Add({{"outcome", ok ? "ok" : "error"}}).Increment(); }
+
+void Metrics::CountConditioning(bool kept) {
+  state_->families.conditioning_requests.Add({{"result", kept ? "hit" : "miss"}}).Increment();
+}
 
 void Metrics::CountCacheRequest(AdapterTier tier, bool hit) {
   state_->families.cache_requests

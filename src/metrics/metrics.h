@@ -92,6 +92,7 @@ class Metrics {
   void ObservePhase(RequestPhase phase, double seconds);
   void ObserveQueueWait(double seconds);
   void CountImage(ImageFormat format);
+  void CountConditioning(bool kept);  // a request's encoded prompts: kept from an earlier one, or encoded
   // When the oldest waiting request came (the epoch if none waits), and how long a new request would wait.
   void SetWaiting(absl::Time oldest, double newcomer_seconds);
 

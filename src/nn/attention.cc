@@ -25,9 +25,9 @@ SelfAttention::SelfAttention(const ParameterScope& scope, int64_t width, int64_t
       to_out(scope.In("to_out.0"), width, width),
       heads(heads) {}
 
-at::Tensor SelfAttention::forward(const at::Tensor& x, SideBranch side) const {
-  const std::vector<at::Tensor> qkv = to_qkv.forward(x, side).chunk(3, -1);  // [rows, tokens, width] each
-  return to_out.forward(AttendHeads(qkv[0], qkv[1], qkv[2], heads), side);
+at::Tensor SelfAttention::Attend(const at::Tensor& qkv) const {
+  const std::vector<at::Tensor> parts = qkv.chunk(3, -1);  // [rows, tokens, width] each
+  return AttendHeads(parts[0], parts[1], parts[2], heads);
 }
 
 CrossAttention::CrossAttention(const ParameterScope& scope, int64_t width, int64_t context_width, int64_t heads)
@@ -36,9 +36,9 @@ CrossAttention::CrossAttention(const ParameterScope& scope, int64_t width, int64
       to_out(scope.In("to_out.0"), width, width),
       heads(heads) {}
 
-at::Tensor CrossAttention::forward(const at::Tensor& x, const at::Tensor& context, SideBranch side) const {
-  const std::vector<at::Tensor> kv = to_kv.forward(context, side).chunk(2, -1);
-  return to_out.forward(AttendHeads(to_q.forward(x, side), kv[0], kv[1], heads), side);
+at::Tensor CrossAttention::Attend(const at::Tensor& q, const at::Tensor& text) const {
+  const std::vector<at::Tensor> kv = text.chunk(2, -1);
+  return AttendHeads(q, kv[0], kv[1], heads);
 }
 
 }  // namespace hotlora

@@ -28,7 +28,10 @@ at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tenso
 struct SelfAttention {
   SelfAttention() = default;
   SelfAttention(const ParameterScope& scope, int64_t width, int64_t heads, Linear::Bias qkv_bias);
-  at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
+  at::Tensor forward(const at::Tensor& x) const { return to_out.forward(Attend(to_qkv.forward(x))); }
+
+  // What the tokens find in each other, from to_qkv of them [rows, tokens, 3 * width]; to_out of it is the result.
+  at::Tensor Attend(const at::Tensor& qkv) const;
 
   Linear to_qkv, to_out;
   int64_t heads = 0;
@@ -36,12 +39,18 @@ struct SelfAttention {
 
 // Attention of tokens to a text, with the same names.
 //
-// Shapes   x, y [rows, tokens, width]; context [rows, context tokens, context_width]
+// Shapes   x, y [rows, tokens, width]; context [rows, context tokens, context_width]; text [rows, context tokens,
+//          2 * width], keys before values
 // Threads  const
 struct CrossAttention {
   CrossAttention() = default;
   CrossAttention(const ParameterScope& scope, int64_t width, int64_t context_width, int64_t heads);
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& context, SideBranch side = {}) const;
+
+  // The text's keys and values: `text` of every call as long as neither the context nor the adapters change.
+  at::Tensor ProjectText(const at::Tensor& context, SideBranch side = {}) const { return to_kv.forward(context, side); }
+
+  // What the queries [rows, tokens, width] find in the text; to_out of it is the attention's result.
+  at::Tensor Attend(const at::Tensor& q, const at::Tensor& text) const;
 
   Linear to_q, to_kv, to_out;
   int64_t heads = 0;

@@ -1,5 +1,7 @@
 #include "src/nn/feed_forward.h"
 
+#include <utility>
+
 #include "src/nn/fused_ops.h"
 
 namespace hotlora {
@@ -8,8 +10,8 @@ GegluFeedForward::GegluFeedForward(const ParameterScope& scope, int64_t width)
     : project_in(scope.In("net.0.proj"), width, 2 * kExpansion * width),
       project_out(scope.In("net.2"), kExpansion * width, width) {}
 
-at::Tensor GegluFeedForward::forward(const at::Tensor& x, SideBranch side) const {
-  return project_out.forward(Geglu(project_in.forward(x, side)), side);
+void GegluFeedForward::forward_into(const at::Tensor& x, SideBranch side, at::Tensor y) const {
+  project_out.forward_into(Geglu(project_in.forward(x, side)), side, std::move(y));
 }
 
 }  // namespace hotlora

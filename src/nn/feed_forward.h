@@ -13,7 +13,7 @@ namespace hotlora {
 // The feed-forward part of a UNet transformer block: project to twice the hidden width, gate one
 // half by the exact GELU of the other, project back. Names: net.0.proj, net.2.
 //
-// Shapes   x, y [rows, tokens, width]
+// Shapes   x, y [..., width], y contiguous
 // Threads  const
 // Source   Shazeer 2020, arXiv 2002.05202 (GEGLU); the gate is the second half
 struct GegluFeedForward {
@@ -21,7 +21,7 @@ struct GegluFeedForward {
 
   GegluFeedForward() = default;
   GegluFeedForward(const ParameterScope& scope, int64_t width);
-  at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
+  void forward_into(const at::Tensor& x, SideBranch side, at::Tensor y) const;
 
   Linear project_in, project_out;
 };

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -17,6 +16,7 @@
 #include <ATen/record_function.h>
 
 #include "src/nn/fused_kernels.h"
+#include "src/tensor/parallel_for.h"
 
 namespace hotlora {
 namespace {
@@ -50,7 +50,7 @@ void NormalizeGroups(const at::Tensor& x, const at::Tensor& shift, const at::Ten
   std::vector<double> sums(rows * pieces * 2 * groups);
   // Calls work(row, its piece, the piece's first value in x, its pixels, `scratch` floats) for all pieces.
   const auto for_pieces = [&](int64_t scratch, const auto& work) {
-    at::parallel_for(0, rows * pieces, 1, [&](int64_t begin, int64_t end) {
+    ParallelFor(0, rows * pieces, 1, [&](int64_t begin, int64_t end) {
       std::vector<float> floats(scratch, 0.0F);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t row = task / pieces, first = task % pieces * piece;
@@ -60,7 +60,7 @@ void NormalizeGroups(const at::Tensor& x, const at::Tensor& shift, const at::Ten
   };
   const auto copy_shift = [&](int64_t row, float* to_floats) {
     if (shift.defined()) {
-      const T* const own = shift.const_data_ptr<T>() + row * channels;
+      const T* const own = shift.const_data_ptr<T>() + row * shift.stride(0);
       std::copy(own, own + channels, to_floats);
     }
   };
@@ -108,8 +108,9 @@ at::Tensor FusedGroupNorm(at::Tensor x, const at::Tensor& shift, const at::Tenso
                   weight.numel() == x.size(1) && bias.numel() == x.size(1),
               "group norm of ", x.sizes(), " with ", options.groups, " groups, weight ", weight.sizes(), ", bias ",
               bias.sizes());
-  TORCH_CHECK(!shift.defined() || (shift.is_contiguous() && shift.numel() == x.size(0) * x.size(1)), "shift is ",
-              shift.sizes(), " for ", x.sizes());
+  TORCH_CHECK(!shift.defined() || (shift.dim() == 2 && shift.size(0) == x.size(0) && shift.size(1) == x.size(1) &&
+                                   shift.stride(1) == 1),
+              "shift is ", shift.sizes(), " for ", x.sizes());
   RECORD_FUNCTION("hotlora::group_norm", {});
   at::Tensor y = at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast);
   HOTLORA_DISPATCH(x.scalar_type(), "FusedGroupNorm",
@@ -135,7 +136,7 @@ at::Tensor AddLayerNorm(at::Tensor& x, const at::Tensor& added, const at::Tensor
     const auto* const weights = weight.const_data_ptr<scalar_t>();
     const auto* const biases = bias.const_data_ptr<scalar_t>();
     auto* const to = y.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / width), [&](int64_t begin, int64_t end) {
+    ParallelFor(0, rows, std::max<int64_t>(1, kGrain / width), [&](int64_t begin, int64_t end) {
       std::vector<float> scratch(width);
       AddNormRows(sums + begin * width, more + begin * width, weights, biases, epsilon, end - begin, width,
                   scratch.data(), to + begin * width);
@@ -157,7 +158,7 @@ at::Tensor Geglu(const at::Tensor& both) {
   HOTLORA_DISPATCH(both.scalar_type(), "Geglu", [&] {
     const auto* const from = both.const_data_ptr<scalar_t>();
     auto* const to = y.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / hidden), [&](int64_t begin, int64_t end) {
+    ParallelFor(0, rows, std::max<int64_t>(1, kGrain / hidden), [&](int64_t begin, int64_t end) {
       GegluRows(from + begin * 2 * hidden, end - begin, hidden, to + begin * hidden);
     });
   });

@@ -25,7 +25,7 @@ struct GroupNormOptions {
 // Group norm of x + shift. With a shift, x may be overwritten.
 //
 // Shapes   x, y [rows, channels, height, width]; shift [rows, channels] or undefined; weight, bias [channels]
-// Layout   channels_last for ours
+// Layout   x channels_last, each row of shift contiguous, for ours
 // Source   Wu and He 2018, arXiv 1803.08494
 at::Tensor FusedGroupNorm(at::Tensor x, const at::Tensor& shift, const at::Tensor& weight, const at::Tensor& bias,
                           const GroupNormOptions& options);

@@ -6,12 +6,12 @@
 #include <variant>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 
 #include "src/tensor/device_kernels.h"
+#include "src/tensor/parallel_for.h"
 
 namespace hotlora {
 namespace {
@@ -138,7 +138,7 @@ void MergeWeights(absl::Span<const WeightToMerge> weights, DoraWeighting dora) {
   };
   const c10::Device device = weights.front().live.device();
   if (device.is_cpu()) {
-    at::parallel_for(0, static_cast<int64_t>(weights.size()), 1, [&](int64_t begin, int64_t end) {
+    ParallelFor(0, static_cast<int64_t>(weights.size()), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         merge(weights[static_cast<size_t>(i)]);
       }

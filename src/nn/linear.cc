@@ -1,6 +1,8 @@
 #include "src/nn/linear.h"
 
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 
 namespace hotlora {
 
@@ -28,6 +30,17 @@ at::Tensor Linear::forward(const at::Tensor& x, SideBranch side) const {
   at::Tensor y = at::linear(x, weight, bias);
   AddSideLinear(side, module, modules, x, bias, y);
   return y;
+}
+
+void Linear::forward_into(const at::Tensor& x, SideBranch side, at::Tensor y) const {
+  const at::Tensor flat_x = x.view({-1, x.size(-1)});
+  at::Tensor flat_y = y.view({-1, y.size(-1)});
+  if (bias.defined()) {
+    at::addmm_out(flat_y, bias, flat_x, weight.t());
+  } else {
+    at::mm_out(flat_y, flat_x, weight.t());
+  }
+  AddSideLinear(side, module, modules, x, bias, y);
 }
 
 }  // namespace hotlora

@@ -28,6 +28,9 @@ struct Linear {
 
   at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
 
+  // The same into y, which is contiguous.
+  void forward_into(const at::Tensor& x, SideBranch side, at::Tensor y) const;
+
   // Their storage is the module's live parameters (or the modules', one below the other): adapters
   // rebuild it in place.
   at::Tensor weight;

@@ -20,9 +20,8 @@ ResnetBlock::ResnetBlock(const ParameterScope& scope, const ResnetBlockOptions& 
   }
 }
 
-at::Tensor ResnetBlock::forward(const at::Tensor& x, const at::Tensor& time_silu, SideBranch side) const {
+at::Tensor ResnetBlock::forward(const at::Tensor& x, const at::Tensor& shift, SideBranch side) const {
   at::Tensor h = conv1.forward(norm1.forward_silu(x), side);  // [rows, out, height, width]
-  const at::Tensor shift = time_emb_proj ? time_emb_proj->forward(time_silu, side) : at::Tensor();  // [rows, out]
   h = conv2.forward(norm2.forward_silu(std::move(h), shift), side);
   return h.add_(conv_shortcut ? conv_shortcut->forward(x, side) : x);
 }

@@ -24,7 +24,7 @@ struct ResnetBlockOptions {
 // Two normalised 3x3 convolutions with a shift by the time embedding between them, added to the
 // input; a 1x1 convolution brings the input to `out` channels if they differ.
 //
-// Shapes   x [rows, in, height, width]; time_silu [rows, time_width]; y [rows, out, height, width]
+// Shapes   x [rows, in, height, width]; time_silu [rows, time_width]; shift [rows, out]; y [rows, out, height, width]
 // Layout   channels_last
 // Threads  const
 // Source   diffusers models/resnet.py, ResnetBlock2D with time_embedding_norm "default"
@@ -32,9 +32,13 @@ struct ResnetBlock {
   ResnetBlock() = default;
   ResnetBlock(const ParameterScope& scope, const ResnetBlockOptions& options);
 
-  // `time_silu` is silu of the time embedding: computed once per step, used by every block.
-  // Undefined without time_width.
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& time_silu, SideBranch side = {}) const;
+  // `shift`: ProjectTime of the step's time embedding; undefined without time_width.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& shift, SideBranch side = {}) const;
+
+  // The shift by a time embedding, of which `time_silu` is silu. REQUIRES: time_width.
+  at::Tensor ProjectTime(const at::Tensor& time_silu, SideBranch side = {}) const {
+    return time_emb_proj->forward(time_silu, side);
+  }
 
   GroupNorm norm1, norm2;
   Conv2d conv1, conv2;

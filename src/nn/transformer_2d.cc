@@ -1,5 +1,10 @@
 #include "src/nn/transformer_2d.h"
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include "src/nn/token_tiles.h"
+
 namespace hotlora {
 namespace {
 
@@ -16,12 +21,31 @@ TransformerBlock::TransformerBlock(const ParameterScope& scope, const Transforme
       attn2(scope.In("attn2"), options.channels, options.context_width, options.heads),
       ff(scope.In("ff"), options.channels) {}
 
-at::Tensor TransformerBlock::forward(at::Tensor& x, const at::Tensor& pending, const at::Tensor& context,
+at::Tensor TransformerBlock::forward(at::Tensor& x, const at::Tensor& pending, const at::Tensor& text,
                                      SideBranch side) const {
-  const at::Tensor normalized = pending.defined() ? norm1.forward_add(x, pending) : norm1.forward(x);
-  const at::Tensor attended = attn1.forward(normalized, side);  // [rows, tokens, width], as all of them
-  const at::Tensor informed = attn2.forward(norm2.forward_add(x, attended), context, side);
-  return ff.forward(norm3.forward_add(x, informed), side);
+  at::Tensor qkv = at::empty({x.size(0), x.size(1), 3 * x.size(2)}, x.options());
+  ForTokenTiles(x, side, [&](const TokenTile& tile) {
+    at::Tensor tokens = tile(x);
+    const at::Tensor normalized = pending.defined() ? norm1.forward_add(tokens, tile(pending)) : norm1.forward(tokens);
+    attn1.to_qkv.forward_into(normalized, tile.side(), tile(qkv));
+  });
+  at::Tensor found = attn1.Attend(qkv);  // [rows, tokens, width], as all that follow
+  qkv.reset();
+  at::Tensor q = at::empty_like(x);
+  ForTokenTiles(x, side, [&](const TokenTile& tile) {
+    at::Tensor tokens = tile(x);
+    const at::Tensor attended = attn1.to_out.forward(tile(found), tile.side());
+    attn2.to_q.forward_into(norm2.forward_add(tokens, attended), tile.side(), tile(q));
+  });
+  found = attn2.Attend(q, text);
+  q.reset();
+  at::Tensor result = at::empty_like(x);
+  ForTokenTiles(x, side, [&](const TokenTile& tile) {
+    at::Tensor tokens = tile(x);
+    const at::Tensor informed = attn2.to_out.forward(tile(found), tile.side());
+    ff.forward_into(norm3.forward_add(tokens, informed), tile.side(), tile(result));
+  });
+  return result;
 }
 
 Transformer2d::Transformer2d(const ParameterScope& scope, const Transformer2dOptions& options)
@@ -33,21 +57,34 @@ Transformer2d::Transformer2d(const ParameterScope& scope, const Transformer2dOpt
   proj_out = Linear(scope.In("proj_out"), options.channels, options.channels);
 }
 
-at::Tensor Transformer2d::forward(const at::Tensor& x, const at::Tensor& context, SideBranch side) const {
+at::Tensor Transformer2d::forward(const at::Tensor& x, c10::ArrayRef<at::Tensor> text, SideBranch side) const {
+  TORCH_CHECK(text.size() == blocks.size(), "text for ", text.size(), " blocks of ", blocks.size());
   const int64_t rows = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
-  at::Tensor h = norm.forward(x);
-  h = h.permute({0, 2, 3, 1}).reshape({rows, height * width, channels});  // a view: channels_last
-  h = proj_in.forward(h, side);
+  const auto tokens_of = [&](const at::Tensor& image) {  // a view: channels_last
+    return image.permute({0, 2, 3, 1}).reshape({rows, height * width, channels});
+  };
+  at::Tensor h = proj_in.forward(tokens_of(norm.forward(x)), side);
   at::Tensor pending;  // what the last block adds to h, [rows, height * width, channels]
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    pending = blocks[i].forward(h, pending, text[i], side);
+  }
+  const at::Tensor image = tokens_of(x);
+  at::Tensor y = at::empty_like(h);
+  ForTokenTiles(h, side, [&](const TokenTile& tile) {
+    at::Tensor sum = tile(h), result = tile(y);
+    if (pending.defined()) {
+      sum.add_(tile(pending));
+    }
+    proj_out.forward_into(sum, tile.side(), result);
+    result.add_(tile(image));
+  });
+  return y.view({rows, height, width, channels}).permute({0, 3, 1, 2});  // [rows, channels, height, width]
+}
+
+void Transformer2d::ProjectText(const at::Tensor& context, SideBranch side, std::vector<at::Tensor>& text) const {
   for (const TransformerBlock& block : blocks) {
-    pending = block.forward(h, pending, context, side);
+    text.push_back(block.attn2.ProjectText(context, side));
   }
-  if (pending.defined()) {
-    h.add_(pending);
-  }
-  h = proj_out.forward(h, side);
-  h = h.view({rows, height, width, channels}).permute({0, 3, 1, 2});  // [rows, channels, height, width]
-  return h.add_(x);
 }
 
 }  // namespace hotlora

@@ -1,6 +1,7 @@
 #ifndef HOTLORA_SRC_PIPELINE_APPLIED_ADAPTERS_H_
 #define HOTLORA_SRC_PIPELINE_APPLIED_ADAPTERS_H_
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -64,10 +65,14 @@ class AppliedAdapters {
 
   // The live weight of `module` may be anything: the next call rebuilds it, whatever the set.
   void Forget(size_t module) {
+    ++repairs_;
     in_effect_[module] = std::nullopt;
     merged_ = std::nullopt;
     last_applied_ = std::nullopt;
   }
+
+  // How often Forget was called: what was computed under a set before has perhaps not met its weights.
+  uint64_t repairs() const { return repairs_; }
 
   // True if `module` has no change in effect, so that its live weight must equal the clean one.
   bool IsClean(size_t module) const { return in_effect_[module].has_value() && in_effect_[module]->empty(); }
@@ -85,6 +90,7 @@ class AppliedAdapters {
       "";                                   // what Apply brought into effect, with its mode; nullopt: undone since
   std::optional<std::string> merged_ = "";  // MergePlan::fingerprint in effect; nullopt: a Merge failed half-way
   std::vector<std::optional<std::string>> in_effect_;  // by module; nullopt: its rebuild failed half-way
+  uint64_t repairs_ = 0;
   absl::flat_hash_map<std::string, std::weak_ptr<const SidePlan>> side_plans_;  // by the set's fingerprint
 };
 

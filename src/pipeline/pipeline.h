@@ -25,6 +25,8 @@ namespace hotlora {
 class Conditioning {
  public:
   virtual ~Conditioning() = default;
+  // Whether it was kept from an earlier request instead of encoded.
+  virtual bool was_kept() const = 0;
 };
 
 // The init image of a request as the network takes it, and its mask. Immutable.
@@ -47,6 +49,8 @@ class Row {
   virtual const AdapterSchedule& adapters() const = 0;
   // Those that are in effect in its next evaluation.
   const AdapterSchedule::Part& next_adapters() const { return adapters().at(evaluations()); }
+  // Bytes where the networks compute that its next step takes and keeps until its last one; 0 once it has them.
+  virtual int64_t bytes_to_keep() const = 0;
   bool done() const { return steps_done() >= total_steps(); }
 };
 
@@ -99,7 +103,8 @@ class Pipeline {
   // themselves if needed; call it to learn what a swap takes.
   virtual absl::StatusOr<SwapReport> Apply(const AdapterSet& set, ApplyMode mode) = 0;
 
-  // Text to conditioning under `set`. `negative`: whether the negative side is needed (guidance on).
+  // Text to conditioning under `set`. `negative`: whether the negative side is needed (guidance on). One that was kept
+  // from an earlier request has the bytes that encoding gives.
   virtual absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
                                                                      const AdapterSet& set, ApplyMode mode) = 0;
 

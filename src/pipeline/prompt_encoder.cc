@@ -167,34 +167,46 @@ struct SideTokens {
   size_t chunks() const { return std::max(first.chunks(), second.chunks()); }
 };
 
-// `chunks` of them, the ones that are missing empty.
-TextEncoding Encode(const EncoderSide& side, Tokens tokens, size_t chunks, uint32_t clip_skip,
-                    const SideTable* adapters) {
-  while (tokens.chunks() < chunks) {
-    AppendChunk(side.tokenizer, {}, {}, tokens);
-  }
+// Texts through one encoder as one batch, each as `chunks` chunks, the ones that are missing empty; with a clip_skip of
+// its own.
+std::vector<TextEncoding> Encode(const EncoderSide& side, std::vector<Tokens> texts, size_t chunks,
+                                 const std::vector<int64_t>& clip_skips, const SideTable* adapters) {
+  std::vector<int64_t> ids, skips;
+  std::vector<float> weights;
   std::vector<SplicedVectors> spliced;
-  for (const PlacedVectors& placed : tokens.placed) {
-    const auto count = static_cast<int64_t>(placed.vectors->count);
-    spliced.push_back({static_cast<int64_t>(placed.place / kLength), static_cast<int64_t>(placed.place % kLength),
-                       at::tensor((*placed.vectors).*side.values)
-                           .view({count, -1})
-                           .narrow(0, 0, static_cast<int64_t>(placed.count))});
+  for (size_t i = 0; i < texts.size(); ++i) {
+    Tokens& tokens = texts[i];
+    while (tokens.chunks() < chunks) {
+      AppendChunk(side.tokenizer, {}, {}, tokens);
+    }
+    for (const PlacedVectors& placed : tokens.placed) {
+      const size_t place = ids.size() + placed.place;
+      const auto count = static_cast<int64_t>(placed.vectors->count);
+      spliced.push_back({static_cast<int64_t>(place / kLength), static_cast<int64_t>(place % kLength),
+                         at::tensor((*placed.vectors).*side.values)
+                             .view({count, -1})
+                             .narrow(0, 0, static_cast<int64_t>(placed.count))});
+    }
+    ids.insert(ids.end(), tokens.ids.begin(), tokens.ids.end());
+    weights.insert(weights.end(), tokens.weights.begin(), tokens.weights.end());
+    skips.insert(skips.end(), chunks, clip_skips[i]);
   }
-  const auto rows = static_cast<int64_t>(chunks);
+  const auto rows = static_cast<int64_t>(skips.size());
   const SideRows all{0, rows, adapters};
-  TextEncoding encoding = side.encoder.forward(at::tensor(tokens.ids).view({rows, -1}), clip_skip,
+  TextEncoding together = side.encoder.forward(at::tensor(ids).view({rows, -1}), skips,
                                                adapters == nullptr ? SideBranch() : SideBranch(&all, 1), spliced);
-  if (std::any_of(tokens.weights.begin(), tokens.weights.end(), [](float weight) { return weight != 1.0f; })) {
-    const at::Tensor weights = at::tensor(tokens.weights).view({rows, -1, 1});  // [chunks, tokens, 1]
-    encoding.hidden =
-        (encoding.hidden.to(at::kFloat) * weights.to(encoding.hidden.device())).to(encoding.hidden.dtype());
+  if (std::any_of(weights.begin(), weights.end(), [](float weight) { return weight != 1.0f; })) {
+    const at::Tensor by_token = at::tensor(weights).view({rows, -1, 1});  // [rows, tokens, 1]
+    together.hidden =
+        (together.hidden.to(at::kFloat) * by_token.to(together.hidden.device())).to(together.hidden.dtype());
   }
-  encoding.hidden = encoding.hidden.reshape({1, rows * static_cast<int64_t>(kLength), -1});
-  if (encoding.pooled.defined()) {
-    encoding.pooled = encoding.pooled.narrow(0, 0, 1);
+  std::vector<TextEncoding> encodings;
+  for (int64_t first = 0; first < rows; first += static_cast<int64_t>(chunks)) {
+    const at::Tensor hidden = together.hidden.narrow(0, first, static_cast<int64_t>(chunks));
+    encodings.push_back({hidden.reshape({1, static_cast<int64_t>(chunks * kLength), -1}),
+                         together.pooled.defined() ? together.pooled.narrow(0, first, 1) : at::Tensor()});
   }
-  return encoding;
+  return encodings;
 }
 
 // A request's prompts on their way through both encoders.
@@ -213,10 +225,22 @@ class PromptEncoder {
     return side;
   }
 
-  TextSide EncodeSide(SideTokens tokens, size_t chunks, uint32_t clip_skip) const {
-    const TextEncoding first = Encode(first_, std::move(tokens.first), chunks, clip_skip, adapters_);
-    const TextEncoding second = Encode(second_, std::move(tokens.second), chunks, clip_skip, adapters_);
-    return {at::cat({first.hidden, second.hidden}, -1), second.pooled};
+  // The sides, each with its clip_skip, as one batch.
+  std::vector<TextSide> EncodeSides(std::vector<SideTokens> sides, const std::vector<int64_t>& clip_skips) const {
+    size_t chunks = 0;
+    std::vector<Tokens> first_texts, second_texts;
+    for (SideTokens& side : sides) {
+      chunks = std::max(chunks, side.chunks());
+      first_texts.push_back(std::move(side.first));
+      second_texts.push_back(std::move(side.second));
+    }
+    const std::vector<TextEncoding> first = Encode(first_, std::move(first_texts), chunks, clip_skips, adapters_);
+    const std::vector<TextEncoding> second = Encode(second_, std::move(second_texts), chunks, clip_skips, adapters_);
+    std::vector<TextSide> encoded;
+    for (size_t i = 0; i < first.size(); ++i) {
+      encoded.push_back({at::cat({first[i].hidden, second[i].hidden}, -1), second[i].pooled});
+    }
+    return encoded;
   }
 
  private:
@@ -230,23 +254,22 @@ class PromptEncoder {
 absl::StatusOr<EncodedPrompts> EncodePrompts(const SdxlModel& model, const Prompts& prompts, bool negative,
                                              const SideTable* side) {
   const PromptEncoder encoder(model, prompts, side);
-  EncodedPrompts encoded;
-  ABSL_ASSIGN_OR_RETURN(SideTokens positive, encoder.TokenizeSide(prompts.prompt, prompts.prompt_2));
-  size_t chunks = positive.chunks();
+  std::vector<SideTokens> sides(1);
+  std::vector<int64_t> clip_skips = {prompts.clip_skip};
+  ABSL_ASSIGN_OR_RETURN(sides.front(), encoder.TokenizeSide(prompts.prompt, prompts.prompt_2));
   const bool zeros = !prompts.negative_prompt.has_value() && model.config().force_zeros_for_empty_prompt;
-  if (!negative || zeros) {
-    encoded.positive = encoder.EncodeSide(std::move(positive), chunks, prompts.clip_skip);
-    if (negative) {
-      encoded.negative = {at::zeros_like(encoded.positive.hidden), at::zeros_like(encoded.positive.pooled)};
-    }
-    return encoded;
+  if (negative && !zeros) {
+    ABSL_ASSIGN_OR_RETURN(sides.emplace_back(),
+                          encoder.TokenizeSide(prompts.negative_prompt.value_or(""), prompts.negative_prompt_2));
+    clip_skips.push_back(0);
   }
-  ABSL_ASSIGN_OR_RETURN(SideTokens against,
-                        encoder.TokenizeSide(prompts.negative_prompt.value_or(""), prompts.negative_prompt_2));
-  chunks = std::max(chunks, against.chunks());
-  encoded.positive = encoder.EncodeSide(std::move(positive), chunks, prompts.clip_skip);
-  encoded.negative = encoder.EncodeSide(std::move(against), chunks, 0);
-  return encoded;
+  const std::vector<TextSide> encoded = encoder.EncodeSides(std::move(sides), clip_skips);
+  const TextSide& positive = encoded.front();
+  if (!negative) {
+    return EncodedPrompts{positive, {}};
+  }
+  return EncodedPrompts{
+      positive, zeros ? TextSide{at::zeros_like(positive.hidden), at::zeros_like(positive.pooled)} : encoded.back()};
 }
 
 }  // namespace hotlora

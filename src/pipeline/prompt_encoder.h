@@ -21,8 +21,8 @@ struct EncodedPrompts {
   TextSide negative;  // of as many chunks; undefined tensors if it was not wanted
 };
 
-// Encodes a request's prompts with both text encoders. As diffusers does: one chunk of 75 tokens between begin and end,
-// the rest of the text cut off. Only if the request says so:
+// Encodes a request's prompts with both text encoders, the positive and the negative ones as one batch. As diffusers
+// does: one chunk of 75 tokens between begin and end, the rest of the text cut off. Only if the request says so:
 //
 //   long_prompts   the text in as many chunks as it takes, each encoded alone, joined along the tokens; BREAK ends a
 //                  chunk. All four texts get as many chunks as the longest, by empty ones. Pooled is the first chunk's.

@@ -15,10 +15,12 @@
 #include "src/nn/grouped_merge.h"
 #include "src/nn/merge_check.h"
 #include "src/pipeline/applied_adapters.h"
+#include "src/pipeline/conditioning_cache.h"
 #include "src/pipeline/init_latents.h"
 #include "src/pipeline/latent_preview.h"
 #include "src/pipeline/prompt_encoder.h"
 #include "src/pipeline/row_sampler.h"
+#include "src/pipeline/unet_batch.h"
 #include "src/sampling/guidance.h"
 #include "src/sampling/noise_schedule.h"
 #include "src/tensor/allocation_peak.h"
@@ -32,7 +34,10 @@ namespace hotlora {
 namespace {
 
 struct SdxlConditioning final : Conditioning {
+  bool was_kept() const override { return kept; }
+
   EncodedPrompts prompts;
+  bool kept = false;
   std::shared_ptr<const SidePlan> side;  // in side mode: so that rows find it
 };
 
@@ -42,10 +47,12 @@ at::Tensor ToTensor(const SizeIds& ids, c10::Device device) {
 }
 
 struct SdxlRow final : Row {
-  SdxlRow(const DenoiseOptions& row_options, uint64_t seed, const NoiseSchedule& schedule, c10::Device device)
+  SdxlRow(const DenoiseOptions& row_options, uint64_t seed, const NoiseSchedule& schedule,
+          std::shared_ptr<const SdxlConditioning> row_conditioning, c10::Device device)
       : options(row_options),
-        size_ids(ToTensor(options.size_ids, device)),
-        negative_size_ids(ToTensor(options.negative_size_ids, device)),
+        conditioning(std::move(row_conditioning)),
+        positive(conditioning->prompts.positive, ToTensor(options.size_ids, device)),
+        negative(conditioning->prompts.negative, ToTensor(options.negative_size_ids, device)),
         noise(seed),
         sampler(MakeRowSampler(options, schedule, [this](at::IntArrayRef shape) { return noise.Draw(shape); })) {}
 
@@ -54,6 +61,10 @@ struct SdxlRow final : Row {
   uint32_t total_steps() const override { return sampler->total_steps(); }
   uint32_t evaluations() const override { return evaluated; }
   const AdapterSchedule& adapters() const override { return schedule; }
+  int64_t bytes_to_keep() const override {
+    return (positive.projected_text == nullptr ? text_bytes : 0) +
+           (guided() && negative.projected_text == nullptr ? text_bytes : 0);
+  }
   int64_t text_tokens() const { return conditioning->prompts.positive.hidden.size(1); }
   // One evaluation's `prediction` to the next latents.
   void Advance(const at::Tensor& prediction) {
@@ -75,8 +86,9 @@ struct SdxlRow final : Row {
   bool guided() const { return options.cfg_at(steps_done(), total_steps()); }
 
   const DenoiseOptions options;
-  const at::Tensor size_ids, negative_size_ids;  // on the device
-  std::shared_ptr<const SdxlConditioning> conditioning;
+  const std::shared_ptr<const SdxlConditioning> conditioning;
+  NetworkRow positive, negative;
+  int64_t text_bytes = 0;  // of the keys and values of a side
   AdapterSchedule schedule;
   std::shared_ptr<const SidePlan> side;  // of next_adapters(), once a step needs it
   SeededNoise noise;                     // draws the first latents, then what the sampler adds
@@ -91,53 +103,6 @@ struct SdxlRow final : Row {
 struct SdxlPeakMeter final : PeakMeter {
   int64_t bytes() const override { return peak.bytes(); }
   AllocationPeak peak;
-};
-
-// Collects what the UNet takes, one network row after the other. An image under guidance has two: negative, then
-// positive.
-class UnetBatch {
- public:
-  void Add(const SdxlRow& row, ApplyMode mode) {
-    const at::Tensor sample = row.sampler->ScaleInput(row.latents);
-    const auto first = static_cast<int64_t>(timesteps_.size());
-    // Filled on the device: nothing of a step comes from the host.
-    const at::Tensor timestep = at::full({1}, row.sampler->timestep(), row.latents.options());
-    if (row.guided()) {
-      AddSide(sample, timestep, row.conditioning->prompts.negative, row.negative_size_ids);
-    }
-    AddSide(sample, timestep, row.conditioning->prompts.positive, row.size_ids);
-    if (mode == ApplyMode::kSide && !row.side->table.empty()) {
-      AddAdapters({first, static_cast<int64_t>(timesteps_.size()) - first, &row.side->table});
-    }
-  }
-
-  SideBranch adapters() const { return adapters_; }
-
-  UnetInput Input(c10::ScalarType dtype) const {
-    return {at::cat(samples_).to(dtype), at::cat(timesteps_), at::cat(hidden_), at::cat(pooled_), at::cat(size_ids_)};
-  }
-
- private:
-  void AddSide(const at::Tensor& sample, const at::Tensor& timestep, const TextSide& side, const at::Tensor& size_ids) {
-    samples_.push_back(sample);
-    timesteps_.push_back(timestep);
-    hidden_.push_back(side.hidden);
-    pooled_.push_back(side.pooled);
-    size_ids_.push_back(size_ids);
-  }
-
-  // Neighbours under one set go through its side branch together.
-  void AddAdapters(const SideRows& rows) {
-    if (!adapters_.empty() && adapters_.back().table == rows.table &&
-        adapters_.back().first + adapters_.back().rows == rows.first) {
-      adapters_.back().rows += rows.rows;
-    } else {
-      adapters_.push_back(rows);
-    }
-  }
-
-  std::vector<at::Tensor> samples_, timesteps_, hidden_, pooled_, size_ids_;
-  std::vector<SideRows> adapters_;
 };
 
 std::vector<MemoryArea> MemoryOf(const SdxlModel& model) {
@@ -176,6 +141,20 @@ class SdxlPipeline final : public Pipeline {
   absl::Status FitPreview() {
     return step_stream_.Run("preview", [this] {
       preview_.emplace(model_->vae_decoder(), model_->place().device);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status ReserveConditioning(uint64_t bytes) {
+    return step_stream_.Run("storage of encoded prompts", [&] {
+      const SdxlConfig& config = model_->config();
+      const ComputePlace& place = model_->place();
+      kept_conditioning_.emplace(bytes, config.unet.cross_attention_width, config.text_encoder_2.projection,
+                                 at::TensorOptions(place.device).dtype(place.dtype));
+      if (kept_conditioning_->bytes() > 0) {
+        memory_.push_back(
+            {"encoded prompts for further requests", DeviceName(place.device), kept_conditioning_->bytes()});
+      }
       return absl::OkStatus();
     });
   }
@@ -225,9 +204,16 @@ class SdxlPipeline final : public Pipeline {
         conditioning->side = applied_.SideOf(set);
         applied_.Merge(conditioning->side->merge);
       }
+      const std::string key = ConditioningKey(prompts, negative, set, mode, applied_.repairs());
+      if (std::optional<EncodedPrompts> kept = kept_conditioning_->Find(key); kept.has_value()) {
+        conditioning->prompts = *std::move(kept);
+        conditioning->kept = true;
+        return absl::OkStatus();
+      }
       ABSL_ASSIGN_OR_RETURN(
           conditioning->prompts,
           EncodePrompts(*model_, prompts, negative, mode == ApplyMode::kSide ? &conditioning->side->table : nullptr));
+      kept_conditioning_->Keep(key, conditioning->prompts);
       return absl::OkStatus();
     }));
     return conditioning;
@@ -253,8 +239,11 @@ class SdxlPipeline final : public Pipeline {
                                                 std::shared_ptr<const InitLatents> init) override {
     std::unique_ptr<SdxlRow> row;
     ABSL_RETURN_IF_ERROR(step_stream_.Run("noise", [&] {
-      row = std::make_unique<SdxlRow>(options, seed, schedule_, model_->place().device);
-      row->conditioning = std::static_pointer_cast<const SdxlConditioning>(std::move(conditioning));
+      row = std::make_unique<SdxlRow>(options, seed, schedule_,
+                                      std::static_pointer_cast<const SdxlConditioning>(std::move(conditioning)),
+                                      model_->place().device);
+      row->text_bytes = row->text_tokens() * model_->unet().text_width() *
+                        static_cast<int64_t>(c10::elementSize(model_->place().dtype));
       row->schedule = std::move(adapters);
       if (init != nullptr) {
         row->init = StartInitRow(static_cast<const SdxlInitLatents&>(*init), model_->vae_encoder(), row->noise);
@@ -359,13 +348,24 @@ class SdxlPipeline final : public Pipeline {
   std::unique_ptr<PeakMeter> MeasurePeak() const override { return std::make_unique<SdxlPeakMeter>(); }
 
  private:
+  // Names the adapters that the row meets in its next evaluation: equal names, equal weights and side branches.
+  std::string InEffectOn(const SdxlRow& row, ApplyMode mode) const {
+    const std::string& set = row.next_adapters().fingerprint;
+    return absl::StrCat(applied_.repairs(), mode == ApplyMode::kSide && !set.empty() ? ";side;" : ";", set);
+  }
+
   void StepRows(const std::vector<SdxlRow*>& rows, ApplyMode mode) const {
-    UnetBatch batch;
-    for (const SdxlRow* row : rows) {
-      batch.Add(*row, mode);
+    UnetBatch batch;  // an image under guidance has two rows: negative, then positive
+    for (SdxlRow* row : rows) {
+      const at::Tensor sample = row->sampler->ScaleInput(row->latents);
+      const SideTable* side = mode == ApplyMode::kSide ? &row->side->table : nullptr;
+      const std::string adapters = InEffectOn(*row, mode);
+      if (row->guided()) {
+        batch.Add({&row->negative, sample, row->sampler.get(), row->evaluated, adapters, side});
+      }
+      batch.Add({&row->positive, sample, row->sampler.get(), row->evaluated, adapters, side});
     }
-    const at::Tensor predictions =
-        model_->unet().forward(batch.Input(model_->place().dtype), {}, batch.adapters()).to(at::kFloat);
+    const at::Tensor predictions = batch.Predict(model_->unet(), model_->place().dtype).to(at::kFloat);
     int64_t next = 0;
     for (SdxlRow* row : rows) {
       at::Tensor prediction = predictions.narrow(0, next, 1);  // [1, latent channels, height, width]
@@ -379,6 +379,10 @@ class SdxlPipeline final : public Pipeline {
       row->Advance(prediction);
       row->broken = false;
       row->CountEvaluation();
+      if (row->done()) {
+        row->positive.Release();
+        row->negative.Release();
+      }
     }
   }
 
@@ -388,8 +392,9 @@ class SdxlPipeline final : public Pipeline {
   // Each call of this class ends in a wait for its stream, so what one thread hands to another is done, and no other
   // order between the streams is needed.
   const DeviceStream step_stream_, decode_stream_;
-  std::optional<LatentPreview> preview_;  // set before use
-  AppliedAdapters applied_;               // step thread only, like the rest
+  std::optional<LatentPreview> preview_;                // set before use
+  std::optional<ConditioningCache> kept_conditioning_;  // set before use; step thread only
+  AppliedAdapters applied_;                             // step thread only, like the rest
   BaseGuard guard_;
   std::vector<MemoryArea> memory_;
 };
@@ -397,7 +402,8 @@ class SdxlPipeline final : public Pipeline {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name,
-                                                           DoraWeighting dora, BaseSource base) {
+                                                           DoraWeighting dora, BaseSource base,
+                                                           uint64_t conditioning_bytes) {
   ABSL_ASSIGN_OR_RETURN(SchedulerConfig scheduler, ParseSchedulerConfig(model->scheduler_config()));
   const SdxlConfig& config = model->config();
   ModelInfo info;
@@ -418,6 +424,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   ABSL_RETURN_IF_ERROR(pipeline->CheckMerge());
   ABSL_RETURN_IF_ERROR(pipeline->PrepareBase());
   ABSL_RETURN_IF_ERROR(pipeline->FitPreview());
+  ABSL_RETURN_IF_ERROR(pipeline->ReserveConditioning(conditioning_bytes));
   return pipeline;
 }
 

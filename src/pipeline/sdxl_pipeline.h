@@ -1,6 +1,7 @@
 #ifndef HOTLORA_SRC_PIPELINE_SDXL_PIPELINE_H_
 #define HOTLORA_SRC_PIPELINE_SDXL_PIPELINE_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -19,11 +20,12 @@ namespace hotlora {
 // decides.
 //
 // `name` is what ModelInfo calls the model; `dora` says what a request's weight on a DoRA means; `base` is where
-// `model` came from, and which adapters are merged into it for good. FailedPrecondition if the checkpoint's
-// scheduler config asks for what sampling does not have; errors of base.adapters.
+// `model` came from, and which adapters are merged into it for good; `conditioning_bytes` is the storage of encoded
+// prompts that are kept for further requests (conditioning_cache.h), allocated here; 0: none. FailedPrecondition if the
+// checkpoint's scheduler config asks for what sampling does not have; errors of base.adapters.
 absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlModel> model, std::string name,
                                                            DoraWeighting dora = DoraWeighting::kScaledChange,
-                                                           BaseSource base = {});
+                                                           BaseSource base = {}, uint64_t conditioning_bytes = 0);
 
 // For tests that look inside what this pipeline made. Tensors are on the device.
 //

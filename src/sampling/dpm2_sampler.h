@@ -25,7 +25,7 @@ class Dpm2Sampler final : public TwoSlopeSampler {
   Dpm2Sampler(StepPlan plan, const NoiseSchedule& schedule, NoiseSource noise = nullptr);
 
  private:
-  Evaluation second() const override { return middles_[index_]; }
+  Evaluation second(uint32_t step) const override { return middles_[step]; }
   at::Tensor Finish(const at::Tensor& start, const at::Tensor& first, const at::Tensor& second) override;
 
   const NoiseSource noise_;

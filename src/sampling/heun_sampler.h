@@ -15,7 +15,7 @@ class HeunSampler final : public TwoSlopeSampler {
   using TwoSlopeSampler::TwoSlopeSampler;
 
  private:
-  Evaluation second() const override { return {plan_.timesteps[index_ + 1], plan_.sigmas[index_ + 1]}; }
+  Evaluation second(uint32_t step) const override { return {plan_.timesteps[step + 1], plan_.sigmas[step + 1]}; }
   at::Tensor Finish(const at::Tensor& start, const at::Tensor& first, const at::Tensor& second) override;
 };
 

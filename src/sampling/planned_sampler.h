@@ -1,7 +1,10 @@
 #ifndef HOTLORA_SRC_SAMPLING_PLANNED_SAMPLER_H_
 #define HOTLORA_SRC_SAMPLING_PLANNED_SAMPLER_H_
 
+#include <algorithm>
+#include <cstddef>
 #include <utility>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -19,7 +22,10 @@ class PlannedSampler : public SamplerState {
   uint32_t steps_done() const final { return index_; }
   uint32_t total_steps() const final { return static_cast<uint32_t>(plan_.timesteps.size()); }
   float init_noise_sigma() const final { return plan_.init_noise_sigma; }
-  float timestep() const override { return plan_.timesteps.at(index_); }
+  std::vector<float> timesteps(size_t most) const override {
+    const auto next = plan_.timesteps.begin() + index_;
+    return {next, next + static_cast<std::ptrdiff_t>(std::min<size_t>(most, plan_.timesteps.end() - next))};
+  }
 
  protected:
   const Plan plan_;

@@ -3,8 +3,10 @@
 
 // The solver of one row: from latents and the network's prediction to the next latents.
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include <c10/util/ArrayRef.h>
 
@@ -37,7 +39,10 @@ class SamplerState {
   virtual float init_noise_sigma() const = 0;
 
   // The timestep of the next evaluation of the network. REQUIRES: not done.
-  virtual float timestep() const = 0;
+  float timestep() const { return timesteps(1).at(0); }
+
+  // The timesteps of the next evaluations, in order: as many as are left, at most `most`.
+  virtual std::vector<float> timesteps(size_t most) const = 0;
 
   // The latents as the network wants them at timestep().
   virtual at::Tensor ScaleInput(const at::Tensor& latents) const = 0;

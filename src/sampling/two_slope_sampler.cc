@@ -6,9 +6,20 @@
 
 namespace hotlora {
 
-float TwoSlopeSampler::timestep() const { return slope_.defined() ? second().timestep : SigmaSampler::timestep(); }
+std::vector<float> TwoSlopeSampler::timesteps(size_t most) const {
+  std::vector<float> next;
+  for (uint32_t step = index_; step < total_steps() && next.size() < most; ++step) {
+    if (step > index_ || !slope_.defined()) {
+      next.push_back(plan_.timesteps[step]);
+    }
+    if (step + 1 < total_steps() && next.size() < most) {
+      next.push_back(second(step).timestep);
+    }
+  }
+  return next;
+}
 
-float TwoSlopeSampler::sigma() const { return slope_.defined() ? second().sigma : SigmaSampler::sigma(); }
+float TwoSlopeSampler::sigma() const { return slope_.defined() ? second(index_).sigma : SigmaSampler::sigma(); }
 
 at::Tensor TwoSlopeSampler::Step(const at::Tensor& latents, const at::Tensor& model_output) {
   CheckStep(latents, model_output);
@@ -24,7 +35,7 @@ at::Tensor TwoSlopeSampler::Step(const at::Tensor& latents, const at::Tensor& mo
   if (index_ + 1 < total_steps()) {
     start_ = x;
     slope_ = slope;
-    return x + slope * (second().sigma - here);
+    return x + slope * (second(index_).sigma - here);
   }
   ++index_;
   return x + slope * (plan_.sigmas[index_] - here);

@@ -1,6 +1,10 @@
 #ifndef HOTLORA_SRC_SAMPLING_TWO_SLOPE_SAMPLER_H_
 #define HOTLORA_SRC_SAMPLING_TWO_SLOPE_SAMPLER_H_
 
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
 #include <ATen/core/Tensor.h>
 
 #include "src/sampling/planned_sampler.h"
@@ -17,15 +21,15 @@ namespace hotlora {
 class TwoSlopeSampler : public SigmaSampler {
  public:
   using SigmaSampler::SigmaSampler;
-  float timestep() const final;
+  std::vector<float> timesteps(size_t most) const final;
   at::Tensor Step(const at::Tensor& latents, const at::Tensor& model_output) final;
 
  protected:
-  // Where the second evaluation of step index_ is.
+  // Where the second evaluation of `step` is. REQUIRES: not the last step.
   struct Evaluation {
     float timestep, sigma;
   };
-  virtual Evaluation second() const = 0;
+  virtual Evaluation second(uint32_t step) const = 0;
 
   // The latents after step index_, from those before it and the slopes of its two evaluations.
   virtual at::Tensor Finish(const at::Tensor& start, const at::Tensor& first, const at::Tensor& second) = 0;

@@ -136,7 +136,7 @@ void MemoryAdmission::End(Begun begun, const MemoryWork& work, std::optional<int
     return;
   }
   Peak& known = peaks_[{work.kind, work.width, work.height, work.rows}];
-  known.bytes = std::max(known.bytes, *peak);
+  known.bytes = std::max(known.bytes, *peak - work.kept_bytes);
   known.last_use = ++uses_;
   if (peaks_.size() > kSizes) {
     peaks_.erase(std::min_element(peaks_.begin(), peaks_.end(),
@@ -151,7 +151,7 @@ MemoryAdmission::Need MemoryAdmission::NeedOf(const MemoryWork& work) const {
   if (first && peak == 0 && work.kind == MemoryWork::Kind::kInit) {
     peak = Scaled(MemoryWork::Kind::kDecode, work);  // the other half of the VAE, and the larger one
   }
-  return {static_cast<int64_t>(kMargin * static_cast<double>(peak)) + work.answer_bytes,
+  return {static_cast<int64_t>(kMargin * static_cast<double>(peak)) + work.answer_bytes + work.kept_bytes,
           first ? kFirstHeadRoom : kHeadRoom};
 }
 

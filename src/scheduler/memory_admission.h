@@ -36,6 +36,7 @@ struct MemoryWork {
   uint32_t width = 0, height = 0;  // pixels; of texts the chunks, and 1
   uint32_t rows = 1;               // of the network: an image under guidance has two
   int64_t answer_bytes = 0;        // of messages that are made of it, beside what the call takes
+  int64_t kept_bytes = 0;          // of what the call takes: what stays until later calls; not a matter of the size
 };
 
 MemoryWork TextWork(const Prompts& prompts);

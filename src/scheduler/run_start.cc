@@ -41,6 +41,7 @@ absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
   ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_->Call(TextWork(job.prompts), [&] {
     return pipeline_->Encode(task.prompts(), job.denoise.cfg(), task.adapter_schedule().at(0).set, mode);
   }));
+  metrics_->CountConditioning(run.conditioning->was_kept());
   run.init = task.TakeInit();
   task.summary.encode_seconds += stopwatch.Seconds();
   metrics_->ObservePhase(RequestPhase::kEncode, task.summary.encode_seconds);

@@ -256,6 +256,7 @@ void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   work.rows = 0;
   for (const RowRef& ref : rows) {
     work.rows += StepWork(ref.run->job().denoise).rows;
+    work.kept_bytes += ref.row->row->bytes_to_keep();
     plan.rows.push_back(ref.row->row.get());
   }
   const Stopwatch stopwatch;

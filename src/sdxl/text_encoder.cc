@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/sigmoid.h>
@@ -54,24 +55,36 @@ TextEncoder::TextEncoder(const ParameterScope& scope, const TextEncoderConfig& c
   }
 }
 
-TextEncoding TextEncoder::forward(const at::Tensor& ids, int64_t clip_skip, SideBranch side,
+TextEncoding TextEncoder::forward(const at::Tensor& ids, c10::ArrayRef<int64_t> clip_skips, SideBranch side,
                                   c10::ArrayRef<SplicedVectors> spliced) const {
-  TORCH_CHECK(clip_skip >= 0 && clip_skip < config_.layers, "clip_skip must be 0 to ", config_.layers - 1, ", got ",
-              clip_skip);
-  const int64_t wanted = config_.layers - 1 - clip_skip;  // layers run before the hidden state is taken
-  const int64_t needed = config_.projection > 0 ? config_.layers : wanted;
-  TextEncoding encoding;
+  const int64_t rows = ids.size(0);
+  TORCH_CHECK(clip_skips.size() == 1 || clip_skips.size() == rows, clip_skips.size(), " clip_skips for ", rows,
+              " rows");
+  for (const int64_t clip_skip : clip_skips) {
+    TORCH_CHECK(clip_skip >= 0 && clip_skip < config_.layers, "clip_skip must be 0 to ", config_.layers - 1, ", got ",
+                clip_skip);
+  }
+  const int64_t least_skip = *std::min_element(clip_skips.begin(), clip_skips.end());
+  const int64_t needed = config_.projection > 0 ? config_.layers : config_.layers - 1 - least_skip;
   at::Tensor h = Embed(ids, spliced);  // [rows, tokens, width]
-  for (int64_t i = 0; i < needed; ++i) {
-    if (i == wanted) {
-      encoding.hidden = h;
+  std::vector<at::Tensor> hidden(clip_skips.size());
+  // Keeps what the layers before `layers_run` put out for the rows that want it.
+  const auto take = [&](int64_t layers_run) {
+    for (size_t i = 0; i < clip_skips.size(); ++i) {
+      if (config_.layers - 1 - clip_skips[i] == layers_run) {
+        hidden[i] = clip_skips.size() == 1 ? h : h.narrow(0, static_cast<int64_t>(i), 1);
+      }
     }
+  };
+  for (int64_t i = 0; i < needed; ++i) {
+    take(i);
     h = layers_[i].forward(h, config_, side);
   }
+  take(needed);
+  TextEncoding encoding;
+  encoding.hidden = hidden.size() == 1 ? hidden.front() : at::cat(hidden);
   if (config_.projection > 0) {
     encoding.pooled = Pool(h, ids, side);
-  } else {
-    encoding.hidden = h;
   }
   return encoding;
 }

@@ -35,6 +35,7 @@ class TextEncoder {
  public:
   TextEncoder(const ParameterScope& scope, const TextEncoderConfig& config);
 
+  // `clip_skips` of each row, or one of all rows.
   // hidden: what layer number (layers - 1 - clip_skip) puts out: for clip_skip 0 the last but one.
   // pooled: the last layer's state at the end token, normalised and projected, whatever clip_skip.
   //
@@ -43,7 +44,7 @@ class TextEncoder {
   // Shapes   ids [rows, tokens] on the CPU, tokens at most the config's positions
   // Dtypes   ids int64; the encoding in the encoder's dtype, on its device
   // Errors   throws c10::Error on ids outside the vocabulary and on clip_skip beyond layers - 1
-  TextEncoding forward(const at::Tensor& ids, int64_t clip_skip, SideBranch side = {},
+  TextEncoding forward(const at::Tensor& ids, c10::ArrayRef<int64_t> clip_skips, SideBranch side = {},
                        c10::ArrayRef<SplicedVectors> spliced = {}) const;
 
   const TextEncoderConfig& config() const { return config_; }

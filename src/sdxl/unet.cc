@@ -1,5 +1,6 @@
 #include "src/sdxl/unet.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <ATen/ops/cat.h>
@@ -84,40 +85,101 @@ Unet::UpBlock Unet::MakeUpBlock(const ParameterScope& scope, size_t level) const
   return block;
 }
 
-at::Tensor Unet::EmbedTime(const UnetInput& input, const Tap& tap, SideBranch side) const {
-  const at::ScalarType dtype = input.sample.scalar_type();
-  const int64_t rows = input.sample.size(0);
-  at::Tensor time = time_embedding_.forward(timesteps_.forward(input.timesteps).to(dtype), side);  // [rows, time width]
-  at::Tensor sizes = size_ids_.forward(input.time_ids.flatten()).to(dtype);  // [rows * 6, size id width]
-  at::Tensor added =
-      add_embedding_.forward(at::cat({input.pooled, sizes.view({rows, -1})}, 1), side);  // [rows, time width]
+template <typename Call>
+void Unet::ForResnets(const Call& call) const {
+  const auto for_all = [&call](const auto& blocks) {
+    for (const auto& block : blocks) {
+      std::for_each(block.resnets.begin(), block.resnets.end(), call);
+    }
+  };
+  for_all(down_blocks_);
+  call(mid_block_.first);
+  call(mid_block_.second);
+  for_all(up_blocks_);
+}
+
+template <typename Call>
+void Unet::ForAttentions(const Call& call) const {
+  const auto for_all = [&call](const auto& blocks) {
+    for (const auto& block : blocks) {
+      std::for_each(block.attentions.begin(), block.attentions.end(), call);
+    }
+  };
+  for_all(down_blocks_);
+  call(mid_block_.attention);
+  for_all(up_blocks_);
+}
+
+std::vector<at::Tensor> Unet::ProjectText(const at::Tensor& encoder_hidden_states, SideBranch side) const {
+  std::vector<at::Tensor> text;
+  ForAttentions([&](const Transformer2d& attention) { attention.ProjectText(encoder_hidden_states, side, text); });
+  return text;
+}
+
+int64_t Unet::text_width() const {
+  int64_t width = 0;
+  ForAttentions([&width](const Transformer2d& attention) {
+    for (const TransformerBlock& block : attention.blocks) {
+      width += block.attn2.to_kv.weight.size(0);
+    }
+  });
+  return width;
+}
+
+at::Tensor Unet::ProjectTime(const at::Tensor& timesteps, const at::Tensor& pooled, const at::Tensor& time_ids,
+                             SideBranch side, const Tap& tap) const {
+  const at::ScalarType dtype = pooled.scalar_type();
+  const int64_t rows = timesteps.size(0);
+  at::Tensor time = time_embedding_.forward(timesteps_.forward(timesteps).to(dtype), side);  // [rows, time width]
+  at::Tensor sizes = size_ids_.forward(time_ids.flatten()).to(dtype);  // [rows * 6, size id width]
+  at::Tensor added = add_embedding_.forward(at::cat({pooled, sizes.view({rows, -1})}, 1), side);  // [rows, time width]
   if (tap) {
     tap("time_embedding", time);
     tap("add_embedding", added);
   }
-  return time.add_(added);
+  time.add_(added);
+  time = at::silu_(time);
+  std::vector<at::Tensor> shifts;
+  ForResnets([&](const ResnetBlock& resnet) { shifts.push_back(resnet.ProjectTime(time, side)); });
+  return at::cat(shifts, 1);
 }
 
 at::Tensor Unet::forward(const UnetInput& input, const Tap& tap, SideBranch side) const {
-  auto watch = [&tap](const std::string& stage, const at::Tensor& output) {
+  UnetStep step;
+  step.sample = input.sample;
+  step.shifts = ProjectTime(input.timesteps, input.pooled, input.time_ids, side, tap);
+  step.text = ProjectText(input.encoder_hidden_states, side);
+  return Predict(step, tap, side);
+}
+
+at::Tensor Unet::Predict(const UnetStep& step, const Tap& tap, SideBranch side) const {
+  const auto watch = [&tap](const std::string& stage, const at::Tensor& output) {
     if (tap) {
       tap(stage, output);
     }
   };
-  const at::Tensor& context = input.encoder_hidden_states;
-  at::Tensor time = EmbedTime(input, tap, side);
-  time = at::silu_(time);
+  int64_t shifts_used = 0;
+  const auto run = [&](const ResnetBlock& resnet, const at::Tensor& x) {
+    const int64_t width = resnet.conv1.options.out;
+    shifts_used += width;
+    return resnet.forward(x, step.shifts.narrow(1, shifts_used - width, width), side);
+  };
+  c10::ArrayRef<at::Tensor> text_left = step.text;
+  const auto attend = [&](const Transformer2d& attention, const at::Tensor& x) {
+    const c10::ArrayRef<at::Tensor> text = std::exchange(text_left, text_left.slice(attention.blocks.size()));
+    return attention.forward(x, text.slice(0, attention.blocks.size()), side);
+  };
 
   at::Tensor h =
-      conv_in_.forward(input.sample.contiguous(at::MemoryFormat::ChannelsLast), side);  // [rows, c0, height, width]
+      conv_in_.forward(step.sample.contiguous(at::MemoryFormat::ChannelsLast), side);  // [rows, c0, height, width]
   watch("conv_in", h);
   std::vector<at::Tensor> skips{h};
   for (size_t level = 0; level < down_blocks_.size(); ++level) {
     const DownBlock& block = down_blocks_[level];
     for (size_t i = 0; i < block.resnets.size(); ++i) {
-      h = block.resnets[i].forward(h, time, side);
+      h = run(block.resnets[i], h);
       if (!block.attentions.empty()) {
-        h = block.attentions[i].forward(h, context, side);
+        h = attend(block.attentions[i], h);
       }
       skips.push_back(h);  // [rows, c, height >> level, width >> level]
     }
@@ -128,9 +190,9 @@ at::Tensor Unet::forward(const UnetInput& input, const Tap& tap, SideBranch side
     watch("down_blocks." + std::to_string(level), h);
   }
 
-  h = mid_block_.first.forward(h, time, side);
-  h = mid_block_.attention.forward(h, context, side);
-  h = mid_block_.second.forward(h, time, side);
+  h = run(mid_block_.first, h);
+  h = attend(mid_block_.attention, h);
+  h = run(mid_block_.second, h);
   watch("mid_block", h);
 
   for (size_t level = 0; level < up_blocks_.size(); ++level) {
@@ -138,9 +200,9 @@ at::Tensor Unet::forward(const UnetInput& input, const Tap& tap, SideBranch side
     for (size_t i = 0; i < block.resnets.size(); ++i) {
       h = at::cat({h, skips.back()}, 1);
       skips.pop_back();
-      h = block.resnets[i].forward(h, time, side);
+      h = run(block.resnets[i], h);
       if (!block.attentions.empty()) {
-        h = block.attentions[i].forward(h, context, side);
+        h = attend(block.attentions[i], h);
       }
     }
     if (block.upsampler) {

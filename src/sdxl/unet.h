@@ -19,7 +19,7 @@
 
 namespace hotlora {
 
-// One denoising step's input. Rows are independent: each may be at its own timestep, for its own
+// All that one call of the network depends on. Rows are independent: each may be at its own timestep, for its own
 // prompt and size.
 struct UnetInput {
   at::Tensor sample;                 // [rows, in_channels, height, width], the network's dtype
@@ -27,6 +27,14 @@ struct UnetInput {
   at::Tensor encoder_hidden_states;  // [rows, tokens, cross-attention width], the network's dtype
   at::Tensor pooled;                 // [rows, pooled width], the network's dtype
   at::Tensor time_ids;               // [rows, 6], float32: sizes above 2048 do not fit half types
+};
+
+// What a step takes of it: the latents, and what the network made of the rest before. That can serve many steps, since
+// it does not depend on the latents. It depends on the adapters in effect, and must be made again if they change.
+struct UnetStep {
+  at::Tensor sample;             // as UnetInput's
+  at::Tensor shifts;             // [rows, shift_width]: ProjectTime; each row contiguous
+  std::vector<at::Tensor> text;  // ProjectText
 };
 
 // SDXL's UNet: predicts the noise (or velocity) in a latent.
@@ -45,7 +53,21 @@ class Unet {
   // The prediction under the adapters that are merged into the weights and those of `side`: [rows, out_channels,
   // height, width], contiguous, in the network's dtype. Any height and width. Errors: throws c10::Error if shapes
   // disagree (a caller's bug).
+  at::Tensor Predict(const UnetStep& step, const Tap& tap = {}, SideBranch side = {}) const;
+
+  // The keys and values of the text in every cross attention, in the order in which they run: [rows, tokens, 2 * its
+  // width] each, together text_width() values a token.
+  std::vector<at::Tensor> ProjectText(const at::Tensor& encoder_hidden_states, SideBranch side = {}) const;
+
+  // What every resnet block, in the order in which they run, adds for time, size and pooled text: [rows, shift_width].
+  // Rows, dtypes and arguments as UnetInput's; all rows of a text's evaluations may be given at once.
+  at::Tensor ProjectTime(const at::Tensor& timesteps, const at::Tensor& pooled, const at::Tensor& time_ids,
+                         SideBranch side = {}, const Tap& tap = {}) const;
+
+  // Predict of one input, with both projections before it.
   at::Tensor forward(const UnetInput& input, const Tap& tap = {}, SideBranch side = {}) const;
+
+  int64_t text_width() const;
 
   const UnetConfig& config() const { return config_; }
 
@@ -71,7 +93,11 @@ class Unet {
   ResnetBlock MakeResnet(const ParameterScope& scope, int64_t in, int64_t out) const;
   Transformer2d MakeTransformer(const ParameterScope& scope, const UnetLevel& level) const;
 
-  at::Tensor EmbedTime(const UnetInput& input, const Tap& tap, SideBranch side) const;
+  // Calls what is given for each block of its kind, in the order in which Predict runs them.
+  template <typename Call>
+  void ForResnets(const Call& call) const;
+  template <typename Call>
+  void ForAttentions(const Call& call) const;
 
   UnetConfig config_;
   Conv2d conv_in_;

@@ -1,6 +1,6 @@
 #include "src/tensor/allocation_peak.h"
 
-#include <algorithm>
+#include <atomic>
 
 #include <c10/core/Allocator.h>
 
@@ -10,15 +10,16 @@ namespace hotlora {
 class AllocationPeak::Reports final : public c10::MemoryReportingInfoBase {
  public:
   void reportMemoryUsage(void* data, int64_t bytes, size_t allocated, size_t reserved, c10::Device device) override {
-    held_ += bytes;
-    peak_ = std::max(peak_, held_);
+    const int64_t held = held_.fetch_add(bytes) + bytes;
+    for (int64_t peak = peak_; peak < held && !peak_.compare_exchange_weak(peak, held);) {
+    }
   }
   bool memoryProfilingEnabled() const override { return true; }
 
   int64_t peak() const { return peak_; }
 
  private:
-  int64_t held_ = 0, peak_ = 0;
+  std::atomic<int64_t> held_ = 0, peak_ = 0;  // threads of a parallel loop report too
 };
 
 AllocationPeak::AllocationPeak()

@@ -69,6 +69,16 @@ TEST_F(MemoryTest, RefusesAtOnceASizeThatDoesNotFitAlone) {
   Run(Sized("large", 32, 16));
 }
 
+TEST_F(MemoryTest, WhatARowKeepsIsNeededBeforeItsFirstStep) {
+  pipeline_->kept_bytes = 400 * kMiB;
+  ExpectOutOfMemory(Enter(Request("long prompts"))->AwaitDone());
+  ExpectNothingHeld();
+  pipeline_->kept_bytes = 200 * kMiB;
+  Run(Request("shorter"));
+  pipeline_->kept_bytes = 0;
+  Run(Request("small"));
+}
+
 TEST_F(MemoryTest, ImagesRunOneAfterTheOtherIfOneFits) {
   const Listener listener = Run(Request("four", {}, 4));
   EXPECT_EQ(listener->images().size(), 4u);

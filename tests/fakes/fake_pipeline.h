@@ -58,6 +58,7 @@ class FakePipeline : public Pipeline {
     enum class Call { kNone, kApply, kEncode, kEncodeInit, kDecode, kVerify };
     Call held_call ABSL_GUARDED_BY(mu) = Call::kNone;    // calls of that kind wait
     std::multiset<Call> calls_held ABSL_GUARDED_BY(mu);  // calls that wait now
+    std::atomic<int64_t> kept_bytes = 0;                 // that a row's first step takes and keeps
     std::atomic<int> live_rows = 0;
     std::atomic<int> live_conditionings = 0;
     std::atomic<int> live_inits = 0;
@@ -189,7 +190,7 @@ class FakePipeline : public Pipeline {
       seeds.push_back(fake.seed);
       sets.push_back(fake.next_adapters().fingerprint);
       const int64_t rows = fake.options.cfg() ? 2 : 1;
-      taken_bytes += levers_->pixel_bytes * fake.options.width * fake.options.height * rows;
+      taken_bytes += levers_->pixel_bytes * fake.options.width * fake.options.height * rows + fake.bytes_to_keep();
     }
     levers_->plans.push_back(seeds);
     levers_->plan_sets.push_back(sets);
@@ -262,6 +263,7 @@ class FakePipeline : public Pipeline {
   struct FakeConditioning : Conditioning {
     explicit FakeConditioning(std::shared_ptr<Levers> l) : levers(std::move(l)) { ++levers->live_conditionings; }
     ~FakeConditioning() override { --levers->live_conditionings; }
+    bool was_kept() const override { return false; }
     std::shared_ptr<Levers> levers;
   };
 
@@ -297,6 +299,7 @@ class FakePipeline : public Pipeline {
     uint32_t total_steps() const override { return options.steps - options.first_step(); }
     uint32_t evaluations() const override { return evaluated; }
     const AdapterSchedule& adapters() const override { return schedule; }
+    int64_t bytes_to_keep() const override { return evaluated == 0 ? levers->kept_bytes.load() : 0; }
 
     std::shared_ptr<Levers> levers;
     DenoiseOptions options;

@@ -54,7 +54,8 @@ TEST(AttentionTest, AttendsToTheContext) {
                                               project(context, "attn2.to_v.weight"), 2, false);
   const at::Tensor expected =
       at::matmul(heads, p.at("attn2.to_out.0.weight").t().to(at::kDouble)) + p.at("attn2.to_out.0.bias");
-  ExpectWithin(attention.forward(x, context), expected, 1e-5, "attention");
+  ExpectWithin(attention.to_out.forward(attention.Attend(attention.to_q.forward(x), attention.ProjectText(context))),
+               expected, 1e-5, "attention");
   EXPECT_EQ(p.count("attn2.to_q.bias"), 0u);
 }
 

@@ -30,7 +30,7 @@ TEST(ResnetBlockTest, AddsShortcutAndTime) {
   const ResnetBlock block(ParameterScope(parameters), {8, 12, /*time_width=*/6, /*groups=*/4, 1e-5});
   const at::Tensor x = at::randn({2, 8, 5, 6}).contiguous(at::MemoryFormat::ChannelsLast), time = at::randn({2, 6});
   const at::Tensor before = x.clone();
-  ExpectWithin(block.forward(x, time), Reference(parameters.taken, x, time), 1e-5, "block");
+  ExpectWithin(block.forward(x, block.ProjectTime(time)), Reference(parameters.taken, x, time), 1e-5, "block");
   EXPECT_TRUE(at::equal(x, before)) << "the input, which is also a skip connection, was overwritten";
 }
 

@@ -36,7 +36,7 @@ class PipelineFixture : public ::testing::Test {
     auto store = AdapterStore::Create(options, model_->modules(), &metrics_, *std::move(memory));
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
-    auto pipeline = MakeSdxlPipeline(*std::move(model), "golden", dora_, base_);
+    auto pipeline = MakeSdxlPipeline(*std::move(model), "golden", dora_, base_, conditioning_bytes_);
     ASSERT_TRUE(pipeline.ok()) << pipeline.status();
     pipeline_ = *std::move(pipeline);
     unet_modules_ = pipeline_->info().unet_modules;
@@ -129,6 +129,7 @@ class PipelineFixture : public ::testing::Test {
   c10::ScalarType dtype_ = c10::ScalarType::Float;     // to be set before SetUp
   DoraWeighting dora_ = DoraWeighting::kScaledChange;  // to be set before SetUp
   BaseSource base_;                                    // to be set before SetUp
+  uint64_t conditioning_bytes_ = 0;                    // to be set before SetUp
   ApplyMode mode_ = ApplyMode::kMerged;
   static inline std::vector<std::string> unet_modules_;  // of the checkpoint loaded last
   SdxlModel* model_ = nullptr;                           // pipeline_'s

@@ -172,11 +172,16 @@ int ExpectFollowsTheReference(const std::string& folder, const Golden& golden) {
     const double tolerance = tolerances["samples"]["relative_to_largest_expected_value"].get<double>() *
                              run["largest_expected_value"].get<double>();
     at::Tensor x = tensors.at("start") * sampler.init_noise_sigma();
+    const std::vector<float> announced = sampler.timesteps(steps * 2);
     int64_t evaluation = 0;
     for (; !sampler.done(); ++evaluation) {
       ExpectWithin(x, expected[evaluation], tolerance, "evaluation " + std::to_string(evaluation));
       const float t = sampler.timestep();
       EXPECT_NEAR(t, timesteps[evaluation].item<double>(), off);
+      const auto here = announced.begin() + std::min<int64_t>(evaluation, announced.size());
+      const auto end = here + std::min<int64_t>(3, announced.end() - here);
+      EXPECT_EQ(sampler.timesteps(3), std::vector<float>(here, end)) << "timesteps ahead";
+      EXPECT_TRUE(here != end && *here == t);
       const at::Tensor before = x.clone();
       const at::Tensor next = sampler.Step(x, sampler.ScaleInput(x) * 0.1 + std::sin(t / 1000.0));
       EXPECT_TRUE(at::equal(x, before)) << "the argument has changed";
@@ -184,6 +189,8 @@ int ExpectFollowsTheReference(const std::string& folder, const Golden& golden) {
     }
     ExpectWithin(x, expected[-1], tolerance, "end");
     EXPECT_EQ(evaluation + 1, expected.size(0));
+    EXPECT_EQ(static_cast<size_t>(evaluation), announced.size());
+    EXPECT_TRUE(sampler.timesteps(1).empty());
     EXPECT_EQ(drawn, draws);
     EXPECT_THROW(sampler.ScaleInput(x), c10::Error);
     EXPECT_THROW(sampler.Step(x, x), c10::Error);

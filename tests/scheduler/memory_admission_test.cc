@@ -64,6 +64,15 @@ TEST_F(MemoryAdmissionTest, KnowsWhatASizeTook) {
   ExpectNeed(step, 250 * kMiB + kLater);
 }
 
+TEST_F(MemoryAdmissionTest, WhatACallKeepsIsNoMatterOfItsSize) {
+  const MemoryWork later{Kind::kStep, 64, 64, 2};
+  MemoryWork first = later;
+  first.kept_bytes = 50 * kMiB;
+  Measure(first, 150 * kMiB);  // of which 50 stay
+  ExpectNeed(later, 125 * kMiB + kLater);
+  ExpectNeed(first, 175 * kMiB + kLater);
+}
+
 TEST_F(MemoryAdmissionTest, WorkThatFailsTellsNothingAndHoldsNothing) {
   const MemoryWork step{Kind::kStep, 64, 64, 2};
   SetAvailable(int64_t{1} << 40);

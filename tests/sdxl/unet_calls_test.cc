@@ -1,7 +1,7 @@
-// How many operators that compute something one UNet call makes on the CPU at SDXL's depth, against the figures in
-// unet_calls.txt beside this file. Each is at least one time that the threads wake and wait. Views, allocations and
-// LibTorch's compositions of other operators do not count, nor does what a counted operator calls. To accept the figures
-// of a change, run the test with HOTLORA_TEST_WRITE_COUNTS=1 and commit the file.
+// How many operators that compute something the UNet calls on the CPU at SDXL's depth, in each step and once a request,
+// against the figures in unet_calls.txt beside this file. Each is at least one time that the threads wake and wait.
+// Views, allocations and LibTorch's compositions of other operators do not count, nor does what a counted operator
+// calls. To accept the figures of a change, run the test with HOTLORA_TEST_WRITE_COUNTS=1 and commit the file.
 
 #include <cstdlib>
 #include <fstream>
@@ -97,26 +97,37 @@ UnetConfig NarrowSdxl() {
   return config;
 }
 
+// A line for each operator, and their sum; each line begins with `part`.
+template <typename Work>
+void Count(const std::string& part, std::ostream& text, const Work& work) {
+  const ComputingCalls calls;
+  work();
+  int64_t total = 0;
+  for (const auto& [name, count] : calls.by_operator()) {
+    text << part << ' ' << name << ' ' << count << '\n';
+    total += count;
+  }
+  text << part << " total " << total << '\n';
+}
+
 TEST(UnetCallsTest, AreAsManyAsWritten) {
   c10::InferenceMode guard;
   TestPlace();
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);  // one thread runs no chains of operators
   RandomParameters parameters;
   const Unet unet(ParameterScope(parameters), NarrowSdxl());
-  const UnetInput input{at::randn({2, 4, 32, 32}), at::full({2}, 500.0F), at::randn({2, 77, 24}), at::randn({2, 16}),
-                        at::full({2, 6}, 512.0F)};
-  std::map<std::string, int64_t> counts;
-  {
-    ComputingCalls calls;
-    unet.forward(input);
-    counts = calls.by_operator();
-  }
-  int64_t total = 0;
+  UnetStep step;
+  step.sample = at::randn({2, 4, 32, 32});
+  const at::Tensor context = at::randn({2, 77, 24}), pooled = at::randn({2, 16});
+  const at::Tensor timesteps = at::full({2}, 500.0F), sizes = at::full({2, 6}, 512.0F);
   std::ostringstream text;
-  for (const auto& [name, count] : counts) {
-    text << name << ' ' << count << '\n';
-    total += count;
-  }
-  text << "total " << total << '\n';
+  Count("once", text, [&] {
+    step.text = unet.ProjectText(context);
+    step.shifts = unet.ProjectTime(timesteps, pooled, sizes);
+  });
+  Count("step", text, [&] { unet.Predict(step); });
+  at::set_num_threads(threads);
 
   const std::string path = GoldenPath("../sdxl/unet_calls.txt");
   if (std::getenv("HOTLORA_TEST_WRITE_COUNTS") != nullptr) {

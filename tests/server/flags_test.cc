@@ -46,6 +46,7 @@ TEST_F(FlagsTest, DefaultsAreTheContracts) {
   EXPECT_EQ(flags->max_batch, 4u);
   EXPECT_EQ(flags->max_queue, 64u);
   EXPECT_EQ(flags->adapter_host_bytes, uint64_t{4} << 30);
+  EXPECT_EQ(flags->conditioning_cache_bytes, uint64_t{64} << 20);
   EXPECT_EQ(flags->max_message_bytes, 32u << 20);
   EXPECT_EQ(flags->drain_timeout, 30);
   EXPECT_FALSE(flags->max_request_seconds.has_value());
@@ -320,6 +321,7 @@ TEST_F(FlagsTest, BadValuesNameTheFlag) {
       {"--trusted-proxy", "proxy.example"},
       {"--trusted-proxy", "10.0.0.0/33"},
       {"--adapter-host-bytes", "4GB"},
+      {"--conditioning-cache-bytes", "64MB"},
       {"--adapter-host-bytes", "-1"},
       {"--adapter-host-bytes", "99999999999TiB"},
       {"--adapter-host-bytes", "GiB"},

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include <ATen/ATen.h>
+#include <ATen/ThreadLocalState.h>
 #include <gtest/gtest.h>
 
 #include "src/tensor/memory_stats.h"
@@ -39,6 +40,18 @@ TEST_F(AllocationPeakTest, LeavesOtherThreadsOut) {
   std::thread([] { Bytes(100000); }).join();
   const at::Tensor own = Bytes(10);
   EXPECT_EQ(peak.bytes(), 10);
+}
+
+TEST_F(AllocationPeakTest, CountsThreadsThatTakeUpTheState) {
+  const AllocationPeak peak;
+  const at::Tensor own = Bytes(10);
+  const at::ThreadLocalState state;
+  std::thread([&state] {
+    const at::ThreadLocalStateGuard guard(state);
+    Bytes(100000);
+    Bytes(100);
+  }).join();
+  EXPECT_EQ(peak.bytes(), 100010);
 }
 
 TEST_F(AllocationPeakTest, EndsWithTheObject) {
