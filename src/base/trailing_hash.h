@@ -14,8 +14,9 @@
 
 namespace hotlora {
 
-// The SHA-256 of memory that is being filled, computed on a thread of its own beside the filling and beside what is done
-// with the bytes then. A few bytes are hashed by the caller instead, and all of them if there is no thread to be had.
+// The SHA-256 of memory that is being filled, computed on a thread of its own beside the filling and beside what is
+// done with the bytes then. A few bytes are hashed by the caller instead, and all of them if there is no thread to be
+// had.
 //
 // Threads  AddUpTo: one; HexDigest: any
 class TrailingHash {
@@ -23,7 +24,7 @@ class TrailingHash {
   // A thread costs some ten microseconds, as much as the hash of some ten KiB.
   static constexpr uint64_t kLeastForThread = uint64_t{512} << 10;
 
-  // Of `size` bytes.
+  // Hashes `size` bytes.
   TrailingHash(std::shared_ptr<const std::byte> bytes, uint64_t size);
   ~TrailingHash();  // gives up what is not hashed yet
 
