@@ -37,7 +37,8 @@ set(may_include_src/engine scheduler pipeline adapters sdxl weights tensor reque
 set(may_include_src/engine/engine.h
     engine/statistics.h scheduler/batch_policy.h scheduler/stuck_work.h adapters/adapter_info.h adapters/adapter_upload.h request
     base/memory_stats.h)
-set(may_include_src/engine/statistics.h adapters/adapter_statistics.h request/model_info.h base/memory_stats.h)
+set(may_include_src/engine/statistics.h adapters/adapter_statistics.h request/model_info.h base/memory_stats.h
+    scheduler/cost_report.h)
 set(may_include_server engine adapters/adapter_info.h request metrics base)
 # The client reads adapters where they lie (`adapters inspect`), with what the server reads them with.
 set(may_include_client adapter_format/adapter_inspection.h sdxl/module_list.h base)

@@ -371,6 +371,29 @@ v1::BaseIntegrity ToProto(const BaseReport& report) {
   return message;
 }
 
+v1::MeasuredCosts ToProto(const CostReport& report) {
+  v1::MeasuredCosts message;
+  for (const auto& [kind, seconds, count] : report.steps) {
+    v1::StepCost* const added = message.add_steps();
+    added->set_width(kind.width);
+    added->set_height(kind.height);
+    added->set_network_rows(kind.network_rows);
+    added->set_side(kind.side);
+    added->set_seconds(seconds);
+    added->set_steps(count);
+  }
+  for (const auto& [kind, seconds, count] : report.swaps) {
+    v1::SwapMedian* const added = message.add_swaps();
+    added->set_found(EnumToProto(kTiers, kind.found));
+    added->set_merged(kind.merged);
+    added->set_seconds(seconds);
+    added->set_swaps(count);
+  }
+  message.set_steps_before_merging(report.steps_before_merging);
+  message.set_taking_turns(report.taking_turns);
+  return message;
+}
+
 v1::Statistics ToProto(const EngineStatistics& statistics, const std::string& device) {
   v1::Statistics message;
   for (const PlannedMemory& area : MemoryPlan(statistics, device)) {
@@ -413,6 +436,7 @@ v1::Statistics ToProto(const EngineStatistics& statistics, const std::string& de
   *message.mutable_base() = ToProto(statistics.base);
   message.set_queue_depth(statistics.queue_depth);
   message.set_queue_capacity(statistics.queue_capacity);
+  *message.mutable_costs() = ToProto(statistics.costs);
   message.set_uptime_seconds(statistics.uptime_seconds);
   return message;
 }

@@ -304,8 +304,9 @@ std::string ContentHash(const SafetensorsFile& file, const std::optional<std::st
   if (!peft_config.has_value()) {
     return file.sha256();
   }
+  const std::string of_file = file.sha256();
   Sha256 hash;
-  hash.Update(file.sha256().data(), file.sha256().size());
+  hash.Update(of_file.data(), of_file.size());
   hash.Update(peft_config->data(), peft_config->size());
   return hash.HexDigest();
 }

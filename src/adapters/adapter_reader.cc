@@ -22,10 +22,9 @@ absl::Status FileError(absl::string_view name, const absl::Status& status) {
                    absl::StrCat("adapter ", PrintableName(name), ": ", status.message()));
 }
 
-AdapterInfo InfoOf(const std::string& name, std::string hash, const ParsedAdapter& parsed) {
+AdapterInfo InfoOf(const std::string& name, const ParsedAdapter& parsed) {
   AdapterInfo info;
   info.name = name;
-  info.content_sha256 = std::move(hash);
   info.format = parsed.format;
   info.rank_max = parsed.rank_max;
   info.bytes = parsed.file.file_bytes();
@@ -39,6 +38,12 @@ AdapterInfo InfoOf(const std::string& name, std::string hash, const ParsedAdapte
 }
 
 }  // namespace
+
+AdapterInfo ReadAdapter::HashedInfo() const {
+  AdapterInfo hashed = info;
+  hashed.content_sha256 = ContentHash(parsed->file, peft_config);
+  return hashed;
+}
 
 absl::Status NamedError(absl::string_view name, const absl::Status& status) {
   return MakeError(status.code(), absl::StrCat("adapter ", PrintableName(name), ": ", status.message()),
@@ -92,14 +97,14 @@ absl::StatusOr<AdapterReader::Contents> AdapterReader::ReadContents(const std::s
 absl::StatusOr<ReadAdapter> AdapterReader::Parse(const std::string& name, Contents contents) const {
   AdapterFileOptions options;
   options.allow_unmatched_keys = allow_unmatched_keys_;
-  options.peft_config = std::move(contents.peft_config);
-  std::string hash = ContentHash(contents.file, options.peft_config);
+  options.peft_config = contents.peft_config;
   absl::StatusOr<ParsedAdapter> parsed = ParseAdapter(std::move(contents.file), keys_, modules_, options);
   if (!parsed.ok()) {
     return NamedError(name, parsed.status());
   }
   ReadAdapter read;
-  read.info = InfoOf(name, std::move(hash), *parsed);
+  read.info = InfoOf(name, *parsed);
+  read.peft_config = std::move(contents.peft_config);
   read.parsed = std::make_unique<const ParsedAdapter>(*std::move(parsed));
   ABSL_ASSIGN_OR_RETURN(read.staged, memory_.Stage(*read.parsed));
   read.info.block_bytes = read.staged.bytes;

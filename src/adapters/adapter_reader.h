@@ -30,9 +30,13 @@ absl::Status NamedError(absl::string_view name, const absl::Status& status);
 
 // A file that passed every check. What is left is to make room and to call staged.lay_out.
 struct ReadAdapter {
-  AdapterInfo info;
+  AdapterInfo info;  // without content_sha256: the file may still be being hashed
+  std::optional<std::string> peft_config;
   std::unique_ptr<const ParsedAdapter> parsed;
   StagedAdapter staged;
+
+  // With content_sha256, for which it waits.
+  AdapterInfo HashedInfo() const;
 };
 
 // Errors   of AdapterStore::Acquire; ResourceExhausted (ADAPTER_BUDGET) if the file is larger than the host tier

@@ -90,9 +90,9 @@ class TieredAdapterStore : public AdapterStore {
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
     UploadSteps steps;
     steps.check = [this](const std::string& name, int descriptor) -> absl::StatusOr<AdapterInfo> {
-      ABSL_ASSIGN_OR_RETURN(ReadAdapter read, reader_.Check(name, descriptor));
+      ABSL_ASSIGN_OR_RETURN(const ReadAdapter read, reader_.Check(name, descriptor));
       ABSL_RETURN_IF_ERROR(tiers_.CheckSize(name, read.staged.bytes));
-      return std::move(read.info);
+      return read.HashedInfo();
     };
     steps.committed = [this](const AdapterInfo& checked) -> absl::StatusOr<AdapterInfo> {
       const absl::StatusOr<AdapterVersion> version = directory_.Find(checked.name);

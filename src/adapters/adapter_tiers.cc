@@ -64,7 +64,7 @@ AdapterTiers::Block AdapterTiers::FindBlock(const std::string& name, const Adapt
     AdapterVersion now;
     AcquireReport report;
     if (const absl::StatusOr<ReadAdapter> measured = reader_.Read(name, now, report); measured.ok()) {
-      NoteSound(measured->info, now);
+      NoteSound(measured->HashedInfo(), now);
       block.bytes = measured->staged.bytes;
     }
   }
@@ -258,17 +258,27 @@ void AdapterTiers::LeadFlight(const std::string& name, Flight& flight, AcquireRe
 }
 
 absl::StatusOr<Resident> AdapterTiers::Read(const std::string& name, AdapterVersion& version, AcquireReport& report) {
-  ABSL_ASSIGN_OR_RETURN(ReadAdapter read, reader_.Read(name, version, report));
-  Stopwatch stopwatch;
-  NoteSound(read.info, version);
-  ABSL_RETURN_IF_ERROR(CheckSize(name, read.staged.bytes));
-  absl::StatusOr<TierReservation> room = host_.Reserve(name, read.staged.bytes);
+  ABSL_ASSIGN_OR_RETURN(const ReadAdapter read, reader_.Read(name, version, report));
+  const Stopwatch stopwatch;
+  absl::StatusOr<LaidOut> laid_out = LayOut(name, read.staged);  // while the file is being hashed
+  AdapterInfo info = read.HashedInfo();
+  NoteSound(info, version);
+  report.parse_seconds += stopwatch.Seconds();
+  if (!laid_out.ok()) {
+    return laid_out.status();
+  }
+  return std::make_shared<const ResidentAdapter>(std::move(info), version, std::move(laid_out->room),
+                                                 std::move(laid_out->weights));
+}
+
+absl::StatusOr<AdapterTiers::LaidOut> AdapterTiers::LayOut(const std::string& name, const StagedAdapter& staged) {
+  ABSL_RETURN_IF_ERROR(CheckSize(name, staged.bytes));
+  absl::StatusOr<TierReservation> room = host_.Reserve(name, staged.bytes);
   if (!room.ok()) {
     return NamedError(name, room.status());
   }
-  ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, read.staged.lay_out(room->range().offset));
-  report.parse_seconds += stopwatch.Lap();
-  return std::make_shared<const ResidentAdapter>(std::move(read.info), version, *std::move(room), std::move(weights));
+  ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, staged.lay_out(room->range().offset));
+  return LaidOut{*std::move(room), std::move(weights)};
 }
 
 void AdapterTiers::NoteResult(const std::string& name, const Flight& flight, const AcquireReport& report) {

@@ -83,6 +83,10 @@ class AdapterTiers {
 
  private:
   struct Flight;
+  struct LaidOut {
+    TierReservation room;
+    std::shared_ptr<const AdapterWeights> weights;
+  };
 
   void CountLookups(bool to_device, const Residence& found, bool on_disk);
   Residence UseResident(absl::string_view name, const AdapterVersion& version, bool old_will_do)
@@ -95,6 +99,8 @@ class AdapterTiers {
   void LeadFlight(const std::string& name, Flight& flight, AcquireReport& report) ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<Resident> Read(const std::string& name, AdapterVersion& version, AcquireReport& report)
       ABSL_LOCKS_EXCLUDED(mu_);
+  // In the host tier.
+  absl::StatusOr<LaidOut> LayOut(const std::string& name, const StagedAdapter& staged) ABSL_LOCKS_EXCLUDED(mu_);
   void NoteResult(const std::string& name, const Flight& flight, const AcquireReport& report)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ForgetIfGone(absl::string_view name, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mu_);

@@ -169,6 +169,7 @@ class ThreadedEngine final : public Engine {
     statistics.base = scheduler_.base_watch().total();
     statistics.queue_depth = queue_.depth();
     statistics.queue_capacity = queue_.capacity();
+    statistics.costs = scheduler_.costs();
     statistics.uptime_seconds = since_start_.Seconds();
     return statistics;
   }

@@ -9,6 +9,7 @@
 #include "src/adapters/adapter_statistics.h"
 #include "src/base/memory_stats.h"
 #include "src/request/model_info.h"
+#include "src/scheduler/cost_report.h"
 
 namespace hotlora {
 
@@ -19,6 +20,7 @@ struct EngineStatistics {
   BaseReport base;                  // since the start
   uint32_t queue_depth = 0, queue_capacity = 0;
   double uptime_seconds = 0.0;
+  CostReport costs;
 };
 
 }  // namespace hotlora

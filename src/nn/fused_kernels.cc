@@ -5,13 +5,8 @@
 #include <cstring>
 
 #include "src/nn/fused_tile.h"
-
-// One build serves every x86-64 CPU: the compiler makes a copy for each level, and the loader picks one.
-#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
-#define HOTLORA_VECTOR_LEVELS __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define HOTLORA_VECTOR_LEVELS
-#endif
+#include "src/nn/vector_levels.h"
+#include "src/nn/widen.h"
 
 namespace hotlora {
 namespace {
@@ -28,13 +23,7 @@ HOTLORA_TILE_INLINE float Load(const c10::BFloat16* from) {
 }
 
 HOTLORA_TILE_INLINE void Store(float value, float* to) { *to = value; }
-// To the nearest, ties to even, without a branch. NaN stays NaN.
-HOTLORA_TILE_INLINE void Store(float value, c10::BFloat16* to) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
-  to->x = static_cast<uint16_t>((bits & 0x7FFFFFFFU) > 0x7F800000U ? 0x7FC0U : rounded);
-}
+HOTLORA_TILE_INLINE void Store(float value, c10::BFloat16* to) { to->x = Bfloat16Bits(value); }
 
 template <typename T>
 HOTLORA_TILE_INLINE void SumGroupsTile(const T* __restrict x, const float* __restrict shift, int64_t pixels,

@@ -10,6 +10,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Exception.h>
 
+#include "src/nn/merge_rows.h"
 #include "src/tensor/device_kernels.h"
 #include "src/tensor/parallel_for.h"
 
@@ -89,6 +90,40 @@ void Launch(const DeviceKernels& kernels, c10::Device device, const MergeTables&
   }
 }
 
+// On the CPU: the rows of weights that MergeRows can rebuild, in blocks that do not depend on the number of threads,
+// then the others, a parameter on one thread.
+void MergeOnCpu(absl::Span<const WeightToMerge> weights, DoraWeighting dora) {
+  struct Block {
+    const WeightToMerge* weight;
+    int64_t first, count;
+  };
+  std::vector<Block> blocks;
+  std::vector<const WeightToMerge*> others;
+  for (const WeightToMerge& weight : weights) {
+    if (!CanMergeRows(weight)) {
+      others.push_back(&weight);
+      continue;
+    }
+    const int64_t rows = weight.live.size(0), step = RowsOfBlock(weight);
+    for (int64_t first = 0; first < rows; first += step) {
+      blocks.push_back({&weight, first, std::min(step, rows - first)});
+    }
+  }
+  ParallelFor(0, static_cast<int64_t>(blocks.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto& [weight, first, count] = blocks[static_cast<size_t>(i)];
+      MergeRows(*weight, first, count);
+    }
+  });
+  ParallelFor(0, static_cast<int64_t>(others.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const WeightToMerge& weight = *others[static_cast<size_t>(i)];
+      at::Tensor live = weight.live;
+      MergeWeight(live, weight.clean, weight.deltas, dora);
+    }
+  });
+}
+
 }  // namespace
 
 bool AddToTables(const WeightToMerge& weight, MergeTables* tables) {
@@ -132,24 +167,17 @@ void MergeWeights(absl::Span<const WeightToMerge> weights, DoraWeighting dora) {
   if (weights.empty()) {
     return;
   }
-  const auto merge = [&](const WeightToMerge& weight) {
-    at::Tensor live = weight.live;
-    MergeWeight(live, weight.clean, weight.deltas, dora);
-  };
   const c10::Device device = weights.front().live.device();
   if (device.is_cpu()) {
-    ParallelFor(0, static_cast<int64_t>(weights.size()), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        merge(weights[static_cast<size_t>(i)]);
-      }
-    });
+    MergeOnCpu(weights, dora);
     return;
   }
   const DeviceKernels* const kernels = KernelsOf(device.type());
   MergeTables tables;
   for (const WeightToMerge& weight : weights) {
     if (kernels == nullptr || !AddToTables(weight, &tables)) {
-      merge(weight);
+      at::Tensor live = weight.live;
+      MergeWeight(live, weight.clean, weight.deltas, dora);
     }
   }
   if (!tables.tasks.empty()) {

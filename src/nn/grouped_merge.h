@@ -19,9 +19,10 @@ struct WeightToMerge {
   absl::Span<const WeightedDelta> deltas;
 };
 
-// Rebuilds many parameters, all on one device, each as MergeWeight does: on the CPU on all threads, a parameter on one;
-// on a device that has kernels of ours (device_kernels.h), those whose changes are sums of products (or nothing) in one
-// launch, the others one by one. Waits for none of it.
+// Rebuilds many parameters, all on one device, each as MergeWeight does. Those whose changes are sums of products (or
+// nothing) are rebuilt on the CPU in one pass over their rows on all threads (merge_rows.h), and on a device that has
+// kernels of ours (device_kernels.h) in one launch. The others are rebuilt one by one, on the CPU on all threads, a
+// parameter on one. Waits for no device.
 //
 // Threads  the step thread only
 // Errors   throws c10::Error (out of memory), c10::AcceleratorError (the launch); any weight may then be rebuilt or not

@@ -1,6 +1,5 @@
 #include "src/nn/weight_merge.h"
 
-#include <algorithm>
 #include <variant>
 #include <vector>
 
@@ -124,34 +123,6 @@ void AddDelta(at::Tensor& sum, const WeightedDelta& weighted, DoraWeighting dora
   }
 }
 
-// Bytes of a weight that are rebuilt at a time, so that they are still in the cache when the products come.
-constexpr int64_t kBlockBytes = int64_t{512} << 10;
-
-// live = clean + sum of products, some rows at a time. live is float32 and contiguous, on the CPU.
-void MergeProducts(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas) {
-  struct Product {
-    at::Tensor up, down;
-    double factor;
-  };
-  std::vector<Product> products;
-  for (const WeightedDelta& weighted : deltas) {
-    const auto& factors = std::get<LowRank>(weighted.delta->change);
-    products.push_back({AsFloat(factors.up, live.device()), AsFloat(factors.down, live.device()),
-                        weighted.weight * weighted.delta->scale});
-  }
-  const int64_t rows = live.size(0);
-  const at::Tensor to = live.view({rows, -1}), from = clean.view({rows, -1});  // [out, in * kh * kw]
-  const int64_t step = std::max<int64_t>(16, kBlockBytes / static_cast<int64_t>(to.size(1) * sizeof(float)));
-  for (int64_t begin = 0; begin < rows; begin += step) {
-    const int64_t count = std::min(step, rows - begin);
-    at::Tensor block = to.narrow(0, begin, count);
-    block.copy_(from.narrow(0, begin, count));
-    for (const Product& product : products) {
-      block.addmm_(product.up.narrow(0, begin, count), product.down, /*beta=*/1, /*alpha=*/product.factor);
-    }
-  }
-}
-
 }  // namespace
 
 bool IsPlainProduct(const WeightedDelta& weighted) {
@@ -175,10 +146,6 @@ void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const Wei
   }
   // float32 weights are summed where they live, which saves a copy of the largest ones.
   const bool in_place = live.scalar_type() == at::kFloat && live.is_contiguous();
-  if (in_place && live.is_cpu() && std::all_of(present.begin(), present.end(), IsPlainProduct)) {
-    MergeProducts(live, clean, present);
-    return;
-  }
   at::Tensor sum =
       in_place ? live : at::empty(live.sizes(), live.options().dtype(at::kFloat), at::MemoryFormat::Contiguous);
   sum.copy_(clean);

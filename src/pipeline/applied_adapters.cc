@@ -157,44 +157,42 @@ SwapReport AppliedAdapters::Merge(const MergePlan& plan) {
   report.changed = true;
   merged_ = std::nullopt;
   last_applied_ = std::nullopt;
-  // What each module is to become: the clean weight, unless the plan says otherwise.
-  std::vector<MergePlan::Module> restored, merged;
+  std::vector<Change> changes;
+  double elements[2] = {0.0, 0.0};  // to restore, to merge
   size_t next = 0;
   for (size_t module = 0; module < in_effect_.size(); ++module) {
     const bool planned = next < plan.modules.size() && plan.modules[next].module == module;
-    const std::string& fingerprint = planned ? plan.modules[next].fingerprint : std::string();
-    if (in_effect_[module] != fingerprint) {
-      if (planned) {
-        merged.push_back(plan.modules[next]);
-      } else {
-        restored.push_back({module, "", {}});
-      }
+    const MergePlan::Module* const merged = planned ? &plan.modules[next++] : nullptr;
+    if (in_effect_[module] != (planned ? merged->fingerprint : std::string())) {
+      changes.push_back({module, merged});
+      elements[planned ? 1 : 0] += static_cast<double>(weights_[module].live.numel());
+      ++(planned ? report.modules_merged : report.modules_restored);
     }
-    next += planned ? 1 : 0;
   }
-  report.restore_seconds = Rebuild(restored);
-  report.apply_seconds = Rebuild(merged);
-  report.modules_restored = static_cast<uint32_t>(restored.size());
-  report.modules_merged = static_cast<uint32_t>(merged.size());
+  const double seconds = Rebuild(changes);
+  const double all = elements[0] + elements[1];
+  report.restore_seconds = all > 0.0 ? seconds * elements[0] / all : 0.0;
+  report.apply_seconds = all > 0.0 ? seconds * elements[1] / all : 0.0;
   merged_ = plan.fingerprint;
   return report;
 }
 
-double AppliedAdapters::Rebuild(absl::Span<const MergePlan::Module> modules) {
-  if (modules.empty()) {
+double AppliedAdapters::Rebuild(absl::Span<const Change> changes) {
+  if (changes.empty()) {
     return 0.0;
   }
   const Stopwatch stopwatch;
   std::vector<WeightToMerge> merges;
-  merges.reserve(modules.size());
-  for (const MergePlan::Module& change : modules) {
-    in_effect_[change.module] = std::nullopt;
-    merges.push_back({weights_[change.module].live, weights_[change.module].clean, change.deltas});
+  merges.reserve(changes.size());
+  for (const auto& [module, merged] : changes) {
+    in_effect_[module] = std::nullopt;
+    merges.push_back({weights_[module].live, weights_[module].clean,
+                      merged == nullptr ? absl::Span<const WeightedDelta>() : absl::MakeConstSpan(merged->deltas)});
   }
   MergeWeights(merges, dora_);
   Synchronize(weights_.front().live.device());
-  for (const MergePlan::Module& change : modules) {
-    in_effect_[change.module] = change.fingerprint;
+  for (const auto& [module, merged] : changes) {
+    in_effect_[module] = merged == nullptr ? "" : merged->fingerprint;
   }
   return stopwatch.Seconds();
 }

@@ -80,7 +80,13 @@ class AppliedAdapters {
  private:
   // What to merge in that mode; the rest goes into `table`, if there is one.
   MergePlan Plan(const AdapterSet& set, ApplyMode mode, SideTable* table) const;
-  double Rebuild(absl::Span<const MergePlan::Module> modules);
+
+  // What a module is to become: nullptr: the clean weight.
+  struct Change {
+    size_t module;
+    const MergePlan::Module* merged;
+  };
+  double Rebuild(absl::Span<const Change> changes);  // all in one pass; returns its seconds
 
   const ModuleTable& modules_;
   const std::vector<Component> components_;  // by module

@@ -76,6 +76,7 @@ struct BatchPlan {
 // What bringing an adapter set into effect took.
 struct SwapReport {
   bool changed = false;  // false: the set was in effect already in this mode, nothing was done
+  // One pass over the weights restores and merges: these are its time, divided by the parameters that each had.
   double restore_seconds = 0.0;
   double apply_seconds = 0.0;
   uint32_t modules_restored = 0;

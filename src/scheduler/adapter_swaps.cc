@@ -28,6 +28,7 @@ absl::Status AdapterSwaps::AtStart(ImageTask& task, ApplyMode mode, absl::Span<c
     metrics_->CountSwap(true);
     ObserveLoading(cost, coldest, *metrics_);
     ObserveSwap(*swap, coldest, cost.total_seconds, *metrics_);
+    costs_->AddSwap({coldest, cost.merged}, cost.total_seconds);
   }
   return absl::OkStatus();
 }
@@ -94,6 +95,7 @@ absl::StatusOr<SwapReport> AdapterSwaps::Apply(const AdapterSchedule::Part& adap
   absl::StatusOr<SwapReport> swap = pipeline_->Apply(adapters.set, mode);
   if (swap.ok()) {
     in_effect_ = adapters.fingerprint;
+    costs_->AddApply(*swap, mode);
   } else {
     in_effect_ = std::nullopt;
     metrics_->CountSwap(false);

@@ -2,7 +2,7 @@
 #define HOTLORA_SRC_SCHEDULER_ADAPTER_SWAPS_H_
 
 // Adapter sets take effect: when a request starts, and where its sets change while its images are made. What that took
-// goes into the request's summary and the metrics.
+// goes into the request's summary, the costs and the metrics.
 
 #include <memory>
 #include <optional>
@@ -14,6 +14,7 @@
 
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/scheduler/cost_book.h"
 #include "src/scheduler/image_run.h"
 
 namespace hotlora {
@@ -21,8 +22,9 @@ namespace hotlora {
 // Not thread-safe: the step thread's.
 class AdapterSwaps {
  public:
-  // Both outlive this object.
-  AdapterSwaps(Pipeline* pipeline, Metrics* metrics) : pipeline_(pipeline), metrics_(metrics) {}
+  // All outlive this object.
+  AdapterSwaps(Pipeline* pipeline, CostBook* costs, Metrics* metrics)
+      : pipeline_(pipeline), costs_(costs), metrics_(metrics) {}
 
   // The first set of a request takes effect. It is a swap if others were in effect. In side mode every set that has
   // rows is in effect: `running` are their fingerprints. Errors are Pipeline::Apply's.
@@ -42,6 +44,7 @@ class AdapterSwaps {
   absl::StatusOr<SwapReport> Apply(const AdapterSchedule::Part& adapters, ApplyMode mode);
 
   Pipeline* const pipeline_;
+  CostBook* const costs_;
   Metrics* const metrics_;
 
   // Fingerprint of the set in effect. nullopt: not known, since an Apply has failed half-way.

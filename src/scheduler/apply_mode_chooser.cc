@@ -10,7 +10,8 @@ bool ApplyModeChooser::BeforeRow(absl::Span<const std::string> running, absl::st
   return Choose(running.size() > 1 || running.front() != joining);
 }
 
-bool ApplyModeChooser::BeforeStep(absl::Span<const std::string> running) {
+bool ApplyModeChooser::BeforeStep(absl::Span<const std::string> running, uint32_t steps_before_merging) {
+  steps_before_merging_ = steps_before_merging;
   const bool changed = Choose(running.size() > 1);
   if (mode_ == ApplyMode::kSide && running.size() == 1) {
     ++steps_of_one_set_;
@@ -23,7 +24,7 @@ bool ApplyModeChooser::Choose(bool mixed) {
     steps_of_one_set_ = 0;
     return SwitchTo(ApplyMode::kSide);
   }
-  return steps_of_one_set_ >= kStepsBeforeMerging && SwitchTo(ApplyMode::kMerged);
+  return steps_of_one_set_ >= steps_before_merging_ && SwitchTo(ApplyMode::kMerged);
 }
 
 bool ApplyModeChooser::SwitchTo(ApplyMode mode) {

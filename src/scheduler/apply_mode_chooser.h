@@ -8,9 +8,15 @@
 // little in each step, and rows of different sets share it. So with --apply auto the mode is
 //   side     while several sets have rows, and from the start if a second set is ready to join the first: to merge the
 //            first for one step would be wasted
-//   merged   if one set starts alone, or has had the device to itself for kStepsBeforeMerging steps without a break
+//   merged   if one set starts alone, or has had the device to itself for as many steps without a break as the caller
+//            says (CostBook::StepsBeforeMerging). If it were merged sooner, two requests that take turns would have
+//            weights rebuilt between them
+//
+// A set that starts alone is merged whatever that costs, so that the same request on a server that does nothing else
+// has the same bytes
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -23,9 +29,6 @@ namespace hotlora {
 
 class ApplyModeChooser {
  public:
-  // If one set were merged sooner, two requests that take turns would have weights rebuilt between them.
-  static constexpr uint32_t kStepsBeforeMerging = 8;
-
   explicit ApplyModeChooser(ApplyPolicy policy) : policy_(policy), mode_(ModeFor(policy, /*mixed=*/false)) {}
 
   ApplyMode mode() const { return mode_; }
@@ -36,7 +39,7 @@ class ApplyModeChooser {
   bool BeforeRow(absl::Span<const std::string> running, absl::string_view joining, bool another_is_ready);
 
   // Call before each step of rows with the sets `running`, of which there is at least one. True if mode() changed.
-  bool BeforeStep(absl::Span<const std::string> running);
+  bool BeforeStep(absl::Span<const std::string> running, uint32_t steps_before_merging);
 
  private:
   bool Choose(bool mixed);
@@ -44,7 +47,8 @@ class ApplyModeChooser {
 
   const ApplyPolicy policy_;
   ApplyMode mode_;
-  uint32_t steps_of_one_set_ = 0;  // in side mode, without a break
+  uint32_t steps_of_one_set_ = 0;                                         // in side mode, without a break
+  uint32_t steps_before_merging_ = std::numeric_limits<uint32_t>::max();  // none before the first step
 };
 
 }  // namespace hotlora

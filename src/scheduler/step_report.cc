@@ -22,13 +22,10 @@ StepShape ShapeOf(absl::Span<const RowRef> rows, ApplyMode mode) {
   shape.rows = static_cast<uint32_t>(rows.size());
   absl::flat_hash_set<absl::string_view> side_sets;
   for (const RowRef& ref : rows) {
-    const ImageTask& task = *ref.run->task;
-    if (task.job().denoise.cfg_at(ref.steps_before, ref.row->row->total_steps())) {
-      ++shape.guided_rows;
-    }
-    const AdapterSchedule::Part& adapters = ref.row->row->adapters().at(ref.evaluations_before);
-    if (mode == ApplyMode::kSide && !adapters.set.adapters.empty()) {
-      side_sets.insert(adapters.fingerprint);
+    const RowWork work = WorkOf(ref, mode);
+    shape.guided_rows += work.network_rows - 1;
+    if (work.side) {
+      side_sets.insert(ref.row->row->adapters().at(ref.evaluations_before).fingerprint);
     }
   }
   shape.side_sets = static_cast<uint32_t>(side_sets.size());
@@ -36,6 +33,13 @@ StepShape ShapeOf(absl::Span<const RowRef> rows, ApplyMode mode) {
 }
 
 }  // namespace
+
+RowWork WorkOf(const RowRef& ref, ApplyMode mode) {
+  const Row& row = *ref.row->row;
+  const bool guided = ref.run->job().denoise.cfg_at(ref.steps_before, row.total_steps());
+  const bool adapted = !row.adapters().at(ref.evaluations_before).set.adapters.empty();
+  return {guided ? 2U : 1U, mode == ApplyMode::kSide && adapted};
+}
 
 void StepReport::Report(absl::Span<const RowRef> rows, ApplyMode mode, double seconds) {
   const ImageRun* counted = nullptr;  // the rows of one run stand together, and the time counts once for it
@@ -50,7 +54,9 @@ void StepReport::Report(absl::Span<const RowRef> rows, ApplyMode mode, double se
       TellProgress(*ref.run, *ref.row);
     }
   }
-  metrics_->ObserveStep(ShapeOf(rows, mode), seconds);
+  const StepShape shape = ShapeOf(rows, mode);
+  costs_->AddStep({shape.width, shape.height, shape.rows + shape.guided_rows, shape.side_sets > 0}, seconds);
+  metrics_->ObserveStep(shape, seconds);
 }
 
 void StepReport::TellProgress(ImageRun& run, RunningRow& running) {

@@ -42,9 +42,9 @@ StepScheduler::StepScheduler(const BatchOptions& options, Events events, Request
       mode_chooser_(options_.apply),
       row_limit_(options_.max_batch),
       memory_(pipeline, metrics),
-      swaps_(pipeline, metrics),
+      swaps_(pipeline, &costs_, metrics),
       run_start_(pipeline, &memory_, &swaps_, metrics),
-      step_report_(pipeline, metrics),
+      step_report_(pipeline, &costs_, metrics),
       base_watch_(pipeline, metrics, events_.on_base_state),
       decode_line_(
           pipeline, &memory_, metrics,
@@ -62,7 +62,7 @@ absl::Status StepScheduler::AwaitWarmUp() {
 }
 
 void StepScheduler::StepThread() {
-  warm_up_status_ = WarmUp(*pipeline_, memory_, *metrics_, decode_line_, options_.max_batch);
+  warm_up_status_ = WarmUp(*pipeline_, memory_, *metrics_, decode_line_, costs_, options_.max_batch);
   warmed_up_.Notify();
   while (!queue_->stopped()) {
     metrics_->BeatScheduler();
@@ -224,7 +224,12 @@ bool StepScheduler::AnotherSetIsReady(const ImageTask& joining) const {
 void StepScheduler::TakeUpMode() {
   for (const RunPtr& run : runs_) {
     if (!run->rows.empty()) {
-      NoticeDeviceFailure(pipeline_->Apply(run->rows.front().row->next_adapters().set, mode_chooser_.mode()).status());
+      const absl::StatusOr<SwapReport> applied =
+          pipeline_->Apply(run->rows.front().row->next_adapters().set, mode_chooser_.mode());
+      NoticeDeviceFailure(applied.status());
+      if (applied.ok()) {
+        costs_.AddApply(*applied, mode_chooser_.mode());
+      }
       return;
     }
   }
@@ -233,15 +238,24 @@ void StepScheduler::TakeUpMode() {
 // --- steps
 
 void StepScheduler::StepAll() {
-  if (mode_chooser_.BeforeStep(SetsWithRows(runs_))) {
+  const std::vector<RowRef> all = RowsOf(runs_);
+  const DenoiseOptions& size = all.front().run->job().denoise;
+  const auto works = [&all, this] {
+    std::vector<RowWork> of_rows;
+    for (const RowRef& ref : all) {
+      of_rows.push_back(WorkOf(ref, mode_chooser_.mode()));
+    }
+    return of_rows;
+  };
+  if (mode_chooser_.BeforeStep(SetsWithRows(runs_), costs_.StepsBeforeMerging(size.width, size.height, works()))) {
     TakeUpMode();
   }
   NoticeDeviceFailure(swaps_.BeforeStep(runs_, mode_chooser_.mode()));  // if it fails, the step itself will
-  const std::vector<RowRef> all = RowsOf(runs_);
+  const size_t per_call = costs_.RowsPerCall(size.width, size.height, works());
   swaps_.NoteStep(all.back().row->row->next_adapters().fingerprint);
   absl::Span<const RowRef> left(all);
-  while (!left.empty()) {  // more than once if a step ran out of memory, which lowers row_limit_
-    const size_t count = std::min<size_t>(left.size(), row_limit_);
+  while (!left.empty()) {  // more than once if turns are faster, or if a step ran out of memory: that lowers row_limit_
+    const size_t count = std::min<size_t>({left.size(), per_call, row_limit_});
     StepTogether(left.first(count));
     left.remove_prefix(count);
   }

@@ -29,6 +29,7 @@
 #include "src/scheduler/apply_mode_chooser.h"
 #include "src/scheduler/base_watch.h"
 #include "src/scheduler/batch_policy.h"
+#include "src/scheduler/cost_book.h"
 #include "src/scheduler/decode_line.h"
 #include "src/scheduler/image_run.h"
 #include "src/scheduler/image_task.h"
@@ -57,6 +58,9 @@ class StepScheduler {
 
   // Whether there is memory for what a request does.
   MemoryAdmission& memory() { return memory_; }
+
+  // What steps and swaps have cost.
+  CostReport costs() const { return costs_.Report(); }
 
   // Where init images are encoded.
   DecodeLine& decode_line() { return decode_line_; }
@@ -114,6 +118,7 @@ class StepScheduler {
   bool device_failed_ ABSL_GUARDED_BY(mu_) = false;
 
   MemoryAdmission memory_;
+  CostBook costs_;
   AdapterSwaps swaps_;
   RunStart run_start_;
   StepReport step_report_;

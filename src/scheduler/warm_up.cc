@@ -29,7 +29,7 @@ ImageJob WarmUpJob(const Pipeline& pipeline, bool cfg, uint32_t steps) {
 }
 
 absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, DecodeLine& decode_line,
-                             bool cfg) {
+                             CostBook& costs, bool cfg) {
   const ImageJob job = WarmUpJob(pipeline, cfg, kWarmUpSteps);
   const DenoiseOptions& options = job.denoise;
   ABSL_ASSIGN_OR_RETURN(auto conditioning, memory.Call(TextWork(job.prompts), [&] {
@@ -60,19 +60,20 @@ absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metric
   shape.rows = 1;
   shape.guided_rows = cfg ? 1 : 0;
   metrics.SetStepBaseline(shape, *median);
+  costs.AddStep({shape.width, shape.height, shape.rows + shape.guided_rows, /*side=*/false}, *median);
   return cfg ? decode_line.WarmUp(job, *row) : absl::OkStatus();
 }
 
-// One step of each number of the network's rows from 3 on: an image under guidance has two, and one without makes the
-// odd numbers. The work grows with the square of the largest number, hence the limit.
-absl::Status StepEachRowCount(Pipeline& pipeline, MemoryAdmission& memory, uint32_t max_batch) {
+// Two steps of each number of the network's rows from 3 on, the second for its cost: an image under guidance has two,
+// and one without makes the odd numbers. The work grows with the square of the largest number, hence the limit.
+absl::Status StepEachRowCount(Pipeline& pipeline, MemoryAdmission& memory, CostBook& costs, uint32_t max_batch) {
   const uint32_t most = std::min(2 * max_batch, kMostWarmRows);
   if (most < 3) {
     return absl::OkStatus();
   }
   std::vector<std::unique_ptr<Row>> rows;  // the first is without guidance
   for (const bool cfg : {false, true}) {
-    const ImageJob job = WarmUpJob(pipeline, cfg, /*steps=*/most);
+    const ImageJob job = WarmUpJob(pipeline, cfg, /*steps=*/2 * most);
     ABSL_ASSIGN_OR_RETURN(const auto conditioning, memory.Call(TextWork(job.prompts), [&] {
       return pipeline.Encode(job.prompts, cfg, AdapterSet{}, ApplyMode::kMerged);
     }));
@@ -88,12 +89,17 @@ absl::Status StepEachRowCount(Pipeline& pipeline, MemoryAdmission& memory, uint3
     }
     MemoryWork work = StepWork(rows.front()->denoise());
     work.rows = count;
-    const absl::Status status = memory.Call(work, [&] { return pipeline.Step(plan); });
+    const auto step = [&] { return memory.Call(work, [&] { return pipeline.Step(plan); }); };
+    const absl::Status status = step();
     if (absl::IsResourceExhausted(status)) {
       LogInfo("there is memory for ", count - 1, " rows of the network in a step at the model's native size");
       return absl::OkStatus();
     }
     ABSL_RETURN_IF_ERROR(status);
+    const Stopwatch stopwatch;
+    ABSL_RETURN_IF_ERROR(step());
+    const DenoiseOptions& options = rows.front()->denoise();
+    costs.AddStep({options.width, options.height, count, /*side=*/false}, stopwatch.Seconds());
   }
   return absl::OkStatus();
 }
@@ -101,14 +107,14 @@ absl::Status StepEachRowCount(Pipeline& pipeline, MemoryAdmission& memory, uint3
 }  // namespace
 
 absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, DecodeLine& decode_line,
-                    uint32_t max_batch) {
+                    CostBook& costs, uint32_t max_batch) {
   const Stopwatch stopwatch;
   for (const bool cfg : {false, true}) {
-    ABSL_RETURN_IF_ERROR(MeasureBaseline(pipeline, memory, metrics, decode_line, cfg));
+    ABSL_RETURN_IF_ERROR(MeasureBaseline(pipeline, memory, metrics, decode_line, costs, cfg));
   }
   // The CPU's kernels serve any number of rows, and a step of eight takes minutes there.
   if (pipeline.info().device != "cpu") {
-    ABSL_RETURN_IF_ERROR(StepEachRowCount(pipeline, memory, max_batch));
+    ABSL_RETURN_IF_ERROR(StepEachRowCount(pipeline, memory, costs, max_batch));
   }
   const double seconds = stopwatch.Seconds();
   metrics.SetStartUp(StartUpPhase::kWarmUp, seconds);

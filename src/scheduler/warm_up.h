@@ -7,6 +7,7 @@
 
 #include "src/metrics/metrics.h"
 #include "src/pipeline/pipeline.h"
+#include "src/scheduler/cost_book.h"
 #include "src/scheduler/decode_line.h"
 #include "src/scheduler/memory_admission.h"
 
@@ -18,10 +19,11 @@ constexpr uint32_t kMostWarmRows = 16;
 // workspaces made, the step baselines of one row are measured, and the memory that texts, steps and decodes take. Each
 // call is on the thread that serves it, because LibTorch keeps what it chose by thread: steps on the calling one, the
 // decode on the decode line's. On a GPU, which chooses for each number of rows, every number of rows of the network
-// that a batch of `max_batch` images can have runs once, up to kMostWarmRows. The step thread's first work.
+// that a batch of `max_batch` images can have runs twice, up to kMostWarmRows, the second time for its cost. `costs`
+// gets what the steps took. The step thread's first work.
 // ResourceExhausted (OUT_OF_MEMORY) if there is not even the head-room for one image.
 absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, DecodeLine& decode_line,
-                    uint32_t max_batch);
+                    CostBook& costs, uint32_t max_batch);
 
 }  // namespace hotlora
 

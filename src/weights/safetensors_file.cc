@@ -234,8 +234,9 @@ absl::StatusOr<OpenFile> OpenRegular(const std::string& path) {
   return Adopt(descriptor);
 }
 
-// Reads exactly `bytes` from where the file stands, and adds them to `hash` if there is one.
-absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes, Sha256* hash) {
+// Reads exactly `bytes` from where the file stands. `on_piece`(data, bytes) is called for each piece that has come.
+template <typename OnPiece>
+absl::Status ReadPieces(const OpenFile& file, void* destination, uint64_t bytes, OnPiece on_piece) {
   char* to = static_cast<char*>(destination);
   while (bytes > 0) {
     const ssize_t got = read(file.descriptor, to, std::min(bytes, kReadChunk));
@@ -248,13 +249,20 @@ absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes
     if (got == 0) {
       return absl::DataLossError("the file became shorter while it was read");
     }
-    if (hash != nullptr) {
-      hash->Update(to, static_cast<size_t>(got));
-    }
+    on_piece(to, static_cast<size_t>(got));
     to += got;
     bytes -= static_cast<uint64_t>(got);
   }
   return absl::OkStatus();
+}
+
+// Reads exactly `bytes` from where the file stands, and adds them to `hash` if there is one.
+absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes, Sha256* hash) {
+  return ReadPieces(file, destination, bytes, [hash](const char* data, size_t got) {
+    if (hash != nullptr) {
+      hash->Update(data, got);
+    }
+  });
 }
 
 // The header's length as the first eight bytes say, checked against the file's size and the cap.
@@ -406,7 +414,7 @@ namespace {
 struct Whole {
   std::shared_ptr<const std::byte> bytes;
   uint64_t size = 0;
-  std::string sha256;
+  std::shared_ptr<const TrailingHash> hash;
 };
 
 absl::StatusOr<Whole> ReadWhole(const OpenFile& file, uint64_t max_bytes, SafetensorsFile::Allocate allocate) {
@@ -414,9 +422,13 @@ absl::StatusOr<Whole> ReadWhole(const OpenFile& file, uint64_t max_bytes, Safete
     return absl::ResourceExhaustedError(absl::StrCat("file of ", file.bytes, " bytes; allowed are ", max_bytes));
   }
   const std::shared_ptr<std::byte> bytes = allocate(file.bytes);
-  Sha256 hash;
-  ABSL_RETURN_IF_ERROR(ReadExactly(file, bytes.get(), file.bytes, &hash));
-  return Whole{bytes, file.bytes, hash.HexDigest()};
+  const auto hash = std::make_shared<TrailingHash>(bytes, file.bytes);
+  uint64_t filled = 0;
+  ABSL_RETURN_IF_ERROR(ReadPieces(file, bytes.get(), file.bytes, [&](const char*, size_t got) {
+    filled += got;
+    hash->AddUpTo(filled);
+  }));
+  return Whole{bytes, file.bytes, hash};
 }
 
 }  // namespace
@@ -425,7 +437,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadFile(const std::string& pat
                                                           uint64_t max_header_bytes) {
   ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
   ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes, NewBytes));
-  return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.sha256), max_header_bytes);
+  return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.hash), max_header_bytes);
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadDescriptor(int descriptor, uint64_t max_bytes,
@@ -436,20 +448,22 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadDescriptor(int descriptor, 
   }
   ABSL_ASSIGN_OR_RETURN(const OpenFile file, Adopt(own));
   ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes, allocate));
-  return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.sha256), max_header_bytes);
+  return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.hash), max_header_bytes);
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(std::vector<std::byte> bytes, uint64_t max_header_bytes) {
-  Sha256 hash;
-  hash.Update(bytes.data(), bytes.size());
   const uint64_t size = bytes.size();
   auto owner = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
-  const std::byte* const data = owner->data();
-  return ParseBytes(std::shared_ptr<const std::byte>(std::move(owner), data), size, hash.HexDigest(), max_header_bytes);
+  const std::byte* const begin = owner->data();
+  const std::shared_ptr<const std::byte> data(std::move(owner), begin);
+  const auto hash = std::make_shared<TrailingHash>(data, size);
+  hash->AddUpTo(size);
+  return ParseBytes(data, size, hash, max_header_bytes);
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ParseBytes(std::shared_ptr<const std::byte> bytes, uint64_t size,
-                                                            std::string sha256, uint64_t max_header_bytes) {
+                                                            std::shared_ptr<const TrailingHash> hash,
+                                                            uint64_t max_header_bytes) {
   if (size < kLengthBytes) {
     return TooShort(size);
   }
@@ -461,7 +475,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ParseBytes(std::shared_ptr<cons
   result.data_offset_ = kLengthBytes + header_bytes;
   ABSL_RETURN_IF_ERROR(
       result.ParseHeader(absl::string_view(reinterpret_cast<const char*>(bytes.get()) + kLengthBytes, header_bytes)));
-  result.sha256_ = std::move(sha256);
+  result.hash_ = std::move(hash);
   result.bytes_ = std::move(bytes);
   return result;
 }

@@ -16,6 +16,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
+#include "src/base/trailing_hash.h"
+
 namespace hotlora {
 
 enum class StoredDtype {
@@ -117,8 +119,9 @@ class SafetensorsFile {
   // Where the data part begins in the file.
   uint64_t data_offset() const { return data_offset_; }
 
-  // The hash of the whole file, 64 hex digits; empty after ReadHeader.
-  const std::string& sha256() const { return sha256_; }
+  // The hash of the whole file, 64 hex digits; empty after ReadHeader. A file in memory may still be being hashed when
+  // it is parsed: this waits.
+  std::string sha256() const { return hash_ == nullptr ? sha256_ : hash_->HexDigest(); }
 
   // The tensor's bytes (little-endian, row-major), inside this object. REQUIRES: made by ReadFile
   // or Parse.
@@ -126,9 +129,10 @@ class SafetensorsFile {
 
  private:
   SafetensorsFile() = default;
-  // `bytes` of the file, whose SHA-256 is known.
+  // `hash` has got all bytes.
   static absl::StatusOr<SafetensorsFile> ParseBytes(std::shared_ptr<const std::byte> bytes, uint64_t size,
-                                                    std::string sha256, uint64_t max_header_bytes);
+                                                    std::shared_ptr<const TrailingHash> hash,
+                                                    uint64_t max_header_bytes);
   absl::Status ParseHeader(absl::string_view header);
   absl::Status CheckLayout();
 
@@ -137,8 +141,9 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
   uint64_t file_bytes_ = 0;
   uint64_t data_offset_ = 0;
-  std::string sha256_;
-  std::shared_ptr<const std::byte> bytes_;  // of the whole file
+  std::string sha256_;                        // of a file whose bytes are elsewhere
+  std::shared_ptr<const TrailingHash> hash_;  // of bytes_
+  std::shared_ptr<const std::byte> bytes_;    // of the whole file
 };
 
 }  // namespace hotlora

@@ -10,6 +10,10 @@
 //       Takes lines "APPLY NAME" (APPLY is side or merged) from standard input, swaps, makes a step, and answers each
 //       with a line: milliseconds of the swap, of the step, and of the processor for the swap. tests/bench/peft_loop.py
 //       asks so.
+//   adapter_bench rebuild --model DIR --adapters DIR [--name NAME] [--blocks 10] [--threads 1] [--dtype float32]
+//       Times merging one adapter that is at hand into the weights, going back to the clean ones, and a plain copy of
+//       as many bytes as these live weights have, in turn within each block. Prints milliseconds, GB/s of live weights,
+//       and the ratios to the copy.
 //   adapter_bench held --model DIR --adapters DIR [--counts 1,10,100,1000] [--resident 64] [--source ...]
 //                      [--blocks 100] [--rounds 12]
 //       Times the swap of one adapter from stores that have read as many adapters of the folder as --counts says, in
@@ -21,6 +25,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <functional>
@@ -35,6 +40,8 @@
 
 #include "absl/strings/str_format.h"
 #include <ATen/Parallel.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <CLI/CLI.hpp>
 
 #include "client/bench/statistics.h"
@@ -42,10 +49,12 @@
 #include "src/adapters/adapter_weights.h"
 #include "src/base/logging.h"
 #include "src/metrics/metrics.h"
+#include "src/nn/lora_delta.h"
 #include "src/pipeline/sdxl_pipeline.h"
 #include "src/request/validation.h"
 #include "src/sdxl/sdxl_model.h"
 #include "src/tensor/memory_stats.h"
+#include "src/tensor/parallel_for.h"
 
 namespace hotlora {
 namespace {
@@ -200,6 +209,43 @@ class Bench {
     std::filesystem::remove_all(root);
   }
 
+  void Rebuild() {
+    const std::string name = options_.name.empty() ? store_->List("", 1).value().front().name : options_.name;
+    const AdapterSet set = Set(*store_, name);
+    int64_t bytes = 0;
+    for (const ModuleDelta& delta : leases_.back()->weights()->deltas) {
+      bytes += c10::multiply_integers(modules_.modules[delta.module].shape) *
+               static_cast<int64_t>(c10::elementSize(place_.dtype));
+    }
+    const at::Tensor from = at::ones({bytes}, at::kByte), to = at::zeros({bytes}, at::kByte);
+    const auto copy = [&] {
+      ParallelFor(0, bytes, /*grain=*/1 << 20, [&](int64_t begin, int64_t end) {
+        std::memcpy(to.mutable_data_ptr<uint8_t>() + begin, from.const_data_ptr<uint8_t>() + begin,
+                    static_cast<size_t>(end - begin));
+      });
+    };
+    std::map<std::string, std::vector<double>> ms, ratios;
+    for (int block = 0; block < options_.blocks + 1; ++block) {
+      const std::map<std::string, double> times = {
+          {"merge", MillisecondsOf([&] { pipeline_->Apply(set, ApplyMode::kMerged).value(); })},
+          {"restore", MillisecondsOf([&] { pipeline_->Apply({}, ApplyMode::kMerged).value(); })},
+          {"copy", MillisecondsOf(copy)}};
+      for (const auto& [arm, time] : times) {
+        if (block > 0) {  // the first pays for what is made once
+          ms[arm].push_back(time);
+          ratios[arm].push_back(time / times.at("copy"));
+        }
+      }
+    }
+    std::cout << name << ": " << bytes << " bytes of live weights, " << options_.dtype << ", " << options_.threads
+              << " thread(s)\n";
+    for (const auto& [arm, times] : ms) {
+      std::cout << "  " << arm << " ms " << WithInterval(times) << ", "
+                << absl::StrFormat("%.2f", 1e-6 * static_cast<double>(bytes) / Median(times)) << " GB/s; over copy "
+                << WithInterval(ratios[arm]) << "\n";
+    }
+  }
+
   void Overhead() {
     const AdapterSet set = Set(*store_, options_.name);
     const auto side = Start(set, ApplyMode::kSide);
@@ -314,7 +360,7 @@ int main(int argc, char** argv) {
   hotlora::Options options;
   CLI::App app("What adapters cost");
   app.require_subcommand(1);
-  for (const char* const name : {"swap", "overhead", "turns", "held"}) {
+  for (const char* const name : {"swap", "overhead", "turns", "rebuild", "held"}) {
     CLI::App* const command = app.add_subcommand(name);
     command->add_option("--model", options.model)->required();
     command->add_option("--adapters", options.adapters)->required();
@@ -339,9 +385,10 @@ int main(int argc, char** argv) {
   at::set_num_threads(options.threads);
   hotlora::Bench bench(options);
   const std::string command = app.get_subcommands().front()->get_name();
-  command == "swap"    ? bench.Swap()
-  : command == "held"  ? bench.Held()
-  : command == "turns" ? bench.Turns()
-                       : bench.Overhead();
+  command == "swap"      ? bench.Swap()
+  : command == "held"    ? bench.Held()
+  : command == "turns"   ? bench.Turns()
+  : command == "rebuild" ? bench.Rebuild()
+                         : bench.Overhead();
   return 0;
 }

@@ -16,12 +16,11 @@ In each block every arm makes one iteration, in random order; a block gives the 
 bootstrap 95 % interval; ratios by processor time too, which others on the machine lengthen less.
 """
 import argparse
-import os
 import pathlib
 import random
-import statistics
-import subprocess
 import sys
+
+from arms import Arm, words
 
 TOKENS, WARM_UP = 77, 3
 
@@ -67,42 +66,6 @@ def worker(args):
         print(*(1000 * value for value in seconds), flush=True)
 
 
-class Arm:
-    """A program that answers lines, and what it said."""
-
-    def __init__(self, command, prefix="", suffix=""):
-        environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error")
-        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, text=True, env=environment)
-        self.prefix, self.suffix, self.seen = prefix, suffix, []
-        if self.process.stdout.readline().strip() != "ready":
-            sys.exit(f"{command} did not start")
-
-    def iterate(self, name):
-        self.process.stdin.write(f"{self.prefix}{name}{self.suffix}\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline().split()
-        if not answer:
-            sys.exit(f"{self.process.args} ended")
-        return [float(word) for word in answer]
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def interval(values, draws=2000):
-    """Bootstrap 95 % interval of the median."""
-    source = random.Random(0)
-    medians = sorted(statistics.median(source.choices(values, k=len(values))) for _ in range(draws))
-    return medians[int(0.025 * draws)], medians[int(0.975 * draws)]
-
-
-def words(values, digits=1):
-    low, high = interval(values)
-    return f"{statistics.median(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -122,28 +85,30 @@ def main():
     names = sorted(path.stem for path in pathlib.Path(args.adapters).glob("*.safetensors"))
     common = ["--model", args.model, "--adapters", args.adapters, "--threads", args.threads]
     peft = args.modes.split(",")
-    arms = {mode: Arm([args.python, __file__, "--worker", mode, "--latent", args.latent, *common], suffix=".safetensors")
-            for mode in peft}
+    arms = {mode: Arm([args.python, __file__, "--worker", mode, "--latent", args.latent, *common]) for mode in peft}
+    lines = {mode: "{}.safetensors" for mode in peft}  # what an arm is asked, of an adapter's name
     for apply in ("side", "merged"):
-        arms[apply] = Arm([args.bench, "turns", *common, "--source", args.source, "--size", 8 * args.latent], prefix=apply + " ")
+        arms[apply] = Arm([args.bench, "turns", *common, "--source", args.source, "--size", 8 * args.latent])
+        lines[apply] = apply + " {}"
+    seen = {name: [] for name in arms}
     order = sorted(arms)
     for block in range(WARM_UP + args.blocks):
         random.Random(block).shuffle(order)
         for arm in order:
-            times = arms[arm].iterate(names[block % len(names)])
+            times = arms[arm].numbers(lines[arm].format(names[block % len(names)]))
             if block >= WARM_UP:
-                arms[arm].seen.append(times)
+                seen[arm].append(times)
     for arm in arms.values():
         arm.close()
 
     print(f"{args.blocks} blocks, {args.threads} thread(s); ours finds adapters on {args.source}; ms")
     print(" | ".join(f"{word:26s}" for word in ("", "swap", "step", "swap, processor", "putting away")))
-    for name, arm in arms.items():
-        columns = [[times[i] for times in arm.seen] for i in range(len(arm.seen[0]))]
+    for name, rows in seen.items():
+        columns = list(zip(*rows))
         print(" | ".join(f"{word:26s}" for word in (name, *(words(column, 2) for column in columns))))
     for mode in peft:
         for apply in ("side", "merged"):
-            pairs = list(zip(arms[mode].seen, arms[apply].seen))
+            pairs = list(zip(seen[mode], seen[apply]))
             wall, cpu = ([theirs[i] / ours[i] for theirs, ours in pairs] for i in (0, 2))
             print(f"{mode} / {apply}: {words(wall)}; by processor time {words(cpu)}")
 

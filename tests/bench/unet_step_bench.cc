@@ -4,6 +4,7 @@
 //   unet_step_bench --model DIR --inputs FILE.safetensors [--threads N] [--dtype float32]
 //     step K      runs K calls, prints their wall-clock and CPU seconds
 //     output F    runs one call and writes its result to F as raw float32
+//     operators K runs K calls, prints the seconds of each operator as JSON: of its own work, without what it calls
 //
 // The inputs file holds sample, timesteps, encoder_hidden_states, pooled and time_ids (unet.h,
 // UnetInput).
@@ -13,11 +14,15 @@
 #include <fstream>
 #include <iomanip>
 #include <iostream>
+#include <map>
+#include <memory>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <CLI/CLI.hpp>
 
 #include "src/sdxl/sdxl_model.h"
@@ -39,6 +44,57 @@ void Step(const Unet& unet, const UnetInput& input, const ComputePlace& place, i
             << static_cast<double>(std::clock() - start_cpu) / CLOCKS_PER_SEC << std::endl;
 }
 
+// Seconds of each operator that this thread calls.
+class OperatorClock {
+ public:
+  OperatorClock() {
+    calls_ = {Call()};
+    seconds_.clear();
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&Begin, &End));
+  }
+  ~OperatorClock() { at::removeCallback(handle_); }
+
+  static std::string Json() {
+    std::ostringstream json;
+    for (const auto& [name, seconds] : seconds_) {
+      json << (json.tellp() == 0 ? "{" : ", ") << "\"" << name << "\": " << seconds;
+    }
+    return json.str() + "}";
+  }
+
+ private:
+  struct Call {
+    std::chrono::steady_clock::time_point begin;
+    double inner = 0.0;  // seconds of the calls inside
+  };
+
+  static std::unique_ptr<at::ObserverContext> Begin(const at::RecordFunction&) {
+    calls_.push_back({std::chrono::steady_clock::now()});
+    return nullptr;
+  }
+  static void End(const at::RecordFunction& function, at::ObserverContext*) {
+    const std::chrono::duration<double> all = std::chrono::steady_clock::now() - calls_.back().begin;
+    seconds_[function.name()] += all.count() - calls_.back().inner;
+    calls_.pop_back();
+    calls_.back().inner += all.count();
+  }
+
+  static thread_local std::vector<Call> calls_;  // those under way; the first stands for the caller of all
+  static thread_local std::map<std::string, double> seconds_;
+  at::CallbackHandle handle_;
+};
+
+thread_local std::vector<OperatorClock::Call> OperatorClock::calls_;
+thread_local std::map<std::string, double> OperatorClock::seconds_;
+
+std::string Operators(const Unet& unet, const UnetInput& input, int steps) {
+  const OperatorClock clock;
+  for (int i = 0; i < steps; ++i) {
+    unet.forward(input);
+  }
+  return clock.Json();
+}
+
 int Run(const std::string& folder, const std::string& inputs, const ComputePlace& place) {
   c10::InferenceMode guard;
   absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(folder, place);
@@ -58,6 +114,8 @@ int Run(const std::string& folder, const std::string& inputs, const ComputePlace
     words >> command >> argument;
     if (command == "step") {
       Step((*model)->unet(), input, place, std::stoi(argument));
+    } else if (command == "operators") {
+      std::cout << Operators((*model)->unet(), input, std::stoi(argument)) << std::endl;
     } else if (command == "output") {
       const at::Tensor output = (*model)->unet().forward(input).to(at::kFloat).cpu().contiguous();
       std::ofstream(argument, std::ios::binary)

@@ -4,7 +4,7 @@
 Ours is gpu_probe --steps. Each of the three is a process of its own that waits on pipes; they compute in turn, in blocks, each
 block in random order. A block gives a ratio, our time over theirs; figures of ratios have the bootstrap 95 % interval of their
 median as low and high. Weights are random, of stock SDXL's shapes, and not the same in ours and theirs: results are compared
-elsewhere (tests/bench/step_vs_diffusers.py). Standard library only, but the workers need torch and diffusers.
+elsewhere (tests/bench/step_peers.py). Standard library only, but the workers need torch and diffusers.
 """
 
 import contextlib

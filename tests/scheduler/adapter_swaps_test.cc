@@ -75,7 +75,8 @@ class AdapterSwapsTest : public ::testing::Test {
   std::shared_ptr<FakeAdapterStore::Levers> store_levers_ = std::make_shared<FakeAdapterStore::Levers>();
   FakePipeline pipeline_{levers_};
   FakeAdapterStore store_{store_levers_};
-  AdapterSwaps swaps_{&pipeline_, &metrics_};
+  CostBook costs_;
+  AdapterSwaps swaps_{&pipeline_, &costs_, &metrics_};
   std::vector<std::shared_ptr<ImageRun>> runs_;
 };
 

@@ -10,12 +10,13 @@ namespace {
 
 using Sets = std::vector<std::string>;
 
+constexpr uint32_t kStepsBeforeMerging = 8;
 constexpr bool kAnotherIsReady = true, kNoOtherIsReady = false;
 
 // Steps of one set alone, after which the mode may change.
 void StepAlone(ApplyModeChooser& chooser, uint32_t steps) {
   for (uint32_t i = 0; i < steps; ++i) {
-    EXPECT_FALSE(chooser.BeforeStep(Sets{"a"})) << "step " << i;
+    EXPECT_FALSE(chooser.BeforeStep(Sets{"a"}, kStepsBeforeMerging)) << "step " << i;
   }
 }
 
@@ -25,7 +26,7 @@ ApplyModeChooser Mixed() {
   chooser.BeforeRow({}, "a", kNoOtherIsReady);
   EXPECT_TRUE(chooser.BeforeRow(Sets{"a"}, "b", kNoOtherIsReady));
   EXPECT_EQ(chooser.mode(), ApplyMode::kSide);
-  chooser.BeforeStep(Sets{"a", "b"});
+  chooser.BeforeStep(Sets{"a", "b"}, kStepsBeforeMerging);
   return chooser;
 }
 
@@ -33,7 +34,7 @@ TEST(ApplyModeChooserTest, OneSetAloneIsMerged) {
   ApplyModeChooser chooser(ApplyPolicy::kAuto);
   EXPECT_FALSE(chooser.BeforeRow({}, "a", kNoOtherIsReady));
   EXPECT_FALSE(chooser.BeforeRow(Sets{"a"}, "a", kNoOtherIsReady)) << "a second image of it";
-  StepAlone(chooser, 3 * ApplyModeChooser::kStepsBeforeMerging);
+  StepAlone(chooser, 3 * kStepsBeforeMerging);
   EXPECT_EQ(chooser.mode(), ApplyMode::kMerged);
 }
 
@@ -56,20 +57,28 @@ TEST(ApplyModeChooserTest, ASecondSetThatIsReadyCountsOnlyIfNothingRuns) {
 
 TEST(ApplyModeChooserTest, TheSetThatIsLeftIsMergedAfterSomeSteps) {
   ApplyModeChooser chooser = Mixed();
-  StepAlone(chooser, ApplyModeChooser::kStepsBeforeMerging);
+  StepAlone(chooser, kStepsBeforeMerging);
   EXPECT_EQ(chooser.mode(), ApplyMode::kSide);
-  EXPECT_TRUE(chooser.BeforeStep(Sets{"a"}));
+  EXPECT_TRUE(chooser.BeforeStep(Sets{"a"}, kStepsBeforeMerging));
+  EXPECT_EQ(chooser.mode(), ApplyMode::kMerged);
+}
+
+TEST(ApplyModeChooserTest, TheStepsBeforeMergingMayChangeOnTheWay) {
+  ApplyModeChooser chooser = Mixed();
+  StepAlone(chooser, 3);
+  EXPECT_FALSE(chooser.BeforeStep(Sets{"a"}, 4)) << "three steps were";
+  EXPECT_TRUE(chooser.BeforeStep(Sets{"a"}, 4));
   EXPECT_EQ(chooser.mode(), ApplyMode::kMerged);
 }
 
 TEST(ApplyModeChooserTest, ABreakBeginsTheCountAgain) {
   ApplyModeChooser chooser = Mixed();
-  StepAlone(chooser, ApplyModeChooser::kStepsBeforeMerging);
+  StepAlone(chooser, kStepsBeforeMerging);
   EXPECT_FALSE(chooser.BeforeRow(Sets{"a"}, "b", kNoOtherIsReady));
-  EXPECT_FALSE(chooser.BeforeStep(Sets{"a", "b"}));
-  StepAlone(chooser, ApplyModeChooser::kStepsBeforeMerging);
+  EXPECT_FALSE(chooser.BeforeStep(Sets{"a", "b"}, kStepsBeforeMerging));
+  StepAlone(chooser, kStepsBeforeMerging);
   EXPECT_EQ(chooser.mode(), ApplyMode::kSide);
-  EXPECT_TRUE(chooser.BeforeStep(Sets{"a"}));
+  EXPECT_TRUE(chooser.BeforeStep(Sets{"a"}, kStepsBeforeMerging));
 }
 
 TEST(ApplyModeChooserTest, AnIdleDeviceMergesAtOnce) {
@@ -85,7 +94,7 @@ TEST(ApplyModeChooserTest, AFixedPolicyNeverChanges) {
     EXPECT_EQ(chooser.mode(), mode);
     EXPECT_FALSE(chooser.BeforeRow({}, "a", kAnotherIsReady));
     EXPECT_FALSE(chooser.BeforeRow(Sets{"a"}, "b", kNoOtherIsReady));
-    StepAlone(chooser, 2 * ApplyModeChooser::kStepsBeforeMerging);
+    StepAlone(chooser, 2 * kStepsBeforeMerging);
     EXPECT_EQ(chooser.mode(), mode);
   }
 }

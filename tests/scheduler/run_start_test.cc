@@ -83,7 +83,8 @@ class RunStartTest : public ::testing::Test {
   FailingPipeline pipeline_{levers_};
   FakeAdapterStore store_{store_levers_};
   MemoryAdmission memory_{&pipeline_, &metrics_};
-  AdapterSwaps swaps_{&pipeline_, &metrics_};
+  CostBook costs_;
+  AdapterSwaps swaps_{&pipeline_, &costs_, &metrics_};
   RunStart start_{&pipeline_, &memory_, &swaps_, &metrics_};
 };
 

@@ -86,7 +86,8 @@ class StepReportTest : public ::testing::Test {
   std::shared_ptr<FakeAdapterStore::Levers> store_levers_ = std::make_shared<FakeAdapterStore::Levers>();
   PreviewingPipeline pipeline_{levers_};
   FakeAdapterStore store_{store_levers_};
-  StepReport report_{&pipeline_, &metrics_};
+  CostBook costs_;
+  StepReport report_{&pipeline_, &costs_, &metrics_};
 };
 
 TEST_F(StepReportTest, AStepCountsOnceForARunAndOnceForEachRow) {

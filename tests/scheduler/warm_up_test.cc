@@ -16,6 +16,7 @@ namespace hotlora {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::Pair;
 
 std::string ThreadName() {
   char name[16] = {};
@@ -62,12 +63,13 @@ class WarmUpTest : public testing::Test {
     DecodeLine decode_line(
         pipeline_.get(), &memory, &metrics_, [](const auto&, const absl::Status&, double) {},
         [](const absl::Status&) {});
-    const absl::Status status = WarmUp(*pipeline_, memory, metrics_, decode_line, max_batch);
+    const absl::Status status = WarmUp(*pipeline_, memory, metrics_, decode_line, costs_, max_batch);
     EXPECT_TRUE(status.ok()) << status;
   }
 
   const std::shared_ptr<FakePipeline::Levers> levers_ = std::make_shared<FakePipeline::Levers>();
   Metrics metrics_;
+  CostBook costs_;
   std::unique_ptr<RecordingPipeline> pipeline_;
 };
 
@@ -76,12 +78,23 @@ TEST_F(WarmUpTest, DecodesOnTheThreadThatWillDecode) {
   EXPECT_THAT(pipeline_->decode_threads, ElementsAre("decode"));
 }
 
-TEST_F(WarmUpTest, AGpuStepsEveryNumberOfRowsOnce) {
+TEST_F(WarmUpTest, AGpuStepsEveryNumberOfRowsTwice) {
   Run("cuda:0", 3);
-  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 2, 2, 2, 2, 3, 4, 5, 6));
+  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6));
   EXPECT_EQ(levers_->live_rows, 0);
   Run("cuda:0", 1);
   EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 2, 2, 2, 2));
+}
+
+TEST_F(WarmUpTest, CostsOfEveryNumberOfRowsAreKnownThen) {
+  Run("cuda:0", 2);
+  std::vector<std::pair<uint32_t, uint64_t>> known;
+  for (const auto& step : costs_.Report().steps) {
+    EXPECT_FALSE(step.kind.side);
+    EXPECT_EQ(step.kind.width, pipeline_->info().native_size);
+    known.emplace_back(step.kind.network_rows, step.count);
+  }
+  EXPECT_THAT(known, ElementsAre(Pair(1, 1), Pair(2, 1), Pair(3, 1), Pair(4, 1)));
 }
 
 TEST_F(WarmUpTest, ALargeBatchStepsUpToALimit) {
