@@ -32,8 +32,8 @@ class TokenTile {
   SideBranch side_;
 };
 
-// Calls `chain` for tiles that make up all tokens of x [rows, tokens, width], whose rows have the side branch `side`. On
-// the CPU, if there are tokens enough for all threads, there is one tile a thread, and a profiler sees one call,
+// Calls `chain` for tiles that make up all tokens of x [rows, tokens, width], whose rows have the side branch `side`.
+// On the CPU, if there are tokens enough for all threads, there is one tile a thread, and a profiler sees one call,
 // "hotlora::token_chain". Otherwise there is one tile of all tokens, and each operator uses all threads.
 //
 // Threads  `chain` is called on several at the same time, under the caller's thread-local state

@@ -37,7 +37,7 @@ class ConditioningCache {
   // Keeps a copy, unless it is larger than the whole storage. REQUIRES: `key` is not there.
   void Keep(const std::string& key, const EncodedPrompts& prompts);
 
-  // Of the storage.
+  // The storage's size.
   uint64_t bytes() const { return storage_.nbytes(); }
 
  private:

@@ -77,8 +77,8 @@ class UnetBatch {
   std::vector<at::Tensor> Text(const Unet& unet);
   bool IsLastBatch() const;  // whether the texts of these rows, in this order, were made before
   void MakeText(const Unet& unet);
-  // Puts the texts of `known`, null for other rows, and those of the other rows, which `batch` has, into `batch`, in the
-  // order of the rows.
+  // Puts the texts of `known`, null for other rows, and those of the other rows, which `batch` has, into `batch`, in
+  // the order of the rows.
   void Join(const std::vector<std::shared_ptr<ProjectedText>>& known, ProjectedText& batch) const;
   at::Tensor Shifts(const Unet& unet);
 

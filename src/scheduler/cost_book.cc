@@ -45,7 +45,8 @@ void CostBook::AddApply(const SwapReport& report, ApplyMode mode) {
 
 std::optional<double> CostBook::StepSeconds(const StepKind& kind) const {
   const auto found = step_costs_.find(kind);
-  if (found == step_costs_.end() || steps_ - found->second.seen > kFreshSteps) {
+  if (found == step_costs_.end() || found->second.last.size() < kLeastSteps ||
+      steps_ - found->second.seen > kFreshSteps) {
     return std::nullopt;
   }
   return found->second.Median();
@@ -96,7 +97,10 @@ size_t CostBook::RowsPerCall(uint32_t width, uint32_t height, absl::Span<const R
   MutexLock lock(&mu_);
   const std::optional<double> together = SecondsInCalls(width, height, rows, rows.size());
   size_t best = rows.size();
-  double least = together.value_or(0.0) * (taking_turns_ ? 1.0 : 1.0 - kTurnsGain);
+  double least = together.value_or(0.0);
+  if (!taking_turns_) {
+    least -= std::max(kTurnsGain * least, kTurnsGainSeconds);
+  }
   for (size_t per_call = 1; together.has_value() && per_call < rows.size(); ++per_call) {
     const std::optional<double> seconds = SecondsInCalls(width, height, rows, per_call);
     if (seconds.has_value() && *seconds < least) {

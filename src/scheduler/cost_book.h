@@ -4,7 +4,7 @@
 // What steps and swaps have cost on this machine, and what follows from it for the steps to come. No clock: callers say
 // what they measured.
 //
-// Of each kind of step and swap the median of the last kKept costs counts. A figure that is not known changes nothing:
+// The median of the last kKept costs counts, for each kind of step and swap. A figure that is not known changes nothing:
 // what was done without figures is done on.
 
 #include <cstddef>
@@ -32,15 +32,17 @@ struct RowWork {
 class CostBook {
  public:
   static constexpr size_t kKept = 9;
-  static constexpr size_t kKinds = 64;  // of steps; the one that was seen longest ago beyond them is forgotten
+  static constexpr size_t kLeastSteps = 3;  // of a kind, until its cost is known
+  static constexpr size_t kKinds = 64;      // of steps; the one that was seen longest ago beyond them is forgotten
   // A kind that was not among so many last steps is not known any more, so that it is tried again.
   static constexpr uint64_t kFreshSteps = 1024;
 
   // StepsBeforeMerging without figures, and its limits.
   static constexpr uint32_t kDefaultStepsBeforeMerging = 8, kMostStepsBeforeMerging = 256;
 
-  // Turns must be faster than one call by this share before they begin; they end as soon as they are not faster.
-  static constexpr double kTurnsGain = 0.05;
+  // Turns must be faster than one call by this share, and by so many seconds, before they begin: costs that were
+  // measured at different times differ by what else the machine did. They end as soon as they are not faster.
+  static constexpr double kTurnsGain = 0.25, kTurnsGainSeconds = 1e-3;
 
   void AddStep(const StepKind& kind, double seconds);
   void AddSwap(const SwapKind& kind, double seconds);
@@ -70,7 +72,7 @@ class CostBook {
   };
 
   std::optional<double> StepSeconds(const StepKind& kind) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Of a step of `rows` in calls of `per_call`; nullopt if one of the calls is not known.
+  // What a step of `rows` takes in calls of `per_call`; nullopt if one of the calls is not known.
   std::optional<double> SecondsInCalls(uint32_t width, uint32_t height, absl::Span<const RowWork> rows,
                                        size_t per_call) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

@@ -8,8 +8,8 @@
 namespace hotlora {
 
 // Calls body(first, end) for ranges that make up [begin, end), on the threads of LibTorch's pool and under the caller's
-// thread-local state (inference mode, AllocationPeak). There are as many ranges as threads, but none smaller than `grain`,
-// the last apart; a call from within a parallel loop, or with one thread, has one range.
+// thread-local state (inference mode, AllocationPeak). There are as many ranges as threads, but none smaller than
+// `grain`, the last apart; a call from within a parallel loop, or with one thread, has one range.
 //
 // All loops of ours are made by it: at::parallel_for is a template in LibTorch's header, and in a file that is compiled
 // without OpenMP it has one range, without a word. The file behind this function is compiled with it.

@@ -25,6 +25,13 @@ SwapReport Merged(double restore_seconds, double apply_seconds) {
   return report;
 }
 
+// As many as it takes until the cost is known.
+void AddSteps(CostBook& costs, const StepKind& kind, double seconds) {
+  for (size_t i = 0; i < CostBook::kLeastSteps; ++i) {
+    costs.AddStep(kind, seconds);
+  }
+}
+
 TEST(StepsBeforeMergingTest, IsWhereLossesReachTheMerge) {
   const struct {
     std::string what;
@@ -40,8 +47,8 @@ TEST(StepsBeforeMergingTest, IsWhereLossesReachTheMerge) {
   };
   for (const auto& each : kCases) {
     CostBook costs;
-    costs.AddStep(Kind(2), each.merged_step);
-    costs.AddStep(Kind(2, /*side=*/true), each.side_step);
+    AddSteps(costs, Kind(2), each.merged_step);
+    AddSteps(costs, Kind(2, /*side=*/true), each.side_step);
     costs.AddApply(Merged(0.25 * each.merge, 0.75 * each.merge), ApplyMode::kMerged);
     EXPECT_EQ(costs.StepsBeforeMerging(kSize, kSize, Images(1)), each.expected) << each.what;
     EXPECT_EQ(costs.Report().steps_before_merging, each.expected) << each.what;
@@ -52,10 +59,10 @@ TEST(StepsBeforeMergingTest, IsTheDefaultAsLongAsAFigureIsMissing) {
   for (const int missing : {0, 1, 2}) {
     CostBook costs;
     if (missing != 0) {
-      costs.AddStep(Kind(2), 1.0);
+      AddSteps(costs, Kind(2), 1.0);
     }
     if (missing != 1) {
-      costs.AddStep(Kind(2, /*side=*/true), 1.5);
+      AddSteps(costs, Kind(2, /*side=*/true), 1.5);
     }
     if (missing != 2) {
       costs.AddApply(Merged(0.0, 1.0), ApplyMode::kMerged);
@@ -69,8 +76,8 @@ TEST(StepsBeforeMergingTest, IsTheDefaultAsLongAsAFigureIsMissing) {
 
 TEST(StepsBeforeMergingTest, LooksAtStepsOfTheSameSizeAndRows) {
   CostBook costs;
-  costs.AddStep(Kind(2), 1.0);
-  costs.AddStep(Kind(2, /*side=*/true), 1.5);
+  AddSteps(costs, Kind(2), 1.0);
+  AddSteps(costs, Kind(2, /*side=*/true), 1.5);
   costs.AddApply(Merged(0.0, 1.0), ApplyMode::kMerged);
   EXPECT_EQ(costs.StepsBeforeMerging(kSize, kSize, Images(1)), 2u);
   EXPECT_EQ(costs.StepsBeforeMerging(kSize, kSize, Images(2)), CostBook::kDefaultStepsBeforeMerging);
@@ -88,8 +95,9 @@ TEST(RowsPerCallTest, IsWhatTakesTheLeastTime) {
       {"calls of fewer are not known", {0, 0, 0, 9.0}, 4, 4},
       {"a batch is faster", {1.0, 1.8, 2.6, 3.4}, 4, 4},
       {"as fast in turns", {1.0, 2.0, 3.0, 4.0}, 4, 4},
-      {"faster in turns, but hardly", {1.0, 2.0, 3.0, 4.1}, 4, 4},
-      {"faster in turns", {1.0, 2.5, 3.5, 4.5}, 4, 1},
+      {"faster in turns, but hardly", {1.0, 2.0, 3.0, 5.0}, 4, 4},
+      {"faster in turns", {1.0, 2.5, 4.0, 6.0}, 4, 1},
+      {"faster by too little time", {1e-4, 3e-4, 5e-4, 9e-4}, 4, 4},
       {"two at a time are fastest", {1.0, 1.5, 3.5, 4.5}, 4, 2},
       {"the last call has what is left", {1.0, 1.5, 4.0}, 3, 2},
       {"one image", {1.0}, 1, 1},
@@ -98,7 +106,7 @@ TEST(RowsPerCallTest, IsWhatTakesTheLeastTime) {
     CostBook costs;
     for (size_t i = 0; i < each.seconds.size(); ++i) {
       if (each.seconds[i] > 0.0) {
-        costs.AddStep(Kind(2 * static_cast<uint32_t>(i + 1)), each.seconds[i]);
+        AddSteps(costs, Kind(2 * static_cast<uint32_t>(i + 1)), each.seconds[i]);
       }
     }
     EXPECT_EQ(costs.RowsPerCall(kSize, kSize, Images(each.images)), each.expected) << each.what;
@@ -116,7 +124,7 @@ TEST(RowsPerCallTest, TurnsGoOnUntilABatchIsAsFast) {
   };
   add(1.0, 2.05);
   EXPECT_EQ(costs.RowsPerCall(kSize, kSize, Images(2)), 2u) << "the gain is too small to begin";
-  add(1.0, 2.5);
+  add(1.0, 3.0);
   EXPECT_EQ(costs.RowsPerCall(kSize, kSize, Images(2)), 1u);
   add(1.0, 2.05);
   EXPECT_EQ(costs.RowsPerCall(kSize, kSize, Images(2)), 1u) << "and large enough to go on";
@@ -126,9 +134,9 @@ TEST(RowsPerCallTest, TurnsGoOnUntilABatchIsAsFast) {
 
 TEST(RowsPerCallTest, RowsBesideTheWeightsHaveCostsOfTheirOwn) {
   CostBook costs;
-  costs.AddStep(Kind(2), 1.0);
-  costs.AddStep(Kind(1, /*side=*/true), 1.0);
-  costs.AddStep(Kind(3, /*side=*/true), 3.0);
+  AddSteps(costs, Kind(2), 1.0);
+  AddSteps(costs, Kind(1, /*side=*/true), 1.0);
+  AddSteps(costs, Kind(3, /*side=*/true), 3.0);
   const std::vector<RowWork> rows = {{2, false}, {1, true}};
   EXPECT_EQ(costs.RowsPerCall(kSize, kSize, rows), 1u);
   EXPECT_EQ(costs.RowsPerCall(2 * kSize, kSize, rows), 2u) << "another size";
@@ -136,7 +144,7 @@ TEST(RowsPerCallTest, RowsBesideTheWeightsHaveCostsOfTheirOwn) {
 
 TEST(RowsPerCallTest, WhatWasNotSeenForLongIsTriedAgain) {
   CostBook costs;
-  costs.AddStep(Kind(4), 2.5);
+  AddSteps(costs, Kind(4), 3.0);
   for (uint64_t i = 0; i < CostBook::kFreshSteps; ++i) {
     costs.AddStep(Kind(2), 1.0);
   }
