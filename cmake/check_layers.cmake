@@ -69,6 +69,7 @@ set(torch_free_headers
     src/adapters/adapter_info.h src/adapters/adapter_lease.h src/adapters/adapter_statistics.h
     src/adapters/adapter_upload.h src/adapters/embedding_store.h src/nn/adapter_schedule.h src/nn/adapter_set.h
     src/adapters/adapter_memory.h
+    src/sdxl/config_reader.h src/sdxl/controlnet_config.h src/sdxl/image_encoder_config.h src/sdxl/image_prompt_config.h
     src/sdxl/module_list.h src/sdxl/sdxl_config.h src/sdxl/clip_tokenizer.h src/sdxl/clip_tokenizer_files.h
     src/sdxl/tokenizer_json.h src/sampling/scheduler_config.h
     src/weights/checkpoint_configs.h src/weights/model_files.h src/weights/safetensors_file.h src/weights/sgm_names.h

@@ -13,6 +13,9 @@ namespace hotlora {
 // built.
 std::string GoldenPath(absl::string_view relative);
 
+// The bytes of such a file; empty if it cannot be read.
+std::string GoldenFile(absl::string_view relative);
+
 // The weights of golden/pipeline in one checkpoint under SGM names. The build makes it by golden/make/single_file.py.
 std::string SingleFilePath();
 

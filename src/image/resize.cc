@@ -8,7 +8,6 @@ namespace hotlora {
 namespace {
 
 constexpr size_t kChannels = 3;
-constexpr double kLobes = 3.0;
 constexpr int kPrecisionBits = 32 - 8 - 2;  // of the weights: 8 bits of a pixel, 2 to spare for sums beyond 1
 
 // Which pixels make up each pixel of the result, along one axis.
@@ -21,28 +20,49 @@ struct Taps {
   size_t stride = 0;
 };
 
+// A filter, and where it ends on either side.
+struct Kernel {
+  double support;
+  double (*weight)(double x);
+};
+
 double Lanczos(double x) {
-  if (x <= -kLobes || x >= kLobes) {
-    return 0.0;
-  }
+  constexpr double kLobes = 3.0;
   const auto sinc = [](double v) { return v == 0.0 ? 1.0 : std::sin(v * M_PI) / (v * M_PI); };
-  return sinc(x) * sinc(x / kLobes);
+  return x <= -kLobes || x >= kLobes ? 0.0 : sinc(x) * sinc(x / kLobes);
 }
 
-Taps MakeTaps(size_t from, size_t to) {
-  const double scale = static_cast<double>(from) / static_cast<double>(to);
-  const double widening = std::max(scale, 1.0), support = kLobes * widening;
+// Keys' cubic convolution with a = -1/2.
+double Cubic(double x) {
+  constexpr double kA = -0.5;
+  x = std::abs(x);
+  if (x < 1.0) {
+    return ((kA + 2.0) * x - (kA + 3.0)) * x * x + 1.0;
+  }
+  return x < 2.0 ? (((x - 5.0) * x + 8.0) * x - 4.0) * kA : 0.0;
+}
+
+constexpr Kernel kLanczos = {3.0, Lanczos}, kCubic = {2.0, Cubic};
+
+// The pixels [first, first + count) of a side that is brought to `length`.
+struct Part {
+  size_t length, first, count;
+};
+
+Taps MakeTaps(const Kernel& kernel, size_t from, const Part& to) {
+  const double scale = static_cast<double>(from) / static_cast<double>(to.length);
+  const double widening = std::max(scale, 1.0), support = kernel.support * widening;
   Taps taps;
   taps.stride = static_cast<size_t>(std::ceil(support)) * 2 + 1;
-  taps.weights.resize(to * taps.stride);
+  taps.weights.resize(to.count * taps.stride);
   std::vector<double> exact(taps.stride);
-  for (size_t i = 0; i < to; ++i) {
-    const double center = (static_cast<double>(i) + 0.5) * scale;
+  for (size_t i = 0; i < to.count; ++i) {
+    const double center = (static_cast<double>(to.first + i) + 0.5) * scale;
     const auto first = static_cast<size_t>(std::max(0.0, center - support + 0.5));
     const size_t end = std::min(from, static_cast<size_t>(center + support + 0.5));
     double sum = 0.0;
     for (size_t j = first; j < end; ++j) {
-      exact[j - first] = Lanczos((static_cast<double>(j) - center + 0.5) / widening);
+      exact[j - first] = kernel.weight((static_cast<double>(j) - center + 0.5) / widening);
       sum += exact[j - first];
     }
     for (size_t j = 0; j < end - first; ++j) {
@@ -68,11 +88,13 @@ void Blend(const uint8_t* pixels, size_t step, const int32_t* weights, size_t co
   }
 }
 
-RgbImage ResizeRows(const RgbImage& image, uint32_t width) {
-  const Taps taps = MakeTaps(image.width, width);
-  RgbImage out{width, image.height, std::vector<uint8_t>(size_t{width} * image.height * kChannels)};
-  for (size_t y = 0; y < image.height; ++y) {
-    const uint8_t* const row = image.pixels.data() + y * image.width * kChannels;
+// Takes the image's rows [first_row, first_row + rows) alone.
+RgbImage ResizeRows(const RgbImage& image, const Taps& taps, size_t first_row, size_t rows) {
+  const size_t width = taps.windows.size();
+  RgbImage out{static_cast<uint32_t>(width), static_cast<uint32_t>(rows),
+               std::vector<uint8_t>(width * rows * kChannels)};
+  for (size_t y = 0; y < rows; ++y) {
+    const uint8_t* const row = image.pixels.data() + (first_row + y) * image.width * kChannels;
     for (size_t x = 0; x < width; ++x) {
       const auto [first, count] = taps.windows[x];
       Blend(row + first * kChannels, kChannels, &taps.weights[x * taps.stride], count,
@@ -82,15 +104,15 @@ RgbImage ResizeRows(const RgbImage& image, uint32_t width) {
   return out;
 }
 
-RgbImage ResizeColumns(const RgbImage& image, uint32_t height) {
-  const Taps taps = MakeTaps(image.height, height);
-  RgbImage out{image.width, height, std::vector<uint8_t>(size_t{image.width} * height * kChannels)};
-  const size_t row_bytes = image.width * kChannels;
+// Takes an image whose first row is number `first_row` for the taps.
+RgbImage ResizeColumns(const RgbImage& image, const Taps& taps, size_t first_row) {
+  const size_t height = taps.windows.size(), row_bytes = image.width * kChannels;
+  RgbImage out{image.width, static_cast<uint32_t>(height), std::vector<uint8_t>(height * row_bytes)};
   for (size_t y = 0; y < height; ++y) {
     const auto [first, count] = taps.windows[y];
     for (size_t x = 0; x < image.width; ++x) {
-      Blend(image.pixels.data() + first * row_bytes + x * kChannels, row_bytes, &taps.weights[y * taps.stride], count,
-            out.pixels.data() + y * row_bytes + x * kChannels);
+      Blend(image.pixels.data() + (first - first_row) * row_bytes + x * kChannels, row_bytes,
+            &taps.weights[y * taps.stride], count, out.pixels.data() + y * row_bytes + x * kChannels);
     }
   }
   return out;
@@ -99,8 +121,22 @@ RgbImage ResizeColumns(const RgbImage& image, uint32_t height) {
 }  // namespace
 
 RgbImage ResizeLanczos(const RgbImage& image, uint32_t width, uint32_t height) {
-  const RgbImage rows = image.width == width ? image : ResizeRows(image, width);
-  return rows.height == height ? rows : ResizeColumns(rows, height);
+  const RgbImage rows = image.width == width
+                            ? image
+                            : ResizeRows(image, MakeTaps(kLanczos, image.width, {width, 0, width}), 0, image.height);
+  return rows.height == height ? rows : ResizeColumns(rows, MakeTaps(kLanczos, rows.height, {height, 0, height}), 0);
+}
+
+RgbImage CoverSquare(const RgbImage& image, uint32_t edge, uint32_t side) {
+  const size_t shorter = std::min(image.width, image.height);
+  const auto middle = [&](size_t length) {
+    const size_t scaled = length * edge / shorter;
+    return MakeTaps(kCubic, length, {scaled, (scaled - side) / 2, side});
+  };
+  const Taps across = middle(image.width), down = middle(image.height);
+  // The rows that the square is made of: of a high image a few.
+  const size_t first = down.windows.front().first, end = down.windows.back().first + down.windows.back().count;
+  return ResizeColumns(ResizeRows(image, across, first, end - first), down, first);
 }
 
 RgbImage ResizeNearest(const RgbImage& image, uint32_t width, uint32_t height) {

@@ -36,9 +36,16 @@ CrossAttention::CrossAttention(const ParameterScope& scope, int64_t width, int64
       to_out(scope.In("to_out.0"), width, width),
       heads(heads) {}
 
-at::Tensor CrossAttention::Attend(const at::Tensor& q, const at::Tensor& text) const {
+at::Tensor CrossAttention::Attend(const at::Tensor& q, const at::Tensor& text, const ImageBranch& image) const {
   const std::vector<at::Tensor> kv = text.chunk(2, -1);
-  return AttendHeads(q, kv[0], kv[1], heads);
+  at::Tensor found = AttendHeads(q, kv[0], kv[1], heads);
+  for (const ImageRows& prompt : image) {
+    const std::vector<at::Tensor> of_image = prompt.keys_values.chunk(2, -1);
+    const int64_t rows = prompt.keys_values.size(0);
+    const at::Tensor added = AttendHeads(q.narrow(0, prompt.first, rows), of_image[0], of_image[1], heads);
+    found.narrow(0, prompt.first, rows).add_(added, prompt.scale);
+  }
+  return found;
 }
 
 }  // namespace hotlora

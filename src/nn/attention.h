@@ -2,6 +2,7 @@
 #define HOTLORA_SRC_NN_ATTENTION_H_
 
 #include <cstdint>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -37,11 +38,23 @@ struct SelfAttention {
   int64_t heads = 0;
 };
 
-// Attention of tokens to a text, with the same names.
+// What the rows [first, first + keys_values' rows) of a batch see of an image prompt in one cross attention.
+struct ImageRows {
+  int64_t first = 0;
+  at::Tensor keys_values;  // [rows, image tokens, 2 * width], keys before values
+  double scale = 1.0;
+};
+
+// The image prompts of one cross attention; a row may be in several, or in none.
+using ImageBranch = std::vector<ImageRows>;
+
+// Attention of tokens to a text, with the same names, and to image prompts: softmax(q k^T) v of each image's tokens,
+// times its scale, is added to that of the text before to_out.
 //
 // Shapes   x, y [rows, tokens, width]; context [rows, context tokens, context_width]; text [rows, context tokens,
 //          2 * width], keys before values
 // Threads  const
+// Source   Ye et al. 2023, arXiv 2308.06721, eq. 5 (decoupled cross attention)
 struct CrossAttention {
   CrossAttention() = default;
   CrossAttention(const ParameterScope& scope, int64_t width, int64_t context_width, int64_t heads);
@@ -49,8 +62,9 @@ struct CrossAttention {
   // The text's keys and values: `text` of every call as long as neither the context nor the adapters change.
   at::Tensor ProjectText(const at::Tensor& context, SideBranch side = {}) const { return to_kv.forward(context, side); }
 
-  // What the queries [rows, tokens, width] find in the text; to_out of it is the attention's result.
-  at::Tensor Attend(const at::Tensor& q, const at::Tensor& text) const;
+  // What the queries [rows, tokens, width] find in the text and in image prompts; to_out of it is the attention's
+  // result.
+  at::Tensor Attend(const at::Tensor& q, const at::Tensor& text, const ImageBranch& image = {}) const;
 
   Linear to_q, to_kv, to_out;
   int64_t heads = 0;

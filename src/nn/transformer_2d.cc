@@ -21,8 +21,8 @@ TransformerBlock::TransformerBlock(const ParameterScope& scope, const Transforme
       attn2(scope.In("attn2"), options.channels, options.context_width, options.heads),
       ff(scope.In("ff"), options.channels) {}
 
-at::Tensor TransformerBlock::forward(at::Tensor& x, const at::Tensor& pending, const at::Tensor& text,
-                                     SideBranch side) const {
+at::Tensor TransformerBlock::forward(at::Tensor& x, const at::Tensor& pending, const at::Tensor& text, SideBranch side,
+                                     const ImageBranch& image) const {
   at::Tensor qkv = at::empty({x.size(0), x.size(1), 3 * x.size(2)}, x.options());
   ForTokenTiles(x, side, [&](const TokenTile& tile) {
     at::Tensor tokens = tile(x);
@@ -37,7 +37,7 @@ at::Tensor TransformerBlock::forward(at::Tensor& x, const at::Tensor& pending, c
     const at::Tensor attended = attn1.to_out.forward(tile(found), tile.side());
     attn2.to_q.forward_into(norm2.forward_add(tokens, attended), tile.side(), tile(q));
   });
-  found = attn2.Attend(q, text);
+  found = attn2.Attend(q, text, image);
   q.reset();
   at::Tensor result = at::empty_like(x);
   ForTokenTiles(x, side, [&](const TokenTile& tile) {
@@ -57,8 +57,12 @@ Transformer2d::Transformer2d(const ParameterScope& scope, const Transformer2dOpt
   proj_out = Linear(scope.In("proj_out"), options.channels, options.channels);
 }
 
-at::Tensor Transformer2d::forward(const at::Tensor& x, c10::ArrayRef<at::Tensor> text, SideBranch side) const {
+at::Tensor Transformer2d::forward(const at::Tensor& x, c10::ArrayRef<at::Tensor> text, SideBranch side,
+                                  c10::ArrayRef<ImageBranch> image_prompts) const {
   TORCH_CHECK(text.size() == blocks.size(), "text for ", text.size(), " blocks of ", blocks.size());
+  TORCH_CHECK(image_prompts.empty() || image_prompts.size() == blocks.size(), "image prompts for ",
+              image_prompts.size(), " blocks of ", blocks.size());
+  const ImageBranch none;
   const int64_t rows = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
   const auto tokens_of = [&](const at::Tensor& image) {  // a view: channels_last
     return image.permute({0, 2, 3, 1}).reshape({rows, height * width, channels});
@@ -66,7 +70,7 @@ at::Tensor Transformer2d::forward(const at::Tensor& x, c10::ArrayRef<at::Tensor>
   at::Tensor h = proj_in.forward(tokens_of(norm.forward(x)), side);
   at::Tensor pending;  // what the last block adds to h, [rows, height * width, channels]
   for (size_t i = 0; i < blocks.size(); ++i) {
-    pending = blocks[i].forward(h, pending, text[i], side);
+    pending = blocks[i].forward(h, pending, text[i], side, image_prompts.empty() ? none : image_prompts[i]);
   }
   const at::Tensor image = tokens_of(x);
   at::Tensor y = at::empty_like(h);

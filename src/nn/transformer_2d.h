@@ -34,7 +34,8 @@ struct Transformer2dOptions {
 struct TransformerBlock {
   TransformerBlock() = default;
   TransformerBlock(const ParameterScope& scope, const Transformer2dOptions& options);
-  at::Tensor forward(at::Tensor& x, const at::Tensor& pending, const at::Tensor& text, SideBranch side = {}) const;
+  at::Tensor forward(at::Tensor& x, const at::Tensor& pending, const at::Tensor& text, SideBranch side = {},
+                     const ImageBranch& image = {}) const;
 
   LayerNorm norm1, norm2, norm3;
   SelfAttention attn1;
@@ -52,7 +53,9 @@ struct TransformerBlock {
 struct Transformer2d {
   Transformer2d() = default;
   Transformer2d(const ParameterScope& scope, const Transformer2dOptions& options);
-  at::Tensor forward(const at::Tensor& x, c10::ArrayRef<at::Tensor> text, SideBranch side = {}) const;
+  // `image`: for each block, or empty.
+  at::Tensor forward(const at::Tensor& x, c10::ArrayRef<at::Tensor> text, SideBranch side = {},
+                     c10::ArrayRef<ImageBranch> image = {}) const;
 
   // Appends what forward takes of a text.
   void ProjectText(const at::Tensor& context, SideBranch side, std::vector<at::Tensor>& text) const;

@@ -11,190 +11,20 @@
 
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
-#include "src/base/json_text.h"
+#include "src/sdxl/config_reader.h"
 
 namespace hotlora {
 namespace {
 
 using Json = nlohmann::json;
 
-// Bounds far above any published checkpoint: a config cannot make the loader allocate without
-// limit.
-constexpr int64_t kMaxWidth = 1 << 16;
-constexpr int64_t kMaxVocabulary = 1 << 20;
-constexpr int64_t kMaxDepth = 256;
-constexpr size_t kMaxLevels = 8;
-
-// Reads one config file and notes everything that is wrong with it.
-class ConfigReader {
- public:
-  ConfigReader(std::string file, const Json& json, std::vector<std::string>& errors)
-      : file_(std::move(file)), json_(json), errors_(errors) {}
-
-  // nullptr if the key is absent or null.
-  const Json* Find(const std::string& key) const {
-    if (!json_.is_object()) {
-      return nullptr;
-    }
-    auto found = json_.find(key);
-    return found == json_.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  int64_t Integer(const std::string& key, int64_t most) {
-    const Json* value = Require(key);
-    return value == nullptr ? 1 : ToInteger(key, *value, most);
-  }
-
-  double Positive(const std::string& key) {
-    const Json* value = Require(key);
-    if (value == nullptr) {
-      return 1.0;
-    }
-    if (!value->is_number() || !(value->get<double>() > 0.0) || !std::isfinite(value->get<double>())) {
-      Fault(key, *value, "a number above 0");
-      return 1.0;
-    }
-    return value->get<double>();
-  }
-
-  // One integer for each level, given as a list or as one number for all.
-  std::vector<int64_t> PerLevel(const std::string& key, size_t levels, int64_t most) {
-    const Json* value = Require(key);
-    if (value == nullptr) {
-      return std::vector<int64_t>(levels, 1);
-    }
-    if (!value->is_array()) {
-      return std::vector<int64_t>(levels, ToInteger(key, *value, most));
-    }
-    if (value->size() != levels) {
-      Fault(key, *value, absl::StrCat("a list of ", levels));
-      return std::vector<int64_t>(levels, 1);
-    }
-    std::vector<int64_t> numbers;
-    for (const Json& entry : *value) {
-      numbers.push_back(ToInteger(key, entry, most));
-    }
-    return numbers;
-  }
-
-  // A list of 1 to kMaxLevels integers.
-  std::vector<int64_t> Levels(const std::string& key) {
-    const Json* value = Require(key);
-    if (value != nullptr && (!value->is_array() || value->empty() || value->size() > kMaxLevels)) {
-      Fault(key, *value, absl::StrCat("a list of 1 to ", kMaxLevels, " integers"));
-      value = nullptr;
-    }
-    return PerLevel(key, value == nullptr ? 1 : value->size(), kMaxWidth);
-  }
-
-  // The names under `key`, each of which must be one of `allowed`.
-  std::vector<std::string> Names(const std::string& key, size_t levels, const std::vector<std::string>& allowed) {
-    std::vector<std::string> names;
-    const Json* value = Require(key);
-    if (value != nullptr && (!value->is_array() || value->size() != levels)) {
-      Fault(key, *value, absl::StrCat("a list of ", levels));
-      value = nullptr;
-    }
-    for (size_t i = 0; i < levels; ++i) {
-      names.push_back(allowed.front());
-      if (value == nullptr) {
-        continue;
-      }
-      const Json& entry = (*value)[i];
-      if (!entry.is_string() || std::find(allowed.begin(), allowed.end(), entry.get<std::string>()) == allowed.end()) {
-        Fault(key, entry, absl::StrJoin(allowed, " or "));
-      } else {
-        names.back() = entry.get<std::string>();
-      }
-    }
-    return names;
-  }
-
-  // The key, if it is given at all, must have this value.
-  void Only(const std::string& key, const Json& supported) {
-    const Json* value = Find(key);
-    if (value != nullptr && *value != supported) {
-      Fault(key, *value, absl::StrCat("only ", supported.dump(), " is supported"), "");
-    }
-  }
-
-  // The key must be given, with this value.
-  void RequireOnly(const std::string& key, const Json& supported) {
-    if (Require(key) != nullptr) {
-      Only(key, supported);
-    }
-  }
-
-  // The key must be absent or null (false counts as null: configs write either).
-  void Absent(const std::string& key) {
-    const Json* value = Find(key);
-    if (value != nullptr && *value != Json(false)) {
-      Fault(key, *value, "is not supported", "");
-    }
-  }
-
-  bool Flag(const std::string& key, bool otherwise) {
-    const Json* value = Find(key);
-    if (value != nullptr && !value->is_boolean()) {
-      Fault(key, *value, "true or false");
-      value = nullptr;
-    }
-    return value == nullptr ? otherwise : value->get<bool>();
-  }
-
-  void Check(bool holds, const std::string& what) {
-    if (!holds) {
-      errors_.push_back(absl::StrCat(file_, ": ", what));
-    }
-  }
-
-  void Fault(const std::string& key, const Json& value, const std::string& wanted,
-             const std::string& verb = "must be ") {
-    errors_.push_back(absl::StrCat(file_, ": ", key, " is ", JsonExcerpt(value), ", ", verb, wanted));
-  }
-
- private:
-  const Json* Require(const std::string& key) {
-    const Json* value = Find(key);
-    if (value == nullptr) {
-      const bool is_null = json_.is_object() && json_.contains(key);
-      errors_.push_back(absl::StrCat(file_, ": ", key, is_null ? " is null" : " is missing"));
-    }
-    return value;
-  }
-
-  int64_t ToInteger(const std::string& key, const Json& value, int64_t most) {
-    if (!value.is_number_integer() || value.get<double>() < 1 || value.get<double>() > static_cast<double>(most)) {
-      Fault(key, value, absl::StrCat("an integer from 1 to ", most));
-      return 1;
-    }
-    return value.get<int64_t>();
-  }
-
-  std::string file_;
-  const Json& json_;
-  std::vector<std::string>& errors_;
-};
-
 TextEncoderConfig ParseTextEncoder(ConfigReader reader, bool projected) {
   TextEncoderConfig config;
+  static_cast<ClipConfig&>(config) = ParseClip(reader);
   config.vocab_size = reader.Integer("vocab_size", kMaxVocabulary);
-  config.width = reader.Integer("hidden_size", kMaxWidth);
-  config.inner_width = reader.Integer("intermediate_size", kMaxWidth);
-  config.layers = reader.Integer("num_hidden_layers", kMaxDepth);
-  config.heads = reader.Integer("num_attention_heads", kMaxWidth);
   config.positions = reader.Integer("max_position_embeddings", kMaxWidth);
   config.projection = projected ? reader.Integer("projection_dim", kMaxWidth) : 0;
   config.eos_token_id = reader.Integer("eos_token_id", kMaxVocabulary);
-  config.layer_norm_epsilon = reader.Positive("layer_norm_eps");
-  const Json* activation = reader.Find("hidden_act");
-  if (activation != nullptr && *activation == "quick_gelu") {
-    config.activation = TextEncoderConfig::Activation::kQuickGelu;
-  } else if (activation == nullptr || *activation != "gelu") {
-    reader.Fault("hidden_act", activation == nullptr ? Json() : *activation, "\"gelu\" or \"quick_gelu\"");
-  }
-  reader.Check(config.width % config.heads == 0, "num_attention_heads does not divide hidden_size");
-  reader.Check(config.layers >= 2, "num_hidden_layers must be at least 2");
   return config;
 }
 
@@ -203,7 +33,6 @@ void RefuseUnsupported(ConfigReader& reader) {
   reader.RequireOnly("addition_embed_type", "text_time");
   reader.RequireOnly("use_linear_projection", true);
   reader.Only("act_fn", "silu");
-  reader.Only("mid_block_type", "UNetMidBlock2DCrossAttn");
   reader.Only("attention_type", "default");
   reader.Only("time_embedding_type", "positional");
   reader.Only("resnet_time_scale_shift", "default");
@@ -230,14 +59,12 @@ void ParseLevels(ConfigReader& reader, UnetConfig& config) {
   const std::vector<int64_t> heads = reader.PerLevel("attention_head_dim", count, kMaxWidth);
   const std::vector<std::string> down =
       reader.Names("down_block_types", count, {"DownBlock2D", "CrossAttnDownBlock2D"});
-  const std::vector<std::string> up = reader.Names("up_block_types", count, {"UpBlock2D", "CrossAttnUpBlock2D"});
   for (size_t i = 0; i < count; ++i) {
     UnetLevel level;
     level.channels = channels[i];
     level.transformer_depth = depth[i];
     level.heads = heads[i];
     level.down_attention = down[i] == "CrossAttnDownBlock2D";
-    level.up_attention = up[count - 1 - i] == "CrossAttnUpBlock2D";  // listed innermost first
     config.levels.push_back(level);
     reader.Check(level.channels % config.groups == 0,
                  absl::StrCat("norm_num_groups does not divide block_out_channels ", level.channels));
@@ -248,26 +75,15 @@ void ParseLevels(ConfigReader& reader, UnetConfig& config) {
 }
 
 UnetConfig ParseUnet(ConfigReader reader) {
-  UnetConfig config;
-  RefuseUnsupported(reader);
+  UnetConfig config = ParseUnetEncoder(reader);
+  reader.Only("mid_block_type", "UNetMidBlock2DCrossAttn");
   config.sample_size = reader.Integer("sample_size", kMaxWidth);
-  config.in_channels = reader.Integer("in_channels", kMaxWidth);
   config.out_channels = reader.Integer("out_channels", kMaxWidth);
-  config.layers_per_block = reader.Integer("layers_per_block", kMaxDepth);
-  config.cross_attention_width = reader.Integer("cross_attention_dim", kMaxWidth);
-  config.groups = reader.Integer("norm_num_groups", kMaxWidth);
-  config.norm_epsilon = reader.Positive("norm_eps");
-  config.cosine_first = reader.Flag("flip_sin_to_cos", true);
-  const Json* shift = reader.Find("freq_shift");
-  if (shift != nullptr && (!shift->is_number() || std::abs(shift->get<double>()) > 1.0)) {
-    reader.Fault("freq_shift", *shift, "a number from -1 to 1");
-  } else if (shift != nullptr) {
-    config.frequency_shift = shift->get<double>();
+  const size_t count = config.levels.size();
+  const std::vector<std::string> up = reader.Names("up_block_types", count, {"UpBlock2D", "CrossAttnUpBlock2D"});
+  for (size_t i = 0; i < count; ++i) {
+    config.levels[i].up_attention = up[count - 1 - i] == "CrossAttnUpBlock2D";  // listed innermost first
   }
-  config.size_id_width = reader.Integer("addition_time_embed_dim", kMaxWidth);
-  config.addition_in = reader.Integer("projection_class_embeddings_input_dim", kMaxWidth);
-  reader.Check(config.size_id_width % 2 == 0, "addition_time_embed_dim must be even");
-  ParseLevels(reader, config);
   return config;
 }
 
@@ -338,6 +154,46 @@ void CheckTogether(const SdxlConfig& config, std::vector<std::string>& errors) {
 }
 
 }  // namespace
+
+ClipConfig ParseClip(ConfigReader& reader) {
+  ClipConfig config;
+  config.width = reader.Integer("hidden_size", kMaxWidth);
+  config.inner_width = reader.Integer("intermediate_size", kMaxWidth);
+  config.layers = reader.Integer("num_hidden_layers", kMaxDepth);
+  config.heads = reader.Integer("num_attention_heads", kMaxWidth);
+  config.layer_norm_epsilon = reader.Positive("layer_norm_eps");
+  const Json* activation = reader.Find("hidden_act");
+  if (activation != nullptr && *activation == "quick_gelu") {
+    config.activation = ClipConfig::Activation::kQuickGelu;
+  } else if (activation == nullptr || *activation != "gelu") {
+    reader.Fault("hidden_act", activation == nullptr ? Json() : *activation, "\"gelu\" or \"quick_gelu\"");
+  }
+  reader.Check(config.width % config.heads == 0, "num_attention_heads does not divide hidden_size");
+  reader.Check(config.layers >= 2, "num_hidden_layers must be at least 2");
+  return config;
+}
+
+UnetConfig ParseUnetEncoder(ConfigReader& reader) {
+  UnetConfig config;
+  RefuseUnsupported(reader);
+  config.in_channels = reader.Integer("in_channels", kMaxWidth);
+  config.layers_per_block = reader.Integer("layers_per_block", kMaxDepth);
+  config.cross_attention_width = reader.Integer("cross_attention_dim", kMaxWidth);
+  config.groups = reader.Integer("norm_num_groups", kMaxWidth);
+  config.norm_epsilon = reader.Positive("norm_eps");
+  config.cosine_first = reader.Flag("flip_sin_to_cos", true);
+  const Json* shift = reader.Find("freq_shift");
+  if (shift != nullptr && (!shift->is_number() || std::abs(shift->get<double>()) > 1.0)) {
+    reader.Fault("freq_shift", *shift, "a number from -1 to 1");
+  } else if (shift != nullptr) {
+    config.frequency_shift = shift->get<double>();
+  }
+  config.size_id_width = reader.Integer("addition_time_embed_dim", kMaxWidth);
+  config.addition_in = reader.Integer("projection_class_embeddings_input_dim", kMaxWidth);
+  reader.Check(config.size_id_width % 2 == 0, "addition_time_embed_dim must be even");
+  ParseLevels(reader, config);
+  return config;
+}
 
 absl::StatusOr<SdxlConfig> ParseSdxlConfig(const CheckpointConfigs& configs) {
   std::vector<std::string> errors;

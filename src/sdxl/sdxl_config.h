@@ -14,20 +14,25 @@
 
 namespace hotlora {
 
-// One of the two CLIP text encoders.
-struct TextEncoderConfig {
+// What CLIP's text and image encoders have in common: a stack of transformer layers.
+struct ClipConfig {
   enum class Activation { kGelu, kQuickGelu };  // exact GELU; x * sigmoid(1.702 x)
 
-  int64_t vocab_size = 0;
   int64_t width = 0;        // hidden_size
   int64_t inner_width = 0;  // intermediate_size
   int64_t layers = 0;
   int64_t heads = 0;
+  double layer_norm_epsilon = 0.0;
+  Activation activation = Activation::kGelu;
+  bool causal = true;  // token i sees tokens 0 to i
+};
+
+// One of the two CLIP text encoders.
+struct TextEncoderConfig : ClipConfig {
+  int64_t vocab_size = 0;
   int64_t positions = 0;     // max_position_embeddings: the most tokens at once
   int64_t projection = 0;    // width of the pooled state; 0: this encoder has none
   int64_t eos_token_id = 0;  // 2: the largest id marks the end (transformers' rule for old configs)
-  double layer_norm_epsilon = 0.0;
-  Activation activation = Activation::kGelu;
 };
 
 // One resolution of the UNet, from the outermost inwards.
@@ -53,6 +58,7 @@ struct UnetConfig {
   // projection_class_embeddings_input_dim: the pooled width + 6 * size_id_width.
   int64_t addition_in = 0;
   std::vector<UnetLevel> levels;
+  bool mid_attention = true;  // the middle block: two resnets with attention between; else (ControlNets) one resnet
 
   // The width of the timestep embedding that every resnet takes.
   int64_t time_width() const { return 4 * levels.front().channels; }
@@ -82,6 +88,15 @@ struct SdxlConfig {
   // Default width and height of an image, in pixels.
   int64_t native_size() const { return unet.sample_size * vae.factor(); }
 };
+
+class ConfigReader;  // config_reader.h
+
+// The part of a config that all CLIP encoders have.
+ClipConfig ParseClip(ConfigReader& reader);
+
+// The part of a UNet's config that ControlNets have too: all but sample_size, out_channels, mid_block_type and
+// up_block_types.
+UnetConfig ParseUnetEncoder(ConfigReader& reader);
 
 // Reads the five configs. FailedPrecondition (reason MODEL_UNSUPPORTED) lists every
 // key that is missing, of the wrong type or out of range, and every value that asks for something

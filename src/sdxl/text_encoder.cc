@@ -5,11 +5,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/stack.h>
-
-#include "src/nn/attention.h"
 
 namespace hotlora {
 namespace {
@@ -23,24 +19,6 @@ int64_t EndPosition(const int64_t* ids, int64_t tokens, int64_t eos_token_id) {
 }
 
 }  // namespace
-
-TextEncoder::Layer::Layer(const ParameterScope& scope, const TextEncoderConfig& config)
-    : layer_norm1(scope.In("layer_norm1"), config.width, config.layer_norm_epsilon),
-      layer_norm2(scope.In("layer_norm2"), config.width, config.layer_norm_epsilon),
-      qkv_proj(scope.In("self_attn"), {"q_proj", "k_proj", "v_proj"}, config.width, config.width,
-               Linear::Bias::kPresent),
-      out_proj(scope.In("self_attn.out_proj"), config.width, config.width),
-      fc1(scope.In("mlp.fc1"), config.width, config.inner_width),
-      fc2(scope.In("mlp.fc2"), config.inner_width, config.width) {}
-
-at::Tensor TextEncoder::Layer::forward(at::Tensor x, const TextEncoderConfig& config, SideBranch side) const {
-  const std::vector<at::Tensor> qkv = qkv_proj.forward(layer_norm1.forward(x), side).chunk(3, -1);
-  at::Tensor h = AttendHeads(qkv[0], qkv[1], qkv[2], config.heads, Masking::kCausal);
-  x = out_proj.forward(h, side).add_(x);  // [rows, tokens, width]
-  h = fc1.forward(layer_norm2.forward(x), side);
-  h = config.activation == TextEncoderConfig::Activation::kQuickGelu ? at::sigmoid(h * 1.702).mul_(h) : at::gelu(h);
-  return fc2.forward(h, side).add_(x);
-}
 
 TextEncoder::TextEncoder(const ParameterScope& scope, const TextEncoderConfig& config) : config_(config) {
   const ParameterScope model = scope.In("text_model");

@@ -10,6 +10,7 @@
 #include "src/nn/linear.h"
 #include "src/nn/norm.h"
 #include "src/nn/parameter_source.h"
+#include "src/sdxl/clip_layer.h"
 #include "src/sdxl/sdxl_config.h"
 
 namespace hotlora {
@@ -50,21 +51,13 @@ class TextEncoder {
   const TextEncoderConfig& config() const { return config_; }
 
  private:
-  struct Layer {
-    Layer(const ParameterScope& scope, const TextEncoderConfig& config);
-    at::Tensor forward(at::Tensor x, const TextEncoderConfig& config, SideBranch side) const;
-
-    LayerNorm layer_norm1, layer_norm2;
-    Linear qkv_proj, out_proj, fc1, fc2;
-  };
-
   at::Tensor Embed(const at::Tensor& ids, c10::ArrayRef<SplicedVectors> spliced) const;
   at::Tensor Pool(const at::Tensor& hidden, const at::Tensor& ids, SideBranch side) const;
 
   TextEncoderConfig config_;
   at::Tensor token_embedding_;     // [vocabulary, width]
   at::Tensor position_embedding_;  // [positions, width]
-  std::vector<Layer> layers_;
+  std::vector<ClipLayer> layers_;
   LayerNorm final_layer_norm_;
   Linear text_projection_;
 };

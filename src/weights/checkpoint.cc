@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/zeros.h>
 
 #include "src/base/printable.h"
@@ -82,6 +83,18 @@ bool ComponentWeights::Has(const std::string& name) const { return tensors_.cont
 std::string ComponentWeights::StoredName(const std::string& name) const {
   std::string stored = stored_name_ ? stored_name_(name) : name;
   return stored.empty() ? name : stored;
+}
+
+absl::Status ComponentWeights::CheckFinite(c10::ScalarType dtype) const {
+  std::vector<std::string> names, parts;
+  for (const auto& [name, tensor] : tensors_) {
+    if (!at::isfinite(tensor.to(dtype)).all().item<bool>()) {
+      names.push_back(name);
+    }
+  }
+  AppendNames(absl::StrCat("not finite in ", c10::toString(dtype)), std::move(names), parts);
+  return parts.empty() ? absl::OkStatus()
+                       : absl::FailedPreconditionError(absl::StrCat("weights of ", component_, ": ", parts.front()));
 }
 
 absl::Status ComponentWeights::CheckComplete() const {

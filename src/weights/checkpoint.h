@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 
 #include "src/weights/checkpoint_configs.h"
 
@@ -37,6 +38,10 @@ class ComponentWeights {
 
   // True if the tensor exists and was not taken yet.
   bool Has(const std::string& name) const;
+
+  // FailedPrecondition that names each tensor, not taken yet, with a value that is not finite once it is rounded to
+  // `dtype`.
+  absl::Status CheckFinite(c10::ScalarType dtype) const;
 
   // FailedPrecondition that names each missing, surplus and wrongly shaped tensor as its file does (at
   // most 20 of a kind, then a count).

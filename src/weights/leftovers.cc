@@ -48,6 +48,10 @@ bool IsLeftoverOfFolder(absl::string_view component, absl::string_view name) {
   if (component == "vae") {
     return IsLeftoverOfVae(name);
   }
+  if (component == "image_encoder") {
+    return IsLeftoverOfClip(name) || absl::StartsWith(name, "text_model.") ||
+           absl::StartsWith(name, "text_projection.");
+  }
   if (component != "text_encoder" && component != "text_encoder_2") {
     return false;
   }

@@ -17,6 +17,7 @@ namespace hotlora {
 //   text_encoder, text_encoder_2  .position_ids, logit_scale, and the other half of a whole CLIP (vision_model.,
 //                                 visual_projection.)
 //   text_encoder alone            text_projection.weight (saved as CLIPTextModelWithProjection)
+//   image_encoder                 .position_ids, logit_scale, and the other half (text_model., text_projection.)
 //   vae                           loss., model_ema. of its training
 bool IsLeftoverOfFolder(absl::string_view component, absl::string_view name);
 

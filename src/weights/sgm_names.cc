@@ -30,6 +30,12 @@ constexpr std::pair<absl::string_view, absl::string_view> kInsideResnet[] = {
     {"norm2", "out_layers.0"}, {"conv2", "out_layers.3"}, {"conv_shortcut", "skip_connection"},
 };
 
+constexpr std::pair<absl::string_view, absl::string_view> kOutsideControlNet[] = {
+    {"controlnet_cond_embedding.conv_in", "input_hint_block.0"},
+    {"controlnet_cond_embedding.conv_out", "input_hint_block.14"},
+    {"controlnet_mid_block", "middle_block_out.0"},
+};
+
 constexpr std::pair<absl::string_view, absl::string_view> kInsideVaeAttention[] = {
     {"group_norm", "norm"}, {"to_q", "q"}, {"to_k", "k"}, {"to_v", "v"}, {"to_out.0", "proj_out"}};
 
@@ -114,6 +120,21 @@ std::string SgmUnetNames::OfParameter(absl::string_view name) const {
   const auto [module, leaf] = SplitLeaf(name);
   const std::string translated = OfModule(module);
   return translated.empty() ? "" : absl::StrCat(translated, ".", leaf);
+}
+
+std::string SgmControlNetParameter(absl::string_view name, int layers_per_block) {
+  auto [module, leaf] = SplitLeaf(name);
+  if (const absl::string_view outside = Translate(kOutsideControlNet, module); !outside.empty()) {
+    return absl::StrCat(outside, ".", leaf);
+  }
+  int index = 0;
+  if (absl::ConsumePrefix(&module, "controlnet_down_blocks.")) {
+    return absl::StrCat("zero_convs.", module, ".0.", leaf);
+  }
+  if (absl::ConsumePrefix(&module, "controlnet_cond_embedding.blocks.") && absl::SimpleAtoi(module, &index)) {
+    return absl::StrCat("input_hint_block.", 2 * index + 2, ".", leaf);  // between them are activations
+  }
+  return SgmUnetNames(layers_per_block, {}).OfParameter(name);
 }
 
 std::string SgmVaeParameter(absl::string_view name, int levels) {

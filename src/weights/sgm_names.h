@@ -31,6 +31,10 @@ class SgmUnetNames {
   std::set<std::string> up_blocks_with_attention_;
 };
 
+// The name of a parameter of a ControlNet, below "control_model." or nothing. The hint network has the four levels of
+// all that are published. "" for what only union nets have.
+std::string SgmControlNetParameter(absl::string_view name, int layers_per_block);
+
 // The name of a parameter of the VAE, below "first_stage_model.". The file counts the decoder's levels from the
 // outermost, our names from the innermost. Names that are equal in both come back as they are.
 std::string SgmVaeParameter(absl::string_view name, int levels);

@@ -1,11 +1,7 @@
 // Golden images of diffusers' StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline and
 // StableDiffusionXLInpaintPipeline.
 
-#include <cmath>
-#include <filesystem>
 #include <fstream>
-#include <iterator>
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,9 +10,8 @@
 #include <nlohmann/json.hpp>
 
 #include "src/image/image_decoder.h"
-#include "src/image/image_encoder.h"
-#include "src/image/resize.h"
 #include "src/pipeline/init_picture.h"
+#include "tests/pipeline/golden_request.h"
 #include "tests/pipeline/pipeline_fixture.h"
 #include "tests/sdxl/weight_checksum.h"
 
@@ -28,111 +23,6 @@ nlohmann::json Manifest(const std::string& folder = "images") {
   return nlohmann::json::parse(stream);
 }
 
-// diffusers' size arguments are (height, width).
-SizeConditioning MakeSize(const nlohmann::json& arguments, const std::string& prefix) {
-  SizeConditioning size;
-  const auto pair = [&arguments, &prefix](const char* name) { return arguments.at(prefix + name); };
-  size.original_height = pair("original_size")[0];
-  size.original_width = pair("original_size")[1];
-  size.crop_top = pair("crops_coords_top_left")[0];
-  size.crop_left = pair("crops_coords_top_left")[1];
-  size.target_height = pair("target_size")[0];
-  size.target_width = pair("target_size")[1];
-  return size;
-}
-
-// What a golden case calls its scheduler.
-const std::map<std::string, std::pair<Sampler, NoiseScheduleKind>>& SchedulersByName() {
-  static const auto* const kSchedulers = new std::map<std::string, std::pair<Sampler, NoiseScheduleKind>>{
-      {"euler", {Sampler::kEuler, NoiseScheduleKind::kDefault}},
-      {"euler_trailing", {Sampler::kEuler, NoiseScheduleKind::kTrailing}},
-      {"euler_ancestral", {Sampler::kEulerAncestral, NoiseScheduleKind::kDefault}},
-      {"heun", {Sampler::kHeun, NoiseScheduleKind::kDefault}},
-      {"ddim", {Sampler::kDdim, NoiseScheduleKind::kDefault}},
-      {"dpmpp_2m_karras", {Sampler::kDpmpp2M, NoiseScheduleKind::kKarras}},
-      {"dpmpp_2m_sde", {Sampler::kDpmpp2MSde, NoiseScheduleKind::kDefault}},
-      {"unipc", {Sampler::kUniPc, NoiseScheduleKind::kDefault}},
-      {"lcm", {Sampler::kLcm, NoiseScheduleKind::kDefault}},
-      {"tcd_stochastic", {Sampler::kTcd, NoiseScheduleKind::kDefault}},
-      {"tcd_eta_0", {Sampler::kTcd, NoiseScheduleKind::kDefault}},
-      {"kdpm2", {Sampler::kDpm2, NoiseScheduleKind::kDefault}},
-      {"kdpm2_ancestral", {Sampler::kDpm2Ancestral, NoiseScheduleKind::kDefault}},
-      {"lms", {Sampler::kLms, NoiseScheduleKind::kDefault}},
-      {"deis", {Sampler::kDeis, NoiseScheduleKind::kDefault}},
-      {"dpmpp_2s", {Sampler::kDpmpp2S, NoiseScheduleKind::kDefault}},
-      {"dpmpp_3m", {Sampler::kDpmpp3M, NoiseScheduleKind::kDefault}},
-      {"dpmpp_3m_sde", {Sampler::kDpmpp3MSde, NoiseScheduleKind::kDefault}},
-      {"euler_beta", {Sampler::kEuler, NoiseScheduleKind::kBeta}},
-      {"euler_exponential", {Sampler::kEuler, NoiseScheduleKind::kExponential}},
-      {"euler_ays", {Sampler::kEuler, NoiseScheduleKind::kAys}},
-      {"dpmpp_2m_beta", {Sampler::kDpmpp2M, NoiseScheduleKind::kBeta}},
-      {"dpmpp_2m_exponential", {Sampler::kDpmpp2M, NoiseScheduleKind::kExponential}},
-      {"dpmpp_2m_lu", {Sampler::kDpmpp2M, NoiseScheduleKind::kLu}},
-      {"dpmpp_2m_ays", {Sampler::kDpmpp2M, NoiseScheduleKind::kAys}}};
-  return *kSchedulers;
-}
-
-std::string FileText(const std::string& name) {
-  std::ifstream stream(GoldenPath(name), std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
-
-// A picture as the golden runs began with: resized to the request's size beforehand.
-std::string Picture(const std::string& name, uint32_t width, uint32_t height) {
-  const auto image = DecodeImage(FileText("images/" + name));
-  EXPECT_TRUE(image.ok()) << image.status();
-  return *EncodeImage(ResizeNearest(*image, width, height), ImageFormat::kPng, 90, "");
-}
-
-ImageRequest MakeRequest(const nlohmann::json& golden) {
-  const nlohmann::json& arguments = golden.at("arguments");
-  const auto text = [&arguments](const char* name) -> std::optional<std::string> {
-    return arguments.contains(name) && !arguments[name].is_null()
-               ? std::optional<std::string>(arguments[name].get<std::string>())
-               : std::nullopt;
-  };
-  ImageRequest request;
-  request.prompt = arguments.at("prompt");
-  request.negative_prompt = text("negative_prompt");
-  request.prompt_2 = text("prompt_2");
-  request.negative_prompt_2 = text("negative_prompt_2");
-  request.width = arguments.at("width").get<uint32_t>();
-  request.height = arguments.at("height").get<uint32_t>();
-  request.steps = arguments.at("num_inference_steps").get<uint32_t>();
-  request.guidance_scale = arguments.at("guidance_scale").get<double>();
-  request.guidance_rescale = arguments.value("guidance_rescale", 0.0);
-  request.clip_skip = arguments.value("clip_skip", 0u);
-  request.seed = golden.at("seed").get<uint64_t>();
-  const auto [sampler, schedule] = SchedulersByName().at(golden.at("scheduler"));
-  request.sampler = sampler;
-  request.schedule = schedule;
-  if (arguments.contains("eta")) {
-    request.eta = arguments["eta"].get<double>();
-  }
-  const std::string kind = golden.at("kind");
-  if (kind != "text_to_image") {
-    request.init_image = Picture("init_image.png", *request.width, *request.height);
-    if (!arguments.at("strength").is_null()) {
-      request.strength = arguments.at("strength").get<double>();
-    }
-  }
-  if (kind == "inpaint") {
-    request.mask_image = Picture("mask.png", *request.width, *request.height);
-  }
-  if (arguments.contains("original_size")) {
-    request.size_conditioning = MakeSize(arguments, "");
-    request.negative_size_conditioning = MakeSize(arguments, "negative_");
-  }
-  return request;
-}
-
-// NAME of "adapters/files/NAME.safetensors".
-std::string AdapterName(const std::string& file) { return std::filesystem::path(file).stem(); }
-
-at::Tensor Pixels(const RgbImage& image) {
-  return at::from_blob(const_cast<uint8_t*>(image.pixels.data()), {image.height, image.width, 3}, at::kByte);
-}
-
 class ImagesGoldenTest : public PipelineFixture {};
 
 TEST_F(ImagesGoldenTest, InitImagesEqualTheReferenceWithEverySampler) {
@@ -140,7 +30,7 @@ TEST_F(ImagesGoldenTest, InitImagesEqualTheReferenceWithEverySampler) {
   ASSERT_EQ(manifest.at("cases").size(), 17u);
   for (const nlohmann::json& golden : manifest.at("cases")) {
     const std::string name = golden.at("name");
-    const ImageJob job = Job(MakeRequest(golden));
+    const ImageJob job = Job(MakeGoldenRequest(golden));
     const std::unique_ptr<Row> row = Finish(Start(job, Set({}), job.seed));
     const TensorMap expected = LoadTensors(GoldenPath("init_images/" + golden.at("file").get<std::string>()));
     ExpectWithin(RowLatentsForTest(*row), expected.at("latents"), golden.at("tolerance").at("latents").at("absolute"),
@@ -160,14 +50,14 @@ TEST_F(ImagesGoldenTest, MoreSamplersAndSchedulesEqualTheReference) {
       continue;  // SamplersGoldenTest's
     }
     ++pictures;
-    const ImageJob job = Job(MakeRequest(golden));
+    const ImageJob job = Job(MakeGoldenRequest(golden));
     const std::unique_ptr<Row> row = Finish(Start(job, Set({}), job.seed));
     const TensorMap expected = LoadTensors(GoldenPath("samplers_more/" + golden.at("file").get<std::string>()));
     ExpectWithin(RowLatentsForTest(*row), expected.at("latents"), golden.at("tolerance").at("latents").at("absolute"),
                  name + " latents");
     const auto image = pipeline_->Decode(*row);
     ASSERT_TRUE(image.ok()) << image.status();
-    const auto picture = DecodeImage(FileText("samplers_more/" + golden.at("images").at(0).get<std::string>()));
+    const auto picture = DecodeImage(GoldenFile("samplers_more/" + golden.at("images").at(0).get<std::string>()));
     ASSERT_TRUE(picture.ok()) << picture.status();
     ExpectWithin(Pixels(*image), Pixels(*picture), 1, name + " pixels");
   }
@@ -178,7 +68,7 @@ TEST_F(ImagesGoldenTest, MoreSamplersAndSchedulesEqualTheReference) {
 class SteeredAdaptersGoldenTest : public ImagesGoldenTest {
  protected:
   static ImageRequest SteeredRequest(const nlohmann::json& golden) {
-    ImageRequest request = MakeRequest(golden);
+    ImageRequest request = MakeGoldenRequest(golden);
     for (const nlohmann::json& adapter : golden.at("adapters")) {
       AdapterRef& ref = request.adapters.emplace_back();
       ref.name = AdapterName(adapter.at("file"));
@@ -221,7 +111,7 @@ class SteeredAdaptersGoldenTest : public ImagesGoldenTest {
                  name + " latents");
     const auto image = pipeline_->Decode(*row);
     ASSERT_TRUE(image.ok()) << image.status();
-    const auto picture = DecodeImage(FileText(folder + "/" + golden.at("images").at(0).get<std::string>()));
+    const auto picture = DecodeImage(GoldenFile(folder + "/" + golden.at("images").at(0).get<std::string>()));
     ASSERT_TRUE(picture.ok()) << picture.status();
     ExpectWithin(Pixels(*image), Pixels(*picture), 2, name + " pixels");
   }
@@ -249,8 +139,8 @@ TEST_F(SteeredAdaptersGoldenTest, EqualTheReferenceInBothForms) {
 TEST_F(ImagesGoldenTest, InpaintingKeepsWhatTheMaskDoes) {
   ImageRequest request;
   request.prompt = "a photo of a cat";
-  request.init_image = Picture("init_image.png", 64, 64);
-  request.mask_image = Picture("mask.png", 64, 64);
+  request.init_image = GoldenPicture("init_image.png", 64, 64);
+  request.mask_image = GoldenPicture("mask.png", 64, 64);
   request.steps = 3;
   request.seed = 9;
   const ImageJob job = Job(request);
@@ -266,7 +156,7 @@ TEST_F(ImagesGoldenTest, InpaintingKeepsWhatTheMaskDoes) {
 
 TEST_F(ImagesGoldenTest, ADifferentSeedIsADifferentImageOfTheSameInitImage) {
   ImageRequest request;
-  request.init_image = Picture("init_image.png", 64, 64);
+  request.init_image = GoldenPicture("init_image.png", 64, 64);
   request.strength = 0.5;
   request.steps = 4;
   const ImageJob job = Job(request);
@@ -285,7 +175,7 @@ TEST_F(ImagesGoldenTest, ImagesEqualTheReference) {
     for (const nlohmann::json& adapter : golden.at("adapters")) {
       adapters.emplace_back(AdapterName(adapter.at("file")), adapter.at("scale"));
     }
-    const ImageJob job = Job(MakeRequest(golden));
+    const ImageJob job = Job(MakeGoldenRequest(golden));
     const std::unique_ptr<Row> row = Finish(Start(job, Set(adapters), job.seed));
     // Where the reference drew several images it went on with one generator; its first image alone is ours too.
     const TensorMap expected = LoadTensors(GoldenPath("images/" + golden.at("file").get<std::string>()));

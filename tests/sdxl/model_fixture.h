@@ -26,6 +26,39 @@ inline const SdxlModel& TinyModel(c10::ScalarType dtype = c10::ScalarType::Float
   return *model;
 }
 
+// What the golden calls of networks of the UNet's kind take.
+inline UnetInput GoldenUnetInput(const TensorMap& t, c10::ScalarType dtype = c10::ScalarType::Float) {
+  const c10::Device device = TestPlace().device;
+  const at::Tensor sample = t.at("sample");
+  UnetInput input;
+  input.sample = sample.to(device, dtype);
+  input.timesteps = t.at("timestep").expand({sample.size(0)}).to(device, at::kFloat);
+  input.encoder_hidden_states = t.at("encoder_hidden_states").to(device, dtype);
+  input.pooled = t.at("text_embeds").to(device, dtype);
+  input.time_ids = t.at("time_ids").to(device);
+  return input;
+}
+
+// Some rows of an input without control or image prompts.
+inline UnetInput RowsOfInput(const UnetInput& input, int64_t first, int64_t rows) {
+  UnetInput some = input;
+  for (at::Tensor* const x :
+       {&some.sample, &some.timesteps, &some.encoder_hidden_states, &some.pooled, &some.time_ids}) {
+    *x = x->narrow(0, first, rows);
+  }
+  return some;
+}
+
+// The rows of an input, and once more others that differ from them.
+inline UnetInput DoubledInput(const UnetInput& input) {
+  UnetInput both = input;
+  for (at::Tensor* const x :
+       {&both.sample, &both.timesteps, &both.encoder_hidden_states, &both.pooled, &both.time_ids}) {
+    *x = at::cat({*x, *x + 0.25});
+  }
+  return both;
+}
+
 }  // namespace hotlora
 
 #endif  // HOTLORA_TESTS_SDXL_MODEL_FIXTURE_H_

@@ -9,25 +9,14 @@
 namespace hotlora {
 namespace {
 
-UnetInput InputOf(const TensorMap& t, c10::ScalarType dtype = at::kFloat) {
-  const c10::Device device = TestPlace().device;
-  const at::Tensor sample = t.at("sample");
-  UnetInput input;
-  input.sample = sample.to(device, dtype);
-  input.timesteps = t.at("timestep").expand({sample.size(0)}).to(device, at::kFloat);
-  input.encoder_hidden_states = t.at("encoder_hidden_states").to(device, dtype);
-  input.pooled = t.at("text_embeds").to(device, dtype);
-  input.time_ids = t.at("time_ids").to(device);
-  return input;
-}
-
 TEST(UnetTest, MatchesDiffusers) {
   c10::InferenceMode guard;
   const GoldenFolder golden("unet");
   ASSERT_FALSE(golden.Cases("unet_").empty());
   for (const std::string& name : golden.Cases("unet_")) {
     TensorMap t = golden.Load(name);
-    ExpectWithin(TinyModel().unet().forward(InputOf(t)), t.at("output"), golden.Tolerance(name, "output"), name);
+    ExpectWithin(TinyModel().unet().forward(GoldenUnetInput(t)), t.at("output"), golden.Tolerance(name, "output"),
+                 name);
   }
 }
 
@@ -36,7 +25,7 @@ TEST(UnetTest, MatchesDiffusersAfterEachStage) {
   const GoldenFolder golden("unet");
   TensorMap t = golden.Load("unet_0");
   int compared = 0;
-  TinyModel().unet().forward(InputOf(t), [&](const std::string& stage, const at::Tensor& output) {
+  TinyModel().unet().forward(GoldenUnetInput(t), [&](const std::string& stage, const at::Tensor& output) {
     const std::string name = "after." + stage;
     if (t.count(name) > 0) {
       ExpectWithin(output, t.at(name), golden.Tolerance("unet_0", name), name);
@@ -50,7 +39,7 @@ TEST(UnetTest, EachRowIsAsIfAlone) {
   c10::InferenceMode guard;
   const GoldenFolder golden("unet");
   // Two of the same size with other texts, sizes and timesteps.
-  const UnetInput one = InputOf(golden.Load("unet_0")), other = InputOf(golden.Load("unet_1"));
+  const UnetInput one = GoldenUnetInput(golden.Load("unet_0")), other = GoldenUnetInput(golden.Load("unet_1"));
   UnetInput second = one;
   second.sample = other.sample.narrow(0, 1, 1).narrow(2, 0, 8).narrow(3, 4, 8);
   second.timesteps = at::full_like(one.timesteps, 12.5);
@@ -72,7 +61,7 @@ TEST(UnetTest, EachRowIsAsIfAlone) {
 
 TEST(UnetTest, LeavesItsInputAsItWas) {
   c10::InferenceMode guard;
-  const UnetInput input = InputOf(GoldenFolder("unet").Load("unet_1"));
+  const UnetInput input = GoldenUnetInput(GoldenFolder("unet").Load("unet_1"));
   const at::Tensor sample = input.sample.clone(), context = input.encoder_hidden_states.clone();
   const at::Tensor once = TinyModel().unet().forward(input);
   EXPECT_TRUE(at::equal(input.sample, sample));
@@ -87,7 +76,7 @@ TEST(UnetTest, HalfTypesStayCloseToFloat32) {
   for (const std::string& name : {std::string("unet_1"), std::string("unet_4")}) {
     TensorMap t = golden.Load(name);
     for (const auto& [dtype, tolerance] : {std::pair{at::kBFloat16, 0.05}, std::pair{at::kHalf, 0.01}}) {
-      const at::Tensor output = TinyModel(dtype).unet().forward(InputOf(t, dtype));
+      const at::Tensor output = TinyModel(dtype).unet().forward(GoldenUnetInput(t, dtype));
       EXPECT_EQ(output.scalar_type(), dtype);
       ExpectError(RelativeError(output, t.at("output")), tolerance, name + " in " + DtypeName(dtype));
     }

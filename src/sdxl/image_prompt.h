@@ -1,0 +1,60 @@
+#ifndef HOTLORA_SRC_SDXL_IMAGE_PROMPT_H_
+#define HOTLORA_SRC_SDXL_IMAGE_PROMPT_H_
+
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
+
+#include "src/nn/attention.h"
+#include "src/nn/linear.h"
+#include "src/nn/norm.h"
+#include "src/nn/parameter_source.h"
+#include "src/sdxl/image_encoder.h"
+#include "src/sdxl/image_prompt_config.h"
+#include "src/sdxl/resampler.h"
+
+namespace hotlora {
+
+// An IP-Adapter for SDXL: makes tokens of pictures, which the UNet's cross attentions see beside the text.
+//
+// Threads  const
+// Source   Ye et al. 2023, arXiv 2308.06721; diffusers IPAdapterAttnProcessor2_0
+class ImagePrompt {
+ public:
+  // `places`: CrossAttentions() of the model.
+  ImagePrompt(const ParameterScope& scope, const ImagePromptConfig& config, c10::ArrayRef<CrossAttentionPlace> places);
+
+  // The tokens of several pictures, joined: [1, pictures * tokens, context width]. `pixels` [pictures, 3, size, size],
+  // ImageEncoder::Normalize's. REQUIRES: CheckFits(config(), encoder.config()).
+  at::Tensor EncodePictures(const ImageEncoder& encoder, const at::Tensor& pixels) const;
+
+  // The tokens of the negative row, which stand for no picture, as many as of `pictures`.
+  at::Tensor EncodeNone(const ImageEncoder& encoder, int64_t pictures) const;
+
+  // What each cross attention sees of tokens [rows, n, context width], in the order in which they run: [rows, n, 2 *
+  // its width], keys before values. The same in every step.
+  std::vector<at::Tensor> ProjectTokens(const at::Tensor& tokens) const;
+
+  const ImagePromptConfig& config() const { return config_; }
+
+ private:
+  // What the encoder gives to the adapter's tokens.
+  at::Tensor Project(const at::Tensor& encoded) const;
+
+  ImagePromptConfig config_;
+  Linear proj_;  // of the standard kind
+  LayerNorm norm_;
+  Resampler resampler_;  // of plus
+  std::vector<Linear> keys_values_;
+};
+
+// Adds an image prompt to the rows from `first` on of UnetInput::image. `keys_values` is ProjectTokens's; `scales` has
+// a scale for each cross attention, of which 0 leaves the prompt out.
+void AddImagePrompt(int64_t first, c10::ArrayRef<at::Tensor> keys_values, c10::ArrayRef<double> scales,
+                    std::vector<ImageBranch>& image);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_SDXL_IMAGE_PROMPT_H_
