@@ -4,8 +4,8 @@
 // What steps and swaps have cost on this machine, and what follows from it for the steps to come. No clock: callers say
 // what they measured.
 //
-// The median of the last kKept costs counts, for each kind of step and swap. A figure that is not known changes nothing:
-// what was done without figures is done on.
+// The median of the last kKept costs counts, for each kind of step and swap. A figure that is not known changes
+// nothing: what was done without figures is done on.
 
 #include <cstddef>
 #include <cstdint>
