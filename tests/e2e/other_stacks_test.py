@@ -87,6 +87,7 @@ class Relay:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        source.close()
 
     def switch(self, target):
         """Ends every connection; the next ones go to `target`."""
@@ -267,6 +268,7 @@ class GrpclibTest(ExampleTests, unittest.IsolatedAsyncioTestCase):
                 self.assertGreaterEqual(self.details(error)["RetryInfo"].retry_delay.seconds, 1)
                 await waiting.cancel()
                 await running.cancel()
+            e2e.wait_until(lambda: self.ended(server, "CANCELLED") == 2, "the server has ended both")
             await images.GenerateImages(request_for(), timeout=e2e.PATIENCE)
 
     async def test_the_next_request_works_after_a_deadline_and_after_a_cancellation(self):
