@@ -28,7 +28,7 @@
 namespace hotlora {
 namespace {
 
-const Buckets kSwapBuckets = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
+const Buckets kSwapBuckets = {.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
 const Buckets kRequestBuckets = {.1, .25, .5, 1, 2, 4, 7.5, 15, 30, 60, 120, 300, 600};
 // For the methods that make no images: a closer look is rarely needed. Those that are answered at once have their sum
 // and count alone, as there are many.
