@@ -51,6 +51,8 @@ constexpr const char* kSwapPhases[] = {"lookup", "read", "parse", "upload", "app
 static_assert(std::size(kSwapPhases) == kEnumSize<SwapPhase>);
 constexpr const char* kEvictionReasons[] = {"capacity", "explicit", "replaced"};
 static_assert(std::size(kEvictionReasons) == kEnumSize<EvictionReason>);
+constexpr const char* kVaeWorks[] = {"decode", "encode"};
+static_assert(std::size(kVaeWorks) == kEnumSize<VaeWork>);
 constexpr const char* kRegroupReasons[] = {"size_mismatch", "adapter_mismatch", "full", "memory"};
 static_assert(std::size(kRegroupReasons) == kEnumSize<RegroupReason>);
 constexpr const char* kStartUpPhases[] = {"load", "warm_up"};
@@ -103,6 +105,7 @@ struct Metrics::Families {
   GaugeFamily& step_drift;
   HistogramFamily& batch_size;
   CounterFamily& regroups;
+  CounterFamily& tiled_vae;
   CounterFamily& requests;
   HistogramFamily& request_duration;
   HistogramFamily& phase;
@@ -147,6 +150,8 @@ Metrics::Families::Families(prometheus::Registry& r)
       batch_size(AddHistogram(r, "hotlora_batch_size", "Rows in a denoising step; a row is one image")),
       regroups(AddCounter(r, "hotlora_batch_regroup_total",
                           "Requests that were ready and not let into the step that ran next, by what kept them out")),
+      tiled_vae(AddCounter(r, "hotlora_vae_tiled_total",
+                           "Pictures that the VAE worked on band by band, because the whole would not fit")),
       requests(AddCounter(r, "hotlora_requests_total", "Requests that ended, by method and gRPC code")),
       request_duration(AddHistogram(r, "hotlora_request_duration_seconds", "From arrival of a request to its end")),
       phase(AddHistogram(r, "hotlora_phase_duration_seconds", "Duration of one phase of a request")),
@@ -198,6 +203,9 @@ void Metrics::Families::StandAtZero() {
   batch_size.Add({}, kBatchBuckets);
   for (const char* reason : kRegroupReasons) {
     regroups.Add({{"reason", reason}});
+  }
+  for (const char* work : kVaeWorks) {
+    tiled_vae.Add({{"work", work}});
   }
   for (const char* method : kMethods) {
     for (const char* code : kCommonCodes) {
@@ -361,6 +369,10 @@ void Metrics::SetStepBaseline(const StepShape& shape, double seconds) {
 
 void Metrics::CountRegroup(RegroupReason reason) {
   state_->families.regroups.Add({{"reason", kRegroupReasons[static_cast<size_t>(reason)]}}).Increment();
+}
+
+void Metrics::CountTiledVae(VaeWork work) {
+  state_->families.tiled_vae.Add({{"work", kVaeWorks[static_cast<size_t>(work)]}}).Increment();
 }
 
 void Metrics::SetWorkMemory(int64_t available_bytes, int64_t needed_bytes) {

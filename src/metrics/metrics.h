@@ -40,6 +40,7 @@ struct GaugeSources {
 enum class RequestPhase { kQueue, kAdapter, kEncode, kDenoise, kDecode, kImageEncode };
 enum class SwapPhase { kLookup, kRead, kParse, kUpload, kApply, kRestore, kTotal };
 enum class StartUpPhase { kLoad, kWarmUp };
+enum class VaeWork { kDecode, kEncode };
 enum class EvictionReason { kCapacity, kExplicit, kReplaced };
 
 // Why a request that is ready waits though a step is about to run: another image size, adapters that cannot share the
@@ -83,6 +84,9 @@ class Metrics {
   void ObserveStep(const StepShape& shape, double seconds);      // also the drift ratio and baselines, step_drift.h
   void SetStepBaseline(const StepShape& shape, double seconds);  // what warm-up measured
   void CountRegroup(RegroupReason reason);                       // once for each request and reason
+
+  // A picture was begun band by band, because the whole would not fit.
+  void CountTiledVae(VaeWork work);
 
   // What could be allocated when nothing ran last, and the most that one call of the networks was taken to need.
   void SetWorkMemory(int64_t available_bytes, int64_t needed_bytes);

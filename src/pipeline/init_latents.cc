@@ -15,12 +15,13 @@ at::Tensor Blend(const at::Tensor& repaint, const at::Tensor& kept, const at::Te
 
 }  // namespace
 
-SdxlInitLatents EncodeInitPicture(const VaeEncoder& encoder, const InitPicture& picture, int64_t factor,
+SdxlInitLatents EncodeInitPicture(const VaeEncoder& encoder, const InitPicture& picture, VaeForm form, int64_t factor,
                                   c10::Device device) {
   const int64_t height = picture.image.height, width = picture.image.width;
   const at::Tensor pixels = Bytes(picture.image.pixels, {1, height, width, 3}, device);
   SdxlInitLatents init;
-  init.posterior = encoder.forward(pixels.permute({0, 3, 1, 2}).div(255).mul(2).sub(1));
+  const at::Tensor image = pixels.permute({0, 3, 1, 2}).div(255).mul_(2).sub_(1);
+  init.posterior = form == VaeForm::kTiled ? encoder.forward_tiled(image) : encoder.forward(image);
   if (!picture.repaint.empty()) {
     const at::Tensor mask = Bytes(picture.repaint, {1, 1, height, width}, device);
     init.repaint = mask.slice(2, 0, height, factor).slice(3, 0, width, factor).contiguous();

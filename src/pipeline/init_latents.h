@@ -23,7 +23,7 @@ struct SdxlInitLatents final : InitLatents {
 };
 
 // `factor`: pixels for each latent on a side; of so many the mask's first counts.
-SdxlInitLatents EncodeInitPicture(const VaeEncoder& encoder, const InitPicture& picture, int64_t factor,
+SdxlInitLatents EncodeInitPicture(const VaeEncoder& encoder, const InitPicture& picture, VaeForm form, int64_t factor,
                                   c10::Device device);
 
 // What one row needs of it: how its image looks as latents and the noise that was laid over them.

@@ -91,6 +91,10 @@ class PeakMeter {
   virtual int64_t bytes() const = 0;
 };
 
+// How the VAE computes: on the whole picture at once, or band by band, which takes less memory and more time for the
+// same result up to rounding.
+enum class VaeForm { kWhole, kTiled };
+
 // Threads: one step thread calls Apply, Encode, StartRow, Step and Preview; a decode thread may call EncodeInit and
 // Decode at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone and leaves the
 // pipeline usable; Internal with reason DEVICE_FAILED means the device is lost.
@@ -114,7 +118,7 @@ class Pipeline {
   virtual bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const = 0;
 
   // An init image to latents.
-  virtual absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) = 0;
+  virtual absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) = 0;
 
   // A row at its first step. It starts from noise of `seed`, scaled for the schedule. If `init` is not null, it has the
   // options' size, and the noise is laid over it. `conditioning` was encoded under the set that `adapters` begin with.
@@ -134,7 +138,7 @@ class Pipeline {
   virtual absl::StatusOr<RgbImage> Preview(const Row& row) = 0;
 
   // The row's latents, as they are, as an image.
-  virtual absl::StatusOr<RgbImage> Decode(const Row& row) = 0;
+  virtual absl::StatusOr<RgbImage> Decode(const Row& row, VaeForm form) = 0;
 
   // Checks the next module in turn: its clean weight still has the bytes it had at start, and if no adapter is in
   // effect, the live weight equals it. What differs is rebuilt from the checkpoint (once in a round of all modules;
@@ -144,6 +148,10 @@ class Pipeline {
 
   // How many modules a round of VerifyNextModule has.
   virtual uint32_t module_count() const = 0;
+
+  // No less than what Decode or EncodeInit take in the tiled form for so many pixels on a side. Thread-safe.
+  virtual int64_t TiledDecodeBytes(uint32_t width, uint32_t height) const = 0;
+  virtual int64_t TiledEncodeBytes(uint32_t width, uint32_t height) const = 0;
 
   // Bytes that can still be allocated where the networks compute. Thread-safe; takes some tens of microseconds.
   virtual int64_t AvailableMemory() const = 0;

@@ -223,11 +223,11 @@ class SdxlPipeline final : public Pipeline {
     return applied_.SideMergeFingerprint(a) == applied_.SideMergeFingerprint(b);
   }
 
-  absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
+  absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) override {
     std::shared_ptr<const SdxlInitLatents> init;
     ABSL_RETURN_IF_ERROR(decode_stream_.Run("encoding of the init image", [&] {
-      init = std::make_shared<SdxlInitLatents>(
-          EncodeInitPicture(model_->vae_encoder(), picture, model_->config().vae.factor(), model_->place().device));
+      init = std::make_shared<SdxlInitLatents>(EncodeInitPicture(
+          model_->vae_encoder(), picture, form, model_->config().vae.factor(), model_->place().device));
       return absl::OkStatus();
     }));
     return init;
@@ -307,7 +307,7 @@ class SdxlPipeline final : public Pipeline {
     return image;
   }
 
-  absl::StatusOr<RgbImage> Decode(const Row& row) override {
+  absl::StatusOr<RgbImage> Decode(const Row& row, VaeForm form) override {
     RgbImage image;
     ABSL_RETURN_IF_ERROR(decode_stream_.Run("decoding", [&]() -> absl::Status {
       const auto& sdxl_row = static_cast<const SdxlRow&>(row);
@@ -315,7 +315,9 @@ class SdxlPipeline final : public Pipeline {
         return MakeError(absl::StatusCode::kInternal, error_reason::kNonfiniteOutput,
                          "the image has values that are not finite; use smaller adapter weights");
       }
-      const at::Tensor decoded = model_->vae_decoder().forward(sdxl_row.latents);  // [1, 3, height, width]
+      const VaeDecoder& decoder = model_->vae_decoder();
+      const at::Tensor decoded = form == VaeForm::kTiled ? decoder.forward_tiled(sdxl_row.latents)
+                                                         : decoder.forward(sdxl_row.latents);  // [1, 3, height, width]
       image = ToRgbImage(decoded);
       return absl::OkStatus();
     }));
@@ -333,6 +335,15 @@ class SdxlPipeline final : public Pipeline {
 
   uint32_t module_count() const override { return static_cast<uint32_t>(model_->modules().modules.size()); }
   const std::vector<MemoryArea>& memory() const override { return memory_; }
+
+  int64_t TiledDecodeBytes(uint32_t width, uint32_t height) const override {
+    const int64_t factor = model_->config().vae.factor();
+    return model_->vae_decoder().TiledBytes(height / factor, width / factor);
+  }
+
+  int64_t TiledEncodeBytes(uint32_t width, uint32_t height) const override {
+    return model_->vae_encoder().TiledBytes(height, width);
+  }
 
   int64_t AvailableMemory() const override {
     int64_t bytes = 0;

@@ -39,7 +39,9 @@ DecodeLine::DecodeLine(Pipeline* pipeline, MemoryAdmission* memory, Metrics* met
       thread_("decode") {}
 
 absl::Status DecodeLine::WarmUp(const ImageJob& job, const Row& row) {
-  return RunInTurn("", [&] { return memory_->Call(DecodeWork(job), [&] { return pipeline_->Decode(row); }).status(); });
+  return RunInTurn("", [&] {
+    return memory_->CallVae(DecodeWork(job), [&](VaeForm form) { return pipeline_->Decode(row, form); }).status();
+  });
 }
 
 absl::Status DecodeLine::EncodeInit(ImageTask& task, const InitPicture& picture) {
@@ -50,8 +52,8 @@ absl::Status DecodeLine::EncodeInit(ImageTask& task, const InitPicture& picture)
     const absl::Cleanup pause = [&task] { task.PauseLoading(); };
     ABSL_RETURN_IF_ERROR(task.Wanted());
     const Stopwatch stopwatch;
-    absl::StatusOr<std::shared_ptr<const InitLatents>> init =
-        memory_->Call(InitWork(task.job().denoise), [&] { return pipeline_->EncodeInit(picture); });
+    absl::StatusOr<std::shared_ptr<const InitLatents>> init = memory_->CallVae(
+        InitWork(task.job().denoise), [&](VaeForm form) { return pipeline_->EncodeInit(picture, form); });
     if (!init.ok()) {
       on_error_(init.status());
       return init.status();
@@ -118,7 +120,7 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
   ABSL_RETURN_IF_ERROR(task.Wanted());
   const Stopwatch stopwatch;
   const absl::StatusOr<RgbImage> decoded =
-      memory_->Call(DecodeWork(task.job()), [&] { return pipeline_->Decode(*row.row); });
+      memory_->CallVae(DecodeWork(task.job()), [&](VaeForm form) { return pipeline_->Decode(*row.row, form); });
   row.row.reset();
   const double decode_seconds = stopwatch.Seconds();
   metrics_->ObservePhase(RequestPhase::kDecode, decode_seconds);

@@ -43,6 +43,11 @@ absl::Status TooLarge(const MemoryWork& work, int64_t needed, int64_t available)
                    " are available: ask for a smaller image or fewer adapters, or give the server more memory"));
 }
 
+MemoryWork Tiled(MemoryWork work) {
+  work.form = VaeForm::kTiled;
+  return work;
+}
+
 double Units(uint32_t width, uint32_t height, uint32_t rows) { return double{1} * width * height * rows; }
 
 }  // namespace
@@ -89,13 +94,13 @@ absl::Status MemoryAdmission::CheckAlone(const ImageJob& job) {
   MutexLock lock(&mu_);
   std::vector<int64_t> sums;
   for (const MemoryWork& work : works) {
-    const Need need = NeedOf(work);
-    sums.push_back(need.bytes + need.head_room);
+    sums.push_back(NeedOf(work).sum());
   }
   const int64_t available = std::max(Look(*std::max_element(sums.begin(), sums.end())), idle_available_);
   for (size_t i = 0; i < works.size(); ++i) {
-    if (sums[i] > available) {
-      return TooLarge(works[i], sums[i], available);
+    const int64_t sum = MustTile(works[i], available) ? NeedOf(Tiled(works[i])).sum() : sums[i];
+    if (sum > available) {
+      return TooLarge(works[i], sum, available);
     }
   }
   return absl::OkStatus();
@@ -107,7 +112,7 @@ bool MemoryAdmission::FitsNow(const MemoryWork& work) {
   return sum <= Look(sum);
 }
 
-absl::StatusOr<MemoryAdmission::Begun> MemoryAdmission::Begin(const MemoryWork& work) {
+absl::StatusOr<MemoryAdmission::Begun> MemoryAdmission::Begin(MemoryWork& work) {
   MutexLock lock(&mu_);
   const uint64_t ticket = next_ticket_++;
   Need need = NeedOf(work);
@@ -119,11 +124,18 @@ absl::StatusOr<MemoryAdmission::Begun> MemoryAdmission::Begin(const MemoryWork& 
   }
   ++turn_;
   changed_.SignalAll();
+  if (under_way_.empty() && MustTile(work, available)) {
+    work.form = VaeForm::kTiled;
+    need = NeedOf(work);
+  }
   const int64_t sum = Sum(need);
   if (sum > available) {
     return TooLarge(work, sum, available);
   }
-  most_needed_ = std::max(most_needed_, need.bytes + need.head_room);
+  if (work.form == VaeForm::kTiled) {
+    metrics_->CountTiledVae(work.kind == MemoryWork::Kind::kDecode ? VaeWork::kDecode : VaeWork::kEncode);
+  }
+  most_needed_ = std::max(most_needed_, need.sum());
   metrics_->SetWorkMemory(idle_available_, most_needed_);
   return under_way_.insert(under_way_.end(), need);
 }
@@ -135,7 +147,7 @@ void MemoryAdmission::End(Begun begun, const MemoryWork& work, std::optional<int
   if (!peak.has_value()) {
     return;
   }
-  Peak& known = peaks_[{work.kind, work.width, work.height, work.rows}];
+  Peak& known = peaks_[SizeOf(work)];
   known.bytes = std::max(known.bytes, *peak - work.kept_bytes);
   known.last_use = ++uses_;
   if (peaks_.size() > kSizes) {
@@ -144,11 +156,22 @@ void MemoryAdmission::End(Begun begun, const MemoryWork& work, std::optional<int
   }
 }
 
+bool MemoryAdmission::MustTile(const MemoryWork& work, int64_t available) const {
+  if (work.kind != MemoryWork::Kind::kDecode && work.kind != MemoryWork::Kind::kInit) {
+    return false;
+  }
+  const int64_t whole = NeedOf(work).sum();
+  return whole > available && NeedOf(Tiled(work)).sum() < whole;
+}
+
 MemoryAdmission::Need MemoryAdmission::NeedOf(const MemoryWork& work) const {
-  const auto known = peaks_.find({work.kind, work.width, work.height, work.rows});
+  const auto known = peaks_.find(SizeOf(work));
   const bool first = known == peaks_.end();
   int64_t peak = first ? Scaled(work.kind, work) : known->second.bytes;
-  if (first && peak == 0 && work.kind == MemoryWork::Kind::kInit) {
+  if (first && work.form == VaeForm::kTiled) {
+    peak = work.kind == MemoryWork::Kind::kDecode ? pipeline_->TiledDecodeBytes(work.width, work.height)
+                                                  : pipeline_->TiledEncodeBytes(work.width, work.height);
+  } else if (first && peak == 0 && work.kind == MemoryWork::Kind::kInit) {
     peak = Scaled(MemoryWork::Kind::kDecode, work);  // the other half of the VAE, and the larger one
   }
   return {static_cast<int64_t>(kMargin * static_cast<double>(peak)) + work.answer_bytes + work.kept_bytes,
@@ -160,9 +183,9 @@ int64_t MemoryAdmission::Scaled(MemoryWork::Kind kind, const MemoryWork& work) c
   double nearest = std::numeric_limits<double>::infinity();  // by what factor it is smaller, or larger
   double scaled = 0;
   for (const auto& [size, peak] : peaks_) {
-    const auto [known_kind, width, height, rows] = size;
+    const auto [known_kind, width, height, rows, form] = size;
     const double factor = units / Units(width, height, rows);
-    if (known_kind == kind && std::max(factor, 1 / factor) < nearest) {
+    if (known_kind == kind && form == work.form && std::max(factor, 1 / factor) < nearest) {
       nearest = std::max(factor, 1 / factor);
       scaled = factor * static_cast<double>(peak.bytes);
     }

@@ -8,6 +8,9 @@
 // What work needs is measured: the most that work of the same size has taken. If there was none yet, it is what the
 // work nearest in size has taken, scaled by pixels times rows. Both get a margin, and head-room for what the
 // measurement does not see.
+//
+// Decodes and encodes that do not fit alone are done in the VAE's tiled form if that fits. It has figures of its own;
+// before a size's first one, what the pipeline says.
 
 #include <cstdint>
 #include <list>
@@ -37,6 +40,7 @@ struct MemoryWork {
   uint32_t rows = 1;               // of the network: an image under guidance has two
   int64_t answer_bytes = 0;        // of messages that are made of it, beside what the call takes
   int64_t kept_bytes = 0;          // of what the call takes: what stays until later calls; not a matter of the size
+  VaeForm form = VaeForm::kWhole;  // of inits and decodes
 };
 
 MemoryWork TextWork(const Prompts& prompts);
@@ -68,10 +72,16 @@ class MemoryAdmission {
   // Whether `work` fits beside what runs now.
   bool FitsNow(const MemoryWork& work);
 
-  // `call()` once there is memory for it. What does not fit beside the work of other threads waits in turn until they
-  // are done; what does not fit alone is not called: ResourceExhausted (OUT_OF_MEMORY).
+  // For texts and steps: `call()` once there is memory for it. What does not fit beside the work of other threads waits
+  // in turn until they are done; what does not fit alone is not called: ResourceExhausted (OUT_OF_MEMORY).
   template <typename Function>
   auto Call(const MemoryWork& work, Function call) -> decltype(call()) {
+    return CallVae(work, [&](VaeForm) { return call(); });
+  }
+
+  // The same for a decode or an encode: `call(form)`, tiled if it would not fit alone otherwise.
+  template <typename Function>
+  auto CallVae(MemoryWork work, Function call) -> decltype(call(VaeForm::kWhole)) {
     const absl::StatusOr<Begun> begun = Begin(work);
     if (!begun.ok()) {
       return begun.status();
@@ -79,7 +89,7 @@ class MemoryAdmission {
     std::optional<int64_t> peak;
     const absl::Cleanup end = [&] { End(*begun, work, peak); };  // also if something throws
     const std::unique_ptr<PeakMeter> meter = pipeline_->MeasurePeak();
-    auto result = call();
+    auto result = call(work.form);
     if (result.ok()) {
       peak = meter->bytes();
     }
@@ -87,7 +97,7 @@ class MemoryAdmission {
   }
 
  private:
-  using Size = std::tuple<MemoryWork::Kind, uint32_t, uint32_t, uint32_t>;
+  using Size = std::tuple<MemoryWork::Kind, uint32_t, uint32_t, uint32_t, VaeForm>;
   struct Peak {
     int64_t bytes = 0;
     uint64_t last_use = 0;
@@ -95,12 +105,17 @@ class MemoryAdmission {
   struct Need {
     int64_t bytes = 0;
     int64_t head_room = 0;
+    int64_t sum() const { return bytes + head_room; }
   };
   using Begun = std::list<Need>::iterator;
 
-  absl::StatusOr<Begun> Begin(const MemoryWork& work);
+  static Size SizeOf(const MemoryWork& work) { return {work.kind, work.width, work.height, work.rows, work.form}; }
+
+  absl::StatusOr<Begun> Begin(MemoryWork& work);                               // sets its form
   void End(Begun begun, const MemoryWork& work, std::optional<int64_t> peak);  // nullopt: the call failed
 
+  // Whether `work` is to be done in the tiled form if `available` bytes are all there is. Nothing else decides that.
+  bool MustTile(const MemoryWork& work, int64_t available) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Need NeedOf(const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The most that work of this kind took, scaled from the size nearest to `work`'s; 0 if there was none.
   int64_t Scaled(MemoryWork::Kind kind, const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -61,9 +61,10 @@ absl::StatusOr<std::shared_ptr<const Conditioning>> WatchedPipeline::Encode(cons
   return Counted(mark, pipeline_->Encode(prompts, negative, set, mode));
 }
 
-absl::StatusOr<std::shared_ptr<const InitLatents>> WatchedPipeline::EncodeInit(const InitPicture& picture) {
+absl::StatusOr<std::shared_ptr<const InitLatents>> WatchedPipeline::EncodeInit(const InitPicture& picture,
+                                                                               VaeForm form) {
   WorkWatch::Mark mark = watch_->Begin({WorkKind::kEncode, {picture.image.width, picture.image.height}});
-  return Counted(mark, pipeline_->EncodeInit(picture));
+  return Counted(mark, pipeline_->EncodeInit(picture, form));
 }
 
 absl::StatusOr<std::unique_ptr<Row>> WatchedPipeline::StartRow(const DenoiseOptions& options, uint64_t seed,
@@ -92,9 +93,9 @@ absl::StatusOr<RgbImage> WatchedPipeline::Preview(const Row& row) {
   return Counted(mark, pipeline_->Preview(row));
 }
 
-absl::StatusOr<RgbImage> WatchedPipeline::Decode(const Row& row) {
+absl::StatusOr<RgbImage> WatchedPipeline::Decode(const Row& row, VaeForm form) {
   WorkWatch::Mark mark = watch_->Begin({WorkKind::kDecode, SizeOf(row.denoise())});
-  return Counted(mark, pipeline_->Decode(row));
+  return Counted(mark, pipeline_->Decode(row, form));
 }
 
 absl::StatusOr<BaseReport> WatchedPipeline::VerifyNextModule() {

@@ -22,16 +22,22 @@ class WatchedPipeline final : public Pipeline {
   absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
                                                              const AdapterSet& set, ApplyMode mode) override;
   bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override { return pipeline_->CanShareStep(a, b); }
-  absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override;
+  absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) override;
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning,
                                                 AdapterSchedule adapters,
                                                 std::shared_ptr<const InitLatents> init) override;
   absl::Status Step(const BatchPlan& plan) override;
   absl::StatusOr<RgbImage> Preview(const Row& row) override;
-  absl::StatusOr<RgbImage> Decode(const Row& row) override;
+  absl::StatusOr<RgbImage> Decode(const Row& row, VaeForm form) override;
   absl::StatusOr<BaseReport> VerifyNextModule() override;
   uint32_t module_count() const override { return pipeline_->module_count(); }
+  int64_t TiledDecodeBytes(uint32_t width, uint32_t height) const override {
+    return pipeline_->TiledDecodeBytes(width, height);
+  }
+  int64_t TiledEncodeBytes(uint32_t width, uint32_t height) const override {
+    return pipeline_->TiledEncodeBytes(width, height);
+  }
   int64_t AvailableMemory() const override { return pipeline_->AvailableMemory(); }
   void ReleaseCachedMemory() const override { pipeline_->ReleaseCachedMemory(); }
   std::unique_ptr<PeakMeter> MeasurePeak() const override { return pipeline_->MeasurePeak(); }

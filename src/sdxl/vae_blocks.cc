@@ -3,9 +3,14 @@
 #include <vector>
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/tensor.h>
 
 namespace hotlora {
+
+void CheckVaeOutput(const at::Tensor& h, const char* message) {
+  TORCH_CHECK(at::isfinite(h).all().item<bool>(), message);
+}
 
 ResnetBlock MakeVaeResnet(const ParameterScope& scope, int64_t in, int64_t out, const VaeConfig& config) {
   return ResnetBlock(scope, {in, out, /*time_width=*/0, config.groups, kVaeNormEpsilon});

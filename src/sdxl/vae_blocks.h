@@ -16,6 +16,12 @@ namespace hotlora {
 
 inline constexpr double kVaeNormEpsilon = 1e-6;  // of every norm in diffusers' autoencoder; no config key
 
+// Tensors of the innermost picture's size that exist at once in a VaeMidBlock, at most.
+inline constexpr int64_t kMidBlockPictures = 10;
+
+// Throws c10::Error with `message` if `h` is not finite.
+void CheckVaeOutput(const at::Tensor& h, const char* message);
+
 ResnetBlock MakeVaeResnet(const ParameterScope& scope, int64_t in, int64_t out, const VaeConfig& config);
 
 // A convolution of one pixel, as before the decoder and behind the encoder.

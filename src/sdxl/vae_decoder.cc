@@ -1,9 +1,10 @@
 #include "src/sdxl/vae_decoder.h"
 
+#include <algorithm>
 #include <utility>
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/isfinite.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 
 namespace hotlora {
 
@@ -35,13 +36,17 @@ VaeDecoder::VaeDecoder(const ParameterScope& scope, const VaeConfig& config) : c
   scaling_ = LatentScaling(config, conv_in_.bias.options());
 }
 
-at::Tensor VaeDecoder::forward(const at::Tensor& latents) const {
+at::Tensor VaeDecoder::Begin(const at::Tensor& latents) const {
   at::Tensor h = scaling_.ToVae(latents.to(conv_in_.weight.scalar_type()));  // [rows, latent channels, height, width]
   h = h.contiguous(at::MemoryFormat::ChannelsLast);
   if (post_quant_conv_) {
     h = post_quant_conv_->forward(h);
   }
-  h = mid_block_.forward(conv_in_.forward(h));  // [rows, innermost channels, height, width]
+  return mid_block_.forward(conv_in_.forward(h));  // [rows, innermost channels, height, width]
+}
+
+at::Tensor VaeDecoder::forward(const at::Tensor& latents) const {
+  at::Tensor h = Begin(latents);
   for (const UpBlock& block : up_blocks_) {
     for (const ResnetBlock& resnet : block.resnets) {
       h = resnet.forward(h, {});
@@ -51,8 +56,50 @@ at::Tensor VaeDecoder::forward(const at::Tensor& latents) const {
     }
   }
   h = conv_out_.forward(conv_norm_out_.forward_silu(h)).contiguous();  // [rows, 3, height * factor, width * factor]
-  TORCH_CHECK(at::isfinite(h).all().item<bool>(), "the VAE put out values that are not finite");
+  CheckVaeOutput(h, "the VAE put out values that are not finite");
   return h;
+}
+
+at::Tensor VaeDecoder::forward_tiled(const at::Tensor& latents, int64_t band_values) const {
+  std::vector<at::Tensor> images;
+  for (const at::Tensor& row : latents.split(1)) {
+    images.push_back(TileRow(Begin(row), band_values));
+  }
+  at::Tensor h = images.size() == 1 ? images.front() : at::cat(images);
+  CheckVaeOutput(h, "the VAE put out values that are not finite");
+  return h;
+}
+
+at::Tensor VaeDecoder::TileRow(at::Tensor h, int64_t band_values) const {
+  Lines x = HeldLines(std::exchange(h, {}));
+  for (const UpBlock& block : up_blocks_) {
+    x = HeldLines(HoldResnets(block.resnets, std::move(x), band_values));
+    if (block.upsampler) {
+      x = UpsampledLines(*block.upsampler, std::move(x));
+    }
+  }
+  x = ConvLines(conv_out_, NormSiluLines(conv_norm_out_, std::move(x), band_values));
+  const at::Tensor image = at::empty({1, x.channels, x.height, x.width}, conv_out_.weight.options());
+  WriteLines(x, image, band_values);
+  return image;
+}
+
+int64_t VaeDecoder::TiledBytes(int64_t height, int64_t width, int64_t band_values) const {
+  const auto value_bytes = static_cast<int64_t>(conv_in_.weight.element_size());
+  int64_t channels = config_.channels.back(), held = height * width * channels;
+  int64_t most = kMidBlockPictures * held * value_bytes;
+  for (const UpBlock& block : up_blocks_) {
+    const int64_t out = block.resnets.back().conv2.options.out;
+    const int64_t result = out * (height + kLinesBeyond) * width;
+    most = std::max(most, (held + result) * value_bytes +
+                              BandBytes(std::max(channels, out), height, width, value_bytes, band_values));
+    channels = out;
+    held = result;
+    height *= block.upsampler ? 2 : 1;
+    width *= block.upsampler ? 2 : 1;
+  }
+  const int64_t image = config_.out_channels * height * width * value_bytes;
+  return most + 2 * image;  // also its copy of bytes
 }
 
 }  // namespace hotlora

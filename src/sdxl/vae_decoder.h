@@ -12,6 +12,7 @@
 #include "src/nn/resample.h"
 #include "src/nn/resnet_block.h"
 #include "src/sdxl/sdxl_config.h"
+#include "src/sdxl/vae_bands.h"
 #include "src/sdxl/vae_blocks.h"
 
 namespace hotlora {
@@ -36,6 +37,12 @@ class VaeDecoder {
   // Errors   throws c10::Error if the image is not finite
   at::Tensor forward(const at::Tensor& latents) const;
 
+  // The same up to rounding, with less memory and in more time: vae_bands.h.
+  at::Tensor forward_tiled(const at::Tensor& latents, int64_t band_values = kBandValues) const;
+
+  // No less than what forward_tiled holds for one row of latents [height, width], in bytes.
+  int64_t TiledBytes(int64_t height, int64_t width, int64_t band_values = kBandValues) const;
+
   const VaeConfig& config() const { return config_; }
 
  private:
@@ -43,6 +50,10 @@ class VaeDecoder {
     std::vector<ResnetBlock> resnets;
     std::optional<Upsample2d> upsampler;
   };
+
+  // From latents to the first up block's input.
+  at::Tensor Begin(const at::Tensor& latents) const;
+  at::Tensor TileRow(at::Tensor h, int64_t band_values) const;
 
   VaeConfig config_;
   LatentScaling scaling_;

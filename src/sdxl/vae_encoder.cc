@@ -1,5 +1,6 @@
 #include "src/sdxl/vae_encoder.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <ATen/ATen.h>
@@ -53,11 +54,62 @@ LatentPosterior VaeEncoder::forward(const at::Tensor& image) const {
       h = block.downsampler->forward(at::constant_pad_nd(h, {0, 1, 0, 1}));
     }
   }
+  return End(std::move(h));
+}
+
+LatentPosterior VaeEncoder::forward_tiled(const at::Tensor& image, int64_t band_values) const {
+  std::vector<at::Tensor> rows;
+  for (const at::Tensor& row : image.split(1)) {
+    rows.push_back(TileRow(row, band_values));
+  }
+  at::Tensor h = rows.size() == 1 ? rows.front() : at::cat(rows).contiguous(at::MemoryFormat::ChannelsLast);
+  rows.clear();
+  return End(std::move(h));
+}
+
+at::Tensor VaeEncoder::TileRow(const at::Tensor& image, int64_t band_values) const {
+  const at::ScalarType dtype = conv_in_.weight.scalar_type();
+  Lines x = ConvLines(conv_in_, HeldLines(image.to(dtype).contiguous(at::MemoryFormat::ChannelsLast)));
+  at::Tensor h;
+  for (const DownBlock& block : down_blocks_) {
+    h = HoldResnets(block.resnets, std::move(x), band_values);
+    if (block.downsampler) {
+      const Lines half = HalvedLines(*block.downsampler, HeldLines(h));
+      const at::Tensor held =
+          at::empty({1, half.channels, half.height, half.width}, h.options(), at::MemoryFormat::ChannelsLast);
+      WriteLines(half, held, band_values);
+      h = held;
+    }
+    x = HeldLines(h);
+  }
+  return h;
+}
+
+int64_t VaeEncoder::TiledBytes(int64_t height, int64_t width, int64_t band_values) const {
+  const auto value_bytes = static_cast<int64_t>(conv_in_.weight.element_size());
+  const int64_t image = conv_in_.options.in * height * width * value_bytes;
+  int64_t channels = conv_in_.options.out, held = 0, most = 0;
+  for (const DownBlock& block : down_blocks_) {
+    const int64_t out = block.resnets.back().conv2.options.out;
+    const int64_t result = out * (height + kLinesBeyond) * width;
+    const int64_t half = block.downsampler ? out * (height / 2) * (width / 2) : 0;
+    most = std::max(most, (result + std::max(held, half)) * value_bytes +
+                              BandBytes(std::max(channels, out), height, width, value_bytes, band_values));
+    channels = out;
+    held = half;
+    height /= block.downsampler ? 2 : 1;
+    width /= block.downsampler ? 2 : 1;
+  }
+  most = std::max(most, kMidBlockPictures * channels * height * width * value_bytes);
+  return most + 3 * image;  // as bytes, as values of -1 to 1, and in the layout inside
+}
+
+LatentPosterior VaeEncoder::End(at::Tensor h) const {
   h = conv_out_.forward(conv_norm_out_.forward_silu(mid_block_.forward(std::move(h))));
   if (quant_conv_) {
     h = quant_conv_->forward(h);
   }
-  TORCH_CHECK(at::isfinite(h).all().item<bool>(), "the VAE encodes the image to values that are not finite");
+  CheckVaeOutput(h, "the VAE encodes the image to values that are not finite");
   const std::vector<at::Tensor> moments = h.contiguous().chunk(2, 1);  // [rows, latent channels, height, width] each
   return {moments[0], moments[1].clamp(kLeastLogVariance, kMostLogVariance).mul(0.5).exp()};
 }

@@ -11,6 +11,7 @@
 #include "src/nn/parameter_source.h"
 #include "src/nn/resnet_block.h"
 #include "src/sdxl/sdxl_config.h"
+#include "src/sdxl/vae_bands.h"
 #include "src/sdxl/vae_blocks.h"
 
 namespace hotlora {
@@ -40,6 +41,12 @@ class VaeEncoder {
   // Errors   throws c10::Error if the posterior is not finite
   LatentPosterior forward(const at::Tensor& image) const;
 
+  // The same up to rounding, with less memory and in more time: vae_bands.h.
+  LatentPosterior forward_tiled(const at::Tensor& image, int64_t band_values = kBandValues) const;
+
+  // No less than what forward_tiled holds for one image of `height` and `width` pixels, in bytes.
+  int64_t TiledBytes(int64_t height, int64_t width, int64_t band_values = kBandValues) const;
+
   // Latents as the UNet works on them, drawn from `posterior` by `noise`, unit normal and of its shape.
   at::Tensor Sample(const LatentPosterior& posterior, const at::Tensor& noise) const;
 
@@ -48,6 +55,10 @@ class VaeEncoder {
     std::vector<ResnetBlock> resnets;
     std::optional<Conv2d> downsampler;  // of stride 2, with one pixel of zeros on the right and below
   };
+
+  // From the last down block's output on.
+  LatentPosterior End(at::Tensor h) const;
+  at::Tensor TileRow(const at::Tensor& image, int64_t band_values) const;
 
   LatentScaling scaling_;
   Conv2d conv_in_;

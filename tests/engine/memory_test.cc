@@ -8,6 +8,7 @@
 
 #include "src/base/error_details.h"
 #include "src/image/image_encoder.h"
+#include "src/scheduler/memory_admission.h"
 #include "tests/engine/engine_fixture.h"
 
 namespace hotlora {
@@ -151,6 +152,26 @@ TEST_F(MemoryTest, DoesNotDecodeWithoutRoom) {
   ExpectNothingHeld();
   SetAvailable(kRoomForOne);
   Run(Request("next"));
+}
+
+TEST_F(MemoryTest, DecodesBandByBandWhatWouldNotFit) {
+  const auto tiled_decodes = [this] {
+    absl::MutexLock lock(&pipeline_->mu);
+    return pipeline_->tiled_decodes;
+  };
+  ImageRequest request = Sized("one", 32, 16);
+  request.guidance_scale = 1.0;
+  // As much as the first step and the first decode of this size need, without the answer's 32 * 16 * 3 bytes, twice.
+  constexpr int64_t kRoom = 640 * kMiB + MemoryAdmission::kFirstHeadRoom;
+  SetAvailable(kRoom);
+  EXPECT_EQ(Run(request)->images().size(), 1u);
+  EXPECT_EQ(tiled_decodes(), 1u);
+  EXPECT_TRUE(HasMetric("hotlora_vae_tiled_total{work=\"decode\"} 1"));
+  SetAvailable(kRoom + 2 * 32 * 16 * 3);
+  request.request_id = "two";
+  Run(request);
+  EXPECT_EQ(tiled_decodes(), 1u);
+  ExpectNothingHeld();
 }
 
 TEST_F(MemoryTest, DoesNotEncodeAnInitImageWithoutRoom) {

@@ -54,6 +54,8 @@ class FakePipeline : public Pipeline {
     int64_t available_memory ABSL_GUARDED_BY(mu) = int64_t{1} << 40;
     int64_t cached_memory ABSL_GUARDED_BY(mu) = 0;  // available once it is given back
     int64_t pixel_bytes ABSL_GUARDED_BY(mu) = 0;  // that steps take for a pixel of a network row; decodes, inits alike
+    uint32_t tiled_decodes ABSL_GUARDED_BY(mu) = 0;
+    uint32_t tiled_inits ABSL_GUARDED_BY(mu) = 0;
     uint32_t modules_verified ABSL_GUARDED_BY(mu) = 0;
     enum class Call { kNone, kApply, kEncode, kEncodeInit, kDecode, kVerify };
     Call held_call ABSL_GUARDED_BY(mu) = Call::kNone;    // calls of that kind wait
@@ -150,13 +152,14 @@ class FakePipeline : public Pipeline {
     return !levers_->unshareable && pair != levers_->unshareable_pair;
   }
 
-  absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture) override {
+  absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) override {
     absl::MutexLock lock(&levers_->mu);
     levers_->WaitIfHeld(Levers::Call::kEncodeInit);
     if (absl::Status error = std::exchange(levers_->next_init_error, absl::OkStatus()); !error.ok()) {
       return error;
     }
-    taken_bytes = levers_->pixel_bytes * picture.image.width * picture.image.height;
+    taken_bytes = levers_->pixel_bytes * picture.image.width * picture.image.height / (form == VaeForm::kTiled ? 2 : 1);
+    levers_->tiled_inits += form == VaeForm::kTiled ? 1 : 0;
     levers_->init_sizes.emplace_back(picture.image.width, picture.image.height);
     return std::make_shared<const FakeInit>(levers_);
   }
@@ -219,14 +222,15 @@ class FakePipeline : public Pipeline {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<RgbImage> Decode(const Row& row) override {
+  absl::StatusOr<RgbImage> Decode(const Row& row, VaeForm form) override {
     absl::MutexLock lock(&levers_->mu);
     levers_->WaitIfHeld(Levers::Call::kDecode);
     if (absl::Status error = std::exchange(levers_->next_decode_error, absl::OkStatus()); !error.ok()) {
       return error;
     }
     const auto& fake = static_cast<const FakeRow&>(row);
-    taken_bytes = levers_->pixel_bytes * fake.options.width * fake.options.height;
+    taken_bytes = levers_->pixel_bytes * fake.options.width * fake.options.height / (form == VaeForm::kTiled ? 2 : 1);
+    levers_->tiled_decodes += form == VaeForm::kTiled ? 1 : 0;
     const size_t bytes = size_t{fake.options.width} * fake.options.height * 3;
     return RgbImage{fake.options.width, fake.options.height,
                     std::vector<uint8_t>(bytes, static_cast<uint8_t>(fake.seed))};
@@ -249,6 +253,9 @@ class FakePipeline : public Pipeline {
   uint32_t module_count() const override { return kModules; }
   const std::vector<MemoryArea>& memory() const override { return memory_; }
 
+  int64_t TiledDecodeBytes(uint32_t width, uint32_t height) const override { return TiledBytes(width, height); }
+  int64_t TiledEncodeBytes(uint32_t width, uint32_t height) const override { return TiledBytes(width, height); }
+
   int64_t AvailableMemory() const override {
     absl::MutexLock lock(&levers_->mu);
     return levers_->available_memory;
@@ -260,6 +267,12 @@ class FakePipeline : public Pipeline {
   std::unique_ptr<PeakMeter> MeasurePeak() const override { return std::make_unique<FakeMeter>(); }
 
  private:
+  // Half of what the whole picture takes.
+  int64_t TiledBytes(uint32_t width, uint32_t height) const {
+    absl::MutexLock lock(&levers_->mu);
+    return levers_->pixel_bytes * width * height / 2;
+  }
+
   struct FakeConditioning : Conditioning {
     explicit FakeConditioning(std::shared_ptr<Levers> l) : levers(std::move(l)) { ++levers->live_conditionings; }
     ~FakeConditioning() override { --levers->live_conditionings; }

@@ -70,7 +70,7 @@ class HalfPrecisionTest : public PipelineFixture, public testing::WithParamInter
     request.sampler = sampler;
     mode_ = mode;
     const auto row = Finish(Start(Job(request), Set(adapters), kSeed));
-    absl::StatusOr<RgbImage> image = pipeline_->Decode(*row);
+    absl::StatusOr<RgbImage> image = pipeline_->Decode(*row, VaeForm::kWhole);
     EXPECT_TRUE(image.ok()) << image.status();
     leases_.clear();
     return *std::move(image);

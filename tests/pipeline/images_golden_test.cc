@@ -35,7 +35,7 @@ TEST_F(ImagesGoldenTest, InitImagesEqualTheReferenceWithEverySampler) {
     const TensorMap expected = LoadTensors(GoldenPath("init_images/" + golden.at("file").get<std::string>()));
     ExpectWithin(RowLatentsForTest(*row), expected.at("latents"), golden.at("tolerance").at("latents").at("absolute"),
                  name + " latents");
-    const auto image = pipeline_->Decode(*row);
+    const auto image = pipeline_->Decode(*row, VaeForm::kWhole);
     ASSERT_TRUE(image.ok()) << image.status();
     ExpectWithin(Pixels(*image), expected.at("pixels"), 1, name + " pixels");
   }
@@ -55,7 +55,7 @@ TEST_F(ImagesGoldenTest, MoreSamplersAndSchedulesEqualTheReference) {
     const TensorMap expected = LoadTensors(GoldenPath("samplers_more/" + golden.at("file").get<std::string>()));
     ExpectWithin(RowLatentsForTest(*row), expected.at("latents"), golden.at("tolerance").at("latents").at("absolute"),
                  name + " latents");
-    const auto image = pipeline_->Decode(*row);
+    const auto image = pipeline_->Decode(*row, VaeForm::kWhole);
     ASSERT_TRUE(image.ok()) << image.status();
     const auto picture = DecodeImage(GoldenFile("samplers_more/" + golden.at("images").at(0).get<std::string>()));
     ASSERT_TRUE(picture.ok()) << picture.status();
@@ -109,7 +109,7 @@ class SteeredAdaptersGoldenTest : public ImagesGoldenTest {
     const TensorMap expected = LoadTensors(GoldenPath(folder + "/" + golden.at("file").get<std::string>()));
     ExpectWithin(RowLatentsForTest(*row), expected.at("latents"), golden.at("tolerance").at("latents").at("absolute"),
                  name + " latents");
-    const auto image = pipeline_->Decode(*row);
+    const auto image = pipeline_->Decode(*row, VaeForm::kWhole);
     ASSERT_TRUE(image.ok()) << image.status();
     const auto picture = DecodeImage(GoldenFile(folder + "/" + golden.at("images").at(0).get<std::string>()));
     ASSERT_TRUE(picture.ok()) << picture.status();
@@ -181,7 +181,7 @@ TEST_F(ImagesGoldenTest, ImagesEqualTheReference) {
     const TensorMap expected = LoadTensors(GoldenPath("images/" + golden.at("file").get<std::string>()));
     ExpectWithin(RowLatentsForTest(*row), expected.at("latents").narrow(0, 0, 1),
                  golden.at("tolerance").at("latents").at("absolute"), name + " latents");
-    const auto image = pipeline_->Decode(*row);
+    const auto image = pipeline_->Decode(*row, VaeForm::kWhole);
     ASSERT_TRUE(image.ok()) << image.status();
     const at::Tensor pixels = Pixels(*image);
     // Rounding to bytes may fall either way where 255 times the value is close to a half.
@@ -208,7 +208,7 @@ TEST_F(ImagesGoldenTest, SingleFileGivesTheFoldersImageByteForByte) {
   request.steps = 2;
   request.seed = 5;
   const ImageJob job = Job(request);
-  const auto of_folder = pipeline_->Decode(*Finish(Start(job, Set({}), job.seed)));
+  const auto of_folder = pipeline_->Decode(*Finish(Start(job, Set({}), job.seed)), VaeForm::kWhole);
   CheckpointSource source(SingleFilePath());
   source.model_config = GoldenPath("pipeline");
   auto model = SdxlModel::Load(source, TestPlace());
@@ -216,7 +216,7 @@ TEST_F(ImagesGoldenTest, SingleFileGivesTheFoldersImageByteForByte) {
   auto pipeline = MakeSdxlPipeline(*std::move(model), "single_file");
   ASSERT_TRUE(pipeline.ok()) << pipeline.status();
   pipeline_ = *std::move(pipeline);
-  const auto of_file = pipeline_->Decode(*Finish(Start(job, Set({}), job.seed)));
+  const auto of_file = pipeline_->Decode(*Finish(Start(job, Set({}), job.seed)), VaeForm::kWhole);
   ASSERT_TRUE(of_folder.ok() && of_file.ok()) << of_folder.status() << of_file.status();
   EXPECT_EQ(of_file->pixels, of_folder->pixels);
 }

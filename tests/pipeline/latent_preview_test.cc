@@ -69,7 +69,7 @@ TEST_F(LatentPreviewTest, PreviewsApproachTheFinalImage) {
         previews.push_back(*std::move(preview));
       }
     }
-    const RgbImage final_image = Shrunk(*pipeline_->Decode(*row), 8);
+    const RgbImage final_image = Shrunk(*pipeline_->Decode(*row, VaeForm::kWhole), 8);
     ASSERT_EQ(previews.size(), 8u);
     ASSERT_EQ(previews.back().width, final_image.width);
     const double first = Correlation(previews.front(), final_image), last = Correlation(previews.back(), final_image);
@@ -95,7 +95,7 @@ TEST_F(LatentPreviewTest, ThePictureIsTheSameWithAndWithout) {
         EXPECT_FALSE(pipeline_->Preview(*row).ok());  // none was kept
       }
     }
-    return *pipeline_->Decode(*row);
+    return *pipeline_->Decode(*row, VaeForm::kWhole);
   };
   EXPECT_EQ(finish(3).pixels, finish(0).pixels);
 }

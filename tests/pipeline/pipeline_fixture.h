@@ -92,7 +92,7 @@ class PipelineFixture : public ::testing::Test {
     }
     const auto picture = LoadInitPicture(job);
     EXPECT_TRUE(picture.ok()) << picture.status();
-    auto init = pipeline_->EncodeInit(*picture);
+    auto init = pipeline_->EncodeInit(*picture, VaeForm::kWhole);
     EXPECT_TRUE(init.ok()) << init.status();
     return *std::move(init);
   }

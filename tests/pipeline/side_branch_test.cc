@@ -32,7 +32,7 @@ class SideBranchPipelineTest : public PipelineFixture {
   RgbImage Image(const AdapterSet& set, ApplyMode mode) {
     mode_ = mode;
     const auto row = Finish(Start(SmallJob(), set, 5));
-    absl::StatusOr<RgbImage> image = pipeline_->Decode(*row);
+    absl::StatusOr<RgbImage> image = pipeline_->Decode(*row, VaeForm::kWhole);
     EXPECT_TRUE(image.ok()) << image.status();
     return *std::move(image);
   }
@@ -118,8 +118,8 @@ TEST_F(SideBranchPipelineTest, ModesMayChangeFromStepToStep) {
   while (!row_b->done()) {
     ASSERT_TRUE(pipeline_->Step(BatchPlan{{row_b.get()}, ApplyMode::kMerged}).ok());
   }
-  EXPECT_LE(Difference(*pipeline_->Decode(*row_a), alone_a), 2);
-  EXPECT_LE(Difference(*pipeline_->Decode(*row_b), alone_b), 2);
+  EXPECT_LE(Difference(*pipeline_->Decode(*row_a, VaeForm::kWhole), alone_a), 2);
+  EXPECT_LE(Difference(*pipeline_->Decode(*row_b, VaeForm::kWhole), alone_b), 2);
 }
 
 TEST_F(SideBranchPipelineTest, SwapsLeaveNoMemoryBehind) {

@@ -58,7 +58,7 @@ class SteeredAdaptersTest : public PipelineFixture {
   }
 
   RgbImage Decode(const Row& row) {
-    absl::StatusOr<RgbImage> image = pipeline_->Decode(row);
+    absl::StatusOr<RgbImage> image = pipeline_->Decode(row, VaeForm::kWhole);
     EXPECT_TRUE(image.ok()) << image.status();
     return *std::move(image);
   }

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include <gmock/gmock.h>
@@ -145,6 +146,10 @@ TEST_F(MemoryAdmissionTest, GivesCachesBackBeforeItRefuses) {
 }
 
 TEST_F(MemoryAdmissionTest, ChecksAllThatAJobGoesThrough) {
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->pixel_bytes = kMiB;  // the tiled form would take more
+  }
   ImageJob job;
   job.denoise.width = job.denoise.height = 64;
   Measure(TextWork(job.prompts), 1 * kMiB);
@@ -222,6 +227,62 @@ TEST_F(MemoryAdmissionTest, WhileOthersRunAJobIsJudgedByWhatWasThereBefore) {
                         })
                   .ok());
   EXPECT_FALSE(admission_.CheckAlone(job).ok());
+}
+
+TEST_F(MemoryAdmissionTest, TilesWhatDoesNotFitAsAWhole) {
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->pixel_bytes = 100 * kMiB / (64 * 64);  // tiled 50 MiB
+  }
+  ImageJob job;
+  job.denoise.width = job.denoise.height = 64;
+  job.init_image = "picture";
+  std::vector<VaeForm> forms;
+  const auto take = [&](const MemoryWork& work, int64_t whole_peak) {
+    return admission_.CallVae(work, [&](VaeForm form) {
+      forms.push_back(form);
+      FakePipeline::taken_bytes = form == VaeForm::kTiled ? 20 * kMiB : whole_peak;
+      return absl::OkStatus();
+    });
+  };
+  MemoryWork decode = DecodeWork(job), init = InitWork(job.denoise);
+  decode.answer_bytes = 0;
+  SetAvailable(int64_t{1} << 40);
+  EXPECT_TRUE(take(decode, 800 * kMiB).ok());
+  EXPECT_TRUE(take(init, 800 * kMiB).ok());
+  EXPECT_THAT(metrics_.Render(), HasSubstr("hotlora_vae_tiled_total{work=\"decode\"} 0\n"));
+
+  SetAvailable(1000 * kMiB + kLater - 1);  // a byte too little for the whole picture
+  EXPECT_TRUE(admission_.CheckAlone(job).ok());
+  EXPECT_TRUE(take(decode, 0).ok());
+  EXPECT_TRUE(take(init, 0).ok());
+  EXPECT_EQ(forms, std::vector<VaeForm>({VaeForm::kWhole, VaeForm::kWhole, VaeForm::kTiled, VaeForm::kTiled}));
+  EXPECT_THAT(metrics_.Render(), HasSubstr("hotlora_vae_tiled_total{work=\"decode\"} 1\n"));
+  EXPECT_THAT(metrics_.Render(), HasSubstr("hotlora_vae_tiled_total{work=\"encode\"} 1\n"));
+
+  SetAvailable(25 * kMiB + kLater);  // what the tiled form has taken, with its margin
+  EXPECT_TRUE(take(decode, 0).ok());
+  SetAvailable(25 * kMiB + kLater - 1);
+  const absl::Status status = take(decode, 0);
+  EXPECT_EQ(GetErrorDetails(status).reason, "OUT_OF_MEMORY");
+  EXPECT_THAT(std::string(status.message()), HasSubstr("decoding an image at 64x64 needs 121 MiB"));
+  EXPECT_EQ(forms.size(), 5u);
+  SetAvailable(1000 * kMiB + kLater);  // it fits again, so it is decoded as ever
+  EXPECT_TRUE(take(decode, 0).ok());
+  EXPECT_EQ(forms.back(), VaeForm::kWhole);
+}
+
+TEST_F(MemoryAdmissionTest, TakesThePipelinesWordForTheFirstTiledPicture) {
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->pixel_bytes = 800 * kMiB / (64 * 64);  // tiled 400 MiB, 500 with its margin
+  }
+  const MemoryWork decode{Kind::kDecode, 64, 64};
+  Measure(decode, 800 * kMiB);
+  SetAvailable(500 * kMiB + kFirst - 1);
+  EXPECT_FALSE(Take(decode).ok());
+  SetAvailable(500 * kMiB + kFirst);
+  EXPECT_TRUE(Take(decode).ok());
 }
 
 TEST_F(MemoryAdmissionTest, ForgetsTheSizeUsedLongestAgo) {

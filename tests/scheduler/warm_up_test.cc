@@ -43,9 +43,9 @@ class RecordingPipeline final : public FakePipeline {
     return FakePipeline::Step(plan);
   }
 
-  absl::StatusOr<RgbImage> Decode(const Row& row) override {
+  absl::StatusOr<RgbImage> Decode(const Row& row, VaeForm form) override {
     decode_threads.push_back(ThreadName());
-    return FakePipeline::Decode(row);
+    return FakePipeline::Decode(row, form);
   }
 
   std::vector<size_t> step_rows;

@@ -99,7 +99,7 @@ TEST_F(StepCountsTest, NoneGrows) {
   Measure("side_step", /*operators=*/true, [&] { StepOnce(*beside, mode_); });
 
   for (int round = 0; round < 2; ++round) {
-    Measure("decode", /*operators=*/false, [&] { EXPECT_TRUE(pipeline_->Decode(*row).ok()); });
+    Measure("decode", /*operators=*/false, [&] { EXPECT_TRUE(pipeline_->Decode(*row, VaeForm::kWhole).ok()); });
   }
 
   if (std::getenv("HOTLORA_TEST_WRITE_COUNTS") != nullptr) {
