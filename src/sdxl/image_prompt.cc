@@ -1,5 +1,6 @@
 #include "src/sdxl/image_prompt.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 
 namespace hotlora {
@@ -45,7 +46,7 @@ at::Tensor ImagePrompt::EncodeNone(const ImageEncoder& encoder, int64_t pictures
   const at::Tensor tokens = config_.kind == ImagePromptConfig::Kind::kPlus
                                 ? Project(encoder.Penultimate(at::zeros({1, 3, size, size}, options)))
                                 : Project(at::zeros({1, config_.encoder_width}, options));
-  return tokens.repeat({1, pictures, 1});
+  return at::cat(std::vector<at::Tensor>(static_cast<size_t>(pictures), tokens), 1);
 }
 
 std::vector<at::Tensor> ImagePrompt::ProjectTokens(const at::Tensor& tokens) const {
