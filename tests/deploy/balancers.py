@@ -17,8 +17,11 @@ import hotlora_server as e2e  # noqa: E402
 
 
 def free_port():
-    """A port below those that the kernel gives to outgoing connections, so that a server finds its own again."""
-    for port in range(20000 + os.getpid() % 4000, 32000):
+    """A port below those that the kernel gives to outgoing connections, so that a server finds its own again.
+
+    Tests that run at the same time have process ids close together: those begin a hundred ports and more apart.
+    """
+    for port in range(20000 + os.getpid() * 97 % 110 * 100, 32000):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
