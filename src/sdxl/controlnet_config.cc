@@ -5,9 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
-#include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/sdxl/config_reader.h"
+#include "src/weights/model_unsupported.h"
 
 namespace hotlora {
 namespace {
@@ -15,8 +14,7 @@ namespace {
 constexpr int64_t kMostHintChannels = 1024;
 
 absl::Status Refuse(absl::string_view what, const std::vector<std::string>& faults) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported,
-                   absl::StrCat(what, absl::StrJoin(faults, "; ")));
+  return ModelUnsupported(absl::StrCat(what, absl::StrJoin(faults, "; ")));
 }
 
 ControlTypesConfig ParseTypes(ConfigReader& reader, int64_t channels) {

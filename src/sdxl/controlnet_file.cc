@@ -6,10 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
+#include "src/weights/model_unsupported.h"
 #include "src/weights/safetensors_file.h"
 #include "src/weights/sgm_names.h"
 #include "src/weights/single_file_header.h"
@@ -20,10 +19,6 @@ namespace {
 
 constexpr char kComponent[] = "controlnet";
 constexpr char kPrefix[] = "control_model.";
-
-absl::Status Refuse(absl::string_view why) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported, why);
-}
 
 // How a single file names its tensors.
 struct FileNames {
@@ -40,7 +35,8 @@ struct FileNames {
 absl::StatusOr<FileNames> NamesOf(const SafetensorsFile& header, int layers_per_block) {
   FileNames names;
   if (header.Find("lora_controlnet") != nullptr) {
-    return Refuse("the file is a control LoRA, which needs its base model's weights; a whole ControlNet is needed");
+    return ModelUnsupported(
+        "the file is a control LoRA, which needs its base model's weights; a whole ControlNet is needed");
   }
   if (header.Find("controlnet_cond_embedding.conv_in.weight") == nullptr) {
     names.prefix = HasPrefix(header, kPrefix) ? kPrefix : "";
@@ -48,14 +44,14 @@ absl::StatusOr<FileNames> NamesOf(const SafetensorsFile& header, int layers_per_
       return SgmControlNetParameter(name, layers_per_block);
     };
     if (header.Find(names("controlnet_cond_embedding.conv_in.weight")) == nullptr) {
-      return Refuse(
+      return ModelUnsupported(
           "the file is not a ControlNet: it has neither controlnet_cond_embedding.conv_in.weight nor "
           "input_hint_block.0.weight");
     }
   }
   if (const std::string needed = names("add_embedding.linear_1.weight"); header.Find(needed) == nullptr) {
-    return Refuse(absl::StrCat("the file is a ControlNet for Stable Diffusion 1 or 2, as it has no ", needed,
-                               "; only those for SDXL can be used"));
+    return ModelUnsupported(absl::StrCat("the file is a ControlNet for Stable Diffusion 1 or 2, as it has no ", needed,
+                                         "; only those for SDXL can be used"));
   }
   return names;
 }

@@ -6,9 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
-#include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/sdxl/config_reader.h"
+#include "src/weights/model_unsupported.h"
 
 namespace hotlora {
 namespace {
@@ -88,8 +87,7 @@ absl::StatusOr<ImageEncoderConfig> ParseImageEncoderConfig(const nlohmann::json&
     ParsePreprocessor(preprocessor_reader, config);
   }
   if (!faults.empty()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported,
-                     absl::StrCat("the image encoder's configs cannot be used: ", absl::StrJoin(faults, "; ")));
+    return ModelUnsupported(absl::StrCat("the image encoder's configs cannot be used: ", absl::StrJoin(faults, "; ")));
   }
   return config;
 }

@@ -4,20 +4,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
-#include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/sdxl/config_reader.h"
 #include "src/sdxl/module_list.h"
+#include "src/weights/model_unsupported.h"
 
 namespace hotlora {
 namespace {
 
 constexpr int64_t kHeadWidth = 64;  // of a resampler, fixed by the architecture
 constexpr int64_t kMostTokens = 1024;
-
-absl::Status Refuse(absl::string_view why) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported, why);
-}
 
 // One dimension of a tensor; 0 if it has none such.
 int64_t SizeOf(const SafetensorsFile& header, const std::string& name, size_t dimension) {
@@ -80,23 +75,26 @@ absl::StatusOr<ImagePromptConfig> ImagePromptConfigOf(const SafetensorsFile& hea
     config = PlusConfig(header);
     if (config.width == 0 || config.inner_width == 0 || config.layers == 0 || config.query_width == 0 ||
         config.query_width % kHeadWidth != 0) {
-      return Refuse("the image prompt's resampler (image_proj.) makes no sense: its shapes have no heads of 64");
+      return ModelUnsupported(
+          "the image prompt's resampler (image_proj.) makes no sense: its shapes have no heads of 64");
     }
   } else if (header.Find("image_proj.proj.weight") != nullptr) {
     config = StandardConfig(header);
   } else if (header.Find("image_proj.proj.0.weight") != nullptr || header.Find("image_proj.proj.3.weight") != nullptr) {
-    return Refuse(
+    return ModelUnsupported(
         "the file is an IP-Adapter of a kind that is not supported (full face, or FaceID); standard and plus are");
   } else {
-    return Refuse("the file is not an IP-Adapter: it has neither image_proj.proj.weight nor image_proj.latents");
+    return ModelUnsupported(
+        "the file is not an IP-Adapter: it has neither image_proj.proj.weight nor image_proj.latents");
   }
   if (config.context_width != model.unet.cross_attention_width) {
-    return Refuse(absl::StrCat("the image prompt does not fit the model: its tokens are ", config.context_width,
-                               " wide, the model's cross_attention_dim is ", model.unet.cross_attention_width));
+    return ModelUnsupported(absl::StrCat("the image prompt does not fit the model: its tokens are ",
+                                         config.context_width, " wide, the model's cross_attention_dim is ",
+                                         model.unet.cross_attention_width));
   }
   if (config.tokens < 1 || config.tokens > kMostTokens || config.encoder_width < 1) {
-    return Refuse(absl::StrCat("the image prompt makes ", config.tokens, " tokens of a picture, from ",
-                               config.encoder_width, " numbers; allowed are 1 to ", kMostTokens, " tokens"));
+    return ModelUnsupported(absl::StrCat("the image prompt makes ", config.tokens, " tokens of a picture, from ",
+                                         config.encoder_width, " numbers; allowed are 1 to ", kMostTokens, " tokens"));
   }
   return config;
 }
@@ -107,9 +105,9 @@ absl::Status CheckFits(const ImagePromptConfig& config, const ImageEncoderConfig
   if (config.encoder_width == offered) {
     return absl::OkStatus();
   }
-  return Refuse(absl::StrCat("the image encoder does not fit the image prompt: its ",
-                             plus ? "hidden_size" : "projection_dim", " is ", offered, ", ", config.encoder_width,
-                             " is needed"));
+  return ModelUnsupported(absl::StrCat("the image encoder does not fit the image prompt: its ",
+                                       plus ? "hidden_size" : "projection_dim", " is ", offered, ", ",
+                                       config.encoder_width, " is needed"));
 }
 
 }  // namespace hotlora

@@ -9,9 +9,8 @@
 #include "absl/strings/str_join.h"
 #include <nlohmann/json.hpp>
 
-#include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/sdxl/config_reader.h"
+#include "src/weights/model_unsupported.h"
 
 namespace hotlora {
 namespace {
@@ -210,8 +209,7 @@ absl::StatusOr<SdxlConfig> ParseSdxlConfig(const CheckpointConfigs& configs) {
     CheckTogether(config, errors);
   }
   if (!errors.empty()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported,
-                     absl::StrCat("the model's configs cannot be used: ", absl::StrJoin(errors, "; ")));
+    return ModelUnsupported(absl::StrCat("the model's configs cannot be used: ", absl::StrJoin(errors, "; ")));
   }
   return config;
 }

@@ -7,11 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
-#include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 #include "src/tensor/torch_guard.h"
 #include "src/weights/checkpoint.h"
+#include "src/weights/model_unsupported.h"
 
 namespace hotlora {
 namespace {
@@ -29,7 +28,7 @@ absl::Status CheckComplete(const Checkpoint& checkpoint) {
   if (faults.empty()) {
     return absl::OkStatus();
   }
-  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported, absl::StrJoin(faults, "; "));
+  return ModelUnsupported(absl::StrJoin(faults, "; "));
 }
 
 // A single file has no tokenizer folder; `pad_token` is for CLIP's own then.
@@ -41,10 +40,9 @@ absl::StatusOr<std::unique_ptr<ClipTokenizer>> LoadTokenizer(const std::string& 
 absl::Status CheckTokenizer(const char* name, const ClipTokenizer& tokenizer, const TextEncoderConfig& config) {
   if (tokenizer.vocabulary_size() > static_cast<size_t>(config.vocab_size) ||
       ClipTokenizer::kPaddedLength > static_cast<size_t>(config.positions)) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported,
-                     absl::StrCat(name, " has ", tokenizer.vocabulary_size(), " tokens and pads to ",
-                                  ClipTokenizer::kPaddedLength, ", but its text encoder takes ids below ",
-                                  config.vocab_size, " and ", config.positions, " of them"));
+    return ModelUnsupported(absl::StrCat(name, " has ", tokenizer.vocabulary_size(), " tokens and pads to ",
+                                         ClipTokenizer::kPaddedLength, ", but its text encoder takes ids below ",
+                                         config.vocab_size, " and ", config.positions, " of them"));
   }
   return absl::OkStatus();
 }

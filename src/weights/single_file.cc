@@ -12,11 +12,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 
-#include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/weights/leftovers.h"
+#include "src/weights/model_unsupported.h"
 #include "src/weights/sdxl_base_configs.h"
 #include "src/weights/sgm_names.h"
 #include "src/weights/single_file_header.h"
@@ -30,10 +29,6 @@ constexpr char kFirst[] = "model.diffusion_model.input_blocks.0.0.weight";
 constexpr char kVae[] = "first_stage_model.";
 constexpr char kText[] = "conditioner.embedders.0.transformer.";
 constexpr char kText2[] = "conditioner.embedders.1.model.";
-
-absl::Status Refuse(absl::string_view why) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kModelUnsupported, why);
-}
 
 // Tensors that say how the model predicts: ApplyPrediction reads them from the header.
 bool IsMarker(absl::string_view name) { return name == "v_pred" || name == "ztsnr"; }
@@ -87,9 +82,9 @@ absl::Status CheckSurplus(const SafetensorsFile& header, absl::string_view path)
   }
   const size_t count = surplus.size();
   surplus.resize(std::min(count, kMostNamed));
-  return Refuse(absl::StrCat("the file has ", count,
-                             " tensors that belong to no part of SDXL: ", absl::StrJoin(surplus, ", "),
-                             count > kMostNamed ? absl::StrCat(", and ", count - kMostNamed, " more") : ""));
+  return ModelUnsupported(absl::StrCat("the file has ", count,
+                                       " tensors that belong to no part of SDXL: ", absl::StrJoin(surplus, ", "),
+                                       count > kMostNamed ? absl::StrCat(", and ", count - kMostNamed, " more") : ""));
 }
 
 // Brings OpenCLIP's tensors to the layout of ours: views of the thirds of each fused q, k, v, the projection
@@ -159,9 +154,9 @@ absl::Status CheckWidths(const SafetensorsFile& header, const CheckpointConfigs&
     const StoredTensor* const tensor = header.Find(name);
     const int64_t wanted = number(config, key);
     if (tensor != nullptr && tensor->shape.size() > dimension && wanted != 0 && tensor->shape[dimension] != wanted) {
-      return Refuse(absl::StrCat("the file does not fit its configs: ", name, " is ", tensor->shape[dimension],
-                                 " wide, ", key, " is ", wanted,
-                                 "; --model-config names the folder of a checkpoint's own configs"));
+      return ModelUnsupported(absl::StrCat("the file does not fit its configs: ", name, " is ",
+                                           tensor->shape[dimension], " wide, ", key, " is ", wanted,
+                                           "; --model-config names the folder of a checkpoint's own configs"));
     }
   }
   return absl::OkStatus();
@@ -180,7 +175,7 @@ absl::StatusOr<Checkpoint> ReadSingleFile(const CheckpointSource& source) {
   ABSL_RETURN_IF_ERROR(CheckSurplus(*header, source.model));
   const bool keep_vae = source.vae.empty();
   if (keep_vae && !HasPrefix(*header, kVae)) {
-    return Refuse("the file has no VAE (first_stage_model.); give one as --vae");
+    return ModelUnsupported("the file has no VAE (first_stage_model.); give one as --vae");
   }
   CheckpointConfigs configs = SdxlBaseConfigs();
   if (!source.model_config.empty()) {
