@@ -20,7 +20,8 @@ namespace {
 
 constexpr uint64_t kSeed = 42501;
 
-// Of the matrices, as the reference drew them: smaller gains where sums grow, so that rounding stays small.
+// The matrices have these gains, as the reference drew them. They are smaller where sums grow, so that rounding stays
+// small.
 double GainOf(const std::string& name) {
   const auto has = [&name](const char* part) { return absl::StrContains(name, part); };
   if (has("to_q.") || has("to_k.")) {

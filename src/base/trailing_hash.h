@@ -14,9 +14,9 @@
 
 namespace hotlora {
 
-// The SHA-256 of memory that is being filled, computed on a thread of its own beside the filling and beside what is
-// done with the bytes then. A few bytes are hashed by the caller instead, and all of them if there is no thread to be
-// had.
+// The SHA-256 of memory that is being filled. A thread of its own computes it while the caller fills the memory and
+// goes on to use it. If there are fewer bytes than kLeastForThread, or if no thread can be started, the caller's thread
+// hashes them in AddUpTo.
 //
 // Threads  AddUpTo: one; HexDigest: any
 class TrailingHash {

@@ -14,7 +14,7 @@ over the peer's. Printed: medians with bootstrap 95 % intervals, by wall-clock a
 (processor time over wall-clock time); the most memory; the largest difference between the outputs. The exit status is 1 if
 the upper bound of ours over diffusers is above --bar.
 
-`ceiling` is no network. It multiplies two matrices of 2048 x 2048 by LibTorch, and its time for a step is the time of the
+`ceiling` runs no network. It multiplies two matrices of 2048 x 2048 by LibTorch, and its time for a step is the time of the
 step's products, convolutions and attention at that rate.
 
 With --rounds N arms that do not fit into memory together run one after the other, each for --blocks blocks, N times over.

@@ -19,7 +19,7 @@
 namespace hotlora {
 namespace {
 
-// Of float32 sums in another order, for values of about 1; 2/255 of a picture from -1 to 1 is 0.0157.
+// Float32 sums in another order differ by less, for values of about 1. 2/255 of a picture from -1 to 1 is 0.0157.
 constexpr double kTolerance = 1e-4;
 constexpr int64_t kSmallBands = 1;  // four lines each
 // Latents: tall, wide, and heights that bands of four lines do not divide.
