@@ -1,5 +1,8 @@
 """Prints "N passed, N failed, N skipped" for what ctest ran; the exit status is 0 if something passed and nothing failed.
 
+Before that it prints the end of what each failed test wrote, each line after "failed: ", so that a log of which only the
+end is kept still says what failed.
+
 usage: count_results.py RESULTS TESTS
     RESULTS   of `ctest --output-junit`
     TESTS     of `ctest --show-only=json-v1`, for the labels, which the results lack
@@ -13,6 +16,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 
 MUST_RUN_IN_CI = {"e2e"}
+LAST_LINES = 40  # of a failed test's output
 
 
 def read_cases(path):
@@ -33,6 +37,12 @@ def read_labels(path):
     }
 
 
+def print_failure(case):
+    print(f"failed: {case.get('name')}")
+    for line in (case.findtext("system-out") or "").rstrip().splitlines()[-LAST_LINES:]:
+        print(f"failed: | {line}")
+
+
 def outcome(case, labels, in_ci):
     if case.get("status") == "run":
         return "passed"
@@ -49,7 +59,10 @@ def main(results, tests):
     labels = read_labels(tests)
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     for case in read_cases(results):
-        counts[outcome(case, labels.get(case.get("name"), set()), in_ci)] += 1
+        result = outcome(case, labels.get(case.get("name"), set()), in_ci)
+        counts[result] += 1
+        if result == "failed":
+            print_failure(case)
     print(", ".join(f"{count} {result}" for result, count in counts.items()))
     return 0 if counts["passed"] > 0 and counts["failed"] == 0 else 1
 

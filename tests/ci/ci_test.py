@@ -81,6 +81,31 @@ class CountsTest(unittest.TestCase):
         self.assertEqual(self.run_counts()[0], 0)
 
 
+class CountResultsTest(unittest.TestCase):
+    """What tests/count_results.py says of the results of ctest."""
+
+    def count(self, *cases):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        results, tests = (pathlib.Path(folder.name) / name for name in ("results.xml", "tests.json"))
+        results.write_text(f"<testsuite>{''.join(cases)}</testsuite>")
+        tests.write_text('{"tests": []}')
+        done = subprocess.run(["/usr/bin/python3", SOURCE / "tests/count_results.py", results, tests],
+                              capture_output=True, text=True)
+        return done.returncode, done.stdout.splitlines()
+
+    def case(self, name, status, lines=()):
+        return f'<testcase name="{name}" status="{status}"><system-out>{chr(10).join(lines)}</system-out></testcase>'
+
+    def test_all_passed(self):
+        self.assertEqual(self.count(self.case("a", "run", ["text"])), (0, ["1 passed, 0 failed, 0 skipped"]))
+
+    def test_a_failed_test_is_named_with_the_end_of_its_output(self):
+        code, lines = self.count(self.case("a", "run"), self.case("b", "fail", map(str, range(100))))
+        last = [f"failed: | {number}" for number in range(60, 100)]
+        self.assertEqual((code, lines), (1, ["failed: b", *last, "1 passed, 1 failed, 0 skipped"]))
+
+
 class FunctionsTest(unittest.TestCase):
     """What counts as a function, and where it ends."""
 
