@@ -145,6 +145,9 @@ absl::Status FinishPictures(const GenerateOptions& given, Arguments& arguments) 
     ABSL_ASSIGN_OR_RETURN(*request.mutable_mask_image(), ReadPicture("--mask", given.mask));
   }
   if (given.strength) request.set_strength(*given.strength);
+  if (given.hires_scale) request.mutable_hires()->set_scale(*given.hires_scale);
+  if (given.hires_strength) request.mutable_hires()->set_strength(*given.hires_strength);
+  if (given.hires_steps) request.mutable_hires()->set_steps(*given.hires_steps);
   if (given.preview_every && arguments.preview_out.empty()) {
     return InvalidArgument("--preview-every makes previews that go nowhere: give --preview-out");
   }
@@ -155,6 +158,14 @@ absl::Status FinishPictures(const GenerateOptions& given, Arguments& arguments) 
     request.set_preview_every(given.preview_every.value_or(1));
   }
   return absl::OkStatus();
+}
+
+void AddHires(CLI::App& app, GenerateOptions& given) {
+  app.add_option("--hires-scale", given.hires_scale,
+                 "make each picture again, so many times larger, above 1 to 4; 2 if another --hires option is given");
+  app.add_option("--hires-strength", given.hires_strength,
+                 "how much the larger picture may change, above 0 to 1; default 0.5");
+  app.add_option("--hires-steps", given.hires_steps, "steps of the larger picture, as --steps");
 }
 
 }  // namespace
@@ -194,6 +205,7 @@ void AddGenerate(CLI::App& app, GenerateOptions& given, Arguments& arguments) {
   app.add_option("--mask", given.mask, "picture that says what to repaint of --init: white is repainted, black stays");
   app.add_option("--strength", given.strength,
                  "how much of --init may change, above 0 to 1; default 0.3, with --mask 0.9999");
+  AddHires(app, given);
   app.add_option("--preview-out", arguments.preview_out, "write rough previews: FILE-STEP.jpg (FILE-IMAGE-STEP.jpg)");
   app.add_option("--preview-every", given.preview_every, "steps between previews, 1");
   app.add_option("--seed", given.seed, "image i uses SEED + i")

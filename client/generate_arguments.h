@@ -26,6 +26,8 @@ struct GenerateOptions {
   std::vector<std::string> adapters, adapter_ranges, adapter_blocks, embeddings;
   std::optional<uint32_t> width, height, steps, images, clip_skip, quality;
   std::optional<double> strength, guidance, guidance_rescale, guidance_start, guidance_end, eta;
+  std::optional<double> hires_scale, hires_strength;
+  std::optional<uint32_t> hires_steps;
   std::optional<uint64_t> seed;
   std::optional<int32_t> priority;
   bool weighted = false, long_prompts = false, lora_tags = false;

@@ -109,6 +109,14 @@ SizeConditioning FromProto(const v1::SizeConditioning& message) {
   return size;
 }
 
+HiresPass FromProto(const v1::HiresPass& message) {
+  HiresPass hires;
+  if (message.has_scale()) hires.scale = message.scale();
+  if (message.has_strength()) hires.strength = message.strength();
+  if (message.has_steps()) hires.steps = message.steps();
+  return hires;
+}
+
 AdapterRef FromProto(const v1::AdapterRef& message) {
   AdapterRef adapter;
   adapter.name = message.name();
@@ -212,6 +220,7 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   request.init_image = message.init_image();
   request.mask_image = message.mask_image();
   if (message.has_strength()) request.strength = message.strength();
+  if (message.has_hires()) request.hires = FromProto(message.hires());
   request.format = EnumFromProto(kFormats, message.format(), "format", mapped.violations);
   if (message.has_quality()) request.quality = message.quality();
   if (message.has_preview_every()) request.preview_every = message.preview_every();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -11,11 +12,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include <google/protobuf/util/json_util.h>
-#include <nlohmann/json.hpp>
+#include <google/protobuf/struct.pb.h>
 
 #include "server/field_names.h"
-#include "server/sdapi_lists.h"
 #include "server/sdapi_options.h"
 #include "server/status_mapping.h"
 #include "src/base/enum_size.h"
@@ -27,10 +26,7 @@ namespace {
 
 using google::protobuf::Struct;
 using google::protobuf::Value;
-using Json = nlohmann::ordered_json;
 using sdapi::v1::GenerateRequest;
-
-std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 template <typename Enum, typename Name>
 std::string Names(Name name) {
@@ -66,6 +62,9 @@ class RequestReader {
     ReadNumbers();
     ReadSampler();
     img2img_ ? ReadInitImage() : RefuseInitImage();
+    if (message_.enable_hr()) {
+      ReadHires();
+    }
     ReadSettings();
     RefuseOthers();
     request_.preview_every = kSdapiPreviewEvery;
@@ -200,6 +199,41 @@ class RequestReader {
     OnlyEmpty("mask", message_.mask());
   }
 
+  void ReadHires() {
+    if (img2img_) {
+      Add("enable_hr", "is a field of txt2img");
+      return;
+    }
+    HiresPass& hires = request_.hires.emplace();
+    hires.strength = message_.denoising_strength();
+    hires.scale = message_.has_hr_scale() ? message_.hr_scale() : 2.0;
+    if (message_.hr_resize_x() > 0 || message_.hr_resize_y() > 0) {
+      hires.scale = ScaleOfResize();
+    }
+    if (message_.hr_second_pass_steps() != 0) {
+      Unsigned("hr_second_pass_steps", message_.hr_second_pass_steps(), hires.steps);
+    }
+    OnlyAs("hr_upscaler", message_.hr_upscaler(), {"None", "Lanczos"});
+    OnlyAs("hr_checkpoint_name", message_.hr_checkpoint_name(), {"None", "Use same checkpoint"});
+    OnlyAs("hr_sampler_name", message_.hr_sampler_name(), {"None", "Use same sampler", message_.sampler_name()});
+    OnlyAs("hr_scheduler", message_.hr_scheduler(), {"None", "Use same scheduler", message_.scheduler()});
+    OnlyAs("hr_prompt", message_.hr_prompt(), {"", message_.prompt()});
+    OnlyAs("hr_negative_prompt", message_.hr_negative_prompt(), {"", message_.negative_prompt()});
+    OnlyZeroOrLess("firstphase_width", message_.firstphase_width());
+    OnlyZeroOrLess("firstphase_height", message_.firstphase_height());
+  }
+
+  // The scale that makes hr_resize_x and hr_resize_y of the size; one that is not set follows the other.
+  double ScaleOfResize() {
+    const int64_t x = std::max(0, message_.hr_resize_x()), y = std::max(0, message_.hr_resize_y());
+    const int64_t width = message_.width(), height = message_.height();
+    if (x > 0 && y > 0 && x * height != y * width) {
+      Add("hr_resize_x", "is ", x, " and hr_resize_y is ", y, "; allowed are sides of the same shape as ", width, "x",
+          height);
+    }
+    return x > 0 ? static_cast<double>(x) / width : static_cast<double>(y) / height;
+  }
+
   // Whether there are few enough entries to look at each.
   bool FitsIn(absl::string_view field, const Struct& entries) {
     if (entries.fields_size() > kMaxOptions) {
@@ -277,6 +311,14 @@ class RequestReader {
       Add(field, "is \"", CleanText(text, 100), "\", which is not supported; leave it empty");
     }
   }
+  // Refuses any text but those; an empty one is as if unset.
+  void OnlyAs(absl::string_view field, absl::string_view text, std::initializer_list<absl::string_view> allowed) {
+    if (!text.empty() && std::none_of(allowed.begin(), allowed.end(),
+                                      [&](absl::string_view each) { return absl::EqualsIgnoreCase(text, each); })) {
+      Add(field, "is \"", CleanText(text, 100), "\", which is not supported; allowed is \"",
+          CleanText(*(allowed.begin() + 1), 100), "\"");
+    }
+  }
   void OnlyZeroOrLess(absl::string_view field, int32_t value) {
     if (value > 0) {
       Add(field, "is ", value, ", which is not supported; allowed are 0 and less");
@@ -290,7 +332,6 @@ class RequestReader {
     ReadNoiseSettings();
     Only("s_min_uncond", message_.has_s_min_uncond(), message_.s_min_uncond(), 0);
     Only("s_churn", message_.has_s_churn(), message_.s_churn(), 0);
-    Only("enable_hr", message_.has_enable_hr(), message_.enable_hr(), false);
     OnlyEmpty("firstpass_image", message_.firstpass_image());
     if (message_.styles_size() > 0) {
       Add("styles", "has ", message_.styles_size(), " entries; styles are not supported, write them into the prompt");
@@ -383,7 +424,9 @@ GenerateRequest WithDefaults(GenerateRequest message, SdapiTask task) {
   if (!message.has_n_iter()) message.set_n_iter(1);
   if (!message.has_seed()) message.set_seed(-1);
   if (message.sampler_index().empty()) message.set_sampler_index(SamplerName(Sampler::kEuler));
-  if (task == SdapiTask::kImg2Img && !message.has_denoising_strength()) message.set_denoising_strength(0.75);
+  if ((task == SdapiTask::kImg2Img || message.enable_hr()) && !message.has_denoising_strength()) {
+    message.set_denoising_strength(0.75);
+  }
   return message;
 }
 
@@ -399,79 +442,15 @@ absl::Status InSdapiWords(const absl::Status& status) {
       {"steps", "steps", {}, WithSdapiNames},
       {"eta", "eta", {}, WithSdapiNames},
       {"strength", "denoising_strength"},
+      {"hires.scale", "hr_scale"},
+      {"hires.strength", "denoising_strength"},
+      {"hires.steps", "hr_second_pass_steps", {}, WithSdapiNames},
       {"mask_image", "mask"},
       {"init_image", "init_images[0]"},
       {"num_images", "batch_size"},
       {"adapters", "prompt"},
   };
   return WithFieldNames(status, kNames);
-}
-
-Struct ToParameters(const GenerateRequest& request) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.preserve_proto_field_names = true;
-  std::string json;
-  Struct parameters;
-  if (!google::protobuf::util::MessageToJsonString(request, &json, options).ok() ||
-      !google::protobuf::util::JsonStringToMessage(json, &parameters).ok()) {
-    parameters.Clear();  // gRPC's callers may have sent NaN where it is ignored, which JSON does not have
-  }
-  // JSON of protobuf has 64-bit numbers as text.
-  (*parameters.mutable_fields())["seed"].set_number_value(static_cast<double>(request.seed()));
-  if (request.has_subseed()) {
-    (*parameters.mutable_fields())["subseed"].set_number_value(static_cast<double>(request.subseed()));
-  }
-  return parameters;
-}
-
-std::string ToInfo(const GenerateRequest& request, SdapiTask task, const std::vector<SdapiImage>& images,
-                   const ImageSummary& summary, const ModelInfo& model, absl::Time begin) {
-  Json seeds = Json::array(), infotexts = Json::array();
-  for (const SdapiImage& image : images) {
-    seeds.push_back(image.seed);
-    infotexts.push_back(image.parameters);
-  }
-  Json extra = Json::object();
-  if (summary.schedule != NoiseScheduleKind::kDefault) {
-    extra["Schedule type"] = ScheduleName(summary.schedule);
-  }
-  const auto clip_skip = request.override_settings().fields().find("CLIP_stop_at_last_layers");
-  const bool skips = clip_skip != request.override_settings().fields().end() &&
-                     clip_skip->second.kind_case() == google::protobuf::Value::kNumberValue;
-  return Dump(Json{
-      {"prompt", request.prompt()},
-      {"all_prompts", std::vector<std::string>(images.size(), request.prompt())},
-      {"negative_prompt", request.negative_prompt()},
-      {"all_negative_prompts", std::vector<std::string>(images.size(), request.negative_prompt())},
-      {"seed", images.front().seed},
-      {"all_seeds", std::move(seeds)},
-      {"subseed", request.has_subseed() ? request.subseed() : -1},
-      {"all_subseeds", std::vector<int64_t>(images.size(), request.has_subseed() ? request.subseed() : -1)},
-      {"subseed_strength", 0},
-      {"width", images.front().width},
-      {"height", images.front().height},
-      {"sampler_name", SamplerName(summary.sampler)},
-      {"cfg_scale", request.cfg_scale()},
-      {"steps", request.steps()},
-      {"batch_size", request.batch_size()},
-      {"restore_faces", false},
-      {"face_restoration_model", nullptr},
-      {"sd_model_name", CleanText(model.name)},
-      {"sd_model_hash", model.sha256.substr(0, kModelHashDigits)},
-      {"sd_vae_name", nullptr},
-      {"sd_vae_hash", nullptr},
-      {"seed_resize_from_w", -1},
-      {"seed_resize_from_h", -1},
-      {"denoising_strength", task == SdapiTask::kImg2Img ? Json(request.denoising_strength()) : Json(nullptr)},
-      {"extra_generation_params", std::move(extra)},
-      {"index_of_first_image", 0},
-      {"infotexts", std::move(infotexts)},
-      {"styles", Json::array()},
-      {"job_timestamp", SdapiTime(begin)},
-      {"clip_skip", skips ? clip_skip->second.number_value() : 1},
-      {"is_using_inpainting_conditioning", false},
-      {"version", absl::StrCat("hotlora ", HOTLORA_VERSION)},
-  });
 }
 
 }  // namespace hotlora

@@ -38,9 +38,7 @@ absl::StatusOr<InitPicture> Load(const ImageJob& job) {
   if (!violations.empty()) {
     return InvalidRequest(std::move(violations));
   }
-  if (picture.image.width != width || picture.image.height != height) {
-    picture.image = ResizeLanczos(picture.image, width, height);
-  }
+  ResizeInit(picture.image, width, height);
   if (!job.mask_image.empty()) {
     picture.repaint = Luma(mask.width == width && mask.height == height ? mask : ResizeNearest(mask, width, height));
     for (uint8_t& pixel : picture.repaint) {
@@ -51,6 +49,12 @@ absl::StatusOr<InitPicture> Load(const ImageJob& job) {
 }
 
 }  // namespace
+
+void ResizeInit(RgbImage& image, uint32_t width, uint32_t height) {
+  if (image.width != width || image.height != height) {
+    image = ResizeLanczos(image, width, height);
+  }
+}
 
 absl::StatusOr<InitPicture> LoadInitPicture(const ImageJob& job) {
   try {

@@ -24,6 +24,9 @@ struct InitPicture {
 // that cannot be decoded; ResourceExhausted. REQUIRES: job.has_init().
 absl::StatusOr<InitPicture> LoadInitPicture(const ImageJob& job);
 
+// Resizes an image to begin with by Lanczos, unless it has that size.
+void ResizeInit(RgbImage& image, uint32_t width, uint32_t height);
+
 }  // namespace hotlora
 
 #endif  // HOTLORA_SRC_PIPELINE_INIT_PICTURE_H_

@@ -80,6 +80,16 @@ std::string ListText(const char* name, const std::string& list) {
   return list.empty() ? "" : absl::StrCat(", ", name, ": \"", list, "\"");
 }
 
+// The second pass. Without an init image, the strength is its own.
+std::string HiresText(const ImageJob& job) {
+  if (!job.hires.has_value()) {
+    return "";
+  }
+  return absl::StrCat(", ", job.has_init() ? "Hires denoising strength" : "Denoising strength", ": ",
+                      Exact(job.hires->strength), ", Hires upscale: ", Exact(job.hires_scale),
+                      ", Hires steps: ", job.hires->steps, ", Hires upscaler: Lanczos");
+}
+
 }  // namespace
 
 std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo& model, const ImageSources& sources) {
@@ -116,6 +126,7 @@ std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo&
   if (job.has_init()) {
     add("Denoising strength", denoise.strength);
   }
+  text += HiresText(job);
   if (prompts.clip_skip > 0) {
     add("Clip skip", prompts.clip_skip + 1);  // there, 1 means no skip
   }

@@ -67,14 +67,14 @@ struct DenoiseOptions {
   // Evaluations of the network for one image: one a step; Heun and the DPM2 samplers make two in each step but the
   // last.
   uint32_t evaluations() const {
-    const uint32_t steps_run = steps - first_step();
     const bool two = sampler == Sampler::kHeun || sampler == Sampler::kDpm2 || sampler == Sampler::kDpm2Ancestral;
-    return two ? 2 * steps_run - 1 : steps_run;
+    return two ? 2 * steps_run() - 1 : steps_run();
   }
 
   bool same_size(const DenoiseOptions& other) const { return width == other.width && height == other.height; }
   // An image that begins with another skips the noisiest steps; with noise there is none to skip.
   uint32_t first_step() const { return steps - std::min(steps, static_cast<uint32_t>(steps * strength)); }
+  uint32_t steps_run() const { return steps - first_step(); }
   // Whether a preview is due once `steps_done` steps are done.
   bool preview_at(uint32_t steps_done) const {
     return preview_every > 0 && steps_done > 0 && steps_done % preview_every == 0;
@@ -88,11 +88,17 @@ struct DenoiseOptions {
   }
 };
 
+// An image goes through one pass of denoising, or with a hires pass through two: the second begins with the finished
+// image of the first, resized.
+enum class Pass { kFirst, kSecond };
+
 struct ImageJob {
   std::string request_id;
   Prompts prompts;
   DenoiseOptions denoise;
-  uint64_t seed = 0;  // image i uses seed + i, wrapping
+  std::optional<DenoiseOptions> hires;  // the second pass, with its own size, steps and strength; nullopt: none
+  double hires_scale = 1.0;             // as the request has it
+  uint64_t seed = 0;                    // image i uses seed + i, wrapping
   uint32_t num_images = 1;
   std::vector<AdapterUse> adapters;  // in request order, then those of tags, without those that have no effect
   std::vector<EmbeddingUse> embeddings;
@@ -105,6 +111,10 @@ struct ImageJob {
   absl::Time deadline = absl::InfiniteFuture();  // image_request.h
 
   bool has_init() const { return !init_image.empty(); }
+  // REQUIRES: the job has that pass.
+  const DenoiseOptions& options(Pass pass) const { return pass == Pass::kFirst ? denoise : *hires; }
+  // The pass that makes the finished images.
+  const DenoiseOptions& last_pass() const { return hires.has_value() ? *hires : denoise; }
 };
 
 }  // namespace hotlora

@@ -64,6 +64,12 @@ struct SizeConditioning {
   std::optional<uint32_t> original_width, original_height, crop_left, crop_top, target_width, target_height;
 };
 
+// A second pass over the finished image, resized by Lanczos.
+struct HiresPass {
+  std::optional<double> scale, strength;  // unset: 2, 0.5
+  std::optional<uint32_t> steps;          // unset: the request's
+};
+
 struct ImageRequest {
   std::string request_id;
   std::string prompt;
@@ -78,6 +84,7 @@ struct ImageRequest {
   std::optional<SizeConditioning> size_conditioning, negative_size_conditioning;
   std::string init_image, mask_image;
   std::optional<double> strength;
+  std::optional<HiresPass> hires;
   std::optional<ImageFormat> format;
   std::optional<uint32_t> quality, preview_every;
   std::optional<int32_t> priority;

@@ -23,65 +23,15 @@
 #include "src/image/image_header.h"
 #include "src/request/lora_tags.h"
 #include "src/request/request_id.h"
+#include "src/request/violations.h"
 #include "src/request/weighted_prompt.h"
 
 namespace hotlora {
 namespace {
 
 constexpr uint32_t kMaxQuality = 100;
+constexpr double kDefaultHiresScale = 2.0, kMaxHiresScale = 4.0, kDefaultHiresStrength = 0.5;
 constexpr uint64_t kRandomSeedEnd = uint64_t{1} << 32;
-
-// Gathers what is wrong with a request, field by field.
-class Violations {
- public:
-  template <typename... Parts>
-  void Add(absl::string_view field, const Parts&... parts) {
-    violations_.push_back({std::string(field), absl::StrCat(parts...)});
-  }
-
-  uint32_t UintInRange(absl::string_view field, const std::optional<uint32_t>& value, uint32_t low, uint32_t high,
-                       uint32_t fallback) {
-    const uint32_t given = value.value_or(fallback);
-    if (given < low || given > high) {
-      Add(field, "is ", given, "; allowed are ", low, " to ", high);
-    }
-    return given;
-  }
-
-  double RealInRange(absl::string_view field, const std::optional<double>& value, double low, double high,
-                     double fallback) {
-    const double given = value.value_or(fallback);
-    if (!(given >= low && given <= high)) {  // so that NaN is refused too
-      Add(field, "is ", given, "; allowed are ", low, " to ", high);
-    }
-    return given;
-  }
-
-  EvaluationRange Range(absl::string_view start_field, const std::optional<double>& start, absl::string_view end_field,
-                        const std::optional<double>& end) {
-    const EvaluationRange range{RealInRange(start_field, start, 0, 1, 0), RealInRange(end_field, end, 0, 1, 1)};
-    if (range.start >= range.end && range.start <= 1 && range.end >= 0) {
-      Add(start_field, "is ", range.start, "; it must be below ", end_field, ", which is ", range.end);
-    }
-    return range;
-  }
-
-  void Text(absl::string_view field, absl::string_view text) {
-    if (text.size() > kMaxPromptBytes) {
-      Add(field, "has ", text.size(), " bytes; allowed are at most ", kMaxPromptBytes);
-    }
-  }
-
-  absl::Status ToStatus() && {
-    if (violations_.empty()) {
-      return absl::OkStatus();
-    }
-    return InvalidRequest(std::move(violations_));
-  }
-
- private:
-  std::vector<FieldViolation> violations_;
-};
 
 void CheckRequestId(absl::string_view id, Violations& violations) {
   if (const std::string fault = RequestIdFault(id); !fault.empty()) {
@@ -119,6 +69,12 @@ uint32_t CheckSide(absl::string_view field, const std::optional<uint32_t>& side,
                    kMaxSide);
   }
   return given;
+}
+
+// A larger side, rounded down. A scale such as 1.1 is a little less in binary, which must not cost a multiple.
+uint32_t HiresSide(uint32_t side, double scale) {
+  constexpr double kSlack = 1e-6;
+  return static_cast<uint32_t>(side * scale + kSlack) / kSideMultiple * kSideMultiple;
 }
 
 SizeIds MakeSizeIds(const SizeConditioning& size, uint32_t width, uint32_t height) {
@@ -163,6 +119,13 @@ bool HasSchedule(Sampler sampler, NoiseScheduleKind kind) {
   return false;
 }
 
+void CheckDistilledSteps(const char* field, const DenoiseOptions& options, Violations& violations) {
+  if (IsDistilled(options.sampler) && options.steps > kMaxDistilledSteps && options.steps <= kMaxSteps) {
+    violations.Add(field, "is ", options.steps, "; allowed with SAMPLER_",
+                   kSamplerNames[static_cast<size_t>(options.sampler)], " are 1 to ", kMaxDistilledSteps);
+  }
+}
+
 void CheckSamplerCombination(const DenoiseOptions& options, Violations& violations) {
   const char* const name = kSamplerNames[static_cast<size_t>(options.sampler)];
   if (!HasSchedule(options.sampler, options.schedule)) {
@@ -176,9 +139,7 @@ void CheckSamplerCombination(const DenoiseOptions& options, Violations& violatio
     violations.Add("schedule", "is NOISE_SCHEDULE_", kScheduleNames[static_cast<size_t>(options.schedule)],
                    ", which SAMPLER_", name, " does not have; allowed: ", allowed);
   }
-  if (IsDistilled(options.sampler) && options.steps > kMaxDistilledSteps && options.steps <= kMaxSteps) {
-    violations.Add("steps", "is ", options.steps, "; allowed with SAMPLER_", name, " are 1 to ", kMaxDistilledSteps);
-  }
+  CheckDistilledSteps("steps", options, violations);
 }
 
 // The randomness of TCD and DDIM; 0 with other samplers, which have none to set.
@@ -230,7 +191,19 @@ Size CheckInputImages(const ImageRequest& request, const RequestLimits& limits, 
   return size;
 }
 
-// The part of the steps that an init image goes through; 1 without one.
+// The part of the steps that an image to begin with goes through.
+double CheckStrengthValue(const char* field, double strength, uint32_t steps, Violations& violations) {
+  if (!(strength > 0.0 && strength <= 1.0)) {  // so that NaN is refused too
+    violations.Add(field, "is ", strength, "; allowed are numbers above 0, at most 1");
+    return 1.0;
+  }
+  if (steps >= 1 && steps <= kMaxSteps && static_cast<uint32_t>(steps * strength) < 1) {
+    violations.Add(field, "of ", strength, " leaves none of ", steps, " steps; their product must be at least 1");
+  }
+  return strength;
+}
+
+// The request's strength; 1 without an init image.
 double CheckStrength(const ImageRequest& request, uint32_t steps, Violations& violations) {
   constexpr double kDefault = 0.3, kDefaultWithMask = 0.9999;
   if (request.init_image.empty()) {
@@ -240,14 +213,15 @@ double CheckStrength(const ImageRequest& request, uint32_t steps, Violations& vi
     return 1.0;
   }
   const double strength = request.strength.value_or(request.mask_image.empty() ? kDefault : kDefaultWithMask);
-  if (!(strength > 0.0 && strength <= 1.0)) {  // so that NaN is refused too
-    violations.Add("strength", "is ", strength, "; allowed are numbers above 0, at most 1");
-    return 1.0;
-  }
-  if (steps >= 1 && steps <= kMaxSteps && static_cast<uint32_t>(steps * strength) < 1) {
-    violations.Add("strength", "of ", strength, " leaves none of ", steps, " steps; their product must be at least 1");
-  }
-  return strength;
+  return CheckStrengthValue("strength", strength, steps, violations);
+}
+
+// The request's size conditioning, by default that of the options' size.
+void SetSizeIds(const ImageRequest& request, DenoiseOptions& options) {
+  options.size_ids = MakeSizeIds(request.size_conditioning.value_or(SizeConditioning{}), options.width, options.height);
+  options.negative_size_ids = request.negative_size_conditioning.has_value()
+                                  ? MakeSizeIds(*request.negative_size_conditioning, options.width, options.height)
+                                  : options.size_ids;
 }
 
 DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& limits, Violations& violations) {
@@ -272,11 +246,39 @@ DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& li
   options.eta = CheckEta(request, options.sampler, violations);
   options.strength = CheckStrength(request, options.steps, violations);
   options.preview_every = violations.UintInRange("preview_every", request.preview_every, 0, kMaxSteps, 0);
-  options.size_ids = MakeSizeIds(request.size_conditioning.value_or(SizeConditioning{}), options.width, options.height);
-  options.negative_size_ids = request.negative_size_conditioning.has_value()
-                                  ? MakeSizeIds(*request.negative_size_conditioning, options.width, options.height)
-                                  : options.size_ids;
+  SetSizeIds(request, options);
   return options;
+}
+
+// The second pass; nullopt if the request has none.
+std::optional<DenoiseOptions> CheckHires(const ImageRequest& request, const DenoiseOptions& first,
+                                         Violations& violations) {
+  if (!request.hires.has_value()) {
+    return std::nullopt;
+  }
+  DenoiseOptions second = first;
+  const double scale = request.hires->scale.value_or(kDefaultHiresScale);
+  if (!(scale > 1.0 && scale <= kMaxHiresScale)) {  // so that NaN is refused too
+    violations.Add("hires.scale", "is ", scale, "; allowed are numbers above 1, at most ", kMaxHiresScale);
+  } else if (first.width <= kMaxSide && first.height <= kMaxSide) {
+    second.width = HiresSide(first.width, scale);
+    second.height = HiresSide(first.height, scale);
+    const uint64_t pixels = uint64_t{second.width} * second.height;
+    if (second.width > kMaxSide || second.height > kMaxSide || pixels > kMaxPixels) {
+      violations.Add("hires.scale", "of ", scale, " makes ", second.width, "x", second.height,
+                     " pixels; allowed are sides of at most ", kMaxSide, " and at most ", kMaxPixels, " pixels");
+    }
+  }
+  second.steps = request.hires->steps.has_value()
+                     ? violations.UintInRange("hires.steps", request.hires->steps, 1, kMaxSteps, 0)
+                     : first.steps;
+  if (request.hires->steps.has_value()) {
+    CheckDistilledSteps("hires.steps", second, violations);
+  }
+  second.strength = CheckStrengthValue("hires.strength", request.hires->strength.value_or(kDefaultHiresStrength),
+                                       second.steps, violations);
+  SetSizeIds(request, second);
+  return second;
 }
 
 // An adapter that the request names, and what to call its name and its weights in an error.
@@ -451,6 +453,10 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   CheckRequestId(request.request_id, violations);
   job.prompts = CheckPrompts(request, limits, violations);
   job.denoise = CheckDenoise(request, limits, violations);
+  job.hires = CheckHires(request, job.denoise, violations);
+  if (job.hires.has_value()) {
+    job.hires_scale = request.hires->scale.value_or(kDefaultHiresScale);
+  }
   job.num_images = violations.UintInRange("num_images", request.num_images, 1, kMaxImages, 1);
   std::vector<SourcedAdapter> adapters = ListedAdapters(request.adapters);
   if (request.lora_tags.value_or(false)) {
@@ -474,8 +480,8 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   if (absl::Status status = std::move(violations).ToStatus(); !status.ok()) {
     return status;
   }
-  const auto is_never_in_force = [evaluations = job.denoise.evaluations()](const AdapterUse& use) {
-    return !use.range.HoldsAny(evaluations);
+  const auto is_never_in_force = [&job](const AdapterUse& use) {
+    return !use.range.HoldsAny(job.denoise.evaluations()) && !use.range.HoldsAny(job.last_pass().evaluations());
   };
   job.adapters.erase(std::remove_if(job.adapters.begin(), job.adapters.end(), is_never_in_force), job.adapters.end());
   thread_local absl::BitGen random;

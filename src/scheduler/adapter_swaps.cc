@@ -36,7 +36,10 @@ absl::Status AdapterSwaps::AtStart(ImageTask& task, ApplyMode mode, absl::Span<c
 absl::Status AdapterSwaps::BeforeStep(absl::Span<const std::shared_ptr<ImageRun>> runs, ApplyMode mode) {
   for (const std::shared_ptr<ImageRun>& run : runs) {
     for (const RunningRow& row : run->rows) {
-      if (row.row->adapters().constant()) {
+      if (row.row->adapters().constant() && row.pass == Pass::kFirst) {
+        if (run->job().hires.has_value()) {
+          continue;
+        }
         break;  // so are those of the run's other rows
       }
       if (BringsNewSet(*run, row)) {
@@ -57,15 +60,16 @@ void AdapterSwaps::NoteStep(const std::string& last_set) {
 // start of its request; a later image may begin while it is still in effect.
 bool AdapterSwaps::ComesToItsSet(const RunningRow& row) const {
   const uint32_t evaluation = row.row->evaluations();
-  return evaluation == 0 ? row.image > 0 && in_effect_ != row.row->next_adapters().fingerprint
-                         : row.row->adapters().ChangesAt(evaluation);
+  return evaluation == 0
+             ? (row.image > 0 || row.pass == Pass::kSecond) && in_effect_ != row.row->next_adapters().fingerprint
+             : row.row->adapters().ChangesAt(evaluation);
 }
 
 // Whether `row` is the first of the run's rows that come to its set, and no row of the run is there already.
 bool AdapterSwaps::BringsNewSet(const ImageRun& run, const RunningRow& row) const {
   const RunningRow* first = nullptr;
   for (const RunningRow& other : run.rows) {
-    if (other.row->next_adapters().begin != row.row->next_adapters().begin) {
+    if (other.pass != row.pass || other.row->next_adapters().begin != row.row->next_adapters().begin) {
       continue;
     }
     if (!ComesToItsSet(other)) {

@@ -51,17 +51,24 @@ absl::Status DecodeLine::EncodeInit(ImageTask& task, const InitPicture& picture)
     }
     const absl::Cleanup pause = [&task] { task.PauseLoading(); };
     ABSL_RETURN_IF_ERROR(task.Wanted());
-    const Stopwatch stopwatch;
-    absl::StatusOr<std::shared_ptr<const InitLatents>> init = memory_->CallVae(
-        InitWork(task.job().denoise), [&](VaeForm form) { return pipeline_->EncodeInit(picture, form); });
-    if (!init.ok()) {
-      on_error_(init.status());
-      return init.status();
-    }
-    task.summary.encode_seconds += stopwatch.Seconds();
-    task.SetInit(*std::move(init));
+    ABSL_ASSIGN_OR_RETURN(auto init, EncodePicture(task, task.job().denoise, picture));
+    task.SetInit(std::move(init));
     return absl::OkStatus();
   });
+}
+
+absl::StatusOr<std::shared_ptr<const InitLatents>> DecodeLine::EncodePicture(ImageTask& task,
+                                                                             const DenoiseOptions& options,
+                                                                             const InitPicture& picture) {
+  const Stopwatch stopwatch;
+  absl::StatusOr<std::shared_ptr<const InitLatents>> init =
+      memory_->CallVae(InitWork(options), [&](VaeForm form) { return pipeline_->EncodeInit(picture, form); });
+  if (!init.ok()) {
+    on_error_(init.status());
+    return init.status();
+  }
+  task.summary.encode_seconds += stopwatch.Seconds();
+  return init;
 }
 
 absl::Status DecodeLine::RunInTurn(absl::string_view caller, absl::FunctionRef<absl::Status()> work) {
@@ -76,16 +83,32 @@ absl::Status DecodeLine::RunInTurn(absl::string_view caller, absl::FunctionRef<a
 }
 
 void DecodeLine::Decode(std::shared_ptr<ImageRun> run, RunningRow row) {
+  Post(std::move(run), std::move(row), [this](ImageRun& of, RunningRow finished) {
+    if (of.decode_status.ok()) {
+      of.decode_status = CatchExceptions([&] { return DecodeRow(of, std::move(finished)); });
+    }
+  });
+}
+
+void DecodeLine::Refine(std::shared_ptr<ImageRun> run, RunningRow row, std::function<void()> woken) {
+  Post(std::move(run), std::move(row), [this, woken = std::move(woken)](ImageRun& of, RunningRow finished) {
+    RefinedImage refined;
+    refined.image = finished.image;
+    refined.init = CatchExceptions([&] { return RefineRow(of, std::move(finished)); });
+    of.refined.Put(std::move(refined));
+    woken();
+  });
+}
+
+void DecodeLine::Post(std::shared_ptr<ImageRun> run, RunningRow row, std::function<void(ImageRun&, RunningRow)> work) {
   {
     MutexLock lock(&mu_);
     ++length_;
   }
   auto held = std::make_shared<RunningRow>(std::move(row));  // std::function wants a copyable closure
   const std::string caller = run->job().caller;
-  thread_.Post(caller, [this, run = std::move(run), held] {
-    if (run->decode_status.ok()) {
-      run->decode_status = CatchExceptions([&] { return DecodeRow(*run, std::move(*held)); });
-    }
+  thread_.Post(caller, [this, run = std::move(run), held, work = std::move(work)] {
+    work(*run, std::move(*held));
     held->row.reset();
     MutexLock lock(&mu_);
     --length_;
@@ -98,7 +121,10 @@ void DecodeLine::Finish(std::shared_ptr<ImageRun> run) {
   const std::string caller = run->job().caller;
   thread_.Post(caller, [this, run = std::move(run), status = std::move(status)] {
     run->conditioning = nullptr;
+    run->hires_conditioning = nullptr;
     run->init = nullptr;
+    run->to_refine.clear();
+    run->refined.TakeAll();
     end_task_(run->task, status.ok() ? run->decode_status : status, run->since_start.Seconds());
   });
 }
@@ -115,30 +141,48 @@ void DecodeLine::AwaitShorterThan(uint32_t length) const {
   }
 }
 
-absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
-  ImageTask& task = *run.task;
+absl::StatusOr<RgbImage> DecodeLine::DecodePixels(ImageTask& task, const MemoryWork& work, RunningRow row) {
   ABSL_RETURN_IF_ERROR(task.Wanted());
   const Stopwatch stopwatch;
-  const absl::StatusOr<RgbImage> decoded =
-      memory_->CallVae(DecodeWork(task.job()), [&](VaeForm form) { return pipeline_->Decode(*row.row, form); });
+  absl::StatusOr<RgbImage> decoded =
+      memory_->CallVae(work, [&](VaeForm form) { return pipeline_->Decode(*row.row, form); });
   row.row.reset();
-  const double decode_seconds = stopwatch.Seconds();
-  metrics_->ObservePhase(RequestPhase::kDecode, decode_seconds);
+  metrics_->ObservePhase(RequestPhase::kDecode, stopwatch.Seconds());
+  task.summary.decode_seconds += stopwatch.Seconds();
   if (!decoded.ok()) {
     on_error_(decoded.status());
-    return decoded.status();
   }
+  return decoded;
+}
+
+absl::StatusOr<std::shared_ptr<const InitLatents>> DecodeLine::RefineRow(ImageRun& run, RunningRow row) {
+  ImageTask& task = *run.task;
+  const DenoiseOptions& second = *task.job().hires;
+  InitPicture picture;
+  ABSL_ASSIGN_OR_RETURN(picture.image, DecodePixels(task, DecodeWork(task.job().denoise), std::move(row)));
+  ResizeInit(picture.image, second.width, second.height);
+  const Stopwatch stopwatch;
+  absl::StatusOr<std::shared_ptr<const InitLatents>> init = EncodePicture(task, second, picture);
+  metrics_->ObservePhase(RequestPhase::kEncode, stopwatch.Seconds());
+  return init;
+}
+
+absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
+  ImageTask& task = *run.task;
+  const uint32_t image = row.image;
+  ABSL_ASSIGN_OR_RETURN(const RgbImage decoded, DecodePixels(task, DecodeWork(task.job()), std::move(row)));
+  const Stopwatch stopwatch;
   const ImageJob& job = task.job();
-  std::string parameters = ImageParameters(job, job.seed + row.image, pipeline_->info(), SourcesOf(task));
-  ABSL_ASSIGN_OR_RETURN(std::string data, EncodeImage(*decoded, job.format, job.quality, parameters));
-  metrics_->ObservePhase(RequestPhase::kImageEncode, stopwatch.Seconds() - decode_seconds);
+  std::string parameters = ImageParameters(job, job.seed + image, pipeline_->info(), SourcesOf(task));
+  ABSL_ASSIGN_OR_RETURN(std::string data, EncodeImage(decoded, job.format, job.quality, parameters));
+  metrics_->ObservePhase(RequestPhase::kImageEncode, stopwatch.Seconds());
   task.summary.decode_seconds += stopwatch.Seconds();
   metrics_->CountImage(job.format);
   FinishedImage finished;
-  finished.index = row.image;
-  finished.seed = job.seed + row.image;
-  finished.width = decoded->width;
-  finished.height = decoded->height;
+  finished.index = image;
+  finished.seed = job.seed + image;
+  finished.width = decoded.width;
+  finished.height = decoded.height;
   finished.format = job.format;
   finished.data = std::move(data);
   finished.parameters = std::move(parameters);

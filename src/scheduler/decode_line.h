@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
 #include "src/base/mutex.h"
@@ -47,6 +48,10 @@ class DecodeLine {
   // Decodes the finished row in its turn, unless its request has been cancelled.
   void Decode(std::shared_ptr<ImageRun> run, RunningRow row);
 
+  // The same with a row of the first pass of two: makes of it what the second pass begins with, and puts it into
+  // run->refined. `woken` is called then.
+  void Refine(std::shared_ptr<ImageRun> run, RunningRow row, std::function<void()> woken);
+
   // After the rows of `run` that are in line: ends its request with run->status, or why a row could not be decoded.
   void Finish(std::shared_ptr<ImageRun> run);
 
@@ -57,7 +62,13 @@ class DecodeLine {
  private:
   // Runs `work` in the caller's turn, and waits for it.
   absl::Status RunInTurn(absl::string_view caller, absl::FunctionRef<absl::Status()> work);
+  // `work` on the row in its turn; the row counts as in line until then.
+  void Post(std::shared_ptr<ImageRun> run, RunningRow row, std::function<void(ImageRun&, RunningRow)> work);
   absl::Status DecodeRow(ImageRun& run, RunningRow row);
+  absl::StatusOr<RgbImage> DecodePixels(ImageTask& task, const MemoryWork& work, RunningRow row);
+  absl::StatusOr<std::shared_ptr<const InitLatents>> EncodePicture(ImageTask& task, const DenoiseOptions& options,
+                                                                   const InitPicture& picture);
+  absl::StatusOr<std::shared_ptr<const InitLatents>> RefineRow(ImageRun& run, RunningRow row);
 
   Pipeline* const pipeline_;
   MemoryAdmission* const memory_;

@@ -8,9 +8,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
+#include "src/base/mutex.h"
 #include "src/base/stopwatch.h"
 #include "src/pipeline/pipeline.h"
 #include "src/scheduler/image_task.h"
@@ -20,8 +23,32 @@ namespace hotlora {
 // One image that is being denoised.
 struct RunningRow {
   uint32_t image = 0;
+  Pass pass = Pass::kFirst;
   std::unique_ptr<Row> row;
   double step_seconds = 0.0;  // since its last step was done
+};
+
+// An image whose first pass is done, and what its second one begins with.
+struct RefinedImage {
+  uint32_t image = 0;
+  absl::StatusOr<std::shared_ptr<const InitLatents>> init;
+};
+
+// Where the decode thread puts refined images, and the step thread takes them. Thread-safe.
+class RefinedImages {
+ public:
+  void Put(RefinedImage image) {
+    MutexLock lock(&mu_);
+    images_.push_back(std::move(image));
+  }
+  std::vector<RefinedImage> TakeAll() {
+    MutexLock lock(&mu_);
+    return std::exchange(images_, {});
+  }
+
+ private:
+  Mutex mu_;
+  std::vector<RefinedImage> images_ ABSL_GUARDED_BY(mu_);
 };
 
 // A request from the moment it was taken from the queue. Belongs to the step thread until it is handed to the decode
@@ -32,13 +59,20 @@ struct ImageRun {
   const ImageJob& job() const { return task->job(); }
   bool has_images_to_start() const { return next_image < job().num_images; }
 
+  // Whether an image has its second pass before it.
+  bool has_second_passes() const { return refining > 0 || !to_refine.empty(); }
+
   std::shared_ptr<ImageTask> task;
   std::shared_ptr<const Conditioning> conditioning;
-  std::shared_ptr<const InitLatents> init;  // nullptr: from noise alone
+  std::shared_ptr<const Conditioning> hires_conditioning;  // of the second pass
+  std::shared_ptr<const InitLatents> init;                 // nullptr: from noise alone
   std::vector<RunningRow> rows;
-  uint32_t next_image = 0;     // from here on images have no row yet
-  absl::Status status;         // why it ends early
-  absl::Status decode_status;  // of the first image that failed; the decode thread's
+  uint32_t next_image = 0;  // from here on images have no row yet
+  uint32_t refining = 0;    // images on their way through `refined`
+  RefinedImages refined;
+  std::vector<RefinedImage> to_refine;  // that wait for a row of the second pass
+  absl::Status status;                  // why it ends early
+  absl::Status decode_status;           // of the first image that failed; the decode thread's
   Stopwatch since_start;
 };
 

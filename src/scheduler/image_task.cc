@@ -59,6 +59,9 @@ void ImageTask::EndLoading(LoadedFiles loaded, double seconds) {
         info.targets);
   }
   schedule_ = AdapterSchedule(ranged, job_.denoise.evaluations());
+  if (job_.hires.has_value()) {
+    hires_schedule_ = AdapterSchedule(ranged, job_.hires->evaluations());
+  }
   fingerprint_ = schedule_.fingerprint();
 }
 
@@ -77,9 +80,9 @@ bool ImageTask::has_init() const {
   return init_ != nullptr;
 }
 
-bool ImageTask::CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check) const {
+bool ImageTask::CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check, Pass pass) const {
   MutexLock lock(&mu_);
-  return !end_claimed_ && check(schedule_);
+  return !end_claimed_ && check(pass == Pass::kFirst ? schedule_ : hires_schedule_);
 }
 
 Prompts ImageTask::prompts() const {
@@ -111,12 +114,13 @@ bool ImageTask::ClaimEnd() {
 
 void ImageTask::ReleaseFiles() {
   std::shared_ptr<const InitLatents> released_init;  // these are destroyed after the lock is released
-  LoadedFiles released;                              // after released_schedule: the weights go before their leases
-  AdapterSchedule released_schedule;
+  LoadedFiles released;                              // after the schedules: the weights go before their leases
+  AdapterSchedule released_schedule, released_hires_schedule;
   MutexLock lock(&mu_);
   std::swap(released_init, init_);
   std::swap(released, loaded_);
   std::swap(released_schedule, schedule_);
+  std::swap(released_hires_schedule, hires_schedule_);
 }
 
 void ImageTask::Tell(absl::FunctionRef<void(ImageListener&)> call) {

@@ -76,14 +76,16 @@ class ImageTask {
   Prompts prompts() const;
   // Null if the job has no init image.
   std::shared_ptr<const InitLatents> TakeInit();
-  const AdapterSchedule& adapter_schedule() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return schedule_; }
+  const AdapterSchedule& adapter_schedule(Pass pass = Pass::kFirst) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return pass == Pass::kFirst ? schedule_ : hires_schedule_;
+  }
   double load_seconds() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return load_seconds_; }
 
   // Names adapter_schedule(). REQUIRES: the task is ready.
   const std::string& fingerprint() const { return fingerprint_; }
 
   // What `check` says of the adapters of a task that only waits; false if it has ended. Nothing of them may be kept.
-  bool CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check) const;
+  bool CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check, Pass pass = Pass::kFirst) const;
 
   // Calls the listener, unless the task has ended; calls never overlap.
   void Tell(absl::FunctionRef<void(ImageListener&)> call);
@@ -128,6 +130,7 @@ class ImageTask {
   std::shared_ptr<const InitLatents> init_ ABSL_GUARDED_BY(mu_);
   LoadedFiles loaded_ ABSL_GUARDED_BY(mu_);
   AdapterSchedule schedule_ ABSL_GUARDED_BY(mu_);
+  AdapterSchedule hires_schedule_ ABSL_GUARDED_BY(mu_);  // of the second pass, if there is one
   double load_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;
   std::string fingerprint_;  // constant from EndLoading on
 

@@ -71,15 +71,16 @@ MemoryWork StepWork(const DenoiseOptions& options) {
   return {MemoryWork::Kind::kStep, options.width, options.height, options.cfg() ? 2u : 1u};
 }
 
+MemoryWork DecodeWork(const DenoiseOptions& options) {
+  return {MemoryWork::Kind::kDecode, options.width, options.height};
+}
+
 MemoryWork DecodeWork(const ImageJob& job) {
-  const DenoiseOptions& options = job.denoise;
+  const DenoiseOptions& options = job.last_pass();
   // A unary answer holds all images, once as they were made and once as they are sent; a file is not larger than the
   // image's pixels.
   const int64_t answer = int64_t{2} * 3 * job.num_images * options.width * options.height;
-  MemoryWork work;
-  work.kind = MemoryWork::Kind::kDecode;
-  work.width = options.width;
-  work.height = options.height;
+  MemoryWork work = DecodeWork(options);
   work.answer_bytes = answer;
   return work;
 }
@@ -87,10 +88,14 @@ MemoryWork DecodeWork(const ImageJob& job) {
 MemoryAdmission::MemoryAdmission(const Pipeline* pipeline, Metrics* metrics) : pipeline_(pipeline), metrics_(metrics) {}
 
 absl::Status MemoryAdmission::CheckAlone(const ImageJob& job) {
-  std::vector<MemoryWork> works = {TextWork(job.prompts), StepWork(job.denoise), DecodeWork(job)};
+  std::vector<MemoryWork> works = {TextWork(job.prompts), StepWork(job.denoise)};
   if (job.has_init()) {
     works.push_back(InitWork(job.denoise));
   }
+  if (job.hires.has_value()) {
+    works.insert(works.end(), {DecodeWork(job.denoise), InitWork(*job.hires), StepWork(*job.hires)});
+  }
+  works.push_back(DecodeWork(job));
   MutexLock lock(&mu_);
   std::vector<int64_t> sums;
   for (const MemoryWork& work : works) {

@@ -45,8 +45,9 @@ struct MemoryWork {
 
 MemoryWork TextWork(const Prompts& prompts);
 MemoryWork InitWork(const DenoiseOptions& options);
-MemoryWork StepWork(const DenoiseOptions& options);  // of one image
-MemoryWork DecodeWork(const ImageJob& job);
+MemoryWork StepWork(const DenoiseOptions& options);    // of one image
+MemoryWork DecodeWork(const DenoiseOptions& options);  // an image that goes on to the second pass
+MemoryWork DecodeWork(const ImageJob& job);            // a finished image
 
 // Thread-safe.
 class MemoryAdmission {

@@ -78,12 +78,19 @@ std::vector<std::shared_ptr<ImageTask>> RequestQueue::InOrder() const {
   return ordered;
 }
 
-bool RequestQueue::AwaitReady(absl::Duration patience) const {
+bool RequestQueue::AwaitReady(absl::Duration patience) {
   const absl::Time deadline = SteadyNow() + patience;
   MutexLock lock(&mu_);
-  while (!stopped_ && !AnyReady() && changed_.WaitUntil(&mu_, deadline)) {
+  while (!stopped_ && !woken_ && !AnyReady() && changed_.WaitUntil(&mu_, deadline)) {
   }
-  return !stopped_ && AnyReady();
+  const bool woken = std::exchange(woken_, false);
+  return !stopped_ && (woken || AnyReady());
+}
+
+void RequestQueue::Wake() {
+  MutexLock lock(&mu_);
+  woken_ = true;
+  changed_.SignalAll();
 }
 
 bool RequestQueue::AnyReady() const {

@@ -48,8 +48,11 @@ class RequestQueue {
   // What the request needs has been loaded. Before or after Enqueue.
   void MarkReady(const std::shared_ptr<ImageTask>& task);
 
-  // Waits until a request is ready; false after `patience`, or once Stop was called.
-  bool AwaitReady(absl::Duration patience) const;
+  // Waits until a request is ready or Wake was called since; false after `patience`, or once Stop was called.
+  bool AwaitReady(absl::Duration patience);
+
+  // AwaitReady returns, once: a request that runs has something to do again.
+  void Wake();
 
   // The requests that are ready, in their order (ComesBefore).
   std::vector<std::shared_ptr<ImageTask>> Ready() const;
@@ -106,6 +109,7 @@ class RequestQueue {
   uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 0;
   double mean_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;  // moving average of how long a request runs
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
+  bool woken_ ABSL_GUARDED_BY(mu_) = false;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
 };
 

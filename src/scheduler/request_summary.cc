@@ -11,8 +11,8 @@ void DescribeModel(const ModelInfo& model, ImageTask& task) {
   summary.dtype = model.dtype;
   summary.sampler = job.denoise.sampler;
   summary.schedule = job.denoise.schedule;
-  summary.width = job.denoise.width;
-  summary.height = job.denoise.height;
+  summary.width = job.last_pass().width;
+  summary.height = job.last_pass().height;
   for (size_t i = 0; i < job.embeddings.size(); ++i) {
     const Embedding& embedding = task.embeddings()[i];
     AppliedEmbedding& applied = summary.embeddings.emplace_back();

@@ -6,21 +6,20 @@
 
 namespace hotlora {
 
-std::optional<RegroupReason> RowFit::KeptOutBy(const ImageTask& task) {
+std::optional<RegroupReason> RowFit::KeptOutBy(const ImageTask& task, Pass pass) {
   if (RowCount(runs_) == 0) {
     return std::nullopt;  // its own memory is checked when it starts (RunStart)
   }
-  MemoryWork step = StepWork(task.job().denoise);
+  MemoryWork step = StepWork(task.job().options(pass));
   for (const std::shared_ptr<ImageRun>& run : runs_) {
-    if (run->rows.empty()) {
-      continue;
+    for (const RunningRow& row : run->rows) {
+      if (!row.row->denoise().same_size(task.job().options(pass))) {
+        return RegroupReason::kSize;
+      }
+      step.rows += StepWork(row.row->denoise()).rows;
     }
-    if (!run->job().denoise.same_size(task.job().denoise)) {
-      return RegroupReason::kSize;
-    }
-    step.rows += StepWork(run->job().denoise).rows * static_cast<uint32_t>(run->rows.size());
   }
-  if (!FitsAdapters(task)) {
+  if (!FitsAdapters(task, pass)) {
     return RegroupReason::kAdapters;
   }
   const auto [step_fits, first] = step_fits_.try_emplace(step.rows);
@@ -32,25 +31,29 @@ std::optional<RegroupReason> RowFit::KeptOutBy(const ImageTask& task) {
 
 // A request whose adapters are those of a row that is as far as it is shares all that this row shares. Merged,
 // different sets share nothing. Otherwise the rows of a run are looked at one by one only if their sets change.
-bool RowFit::FitsAdapters(const ImageTask& task) const {
+bool RowFit::FitsAdapters(const ImageTask& task, Pass pass) const {
+  const std::string& fingerprint =
+      pass == Pass::kFirst ? task.fingerprint() : task.adapter_schedule(pass).fingerprint();
   std::vector<const Row*> rows;
   for (const std::shared_ptr<ImageRun>& run : runs_) {
     for (const RunningRow& row : run->rows) {
       const bool constant = row.row->adapters().constant();
-      if ((constant || row.row->evaluations() == 0) && row.row->adapters().fingerprint() == task.fingerprint()) {
+      if ((constant || row.row->evaluations() == 0) && row.row->adapters().fingerprint() == fingerprint) {
         return true;
       }
       rows.push_back(row.row.get());
-      if (constant) {
+      if (constant && !run->job().hires.has_value()) {
         break;
       }
     }
   }
-  return task.CheckAdapters([&](const AdapterSchedule& adapters) {
-    return std::all_of(rows.begin(), rows.end(), [&](const Row* row) {
-      return CanShareSteps(*pipeline_, apply_, row->adapters(), row->evaluations(), adapters, 0);
-    });
-  });
+  return task.CheckAdapters(
+      [&](const AdapterSchedule& adapters) {
+        return std::all_of(rows.begin(), rows.end(), [&](const Row* row) {
+          return CanShareSteps(*pipeline_, apply_, row->adapters(), row->evaluations(), adapters, 0);
+        });
+      },
+      pass);
 }
 
 bool CanShareSteps(const Pipeline& pipeline, ApplyPolicy apply, const AdapterSchedule& a, uint32_t next_a,

@@ -32,11 +32,11 @@ class RowFit {
          MemoryAdmission* memory)
       : runs_(runs), apply_(apply), pipeline_(pipeline), memory_(memory) {}
 
-  // Why a row of `task` may not start now; nullopt if it may.
-  std::optional<RegroupReason> KeptOutBy(const ImageTask& task);
+  // Why a row of that pass of `task` may not start now; nullopt if it may.
+  std::optional<RegroupReason> KeptOutBy(const ImageTask& task, Pass pass = Pass::kFirst);
 
  private:
-  bool FitsAdapters(const ImageTask& task) const;
+  bool FitsAdapters(const ImageTask& task, Pass pass) const;
 
   const absl::Span<const std::shared_ptr<ImageRun>> runs_;
   const ApplyPolicy apply_;

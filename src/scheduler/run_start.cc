@@ -1,5 +1,6 @@
 #include "src/scheduler/run_start.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -8,6 +9,16 @@
 #include "src/scheduler/request_summary.h"
 
 namespace hotlora {
+namespace {
+
+// Whether an adapter is in force in one pass alone: its text encoder part then makes other texts in the two.
+bool TextsDiffer(const ImageJob& job) {
+  return job.hires.has_value() && std::any_of(job.adapters.begin(), job.adapters.end(), [&job](const AdapterUse& use) {
+           return use.range.HoldsAny(job.denoise.evaluations()) != use.range.HoldsAny(job.hires->evaluations());
+         });
+}
+
+}  // namespace
 
 absl::Status RunStart::Prepare(ImageRun& run, ApplyMode mode, absl::Span<const std::string> running) {
   ImageTask& task = *run.task;
@@ -23,13 +34,27 @@ void RunStart::StartRow(ImageRun& run) {
   if (!run.status.ok()) {
     return;
   }
-  const uint32_t image = run.next_image++;
+  AddRow(run, run.next_image++, Pass::kFirst, run.init);
+}
+
+void RunStart::StartSecondPass(ImageRun& run) {
+  if (!run.status.ok()) {
+    return;
+  }
+  RefinedImage refined = std::move(run.to_refine.front());
+  run.to_refine.erase(run.to_refine.begin());
+  AddRow(run, refined.image, Pass::kSecond, *std::move(refined.init));
+}
+
+void RunStart::AddRow(ImageRun& run, uint32_t image, Pass pass, std::shared_ptr<const InitLatents> init) {
   absl::StatusOr<std::unique_ptr<Row>> row = pipeline_->StartRow(
-      run.job().denoise, run.job().seed + image, run.conditioning, run.task->adapter_schedule(), run.init);
+      run.job().options(pass), run.job().seed + image, pass == Pass::kFirst ? run.conditioning : run.hires_conditioning,
+      run.task->adapter_schedule(pass), std::move(init));
   run.status = row.status();
   if (row.ok()) {
     RunningRow& running = run.rows.emplace_back();
     running.image = image;
+    running.pass = pass;
     running.row = *std::move(row);
   }
 }
@@ -38,9 +63,18 @@ absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
   ImageTask& task = *run.task;
   const ImageJob& job = task.job();
   const Stopwatch stopwatch;
-  ABSL_ASSIGN_OR_RETURN(run.conditioning, memory_->Call(TextWork(job.prompts), [&] {
-    return pipeline_->Encode(task.prompts(), job.denoise.cfg(), task.adapter_schedule().at(0).set, mode);
-  }));
+  const auto encode = [&](Pass pass) {
+    return memory_->Call(TextWork(job.prompts), [&] {
+      return pipeline_->Encode(task.prompts(), job.denoise.cfg(), task.adapter_schedule(pass).at(0).set, mode);
+    });
+  };
+  if (TextsDiffer(job)) {  // before the first pass's, whose adapters then stay in effect
+    ABSL_ASSIGN_OR_RETURN(run.hires_conditioning, encode(Pass::kSecond));
+  }
+  ABSL_ASSIGN_OR_RETURN(run.conditioning, encode(Pass::kFirst));
+  if (run.hires_conditioning == nullptr) {
+    run.hires_conditioning = run.conditioning;
+  }
   metrics_->CountConditioning(run.conditioning->was_kept());
   run.init = task.TakeInit();
   task.summary.encode_seconds += stopwatch.Seconds();

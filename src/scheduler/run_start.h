@@ -4,6 +4,8 @@
 // What happens between taking a request from the queue and its first step: its adapters take effect, its texts are
 // encoded, what that took goes into its summary and the metrics, and its images get rows.
 
+#include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
@@ -35,7 +37,11 @@ class RunStart {
   // REQUIRES: run.has_images_to_start().
   void StartRow(ImageRun& run);
 
+  // The same of the second pass of an image. REQUIRES: run.to_refine is not empty.
+  void StartSecondPass(ImageRun& run);
+
  private:
+  void AddRow(ImageRun& run, uint32_t image, Pass pass, std::shared_ptr<const InitLatents> init);
   absl::Status Encode(ImageRun& run, ApplyMode mode);
 
   Pipeline* const pipeline_;

@@ -15,7 +15,7 @@ namespace hotlora {
 namespace {
 
 StepShape ShapeOf(absl::Span<const RowRef> rows, ApplyMode mode) {
-  const DenoiseOptions& first = rows.front().run->job().denoise;
+  const DenoiseOptions& first = rows.front().row->row->denoise();
   StepShape shape;
   shape.width = first.width;
   shape.height = first.height;
@@ -36,7 +36,7 @@ StepShape ShapeOf(absl::Span<const RowRef> rows, ApplyMode mode) {
 
 RowWork WorkOf(const RowRef& ref, ApplyMode mode) {
   const Row& row = *ref.row->row;
-  const bool guided = ref.run->job().denoise.cfg_at(ref.steps_before, row.total_steps());
+  const bool guided = row.denoise().cfg_at(ref.steps_before, row.total_steps());
   const bool adapted = !row.adapters().at(ref.evaluations_before).set.adapters.empty();
   return {guided ? 2U : 1U, mode == ApplyMode::kSide && adapted};
 }
@@ -64,8 +64,12 @@ void StepReport::TellProgress(ImageRun& run, RunningRow& running) {
   progress.image_index = running.image;
   progress.step = running.row->steps_done();
   progress.total_steps = running.row->total_steps();
+  if (const ImageJob& job = run.job(); job.hires.has_value()) {
+    progress.total_steps = job.denoise.steps_run() + job.hires->steps_run();
+    progress.step += running.pass == Pass::kSecond ? job.denoise.steps_run() : 0;
+  }
   progress.step_seconds = std::exchange(running.step_seconds, 0.0);
-  if (run.job().denoise.preview_at(progress.step)) {
+  if (running.row->denoise().preview_at(running.row->steps_done())) {
     // An eighth of the image's width and height, so the JPEG takes some hundred microseconds.
     absl::StatusOr<std::string> preview = CatchExceptions([&]() -> absl::StatusOr<std::string> {
       ABSL_ASSIGN_OR_RETURN(const RgbImage image, pipeline_->Preview(*running.row));

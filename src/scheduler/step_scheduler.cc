@@ -30,6 +30,7 @@ uint32_t MostDecodes(const BatchOptions& options) { return 2 * options.max_batch
 struct StepScheduler::Candidate {
   RunPtr run;  // nullptr: it is only ready
   std::shared_ptr<ImageTask> task;
+  Pass pass = Pass::kFirst;
 };
 
 StepScheduler::StepScheduler(const BatchOptions& options, Events events, RequestQueue* queue, Pipeline* pipeline,
@@ -66,6 +67,7 @@ void StepScheduler::StepThread() {
   warmed_up_.Notify();
   while (!queue_->stopped()) {
     metrics_->BeatScheduler();
+    TakeRefined();
     DropEnded();
     FillRows();
     if (RowCount(runs_) == 0) {
@@ -102,8 +104,8 @@ void StepScheduler::FillRows() {
     const std::vector<Candidate> candidates = Candidates();
     RowFit fit(runs_, options_.apply, pipeline_, &memory_);
     std::vector<RowCandidate> views;
-    for (const auto& [run, task] : candidates) {
-      const std::optional<RegroupReason> kept_out_by = fit.KeptOutBy(*task);
+    for (const auto& [run, task, pass] : candidates) {
+      const std::optional<RegroupReason> kept_out_by = fit.KeptOutBy(*task, pass);
       if (kept_out_by.has_value() && run == nullptr) {
         CountRegroup(*task, *kept_out_by);
       }
@@ -118,10 +120,14 @@ void StepScheduler::FillRows() {
     if (!chosen.has_value()) {
       return;
     }
-    const auto& [run, task] = candidates[*chosen];
+    const auto& [run, task, pass] = candidates[*chosen];
     if (run != nullptr) {
-      ChooseModeFor(*task);
-      run_start_.StartRow(*run);
+      ChooseModeFor(*task, pass);
+      if (pass == Pass::kSecond) {
+        run_start_.StartSecondPass(*run);
+      } else {
+        run_start_.StartRow(*run);
+      }
     } else if (const RunPtr started = Start(task); started != nullptr) {
       run_start_.StartRow(*started);
     }
@@ -145,6 +151,9 @@ void StepScheduler::CountRegroup(ImageTask& task, RegroupReason reason) {
 std::vector<StepScheduler::Candidate> StepScheduler::Candidates() const {
   std::vector<Candidate> candidates;
   for (const RunPtr& run : runs_) {
+    if (!run->to_refine.empty()) {
+      candidates.push_back({run, run->task, Pass::kSecond});
+    }
     if (run->has_images_to_start()) {
       candidates.push_back({run, run->task});
     }
@@ -152,8 +161,8 @@ std::vector<StepScheduler::Candidate> StepScheduler::Candidates() const {
   for (const auto& task : queue_->Ready()) {
     candidates.push_back({nullptr, task});
   }
-  std::sort(candidates.begin(), candidates.end(),
-            [](const Candidate& a, const Candidate& b) { return ComesBefore(*a.task, *b.task); });
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return ComesBefore(*a.task, *b.task); });
   return candidates;
 }
 
@@ -172,6 +181,20 @@ StepScheduler::RunPtr StepScheduler::Start(const std::shared_ptr<ImageTask>& tas
   return run;
 }
 
+// What the decode line has made of first passes waits for rows of the second.
+void StepScheduler::TakeRefined() {
+  for (const RunPtr& run : runs_) {
+    if (run->refining == 0) {
+      continue;
+    }
+    for (RefinedImage& refined : run->refined.TakeAll()) {
+      --run->refining;
+      run->status.Update(refined.init.status());
+      run->to_refine.push_back(std::move(refined));
+    }
+  }
+}
+
 // Takes out the runs that have failed, or are not wanted any more, or have handed on all their rows. The decode line
 // ends each after its last decode.
 void StepScheduler::DropEnded() {
@@ -179,7 +202,7 @@ void StepScheduler::DropEnded() {
     if (run->status.ok()) {
       run->status = run->task->Wanted();
     }
-    if (run->status.ok() && (run->has_images_to_start() || !run->rows.empty())) {
+    if (run->status.ok() && (run->has_images_to_start() || !run->rows.empty() || run->has_second_passes())) {
       continue;
     }
     NoticeDeviceFailure(run->status);  // before its caller learns of it
@@ -198,24 +221,25 @@ void StepScheduler::DropEnded() {
 
 // --- how adapters take effect
 
-void StepScheduler::ChooseModeFor(const ImageTask& joining) {
+void StepScheduler::ChooseModeFor(const ImageTask& joining, Pass pass) {
   const std::vector<std::string> running = SetsWithRows(runs_);
-  if (mode_chooser_.BeforeRow(running, joining.adapter_schedule().at(0).fingerprint,
-                              running.empty() && AnotherSetIsReady(joining))) {
+  if (mode_chooser_.BeforeRow(running, joining.adapter_schedule(pass).at(0).fingerprint,
+                              running.empty() && AnotherSetIsReady(joining, pass))) {
     TakeUpMode();
   }
 }
 
 // Whether a request that is ready would join the first row of `joining`, with another set. Only --apply auto asks.
-bool StepScheduler::AnotherSetIsReady(const ImageTask& joining) const {
+bool StepScheduler::AnotherSetIsReady(const ImageTask& joining, Pass pass) const {
   if (options_.max_batch == 1 || options_.apply != ApplyPolicy::kAuto) {
     return false;
   }
   const std::vector<std::shared_ptr<ImageTask>> ready = queue_->Ready();
   return std::any_of(ready.begin(), ready.end(), [&](const std::shared_ptr<ImageTask>& task) {
-    return task->fingerprint() != joining.fingerprint() && task->job().denoise.same_size(joining.job().denoise) &&
+    return task->fingerprint() != joining.adapter_schedule(pass).fingerprint() &&
+           task->job().denoise.same_size(joining.job().options(pass)) &&
            task->CheckAdapters([&](const AdapterSchedule& adapters) {
-             return CanShareSteps(*pipeline_, options_.apply, joining.adapter_schedule(), 0, adapters, 0);
+             return CanShareSteps(*pipeline_, options_.apply, joining.adapter_schedule(pass), 0, adapters, 0);
            });
   });
 }
@@ -239,7 +263,7 @@ void StepScheduler::TakeUpMode() {
 
 void StepScheduler::StepAll() {
   const std::vector<RowRef> all = RowsOf(runs_);
-  const DenoiseOptions& size = all.front().run->job().denoise;
+  const DenoiseOptions& size = all.front().row->row->denoise();
   const auto works = [&all, this] {
     std::vector<RowWork> of_rows;
     for (const RowRef& ref : all) {
@@ -266,10 +290,10 @@ void StepScheduler::StepAll() {
 void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   BatchPlan plan;
   plan.mode = mode_chooser_.mode();
-  MemoryWork work = StepWork(rows.front().run->job().denoise);
+  MemoryWork work = StepWork(rows.front().row->row->denoise());
   work.rows = 0;
   for (const RowRef& ref : rows) {
-    work.rows += StepWork(ref.run->job().denoise).rows;
+    work.rows += StepWork(ref.row->row->denoise()).rows;
     work.kept_bytes += ref.row->row->bytes_to_keep();
     plan.rows.push_back(ref.row->row.get());
   }
@@ -304,7 +328,13 @@ void StepScheduler::HandOnFinishedRows() {
       continue;
     }
     for (RunningRow& row : run->rows) {
-      if (row.row->done()) {
+      if (!row.row->done()) {
+        continue;
+      }
+      if (row.pass == Pass::kFirst && run->job().hires.has_value()) {
+        ++run->refining;
+        decode_line_.Refine(run, std::move(row), [this] { queue_->Wake(); });
+      } else {
         decode_line_.Decode(run, std::move(row));
       }
     }

@@ -4,7 +4,7 @@
 // Which rows run in the next denoising step? ("Scheduler" here batches steps; noise schedules live in sampling/.) One
 // step thread pulls ready requests from the queue at every step boundary, brings their adapters into effect, encodes,
 // and steps the rows of all that run in one call of the network, each at its own timestep. Finished rows go to the
-// decode line.
+// decode line. With a hires pass, it makes of them what the second pass begins with, and they come back for a row.
 //
 // Rows of one size share a step, up to max_batch of them. While adapters are merged they are of one adapter set, which
 // may change from step to step; with side branches of any sets that the pipeline can mix. batch_policy.h decides which
@@ -87,11 +87,12 @@ class StepScheduler {
   std::vector<Candidate> Candidates() const;
   void CountRegroup(ImageTask& task, RegroupReason reason);
   RunPtr Start(const std::shared_ptr<ImageTask>& task);
+  void TakeRefined();
   void DropEnded();
 
   // --- how adapters take effect
-  void ChooseModeFor(const ImageTask& joining);
-  bool AnotherSetIsReady(const ImageTask& joining) const;
+  void ChooseModeFor(const ImageTask& joining, Pass pass = Pass::kFirst);
+  bool AnotherSetIsReady(const ImageTask& joining, Pass pass) const;
   void TakeUpMode();
 
   // --- steps

@@ -345,6 +345,19 @@ TEST(ArgumentsTest, PicturesToBeginWithAreRead) {
   EXPECT_FALSE(Parse({"generate", "x", "--out", "x.png"})->request.has_preview_every());
 }
 
+TEST(ArgumentsTest, ASecondPass) {
+  const auto arguments = Parse(
+      {"generate", "x", "--out", "x.png", "--hires-scale", "1.5", "--hires-strength", "0.25", "--hires-steps", "12"});
+  ASSERT_TRUE(arguments.ok()) << arguments.status();
+  EXPECT_EQ(arguments->request.hires().scale(), 1.5);
+  EXPECT_EQ(arguments->request.hires().strength(), 0.25);
+  EXPECT_EQ(arguments->request.hires().steps(), 12u);
+  const auto one_flag = Parse({"generate", "x", "--out", "x.png", "--hires-steps", "12"});
+  EXPECT_TRUE(one_flag->request.has_hires());
+  EXPECT_FALSE(one_flag->request.hires().has_scale());
+  EXPECT_FALSE(Parse({"generate", "x", "--out", "x.png"})->request.has_hires());
+}
+
 TEST(ArgumentsTest, PicturesThatCannotBeReadAreNamed) {
   EXPECT_THAT(Error({"generate", "x", "--out", "x.png", "--init", "/nowhere/cat.png"}),
               HasSubstr("--init /nowhere/cat.png: No such file"));

@@ -279,7 +279,7 @@ class BadInputTest(ErrorFormsCase):
         ("cfg_scale", "NaN", None, ""),
         ("response_format", '"url"', "response_format", None),
         ("init_images", '["***"]', None, "init_images"),
-        ("enable_hr", "true", None, "enable_hr"),
+        ("enable_hr", '"much"', None, "enable_hr"),
         ("tiling", "true", None, "tiling"),
         ("no_such_field", "1", "no_such_field", None),
     ]

@@ -151,6 +151,17 @@ class ImagesTest(WebuiCase):
             self.assertEqual(files(result), self.grpc_files(karras))
             self.assertEqual(result.info["extra_generation_params"], {"Schedule type": "Karras"})
 
+    def test_a_second_pass_is_grpcs_picture(self):
+        fields = {"hr_scale": 1.5, "hr_second_pass_steps": 6, "denoising_strength": 0.5}
+        result = self.api.txt2img(prompt="a circle <lora:night:0.7>", enable_hr=True, hr_upscaler=webuiapi.HiResUpscaler.Lanczos,
+                                  **fields, **SMALL)
+        request = grpc_request(("night", 0.7), prompt="a circle ")
+        request.hires.scale, request.hires.steps, request.hires.strength = 1.5, 6, 0.5
+        self.assertEqual(files(result), self.grpc_files(request))
+        self.assertEqual(result.image.size, (96, 96))
+        self.assertEqual((result.info["width"], result.info["denoising_strength"]), (64, 0.5))
+        self.assertEqual(result.info["extra_generation_params"], {"Hires upscale": 1.5, "Hires steps": 6, "Hires upscaler": "Lanczos"})
+
     def test_img2img_is_grpcs_picture(self):
         init = picture("red")
         result = self.api.img2img(images=[init], prompt="a circle", denoising_strength=0.6, **SMALL)
@@ -298,7 +309,9 @@ class BadInputTest(WebuiCase):
             ("txt2img", {"sampler_index": "PLMS"}, "sampler_index"),
             ("txt2img", {"scheduler": "Uniform"}, "scheduler"),
             ("txt2img", {"batch_size": 17}, "batch_size"),
-            ("txt2img", {"enable_hr": True}, "enable_hr"),
+            ("txt2img", {"enable_hr": True, "hr_upscaler": "Latent"}, "hr_upscaler"),
+            ("txt2img", {"enable_hr": True, "hr_scale": 5}, "hr_scale"),
+            ("txt2img", {"enable_hr": True, "hr_second_pass_steps": -1}, "hr_second_pass_steps"),
             ("txt2img", {"tiling": True}, "tiling"),
             ("txt2img", {"styles": "anime"}, "styles"),
             ("txt2img", {"override_settings": {"sd_model_checkpoint": "dreamshaper"}}, "sd_model_checkpoint"),

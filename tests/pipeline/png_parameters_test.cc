@@ -142,5 +142,22 @@ TEST(ImageParametersTest, AnInitImagesStrength) {
             std::string::npos);
 }
 
+TEST(ImageParametersTest, ASecondPass) {
+  ImageJob job = Job();
+  job.hires = job.denoise;
+  job.hires->strength = 0.5;
+  job.hires->steps = 12;
+  job.hires_scale = 1.5;
+  EXPECT_NE(ImageParameters(job, 7, Model(), {})
+                .find("Size: 128x64, Model hash: 0123456789, Model: demo, Denoising strength: 0.5, Hires upscale: 1.5, "
+                      "Hires steps: 12, Hires upscaler: Lanczos, Version"),
+            std::string::npos);
+  job.init_image = "a picture";
+  job.denoise.strength = 0.6;
+  EXPECT_NE(ImageParameters(job, 7, Model(), {})
+                .find("Denoising strength: 0.6, Hires denoising strength: 0.5, Hires upscale: 1.5, "),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace hotlora

@@ -523,6 +523,96 @@ TEST(ValidateImageRequestTest, AnInitImageOfNoSizeToPaintInNeedsWidthAndHeight) 
   }
 }
 
+TEST(ValidateImageRequestTest, ASecondPassIsLargerAndElseTheSame) {
+  ImageRequest request;
+  request.width = 104;
+  request.height = 136;
+  request.steps = 20;
+  request.preview_every = 3;
+  EXPECT_EQ(ValidateImageRequest(request, TinyLimits())->hires, std::nullopt);
+  request.hires.emplace();
+  const auto job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->denoise.width, 104u);
+  EXPECT_EQ(job->denoise.strength, 1.0);
+  EXPECT_EQ(job->hires_scale, 2.0);
+  EXPECT_EQ(job->hires->width, 208u);
+  EXPECT_EQ(job->hires->height, 272u);
+  EXPECT_EQ(job->hires->steps, 20u);
+  EXPECT_EQ(job->hires->strength, 0.5);
+  EXPECT_EQ(job->hires->steps_run(), 10u);
+  EXPECT_EQ(job->hires->preview_every, 3u);
+  EXPECT_THAT(job->hires->size_ids, ElementsAre(272, 208, 0, 0, 272, 208));
+  EXPECT_THAT(job->denoise.size_ids, ElementsAre(136, 104, 0, 0, 136, 104));
+
+  request.hires->scale = 1.5;
+  request.hires->steps = 7;
+  request.hires->strength = 1.0;
+  request.size_conditioning.emplace();
+  request.size_conditioning->original_width = 512;
+  const auto with_fields = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(with_fields.ok()) << with_fields.status();
+  EXPECT_EQ(with_fields->hires->width, 152u) << "156, rounded down";
+  EXPECT_EQ(with_fields->hires->height, 200u) << "204, rounded down";
+  EXPECT_EQ(with_fields->hires->steps_run(), 7u);
+  EXPECT_THAT(with_fields->hires->size_ids, ElementsAre(200, 512, 0, 0, 200, 152))
+      << "what is set holds in both passes";
+}
+
+// 640 x 1.1 is 704, though 1.1 is a little less in binary.
+TEST(ValidateImageRequestTest, ALargerSideThatIsWholeIsNotRoundedDown) {
+  ImageRequest request;
+  request.width = request.height = 640;
+  request.hires.emplace();
+  request.hires->scale = 1.1;
+  EXPECT_EQ(ValidateImageRequest(request, TinyLimits())->hires->width, 704u);
+}
+
+TEST(ValidateImageRequestTest, NamesEveryBadFieldOfASecondPass) {
+  ImageRequest request;
+  request.hires.emplace();
+  request.hires->scale = 1.0;
+  request.hires->strength = 0.0;
+  request.hires->steps = 1001;
+  EXPECT_THAT(BadFields(request), UnorderedElementsAre("hires.scale", "hires.strength", "hires.steps"));
+  for (const double bad : {4.1, -2.0, std::nan("")}) {
+    request.hires.emplace();
+    request.hires->scale = bad;
+    EXPECT_THAT(BadFields(request), ElementsAre("hires.scale")) << bad;
+    request.hires.emplace();
+    request.hires->strength = bad;
+    EXPECT_THAT(BadFields(request), ElementsAre("hires.strength")) << bad;
+  }
+  request.hires.emplace();
+  request.hires->steps = 1;
+  EXPECT_THAT(BadFields(request), ElementsAre("hires.strength"));
+  EXPECT_THAT(Message(request), HasSubstr("hires.strength of 0.5 leaves none of 1 steps"));
+
+  request.hires.emplace();
+  request.width = request.height = 1536;
+  EXPECT_THAT(BadFields(request), ElementsAre("hires.scale"));
+  EXPECT_THAT(Message(request), HasSubstr("hires.scale of 2 makes 3072x3072 pixels"));
+
+  request = {};
+  request.sampler = Sampler::kLcm;
+  request.steps = 8;
+  request.hires.emplace();
+  request.hires->steps = 51;
+  EXPECT_THAT(BadFields(request), ElementsAre("hires.steps"));
+}
+
+TEST(ValidateImageRequestTest, AnAdapterThatIsInForceInThatPassAloneStays) {
+  ImageRequest request;
+  request.steps = 2;
+  request.adapters = {{"a", 1.0, {}}};
+  request.adapters[0].start = 0.25;
+  request.adapters[0].end = 0.5;
+  EXPECT_TRUE(ValidateImageRequest(request, TinyLimits())->adapters.empty());
+  request.hires.emplace();
+  request.hires->steps = 8;
+  EXPECT_EQ(ValidateImageRequest(request, TinyLimits())->adapters.size(), 1u);
+}
+
 TEST(ValidateImageRequestTest, PreviewsAreAtMostAsFarApartAsStepsMayBeMany) {
   ImageRequest request;
   request.preview_every = 1001;

@@ -166,6 +166,30 @@ TEST_F(MemoryAdmissionTest, ChecksAllThatAJobGoesThrough) {
   EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("init image at 64x64"));
 }
 
+TEST_F(MemoryAdmissionTest, ChecksBothPassesAtOnce) {
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->pixel_bytes = kMiB;  // the tiled form would take more
+  }
+  ImageJob job;
+  job.denoise.width = job.denoise.height = 64;
+  Measure(TextWork(job.prompts), 1 * kMiB);
+  Measure(StepWork(job.denoise), 10 * kMiB);
+  Measure(DecodeWork(job), 20 * kMiB);
+  job.hires = job.denoise;
+  job.hires->width = job.hires->height = 128;
+  Measure(StepWork(*job.hires), 200 * kMiB);
+  Measure(InitWork(*job.hires), 300 * kMiB);
+  Measure(DecodeWork(job), 400 * kMiB);
+  SetAvailable(400 * kMiB);
+  EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("init image at 128x128"));
+  SetAvailable(600 * kMiB);
+  EXPECT_TRUE(admission_.CheckAlone(job).ok());
+  Measure(StepWork(*job.hires), 900 * kMiB);
+  SetAvailable(600 * kMiB);
+  EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("step at 128x128"));
+}
+
 TEST_F(MemoryAdmissionTest, WorkWaitsForThatOfAnotherThread) {
   const MemoryWork step{Kind::kStep, 64, 64, 1}, decode{Kind::kDecode, 64, 64};
   Measure(step, 400 * kMiB);

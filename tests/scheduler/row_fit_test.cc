@@ -27,9 +27,26 @@ class RowFitTest : public ::testing::Test {
     job.denoise.width = width;
     job.denoise.height = 16;
     job.denoise.steps = 8;
+    return ReadyWith(std::move(job), adapter, range);
+  }
+
+  // Such a request of 16x16 pixels, then 32x16.
+  std::shared_ptr<ImageTask> ReadyForBothPasses() {
+    ImageJob job;
+    job.denoise.width = job.denoise.height = 16;
+    job.hires = job.denoise;
+    job.hires->width = 32;
+    return ReadyWith(std::move(job), "", {});
+  }
+
+  std::shared_ptr<ImageTask> ReadyWith(ImageJob job, const std::string& adapter, EvaluationRange range) {
     LoadedFiles loaded;
     if (!adapter.empty()) {
-      loaded.adapters.push_back({{adapter, 1.0, 0.0, range, {}}, store_.Acquire(adapter).value()});
+      AdapterUse use;
+      use.name = adapter;
+      use.text_encoder_weight = 0.0;
+      use.range = range;
+      loaded.adapters.push_back({std::move(use), store_.Acquire(adapter).value()});
     }
     auto task =
         std::make_shared<ImageTask>(std::move(job), std::make_shared<RecordingListener>(), absl::InfiniteDuration());
@@ -84,6 +101,28 @@ TEST_F(RowFitTest, OneSizeOnly) {
   Run("");
   EXPECT_EQ(KeptOutBy(Ready("", 32)), RegroupReason::kSize);
   EXPECT_EQ(KeptOutBy(Ready("")), std::nullopt);
+}
+
+// A pass has a size of its own, whatever the other passes of its request have.
+TEST_F(RowFitTest, ASecondPassRunsBesideRowsOfItsSize) {
+  const auto with_second_pass = ReadyForBothPasses();
+  const auto fits = [&](Pass pass) {
+    return RowFit(runs_, ApplyPolicy::kAuto, &pipeline_, &memory_).KeptOutBy(*with_second_pass, pass);
+  };
+  Run(Ready("", 32));
+  EXPECT_EQ(fits(Pass::kFirst), RegroupReason::kSize);
+  EXPECT_EQ(fits(Pass::kSecond), std::nullopt);
+  runs_.clear();
+  Run(ReadyForBothPasses());
+  EXPECT_EQ(fits(Pass::kFirst), std::nullopt);
+  EXPECT_EQ(fits(Pass::kSecond), RegroupReason::kSize);
+  RunningRow& row = runs_[0]->rows[0];
+  row.pass = Pass::kSecond;
+  row.row =
+      pipeline_.StartRow(*runs_[0]->job().hires, 0, nullptr, runs_[0]->task->adapter_schedule(Pass::kSecond), nullptr)
+          .value();
+  EXPECT_EQ(fits(Pass::kFirst), RegroupReason::kSize);
+  EXPECT_EQ(fits(Pass::kSecond), std::nullopt);
 }
 
 TEST_F(RowFitTest, RunsWithoutRowsKeepNothingOut) {

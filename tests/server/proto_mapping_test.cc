@@ -79,6 +79,9 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   message.set_init_image("i");
   message.set_mask_image("m");
   message.set_strength(0.4);
+  message.mutable_hires()->set_scale(1.5);
+  message.mutable_hires()->set_strength(0.6);
+  message.mutable_hires()->set_steps(9);
   message.set_format(v1::IMAGE_FORMAT_WEBP);
   message.set_quality(80);
   message.set_preview_every(4);
@@ -135,6 +138,9 @@ TEST(ProtoMappingTest, CarriesEveryField) {
   EXPECT_EQ(request.init_image, "i");
   EXPECT_EQ(request.mask_image, "m");
   EXPECT_EQ(request.strength, 0.4);
+  EXPECT_EQ(request.hires->scale, 1.5);
+  EXPECT_EQ(request.hires->strength, 0.6);
+  EXPECT_EQ(request.hires->steps, 9u);
   EXPECT_EQ(request.format, ImageFormat::kWebp);
   EXPECT_EQ(request.quality, 80u);
   EXPECT_EQ(request.preview_every, 4u);

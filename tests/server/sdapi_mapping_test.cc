@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "server/sdapi_answer.h"
 #include "server/sdapi_lists.h"
 #include "server/sdapi_options.h"
 #include "src/request/validation.h"
@@ -169,13 +170,65 @@ TEST(SdapiMappingTest, AcceptsNeutralValues) {
   }
 }
 
+TEST(SdapiMappingTest, SecondPass) {
+  struct Case {
+    const char* json;
+    double scale, strength;
+    std::optional<uint32_t> steps;
+  };
+  const Case cases[] = {
+      {R"({"enable_hr": true})", 2.0, 0.75, std::nullopt},
+      {R"({"enable_hr": true, "hr_scale": 1.5, "denoising_strength": 0.4, "hr_second_pass_steps": 12,
+           "hr_upscaler": "Lanczos"})",
+       1.5, 0.4, 12},
+      {R"({"enable_hr": true, "hr_upscaler": "none", "hr_second_pass_steps": 0,
+           "hr_checkpoint_name": "Use same checkpoint", "sampler_name": "Euler a", "hr_sampler_name": "euler A",
+           "scheduler": "Karras", "hr_scheduler": "Karras",
+           "prompt": "a", "hr_prompt": "a", "hr_negative_prompt": ""})",
+       2.0, 0.75, std::nullopt},
+      {R"({"enable_hr": true, "width": 832, "height": 1216, "hr_resize_x": 1248, "hr_resize_y": 1824, "hr_scale": 3})",
+       1.5, 0.75, std::nullopt},
+      {R"({"enable_hr": true, "width": 832, "height": 1216, "hr_resize_y": 1824})", 1.5, 0.75, std::nullopt},
+  };
+  for (const Case& c : cases) {
+    const MappedImageRequest mapped = Map(c.json);
+    EXPECT_EQ(Faults(mapped), "") << c.json;
+    ASSERT_TRUE(mapped.request.hires.has_value()) << c.json;
+    EXPECT_EQ(mapped.request.hires->scale, c.scale) << c.json;
+    EXPECT_EQ(mapped.request.hires->strength, c.strength) << c.json;
+    EXPECT_EQ(mapped.request.hires->steps, c.steps) << c.json;
+  }
+  EXPECT_FALSE(Map(R"({"enable_hr": false, "hr_scale": 2})").request.hires.has_value());
+}
+
+TEST(SdapiMappingTest, RefusesByNameWhatTheSecondPassDoesNotHave) {
+  struct Case {
+    const char* member;
+    const char* fault;
+  };
+  const Case cases[] = {
+      {R"("hr_upscaler": "Latent")", "hr_upscaler is \"Latent\", which is not supported; allowed is \"Lanczos\""},
+      {R"("hr_checkpoint_name": "refiner")", "hr_checkpoint_name is \"refiner\""},
+      {R"("hr_sampler_name": "DDIM")", "hr_sampler_name is \"DDIM\""},
+      {R"("hr_scheduler": "Karras")", "hr_scheduler is \"Karras\""},
+      {R"("hr_prompt": "another")", "hr_prompt is \"another\""},
+      {R"("hr_negative_prompt": "another")", "hr_negative_prompt is \"another\""},
+      {R"("hr_second_pass_steps": -1)", "hr_second_pass_steps is -1, which is below 0"},
+      {R"("hr_resize_x": 1024, "hr_resize_y": 768)", "hr_resize_x is 1024 and hr_resize_y is 768"},
+      {R"("firstphase_width": 512)", "firstphase_width is 512"},
+  };
+  for (const Case& c : cases) {
+    const std::string faults = Faults(Map(absl::StrCat(R"({"enable_hr": true, )", c.member, "}")));
+    EXPECT_TRUE(absl::StartsWith(faults, c.fault)) << faults;
+  }
+}
+
 TEST(SdapiMappingTest, RefusesByNameWhatWouldChangeThePicture) {
   struct Case {
     const char* json;
     const char* fault;  // the beginning of what is said
   };
   const Case cases[] = {
-      {R"({"enable_hr": true})", "enable_hr is true, which is not supported; allowed is false"},
       {R"({"subseed_strength": 0.1})", "subseed_strength is 0.1, which is not supported; allowed is 0"},
       {R"({"subseed_strength": "NaN"})", "subseed_strength is nan"},
       {R"({"seed_resize_from_w": 512})", "seed_resize_from_w is 512"},
