@@ -34,6 +34,7 @@ SERVER = BIN / "hotlora-server"
 CLIENT = BIN / "hotlora"
 FAULTY_SERVER = BIN / "hotlora-faulty-server"  # tests/faults
 
+ALLOCATED = "hotlora_device_memory_allocated_bytes"
 DEMO = SOURCE / "deploy/demo/model"
 ALL_DEMO_ADAPTERS = SOURCE / "deploy/demo/adapters"
 GOLDEN = SOURCE / "tests/golden"
@@ -305,6 +306,21 @@ class Server:
 
     def metrics(self):
         return Scrape(self.metrics_text())
+
+    def metrics_at_rest(self):
+        """A scrape while no check of base weights holds a digest: the scrape before it has the same allocated bytes."""
+        before = self.metrics()
+        while True:
+            scrape = self.metrics()
+            if scrape.sum(ALLOCATED) == before.sum(ALLOCATED):
+                return scrape
+            before = scrape
+
+    def allocated_bytes(self):
+        """Of the allocator, once what was cancelled has ended."""
+        for method in ("GenerateImages", "StreamGenerateImages"):
+            self.wait_for_metric(0, "hotlora_requests_in_flight", method=method)
+        return self.metrics_at_rest().sum(ALLOCATED)
 
     def wait_for_metric(self, value, name, **labels):
         wait_until(lambda: self.metrics().sum(name, **labels) == value, f"{name} {labels} is {value}")

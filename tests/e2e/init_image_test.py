@@ -177,17 +177,14 @@ class InitImageTest(unittest.TestCase):
     # --- memory
 
     def test_nothing_of_a_picture_stays(self):
-        def allocated():
-            return self.server.metrics().value("hotlora_device_memory_allocated_bytes", device="cpu")
-
         def rounds(count):
             for i in range(count):
                 self.changed(mask_image=picture("mask.png"), preview_every=1)
                 self.refused(["init_image"], init_image=picture("init_image.png")[:-20 - i])
         rounds(1)
-        before = allocated()
+        before = self.server.allocated_bytes()
         rounds(5)
-        self.assertEqual(allocated(), before)
+        self.assertEqual(self.server.allocated_bytes(), before)
 
     # --- the client
 

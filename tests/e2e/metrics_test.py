@@ -91,7 +91,7 @@ REQUESTS = "hotlora_requests_total"
 DURATION = "hotlora_request_duration_seconds_count"
 WAIT = "hotlora_queue_wait_seconds_count"
 IMAGES = "hotlora_images_total"
-ALLOCATED = "hotlora_device_memory_allocated_bytes"
+ALLOCATED = e2e.ALLOCATED
 RESERVED = "hotlora_device_memory_reserved_bytes"
 
 MAX_QUEUE = 1
@@ -210,18 +210,9 @@ class WhatIsThereTest(ServerCase):
 
 
 class WhatMovesThemTest(ServerCase):
-    def at_rest(self):
-        """A scrape while no check of base weights holds a digest: the scrape before it has the same bytes."""
-        before = self.server.metrics()
-        while True:
-            scrape = self.server.metrics()
-            if scrape.sum(ALLOCATED) == before.sum(ALLOCATED):
-                return scrape
-            before = scrape
-
     def check_moves(self, event, changes):
         """Runs `event`; each key's value changes as `changes` says, 0 where it says nothing of a counted name."""
-        scrape = self.at_rest if any(name == ALLOCATED for name, _ in changes) else self.server.metrics
+        scrape = self.server.metrics_at_rest if any(name == ALLOCATED for name, _ in changes) else self.server.metrics
         before = scrape()
         event()
         after = scrape()

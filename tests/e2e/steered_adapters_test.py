@@ -84,21 +84,18 @@ class SteeredAdaptersTest(unittest.TestCase):
         # Requests without any of it are in the batches too.
         others = [plain(), plain("peft_attention"), plain(("lycoris_loha", 0.5)), plain("kohya_locon_convolutions")]
         alone = [e2e.pixels(server.caller.image(request)) for request in others]
-        allocated = [self.allocated(server)]
+        allocated = [server.allocated_bytes()]
         for _ in range(2):
             images = self.all_at_once(server, [request for _, request, _ in golden] + others)
             for data, (name, _, picture) in zip(images, golden):
                 self.expect(data, picture, f"{name} in a batch")
             for data, picture in zip(images[len(golden):], alone):
                 self.expect(data, picture, "a plain request in a batch")
-            allocated.append(self.allocated(server))
+            allocated.append(server.allocated_bytes())
         self.assertEqual(len(set(allocated)), 1, allocated)
         integrity = server.caller.info.VerifyBase(server_pb2.VerifyBaseRequest(), timeout=e2e.PATIENCE)
         self.assertTrue(integrity.intact)
         self.assertEqual(integrity.mismatches, 0)
-
-    def allocated(self, server):
-        return server.metrics().value("hotlora_device_memory_allocated_bytes", device="cpu")
 
     def test_changes_inside_a_request_are_swaps(self):
         for apply in ("merged", "side"):
