@@ -8,14 +8,16 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/util/json_util.h>
+#include <nlohmann/json.hpp>
 
 #include "server/field_names.h"
+#include "server/sdapi_lists.h"
 #include "server/sdapi_options.h"
+#include "server/sdapi_values.h"
 #include "server/status_mapping.h"
 #include "src/base/enum_size.h"
 #include "src/request/sampler_names.h"
@@ -26,7 +28,10 @@ namespace {
 
 using google::protobuf::Struct;
 using google::protobuf::Value;
+using Json = nlohmann::ordered_json;
 using sdapi::v1::GenerateRequest;
+
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 template <typename Enum, typename Name>
 std::string Names(Name name) {
@@ -148,23 +153,10 @@ class RequestReader {
 
   // The bytes of an image as JSON has them.
   std::string ReadImage(absl::string_view field, absl::string_view text) {
-    constexpr absl::string_view kMark = ";base64,";
-    if (absl::StartsWithIgnoreCase(text, "data:")) {
-      const size_t comma = text.find(',');
-      const absl::string_view head = text.substr(0, comma == absl::string_view::npos ? 0 : comma + 1);
-      if (!absl::EndsWithIgnoreCase(head, kMark)) {
-        Add(field, "is a data URI that is not in base64; allowed is data:TYPE;base64,DATA");
-        return "";
-      }
-      text.remove_prefix(head.size());
-    }
-    std::string bytes;
-    if (!absl::Base64Unescape(text, &bytes)) {
-      Add(field, "is not base64; allowed are an image's bytes in base64, alone or as a data URI");
-      return "";
-    }
-    if (bytes.empty()) {
-      Add(field, "is an image of 0 bytes");
+    std::string fault;
+    std::string bytes = DecodeImageText(text, fault);
+    if (!fault.empty()) {
+      Add(field, fault);
     }
     return bytes;
   }
@@ -377,31 +369,6 @@ class RequestReader {
     return std::find(std::begin(kNoisy), std::end(kNoisy), sampler) != std::end(kNoisy);
   }
 
-  // Whether a script has nothing to do: {"args": []}, {"args": [false]}.
-  static bool IsIdle(const Value& script) {
-    if (script.kind_case() != Value::kStructValue) {
-      return IsOff(script);
-    }
-    const auto args = script.struct_value().fields().find("args");
-    return args == script.struct_value().fields().end() || IsOff(args->second);
-  }
-  static bool IsOff(const Value& value) {
-    switch (value.kind_case()) {
-      case Value::kListValue:
-        return std::all_of(value.list_value().values().begin(), value.list_value().values().end(), IsOff);
-      case Value::kStructValue:
-        return value.struct_value().fields().empty();
-      case Value::kBoolValue:
-        return !value.bool_value();
-      case Value::kNumberValue:
-        return value.number_value() == 0;
-      case Value::kStringValue:
-        return value.string_value().empty();
-      default:
-        return true;
-    }
-  }
-
   static inline const std::string kSamplerName = "sampler_name", kSamplerIndex = "sampler_index";
 
   const GenerateRequest& message_;
@@ -451,6 +418,81 @@ absl::Status InSdapiWords(const absl::Status& status) {
       {"adapters", "prompt"},
   };
   return WithFieldNames(status, kNames);
+}
+
+Struct ToParameters(const GenerateRequest& request) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  Struct parameters;
+  if (!google::protobuf::util::MessageToJsonString(request, &json, options).ok() ||
+      !google::protobuf::util::JsonStringToMessage(json, &parameters).ok()) {
+    parameters.Clear();  // gRPC's callers may have sent NaN where it is ignored, which JSON does not have
+  }
+  // JSON of protobuf has 64-bit numbers as text.
+  (*parameters.mutable_fields())["seed"].set_number_value(static_cast<double>(request.seed()));
+  if (request.has_subseed()) {
+    (*parameters.mutable_fields())["subseed"].set_number_value(static_cast<double>(request.subseed()));
+  }
+  return parameters;
+}
+
+std::string ToInfo(const GenerateRequest& request, SdapiTask task, const std::vector<SdapiImage>& images,
+                   const ImageSummary& summary, const ModelInfo& model, absl::Time begin) {
+  Json seeds = Json::array(), infotexts = Json::array();
+  for (const SdapiImage& image : images) {
+    seeds.push_back(image.seed);
+    infotexts.push_back(image.parameters);
+  }
+  Json extra = Json::object();
+  if (summary.schedule != NoiseScheduleKind::kDefault) {
+    extra["Schedule type"] = ScheduleName(summary.schedule);
+  }
+  if (request.enable_hr()) {
+    extra["Hires upscale"] = images.front().width / static_cast<double>(request.width());
+    if (request.hr_second_pass_steps() > 0) {
+      extra["Hires steps"] = request.hr_second_pass_steps();
+    }
+    extra["Hires upscaler"] = "Lanczos";
+  }
+  const bool has_strength = task == SdapiTask::kImg2Img || request.enable_hr();
+  const auto clip_skip = request.override_settings().fields().find("CLIP_stop_at_last_layers");
+  const bool skips = clip_skip != request.override_settings().fields().end() &&
+                     clip_skip->second.kind_case() == google::protobuf::Value::kNumberValue;
+  return Dump(Json{
+      {"prompt", request.prompt()},
+      {"all_prompts", std::vector<std::string>(images.size(), request.prompt())},
+      {"negative_prompt", request.negative_prompt()},
+      {"all_negative_prompts", std::vector<std::string>(images.size(), request.negative_prompt())},
+      {"seed", images.front().seed},
+      {"all_seeds", std::move(seeds)},
+      {"subseed", request.has_subseed() ? request.subseed() : -1},
+      {"all_subseeds", std::vector<int64_t>(images.size(), request.has_subseed() ? request.subseed() : -1)},
+      {"subseed_strength", 0},
+      {"width", request.width()},
+      {"height", request.height()},
+      {"sampler_name", SamplerName(summary.sampler)},
+      {"cfg_scale", request.cfg_scale()},
+      {"steps", request.steps()},
+      {"batch_size", request.batch_size()},
+      {"restore_faces", false},
+      {"face_restoration_model", nullptr},
+      {"sd_model_name", CleanText(model.name)},
+      {"sd_model_hash", model.sha256.substr(0, kModelHashDigits)},
+      {"sd_vae_name", nullptr},
+      {"sd_vae_hash", nullptr},
+      {"seed_resize_from_w", -1},
+      {"seed_resize_from_h", -1},
+      {"denoising_strength", has_strength ? Json(request.denoising_strength()) : Json(nullptr)},
+      {"extra_generation_params", std::move(extra)},
+      {"index_of_first_image", 0},
+      {"infotexts", std::move(infotexts)},
+      {"styles", Json::array()},
+      {"job_timestamp", SdapiTime(begin)},
+      {"clip_skip", skips ? clip_skip->second.number_value() : 1},
+      {"is_using_inpainting_conditioning", false},
+      {"version", absl::StrCat("hotlora ", HOTLORA_VERSION)},
+  });
 }
 
 }  // namespace hotlora

@@ -5,8 +5,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include <google/protobuf/util/json_util.h>
 
+#include "server/sdapi_values.h"
 #include "server/status_mapping.h"
 #include "src/request/validation.h"
 
@@ -67,12 +67,6 @@ std::string ModelTitle(const ModelInfo& model) {
   return absl::StrCat(CleanText(model.name), " [", model.sha256.substr(0, kModelHashDigits), "]");
 }
 
-std::string ToText(const Value& value) {
-  std::string text;
-  const bool is_json = google::protobuf::util::MessageToJsonString(value, &text).ok();  // NaN is none
-  return CleanText(is_json ? text : value.ShortDebugString(), 100);
-}
-
 OptionsInForce::OptionsInForce(const ModelInfo& model) : model_(model), options_(OptionsOf(model)) {}
 
 std::string OptionsInForce::Fault(absl::string_view name, const Value& value) const {
@@ -105,15 +99,6 @@ absl::Status OptionsInForce::Check(const Struct& options) const {
     }
   }
   return violations.empty() ? absl::OkStatus() : InvalidRequest(std::move(violations));
-}
-
-std::vector<std::pair<absl::string_view, const Value*>> InOrder(const Struct& entries) {
-  std::vector<std::pair<absl::string_view, const Value*>> sorted;
-  for (const auto& [name, value] : entries.fields()) {
-    sorted.emplace_back(name, &value);
-  }
-  std::sort(sorted.begin(), sorted.end());
-  return sorted;
 }
 
 }  // namespace hotlora

@@ -5,8 +5,6 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -44,13 +42,6 @@ class OptionsInForce {
   const ModelInfo& model_;
   const nlohmann::ordered_json options_;
 };
-
-// The entries in the order of their names, so that equal calls get equal messages. Valid as long as `entries` is.
-std::vector<std::pair<absl::string_view, const google::protobuf::Value*>> InOrder(
-    const google::protobuf::Struct& entries);
-
-// The value as JSON, at most 100 bytes, for messages.
-std::string ToText(const google::protobuf::Value& value);
 
 }  // namespace hotlora
 

@@ -5,7 +5,6 @@
 
 #include "hotlora/sdapi/v1/sdapi.grpc.pb.h"
 #include "server/rpc_call.h"
-#include "server/sdapi_answer.h"
 #include "server/sdapi_mapping.h"
 #include "server/sdapi_requests.h"
 #include "server/unparsed_service.h"

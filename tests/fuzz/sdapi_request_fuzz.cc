@@ -10,7 +10,6 @@
 #include <nlohmann/json.hpp>
 
 #include "hotlora/sdapi/v1/sdapi.pb.h"
-#include "server/sdapi_answer.h"
 #include "server/sdapi_mapping.h"
 #include "server/sdapi_options.h"
 #include "tests/fuzz/fuzzed_message.h"

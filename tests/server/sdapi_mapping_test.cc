@@ -11,7 +11,6 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "server/sdapi_answer.h"
 #include "server/sdapi_lists.h"
 #include "server/sdapi_options.h"
 #include "src/request/validation.h"
