@@ -41,12 +41,24 @@ nlohmann::ordered_json AdaptersJson(const ImageAccess& image) {
   return adapters;
 }
 
+// What was given of it.
+nlohmann::ordered_json HiresJson(const HiresPass& hires) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  if (hires.scale.has_value()) json["scale"] = *hires.scale;
+  if (hires.strength.has_value()) json["strength"] = *hires.strength;
+  if (hires.steps.has_value()) json["steps"] = *hires.steps;
+  return json;
+}
+
 void AddImage(const ImageAccess& image, nlohmann::ordered_json& line) {
   const ImageSummary& summary = image.summary;
   line["width"] = summary.width > 0 ? summary.width : image.width;
   line["height"] = summary.height > 0 ? summary.height : image.height;
   line["steps"] = image.steps;
   line["images"] = image.images;
+  if (image.hires.has_value()) {
+    line["hires"] = HiresJson(*image.hires);
+  }
   line["image_bytes"] = image.image_bytes;
   line["adapters"] = AdaptersJson(image);
   line["phases"] = {{"queue", summary.queue_seconds},

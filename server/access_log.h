@@ -13,6 +13,7 @@
 
 #include "src/base/line_writer.h"
 #include "src/request/image_events.h"
+#include "src/request/image_request.h"
 
 namespace hotlora {
 
@@ -21,6 +22,7 @@ struct ImageAccess {
   uint32_t width = 0, height = 0;  // 0: not given
   uint32_t steps = 0;              // 0: not given
   uint32_t images = 0;             // asked for
+  std::optional<HiresPass> hires;  // as asked for
   uint64_t image_bytes = 0;        // handed to the caller
   ImageSummary summary;            // as far as the request came
   std::vector<std::string> adapters_asked;

@@ -119,6 +119,7 @@ void Generation::NoteRequest(const ImageRequest& request) {
   access.height = request.height.value_or(0);
   access.steps = request.steps.value_or(0);
   access.images = request.num_images.value_or(1);
+  access.hires = request.hires;
   for (const AdapterRef& adapter : request.adapters) {
     access.adapters_asked.push_back(CleanText(adapter.name, kMaxLoggedNameBytes));
   }

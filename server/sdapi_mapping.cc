@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <initializer_list>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -10,7 +9,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include <google/protobuf/util/json_util.h>
 #include <nlohmann/json.hpp>
 
@@ -42,16 +40,15 @@ std::string Names(Name name) {
   return names;
 }
 
-// `text` with the names that callers of this API know, where it has those of our enums.
-std::string WithSdapiNames(absl::string_view text) {
-  std::vector<std::pair<std::string, std::string>> names;
-  for (const Sampler sampler : AllOf<Sampler>()) {
-    names.emplace_back(v1::Sampler_Name(ToProto(sampler)), SamplerName(sampler));
+// One of hr_resize_x and hr_resize_y that is not set follows the other.
+double HiresScale(const GenerateRequest& message) {
+  if (message.hr_resize_x() > 0) {
+    return static_cast<double>(message.hr_resize_x()) / message.width();
   }
-  for (const NoiseScheduleKind schedule : AllOf<NoiseScheduleKind>()) {
-    names.emplace_back(v1::NoiseSchedule_Name(ToProto(schedule)), ScheduleName(schedule));
+  if (message.hr_resize_y() > 0) {
+    return static_cast<double>(message.hr_resize_y()) / message.height();
   }
-  return absl::StrReplaceAll(text, names);
+  return message.has_hr_scale() ? message.hr_scale() : 2.0;
 }
 
 bool IsNone(absl::string_view text) { return text.empty() || absl::EqualsIgnoreCase(text, "None"); }
@@ -121,17 +118,9 @@ class RequestReader {
 
   void ReadSampler() {
     const std::string& field = message_.sampler_name().empty() ? kSamplerIndex : kSamplerName;
-    absl::string_view name = message_.sampler_name().empty() ? message_.sampler_index() : message_.sampler_name();
-    std::optional<NoiseScheduleKind> suffix;
-    for (const NoiseScheduleKind schedule : AllOf<NoiseScheduleKind>()) {
-      const std::string end = absl::StrCat(" ", ScheduleName(schedule));
-      if (absl::EndsWithIgnoreCase(name, end)) {
-        name.remove_suffix(end.size());
-        suffix = schedule;
-        break;
-      }
-    }
-    request_.sampler = FindSampler(name);
+    const std::string& name = message_.sampler_name().empty() ? message_.sampler_index() : message_.sampler_name();
+    const auto [sampler, suffix] = ReadSamplerName(name);
+    request_.sampler = sampler;
     if (!request_.sampler.has_value()) {
       Add(field, "is \"", CleanText(name, 100), "\"; allowed are ", Names<Sampler>(SamplerName),
           ", each also with a schedule behind it");
@@ -198,32 +187,44 @@ class RequestReader {
     }
     HiresPass& hires = request_.hires.emplace();
     hires.strength = message_.denoising_strength();
-    hires.scale = message_.has_hr_scale() ? message_.hr_scale() : 2.0;
-    if (message_.hr_resize_x() > 0 || message_.hr_resize_y() > 0) {
-      hires.scale = ScaleOfResize();
+    if (const double scale = HiresScale(message_); ResizeFits(scale)) {
+      hires.scale = scale;
     }
     if (message_.hr_second_pass_steps() != 0) {
       Unsigned("hr_second_pass_steps", message_.hr_second_pass_steps(), hires.steps);
     }
-    OnlyAs("hr_upscaler", message_.hr_upscaler(), {"None", "Lanczos"});
-    OnlyAs("hr_checkpoint_name", message_.hr_checkpoint_name(), {"None", "Use same checkpoint"});
-    OnlyAs("hr_sampler_name", message_.hr_sampler_name(), {"None", "Use same sampler", message_.sampler_name()});
-    OnlyAs("hr_scheduler", message_.hr_scheduler(), {"None", "Use same scheduler", message_.scheduler()});
-    OnlyAs("hr_prompt", message_.hr_prompt(), {"", message_.prompt()});
-    OnlyAs("hr_negative_prompt", message_.hr_negative_prompt(), {"", message_.negative_prompt()});
+    OnlyAs("hr_upscaler", message_.hr_upscaler(), "Lanczos");
+    OnlyAs("hr_checkpoint_name", message_.hr_checkpoint_name(), "Use same checkpoint");
+    if (const NamedSampler named = ReadSamplerName(message_.hr_sampler_name());
+        !named.sampler.has_value() || named.sampler != request_.sampler ||
+        named.schedule.value_or(schedule()) != schedule()) {
+      OnlyAs("hr_sampler_name", message_.hr_sampler_name(), "Use same sampler");
+    }
+    if (const auto named = FindSchedule(message_.hr_scheduler()); !named.has_value() || *named != schedule()) {
+      OnlyAs("hr_scheduler", message_.hr_scheduler(), "Use same scheduler");
+    }
+    OnlyEmptyOr("hr_prompt", message_.hr_prompt(), message_.prompt());
+    OnlyEmptyOr("hr_negative_prompt", message_.hr_negative_prompt(), message_.negative_prompt());
     OnlyZeroOrLess("firstphase_width", message_.firstphase_width());
     OnlyZeroOrLess("firstphase_height", message_.firstphase_height());
   }
 
-  // The scale that makes hr_resize_x and hr_resize_y of the size; one that is not set follows the other.
-  double ScaleOfResize() {
-    const int64_t x = std::max(0, message_.hr_resize_x()), y = std::max(0, message_.hr_resize_y());
-    const int64_t width = message_.width(), height = message_.height();
-    if (x > 0 && y > 0 && x * height != y * width) {
-      Add("hr_resize_x", "is ", x, " and hr_resize_y is ", y, "; allowed are sides of the same shape as ", width, "x",
-          height);
+  NoiseScheduleKind schedule() const { return request_.schedule.value_or(NoiseScheduleKind::kDefault); }
+
+  // Whether hr_resize_x and hr_resize_y, if they stand in place of hr_scale, may have that scale.
+  bool ResizeFits(double scale) {
+    const int64_t x = message_.hr_resize_x(), y = message_.hr_resize_y();
+    if (x > 0 && y > 0 && x * message_.height() != y * message_.width()) {
+      Add("hr_resize_x", "is ", x, " and hr_resize_y is ", y, "; allowed are sides of the same shape as ",
+          message_.width(), "x", message_.height());
+      return false;
     }
-    return x > 0 ? static_cast<double>(x) / width : static_cast<double>(y) / height;
+    if ((x > 0 || y > 0) && !(scale > 1.0 && scale <= kMaxHiresScale)) {
+      Add(x > 0 ? "hr_resize_x" : "hr_resize_y", "is ", x > 0 ? x : y, ", ", scale,
+          " times the size; allowed are more than 1 and at most ", kMaxHiresScale, " times");
+      return false;
+    }
+    return true;
   }
 
   // Whether there are few enough entries to look at each.
@@ -303,12 +304,15 @@ class RequestReader {
       Add(field, "is \"", CleanText(text, 100), "\", which is not supported; leave it empty");
     }
   }
-  // Refuses any text but those; an empty one is as if unset.
-  void OnlyAs(absl::string_view field, absl::string_view text, std::initializer_list<absl::string_view> allowed) {
-    if (!text.empty() && std::none_of(allowed.begin(), allowed.end(),
-                                      [&](absl::string_view each) { return absl::EqualsIgnoreCase(text, each); })) {
-      Add(field, "is \"", CleanText(text, 100), "\", which is not supported; allowed is \"",
-          CleanText(*(allowed.begin() + 1), 100), "\"");
+  // "" and "None" are as if unset.
+  void OnlyAs(absl::string_view field, absl::string_view text, absl::string_view allowed) {
+    if (!IsNone(text) && !absl::EqualsIgnoreCase(text, allowed)) {
+      Add(field, "is \"", CleanText(text, 100), "\", which is not supported; allowed is \"", allowed, "\"");
+    }
+  }
+  void OnlyEmptyOr(absl::string_view field, const std::string& text, const std::string& allowed) {
+    if (text != allowed) {
+      OnlyEmpty(field, text);
     }
   }
   void OnlyZeroOrLess(absl::string_view field, int32_t value) {
@@ -449,10 +453,7 @@ std::string ToInfo(const GenerateRequest& request, SdapiTask task, const std::ve
     extra["Schedule type"] = ScheduleName(summary.schedule);
   }
   if (request.enable_hr()) {
-    extra["Hires upscale"] = images.front().width / static_cast<double>(request.width());
-    if (request.hr_second_pass_steps() > 0) {
-      extra["Hires steps"] = request.hr_second_pass_steps();
-    }
+    extra["Hires upscale"] = HiresScale(request);
     extra["Hires upscaler"] = "Lanczos";
   }
   const bool has_strength = task == SdapiTask::kImg2Img || request.enable_hr();

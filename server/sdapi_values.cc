@@ -4,9 +4,14 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include <google/protobuf/util/json_util.h>
 
+#include "server/proto_mapping.h"
 #include "server/status_mapping.h"
+#include "src/base/enum_size.h"
+#include "src/request/sampler_names.h"
 
 namespace hotlora {
 namespace {
@@ -54,6 +59,31 @@ bool IsIdle(const Value& script) {
   }
   const auto args = script.struct_value().fields().find("args");
   return args == script.struct_value().fields().end() || IsOff(args->second);
+}
+
+std::string WithSdapiNames(absl::string_view text) {
+  std::vector<std::pair<std::string, std::string>> names;
+  for (const Sampler sampler : AllOf<Sampler>()) {
+    names.emplace_back(v1::Sampler_Name(ToProto(sampler)), SamplerName(sampler));
+  }
+  for (const NoiseScheduleKind schedule : AllOf<NoiseScheduleKind>()) {
+    names.emplace_back(v1::NoiseSchedule_Name(ToProto(schedule)), ScheduleName(schedule));
+  }
+  return absl::StrReplaceAll(text, names);
+}
+
+NamedSampler ReadSamplerName(absl::string_view name) {
+  NamedSampler named;
+  for (const NoiseScheduleKind schedule : AllOf<NoiseScheduleKind>()) {
+    const std::string end = absl::StrCat(" ", ScheduleName(schedule));
+    if (absl::EndsWithIgnoreCase(name, end)) {
+      name.remove_suffix(end.size());
+      named.schedule = schedule;
+      break;
+    }
+  }
+  named.sampler = FindSampler(name);
+  return named;
 }
 
 std::string DecodeImageText(absl::string_view text, std::string& fault) {

@@ -116,6 +116,7 @@ class ThreadedEngine final : public Engine {
     if (task != nullptr && task->IsHeardBy(listener)) {
       task->Cancel(std::move(status));
       loader_->EndIfUnwanted(task);
+      queue_.Wake();  // if its image is between two passes, no step is due at which the step thread would notice
     }
   }
 

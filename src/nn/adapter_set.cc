@@ -38,4 +38,14 @@ std::string AdapterSet::Fingerprint() const {
   return fingerprint;
 }
 
+std::string AdapterSet::TextFingerprint() const {
+  std::string fingerprint;
+  for (const WeightedAdapter& adapter : adapters) {
+    if (adapter.text_encoder_weight != 0.0) {
+      absl::StrAppendFormat(&fingerprint, "%s:%a;", adapter.content_sha256, adapter.text_encoder_weight);
+    }
+  }
+  return fingerprint;
+}
+
 }  // namespace hotlora

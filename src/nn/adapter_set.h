@@ -39,6 +39,8 @@ struct AdapterSet {
   // Names every input that shapes the weights: content hashes, weights (exact), blocks, order. Equal fingerprint, equal
   // weights. Ranges have no part in it.
   std::string Fingerprint() const;
+  // The same of what shapes the text encoders' weights.
+  std::string TextFingerprint() const;
 };
 
 }  // namespace hotlora

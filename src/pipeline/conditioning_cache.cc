@@ -49,12 +49,7 @@ std::string ConditioningKey(const Prompts& prompts, bool negative, const Adapter
     key.Add(*prompts.negative_prompt);
     key.Add(prompts.negative_prompt_2);
   }
-  std::string adapters;
-  for (const WeightedAdapter& adapter : set.adapters) {
-    if (adapter.text_encoder_weight != 0.0) {
-      absl::StrAppendFormat(&adapters, "%s:%a;", adapter.content_sha256, adapter.text_encoder_weight);
-    }
-  }
+  const std::string adapters = set.TextFingerprint();
   key.Add(adapters.empty() || mode == ApplyMode::kMerged ? adapters : "side;" + adapters);
   for (const PromptEmbedding& embedding : prompts.embeddings) {
     key.Add(embedding.token);

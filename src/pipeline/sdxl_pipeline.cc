@@ -225,7 +225,7 @@ class SdxlPipeline final : public Pipeline {
 
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) override {
     std::shared_ptr<const SdxlInitLatents> init;
-    ABSL_RETURN_IF_ERROR(decode_stream_.Run("encoding of the init image", [&] {
+    ABSL_RETURN_IF_ERROR(decode_stream_.Run("encoding of an image", [&] {
       init = std::make_shared<SdxlInitLatents>(EncodeInitPicture(
           model_->vae_encoder(), picture, form, model_->config().vae.factor(), model_->place().device));
       return absl::OkStatus();

@@ -30,7 +30,7 @@ namespace hotlora {
 namespace {
 
 constexpr uint32_t kMaxQuality = 100;
-constexpr double kDefaultHiresScale = 2.0, kMaxHiresScale = 4.0, kDefaultHiresStrength = 0.5;
+constexpr double kDefaultHiresScale = 2.0, kDefaultHiresStrength = 0.5;
 constexpr uint64_t kRandomSeedEnd = uint64_t{1} << 32;
 
 void CheckRequestId(absl::string_view id, Violations& violations) {

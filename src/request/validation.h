@@ -34,6 +34,7 @@ inline constexpr size_t kMaxEmbeddings = 16;
 inline constexpr size_t kMaxTokenBytes = 64;
 inline constexpr double kMaxAdapterWeight = 10.0;
 inline constexpr double kMaxGuidanceScale = 100.0;
+inline constexpr double kMaxHiresScale = 4.0;
 
 // InvalidArgument (reason INVALID_REQUEST) that carries the bad fields and lists them in its message. At least one.
 absl::Status InvalidRequest(std::vector<FieldViolation> violations);

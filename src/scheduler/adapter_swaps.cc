@@ -1,6 +1,7 @@
 #include "src/scheduler/adapter_swaps.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
@@ -36,13 +37,10 @@ absl::Status AdapterSwaps::AtStart(ImageTask& task, ApplyMode mode, absl::Span<c
 absl::Status AdapterSwaps::BeforeStep(absl::Span<const std::shared_ptr<ImageRun>> runs, ApplyMode mode) {
   for (const std::shared_ptr<ImageRun>& run : runs) {
     for (const RunningRow& row : run->rows) {
-      if (row.row->adapters().constant() && row.pass == Pass::kFirst) {
-        if (run->job().hires.has_value()) {
-          continue;
-        }
-        break;  // so are those of the run's other rows
+      if (run->HasOneSet(row)) {
+        break;
       }
-      if (BringsNewSet(*run, row)) {
+      if (BringsNewSet(*run, row, mode)) {
         ABSL_RETURN_IF_ERROR(Change(*run->task, row.row->next_adapters(), mode));
       }
     }
@@ -50,29 +48,35 @@ absl::Status AdapterSwaps::BeforeStep(absl::Span<const std::shared_ptr<ImageRun>
   return absl::OkStatus();
 }
 
-void AdapterSwaps::NoteStep(const std::string& last_set) {
+void AdapterSwaps::NoteStep(std::vector<std::string> sets) {
+  last_sets_ = std::move(sets);
   if (in_effect_.has_value()) {
-    in_effect_ = last_set;
+    in_effect_ = last_sets_.back();
   }
 }
 
+bool AdapterSwaps::IsInEffect(const std::string& fingerprint, ApplyMode mode) const {
+  return in_effect_ == fingerprint ||
+         (mode == ApplyMode::kSide && std::find(last_sets_.begin(), last_sets_.end(), fingerprint) != last_sets_.end());
+}
+
 // Whether the row has had another set in the last step, or none. The first image's first set has taken effect at the
-// start of its request; a later image may begin while it is still in effect.
-bool AdapterSwaps::ComesToItsSet(const RunningRow& row) const {
+// start of its request; a later image, and a second pass, may begin while its first set is still in effect.
+bool AdapterSwaps::ComesToItsSet(const RunningRow& row, ApplyMode mode) const {
   const uint32_t evaluation = row.row->evaluations();
   return evaluation == 0
-             ? (row.image > 0 || row.pass == Pass::kSecond) && in_effect_ != row.row->next_adapters().fingerprint
+             ? (row.image > 0 || row.pass == Pass::kSecond) && !IsInEffect(row.row->next_adapters().fingerprint, mode)
              : row.row->adapters().ChangesAt(evaluation);
 }
 
 // Whether `row` is the first of the run's rows that come to its set, and no row of the run is there already.
-bool AdapterSwaps::BringsNewSet(const ImageRun& run, const RunningRow& row) const {
+bool AdapterSwaps::BringsNewSet(const ImageRun& run, const RunningRow& row, ApplyMode mode) const {
   const RunningRow* first = nullptr;
   for (const RunningRow& other : run.rows) {
     if (other.pass != row.pass || other.row->next_adapters().begin != row.row->next_adapters().begin) {
       continue;
     }
-    if (!ComesToItsSet(other)) {
+    if (!ComesToItsSet(other, mode)) {
       return false;
     }
     first = first == nullptr ? &other : first;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,12 +35,13 @@ class AdapterSwaps {
   // request that none of its rows has had in the last step. An error is the step's too.
   absl::Status BeforeStep(absl::Span<const std::shared_ptr<ImageRun>> runs, ApplyMode mode);
 
-  // A step is about to run. `last_set`: fingerprint of its last row's adapters, which it leaves in effect.
-  void NoteStep(const std::string& last_set);
+  // A step is about to run. `sets`: fingerprints of its rows' adapters; the last is in effect then, in side mode all.
+  void NoteStep(std::vector<std::string> sets);
 
  private:
-  bool ComesToItsSet(const RunningRow& row) const;
-  bool BringsNewSet(const ImageRun& run, const RunningRow& row) const;
+  bool IsInEffect(const std::string& fingerprint, ApplyMode mode) const;
+  bool ComesToItsSet(const RunningRow& row, ApplyMode mode) const;
+  bool BringsNewSet(const ImageRun& run, const RunningRow& row, ApplyMode mode) const;
   absl::Status Change(ImageTask& task, const AdapterSchedule::Part& adapters, ApplyMode mode);
   absl::StatusOr<SwapReport> Apply(const AdapterSchedule::Part& adapters, ApplyMode mode);
 
@@ -49,6 +51,7 @@ class AdapterSwaps {
 
   // Fingerprint of the set in effect. nullopt: not known, since an Apply has failed half-way.
   std::optional<std::string> in_effect_ = "";
+  std::vector<std::string> last_sets_;  // fingerprints of the last step's rows
 };
 
 }  // namespace hotlora

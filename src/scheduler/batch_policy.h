@@ -22,12 +22,12 @@ struct BatchOptions {
   absl::Duration longest_overtaking = absl::Seconds(2);
 };
 
-// A request with an image that has no row yet.
+// A request with an image that has no row yet, or none of its second pass.
 struct RowCandidate {
   int32_t priority = 0;
   uint32_t rows = 0;      // how many of its images run now
   bool fits = true;       // whether its image may run beside what runs now (size, adapters)
-  absl::Duration waited;  // since its admission
+  absl::Duration waited;  // since its admission; of a second pass, since the image is ready for it
 };
 
 // The index of the candidate whose image is next; nullopt if none may enter. `candidates` are in the order of the

@@ -92,10 +92,12 @@ void DecodeLine::Decode(std::shared_ptr<ImageRun> run, RunningRow row) {
 
 void DecodeLine::Refine(std::shared_ptr<ImageRun> run, RunningRow row, std::function<void()> woken) {
   Post(std::move(run), std::move(row), [this, woken = std::move(woken)](ImageRun& of, RunningRow finished) {
-    RefinedImage refined;
-    refined.image = finished.image;
-    refined.init = CatchExceptions([&] { return RefineRow(of, std::move(finished)); });
-    of.refined.Put(std::move(refined));
+    const uint32_t image = finished.image;
+    auto init = CatchExceptions([&]() -> absl::StatusOr<std::shared_ptr<const InitLatents>> {
+      ABSL_RETURN_IF_ERROR(of.decode_status);
+      return RefineRow(of, std::move(finished));
+    });
+    of.refined.Put({image, std::move(init), Stopwatch()});
     woken();
   });
 }
@@ -162,7 +164,7 @@ absl::StatusOr<std::shared_ptr<const InitLatents>> DecodeLine::RefineRow(ImageRu
   ABSL_ASSIGN_OR_RETURN(picture.image, DecodePixels(task, DecodeWork(task.job().denoise), std::move(row)));
   ResizeInit(picture.image, second.width, second.height);
   const Stopwatch stopwatch;
-  absl::StatusOr<std::shared_ptr<const InitLatents>> init = EncodePicture(task, second, picture);
+  ABSL_ASSIGN_OR_RETURN(auto init, EncodePicture(task, second, picture));
   metrics_->ObservePhase(RequestPhase::kEncode, stopwatch.Seconds());
   return init;
 }

@@ -30,7 +30,7 @@ std::vector<std::string> SetsWithRows(absl::Span<const std::shared_ptr<ImageRun>
       if (std::find(sets.begin(), sets.end(), set) == sets.end()) {
         sets.push_back(set);
       }
-      if (row.row->adapters().constant() && !run->job().hires.has_value()) {
+      if (run->HasOneSet(row)) {
         break;  // the other rows of the run have the same
       }
     }

@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 
 #include "src/base/mutex.h"
@@ -32,6 +33,7 @@ struct RunningRow {
 struct RefinedImage {
   uint32_t image = 0;
   absl::StatusOr<std::shared_ptr<const InitLatents>> init;
+  Stopwatch since_ready;
 };
 
 // Where the decode thread puts refined images, and the step thread takes them. Thread-safe.
@@ -61,6 +63,15 @@ struct ImageRun {
 
   // Whether an image has its second pass before it.
   bool has_second_passes() const { return refining > 0 || !to_refine.empty(); }
+  // Whether a row could start now.
+  bool wants_row() const { return has_images_to_start() || !to_refine.empty(); }
+  // Whether all its rows have the set of `row`, which is one of them, in all their evaluations.
+  bool HasOneSet(const RunningRow& row) const { return row.row->adapters().constant() && !job().hires.has_value(); }
+  // How long the image that is next in that pass has waited for a row. REQUIRES: there is one.
+  absl::Duration Waited(Pass pass) const {
+    return absl::Seconds(pass == Pass::kFirst ? task->seconds_since_admitted()
+                                              : to_refine.front().since_ready.Seconds());
+  }
 
   std::shared_ptr<ImageTask> task;
   std::shared_ptr<const Conditioning> conditioning;

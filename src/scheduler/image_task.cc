@@ -61,6 +61,7 @@ void ImageTask::EndLoading(LoadedFiles loaded, double seconds) {
   schedule_ = AdapterSchedule(ranged, job_.denoise.evaluations());
   if (job_.hires.has_value()) {
     hires_schedule_ = AdapterSchedule(ranged, job_.hires->evaluations());
+    hires_fingerprint_ = hires_schedule_.fingerprint();
   }
   fingerprint_ = schedule_.fingerprint();
 }

@@ -35,8 +35,9 @@ struct LoadedFiles {
 };
 
 // One request from admission to its end: who listens, whether it is still wanted, and what it holds of files.
-// Thread-safe; the summary is written by one thread at a time: the decode thread while it encodes an init image, then
-// the step thread, then the decode thread.
+// Thread-safe, but for the summary. The decode thread writes encode_seconds while it encodes an image to begin with,
+// and decode_seconds. The step thread writes all else, encode_seconds too, from the start of the request to its last
+// step; at that time the decode thread writes encode_seconds only between the passes of an image.
 class ImageTask {
  public:
   // `longest`: how long it may take from now on, if the job has no earlier deadline.
@@ -81,8 +82,10 @@ class ImageTask {
   }
   double load_seconds() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return load_seconds_; }
 
-  // Names adapter_schedule(). REQUIRES: the task is ready.
-  const std::string& fingerprint() const { return fingerprint_; }
+  // Names adapter_schedule(pass). REQUIRES: the task is ready.
+  const std::string& fingerprint(Pass pass = Pass::kFirst) const {
+    return pass == Pass::kFirst ? fingerprint_ : hires_fingerprint_;
+  }
 
   // What `check` says of the adapters of a task that only waits; false if it has ended. Nothing of them may be kept.
   bool CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check, Pass pass = Pass::kFirst) const;
@@ -132,7 +135,7 @@ class ImageTask {
   AdapterSchedule schedule_ ABSL_GUARDED_BY(mu_);
   AdapterSchedule hires_schedule_ ABSL_GUARDED_BY(mu_);  // of the second pass, if there is one
   double load_seconds_ ABSL_GUARDED_BY(mu_) = 0.0;
-  std::string fingerprint_;  // constant from EndLoading on
+  std::string fingerprint_, hires_fingerprint_;  // constant from EndLoading on
 
   Mutex listener_mu_;  // held while the listener is called; taken before mu_ where both are
   std::shared_ptr<ImageListener> listener_ ABSL_GUARDED_BY(listener_mu_);  // nullptr after the last call

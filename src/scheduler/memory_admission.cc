@@ -27,7 +27,7 @@ std::string Describe(const MemoryWork& work) {
     case MemoryWork::Kind::kText:
       return "encoding the prompts";
     case MemoryWork::Kind::kInit:
-      return "encoding the init image " + size;
+      return "encoding an image " + size;
     case MemoryWork::Kind::kStep:
       return "a denoising step " + size;
     case MemoryWork::Kind::kDecode:

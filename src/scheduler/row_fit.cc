@@ -32,8 +32,7 @@ std::optional<RegroupReason> RowFit::KeptOutBy(const ImageTask& task, Pass pass)
 // A request whose adapters are those of a row that is as far as it is shares all that this row shares. Merged,
 // different sets share nothing. Otherwise the rows of a run are looked at one by one only if their sets change.
 bool RowFit::FitsAdapters(const ImageTask& task, Pass pass) const {
-  const std::string& fingerprint =
-      pass == Pass::kFirst ? task.fingerprint() : task.adapter_schedule(pass).fingerprint();
+  const std::string& fingerprint = task.fingerprint(pass);
   std::vector<const Row*> rows;
   for (const std::shared_ptr<ImageRun>& run : runs_) {
     for (const RunningRow& row : run->rows) {
@@ -42,7 +41,7 @@ bool RowFit::FitsAdapters(const ImageTask& task, Pass pass) const {
         return true;
       }
       rows.push_back(row.row.get());
-      if (constant && !run->job().hires.has_value()) {
+      if (run->HasOneSet(row)) {
         break;
       }
     }

@@ -1,6 +1,5 @@
 #include "src/scheduler/run_start.h"
 
-#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -11,11 +10,10 @@
 namespace hotlora {
 namespace {
 
-// Whether an adapter is in force in one pass alone: its text encoder part then makes other texts in the two.
-bool TextsDiffer(const ImageJob& job) {
-  return job.hires.has_value() && std::any_of(job.adapters.begin(), job.adapters.end(), [&job](const AdapterUse& use) {
-           return use.range.HoldsAny(job.denoise.evaluations()) != use.range.HoldsAny(job.hires->evaluations());
-         });
+// Whether an adapter that changes the text encoders is in force in one pass alone.
+bool TextsDiffer(const ImageTask& task) {
+  const auto fingerprint = [&task](Pass pass) { return task.adapter_schedule(pass).at(0).set.TextFingerprint(); };
+  return task.job().hires.has_value() && fingerprint(Pass::kFirst) != fingerprint(Pass::kSecond);
 }
 
 }  // namespace
@@ -63,19 +61,21 @@ absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
   ImageTask& task = *run.task;
   const ImageJob& job = task.job();
   const Stopwatch stopwatch;
-  const auto encode = [&](Pass pass) {
-    return memory_->Call(TextWork(job.prompts), [&] {
+  const auto encode = [&](Pass pass, std::shared_ptr<const Conditioning>& conditioning) -> absl::Status {
+    ABSL_ASSIGN_OR_RETURN(conditioning, memory_->Call(TextWork(job.prompts), [&] {
       return pipeline_->Encode(task.prompts(), job.denoise.cfg(), task.adapter_schedule(pass).at(0).set, mode);
-    });
+    }));
+    metrics_->CountConditioning(conditioning->was_kept());
+    return absl::OkStatus();
   };
-  if (TextsDiffer(job)) {  // before the first pass's, whose adapters then stay in effect
-    ABSL_ASSIGN_OR_RETURN(run.hires_conditioning, encode(Pass::kSecond));
+  if (TextsDiffer(
+          task)) {  // before the first pass's, whose adapters then stay in effect; no swap, but a part of encode
+    ABSL_RETURN_IF_ERROR(encode(Pass::kSecond, run.hires_conditioning));
   }
-  ABSL_ASSIGN_OR_RETURN(run.conditioning, encode(Pass::kFirst));
+  ABSL_RETURN_IF_ERROR(encode(Pass::kFirst, run.conditioning));
   if (run.hires_conditioning == nullptr) {
     run.hires_conditioning = run.conditioning;
   }
-  metrics_->CountConditioning(run.conditioning->was_kept());
   run.init = task.TakeInit();
   task.summary.encode_seconds += stopwatch.Seconds();
   metrics_->ObservePhase(RequestPhase::kEncode, task.summary.encode_seconds);

@@ -2,7 +2,7 @@
 #define HOTLORA_SRC_SCHEDULER_RUN_START_H_
 
 // What happens between taking a request from the queue and its first step: its adapters take effect, its texts are
-// encoded, what that took goes into its summary and the metrics, and its images get rows.
+// encoded, what that took goes into its summary and the metrics, and its images get rows, also for a second pass.
 
 #include <cstdint>
 #include <memory>

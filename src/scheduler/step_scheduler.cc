@@ -86,7 +86,11 @@ void StepScheduler::StepThread() {
 void StepScheduler::AwaitWork() {
   if (DecodesPileUp()) {
     decode_line_.AwaitShorterThan(MostDecodes(options_));
-  } else if (base_watch_.IsDue() || (!queue_->AwaitReady(kIdleAfter) && !queue_->stopped())) {
+    return;
+  }
+  // Decodes may have piled up when rows were filled, and do no more.
+  const bool has_work = std::any_of(runs_.begin(), runs_.end(), [](const RunPtr& run) { return run->wants_row(); });
+  if (!has_work && (base_watch_.IsDue() || (!queue_->AwaitReady(kIdleAfter) && !queue_->stopped()))) {
     CheckBase();
   }
 }
@@ -113,7 +117,7 @@ void StepScheduler::FillRows() {
       view.priority = task->job().priority;
       view.rows = run == nullptr ? 0 : static_cast<uint32_t>(run->rows.size());
       view.fits = !kept_out_by.has_value();
-      view.waited = absl::Seconds(task->seconds_since_admitted());
+      view.waited = run == nullptr ? absl::Seconds(task->seconds_since_admitted()) : run->Waited(pass);
       views.push_back(view);
     }
     const std::optional<size_t> chosen = ChooseRow(views, options_.longest_overtaking);
@@ -195,8 +199,8 @@ void StepScheduler::TakeRefined() {
   }
 }
 
-// Takes out the runs that have failed, or are not wanted any more, or have handed on all their rows. The decode line
-// ends each after its last decode.
+// Takes out the runs that have failed, or are not wanted any more, or have handed on all rows of their last pass. The
+// decode line ends each after its last decode.
 void StepScheduler::DropEnded() {
   for (const RunPtr& run : std::vector<RunPtr>(runs_)) {  // a copy, since runs_ changes
     if (run->status.ok()) {
@@ -236,7 +240,7 @@ bool StepScheduler::AnotherSetIsReady(const ImageTask& joining, Pass pass) const
   }
   const std::vector<std::shared_ptr<ImageTask>> ready = queue_->Ready();
   return std::any_of(ready.begin(), ready.end(), [&](const std::shared_ptr<ImageTask>& task) {
-    return task->fingerprint() != joining.adapter_schedule(pass).fingerprint() &&
+    return task->fingerprint() != joining.fingerprint(pass) &&
            task->job().denoise.same_size(joining.job().options(pass)) &&
            task->CheckAdapters([&](const AdapterSchedule& adapters) {
              return CanShareSteps(*pipeline_, options_.apply, joining.adapter_schedule(pass), 0, adapters, 0);
@@ -276,7 +280,11 @@ void StepScheduler::StepAll() {
   }
   NoticeDeviceFailure(swaps_.BeforeStep(runs_, mode_chooser_.mode()));  // if it fails, the step itself will
   const size_t per_call = costs_.RowsPerCall(size.width, size.height, works());
-  swaps_.NoteStep(all.back().row->row->next_adapters().fingerprint);
+  std::vector<std::string> sets;
+  for (const RowRef& ref : all) {
+    sets.push_back(ref.row->row->next_adapters().fingerprint);
+  }
+  swaps_.NoteStep(std::move(sets));
   absl::Span<const RowRef> left(all);
   while (!left.empty()) {  // more than once if turns are faster, or if a step ran out of memory: that lowers row_limit_
     const size_t count = std::min<size_t>({left.size(), per_call, row_limit_});

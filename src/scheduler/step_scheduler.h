@@ -111,7 +111,7 @@ class StepScheduler {
   absl::Status warm_up_status_;  // set before warmed_up_
 
   // The step thread's.
-  std::vector<RunPtr> runs_;  // that have rows or images to start
+  std::vector<RunPtr> runs_;  // that have rows, images to start, or images between their passes
   ApplyModeChooser mode_chooser_;
   uint32_t row_limit_;  // rows in one call; less than max_batch after one ran out of memory
 

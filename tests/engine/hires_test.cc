@@ -142,18 +142,25 @@ TEST_F(HiresTest, RangesOfAdaptersActAgainInTheSecondPass) {
   }
 }
 
-// Its range holds no evaluation of the second pass's two, so its text does not have the adapter either.
-TEST_F(HiresTest, TheTextIsEncodedAgainIfAnAdapterIsInForceInOnePassAlone) {
-  ImageRequest request = Hires(7);
-  request.steps = 4;
-  request.adapters.push_back({"a", 1.0, {}});
-  request.adapters.back().start = 0.25;
-  request.adapters.back().end = 0.5;
-  pipeline_->Hold();
-  const Listener one = Enter(request);
-  pipeline_->AwaitHeld();
-  EXPECT_EQ(pipeline_->live_conditionings, 2);
-  LetGoAndExpectOk({one});
+// The range of the adapter holds no evaluation of the second pass's two, so the text is without it there.
+TEST_F(HiresTest, TheTextIsEncodedAgainIfAnAdapterChangesItInOnePassAlone) {
+  for (const bool changes_text : {true, false}) {
+    Restart(4);
+    {
+      absl::MutexLock lock(&store_->mu);
+      store_->adapters["a"].targets = {changes_text ? "text_encoder" : "unet"};
+    }
+    ImageRequest request = Hires(7);
+    request.steps = 4;
+    request.adapters.push_back({"a", 1.0, {}});
+    request.adapters.back().start = 0.25;
+    request.adapters.back().end = 0.5;
+    pipeline_->Hold();
+    const Listener one = Enter(request);
+    pipeline_->AwaitHeld();
+    EXPECT_EQ(pipeline_->live_conditionings, changes_text ? 2 : 1);
+    LetGoAndExpectOk({one});
+  }
 }
 
 TEST_F(HiresTest, ACancelBetweenThePassesLeavesNothing) {

@@ -189,7 +189,7 @@ TEST_F(MemoryTest, DoesNotEncodeAnInitImageWithoutRoom) {
   EXPECT_TRUE(first->AwaitDone().ok());
   const absl::Status status = second->AwaitDone();
   ExpectOutOfMemory(status);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("encoding the init image at 16x16"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("encoding an image at 16x16"));
   ExpectNothingHeld();
   SetAvailable(kRoomForOne);
   Run(request);

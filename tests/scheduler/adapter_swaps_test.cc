@@ -23,10 +23,14 @@ class AdapterSwapsTest : public ::testing::Test {
   }
 
   // A request of eight steps that has started, with its adapters and their ranges.
-  std::shared_ptr<ImageRun> Start(const std::vector<AdapterUse>& uses, ApplyMode mode = ApplyMode::kMerged) {
+  std::shared_ptr<ImageRun> Start(const std::vector<AdapterUse>& uses, ApplyMode mode = ApplyMode::kMerged,
+                                  bool hires = false) {
     ImageJob job;
     job.denoise.width = job.denoise.height = 16;
     job.denoise.steps = 8;
+    if (hires) {
+      job.hires = job.denoise;
+    }
     LoadedFiles loaded;
     for (const AdapterUse& use : uses) {
       loaded.adapters.push_back({use, store_.Acquire(use.name).value()});
@@ -40,10 +44,12 @@ class AdapterSwapsTest : public ::testing::Test {
     return runs_.back();
   }
 
-  void AddRow(ImageRun& run) {
+  void AddRow(ImageRun& run, Pass pass = Pass::kFirst) {
     RunningRow& row = run.rows.emplace_back();
-    row.image = run.next_image++;
-    row.row = pipeline_.StartRow(run.job().denoise, 0, nullptr, run.task->adapter_schedule(), nullptr).value();
+    row.image = pass == Pass::kFirst ? run.next_image++ : 0;
+    row.pass = pass;
+    row.row =
+        pipeline_.StartRow(run.job().options(pass), 0, nullptr, run.task->adapter_schedule(pass), nullptr).value();
   }
 
   // So many steps of all rows.
@@ -54,7 +60,11 @@ class AdapterSwapsTest : public ::testing::Test {
       for (const RowRef& ref : RowsOf(runs_)) {
         plan.rows.push_back(ref.row->row.get());
       }
-      swaps_.NoteStep(plan.rows.back()->next_adapters().fingerprint);
+      std::vector<std::string> sets;
+      for (const Row* row : plan.rows) {
+        sets.push_back(row->next_adapters().fingerprint);
+      }
+      swaps_.NoteStep(std::move(sets));
       ASSERT_TRUE(pipeline_.Step(plan).ok());
     }
   }
@@ -137,6 +147,42 @@ TEST_F(AdapterSwapsTest, AnImageThatBeginsAgainWithTheFirstSetIsASwap) {
   EXPECT_EQ(Swaps(), 3u) << "once for both";
   Step(7);
   EXPECT_EQ(Swaps(), 4u);
+}
+
+TEST_F(AdapterSwapsTest, ASecondPassIsASwapIfItsSetIsNotInEffect) {
+  const auto run = Start({Use("a", 0, 0.5)}, ApplyMode::kMerged, /*hires=*/true);
+  AddRow(*run);
+  Step(8);
+  EXPECT_EQ(Swaps(), 2u);
+  run->rows.clear();
+  AddRow(*run, Pass::kSecond);
+  Step(8);
+  EXPECT_EQ(Swaps(), 4u) << "a comes again, and leaves again";
+}
+
+TEST_F(AdapterSwapsTest, ASecondPassWithTheSetOfTheFirstIsNoSwap) {
+  const auto run = Start({Use("a", 0, 1)}, ApplyMode::kMerged, /*hires=*/true);
+  AddRow(*run);
+  Step(8);
+  run->rows.clear();
+  AddRow(*run, Pass::kSecond);
+  Step(8);
+  EXPECT_EQ(Swaps(), 1u);
+}
+
+// In side mode the sets of all rows of the last step are in effect, not that of the last row alone.
+TEST_F(AdapterSwapsTest, ASecondPassBesideOthersIsNoSwap) {
+  const auto run = Start({Use("a", 0, 1)}, ApplyMode::kSide, /*hires=*/true);
+  const auto other = Start({Use("b", 0, 1)}, ApplyMode::kSide);
+  EXPECT_EQ(Swaps(), 2u);
+  AddRow(*run);
+  AddRow(*other);
+  Step(8, ApplyMode::kSide);
+  runs_ = {run};
+  run->rows.clear();
+  AddRow(*run, Pass::kSecond);
+  Step(8, ApplyMode::kSide);
+  EXPECT_EQ(Swaps(), 2u);
 }
 
 TEST_F(AdapterSwapsTest, ARequestWithOneSetChangesNothing) {

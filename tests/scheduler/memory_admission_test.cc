@@ -163,7 +163,7 @@ TEST_F(MemoryAdmissionTest, ChecksAllThatAJobGoesThrough) {
   SetAvailable(400 * kMiB);
   EXPECT_TRUE(admission_.CheckAlone(job).ok());
   job.init_image = "picture";
-  EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("init image at 64x64"));
+  EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("encoding an image at 64x64"));
 }
 
 TEST_F(MemoryAdmissionTest, ChecksBothPassesAtOnce) {
@@ -182,7 +182,7 @@ TEST_F(MemoryAdmissionTest, ChecksBothPassesAtOnce) {
   Measure(InitWork(*job.hires), 300 * kMiB);
   Measure(DecodeWork(job), 400 * kMiB);
   SetAvailable(400 * kMiB);
-  EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("init image at 128x128"));
+  EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("encoding an image at 128x128"));
   SetAvailable(600 * kMiB);
   EXPECT_TRUE(admission_.CheckAlone(job).ok());
   Measure(StepWork(*job.hires), 900 * kMiB);

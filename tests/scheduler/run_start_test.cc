@@ -124,7 +124,7 @@ TEST_F(RunStartTest, ASetThatHasRowsIsInEffect) {
 
 TEST_F(RunStartTest, AStepLeavesTheSetOfItsLastRowInEffect) {
   Swap({"a"}, ApplyMode::kSide);
-  swaps_.NoteStep(FingerprintOf("b"));
+  swaps_.NoteStep({FingerprintOf("b")});
   EXPECT_TRUE(Swap({"a"}, ApplyMode::kSide).changed);
 }
 
@@ -135,7 +135,7 @@ TEST_F(RunStartTest, AfterAFailedApplyNothingIsTakenToBeInEffect) {
   EXPECT_EQ(start_.Prepare(*run, ApplyMode::kMerged, {}), absl::InternalError("half-way"));
   EXPECT_EQ(run->conditioning, nullptr);
   EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"error\"} 1"));
-  swaps_.NoteStep(FingerprintOf("a"));
+  swaps_.NoteStep({FingerprintOf("a")});
   EXPECT_TRUE(Swap({"a"}).changed);
 }
 
@@ -146,6 +146,14 @@ TEST_F(RunStartTest, EachImageGetsARow) {
   ASSERT_EQ(run->rows.size(), 2u);
   EXPECT_EQ(run->rows[1].image, 1u);
   EXPECT_FALSE(run->has_images_to_start());
+}
+
+TEST_F(RunStartTest, ASecondPassWaitsSinceItsImageIsReady) {
+  const auto run = Run({});
+  run->to_refine.push_back({0, std::make_shared<const InitLatents>(), Stopwatch()});
+  EXPECT_LE(run->Waited(Pass::kSecond), run->Waited(Pass::kFirst));
+  EXPECT_TRUE(run->wants_row());
+  EXPECT_TRUE(run->has_second_passes());
 }
 
 TEST_F(RunStartTest, ARowThatCannotStartEndsTheRun) {

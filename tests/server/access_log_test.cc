@@ -36,6 +36,7 @@ TEST(AccessLogTest, ALineTellsIdsPhasesAdaptersAndTiers) {
   ImageAccess& image = entry.image.emplace();
   image.steps = 30;
   image.images = 2;
+  image.hires = HiresPass{1.5, std::nullopt, 12};
   image.image_bytes = 1000;
   image.adapters_asked = {"neon"};
   image.summary.width = 64;
@@ -53,6 +54,7 @@ TEST(AccessLogTest, ALineTellsIdsPhasesAdaptersAndTiers) {
   EXPECT_EQ(line["traceparent"], entry.traceparent);
   EXPECT_EQ(line["width"], 64);
   EXPECT_EQ(line["images"], 2);
+  EXPECT_EQ(line["hires"], (nlohmann::json{{"scale", 1.5}, {"steps", 12}}));
   EXPECT_EQ(line["phases"]["queue"], 0.5);
   EXPECT_EQ(line["phases"]["denoise"], 1.5);
   ASSERT_EQ(line["adapters"].size(), 2u);

@@ -188,6 +188,12 @@ TEST(SdapiMappingTest, SecondPass) {
       {R"({"enable_hr": true, "width": 832, "height": 1216, "hr_resize_x": 1248, "hr_resize_y": 1824, "hr_scale": 3})",
        1.5, 0.75, std::nullopt},
       {R"({"enable_hr": true, "width": 832, "height": 1216, "hr_resize_y": 1824})", 1.5, 0.75, std::nullopt},
+      {R"({"enable_hr": true, "sampler_index": "Euler a", "hr_sampler_name": "k_euler_a",
+           "hr_scheduler": "automatic"})",
+       2.0, 0.75, std::nullopt},
+      {R"({"enable_hr": true, "sampler_name": "DPM++ 2M", "scheduler": "karras",
+           "hr_sampler_name": "DPM++ 2M Karras"})",
+       2.0, 0.75, std::nullopt},
   };
   for (const Case& c : cases) {
     const MappedImageRequest mapped = Map(c.json);
@@ -210,10 +216,13 @@ TEST(SdapiMappingTest, RefusesByNameWhatTheSecondPassDoesNotHave) {
       {R"("hr_checkpoint_name": "refiner")", "hr_checkpoint_name is \"refiner\""},
       {R"("hr_sampler_name": "DDIM")", "hr_sampler_name is \"DDIM\""},
       {R"("hr_scheduler": "Karras")", "hr_scheduler is \"Karras\""},
-      {R"("hr_prompt": "another")", "hr_prompt is \"another\""},
-      {R"("hr_negative_prompt": "another")", "hr_negative_prompt is \"another\""},
+      {R"("hr_prompt": "another")", "hr_prompt is not supported; leave it empty"},
+      {R"("hr_negative_prompt": "another")", "hr_negative_prompt is not supported; leave it empty"},
       {R"("hr_second_pass_steps": -1)", "hr_second_pass_steps is -1, which is below 0"},
       {R"("hr_resize_x": 1024, "hr_resize_y": 768)", "hr_resize_x is 1024 and hr_resize_y is 768"},
+      {R"("hr_resize_y": 256)", "hr_resize_y is 256, 0.5 times the size; allowed are more than 1 and at most 4 times"},
+      {R"("sampler_name": "DPM++ 2M", "hr_sampler_name": "DPM++ 2M Karras")", "hr_sampler_name is"},
+      {R"("prompt": "<lora:Neon:1>", "hr_prompt": "<lora:neon:1>")", "hr_prompt is not supported; leave it empty"},
       {R"("firstphase_width": 512)", "firstphase_width is 512"},
   };
   for (const Case& c : cases) {
@@ -272,7 +281,7 @@ TEST(SdapiMappingTest, RefusesByNameWhatWouldChangeThePicture) {
       {R"({"sampler_name": "DPM fast"})",
        "sampler_name is \"DPM fast\"; allowed are Euler, Euler a, Heun, DDIM, DPM++ 2M,"},
       {R"({"sampler_index": "PLMS"})", "sampler_index is \"PLMS\""},
-      {R"({"sampler_name": "Euler Exponential Karras"})", "sampler_name is \"Euler Exponential\""},
+      {R"({"sampler_name": "Euler Exponential Karras"})", "sampler_name is \"Euler Exponential Karras\""},
       {R"({"sampler_name": "Karras"})", "sampler_name is \"Karras\""},
       {R"({"scheduler": "Uniform"})", "scheduler is \"Uniform\"; allowed are Automatic, Karras, Exponential, Trailing"},
       {R"({"sampler_name": "DPM++ 2M Karras", "scheduler": "Exponential"})",
