@@ -42,11 +42,9 @@ std::string Names(Name name) {
 
 // One of hr_resize_x and hr_resize_y that is not set follows the other.
 double HiresScale(const GenerateRequest& message) {
-  if (message.hr_resize_x() > 0) {
-    return static_cast<double>(message.hr_resize_x()) / message.width();
-  }
-  if (message.hr_resize_y() > 0) {
-    return static_cast<double>(message.hr_resize_y()) / message.height();
+  const double x = message.hr_resize_x(), y = message.hr_resize_y();
+  if (x > 0 || y > 0) {
+    return x > 0 ? x / message.width() : y / message.height();
   }
   return message.has_hr_scale() ? message.hr_scale() : 2.0;
 }
@@ -454,6 +452,9 @@ std::string ToInfo(const GenerateRequest& request, SdapiTask task, const std::ve
   }
   if (request.enable_hr()) {
     extra["Hires upscale"] = HiresScale(request);
+    if (request.hr_second_pass_steps() > 0) {
+      extra["Hires steps"] = request.hr_second_pass_steps();
+    }
     extra["Hires upscaler"] = "Lanczos";
   }
   const bool has_strength = task == SdapiTask::kImg2Img || request.enable_hr();
