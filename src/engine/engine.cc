@@ -219,6 +219,7 @@ class ThreadedEngine final : public Engine {
     for (const auto& task : tasks) {
       loader_->EndIfUnwanted(task);
     }
+    queue_.Wake();
   }
 
   // Watch thread.

@@ -121,8 +121,8 @@ class Pipeline {
   virtual absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) = 0;
 
   // A row at its first step. It starts from noise of `seed`, scaled for the schedule. If `init` is not null, it has the
-  // options' size, and the noise is laid over it. `conditioning` was encoded under a set that shapes texts
-  // as the one that `adapters` begin with.
+  // options' size, and the noise is laid over it. `conditioning` was encoded under a set of the same TextFingerprint as
+  // the one that `adapters` begin with.
   virtual absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                         std::shared_ptr<const Conditioning> conditioning,
                                                         AdapterSchedule adapters,

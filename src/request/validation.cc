@@ -250,14 +250,14 @@ DenoiseOptions CheckDenoise(const ImageRequest& request, const RequestLimits& li
   return options;
 }
 
-// The second pass; nullopt if the request has none.
-std::optional<DenoiseOptions> CheckHires(const ImageRequest& request, const DenoiseOptions& first,
-                                         Violations& violations) {
+// The second pass, if the request has one: the first, which is in `job`, but for what differs.
+void CheckHires(const ImageRequest& request, ImageJob& job, Violations& violations) {
   if (!request.hires.has_value()) {
-    return std::nullopt;
+    return;
   }
-  DenoiseOptions second = first;
-  const double scale = request.hires->scale.value_or(kDefaultHiresScale);
+  const DenoiseOptions& first = job.denoise;
+  DenoiseOptions& second = job.hires.emplace(first);
+  const double scale = job.hires_scale = request.hires->scale.value_or(kDefaultHiresScale);
   if (!(scale > 1.0 && scale <= kMaxHiresScale)) {  // so that NaN is refused too
     violations.Add("hires.scale", "is ", scale, "; allowed are numbers above 1, at most ", kMaxHiresScale);
   } else if (first.width <= kMaxSide && first.height <= kMaxSide) {
@@ -278,7 +278,6 @@ std::optional<DenoiseOptions> CheckHires(const ImageRequest& request, const Deno
   second.strength = CheckStrengthValue("hires.strength", request.hires->strength.value_or(kDefaultHiresStrength),
                                        second.steps, violations);
   SetSizeIds(request, second);
-  return second;
 }
 
 // An adapter that the request names, and what to call its name and its weights in an error.
@@ -453,10 +452,7 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   CheckRequestId(request.request_id, violations);
   job.prompts = CheckPrompts(request, limits, violations);
   job.denoise = CheckDenoise(request, limits, violations);
-  job.hires = CheckHires(request, job.denoise, violations);
-  if (job.hires.has_value()) {
-    job.hires_scale = request.hires->scale.value_or(kDefaultHiresScale);
-  }
+  CheckHires(request, job, violations);
   job.num_images = violations.UintInRange("num_images", request.num_images, 1, kMaxImages, 1);
   std::vector<SourcedAdapter> adapters = ListedAdapters(request.adapters);
   if (request.lora_tags.value_or(false)) {

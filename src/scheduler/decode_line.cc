@@ -149,8 +149,9 @@ absl::StatusOr<RgbImage> DecodeLine::DecodePixels(ImageTask& task, const MemoryW
   absl::StatusOr<RgbImage> decoded =
       memory_->CallVae(work, [&](VaeForm form) { return pipeline_->Decode(*row.row, form); });
   row.row.reset();
-  metrics_->ObservePhase(RequestPhase::kDecode, stopwatch.Seconds());
-  task.summary.decode_seconds += stopwatch.Seconds();
+  const double seconds = stopwatch.Seconds();
+  metrics_->ObservePhase(RequestPhase::kDecode, seconds);
+  task.summary.decode_seconds += seconds;
   if (!decoded.ok()) {
     on_error_(decoded.status());
   }
@@ -177,8 +178,9 @@ absl::Status DecodeLine::DecodeRow(ImageRun& run, RunningRow row) {
   const ImageJob& job = task.job();
   std::string parameters = ImageParameters(job, job.seed + image, pipeline_->info(), SourcesOf(task));
   ABSL_ASSIGN_OR_RETURN(std::string data, EncodeImage(decoded, job.format, job.quality, parameters));
-  metrics_->ObservePhase(RequestPhase::kImageEncode, stopwatch.Seconds());
-  task.summary.decode_seconds += stopwatch.Seconds();
+  const double seconds = stopwatch.Seconds();
+  metrics_->ObservePhase(RequestPhase::kImageEncode, seconds);
+  task.summary.decode_seconds += seconds;
   metrics_->CountImage(job.format);
   FinishedImage finished;
   finished.index = image;

@@ -3,7 +3,6 @@
 import io
 import unittest
 
-import numpy
 from PIL import Image
 
 import hotlora_server as e2e
@@ -49,11 +48,7 @@ class HiresTest(unittest.TestCase):
         for made, before in zip(answer.images, caller.generate(first).images, strict=True):
             self.assertEqual((made.width, made.height, made.seed), (128, 128, before.seed), name)
             expected = e2e.pixels(caller.generate(second_of(request, before)).images[0].data)
-            got = e2e.pixels(made.data)
-            if e2e.DTYPE == "float32":
-                self.assertLessEqual(numpy.abs(got - expected).max(), 1, name)
-            else:
-                self.assertGreaterEqual(e2e.psnr(got, expected), LEAST_PSNR[e2e.DTYPE], name)
+            e2e.expect_picture(self, e2e.pixels(made.data), expected, LEAST_PSNR, name, most=1)
 
     def test_each_sampler(self):
         caller = self.start()
@@ -65,6 +60,17 @@ class HiresTest(unittest.TestCase):
         request = hires_request(num_images=3)
         request.hires.steps, request.hires.strength = 6, 0.7
         self.expect_two_requests(self.start(), request, "three images")
+
+    def test_adapters_in_both_forms(self):
+        by_range = images_pb2.AdapterRef(name="kohya_text_encoders_and_unet", start=0.5)
+        by_block = images_pb2.AdapterRef(name="peft_attention", weight=0.5, blocks=[images_pb2.BlockWeight(prefix="mid_block", weight=1.5)])
+        for apply in ("merged", "side"):
+            caller = self.start("--apply", apply)
+            with self.subTest(apply):
+                self.expect_two_requests(caller, hires_request("peft_attention", ("lycoris_loha", 0.5)), "two adapters")
+                request = hires_request("peft_dora")
+                request.adapters.extend([by_range, by_block])
+                self.expect_two_requests(caller, request, "by range and by block")
 
     def test_progress_goes_on(self):
         request = hires_request()

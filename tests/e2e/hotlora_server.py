@@ -156,6 +156,14 @@ def read_until(stream, kind):
     raise AssertionError(f"the stream ended without {kind}")
 
 
+def expect_picture(test, made, expected, least_psnr, name, most=2):
+    """That two pictures differ by `most` of 255 in float32. In the other types sums are rounded otherwise: by PSNR."""
+    if DTYPE == "float32":
+        test.assertLessEqual(numpy.abs(made - expected).max(), most, name)
+    else:
+        test.assertGreaterEqual(psnr(made, expected), least_psnr[DTYPE], name)
+
+
 def psnr(picture, reference):
     """How near two pictures of 8 bits are, in dB: 20 log10(255 / root of the mean square of the differences)."""
     mean_square = numpy.square(numpy.subtract(picture, reference, dtype=float)).mean()

@@ -65,10 +65,7 @@ class InitImageTest(unittest.TestCase):
                     request.mask_image = picture("mask.png")
                 expected = safetensors.numpy.load_file(IMAGES / case["file"])["image"][0].transpose(1, 2, 0)
                 picture_of = e2e.pixels(self.caller.image(request))
-                if e2e.DTYPE == "float32":
-                    self.assertLessEqual(numpy.abs(picture_of - (expected * 255).round()).max(), 1)
-                else:
-                    self.assertGreaterEqual(e2e.psnr(picture_of, (expected * 255).round()), LEAST_PSNR[e2e.DTYPE])
+                e2e.expect_picture(self, picture_of, (expected * 255).round(), LEAST_PSNR, case["name"], most=1)
 
     def test_the_size_is_the_pictures_rounded_down(self):
         image = self.changed(init_image=picture("init_image.png", (71, 90)))

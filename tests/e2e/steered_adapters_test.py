@@ -61,11 +61,7 @@ class SteeredAdaptersTest(unittest.TestCase):
         return server
 
     def expect(self, data, picture, name):
-        made = e2e.pixels(data)
-        if e2e.DTYPE == "float32":
-            self.assertLessEqual(numpy.abs(made - picture).max(), 2, name)
-        else:
-            self.assertGreaterEqual(e2e.psnr(made, picture), LEAST_PSNR[e2e.DTYPE], name)
+        e2e.expect_picture(self, e2e.pixels(data), picture, LEAST_PSNR, name)
 
     def all_at_once(self, server, requests):
         with concurrent.futures.ThreadPoolExecutor(len(requests)) as pool:

@@ -33,11 +33,6 @@ class BatchingTest : public EngineTest {
     request.seed = seed;
     return request;
   }
-  Listener Enter(const ImageRequest& request) {
-    auto listener = std::make_shared<RecordingListener>();
-    EXPECT_TRUE(Submit(request, listener).ok());
-    return listener;
-  }
   // Enters, and waits until its adapters are there. A request that fails for want of its adapter passes the same two
   // threads behind it, for both are of one caller.
   Listener EnterReady(const ImageRequest& request) {
@@ -52,17 +47,6 @@ class BatchingTest : public EngineTest {
     Listener listener = Enter(request);
     pipeline_->AwaitHeld();
     return listener;
-  }
-  void LetGoAndExpectOk(const std::vector<Listener>& listeners) {
-    pipeline_->LetGo();
-    for (const Listener& listener : listeners) {
-      EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
-    }
-    ExpectNothingHeld();
-  }
-  std::vector<Plan> Plans() {
-    absl::MutexLock lock(&pipeline_->mu);
-    return pipeline_->plans;
   }
   bool EverTogether(uint64_t a, uint64_t b) {
     const std::vector<Plan> plans = Plans();

@@ -46,6 +46,22 @@ class EngineTest : public ::testing::Test {
     return engine_->Submit(request, listener, [](const Admission&) {});
   }
 
+  // Submits, and expects to be admitted.
+  std::shared_ptr<RecordingListener> Enter(const ImageRequest& request) {
+    auto listener = std::make_shared<RecordingListener>();
+    EXPECT_TRUE(Submit(request, listener).ok());
+    return listener;
+  }
+
+  // Lets held calls go on, and expects that all these requests succeed and that nothing stays.
+  void LetGoAndExpectOk(const std::vector<std::shared_ptr<RecordingListener>>& listeners) {
+    pipeline_->LetGo();
+    for (const auto& listener : listeners) {
+      EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
+    }
+    ExpectNothingHeld();
+  }
+
   // Submits, waits for the end and expects success.
   std::shared_ptr<RecordingListener> Run(const ImageRequest& request) {
     auto listener = std::make_shared<RecordingListener>();
@@ -63,6 +79,12 @@ class EngineTest : public ::testing::Test {
     EXPECT_EQ(pipeline_->live_inits, 0);
     EXPECT_EQ(store_->Leases(), 0);
     EXPECT_EQ(engine_->queue_depth(), 0u);
+  }
+
+  // The seeds of each step's rows, those of the warm-up first.
+  std::vector<std::vector<uint64_t>> Plans() {
+    absl::MutexLock lock(&pipeline_->mu);
+    return pipeline_->plans;
   }
 
   bool HasMetric(const std::string& line) { return metrics_.Render().find("\n" + line + "\n") != std::string::npos; }

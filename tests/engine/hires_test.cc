@@ -43,22 +43,6 @@ class HiresTest : public EngineTest {
     request.seed = seed;
     return request;
   }
-  Listener Enter(const ImageRequest& request) {
-    auto listener = std::make_shared<RecordingListener>();
-    EXPECT_TRUE(Submit(request, listener).ok());
-    return listener;
-  }
-  void LetGoAndExpectOk(const std::vector<Listener>& listeners) {
-    pipeline_->LetGo();
-    for (const Listener& listener : listeners) {
-      EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
-    }
-    ExpectNothingHeld();
-  }
-  std::vector<std::vector<uint64_t>> Plans() {
-    absl::MutexLock lock(&pipeline_->mu);
-    return pipeline_->plans;
-  }
 };
 
 TEST_F(HiresTest, TheSecondPassBeginsWithTheLargerImage) {

@@ -42,11 +42,6 @@ class MemoryTest : public EngineTest {
     request.height = height;
     return request;
   }
-  Listener Enter(const ImageRequest& request) {
-    auto listener = std::make_shared<RecordingListener>();
-    EXPECT_TRUE(Submit(request, listener).ok());
-    return listener;
-  }
   static void ExpectOutOfMemory(const absl::Status& status) {
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
     EXPECT_EQ(GetErrorDetails(status).reason, "OUT_OF_MEMORY") << status;

@@ -309,7 +309,7 @@ class FakePipeline : public Pipeline {
       const bool two = options.sampler == Sampler::kHeun && evaluated < 2 * total_steps() - 1;
       return two ? evaluated / 2 : std::min(evaluated, total_steps());
     }
-    uint32_t total_steps() const override { return options.steps - options.first_step(); }
+    uint32_t total_steps() const override { return options.steps_run(); }
     uint32_t evaluations() const override { return evaluated; }
     const AdapterSchedule& adapters() const override { return schedule; }
     int64_t bytes_to_keep() const override { return evaluated == 0 ? levers->kept_bytes.load() : 0; }

@@ -39,6 +39,15 @@ class MemoryAdmissionTest : public testing::Test {
     });
   }
 
+  // A job of 64x64 pixels whose tiled form would take more than the whole.
+  ImageJob JobWithoutTiles() {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->pixel_bytes = kMiB;
+    ImageJob job;
+    job.denoise.width = job.denoise.height = 64;
+    return job;
+  }
+
   void ExpectNeed(const MemoryWork& work, int64_t bytes) {
     SetAvailable(bytes);
     EXPECT_TRUE(admission_.FitsNow(work)) << bytes;
@@ -146,12 +155,7 @@ TEST_F(MemoryAdmissionTest, GivesCachesBackBeforeItRefuses) {
 }
 
 TEST_F(MemoryAdmissionTest, ChecksAllThatAJobGoesThrough) {
-  {
-    absl::MutexLock lock(&levers_->mu);
-    levers_->pixel_bytes = kMiB;  // the tiled form would take more
-  }
-  ImageJob job;
-  job.denoise.width = job.denoise.height = 64;
+  ImageJob job = JobWithoutTiles();
   Measure(TextWork(job.prompts), 1 * kMiB);
   Measure(StepWork(job.denoise), 100 * kMiB);
   Measure(DecodeWork(job), 200 * kMiB);
@@ -167,12 +171,7 @@ TEST_F(MemoryAdmissionTest, ChecksAllThatAJobGoesThrough) {
 }
 
 TEST_F(MemoryAdmissionTest, ChecksBothPassesAtOnce) {
-  {
-    absl::MutexLock lock(&levers_->mu);
-    levers_->pixel_bytes = kMiB;  // the tiled form would take more
-  }
-  ImageJob job;
-  job.denoise.width = job.denoise.height = 64;
+  ImageJob job = JobWithoutTiles();
   Measure(TextWork(job.prompts), 1 * kMiB);
   Measure(StepWork(job.denoise), 10 * kMiB);
   Measure(DecodeWork(job), 20 * kMiB);
