@@ -200,7 +200,7 @@ grpc::ServerUnaryReactor* SdapiService::ListLoras(grpc::CallbackServerContext* c
   return AnswerFromDisk(service_, "ListLoras", Scope::kAdaptersRead, context, request, response,
                         [](Engine& engine, const auto&, google::api::HttpBody& body) -> absl::Status {
                           ABSL_ASSIGN_OR_RETURN(const std::vector<AdapterInfo> adapters,
-                                                engine.ListAdapters("", std::numeric_limits<size_t>::max()));
+                                                engine.adapters().List("", std::numeric_limits<size_t>::max()));
                           SetJson(LorasJson(adapters), body);
                           return absl::OkStatus();
                         });

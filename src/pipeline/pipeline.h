@@ -16,10 +16,13 @@
 #include "src/nn/adapter_schedule.h"
 #include "src/nn/adapter_set.h"
 #include "src/pipeline/init_picture.h"
+#include "src/request/evaluation_range.h"
 #include "src/request/image_job.h"
 #include "src/request/model_info.h"
 
 namespace hotlora {
+
+struct PlacedControlNet;  // sdxl/placed_control_net.h
 
 // The text side of a request as the UNet takes it (positive, and negative where guidance needs it). Immutable.
 class Conditioning {
@@ -33,6 +36,21 @@ class Conditioning {
 class InitLatents {
  public:
   virtual ~InitLatents() = default;
+};
+
+// A control of a request: a net that is lent, the picture that it sees, and how.
+struct ControlInput {
+  std::shared_ptr<const PlacedControlNet> net;  // the lease of it outlives the result of EmbedControls
+  RgbImage picture;                             // of the images' size
+  double scale = 1.0;
+  EvaluationRange range;
+  uint32_t type = 0;  // of a union net
+};
+
+// The controls of a request as the network takes them, for images of one size. Immutable.
+class Controls {
+ public:
+  virtual ~Controls() = default;
 };
 
 // One image on its way: its latents, noise generator, sampler state and step index, with everything that shapes its
@@ -49,6 +67,8 @@ class Row {
   virtual const AdapterSchedule& adapters() const = 0;
   // Those that are in effect in its next evaluation.
   const AdapterSchedule::Part& next_adapters() const { return adapters().at(evaluations()); }
+  // How many of its controls are in force in that evaluation.
+  virtual uint32_t controls_at(uint32_t evaluation) const = 0;
   // Bytes where the networks compute that its next step takes and keeps until its last one; 0 once it has them.
   virtual int64_t bytes_to_keep() const = 0;
   bool done() const { return steps_done() >= total_steps(); }
@@ -95,9 +115,9 @@ class PeakMeter {
 // same result up to rounding.
 enum class VaeForm { kWhole, kTiled };
 
-// Threads: one step thread calls Apply, Encode, StartRow, Step and Preview; a decode thread may call EncodeInit and
-// Decode at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone and leaves the
-// pipeline usable; Internal with reason DEVICE_FAILED means the device is lost.
+// Threads: one step thread calls Apply, Encode, EmbedControls, StartRow, Step and Preview; a decode thread may call
+// EncodeInit and Decode at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone
+// and leaves the pipeline usable; Internal with reason DEVICE_FAILED means the device is lost.
 class Pipeline {
  public:
   virtual ~Pipeline() = default;
@@ -120,13 +140,18 @@ class Pipeline {
   // An init image to latents.
   virtual absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) = 0;
 
+  // What the nets make of their pictures, once for all images and steps.
+  virtual absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(absl::Span<const ControlInput> controls) = 0;
+
   // A row at its first step. It starts from noise of `seed`, scaled for the schedule. If `init` is not null, it has the
   // options' size, and the noise is laid over it. `conditioning` was encoded under a set of the same TextFingerprint as
   // the one that `adapters` begin with.
+  // `controls` may be null; each is in force in the evaluations of its range.
   virtual absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                         std::shared_ptr<const Conditioning> conditioning,
                                                         AdapterSchedule adapters,
-                                                        std::shared_ptr<const InitLatents> init) = 0;
+                                                        std::shared_ptr<const InitLatents> init,
+                                                        std::shared_ptr<const Controls> controls) = 0;
 
   // One evaluation of the network for every row in the plan, each under its next_adapters(), whatever the mode. It is a
   // denoising step, except with the samplers Heun and DPM2, whose steps_done() moves at a step's second one. Returns

@@ -44,6 +44,16 @@ struct AdapterUse {
   std::vector<BlockWeight> blocks;  // of the UNet, in place of weight; by prefix, each once
 };
 
+// A ControlNet, and the picture that it sees.
+struct ControlUse {
+  std::string name;
+  std::string image;  // a file as sent, of which the header alone is checked
+  double scale = 1.0;
+  EvaluationRange range;
+  std::optional<uint32_t> type;  // of a union net; checked once the net is read
+  std::string field;             // in the request: "controls[0]"
+};
+
 // A textual-inversion embedding, and the text that stands for it in the prompts.
 struct EmbeddingUse {
   std::string name, token;
@@ -102,6 +112,7 @@ struct ImageJob {
   uint32_t num_images = 1;
   std::vector<AdapterUse> adapters;  // in request order, then those of tags, without those that have no effect
   std::vector<EmbeddingUse> embeddings;
+  std::vector<ControlUse> controls;  // in request order, without those that are never in force
   // Files as sent, of which the headers alone are checked; empty: none. A mask is never without an image.
   std::string init_image, mask_image;
   ImageFormat format = ImageFormat::kPng;
@@ -115,6 +126,7 @@ struct ImageJob {
   const DenoiseOptions& options(Pass pass) const { return pass == Pass::kFirst ? denoise : *hires; }
   // The pass that makes the finished images.
   const DenoiseOptions& last_pass() const { return hires.has_value() ? *hires : denoise; }
+  bool has_pictures() const { return has_init() || !controls.empty(); }
 };
 
 }  // namespace hotlora

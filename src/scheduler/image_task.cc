@@ -76,9 +76,15 @@ void ImageTask::SetInit(std::shared_ptr<const InitLatents> init) {
   init_ = std::move(init);
 }
 
-bool ImageTask::has_init() const {
+void ImageTask::SetControlPictures(std::vector<RgbImage> pictures, std::vector<RgbImage> hires_pictures) {
   MutexLock lock(&mu_);
-  return init_ != nullptr;
+  control_pictures_ = std::move(pictures);
+  hires_control_pictures_ = std::move(hires_pictures);
+}
+
+bool ImageTask::has_pictures() const {
+  MutexLock lock(&mu_);
+  return (!job_.has_init() || init_ != nullptr) && control_pictures_.size() == job_.controls.size();
 }
 
 bool ImageTask::CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check, Pass pass) const {
@@ -99,6 +105,11 @@ std::shared_ptr<const InitLatents> ImageTask::TakeInit() {
   return std::move(init_);
 }
 
+std::vector<RgbImage> ImageTask::TakeControlPictures(Pass pass) {
+  MutexLock lock(&mu_);
+  return std::exchange(pass == Pass::kFirst ? control_pictures_ : hires_control_pictures_, {});
+}
+
 bool ImageTask::loading() const {
   MutexLock lock(&mu_);
   return loading_;
@@ -117,7 +128,10 @@ void ImageTask::ReleaseFiles() {
   std::shared_ptr<const InitLatents> released_init;  // these are destroyed after the lock is released
   LoadedFiles released;                              // after the schedules: the weights go before their leases
   AdapterSchedule released_schedule, released_hires_schedule;
+  std::vector<RgbImage> released_pictures, released_hires_pictures;
   MutexLock lock(&mu_);
+  std::swap(released_pictures, control_pictures_);
+  std::swap(released_hires_pictures, hires_control_pictures_);
   std::swap(released_init, init_);
   std::swap(released, loaded_);
   std::swap(released_schedule, schedule_);

@@ -28,6 +28,8 @@ std::string Describe(const MemoryWork& work) {
       return "encoding the prompts";
     case MemoryWork::Kind::kInit:
       return "encoding an image " + size;
+    case MemoryWork::Kind::kHint:
+      return "embedding a control picture " + size;
     case MemoryWork::Kind::kStep:
       return "a denoising step " + size;
     case MemoryWork::Kind::kDecode:
@@ -66,6 +68,10 @@ MemoryWork TextWork(const Prompts& prompts) {
 }
 
 MemoryWork InitWork(const DenoiseOptions& options) { return {MemoryWork::Kind::kInit, options.width, options.height}; }
+
+MemoryWork HintWork(const DenoiseOptions& options, size_t controls) {
+  return {MemoryWork::Kind::kHint, options.width, options.height, static_cast<uint32_t>(controls)};
+}
 
 MemoryWork StepWork(const DenoiseOptions& options) {
   return {MemoryWork::Kind::kStep, options.width, options.height, options.cfg() ? 2u : 1u};

@@ -33,11 +33,11 @@ namespace hotlora {
 
 // A call of the pipeline. Calls of equal fields need about the same.
 struct MemoryWork {
-  enum class Kind { kText, kInit, kStep, kDecode };
+  enum class Kind { kText, kInit, kHint, kStep, kDecode };
 
   Kind kind = Kind::kStep;
   uint32_t width = 0, height = 0;  // pixels; of texts the chunks, and 1
-  uint32_t rows = 1;               // of the network: an image under guidance has two
+  uint32_t rows = 1;               // of the network: an image under guidance has two; of hints the pictures
   int64_t answer_bytes = 0;        // of messages that are made of it, beside what the call takes
   int64_t kept_bytes = 0;          // of what the call takes: what stays until later calls; not a matter of the size
   VaeForm form = VaeForm::kWhole;  // of inits and decodes
@@ -45,6 +45,7 @@ struct MemoryWork {
 
 MemoryWork TextWork(const Prompts& prompts);
 MemoryWork InitWork(const DenoiseOptions& options);
+MemoryWork HintWork(const DenoiseOptions& options, size_t controls);
 MemoryWork StepWork(const DenoiseOptions& options);    // of one image
 MemoryWork DecodeWork(const DenoiseOptions& options);  // an image that goes on to the second pass
 MemoryWork DecodeWork(const ImageJob& job);            // a finished image
@@ -73,8 +74,9 @@ class MemoryAdmission {
   // Whether `work` fits beside what runs now.
   bool FitsNow(const MemoryWork& work);
 
-  // For texts and steps: `call()` once there is memory for it. What does not fit beside the work of other threads waits
-  // in turn until they are done; what does not fit alone is not called: ResourceExhausted (OUT_OF_MEMORY).
+  // For texts, hints and steps: `call()` once there is memory for it. What does not fit beside the work of other
+  // threads waits in turn until they are done; what does not fit alone is not called: ResourceExhausted
+  // (OUT_OF_MEMORY).
   template <typename Function>
   auto Call(const MemoryWork& work, Function call) -> decltype(call()) {
     return CallVae(work, [&](VaeForm) { return call(); });

@@ -366,6 +366,15 @@ struct Opened {
   std::string header;
 };
 
+// A file that the caller opened and keeps.
+absl::StatusOr<OpenFile> Duplicate(int descriptor) {
+  const int own = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+  if (own < 0) {
+    return absl::ErrnoToStatus(errno, "cannot read the file");
+  }
+  return Adopt(own);
+}
+
 absl::StatusOr<Opened> OpenAndReadHeader(OpenFile file, uint64_t max_header_bytes, Sha256* hash) {
   if (file.bytes < kLengthBytes) {
     return TooShort(file.bytes);
@@ -381,12 +390,21 @@ absl::StatusOr<Opened> OpenAndReadHeader(OpenFile file, uint64_t max_header_byte
 }  // namespace
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadHeader(const std::string& path, uint64_t max_header_bytes) {
-  ABSL_ASSIGN_OR_RETURN(OpenFile file, OpenRegular(path));
+  ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
+  return ReadHeader(file.descriptor, max_header_bytes);
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadHeader(int descriptor, uint64_t max_header_bytes) {
+  ABSL_ASSIGN_OR_RETURN(OpenFile file, Duplicate(descriptor));
   ABSL_ASSIGN_OR_RETURN(const Opened opened, OpenAndReadHeader(std::move(file), max_header_bytes, nullptr));
+  return ParseOpened(opened.file.bytes, opened.header);
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ParseOpened(uint64_t file_bytes, absl::string_view header) {
   SafetensorsFile result;
-  result.file_bytes_ = opened.file.bytes;
-  result.data_offset_ = kLengthBytes + opened.header.size();
-  ABSL_RETURN_IF_ERROR(result.ParseHeader(opened.header));
+  result.file_bytes_ = file_bytes;
+  result.data_offset_ = kLengthBytes + header.size();
+  ABSL_RETURN_IF_ERROR(result.ParseHeader(header));
   return result;
 }
 
@@ -395,10 +413,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadInto(const std::string& pat
   ABSL_ASSIGN_OR_RETURN(OpenFile file, OpenRegular(path));
   Sha256 hash;
   ABSL_ASSIGN_OR_RETURN(const Opened opened, OpenAndReadHeader(std::move(file), max_header_bytes, &hash));
-  SafetensorsFile result;
-  result.file_bytes_ = opened.file.bytes;
-  result.data_offset_ = kLengthBytes + opened.header.size();
-  ABSL_RETURN_IF_ERROR(result.ParseHeader(opened.header));
+  ABSL_ASSIGN_OR_RETURN(SafetensorsFile result, ParseOpened(opened.file.bytes, opened.header));
   for (const StoredTensor& tensor : result.tensors_) {
     if (tensor.bytes() > 0) {
       ABSL_ASSIGN_OR_RETURN(void* const to, destination(tensor));
@@ -436,17 +451,12 @@ absl::StatusOr<Whole> ReadWhole(const OpenFile& file, uint64_t max_bytes, Safete
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadFile(const std::string& path, uint64_t max_bytes,
                                                           uint64_t max_header_bytes) {
   ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
-  ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes, NewBytes));
-  return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.hash), max_header_bytes);
+  return ReadDescriptor(file.descriptor, max_bytes, max_header_bytes);
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadDescriptor(int descriptor, uint64_t max_bytes,
                                                                 uint64_t max_header_bytes, Allocate allocate) {
-  const int own = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
-  if (own < 0) {
-    return absl::ErrnoToStatus(errno, "cannot read the file");
-  }
-  ABSL_ASSIGN_OR_RETURN(const OpenFile file, Adopt(own));
+  ABSL_ASSIGN_OR_RETURN(const OpenFile file, Duplicate(descriptor));
   ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes, allocate));
   return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.hash), max_header_bytes);
 }
@@ -470,11 +480,8 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ParseBytes(std::shared_ptr<cons
   unsigned char length[kLengthBytes];
   std::copy_n(reinterpret_cast<const unsigned char*>(bytes.get()), kLengthBytes, length);
   ABSL_ASSIGN_OR_RETURN(const uint64_t header_bytes, HeaderLength(length, size, max_header_bytes));
-  SafetensorsFile result;
-  result.file_bytes_ = size;
-  result.data_offset_ = kLengthBytes + header_bytes;
-  ABSL_RETURN_IF_ERROR(
-      result.ParseHeader(absl::string_view(reinterpret_cast<const char*>(bytes.get()) + kLengthBytes, header_bytes)));
+  const absl::string_view header(reinterpret_cast<const char*>(bytes.get()) + kLengthBytes, header_bytes);
+  ABSL_ASSIGN_OR_RETURN(SafetensorsFile result, ParseOpened(size, header));
   result.hash_ = std::move(hash);
   result.bytes_ = std::move(bytes);
   return result;

@@ -76,6 +76,8 @@ class SafetensorsFile {
   // Reads and checks the header alone.
   static absl::StatusOr<SafetensorsFile> ReadHeader(const std::string& path,
                                                     uint64_t max_header_bytes = kMaxHeaderBytes);
+  // The same for a file that the caller opened and keeps, from where it stands.
+  static absl::StatusOr<SafetensorsFile> ReadHeader(int descriptor, uint64_t max_header_bytes = kMaxHeaderBytes);
 
   // Reads the whole file into memory, computes its SHA-256 and checks the header.
   // ResourceExhausted, before anything is read, if the file is over `max_bytes`.
@@ -129,6 +131,8 @@ class SafetensorsFile {
 
  private:
   SafetensorsFile() = default;
+  // A file whose data are not in memory.
+  static absl::StatusOr<SafetensorsFile> ParseOpened(uint64_t file_bytes, absl::string_view header);
   // `hash` has got all bytes.
   static absl::StatusOr<SafetensorsFile> ParseBytes(std::shared_ptr<const std::byte> bytes, uint64_t size,
                                                     std::shared_ptr<const TrailingHash> hash,

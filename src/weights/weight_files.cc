@@ -22,24 +22,10 @@
 #include "src/weights/leftovers.h"
 #include "src/weights/safetensors_file.h"
 #include "src/weights/sgm_names.h"
+#include "src/weights/stored_views.h"
 
 namespace hotlora {
 namespace {
-
-std::optional<c10::ScalarType> ScalarTypeOf(StoredDtype dtype) {
-  switch (dtype) {
-    case StoredDtype::kF64:
-      return c10::kDouble;
-    case StoredDtype::kF32:
-      return c10::kFloat;
-    case StoredDtype::kF16:
-      return c10::kHalf;
-    case StoredDtype::kBF16:
-      return c10::kBFloat16;
-    default:
-      return std::nullopt;
-  }
-}
 
 // The weight files of one component, and which tensor is in which if an index says so.
 struct WeightFiles {

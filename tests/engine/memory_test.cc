@@ -193,8 +193,9 @@ TEST_F(MemoryTest, DoesNotEncodeAnInitImageWithoutRoom) {
 TEST_F(MemoryTest, DoesNotStartWithoutHeadRoom) {
   engine_ = nullptr;
   SetAvailable(kMiB);
-  engine_ = Engine::Create({}, std::make_unique<FakePipeline>(pipeline_), std::make_unique<FakeAdapterStore>(store_),
-                           std::make_unique<FakeEmbeddingStore>(), &metrics_);
+  engine_ =
+      Engine::Create({}, std::make_unique<FakePipeline>(pipeline_), std::make_unique<FakeAdapterStore>(store_),
+                     std::make_unique<FakeAdapterStore>(controls_), std::make_unique<FakeEmbeddingStore>(), &metrics_);
   ExpectOutOfMemory(engine_->WarmUp());
 }
 

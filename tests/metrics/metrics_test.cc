@@ -166,9 +166,9 @@ TEST(MetricsTest, CountsByOutcome) {
 
 TEST(MetricsTest, LoadsAreCountedByReason) {
   Metrics metrics;
-  metrics.CountAdapterLoad("", 1000);
-  metrics.CountAdapterLoad("ADAPTER_INVALID", 0);
-  metrics.CountAdapterLoad("SOMETHING_NEW", 0);
+  metrics.adapters().CountLoad("", 1000);
+  metrics.adapters().CountLoad("ADAPTER_INVALID", 0);
+  metrics.adapters().CountLoad("SOMETHING_NEW", 0);
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_loads_total{outcome=\"ok\",reason=\"none\"} 1"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_loads_total{outcome=\"error\",reason=\"adapter_invalid\"} 1"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_loads_total{outcome=\"error\",reason=\"other\"} 1"));
@@ -178,7 +178,7 @@ TEST(MetricsTest, LoadsAreCountedByReason) {
 TEST(MetricsTest, ATierTellsItsFill) {
   Metrics metrics;
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_pinned_bytes{tier=\"host\"} 0"));
-  metrics.SetCache(AdapterTier::kHost, {300, 1000, 200, 3});
+  metrics.adapters().SetCache(AdapterTier::kHost, {300, 1000, 200, 3});
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_bytes{tier=\"host\"} 300"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_capacity_bytes{tier=\"host\"} 1000"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_pinned_bytes{tier=\"host\"} 200"));

@@ -70,7 +70,7 @@ class RequestLoaderTest : public ::testing::Test {
     return decoded_;
   }
 
-  absl::StatusOr<InitPicture> Decode(const ImageJob& job) {
+  absl::StatusOr<RequestPictures> Decode(const ImageJob& job) {
     absl::MutexLock lock(&mu_);
     decoded_.push_back(job.request_id);
     if (job.request_id == "throws") {
@@ -79,9 +79,10 @@ class RequestLoaderTest : public ::testing::Test {
     const auto permitted = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return permitted_ > 0; };
     mu_.Await(absl::Condition(&permitted));
     --permitted_;
-    InitPicture picture;
-    picture.image = {16, 16, std::vector<uint8_t>(16 * 16 * 3)};
-    return picture;
+    RequestPictures pictures;
+    pictures.init.image = {16, 16, std::vector<uint8_t>(16 * 16 * 3)};
+    pictures.controls.resize(job.controls.size(), pictures.init.image);
+    return pictures;
   }
 
   absl::Mutex mu_;
@@ -91,13 +92,17 @@ class RequestLoaderTest : public ::testing::Test {
   Metrics metrics_;
   std::shared_ptr<FakePipeline::Levers> pipeline_levers_ = std::make_shared<FakePipeline::Levers>();
   std::shared_ptr<FakeAdapterStore::Levers> store_levers_ = std::make_shared<FakeAdapterStore::Levers>();
+  std::shared_ptr<FakeAdapterStore::Levers> control_levers_ = std::make_shared<FakeAdapterStore::Levers>();
   FakePipeline pipeline_{pipeline_levers_};
   FakeAdapterStore store_{store_levers_};
+  FakeAdapterStore controls_{control_levers_};
   FakeEmbeddingStore embeddings_;
   RequestQueue queue_{100};
   StepScheduler scheduler_{{}, {}, &queue_, &pipeline_, &metrics_};
-  RequestLoader loader_{&store_,     &embeddings_, &queue_,
-                        &scheduler_, &metrics_,    [this](const ImageJob& job) { return Decode(job); }};
+  RequestLoader loader_{
+      &store_, &controls_, &embeddings_, &queue_, &scheduler_, &metrics_, [this](const ImageJob& job) {
+        return Decode(job);
+      }};
   std::vector<std::shared_ptr<ImageTask>> tasks_;
 };
 
@@ -180,6 +185,47 @@ TEST_F(RequestLoaderTest, ARequestThatWaitsForRoomIsDecodedAndEncodedOnce) {
   EXPECT_EQ(decoded(), std::vector<std::string>{"one"});
   absl::MutexLock lock(&pipeline_levers_->mu);
   EXPECT_EQ(pipeline_levers_->init_sizes.size(), 1u);
+}
+
+TEST_F(RequestLoaderTest, ARequestThatWaitsForAControlNetGivesItsAdaptersBackMeanwhile) {
+  control_levers_->AddControl("net");
+  {
+    absl::MutexLock lock(&control_levers_->mu);
+    control_levers_->most_leases = 0;
+  }
+  ImageJob job;
+  job.request_id = "one";
+  job.denoise.width = job.denoise.height = 16;
+  job.denoise.steps = 1;
+  job.adapters = {{"a", 1, 1}};
+  job.controls.resize(2);
+  job.controls[0].name = job.controls[1].name = "net";
+  auto listener = std::make_shared<RecordingListener>();
+  auto task = std::make_shared<ImageTask>(std::move(job), listener, absl::InfiniteDuration());
+  PermitDecodes(1);
+  ASSERT_TRUE(queue_.Admit(task).ok());
+  queue_.Enqueue(task);
+  loader_.Load(task);
+  {
+    absl::MutexLock lock(&control_levers_->mu);
+    const auto waits = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return control_levers_->waits > 0; };
+    control_levers_->mu.Await(absl::Condition(&waits));
+  }
+  while (task->loading()) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_EQ(store_levers_->Leases(), 0);
+  {
+    absl::MutexLock lock(&control_levers_->mu);
+    control_levers_->most_leases = 1;  // once for both controls
+  }
+  while (!listener->IsDone()) {
+    loader_.RetryForRoom();
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
+  EXPECT_EQ(decoded(), std::vector<std::string>{"one"}) << "pictures are decoded once";
+  EXPECT_EQ(control_levers_->Leases(), 0);
 }
 
 TEST_F(RequestLoaderTest, ACancelWhileAPictureIsDecodedEndsTheRequest) {
