@@ -144,6 +144,7 @@ TEST_F(ControlNetFileTest, AConfigCannotMakeTheReaderAllocate) {
   config["num_trans_layer"] = 256;
   std::ofstream(folder + "/config.json") << config;
   InstallCountingCpuAllocator();
+  TinyModel();  // loads once
   const AllocationPeak peak;
   const absl::Status status = Load(folder).status();
   EXPECT_THAT(std::string(status.message()), HasSubstr("task_embedding is [6, 32], expected [65536, 32]"));
