@@ -5,11 +5,13 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include <prometheus/collectable.h>
 #include <prometheus/counter.h>
 #include <prometheus/family.h>
@@ -29,19 +31,21 @@ namespace hotlora {
 namespace {
 
 const Buckets kSwapBuckets = {.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
+// A phase is looked at by its mean, a whole swap by its quantiles.
+const Buckets kSwapPhaseBuckets = {.001, .005, .025, .1, .5, 2.5};
 const Buckets kRequestBuckets = {.1, .25, .5, 1, 2, 4, 7.5, 15, 30, 60, 120, 300, 600};
-// For the methods that make no images: a closer look is rarely needed. Those that are answered at once have their sum
-// and count alone, as there are many.
-const Buckets kOtherRequestBuckets = {.1, 1, 30};
-const Buckets kQuickRequestBuckets = {};
+// For calls that read or receive a file: a closer look is rarely needed.
+const Buckets kFileBuckets = {.1, 1, 30};
+// Sum and count alone.
+const Buckets kNoBuckets = {};
 const Buckets kBatchBuckets = {1, 2, 4, 8, 16};
 
-// Those that any call may end with, then those that calls which change nothing do not end with.
-constexpr const char* kCommonCodes[] = {"OK",          "CANCELLED",         "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
-                                        "NOT_FOUND",   "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INTERNAL",
-                                        "UNAVAILABLE", "UNAUTHENTICATED"};
-constexpr const char* kOtherCodes[] = {"UNKNOWN", "ALREADY_EXISTS", "FAILED_PRECONDITION",
-                                       "ABORTED", "UNIMPLEMENTED",  "DATA_LOSS"};
+// The codes of docs/errors.md: those that any call may end with, and what others may end with besides.
+constexpr const char* kCommonCodes[] = {"OK",       "INVALID_ARGUMENT", "NOT_FOUND",       "PERMISSION_DENIED",
+                                        "INTERNAL", "UNAVAILABLE",      "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"};
+constexpr const char* kLaterCodes[] = {"CANCELLED", "DEADLINE_EXCEEDED", "ALREADY_EXISTS"};
+constexpr const char* kImageCodes[] = {"FAILED_PRECONDITION", "UNIMPLEMENTED"};
+constexpr const char* kChangeCodes[] = {"FAILED_PRECONDITION", "ABORTED"};
 constexpr const char* kOutcomes[] = {"ok", "error", "cancelled"};
 constexpr const char* kSizes[] = {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"};
 constexpr const char* kOnOff[] = {"off", "on"};
@@ -64,24 +68,60 @@ const char* SizeLabel(const StepShape& shape) {
                                      : kSizes[3];
 }
 
+// The same methods as in the rules of deploy/prometheus.
 bool MakesImages(absl::string_view method) {
-  return absl::StrContains(method, "Image") || absl::StrContains(method, "2Img");
+  const auto ends = [&](absl::string_view suffix) { return absl::EndsWith(method, suffix); };
+  return ends("Image") || ends("Images") || ends("2Img");
 }
 
-// Whether calls of that RPC are answered at once, without work on images, adapters or weights.
-bool IsQuick(absl::string_view method) {
-  const bool reads = absl::StartsWith(method, "List") || absl::StartsWith(method, "Get");
-  return reads || !(MakesImages(method) || absl::StrContains(method, "Adapter") ||
-                    absl::StrContains(method, "Control") || method == "VerifyBase");
+bool StartsWithAny(absl::string_view method, absl::Span<const absl::string_view> verbs) {
+  return std::any_of(verbs.begin(), verbs.end(), [&](auto verb) { return absl::StartsWith(method, verb); });
 }
 
-const Buckets& RequestBuckets(absl::string_view method) {
-  return MakesImages(method) ? kRequestBuckets : IsQuick(method) ? kQuickRequestBuckets : kOtherRequestBuckets;
-}
+// Whether calls of that RPC read or receive a file.
+bool MovesFile(absl::string_view method) { return StartsWithAny(method, {"Load", "Upload"}); }
 
 // Whether calls of that RPC may be cancelled: the others are answered at once.
-bool EndsLater(absl::string_view method) {
-  return MakesImages(method) || absl::StartsWith(method, "Load") || absl::StartsWith(method, "Upload");
+bool EndsLater(absl::string_view method) { return MakesImages(method) || MovesFile(method); }
+
+// Whether calls of that RPC change what a store has, on the disk or in memory.
+bool ChangesStore(absl::string_view method) { return MovesFile(method) || StartsWithAny(method, {"Unload", "Delete"}); }
+
+std::vector<std::string> KnownCodes(absl::string_view method) {
+  std::vector<std::string> codes(std::begin(kCommonCodes), std::end(kCommonCodes));
+  const auto add = [&codes](absl::Span<const char* const> more) {
+    codes.insert(codes.end(), more.begin(), more.end());
+  };
+  if (EndsLater(method)) {
+    add(kLaterCodes);
+  }
+  if (MakesImages(method)) {
+    add(kImageCodes);
+  }
+  if (ChangesStore(method)) {
+    add(kChangeCodes);
+  }
+  return codes;
+}
+
+// How long calls took that failed or were cancelled is rarely asked.
+const Buckets& RequestBuckets(absl::string_view method, absl::string_view outcome) {
+  return outcome != kOutcomes[0] ? kNoBuckets
+         : MakesImages(method)   ? kRequestBuckets
+         : MovesFile(method)     ? kFileBuckets
+                                 : kNoBuckets;
+}
+
+const Buckets& SwapBuckets(absl::string_view phase) {
+  return phase == kSwapPhases[static_cast<size_t>(SwapPhase::kTotal)] ? kSwapBuckets : kSwapPhaseBuckets;
+}
+
+// Only files are read and parsed, and what is on the device already is not copied there.
+bool HasSource(absl::string_view phase, absl::string_view source) {
+  const auto is = [&](SwapPhase other) { return phase == kSwapPhases[static_cast<size_t>(other)]; };
+  const bool of_file = is(SwapPhase::kRead) || is(SwapPhase::kParse);
+  return of_file ? source == kAdapterTierNames[static_cast<size_t>(AdapterTier::kDisk)]
+                 : !is(SwapPhase::kUpload) || source != kAdapterTierNames[static_cast<size_t>(AdapterTier::kDevice)];
 }
 
 const char* OutcomeOf(absl::string_view code) {
@@ -183,19 +223,14 @@ void Metrics::Families::StandAtZero() {
     tiled_vae.Add({{"work", work}});
   }
   for (const char* method : kMethods) {
-    for (const char* code : kCommonCodes) {
+    for (const std::string& code : KnownCodes(method)) {
       requests.Add({{"method", method}, {"code", code}});
-    }
-    if (!IsQuick(method)) {
-      for (const char* code : kOtherCodes) {
-        requests.Add({{"method", method}, {"code", code}});
-      }
     }
     for (const char* outcome : kOutcomes) {
       if (outcome == kOutcomes[2] && !EndsLater(method)) {
         continue;
       }
-      request_duration.Add({{"method", method}, {"outcome", outcome}}, RequestBuckets(method));
+      request_duration.Add({{"method", method}, {"outcome", outcome}}, RequestBuckets(method, outcome));
     }
   }
   for (const char* name : kPhases) {
@@ -207,10 +242,9 @@ void Metrics::Families::StandAtZero() {
   }
   for (const char* tier : kAdapterTierNames) {
     for (const char* phase : kSwapPhases) {
-      if (tier != kAdapterTierNames[0] && (phase == kSwapPhases[1] || phase == kSwapPhases[2])) {
-        continue;  // only files are read and parsed
+      if (HasSource(phase, tier)) {
+        swap.Add({{"phase", phase}, {"source", tier}}, SwapBuckets(phase));
       }
-      swap.Add({{"phase", phase}, {"source", tier}}, kSwapBuckets);
     }
   }
   for (const char* result : {"hit", "miss"}) {
@@ -349,7 +383,8 @@ void Metrics::SetWorkMemory(int64_t available_bytes, int64_t needed_bytes) {
 void Metrics::CountRequest(absl::string_view method, absl::string_view code, double seconds) {
   const std::string name(method);
   state_->families.requests.Add({{"method", name}, {"code", std::string(code)}}).Increment();
-  state_->families.request_duration.Add({{"method", name}, {"outcome", OutcomeOf(code)}}, RequestBuckets(method))
+  const char* const outcome = OutcomeOf(code);
+  state_->families.request_duration.Add({{"method", name}, {"outcome", outcome}}, RequestBuckets(method, outcome))
       .Observe(seconds);
 }
 
@@ -364,10 +399,9 @@ void Metrics::CountImage(ImageFormat format) {
 }
 
 void Metrics::ObserveSwapPhase(SwapPhase phase, AdapterTier source, double seconds) {
+  const char* const name = kSwapPhases[static_cast<size_t>(phase)];
   state_->families.swap
-      .Add({{"phase", kSwapPhases[static_cast<size_t>(phase)]},
-            {"source", kAdapterTierNames[static_cast<size_t>(source)]}},
-           kSwapBuckets)
+      .Add({{"phase", name}, {"source", kAdapterTierNames[static_cast<size_t>(source)]}}, SwapBuckets(name))
       .Observe(seconds);
 }
 

@@ -26,6 +26,59 @@ TEST(MetricsTest, KnownLabelSetsStandAtZero) {
   EXPECT_TRUE(Has(metrics, "hotlora_nvml_up "));
 }
 
+TEST(MetricsTest, AMethodBeginsWithTheCodesThatItCanEndWith) {
+  const Metrics metrics;
+  const auto begins_with = [&](const std::string& method, const std::string& code) {
+    return Has(metrics, absl::StrCat("hotlora_requests_total{code=\"", code, "\",method=\"", method, "\"} 0"));
+  };
+  for (const char* method :
+       {"GenerateImages", "Txt2Img", "LoadControl", "UploadAdapter", "ListControls", "VerifyBase"}) {
+    for (const char* code : {"OK", "UNAUTHENTICATED", "INTERNAL", "RESOURCE_EXHAUSTED"}) {
+      EXPECT_TRUE(begins_with(method, code)) << method << " " << code;
+    }
+  }
+  for (const char* method : {"GenerateImages", "Img2Img", "LoadAdapter", "UploadControl"}) {
+    EXPECT_TRUE(begins_with(method, "CANCELLED")) << method;
+    EXPECT_TRUE(begins_with(method, "FAILED_PRECONDITION")) << method;
+  }
+  EXPECT_TRUE(begins_with("DeleteAdapter", "ABORTED"));
+  EXPECT_FALSE(begins_with("GenerateImages", "ABORTED"));
+  EXPECT_FALSE(begins_with("ListAdapters", "CANCELLED"));
+}
+
+TEST(MetricsTest, ACodeThatWasNotExpectedIsCountedAllTheSame) {
+  Metrics metrics;
+  metrics.CountRequest("ListAdapters", "DATA_LOSS", 1.0);
+  EXPECT_TRUE(Has(metrics, "hotlora_requests_total{code=\"DATA_LOSS\",method=\"ListAdapters\"} 1"));
+}
+
+TEST(MetricsTest, AnsweredCallsAndWholeSwapsHaveTheFineBuckets) {
+  Metrics metrics;
+  metrics.CountRequest("GenerateImages", "OK", 20.0);
+  metrics.CountRequest("GenerateImages", "INTERNAL", 20.0);
+  metrics.CountRequest("LoadControl", "OK", 20.0);
+  metrics.CountRequest("UnloadControl", "OK", 20.0);
+  const auto bucket = [&](const std::string& method, const std::string& outcome, const std::string& le) {
+    return Has(metrics, absl::StrCat("hotlora_request_duration_seconds_bucket{method=\"", method, "\",outcome=\"",
+                                     outcome, "\",le=\"", le, "\"} 1"));
+  };
+  EXPECT_TRUE(bucket("GenerateImages", "ok", "30"));
+  EXPECT_FALSE(bucket("GenerateImages", "error", "30"));
+  EXPECT_TRUE(bucket("GenerateImages", "error", "+Inf"));
+  EXPECT_TRUE(bucket("LoadControl", "ok", "30"));
+  EXPECT_FALSE(bucket("LoadControl", "ok", "60"));
+  EXPECT_FALSE(bucket("UnloadControl", "ok", "30"));
+  metrics.ObserveSwapPhase(SwapPhase::kTotal, AdapterTier::kHost, 0.2);
+  metrics.ObserveSwapPhase(SwapPhase::kApply, AdapterTier::kHost, 0.2);
+  const auto swap = [&](const std::string& phase, const std::string& le) {
+    return Has(metrics, absl::StrCat("hotlora_adapter_swap_duration_seconds_bucket{phase=\"", phase,
+                                     "\",source=\"host\",le=\"", le, "\"} 1"));
+  };
+  EXPECT_TRUE(swap("total", "0.25"));
+  EXPECT_FALSE(swap("apply", "0.25"));
+  EXPECT_TRUE(swap("apply", "0.5"));
+}
+
 TEST(MetricsTest, TellsWhetherTheModelsFilesChanged) {
   Metrics metrics;
   metrics.SetModelFilesChanged(true);
