@@ -53,6 +53,14 @@ class Controls {
   virtual ~Controls() = default;
 };
 
+// Bytes that controls take where the networks compute, by their shapes.
+struct ControlBytes {
+  int64_t hint = 0;       // of an embedded picture, as long as its request runs
+  int64_t embedding = 0;  // that embedding a picture takes beside
+  int64_t outputs = 0;    // of a net for one row of the network, until the step is done
+  int64_t text = 0;       // of a net, while it runs, for the text of one row, of one chunk
+};
+
 // One image on its way: its latents, noise generator, sampler state and step index, with everything that shapes its
 // next step. Belongs to one request; only the step thread touches it until it is decoded.
 class Row {
@@ -178,6 +186,11 @@ class Pipeline {
   // No less than what Decode or EncodeInit take in the tiled form for so many pixels on a side. Thread-safe.
   virtual int64_t TiledDecodeBytes(uint32_t width, uint32_t height) const = 0;
   virtual int64_t TiledEncodeBytes(uint32_t width, uint32_t height) const = 0;
+
+  // What controls of images of that size take, with nets like the model's UNet and hint networks as those of published
+  // nets. A step takes no more for its controls than their outputs and one net's text, since all else of a net takes no
+  // more than the UNet after it. Thread-safe.
+  virtual ControlBytes ControlBytesOf(uint32_t width, uint32_t height) const = 0;
 
   // Bytes that can still be allocated where the networks compute. Thread-safe; takes some tens of microseconds.
   virtual int64_t AvailableMemory() const = 0;

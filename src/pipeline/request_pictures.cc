@@ -48,6 +48,12 @@ absl::StatusOr<RequestPictures> Load(const ImageJob& job) {
 
 }  // namespace
 
+int64_t ControlPictureBytes(const ImageJob& job) {
+  const auto bytes = [](const DenoiseOptions& options) { return int64_t{3} * options.width * options.height; };
+  return static_cast<int64_t>(job.controls.size()) *
+         (bytes(job.denoise) + (job.hires.has_value() ? bytes(*job.hires) : 0));
+}
+
 absl::StatusOr<RequestPictures> LoadRequestPictures(const ImageJob& job) {
   try {
     return Load(job);

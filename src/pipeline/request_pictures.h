@@ -1,6 +1,7 @@
 #ifndef HOTLORA_SRC_PIPELINE_REQUEST_PICTURES_H_
 #define HOTLORA_SRC_PIPELINE_REQUEST_PICTURES_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,6 +18,9 @@ struct RequestPictures {
   // One for each of the job's controls, at the size of each pass; none for a second pass that the job does not have.
   std::vector<RgbImage> controls, hires_controls;
 };
+
+// Bytes of `controls` and `hires_controls` of the job.
+int64_t ControlPictureBytes(const ImageJob& job);
 
 // Decodes the job's init image and mask (LoadInitPicture) and the pictures of its controls, which are resized by
 // Lanczos if their sizes differ. For the picture thread. InvalidArgument (INVALID_REQUEST) names each file that cannot

@@ -362,6 +362,13 @@ class SdxlPipeline final : public Pipeline {
     return model_->vae_encoder().TiledBytes(height, width);
   }
 
+  ControlBytes ControlBytesOf(uint32_t width, uint32_t height) const override {
+    const int64_t factor = model_->config().vae.factor();
+    const ControlElements elements = ControlElementsOf(model_->config().unet, height / factor, width / factor, factor);
+    const auto size = static_cast<int64_t>(c10::elementSize(model_->place().dtype));
+    return {size * elements.hint, size * elements.embedding, size * elements.outputs, size * elements.text};
+  }
+
   int64_t AvailableMemory() const override {
     int64_t bytes = 0;
     const absl::Status status = GuardTorch("look at the device's memory", [&] {

@@ -127,7 +127,25 @@ struct ImageJob {
   // The pass that makes the finished images.
   const DenoiseOptions& last_pass() const { return hires.has_value() ? *hires : denoise; }
   bool has_pictures() const { return has_init() || !controls.empty(); }
+  // How many of its controls are in force in that evaluation of that pass, and the most in any of its evaluations.
+  uint32_t controls_at(uint32_t evaluation, Pass pass) const;
+  uint32_t most_controls(Pass pass) const;
 };
+
+inline uint32_t ImageJob::controls_at(uint32_t evaluation, Pass pass) const {
+  const uint32_t total = options(pass).evaluations();
+  return static_cast<uint32_t>(std::count_if(controls.begin(), controls.end(), [&](const ControlUse& control) {
+    return control.range.Holds(evaluation, total);
+  }));
+}
+
+inline uint32_t ImageJob::most_controls(Pass pass) const {
+  uint32_t most = 0;
+  for (uint32_t evaluation = 0; !controls.empty() && evaluation < options(pass).evaluations(); ++evaluation) {
+    most = std::max(most, controls_at(evaluation, pass));
+  }
+  return most;
+}
 
 }  // namespace hotlora
 

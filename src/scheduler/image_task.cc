@@ -76,15 +76,14 @@ void ImageTask::SetInit(std::shared_ptr<const InitLatents> init) {
   init_ = std::move(init);
 }
 
-void ImageTask::SetControlPictures(std::vector<RgbImage> pictures, std::vector<RgbImage> hires_pictures) {
+void ImageTask::SetControlPictures(ControlPictures pictures) {
   MutexLock lock(&mu_);
   control_pictures_ = std::move(pictures);
-  hires_control_pictures_ = std::move(hires_pictures);
 }
 
 bool ImageTask::has_pictures() const {
   MutexLock lock(&mu_);
-  return (!job_.has_init() || init_ != nullptr) && control_pictures_.size() == job_.controls.size();
+  return (!job_.has_init() || init_ != nullptr) && control_pictures_.first.size() == job_.controls.size();
 }
 
 bool ImageTask::CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check, Pass pass) const {
@@ -105,9 +104,9 @@ std::shared_ptr<const InitLatents> ImageTask::TakeInit() {
   return std::move(init_);
 }
 
-std::vector<RgbImage> ImageTask::TakeControlPictures(Pass pass) {
+ControlPictures ImageTask::TakeControlPictures() {
   MutexLock lock(&mu_);
-  return std::exchange(pass == Pass::kFirst ? control_pictures_ : hires_control_pictures_, {});
+  return std::exchange(control_pictures_, {});
 }
 
 bool ImageTask::loading() const {
@@ -128,10 +127,9 @@ void ImageTask::ReleaseFiles() {
   std::shared_ptr<const InitLatents> released_init;  // these are destroyed after the lock is released
   LoadedFiles released;                              // after the schedules: the weights go before their leases
   AdapterSchedule released_schedule, released_hires_schedule;
-  std::vector<RgbImage> released_pictures, released_hires_pictures;
+  ControlPictures released_pictures;
   MutexLock lock(&mu_);
   std::swap(released_pictures, control_pictures_);
-  std::swap(released_hires_pictures, hires_control_pictures_);
   std::swap(released_init, init_);
   std::swap(released, loaded_);
   std::swap(released_schedule, schedule_);

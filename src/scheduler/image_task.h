@@ -41,6 +41,12 @@ struct LoadedFiles {
   std::vector<LeasedControl> controls;  // likewise
 };
 
+// The decoded pictures of a request's controls, at the size of each pass, and the room that they take in the queue.
+struct ControlPictures {
+  std::vector<RgbImage> first, second;  // as in RequestPictures
+  std::shared_ptr<const void> room;     // PictureRoom
+};
+
 // One request from admission to its end: who listens, whether it is still wanted, and what it holds of files.
 // Thread-safe, but for the summary. The decode thread writes encode_seconds while it encodes an image to begin with,
 // and decode_seconds. The step thread writes all else, encode_seconds too, from the start of the request to its last
@@ -75,8 +81,8 @@ class ImageTask {
 
   // The init image as latents. REQUIRES: between BeginLoading and PauseLoading or EndLoading.
   void SetInit(std::shared_ptr<const InitLatents> init);
-  // The pictures of the job's controls, in its order, at the sizes of the passes. REQUIRES as SetInit.
-  void SetControlPictures(std::vector<RgbImage> pictures, std::vector<RgbImage> hires_pictures);
+  // REQUIRES as SetInit.
+  void SetControlPictures(ControlPictures pictures);
   // Whether all pictures that the job sends are there, the init image as latents.
   bool has_pictures() const;
 
@@ -88,7 +94,7 @@ class ImageTask {
   Prompts prompts() const;
   // Null if the job has no init image.
   std::shared_ptr<const InitLatents> TakeInit();
-  std::vector<RgbImage> TakeControlPictures(Pass pass);
+  ControlPictures TakeControlPictures();
   const AdapterSchedule& adapter_schedule(Pass pass = Pass::kFirst) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return pass == Pass::kFirst ? schedule_ : hires_schedule_;
   }
@@ -143,7 +149,7 @@ class ImageTask {
   bool loading_ ABSL_GUARDED_BY(mu_) = false;
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
   std::shared_ptr<const InitLatents> init_ ABSL_GUARDED_BY(mu_);
-  std::vector<RgbImage> control_pictures_ ABSL_GUARDED_BY(mu_), hires_control_pictures_ ABSL_GUARDED_BY(mu_);
+  ControlPictures control_pictures_ ABSL_GUARDED_BY(mu_);
   LoadedFiles loaded_ ABSL_GUARDED_BY(mu_);
   AdapterSchedule schedule_ ABSL_GUARDED_BY(mu_);
   AdapterSchedule hires_schedule_ ABSL_GUARDED_BY(mu_);  // of the second pass, if there is one

@@ -15,7 +15,8 @@
 namespace hotlora {
 
 RequestLoader::RequestLoader(AdapterStore* adapters, AdapterStore* controls, EmbeddingStore* embeddings,
-                             RequestQueue* queue, StepScheduler* scheduler, Metrics* metrics, DecodeFunction decode)
+                             RequestQueue* queue, StepScheduler* scheduler, Metrics* metrics, DecodeFunction decode,
+                             int64_t picture_bytes)
     : adapters_(adapters),
       controls_(controls),
       embeddings_(embeddings),
@@ -23,6 +24,7 @@ RequestLoader::RequestLoader(AdapterStore* adapters, AdapterStore* controls, Emb
       scheduler_(scheduler),
       metrics_(metrics),
       decode_(std::move(decode)),
+      picture_room_(std::make_shared<PictureRoom>(picture_bytes)),
       adapter_thread_("adapter"),
       picture_thread_("picture"),
       lookup_thread_("lookup") {}
@@ -62,6 +64,8 @@ bool RequestLoader::NeedsFiles(const ImageJob& job) {
 
 // Picture thread: with an init image two pieces of work, the second on the decode thread.
 void RequestLoader::PreparePictures(const TaskPtr& task) {
+  // Before BeginLoading: a request that waits for room can end. If it has, nothing is decoded below.
+  std::shared_ptr<const void> room = picture_room_->Take(ControlPictureBytes(task->job()));
   if (!task->BeginLoading()) {
     return;
   }
@@ -70,7 +74,7 @@ void RequestLoader::PreparePictures(const TaskPtr& task) {
     ABSL_RETURN_IF_ERROR(task->Wanted());
     ABSL_ASSIGN_OR_RETURN(RequestPictures pictures, decode_(task->job()));
     init = std::move(pictures.init);
-    task->SetControlPictures(std::move(pictures.controls), std::move(pictures.hires_controls));
+    task->SetControlPictures({std::move(pictures.controls), std::move(pictures.hires_controls), std::move(room)});
     return absl::OkStatus();
   });
   task->PauseLoading();

@@ -9,7 +9,8 @@
 //   lookup    decides what is missing; leases adapters and ControlNets that are resident. Never waits for a file.
 //   picture   decodes init images and control pictures. One of the largest size takes some tenths of a second. Then it
 //             waits until the decode thread has encoded an init image: of init images one at a time is in the decode
-//             line.
+//             line. Decoded control pictures wait with their request. If those of other requests have all the room, it
+//             waits until one of these has started, with the files as they were sent.
 //   adapter   reads the files of adapters, ControlNets and embeddings, and copies them to the device.
 // On the picture and the adapter thread callers take turns (serial_executor.h): many requests of one caller delay
 // another caller's request by one init image, or one read, at most.
@@ -30,6 +31,7 @@
 #include "src/metrics/metrics.h"
 #include "src/pipeline/request_pictures.h"
 #include "src/scheduler/image_task.h"
+#include "src/scheduler/picture_room.h"
 #include "src/scheduler/request_queue.h"
 #include "src/scheduler/step_scheduler.h"
 
@@ -41,9 +43,13 @@ class RequestLoader {
   // LoadRequestPictures, or a test's own.
   using DecodeFunction = std::function<absl::StatusOr<RequestPictures>(const ImageJob&)>;
 
+  // The most bytes of decoded control pictures that wait. One request has 96 MiB at the most.
+  static constexpr int64_t kPictureBytes = int64_t{256} << 20;
+
   // All arguments outlive the loader.
   RequestLoader(AdapterStore* adapters, AdapterStore* controls, EmbeddingStore* embeddings, RequestQueue* queue,
-                StepScheduler* scheduler, Metrics* metrics, DecodeFunction decode = LoadRequestPictures);
+                StepScheduler* scheduler, Metrics* metrics, DecodeFunction decode = LoadRequestPictures,
+                int64_t picture_bytes = kPictureBytes);
 
   // REQUIRES: every task has ended, and no call is under way or follows. Finishes what was begun.
   ~RequestLoader() = default;
@@ -84,6 +90,7 @@ class RequestLoader {
   StepScheduler* const scheduler_;
   Metrics* const metrics_;
   const DecodeFunction decode_;
+  const std::shared_ptr<PictureRoom> picture_room_;  // pictures may outlive the loader
 
   Mutex mu_;
   std::vector<TaskPtr> awaiting_room_ ABSL_GUARDED_BY(mu_);

@@ -59,11 +59,11 @@ void RunStart::AddRow(ImageRun& run, uint32_t image, Pass pass, std::shared_ptr<
   }
 }
 
-absl::StatusOr<std::shared_ptr<const Controls>> RunStart::EmbedControls(ImageTask& task, Pass pass) {
+absl::StatusOr<std::shared_ptr<const Controls>> RunStart::EmbedControls(const ImageTask& task, Pass pass,
+                                                                        std::vector<RgbImage> pictures) {
   if (task.controls().empty()) {
     return std::shared_ptr<const Controls>();
   }
-  std::vector<RgbImage> pictures = task.TakeControlPictures(pass);
   std::vector<ControlInput> inputs;
   for (size_t i = 0; i < pictures.size(); ++i) {
     const LeasedControl& control = task.controls()[i];
@@ -94,9 +94,10 @@ absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
     run.hires_conditioning = run.conditioning;
   }
   run.init = task.TakeInit();
-  ABSL_ASSIGN_OR_RETURN(run.controls, EmbedControls(task, Pass::kFirst));
+  ControlPictures pictures = task.TakeControlPictures();
+  ABSL_ASSIGN_OR_RETURN(run.controls, EmbedControls(task, Pass::kFirst, std::move(pictures.first)));
   if (job.hires.has_value()) {
-    ABSL_ASSIGN_OR_RETURN(run.hires_controls, EmbedControls(task, Pass::kSecond));
+    ABSL_ASSIGN_OR_RETURN(run.hires_controls, EmbedControls(task, Pass::kSecond, std::move(pictures.second)));
   }
   task.summary.encode_seconds += stopwatch.Seconds();
   metrics_->ObservePhase(RequestPhase::kEncode, task.summary.encode_seconds);

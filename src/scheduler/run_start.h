@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -45,7 +46,8 @@ class RunStart {
   void AddRow(ImageRun& run, uint32_t image, Pass pass, std::shared_ptr<const InitLatents> init);
   absl::Status Encode(ImageRun& run, ApplyMode mode);
   // Null if the request has none.
-  absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(ImageTask& task, Pass pass);
+  absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(const ImageTask& task, Pass pass,
+                                                                std::vector<RgbImage> pictures);
 
   Pipeline* const pipeline_;
   MemoryAdmission* const memory_;

@@ -39,6 +39,9 @@ class WatchedPipeline final : public Pipeline {
   int64_t TiledEncodeBytes(uint32_t width, uint32_t height) const override {
     return pipeline_->TiledEncodeBytes(width, height);
   }
+  ControlBytes ControlBytesOf(uint32_t width, uint32_t height) const override {
+    return pipeline_->ControlBytesOf(width, height);
+  }
   int64_t AvailableMemory() const override { return pipeline_->AvailableMemory(); }
   void ReleaseCachedMemory() const override { pipeline_->ReleaseCachedMemory(); }
   std::unique_ptr<PeakMeter> MeasurePeak() const override { return pipeline_->MeasurePeak(); }

@@ -59,7 +59,8 @@ absl::StatusOr<FileNames> NamesOf(const SafetensorsFile& header, int layers_per_
 }  // namespace
 
 absl::StatusOr<ControlNetFile> ReadControlNet(const SafetensorsFile& file,
-                                              const std::optional<std::string>& config_text, const SdxlConfig& model) {
+                                              const std::optional<std::string>& config_text, const SdxlConfig& model,
+                                              const std::string& config_name) {
   ABSL_ASSIGN_OR_RETURN(const FileNames names, NamesOf(file, static_cast<int>(model.unet.layers_per_block)));
   ControlNetConfig config = ControlNetConfigOf(
       [&](const std::string& name) {
@@ -70,9 +71,9 @@ absl::StatusOr<ControlNetFile> ReadControlNet(const SafetensorsFile& file,
   if (config_text.has_value()) {
     const absl::StatusOr<nlohmann::json> json = ParseJsonObject(*config_text);
     if (!json.ok()) {
-      return absl::FailedPreconditionError(absl::StrCat("config.json ", json.status().message()));
+      return absl::FailedPreconditionError(absl::StrCat(config_name, " ", json.status().message()));
     }
-    ABSL_ASSIGN_OR_RETURN(config, ParseControlNetConfig("config.json", *json));
+    ABSL_ASSIGN_OR_RETURN(config, ParseControlNetConfig(config_name, *json));
   }
   ABSL_RETURN_IF_ERROR(CheckFits(config, model));
   const StoredViews views(file);

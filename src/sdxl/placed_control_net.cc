@@ -1,5 +1,6 @@
 #include "src/sdxl/placed_control_net.h"
 
+#include <iterator>
 #include <utility>
 
 #include "src/base/status_macros.h"
@@ -24,8 +25,9 @@ PlacedControlNet::PlacedControlNet(ParameterLayout of_parameters, at::Tensor in_
     : layout(std::move(of_parameters)), block(std::move(in_block)), network(BuildFrom(layout, block, config)) {}
 
 absl::StatusOr<StagedControlNet> StageControlNet(const SafetensorsFile& file, const std::optional<std::string>& config,
-                                                 const SdxlConfig& model, c10::ScalarType dtype) {
-  ABSL_ASSIGN_OR_RETURN(ControlNetFile read, ReadControlNet(file, config, model));
+                                                 const SdxlConfig& model, c10::ScalarType dtype,
+                                                 const std::string& config_name) {
+  ABSL_ASSIGN_OR_RETURN(ControlNetFile read, ReadControlNet(file, config, model, config_name));
   ABSL_RETURN_IF_ERROR(read.weights.CheckFinite(dtype));
   auto parameters = std::make_shared<ParameterStager>(&read.weights, dtype);
   Build(*parameters, read.config);
@@ -48,7 +50,7 @@ std::shared_ptr<const PlacedControlNet> CopyControlNet(const PlacedControlNet& n
 int64_t UsualControlNetBytes(const SdxlConfig& model, c10::ScalarType dtype) {
   ControlNetConfig config;
   config.encoder = model.unet;
-  config.hint_channels = {16, 32, 96, 256};
+  config.hint_channels.assign(std::begin(kUsualHintChannels), std::end(kUsualHintChannels));
   config.types = ControlTypesConfig{/*count=*/8, /*layers=*/1};
   ParameterStager parameters(nullptr, dtype);
   Build(parameters, config);

@@ -34,11 +34,13 @@ struct StagedControlNet {
 };
 
 // Checks a file in memory for the model, to compute in `dtype`. `config` is the text of its config.json, or that of
-// NAME.json beside it. The file outlives the result. Errors of ReadControlNet, and FailedPrecondition
+// NAME.json beside it, which messages call `config_name`. The file outlives the result. Errors of ReadControlNet, and
+// FailedPrecondition
 //   MODEL_UNSUPPORTED  names each tensor that is missing, surplus or wrongly shaped (found and expected)
 //   INTERNAL           names each tensor with values that are not finite in `dtype`
 absl::StatusOr<StagedControlNet> StageControlNet(const SafetensorsFile& file, const std::optional<std::string>& config,
-                                                 const SdxlConfig& model, c10::ScalarType dtype);
+                                                 const SdxlConfig& model, c10::ScalarType dtype,
+                                                 const std::string& config_name = "config.json");
 
 // Lays the net out in a block of its layout's bytes, on the CPU.
 std::shared_ptr<const PlacedControlNet> PlaceControlNet(const StagedControlNet& staged, const at::Tensor& block);

@@ -56,6 +56,7 @@ class FakePipeline : public Pipeline {
     int64_t available_memory ABSL_GUARDED_BY(mu) = int64_t{1} << 40;
     int64_t cached_memory ABSL_GUARDED_BY(mu) = 0;  // available once it is given back
     int64_t pixel_bytes ABSL_GUARDED_BY(mu) = 0;  // that steps take for a pixel of a network row; decodes, inits alike
+    ControlBytes control_bytes ABSL_GUARDED_BY(mu);  // of images of any size
     uint32_t tiled_decodes ABSL_GUARDED_BY(mu) = 0;
     uint32_t tiled_inits ABSL_GUARDED_BY(mu) = 0;
     uint32_t modules_verified ABSL_GUARDED_BY(mu) = 0;
@@ -169,11 +170,15 @@ class FakePipeline : public Pipeline {
 
   absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(absl::Span<const ControlInput> controls) override {
     absl::MutexLock lock(&levers_->mu);
+    auto made = std::make_shared<FakeControls>(levers_);
+    taken_bytes =
+        static_cast<int64_t>(controls.size()) * levers_->control_bytes.hint + levers_->control_bytes.embedding;
     for (const ControlInput& control : controls) {
+      made->ranges.push_back(control.range);
       levers_->control_sizes.emplace_back(control.picture.width, control.picture.height);
       levers_->control_scales.push_back(control.scale);
     }
-    return std::make_shared<const FakeControls>(levers_);
+    return made;
   }
 
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
@@ -206,6 +211,7 @@ class FakePipeline : public Pipeline {
       sets.push_back(fake.next_adapters().fingerprint);
       const int64_t rows = fake.options.cfg() ? 2 : 1;
       taken_bytes += levers_->pixel_bytes * fake.options.width * fake.options.height * rows + fake.bytes_to_keep();
+      taken_bytes += levers_->control_bytes.outputs * fake.controls_at(fake.evaluated) * rows;
     }
     levers_->plans.push_back(seeds);
     levers_->plan_sets.push_back(sets);
@@ -268,6 +274,11 @@ class FakePipeline : public Pipeline {
   int64_t TiledDecodeBytes(uint32_t width, uint32_t height) const override { return TiledBytes(width, height); }
   int64_t TiledEncodeBytes(uint32_t width, uint32_t height) const override { return TiledBytes(width, height); }
 
+  ControlBytes ControlBytesOf(uint32_t, uint32_t) const override {
+    absl::MutexLock lock(&levers_->mu);
+    return levers_->control_bytes;
+  }
+
   int64_t AvailableMemory() const override {
     absl::MutexLock lock(&levers_->mu);
     return levers_->available_memory;
@@ -307,6 +318,7 @@ class FakePipeline : public Pipeline {
     explicit FakeControls(std::shared_ptr<Levers> l) : levers(std::move(l)) { ++levers->live_controls; }
     ~FakeControls() override { --levers->live_controls; }
     std::shared_ptr<Levers> levers;
+    std::vector<EvaluationRange> ranges;
   };
 
   struct FakeRow : Row {
@@ -331,7 +343,15 @@ class FakePipeline : public Pipeline {
     uint32_t total_steps() const override { return options.steps_run(); }
     uint32_t evaluations() const override { return evaluated; }
     const AdapterSchedule& adapters() const override { return schedule; }
-    uint32_t controls_at(uint32_t) const override { return controls == nullptr ? 0 : 1; }
+    uint32_t controls_at(uint32_t evaluation) const override {
+      if (controls == nullptr) {
+        return 0;
+      }
+      const std::vector<EvaluationRange>& ranges = static_cast<const FakeControls&>(*controls).ranges;
+      return static_cast<uint32_t>(std::count_if(ranges.begin(), ranges.end(), [&](const EvaluationRange& range) {
+        return range.Holds(evaluation, options.evaluations());
+      }));
+    }
     int64_t bytes_to_keep() const override { return evaluated == 0 ? levers->kept_bytes.load() : 0; }
 
     std::shared_ptr<Levers> levers;

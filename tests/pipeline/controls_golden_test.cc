@@ -17,6 +17,7 @@
 #include "src/controls/control_store.h"
 #include "src/image/image_decoder.h"
 #include "src/pipeline/request_pictures.h"
+#include "src/tensor/memory_stats.h"
 #include "tests/golden_controlnets.h"
 #include "tests/pipeline/golden_request.h"
 #include "tests/pipeline/pipeline_fixture.h"
@@ -27,11 +28,17 @@ namespace {
 
 class ControlsGoldenTest : public PipelineFixture {
  protected:
+  static void SetUpTestSuite() { InstallCountingCpuAllocator(); }
+
   void SetUp() override {
     PipelineFixture::SetUp();
     for (const char* const net : {"lines", "depth", "union"}) {
       WriteControlNetFolder(net, folder_.Under(net));
     }
+    OpenControls();
+  }
+
+  void OpenControls() {
     ControlStoreOptions options;
     options.directory = folder_.path();
     options.host_bytes = options.device_bytes = kDeviceBytes;
@@ -109,6 +116,44 @@ TEST_F(ControlsGoldenTest, PicturesEqualTheReference) {
       ASSERT_TRUE(picture.ok()) << picture.status();
       EXPECT_LE(Difference(Decoded(*row), *picture), 1) << name;
     }
+  }
+}
+
+// What the scheduler sets aside for controls before it has measured any.
+TEST_F(ControlsGoldenTest, ControlsTakeNoMoreThanTheirShapesSay) {
+  const c10::Device device = TestPlace().device;
+  for (const c10::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    nets_.clear();
+    controls_.reset();
+    Reload(dtype);
+    OpenControls();
+    const std::vector<nlohmann::json> cases = Cases();
+    const auto two_nets =
+        std::find_if(cases.begin(), cases.end(), [](const auto& golden) { return golden.at("name") == "two_nets"; });
+    ASSERT_NE(two_nets, cases.end());
+    ImageJob job = Job(MakeGoldenRequest(*two_nets));
+    const ControlBytes bytes = pipeline_->ControlBytesOf(job.denoise.width, job.denoise.height);
+    Embed(job);  // what is made once
+    const int64_t before = GetMemoryStats(device).allocated;
+    std::shared_ptr<const Controls> controls;
+    {
+      const std::unique_ptr<PeakMeter> meter = pipeline_->MeasurePeak();
+      controls = Embed(job);
+      EXPECT_LE(meter->bytes(), 2 * bytes.hint + bytes.embedding);
+      EXPECT_GT(meter->bytes(), 2 * bytes.hint);
+    }
+    EXPECT_EQ(GetMemoryStats(device).allocated - before, 2 * bytes.hint);
+    // The second step: the first one keeps what is made of texts and times.
+    const auto step = [&](std::shared_ptr<const Controls> of_row) {
+      const auto row = Start(job, {}, 1, std::move(of_row));
+      EXPECT_TRUE(pipeline_->Step(BatchPlan{{row.get()}, mode_}).ok());
+      const std::unique_ptr<PeakMeter> meter = pipeline_->MeasurePeak();
+      EXPECT_TRUE(pipeline_->Step(BatchPlan{{row.get()}, mode_}).ok());
+      return meter->bytes();
+    };
+    const int64_t plain = step(nullptr), controlled = step(controls);
+    EXPECT_LE(controlled, plain + 2 * (2 * bytes.outputs + bytes.text)) << "two nets, and two rows under guidance";
+    EXPECT_GT(controlled, plain + 2 * bytes.outputs) << "a step does not take its controls' outputs";
   }
 }
 

@@ -25,6 +25,7 @@ class RequestLoaderTest : public ::testing::Test {
  public:
   RequestLoaderTest() {
     store_levers_->Add("a");
+    control_levers_->AddControl("net");
     EXPECT_TRUE(scheduler_.AwaitWarmUp().ok());
   }
 
@@ -37,7 +38,7 @@ class RequestLoaderTest : public ::testing::Test {
 
   // Enqueues a request; its listener.
   std::shared_ptr<RecordingListener> Submit(const std::string& id, const std::string& caller, bool init,
-                                            std::vector<AdapterUse> adapters = {}) {
+                                            std::vector<AdapterUse> adapters = {}, size_t controls = 0) {
     ImageJob job;
     job.request_id = id;
     job.caller = caller;
@@ -45,6 +46,10 @@ class RequestLoaderTest : public ::testing::Test {
     job.denoise.steps = 1;
     job.init_image = init ? "a picture" : "";
     job.adapters = std::move(adapters);
+    job.controls.resize(controls);
+    for (ControlUse& control : job.controls) {
+      control.name = "net";
+    }
     auto listener = std::make_shared<RecordingListener>();
     auto task = std::make_shared<ImageTask>(std::move(job), listener, absl::InfiniteDuration());
     EXPECT_TRUE(queue_.Admit(task).ok());
@@ -99,10 +104,14 @@ class RequestLoaderTest : public ::testing::Test {
   FakeEmbeddingStore embeddings_;
   RequestQueue queue_{100};
   StepScheduler scheduler_{{}, {}, &queue_, &pipeline_, &metrics_};
-  RequestLoader loader_{
-      &store_, &controls_, &embeddings_, &queue_, &scheduler_, &metrics_, [this](const ImageJob& job) {
-        return Decode(job);
-      }};
+  RequestLoader loader_{&store_,
+                        &controls_,
+                        &embeddings_,
+                        &queue_,
+                        &scheduler_,
+                        &metrics_,
+                        [this](const ImageJob& job) { return Decode(job); },
+                        /*picture_bytes=*/2 * 16 * 16 * 3};
   std::vector<std::shared_ptr<ImageTask>> tasks_;
 };
 
@@ -188,24 +197,13 @@ TEST_F(RequestLoaderTest, ARequestThatWaitsForRoomIsDecodedAndEncodedOnce) {
 }
 
 TEST_F(RequestLoaderTest, ARequestThatWaitsForAControlNetGivesItsAdaptersBackMeanwhile) {
-  control_levers_->AddControl("net");
   {
     absl::MutexLock lock(&control_levers_->mu);
     control_levers_->most_leases = 0;
   }
-  ImageJob job;
-  job.request_id = "one";
-  job.denoise.width = job.denoise.height = 16;
-  job.denoise.steps = 1;
-  job.adapters = {{"a", 1, 1}};
-  job.controls.resize(2);
-  job.controls[0].name = job.controls[1].name = "net";
-  auto listener = std::make_shared<RecordingListener>();
-  auto task = std::make_shared<ImageTask>(std::move(job), listener, absl::InfiniteDuration());
   PermitDecodes(1);
-  ASSERT_TRUE(queue_.Admit(task).ok());
-  queue_.Enqueue(task);
-  loader_.Load(task);
+  const auto listener = Submit("one", "", false, {{"a", 1, 1}}, /*controls=*/2);
+  const std::shared_ptr<ImageTask> task = tasks_[0];
   {
     absl::MutexLock lock(&control_levers_->mu);
     const auto waits = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return control_levers_->waits > 0; };
@@ -226,6 +224,34 @@ TEST_F(RequestLoaderTest, ARequestThatWaitsForAControlNetGivesItsAdaptersBackMea
   EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
   EXPECT_EQ(decoded(), std::vector<std::string>{"one"}) << "pictures are decoded once";
   EXPECT_EQ(control_levers_->Leases(), 0);
+}
+
+// There is room for the pictures of two controls.
+TEST_F(RequestLoaderTest, ControlPicturesAreDecodedOnceThoseOfOthersHaveStarted) {
+  pipeline_levers_->Hold();
+  Submit("running", "one", false);
+  pipeline_levers_->AwaitHeld();
+  PermitDecodes(100);
+  std::vector<std::shared_ptr<RecordingListener>> listeners;
+  for (int i = 0; i < 5; ++i) {
+    listeners.push_back(Submit("controlled" + std::to_string(i), "one", false, {}, /*controls=*/1));
+  }
+  AwaitDecodes(2);
+  absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_EQ(decoded(), (std::vector<std::string>{"controlled0", "controlled1"}));
+  tasks_[3]->Cancel(absl::CancelledError("the caller has gone"));
+  loader_.EndIfUnwanted(tasks_[3]);
+  EXPECT_TRUE(absl::IsCancelled(listeners[2]->AwaitDone())) << "at once, though there is no room";
+  pipeline_levers_->LetGo();
+  for (const int i : {0, 1, 3, 4}) {
+    EXPECT_EQ(listeners[i]->AwaitDone(), absl::OkStatus());
+  }
+  EXPECT_EQ(decoded().size(), 4u);
+}
+
+TEST_F(RequestLoaderTest, MorePicturesThanThereIsRoomForAreDecodedAlone) {
+  PermitDecodes(100);
+  EXPECT_EQ(Submit("large", "one", false, {}, /*controls=*/4)->AwaitDone(), absl::OkStatus());
 }
 
 TEST_F(RequestLoaderTest, ACancelWhileAPictureIsDecodedEndsTheRequest) {

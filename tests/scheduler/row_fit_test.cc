@@ -213,5 +213,21 @@ TEST_F(RowFitTest, AllRowsTogetherNeedMemory) {
   EXPECT_EQ(KeptOutBy(Ready("")), std::nullopt);
 }
 
+// A control's outputs take 1 GiB for each of the two rows of an image under guidance.
+TEST_F(RowFitTest, ControlsNeedMemoryToo) {
+  Run("");
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->control_bytes.outputs = int64_t{1} << 30;
+    levers_->available_memory = int64_t{2} << 30;
+  }
+  ImageJob job = Ready("")->job();
+  EXPECT_EQ(KeptOutBy(ReadyWith(job, "", {})), std::nullopt);
+  job.controls.resize(1);
+  EXPECT_EQ(KeptOutBy(ReadyWith(job, "", {})), RegroupReason::kMemory);
+  job.controls[0].range.start = 0.5;
+  EXPECT_EQ(KeptOutBy(ReadyWith(job, "", {})), std::nullopt) << "it is not in force in the next step";
+}
+
 }  // namespace
 }  // namespace hotlora
