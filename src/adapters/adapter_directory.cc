@@ -10,16 +10,20 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
+#include <nlohmann/json.hpp>
 
 #include "src/adapter_format/adapter_metadata.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/json_text.h"
 #include "src/base/logging.h"
 #include "src/base/mutex.h"
 #include "src/base/printable.h"
 #include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
+#include "src/weights/weight_index.h"
 
 namespace hotlora {
 namespace {
@@ -29,6 +33,7 @@ constexpr int kReadFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 // A client that pages reads one scan.
 constexpr absl::Duration kPagesOfOneScan = absl::Seconds(2);
 constexpr size_t kMaxLogged = 20;
+constexpr size_t kMaxShards = 64;
 constexpr int kLookFlags = O_PATH | O_CLOEXEC;
 
 absl::Status NotFound(const StoredKind& kind, absl::string_view name, absl::string_view why = "") {
@@ -61,6 +66,11 @@ absl::Status OpenError(const StoredKind& kind, absl::string_view name, int error
     default:
       return UnreadableNow(absl::StrCat(kind.noun, " ", PrintableName(name)), strerrordesc_np(error));
   }
+}
+
+absl::string_view Leaf(absl::string_view name) {
+  const size_t slash = name.rfind('/');
+  return name.substr(slash == absl::string_view::npos ? 0 : slash + 1);
 }
 
 absl::StatusOr<std::string> ReadText(const StoredKind& kind, absl::string_view name, int descriptor, uint64_t size) {
@@ -117,6 +127,45 @@ absl::Status OpenConfig(const StoredKind& kind, const OpenedFolder& folder, absl
   opened.version.config = version;
   if ((flags & O_PATH) == 0) {
     ABSL_ASSIGN_OR_RETURN(opened.config, ReadText(kind, name, config.number(), version.size));
+    opened.config_name = std::string(Leaf(path));
+  }
+  return absl::OkStatus();
+}
+
+// The shards that the index `head` of the folder names. NotFound if there is no such index.
+absl::Status OpenShards(const StoredKind& kind, const OpenedFolder& folder, absl::string_view name,
+                        const std::string& path, const std::string& head, int flags, OpenedAdapter& opened) {
+  ABSL_ASSIGN_OR_RETURN(
+      opened.weights, OpenPart(kind, folder, name, absl::StrCat(path, "/", head), kReadFlags, opened.version.weights));
+  ABSL_ASSIGN_OR_RETURN(const std::string text,
+                        ReadText(kind, name, opened.weights.number(), opened.version.weights.size));
+  const absl::StatusOr<nlohmann::json> json = ParseJsonObject(text);
+  if (!json.ok()) {
+    return Unreadable(kind, name, absl::StrCat("has ", head, ", which ", json.status().message()));
+  }
+  const absl::StatusOr<WeightIndex> index = ParseWeightIndex(*json);
+  if (!index.ok()) {
+    return Unreadable(kind, name, absl::StrCat("has ", head, ", whose ", index.status().message()));
+  }
+  if (index->shards.size() > kMaxShards) {
+    return Unreadable(
+        kind, name,
+        absl::StrCat("has ", head, ", which names ", index->shards.size(), " files; allowed are ", kMaxShards));
+  }
+  for (const std::string& shard : index->shards) {
+    if (!kind.IsFolderWeights(absl::StripSuffix(shard, kAdapterExtension))) {
+      return Unreadable(kind, name,
+                        absl::StrCat("has ", head, ", which names ", PrintableName(shard), ", must be ",
+                                     kind.folder_weights.front(), "-N-of-M", kAdapterExtension));
+    }
+    absl::StatusOr<FileDescriptor> file =
+        OpenPart(kind, folder, name, absl::StrCat(path, "/", shard), flags, opened.version.shards.emplace_back());
+    if (!file.ok()) {
+      return absl::IsNotFound(file.status())
+                 ? Unreadable(kind, name, absl::StrCat("lacks ", PrintableName(shard), ", which ", head, " names"))
+                 : file.status();
+    }
+    opened.shards.push_back({shard, *std::move(file)});
   }
   return absl::OkStatus();
 }
@@ -125,28 +174,36 @@ absl::Status OpenConfig(const StoredKind& kind, const OpenedFolder& folder, absl
 absl::StatusOr<OpenedAdapter> OpenParts(const StoredKind& kind, const OpenedFolder& folder, absl::string_view name,
                                         const std::string& path, int flags) {
   OpenedAdapter opened;
-  absl::StatusOr<FileDescriptor> weights = NotFound(kind, name);
-  for (const absl::string_view leaf : kind.folder_weights) {
-    if (absl::IsNotFound(weights.status())) {
-      weights =
-          OpenPart(kind, folder, name, absl::StrCat(path, "/", leaf, kAdapterExtension), flags, opened.version.weights);
+  absl::Status weights = NotFound(kind, name);
+  for (const auto& [head, is_index] : kind.FolderHeads()) {
+    if (!absl::IsNotFound(weights)) {
+      break;
+    }
+    if (is_index) {
+      weights = OpenShards(kind, folder, name, path, head, flags, opened);
+      continue;
+    }
+    absl::StatusOr<FileDescriptor> file =
+        OpenPart(kind, folder, name, absl::StrCat(path, "/", head), flags, opened.version.weights);
+    weights = file.status();
+    if (file.ok()) {
+      opened.weights = *std::move(file);
     }
   }
   const absl::Status config =
       OpenConfig(kind, folder, name, absl::StrCat(path, "/", kind.folder_config), flags, opened);
   if (!weights.ok()) {
-    return absl::IsNotFound(weights.status()) && config.ok()
+    return absl::IsNotFound(weights) && config.ok()
                ? Unreadable(kind, name,
                             absl::StrCat("lacks ", kind.folder_weights.front(), kAdapterExtension, " beside its ",
                                          kind.folder_config))
-               : weights.status();
+               : weights;
   }
   if (!config.ok()) {
     return absl::IsNotFound(config)
                ? Unreadable(kind, name, absl::StrCat("lacks ", kind.folder_config, " beside its tensors"))
                : config;
   }
-  opened.weights = *std::move(weights);
   return opened;
 }
 
@@ -184,11 +241,6 @@ void LogPaths(absl::string_view what, const std::vector<std::string>& paths) {
   if (!sample.empty()) {
     LogWarning(what, sample.ToString());
   }
-}
-
-absl::string_view Leaf(absl::string_view name) {
-  const size_t slash = name.rfind('/');
-  return name.substr(slash == absl::string_view::npos ? 0 : slash + 1);
 }
 
 }  // namespace

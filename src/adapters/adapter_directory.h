@@ -25,11 +25,21 @@ namespace hotlora {
 
 // The version of an adapter: of its tensors, and of its configuration's file if it has one.
 struct AdapterVersion {
-  FileVersion weights;
+  FileVersion weights;  // of the index, if there are shards
   std::optional<FileVersion> config;
+  std::vector<FileVersion> shards;
+
+  // How many its tensors' files have.
+  uint64_t bytes() const {
+    uint64_t sum = shards.empty() ? weights.size : 0;
+    for (const FileVersion& shard : shards) {
+      sum += shard.size;
+    }
+    return sum;
+  }
 
   friend bool operator==(const AdapterVersion& a, const AdapterVersion& b) {
-    return a.weights == b.weights && a.config == b.config;
+    return a.weights == b.weights && a.config == b.config && a.shards == b.shards;
   }
   friend bool operator!=(const AdapterVersion& a, const AdapterVersion& b) { return !(a == b); }
 };
@@ -39,9 +49,16 @@ struct ListedAdapter {
   absl::StatusOr<AdapterVersion> version;  // why it cannot be served
 };
 
+struct OpenedShard {
+  std::string name;  // in its folder
+  FileDescriptor file;
+};
+
 struct OpenedAdapter {
-  FileDescriptor weights;
+  FileDescriptor weights;  // of the index, if there are shards
+  std::vector<OpenedShard> shards;
   std::optional<std::string> config;  // text of its configuration's file
+  std::string config_name;            // of that file, in its folder
   AdapterVersion version;
 };
 
@@ -76,7 +93,7 @@ class AdapterDirectory {
   const ServedFolder& folder() const { return folder_; }
   const StoredKind& kind() const { return folder_.kind(); }
 
-  // What version of the adapter there is. Opens and reads nothing.
+  // What version of the adapter there is. Opens and reads nothing but an index of shards.
   absl::StatusOr<AdapterVersion> Find(absl::string_view name) const;
 
   // Opens the adapter, and reads a PEFT folder's configuration.

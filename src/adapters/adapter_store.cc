@@ -157,7 +157,7 @@ class TieredAdapterStore : public AdapterStore {
           return absl::OkStatus();
         }
         estimated = estimated || !block.bytes.has_value();
-        const uint64_t bytes = block.bytes.value_or(directory_->kind().most_growth * version->weights.size);
+        const uint64_t bytes = block.bytes.value_or(directory_->kind().most_growth * version->bytes());
         device_bytes += bytes;
         host_bytes += block.on_device ? 0 : bytes;
       }

@@ -13,11 +13,13 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 
 #include "src/base/error_details.h"
@@ -153,6 +155,26 @@ absl::StatusOr<bool> Remove(const StoredKind& kind, absl::string_view name, cons
   return absent ? absl::StatusOr<bool>(false) : WriteError(kind, name, errno);
 }
 
+// The files of a folder of one adapter, in the order in which they go: what tells where its tensors are comes first,
+// since without that nothing is served.
+std::vector<std::string> FolderFiles(const StoredKind& kind, const FileDescriptor& folder) {
+  std::vector<std::string> files;
+  for (StoredKind::Head& head : kind.FolderHeads()) {
+    files.push_back(std::move(head.file));
+  }
+  if (kind.shards) {
+    const std::unique_ptr<DIR, int (*)(DIR*)> entries(fdopendir(openat(folder.number(), ".", kFolderFlags)), closedir);
+    while (const dirent* const entry = entries == nullptr ? nullptr : readdir(entries.get())) {
+      absl::string_view stem = entry->d_name;
+      if (absl::ConsumeSuffix(&stem, kAdapterExtension) && kind.IsFolderWeights(stem)) {
+        files.emplace_back(entry->d_name);
+      }
+    }
+  }
+  files.emplace_back(kind.folder_config);
+  return files;
+}
+
 // Removes the folders that `path` has before its last "/", as far as nothing is in them.
 void RemoveEmptyFolders(const StoredKind& kind, const OpenedFolder& root, const std::string& path) {
   for (size_t slash = path.rfind('/'); slash != std::string::npos; slash = path.rfind('/', slash - 1)) {
@@ -261,8 +283,8 @@ absl::Status AdapterWriter::CheckFree(const OpenedFolder& root, absl::string_vie
       return Exists(kind(), name);
     }
   }
-  for (const absl::string_view weights : kind().folder_weights) {
-    if (IsThere(folder->number(), absl::StrCat(leaf, "/", weights, kAdapterExtension))) {
+  for (const StoredKind::Head& head : kind().FolderHeads()) {
+    if (IsThere(folder->number(), absl::StrCat(leaf, "/", head.file))) {
       return Exists(kind(), name,
                     replace ? absl::StrCat(" as a ", kind().layout, ", which a file cannot replace: delete it first")
                             : " already");
@@ -344,13 +366,8 @@ absl::Status AdapterWriter::Delete(absl::string_view name) const {
       " is deleted, but the disk does not confirm it: after a power cut it may be back";
   bool was_folder = false;
   if (const FileDescriptor parts = root.OpenBelow(path, kFolderFlags); parts.is_open() && !kind().layout.empty()) {
-    // The tensors first, also on the disk: without them nothing is served.
-    std::vector<std::string> files;
-    for (const absl::string_view weights : kind().folder_weights) {
-      files.push_back(absl::StrCat(weights, kAdapterExtension));
-    }
-    files.emplace_back(kind().folder_config);
-    for (const std::string& file : files) {
+    // One after the other, also on the disk.
+    for (const std::string& file : FolderFiles(kind(), parts)) {
       ABSL_ASSIGN_OR_RETURN(const bool removed, Remove(kind(), name, parts, file));
       if (removed && !Sync(parts)) {
         return Unconfirmed(kind(), name, kMayComeBack);

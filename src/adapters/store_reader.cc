@@ -1,6 +1,7 @@
 #include "src/adapters/store_reader.h"
 
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
@@ -51,7 +52,7 @@ absl::StatusOr<ReadAdapter> StoreReader::Check(const std::string& name, int desc
   if (!file.ok()) {
     return FileError(kind(), name, file.status());
   }
-  return ParseNamed(name, {*std::move(file), std::nullopt});
+  return ParseNamed(name, {*std::move(file)});
 }
 
 absl::StatusOr<ReadAdapter> StoreReader::ParseNamed(const std::string& name, Contents contents) const {
@@ -70,19 +71,31 @@ absl::StatusOr<SafetensorsFile> StoreReader::ReadFile(int descriptor) const {
                                          [this](uint64_t bytes) { return buffer_.Take(bytes); });
 }
 
+absl::StatusOr<SafetensorsFile> StoreReader::ReadFiles(const OpenedAdapter& opened) const {
+  if (opened.shards.empty()) {
+    return ReadFile(opened.weights.number());
+  }
+  std::vector<SafetensorsFile::Shard> shards;
+  for (const OpenedShard& shard : opened.shards) {
+    shards.push_back({shard.name, shard.file.number()});
+  }
+  return SafetensorsFile::ReadShards(shards, max_file_bytes(), max_header_bytes_,
+                                     [this](uint64_t bytes) { return buffer_.Take(bytes); });
+}
+
 // The bytes of one version, untorn: what the name means after the reading is what was read.
 absl::StatusOr<StoreReader::Contents> StoreReader::ReadContents(const std::string& name,
                                                                 AdapterVersion& version) const {
   for (int attempt = 1;; ++attempt) {
     ABSL_ASSIGN_OR_RETURN(OpenedAdapter opened, directory_.OpenAdapter(name));
     version = opened.version;
-    absl::StatusOr<SafetensorsFile> file = ReadFile(opened.weights.number());
+    absl::StatusOr<SafetensorsFile> file = ReadFiles(opened);
     ABSL_ASSIGN_OR_RETURN(const AdapterVersion now, directory_.Find(name));
     if (now == version) {
       if (!file.ok()) {
         return FileError(kind(), name, file.status());
       }
-      return Contents{*std::move(file), std::move(opened.config)};
+      return Contents{*std::move(file), std::move(opened.config), std::move(opened.config_name)};
     }
     if (attempt == kMaxReadAttempts) {
       return MakeError(absl::StatusCode::kFailedPrecondition, kind().invalid,

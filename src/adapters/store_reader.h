@@ -60,7 +60,8 @@ class StoreReader {
  protected:
   struct Contents {
     SafetensorsFile file;
-    std::optional<std::string> config;  // OpenedAdapter::config
+    std::optional<std::string> config = {};  // as OpenedAdapter's
+    std::string config_name = {};
   };
 
   const StoredKind& kind() const { return directory_.kind(); }
@@ -70,8 +71,9 @@ class StoreReader {
   virtual absl::StatusOr<ReadAdapter> Parse(Contents contents) const = 0;
 
   absl::StatusOr<ReadAdapter> ParseNamed(const std::string& name, Contents contents) const;
-  // The whole file; errors of SafetensorsFile.
+  // The whole file, or all shards as one; errors of SafetensorsFile.
   absl::StatusOr<SafetensorsFile> ReadFile(int descriptor) const;
+  absl::StatusOr<SafetensorsFile> ReadFiles(const OpenedAdapter& opened) const;
   absl::StatusOr<Contents> ReadContents(const std::string& name, AdapterVersion& version) const;
 
   const AdapterDirectory& directory_;

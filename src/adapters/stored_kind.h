@@ -6,11 +6,16 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
 #include "src/base/error_reason.h"
+#include "src/weights/weight_index.h"
 
 namespace hotlora {
 
@@ -42,8 +47,31 @@ struct StoredKind {
   // How many times the size of its file a block in memory may be.
   uint64_t most_growth;
 
+  // Whether a folder's tensors may also be several files (shards), which an index names (weights/weight_index.h). The
+  // folder's weights are then variants of the first of them.
+  bool shards = false;
+
+  // Whether that is a file of tensors of such a folder, by its name without extension.
   bool IsFolderWeights(absl::string_view leaf) const {
-    return std::find(folder_weights.begin(), folder_weights.end(), leaf) != folder_weights.end();
+    return std::find(folder_weights.begin(), folder_weights.end(), leaf) != folder_weights.end() ||
+           (shards && IsShardName(leaf, folder_weights.front()));
+  }
+
+  // The files of which the first that is there tells where a folder's tensors are, and whether it is an index.
+  struct Head {
+    std::string file;
+    bool is_index = false;
+  };
+  std::vector<Head> FolderHeads() const {
+    std::vector<Head> heads;
+    for (const absl::string_view weights : folder_weights) {
+      heads.push_back({absl::StrCat(weights, ".safetensors")});
+      const absl::string_view stem = folder_weights.front();
+      for (std::string& index : shards ? IndexNames(stem, weights.substr(stem.size())) : std::vector<std::string>()) {
+        heads.push_back({std::move(index), true});
+      }
+    }
+    return heads;
   }
 };
 
@@ -90,7 +118,8 @@ inline constexpr StoredKind kControlKind = {"ControlNet",
                                             "config.json",
                                             "diffusers folder",
                                             /*config_beside_file=*/true,
-                                            /*most_growth=*/2};
+                                            /*most_growth=*/2,
+                                            /*shards=*/true};
 
 // Nothing is kept of embeddings or written into their folder, so there are no errors about that.
 inline constexpr StoredKind kEmbeddingKind = {"embedding",

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <utility>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -98,7 +99,8 @@ class ControlReader final : public StoreReader {
     const auto file = std::make_shared<const SafetensorsFile>(std::move(contents.file));
     auto staged = std::make_shared<StagedControlNet>();
     const absl::Status checked = GuardTorch("ControlNet load", [&]() -> absl::Status {
-      ABSL_ASSIGN_OR_RETURN(*staged, StageControlNet(*file, contents.config, model_, place_.dtype));
+      ABSL_ASSIGN_OR_RETURN(*staged,
+                            StageControlNet(*file, contents.config, model_, place_.dtype, contents.config_name));
       return absl::OkStatus();
     });
     if (!checked.ok()) {
@@ -131,11 +133,16 @@ uint64_t LargestBlock(const AdapterDirectory& directory, ComputePlace place) {
     if (!opened.ok()) {
       continue;
     }
-    const absl::StatusOr<SafetensorsFile> header =
-        SafetensorsFile::ReadHeader(opened->weights.number(), kMaxHeaderBytes);
+    std::vector<int> files;
+    for (const OpenedShard& shard : opened->shards) {
+      files.push_back(shard.file.number());
+    }
     uint64_t bytes = 0;
-    for (const StoredTensor& tensor : header.ok() ? header->tensors() : std::vector<StoredTensor>()) {
-      bytes += tensor.bytes() / SizeOf(tensor.dtype) * ElementSize(place) + kAlignment;
+    for (const int file : files.empty() ? std::vector<int>{opened->weights.number()} : files) {
+      const absl::StatusOr<SafetensorsFile> header = SafetensorsFile::ReadHeader(file, kMaxHeaderBytes);
+      for (const StoredTensor& tensor : header.ok() ? header->tensors() : std::vector<StoredTensor>()) {
+        bytes += tensor.bytes() / SizeOf(tensor.dtype) * ElementSize(place) + kAlignment;
+      }
     }
     largest = std::max(largest, bytes);
   }

@@ -15,6 +15,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 #include "src/base/trailing_hash.h"
 
@@ -100,6 +101,18 @@ class SafetensorsFile {
                                                         uint64_t max_header_bytes = kMaxHeaderBytes,
                                                         Allocate allocate = NewBytes);
 
+  // One of several files that hold one network. The caller keeps the descriptor.
+  struct Shard {
+    std::string name;  // before messages about it
+    int descriptor = -1;
+  };
+
+  // The same for several files, as one: its bytes are those of all, one after the other, so data_offset() is 0, and
+  // tensors begin where they lie in them. It has no metadata. DataLoss also if two files have a tensor of one name.
+  static absl::StatusOr<SafetensorsFile> ReadShards(absl::Span<const Shard> shards, uint64_t max_bytes,
+                                                    uint64_t max_header_bytes = kMaxHeaderBytes,
+                                                    Allocate allocate = NewBytes);
+
   // Fresh memory. Not zeroed, unlike a vector: requests wait while adapters are read.
   static std::shared_ptr<std::byte> NewBytes(uint64_t bytes);
 
@@ -139,6 +152,7 @@ class SafetensorsFile {
                                                     uint64_t max_header_bytes);
   absl::Status ParseHeader(absl::string_view header);
   absl::Status CheckLayout();
+  absl::Status SortNames();  // by_name_
 
   std::vector<StoredTensor> tensors_;
   std::vector<size_t> by_name_;  // of tensors_; no hash table of Abseil's, which do not survive that memory runs out

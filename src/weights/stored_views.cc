@@ -13,7 +13,8 @@ namespace hotlora {
 namespace {
 
 at::Tensor BytesOf(const SafetensorsFile& file) {
-  const std::byte* const begin = file.Data(file.tensors().front()) - file.data_offset();
+  const StoredTensor& first = file.tensors().front();
+  const std::byte* const begin = file.Data(first) - first.begin - file.data_offset();
   return at::from_blob(const_cast<std::byte*>(begin), {static_cast<int64_t>(file.file_bytes())}, at::kByte);
 }
 

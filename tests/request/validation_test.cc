@@ -538,6 +538,9 @@ TEST(ValidateImageRequestTest, NamesEveryBadFieldOfControls) {
               UnorderedElementsAre("controls[0].start", "controls[1].start", "controls[1].end", "controls[2].name",
                                    "controls[2].image", "controls[2].scale", "controls[3].image", "controls[3].scale"));
   EXPECT_THAT(Message(request), HasSubstr("controls[2].scale is 4.5; allowed are 0 to 4"));
+  request.controls = {Control()};
+  request.controls[0].image = PngHeader(9000, 9000);
+  EXPECT_THAT(Message(request), HasSubstr("controls[0].image is 9000x9000 pixels; allowed are 1 to 8192 on a side"));
   request.controls.assign(5, Control());
   EXPECT_THAT(BadFields(request), ElementsAre("controls"));
 }
