@@ -41,7 +41,7 @@ set(may_include_src/engine/engine.h
     base/memory_stats.h)
 set(may_include_src/engine/statistics.h adapters/adapter_statistics.h request/model_info.h base/memory_stats.h
     scheduler/cost_report.h)
-set(may_include_server engine adapters/adapter_info.h request metrics base)
+set(may_include_server engine adapters/adapter_info.h image/image_header.h request metrics base)
 # The client reads adapters where they lie (`adapters inspect`), with what the server reads them with.
 set(may_include_client adapter_format/adapter_inspection.h sdxl/module_list.h base)
 
@@ -75,7 +75,8 @@ set(torch_free_headers
     src/sdxl/config_reader.h src/sdxl/controlnet_config.h src/sdxl/image_encoder_config.h src/sdxl/image_prompt_config.h
     src/sdxl/module_list.h src/sdxl/sdxl_config.h src/sdxl/clip_tokenizer.h src/sdxl/clip_tokenizer_files.h
     src/sdxl/tokenizer_json.h src/sampling/scheduler_config.h
-    src/weights/checkpoint_configs.h src/weights/model_files.h src/weights/safetensors_file.h src/weights/sgm_names.h
+    src/weights/checkpoint_configs.h src/weights/model_files.h src/weights/opened_file.h src/weights/safetensors_file.h
+    src/weights/sgm_names.h src/weights/weight_index.h
     src/weights/module_table.h
     src/tensor/tensor_fwd.h)
 set(torch_free_rule "no LibTorch header in a torch-free module or interface")

@@ -1,5 +1,6 @@
 """ControlNets from outside: the tiny golden checkpoint, nets and diffusers' images of them."""
 
+import base64
 import concurrent.futures
 import hashlib
 import io
@@ -8,11 +9,13 @@ import shutil
 import unittest
 
 import numpy
+from google.protobuf import json_format
 from PIL import Image
 
 import hotlora_server as e2e
 from hires_test import second_of
 from hotlora_server import adapters_pb2, controls_pb2, images_pb2, request_for, server_pb2
+from hotlora.sdapi.v1 import sdapi_pb2, sdapi_pb2_grpc
 
 CONTROL = e2e.GOLDEN / "control"
 SAMPLERS = {"euler": images_pb2.SAMPLER_EULER, "heun": images_pb2.SAMPLER_HEUN, "dpmpp_2m_sde": images_pb2.SAMPLER_DPMPP_2M_SDE}
@@ -126,6 +129,32 @@ class ControlTest(unittest.TestCase):
         self.expect(self.server.caller.image(second), made, "hires")
         second.ClearField("controls")
         self.assertGreater(numpy.abs(e2e.pixels(self.server.caller.image(second)) - made).max(), 8, "the second pass has none")
+
+    def test_units_of_automatic1111s_api_are_controls(self):
+        service = sdapi_pb2_grpc.SdapiServiceStub(self.server.caller.channel)
+
+        def units(*changes):
+            image = base64.b64encode((CONTROL / "lines.png").read_bytes()).decode()
+            args = [{"enabled": True, "module": "none", "model": "lines", "image": image, "control_mode": "Balanced",
+                     "resize_mode": 1, "pixel_perfect": False, "processor_res": 512, **change} for change in changes]
+            fields = dict(prompt="a lighthouse", steps=4, seed=7, width=64, height=64, cfg_scale=5.0, sampler_name="Euler")
+            return json_format.ParseDict({**fields, "alwayson_scripts": {"controlnet": {"args": args}}}, sdapi_pb2.GenerateRequest())
+
+        said = (dict(weight=0.75, guidance_end=0.5), dict(model="union", union_control_type="Hard Edge", guidance_start=0.5),
+                dict(model="depth", enabled=False))
+        answer = service.Txt2Img(units(*said), timeout=e2e.PATIENCE)
+        request = request_for(prompt="a lighthouse", steps=4, seed=7, guidance_scale=5.0, sampler=images_pb2.SAMPLER_EULER,
+                              prompt_syntax=images_pb2.PROMPT_SYNTAX_WEIGHTED, long_prompts=True,
+                              controls=[lines(scale=0.75, end=0.5), lines(name="union", type=3, start=0.5)])
+        ours = e2e.pixels(self.server.caller.image(request))
+        self.assertEqual(numpy.abs(e2e.pixels(answer.images[0]) - ours).max(), 0)
+        self.assertNotIn("iVBOR", json_format.MessageToJson(answer.parameters), "a picture is sent back")
+        for change, field in ((dict(module="canny"), "args[1].module"), (dict(control_mode=2), "args[1].control_mode"),
+                              (dict(weight=9), "args (weight of enabled unit 2)"),
+                              (dict(union_control_type="Depth"), "args (union_control_type of enabled unit 2)")):
+            problem = e2e.problem_of(lambda: service.Txt2Img(units({}, change), timeout=e2e.PATIENCE))
+            self.assertEqual((problem.code, problem.reason), ("INVALID_ARGUMENT", "INVALID_REQUEST"), problem)
+            self.assertIn("alwayson_scripts.controlnet." + field, problem.message)
 
     # --- what is refused
 
