@@ -200,7 +200,7 @@ class UnitReader {
   void CheckShape(const std::string& picture, int64_t width, int64_t height) {
     const std::optional<size_t> mode = ReadChoice("resize_mode", kResizeModes);
     const absl::StatusOr<ImageHeader> header = ReadImageHeader(picture);
-    if (mode.value_or(0) == 0 || !header.ok()) {  // what is no picture is refused with the request
+    if (mode.value_or(0) == 0 || !header.ok()) {  // the request is refused for its picture
       return;
     }
     const int64_t picture_width = header->upright_width(), picture_height = header->upright_height();
