@@ -14,9 +14,9 @@
 
 namespace hotlora {
 
-// Adds a control to the request for each unit of "controlnet" that is enabled, in their order. Adds a violation for each
-// value that does not fit its field, or would change the picture and is not supported, such as any other script with
-// arguments. Fields are called alwayson_scripts.NAME.args[I].FIELD. `width`, `height`: of the images to make.
+// Adds a control to the request for each unit of "controlnet" that is enabled, in their order. Adds a violation for
+// each value that does not fit its field, or would change the picture and is not supported, such as any other script
+// with arguments. Fields are called alwayson_scripts.NAME.args[I].FIELD. `width`, `height`: of the images to make.
 void ReadScripts(const google::protobuf::Struct& scripts, int64_t width, int64_t height, MappedImageRequest& mapped);
 
 // Takes the pictures out of "controlnet", if it is there, and gives their memory back.
