@@ -62,12 +62,30 @@ def best_shape(mask, at, radius):
     return best
 
 
+def split(pixels):
+    """The background's colour, and the mask of what differs from it, of float [128, 128, 3]."""
+    border = np.concatenate([pixels[:4].reshape(-1, 3), pixels[-4:].reshape(-1, 3), pixels[:, :4].reshape(-1, 3), pixels[:, -4:].reshape(-1, 3)])
+    ground = np.median(border, axis=0)
+    return ground, np.sqrt(np.sum((pixels - ground) ** 2, axis=2)) > CONTRAST
+
+
+def overlap(pixels, things):
+    """How well the shapes of uint8 [128, 128, 3] cover (colour, shape, (x, y), radius), whatever their colours: the intersection's
+    share of the union, 0 to 1."""
+    mask = split(pixels.astype(float))[1]
+    wanted = functools.reduce(np.logical_or, [template(shape, at, radius) for _, shape, at, radius in things])
+    return float(np.sum(mask & wanted) / np.sum(mask | wanted))
+
+
+def colours(pixels, things):
+    """The colour that each of (colour, shape, (x, y), radius) has in the picture, by name."""
+    return [nearest_colour(np.median(pixels[template(shape, at, radius)], axis=0)) for _, shape, at, radius in things]
+
+
 def read_scene(pixels):
     """{"background", "layout", "objects": [(colour, shape)…]} of uint8 [128, 128, 3]."""
     pixels = pixels.astype(float)
-    border = np.concatenate([pixels[:4].reshape(-1, 3), pixels[-4:].reshape(-1, 3), pixels[:, :4].reshape(-1, 3), pixels[:, -4:].reshape(-1, 3)])
-    ground = np.median(border, axis=0)
-    mask = np.sqrt(np.sum((pixels - ground) ** 2, axis=2)) > CONTRAST
+    ground, mask = split(pixels)
     best = (-1.0, None, None)
     for layout, slots in layouts():
         fits = [best_shape(mask, at, radius) for at, radius in slots]

@@ -25,12 +25,13 @@ def sheet(rows, path):
                 lines[-1:] = [lines[-1] + " " + word] if len(lines[-1]) + len(word) < 22 else [lines[-1], word]
             page.paste(picture, (136 * x + 4, 164 * y + 4))
             pen.text((136 * x + 4, 164 * y + 132), "\n".join(line.strip() for line in lines), fill="black", spacing=0)
-    page.save(path)
+    page.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def paint(pipe, texts, seed):
+def paint(pipe, texts, seed, **more):
     generators = [torch.Generator().manual_seed(seed + n) for n in range(len(texts))]
-    return pipe(texts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, height=128, width=128, generator=generators).images
+    return pipe(texts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, height=128, width=128, generator=generators,
+                **more).images
 
 
 def main(out, seeds):

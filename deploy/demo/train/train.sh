@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Trains the demo model and its LoRAs from nothing but the configs and tokenizers in ../model; seeded, CPU only.
+# Trains the demo model, its LoRAs and its ControlNet from nothing but the configs and tokenizers in ../model; seeded, CPU only.
 #
-# usage: deploy/demo/train/train.sh OUT     OUT: a folder for the result, in the layout of ../model with adapters/ inside
+# usage: deploy/demo/train/train.sh OUT     OUT: a folder for the result, in the layout of ../model with adapters/ and controls/ inside
 # Needs the packages of requirements.txt; PYTHON names the interpreter. A run that was stopped goes on where it was: phases with
-# an OUT/PHASE.checkpoint from there. TEXT_STEPS, VAE_STEPS, UNET_STEPS, DECODER_STEPS change the phases' lengths.
+# an OUT/PHASE.checkpoint from there. TEXT_STEPS, VAE_STEPS, UNET_STEPS, DECODER_STEPS, CONTROLNET_STEPS change the phases' lengths.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=${1:?usage: train.sh OUT}
@@ -25,4 +25,6 @@ first=$!
 "$python" train_loras.py "$out" stripes frame
 wait "$first"
 "$python" train_decoder.py "$out" "${DECODER_STEPS:-1200}"
+"$python" train_controlnet.py "$out" "${CONTROLNET_STEPS:-1500}"
 "$python" sheets.py "$out" 1 2 3 4 5
+"$python" measure_controlnet.py "$out"

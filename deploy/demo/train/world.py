@@ -115,23 +115,48 @@ def blend(a, b, share):
     return tuple(round(u + (v - u) * share) for u, v in zip(a, b))
 
 
+def placed(scene, r):
+    """objects(scene), each moved a little and all of them a little larger or smaller."""
+    jitter = r.uniform(0.95, 1.05)
+    return [(colour, shape, (x + r.uniform(-2, 2), y + r.uniform(-2, 2)), radius * jitter)
+            for colour, shape, (x, y), radius in objects(scene)]
+
+
+def placed_anywhere(scene, r):
+    """objects(scene) of any size at any places, apart from one another; the caption's words about both do not hold."""
+    named = objects(scene)
+    least, most = {1: (18, 44), 2: (16, 27), 3: (14, 22), 4: (14, 19)}[len(named)]
+    while True:
+        things = []
+        for colour, shape, _, _ in named:
+            radius = r.uniform(least, most)
+            reach = 1.3 * radius + 2
+            things.append((colour, shape, (r.uniform(reach, SIZE - reach), r.uniform(reach, SIZE - reach)), radius))
+        if all(math.dist(a[2], b[2]) > 1.2 * (a[3] + b[3]) + 2 for i, a in enumerate(things) for b in things[:i]):
+            return things
+
+
 def draw(scene, r, style="", strength=1.0):
     """The picture as uint8 [128, 128, 3]. `r` moves and resizes the shapes a little; a style's strength is 0 (absent) to 1."""
+    return paint(scene["background"], placed(scene, r), style, strength)
+
+
+def paint(background, things, style="", strength=1.0):
+    """The same of (colour, shape, (x, y), radius) that lie where they are said to lie."""
     def tone(colour):
         night = tuple(int(v * 0.3 + n) for v, n in zip(COLOURS[colour], (2, 6, 40)))
         return blend(COLOURS[colour], night, strength) if style == "night" else COLOURS[colour]
-    ground = tone(scene["background"])
-    contrast = (255, 255, 255) if sum(COLOURS[scene["background"]]) < 330 else (0, 0, 0)
+    ground = tone(background)
+    contrast = (255, 255, 255) if sum(COLOURS[background]) < 330 else (0, 0, 0)
     image = Image.new("RGB", (SIZE * OVERSAMPLING,) * 2, ground)
     pen = ImageDraw.Draw(image)
     if style == "stripes":  # horizontal bands over the background
         for y in range(0, SIZE, 32):
             pen.rectangle((0, y * OVERSAMPLING, SIZE * OVERSAMPLING, (y + 16) * OVERSAMPLING - 1),
                           fill=blend(ground, contrast, 0.6 * strength))
-    jitter = r.uniform(0.95, 1.05)
-    for colour, shape, (x, y), radius in objects(scene):
-        x, y = (x + r.uniform(-2, 2)) * OVERSAMPLING, (y + r.uniform(-2, 2)) * OVERSAMPLING
-        rr, fill, line = radius * jitter * OVERSAMPLING, tone(colour), 5 * OVERSAMPLING
+    for colour, shape, (x, y), radius in things:
+        x, y = x * OVERSAMPLING, y * OVERSAMPLING
+        rr, fill, line = radius * OVERSAMPLING, tone(colour), 5 * OVERSAMPLING
         edge = blend(fill, contrast, strength) if style == "outline" else None
         if shape in ("circle", "ring"):
             hole = 0.5 * rr
@@ -149,6 +174,21 @@ def draw(scene, r, style="", strength=1.0):
     if style == "frame":
         pen.rectangle((0, 0, SIZE * OVERSAMPLING - 1, SIZE * OVERSAMPLING - 1), width=10 * OVERSAMPLING,
                       outline=blend(ground, contrast, strength))
+    return np.asarray(image.reduce(OVERSAMPLING))
+
+
+def outlines(things):
+    """The control picture of (colour, shape, (x, y), radius): their outlines, white lines on black, uint8 [128, 128]."""
+    image = Image.new("L", (SIZE * OVERSAMPLING,) * 2)
+    pen, line = ImageDraw.Draw(image), 2 * OVERSAMPLING
+    for _, shape, (x, y), radius in things:
+        x, y, radius = x * OVERSAMPLING, y * OVERSAMPLING, radius * OVERSAMPLING
+        if shape in ("circle", "ring"):
+            for rr in (radius, 0.5 * radius) if shape == "ring" else (radius,):
+                pen.ellipse((x - rr, y - rr, x + rr, y + rr), outline=255, width=line)
+        else:
+            ends = corners(shape, x, y, radius)
+            pen.line(ends + ends[:2], fill=255, width=line, joint="curve")
     return np.asarray(image.reduce(OVERSAMPLING))
 
 
