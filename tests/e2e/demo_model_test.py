@@ -1,4 +1,5 @@
-"""The demo model draws what the prompt says and its LoRAs do what their names say, through the server, judged by pixels.
+"""The demo model draws what the prompt says, its LoRAs do what their names say, and its ControlNet puts shapes where the outlines
+are, through the server, judged by pixels.
 
 demo_model_test.py [--prompt-seed N]: other held-out prompts.
 """
@@ -26,8 +27,8 @@ STEPS = 20
 GOLDEN = e2e.GOLDEN / "demo"
 
 
-def request(prompt, seed, *adapters):
-    return images_pb2.GenerateImagesRequest(prompt=prompt, seed=seed, steps=STEPS, adapters=e2e.adapter_refs(*adapters))
+def request(prompt, seed, *adapters, **fields):
+    return images_pb2.GenerateImagesRequest(prompt=prompt, seed=seed, steps=STEPS, adapters=e2e.adapter_refs(*adapters), **fields)
 
 
 def pixels_of(png):
@@ -44,7 +45,7 @@ class FilesTest(unittest.TestCase):
         files = [file for file in (e2e.SOURCE / "deploy/demo").rglob("*") if file.is_file() and not file.is_symlink()]
         self.assertLessEqual(sum(file.stat().st_size for file in files), 24_000_000)
         weights = [file for file in files if file.suffix == ".safetensors"]
-        self.assertEqual(len(weights), 8)
+        self.assertEqual(len(weights), 9)
         for file in weights:
             kinds = {value.dtype for value in safetensors.numpy.load_file(file).values()}
             self.assertEqual(kinds, {np.dtype(np.float16)}, file)
@@ -169,16 +170,70 @@ class AdapterTest(unittest.TestCase):
                 self.assertGreater(self.measure(name, "frame", "outline") - none, 0.4 * (full - none))
 
 
+def outlines_of(png, **fields):
+    return [images_pb2.ControlRef(name="outlines", image=png, **fields)]
+
+
+class ControlTest(unittest.TestCase):
+    """Held-out captions, and outlines at places of which the captions say nothing or something else."""
+
+    @classmethod
+    def setUpClass(cls):
+        r = random.Random(11)
+        cls.scenes = [world.draw_scene(r, test=True) for _ in range(12)]
+        cls.texts = [world.caption(scene, r) for scene in cls.scenes]
+        cls.things = [world.placed_anywhere(scene, r) for scene in cls.scenes]
+        cls.server = e2e.Server("--dtype", "float32", "--controls", e2e.DEMO_CONTROLS)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.stop()
+
+    def paint(self, count=12, **fields):
+        """A picture of each of the first scenes; the fields are those of its control, and without any it has none."""
+        pictures = []
+        for n, (text, things) in enumerate(zip(self.texts[:count], self.things)):
+            outlines = io.BytesIO()
+            Image.fromarray(world.outlines(things)).save(outlines, "PNG")
+            controls = outlines_of(outlines.getvalue(), **fields) if fields else []
+            pictures.append(pixels_of(self.server.caller.image(request(text, 300 + n, controls=controls))))
+        return pictures
+
+    def overlap(self, pictures, things):
+        return float(np.mean([scene_reader.overlap(p, t) for p, t in zip(pictures, things)]))
+
+    def test_shapes_are_where_the_outlines_are(self):
+        painted, plain = self.paint(scale=1), self.paint()
+        with_control, without = self.overlap(painted, self.things), self.overlap(plain, self.things)
+        of_others = self.overlap(painted, self.things[5:] + self.things[:5])
+        named = [[colour for colour, *_ in things] for things in self.things]
+        seen = [scene_reader.colours(p, t) for p, t in zip(painted, self.things)]
+        right_colours = sum(n == s for n, s in zip(named, seen))
+        print(f"overlap with control {with_control:.3f}, without {without:.3f}, with the outlines of others {of_others:.3f}; "
+              f"{right_colours} of 12 pictures have all colours right")
+        self.assertGreater(with_control, 0.75)
+        self.assertLess(without, 0.4)
+        self.assertLess(of_others, 0.4)
+        self.assertGreaterEqual(right_colours, 9, (named, seen))
+
+    def test_a_scale_of_zero_has_no_effect(self):
+        self.assertTrue((np.array(self.paint(count=1, scale=0)) == np.array(self.paint(count=1))).all())
+
+
 class DiffusersTest(unittest.TestCase):
-    """tests/golden/demo: pictures of the stock StableDiffusionXLPipeline from the same folder, same prompt and seed."""
+    """tests/golden/demo: pictures of diffusers' stock pipelines from the same folder, same prompt and seed."""
 
     def test_same_pictures(self):
         manifest = json.loads((GOLDEN / "manifest.json").read_text())
+        controlled = manifest["controlled_cases"]
         self.assertEqual(sorted(manifest["cases"]), sorted(["none", *MEASURES, "mix"]))
-        server = e2e.Server("--dtype", "float32", adapters=e2e.ALL_DEMO_ADAPTERS)
-        for name, weights in manifest["cases"].items():
+        self.assertEqual(sorted(controlled), ["control", "control_night"])
+        server = e2e.Server("--dtype", "float32", "--controls", e2e.DEMO_CONTROLS, adapters=e2e.ALL_DEMO_ADAPTERS)
+        for name, weights in {**manifest["cases"], **controlled}.items():
             with self.subTest(name):
-                wanted = images_pb2.GenerateImagesRequest(**manifest["request"], adapters=e2e.adapter_refs(*weights.items()))
+                controls = outlines_of((GOLDEN / "outlines.png").read_bytes()) if name in controlled else []
+                wanted = images_pb2.GenerateImagesRequest(
+                    **manifest["request"], adapters=e2e.adapter_refs(*weights.items()), controls=controls)
                 ours = pixels_of(server.caller.image(wanted)).astype(int)
                 worst = np.abs(ours - np.asarray(Image.open(GOLDEN / f"{name}.png")).astype(int)).max()
                 print(f"{name}: largest difference {worst} of 255")

@@ -37,6 +37,7 @@ FAULTY_SERVER = BIN / "hotlora-faulty-server"  # tests/faults
 ALLOCATED = "hotlora_device_memory_allocated_bytes"
 DEMO = SOURCE / "deploy/demo/model"
 ALL_DEMO_ADAPTERS = SOURCE / "deploy/demo/adapters"
+DEMO_CONTROLS = SOURCE / "deploy/demo/controls"
 GOLDEN = SOURCE / "tests/golden"
 SINGLE_FILE = BIN.parent / "golden/tiny_sdxl_sgm.safetensors"  # golden/pipeline in one file; the build makes it
 
