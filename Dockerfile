@@ -37,7 +37,7 @@ RUN apt-get update \
        libprotobuf32 libre2-9 libspdlog1.10 libssl3 libutf8proc2 libwebp7 \
     && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/cache/debconf \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin hotlora \
-    && install -d -o hotlora -g hotlora /adapters
+    && install -d -o hotlora -g hotlora /adapters /controls
 LABEL org.opencontainers.image.title="hotlora" \
       org.opencontainers.image.description="Stable Diffusion XL over gRPC with hot-swappable LoRA adapters" \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Shows hotlora at work: installs what is missing, builds, starts the server on the demo model of deploy/demo, generates images
-# with different LoRAs through the real client, prints some metrics and stops. No download of weights, no GPU needed.
+# with different LoRAs and with a ControlNet through the real client, prints some metrics and stops. No download of weights,
+# no GPU needed.
 #
 # usage: deploy/demo.sh                   images and a metrics excerpt, then stop
 #        deploy/demo.sh --serve           stay up on the usual ports until Ctrl-C
@@ -45,7 +46,7 @@ read_options() {
       --serve) serve=true ;;
       --rest) rest=true ;;
       --help)
-        sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
       *) fail "unknown option $option; allowed are --serve, --rest and --help" ;;
@@ -71,8 +72,8 @@ build() {
 # start_server LISTEN METRICS_LISTEN
 start_server() {
   rm -f "$OUT/ready.json"
-  "$BIN/hotlora-server" --model deploy/demo/model --adapters deploy/demo/adapters --listen "$1" --metrics-listen "$2" \
-    --reflection --ready-file "$OUT/ready.json" 2>"$OUT/server.log" &
+  "$BIN/hotlora-server" --model deploy/demo/model --adapters deploy/demo/adapters --controls deploy/demo/controls \
+    --listen "$1" --metrics-listen "$2" --reflection --ready-file "$OUT/ready.json" 2>"$OUT/server.log" &
   server_pid=$!
   local waited=0
   until [ -e "$OUT/ready.json" ]; do
@@ -132,11 +133,13 @@ fi
 start_server 127.0.0.1:0 127.0.0.1:0
 say "images: rows are prompts; columns: no adapter, outline, night, stripes, frame, outline at 0.5, frame and outline"
 deploy/demo/paint_sheets.sh "127.0.0.1:$grpc_port" "$OUT" adapters
+say "images with a ControlNet: no control, and three pictures of outlines, each with the image that it makes"
+deploy/demo/paint_sheets.sh "127.0.0.1:$grpc_port" "$OUT" controls
 "$BIN/hotlora" --server "127.0.0.1:$grpc_port" generate "$PROMPT" --seed 7 --steps 20 --out "$OUT/again.png" >/dev/null
-cmp "$OUT/adapters/1-1.png" "$OUT/again.png" || fail "the base model's image changed after the adapters"
-say "adapters/1-1.png and again.png are equal byte for byte: the adapters left nothing behind"
+cmp "$OUT/adapters/1-1.png" "$OUT/again.png" || fail "the base model's image changed after the adapters and controls"
+say "adapters/1-1.png and again.png are equal byte for byte: adapters and controls left nothing behind"
 say "metrics, an excerpt (all of them in $OUT/metrics.txt)"
 print_metrics
 stop
-say "done; all images side by side: $PWD/$OUT/adapters.png"
-say "one by one: $PWD/$OUT/adapters/ROW-COLUMN.png"
+say "done; all images side by side: $PWD/$OUT/adapters.png and $PWD/$OUT/controls.png"
+say "one by one: $PWD/$OUT/adapters/ROW-COLUMN.png and $PWD/$OUT/controls/ROW-COLUMN.png"

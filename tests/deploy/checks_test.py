@@ -82,7 +82,20 @@ class ConfigurationTest(CheckCase):
                 for volume in service.get("volumes", []):
                     if volume["type"] == "bind":
                         self.assertTrue(os.path.exists(volume["source"]), f"{name} mounts {volume['source']}")
+                self.assertEqual(self.controls_of(service), None, name)
         self.refused("docker-compose", "-f", self.with_mistake(compose, "cap_drop", "cap_dorp"), "config", "-q")
+
+    @staticmethod
+    def controls_of(service):
+        return service.get("environment", {}).get("HOTLORA_CONTROLS")
+
+    def test_compose_serves_controls_if_it_is_told_to(self):
+        config = self.passes("docker-compose", "-f", DEPLOY / "docker-compose.yml", "config", "--format", "json",
+                             environment=e2e.clean_environment(HOTLORA_CONTROLS="/controls"))
+        server = json.loads(config.stdout)["services"]["hotlora"]
+        self.assertEqual(self.controls_of(server), "/controls")
+        self.assertEqual([volume["source"] for volume in server["volumes"] if volume["target"] == "/controls"],
+                         [str(DEPLOY / "demo/controls")])
 
     def test_haproxy_reads_its_file(self):
         config = DEPLOY / "haproxy/haproxy.cfg"
