@@ -4,6 +4,8 @@
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/linear.h>
 
+#include "src/tensor/threads_for.h"
+
 namespace hotlora {
 namespace {
 
@@ -11,13 +13,17 @@ int64_t OutputSize(int64_t size, const Conv2dOptions& options) {
   return (size + 2 * options.padding - options.kernel) / options.stride + 1;
 }
 
+// The pixels of the result, over all rows.
+int64_t OutputPixels(const at::Tensor& x, const Conv2dOptions& options) {
+  return x.size(0) * OutputSize(x.size(2), options) * OutputSize(x.size(3), options);
+}
+
 // On the CPU, convolutions of few pixels by many channels spend most of their time in oneDNN's
 // rearranging of the weights, which it does on every call. Measured 2026-11-23 (AVX-512, float32,
 // one thread, two rows): 1280 channels at 8x8 57 ms against 28 as one product, 320 at 4x4 0.87
 // against 0.66, 160 at 8x8 0.41 against 0.46.
 bool IsSmall(const at::Tensor& x, const Conv2dOptions& options) {
-  const int64_t pixels = x.size(0) * OutputSize(x.size(2), options) * OutputSize(x.size(3), options);
-  return x.is_cpu() && 4 * pixels <= options.out;
+  return x.is_cpu() && 4 * OutputPixels(x, options) <= options.out;
 }
 
 // The convolution as one matrix product over the unfolded windows. The weight is channels_last, so
@@ -68,6 +74,7 @@ Conv2d::Conv2d(const ParameterScope& scope, const Conv2dOptions& options) : opti
 }
 
 at::Tensor Conv2d::forward(const at::Tensor& x, SideBranch side) const {
+  const ThreadsFor threads(static_cast<double>(OutputPixels(x, options)) * static_cast<double>(weight.numel()));
   at::Tensor y = Convolve(x, weight, bias, options);
   AddSide(side, x, y);
   return y;
