@@ -48,6 +48,8 @@ void NormalizeGroups(const at::Tensor& x, const at::Tensor& shift, const at::Ten
   const int64_t pieces = (pixels + piece - 1) / piece;
   const T* const from = x.const_data_ptr<T>();
   T* const to = y.mutable_data_ptr<T>();
+  const T* const weights = weight.const_data_ptr<T>();
+  const T* const biases = bias.const_data_ptr<T>();
   std::vector<double> sums(rows * pieces * 2 * groups);
   // Calls work(row, its piece, the piece's first value in x, its pixels, `scratch` floats) for all pieces.
   const auto for_pieces = [&](int64_t scratch, const auto& work) {
@@ -86,9 +88,9 @@ void NormalizeGroups(const at::Tensor& x, const at::Tensor& shift, const at::Ten
       const double mean = sum / values;
       const double inverse = 1.0 / std::sqrt(std::max(squares / values - mean * mean, 0.0) + options.epsilon);
       for (int64_t c = group * group_channels; c < (group + 1) * group_channels; ++c) {
-        const double scale = inverse * static_cast<float>(weight.const_data_ptr<T>()[c]);
+        const double scale = inverse * static_cast<float>(weights[c]);
         scales[c] = static_cast<float>(scale);
-        shifts[c] = static_cast<float>((shifts[c] - mean) * scale + static_cast<float>(bias.const_data_ptr<T>()[c]));
+        shifts[c] = static_cast<float>((shifts[c] - mean) * scale + static_cast<float>(biases[c]));
       }
     }
   }
