@@ -2,7 +2,8 @@
 
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
-#include <ATen/ops/linear.h>
+
+#include "src/nn/onednn_ops.h"
 
 #include "src/tensor/threads_for.h"
 
@@ -37,7 +38,7 @@ at::Tensor MultiplyWindows(const at::Tensor& x, const at::Tensor& weight, const 
   const at::Tensor windows = padded.as_strided({rows, height, width, k, k, options.in},
                                                {strides[0], strides[1] * s, strides[2] * s, strides[1], strides[2], 1});
   const at::Tensor matrix = weight.permute({0, 2, 3, 1}).reshape({options.out, k * k * options.in});
-  const at::Tensor y = at::linear(windows.reshape({rows * height * width, k * k * options.in}), matrix, bias);
+  const at::Tensor y = Product(windows.reshape({rows * height * width, k * k * options.in}), matrix, bias);
   return y.view({rows, height, width, options.out}).permute({0, 3, 1, 2});
 }
 
@@ -78,6 +79,14 @@ at::Tensor Conv2d::forward(const at::Tensor& x, SideBranch side) const {
   at::Tensor y = Convolve(x, weight, bias, options);
   AddSide(side, x, y);
   return y;
+}
+
+void Conv2d::forward_add(const at::Tensor& x, at::Tensor& sum, SideBranch side) const {
+  if (!side.empty() || IsSmall(x, options)) {  // a side branch may scale what the convolution itself gives
+    sum.add_(forward(x, side));
+    return;
+  }
+  AddConvolution(x, weight, bias, {options.stride, options.stride}, {options.padding, options.padding}, sum);
 }
 
 void Conv2d::AddSide(SideBranch side, const at::Tensor& x, at::Tensor& y) const {

@@ -29,6 +29,9 @@ struct Conv2d {
   Conv2d(const ParameterScope& scope, const Conv2dOptions& options);
   at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
 
+  // sum += forward(x), without a pass of its own over the sum if LibTorch has one (AddConvolution).
+  void forward_add(const at::Tensor& x, at::Tensor& sum, SideBranch side = {}) const;
+
   at::Tensor weight;  // their storage is the module's live parameters: adapters rebuild it in place
   at::Tensor bias;
   size_t module = AdaptableParameter::kNotListed;

@@ -1,9 +1,6 @@
 #include "src/nn/linear.h"
 
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
-
+#include "src/nn/onednn_ops.h"
 #include "src/tensor/threads_for.h"
 
 namespace hotlora {
@@ -37,20 +34,14 @@ Linear::Linear(const ParameterScope& scope, const std::vector<std::string>& name
 
 at::Tensor Linear::forward(const at::Tensor& x, SideBranch side) const {
   const ThreadsFor threads = ThreadsForProduct(x, weight);
-  at::Tensor y = at::linear(x, weight, bias);
+  at::Tensor y = Product(x, weight, bias);
   AddSideLinear(side, module, modules, x, bias, y);
   return y;
 }
 
 void Linear::forward_into(const at::Tensor& x, SideBranch side, at::Tensor y) const {
   const ThreadsFor threads = ThreadsForProduct(x, weight);
-  const at::Tensor flat_x = x.view({-1, x.size(-1)});
-  at::Tensor flat_y = y.view({-1, y.size(-1)});
-  if (bias.defined()) {
-    at::addmm_out(flat_y, bias, flat_x, weight.t());
-  } else {
-    at::mm_out(flat_y, flat_x, weight.t());
-  }
+  ProductInto(x, weight, bias, y);
   AddSideLinear(side, module, modules, x, bias, y);
 }
 
