@@ -5,8 +5,6 @@
 
 #include "src/nn/onednn_ops.h"
 
-#include "src/tensor/threads_for.h"
-
 namespace hotlora {
 namespace {
 
@@ -74,8 +72,12 @@ Conv2d::Conv2d(const ParameterScope& scope, const Conv2dOptions& options) : opti
   bias = scope.TakeAdaptable("bias", {options.out}).live;
 }
 
+ThreadsFor Conv2d::ThreadsForConvolution(const at::Tensor& x) const {
+  return ThreadsFor(static_cast<double>(OutputPixels(x, options)) * static_cast<double>(weight.numel()));
+}
+
 at::Tensor Conv2d::forward(const at::Tensor& x, SideBranch side) const {
-  const ThreadsFor threads(static_cast<double>(OutputPixels(x, options)) * static_cast<double>(weight.numel()));
+  const ThreadsFor threads = ThreadsForConvolution(x);
   at::Tensor y = Convolve(x, weight, bias, options);
   AddSide(side, x, y);
   return y;
@@ -86,6 +88,7 @@ void Conv2d::forward_add(const at::Tensor& x, at::Tensor& sum, SideBranch side) 
     sum.add_(forward(x, side));
     return;
   }
+  const ThreadsFor threads = ThreadsForConvolution(x);
   AddConvolution(x, weight, bias, {options.stride, options.stride}, {options.padding, options.padding}, sum);
 }
 

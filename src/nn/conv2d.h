@@ -7,6 +7,7 @@
 
 #include "src/nn/parameter_source.h"
 #include "src/nn/side_branch.h"
+#include "src/tensor/threads_for.h"
 
 namespace hotlora {
 
@@ -38,6 +39,7 @@ struct Conv2d {
   Conv2dOptions options;
 
  private:
+  ThreadsFor ThreadsForConvolution(const at::Tensor& x) const;
   void AddSide(SideBranch side, const at::Tensor& x, at::Tensor& y) const;
 };
 

@@ -47,12 +47,8 @@ const std::optional<c10::TypedOperatorHandle<AddConvolutionFunction>>& OneDnnAdd
 
 #if defined(__x86_64__)
 bool IsMadeByAmd() { return __builtin_cpu_is("amd"); }
-bool HasAvx512() {
-  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
 #else
 bool IsMadeByAmd() { return false; }
-bool HasAvx512() { return false; }
 #endif
 
 bool OneDnnMultiplies(const at::Tensor& x, const at::Tensor& weight) {
@@ -62,11 +58,10 @@ bool OneDnnMultiplies(const at::Tensor& x, const at::Tensor& weight) {
 }
 
 bool OneDnnConvolves(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& sum) {
-  const at::ScalarType dtype = x.scalar_type();
   const auto channels_last = at::MemoryFormat::ChannelsLast;
-  return x.is_cpu() && (dtype == at::kFloat || (dtype == at::kBFloat16 && HasAvx512())) &&
-         weight.scalar_type() == dtype && sum.scalar_type() == dtype && x.is_contiguous(channels_last) &&
-         weight.is_contiguous(channels_last) && sum.is_contiguous(channels_last) && OneDnnAddConvolution().has_value();
+  return x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+         sum.scalar_type() == at::kFloat && x.is_contiguous(channels_last) && weight.is_contiguous(channels_last) &&
+         sum.is_contiguous(channels_last) && OneDnnAddConvolution().has_value();
 }
 
 MaybeTensor Maybe(const at::Tensor& tensor) { return tensor.defined() ? MaybeTensor(tensor) : std::nullopt; }

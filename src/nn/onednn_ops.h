@@ -21,8 +21,8 @@ at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tens
 // The same into y, which is contiguous.
 void ProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y);
 
-// sum += a convolution of x with bias, without a pass of its own over the sum: in float32, and in bfloat16 if the CPU
-// has AVX-512. A half type is rounded once.
+// sum += a convolution of x with bias, in float32 without a pass of its own over the sum. In bfloat16 LibTorch refuses
+// that on some CPUs, and it was no faster.
 //
 // Shapes   x [rows, in, height, width]; weight [out, in, kernel, kernel]; bias [out]; sum [rows, out, ...]
 // Layout   channels_last for oneDNN
