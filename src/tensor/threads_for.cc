@@ -9,9 +9,9 @@
 namespace hotlora {
 namespace {
 
-// Measured 2026-11-28 on a virtual machine with two CPUs of an AMD EPYC (Zen 4), where waking a thread takes some 50 us:
-// a step of the demo model at 128x128 with limits of 0, 1, 4, 16 and 1e6 millions took 31, 23, 20, 18 and 19 ms; at
-// 512x512 153, 155, 142, 144 and 205 ms.
+// Measured 2026-11-28 on a virtual machine with two CPUs of an AMD EPYC (Zen 4), where waking a thread takes some
+// 50 us: a step of the demo model at 128x128 with limits of 0, 1, 4, 16 and 1e6 millions took 31, 23, 20, 18 and 19
+// ms; at 512x512 153, 155, 142, 144 and 205 ms.
 constexpr double kWorthSharing = 8e6;
 
 }  // namespace

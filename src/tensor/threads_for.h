@@ -3,9 +3,9 @@
 
 namespace hotlora {
 
-// While it lives, LibTorch's operators on the CPU and ParallelFor use only the calling thread if `multiply_adds` are too
-// few to share: to wake another thread takes longer than to do its part. The choice depends on the work alone and not on
-// measured times, so that equal requests give equal pictures.
+// While it lives, LibTorch's operators on the CPU and ParallelFor use only the calling thread if `multiply_adds` are
+// too few to share: to wake another thread takes longer than to do its part. The choice depends on the work alone and
+// not on measured times, so that equal requests give equal pictures.
 //
 // Threads  concerns the calling one alone; scopes may nest, and an inner one never adds threads
 class ThreadsFor {
