@@ -30,7 +30,6 @@ LONG_FILES = {
 LONG_FUNCTIONS = {
     "server/flag_table.cc: FlagTable": "a table: one row for each flag",
     "server/main.cc: Serve": "the life of the process from top to bottom",
-    "src/metrics/metrics.cc: Metrics::Families::StandAtZero": "a list: one line for each set of labels",
 }
 
 TEXT = re.compile(

@@ -189,6 +189,7 @@ void AddGenerate(CLI::App& app, GenerateOptions& given, Arguments& arguments) {
          "NAME=PREFIX:WEIGHT[,PREFIX:WEIGHT...] (repeatable): weights of an --adapter on parts of the UNet, such as "
          "down_blocks or up_blocks.0.attentions.1")
       ->allow_extra_args(false);
+  AddControls(app, given.controls);
   app.add_flag("--lora-tags", given.lora_tags, "read <lora:NAME:WEIGHT> in the prompts");
   app.add_option("--embedding", given.embeddings, "NAME[=TOKEN] of a textual-inversion embedding (repeatable)")
       ->allow_extra_args(false);
@@ -259,6 +260,7 @@ absl::Status FinishGenerate(const GenerateOptions& given, Arguments& arguments) 
   if (given.priority) request.set_priority(*given.priority);
   ABSL_RETURN_IF_ERROR(FinishPictures(given, arguments));
   ABSL_RETURN_IF_ERROR(FinishAdapters(given, request));
+  ABSL_RETURN_IF_ERROR(FinishControls(given.controls, request));
   if (!given.sampler.empty()) {
     ABSL_ASSIGN_OR_RETURN(const auto sampler, ParseEnum<v1::Sampler>("--sampler", "SAMPLER_", given.sampler));
     request.set_sampler(sampler);

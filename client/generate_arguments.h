@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 
 #include "client/arguments.h"
+#include "client/control_arguments.h"
 
 namespace CLI {
 class App;
@@ -32,6 +33,7 @@ struct GenerateOptions {
   std::optional<int32_t> priority;
   bool weighted = false, long_prompts = false, lora_tags = false;
   std::string init, mask;
+  ControlOptions controls;
   std::optional<uint32_t> preview_every;
   std::string sampler, schedule, format, request_id;
 };
@@ -39,7 +41,7 @@ struct GenerateOptions {
 // Adds the options to the command. Parsing fills `options`, and the files of `arguments` that are written.
 void AddGenerate(CLI::App& app, GenerateOptions& options, Arguments& arguments);
 
-// Fills the request of `arguments` from the options that were parsed. Reads the files of --init and --mask.
+// Fills the request of `arguments` from the options that were parsed. Reads the files of --init, --mask and --control.
 // InvalidArgument says which option is wrong.
 absl::Status FinishGenerate(const GenerateOptions& options, Arguments& arguments);
 

@@ -28,18 +28,20 @@ set(may_include_src/sdxl nn weights tensor base)
 set(may_include_src/adapter_format weights/module_table.h weights/safetensors_file.h weights/sgm_names.h base)
 set(may_include_src/adapters
     adapter_format nn/lora_delta.h nn/block_layout.h nn/adapter_set.h weights tensor metrics request base)
+set(may_include_src/controls adapters sdxl weights tensor metrics base)
 set(may_include_src/pipeline sdxl sampling nn weights request image tensor base)
 set(may_include_src/scheduler
-    pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h nn/adapter_schedule.h
+    pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h pipeline/request_pictures.h
+    nn/adapter_schedule.h
     adapters/adapter_store.h adapters/adapter_info.h adapters/embedding_store.h image request metrics base)
-set(may_include_src/engine scheduler pipeline adapters sdxl weights tensor request metrics base)
+set(may_include_src/engine scheduler pipeline adapters controls sdxl weights tensor request metrics base)
 # What server/ sees of the engine: plain values alone.
 set(may_include_src/engine/engine.h
     engine/statistics.h scheduler/batch_policy.h scheduler/stuck_work.h adapters/adapter_info.h adapters/adapter_upload.h request
     base/memory_stats.h)
 set(may_include_src/engine/statistics.h adapters/adapter_statistics.h request/model_info.h base/memory_stats.h
     scheduler/cost_report.h)
-set(may_include_server engine adapters/adapter_info.h request metrics base)
+set(may_include_server engine adapters/adapter_info.h image/image_header.h request metrics base)
 # The client reads adapters where they lie (`adapters inspect`), with what the server reads them with.
 set(may_include_client adapter_format/adapter_inspection.h sdxl/module_list.h base)
 
@@ -65,14 +67,16 @@ set(torch_rule "<torch/...> nowhere: ATen and c10 are enough, and parse in half 
 # Where no LibTorch header at all may appear: the modules that ThreadSanitizer checks, and the borders to them.
 set(torch_free "^(src/(base|metrics|image|request|adapter_format|scheduler|engine)|server|client)/")
 set(torch_free_headers
-    src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/adapters/adapter_store.h
+    src/pipeline/pipeline.h src/pipeline/init_picture.h src/pipeline/png_parameters.h src/pipeline/request_pictures.h
+    src/controls/control_store_options.h src/adapters/adapter_store.h
     src/adapters/adapter_info.h src/adapters/adapter_lease.h src/adapters/adapter_statistics.h
     src/adapters/adapter_upload.h src/adapters/embedding_store.h src/nn/adapter_schedule.h src/nn/adapter_set.h
     src/adapters/adapter_memory.h
     src/sdxl/config_reader.h src/sdxl/controlnet_config.h src/sdxl/image_encoder_config.h src/sdxl/image_prompt_config.h
     src/sdxl/module_list.h src/sdxl/sdxl_config.h src/sdxl/clip_tokenizer.h src/sdxl/clip_tokenizer_files.h
     src/sdxl/tokenizer_json.h src/sampling/scheduler_config.h
-    src/weights/checkpoint_configs.h src/weights/model_files.h src/weights/safetensors_file.h src/weights/sgm_names.h
+    src/weights/checkpoint_configs.h src/weights/model_files.h src/weights/opened_file.h src/weights/safetensors_file.h
+    src/weights/sgm_names.h src/weights/weight_index.h
     src/weights/module_table.h
     src/tensor/tensor_fwd.h)
 set(torch_free_rule "no LibTorch header in a torch-free module or interface")

@@ -105,7 +105,7 @@ FlagSpec Bytes(std::string name, T Flags::*field, uint64_t low, uint64_t high, s
             if (*bytes < low || *bytes > high) {
               return InvalidArgument("is ", *bytes, " bytes; allowed are ", low, " to ", high);
             }
-            flags.*field = static_cast<T>(*bytes);
+            flags.*field = T(*bytes);
             return absl::OkStatus();
           }};
 }
@@ -152,13 +152,12 @@ FlagSpec Device() {
           }};
 }
 
-FlagSpec Pin() {
-  return {"pin", Kind::kList, "NAME of an adapter to load at start and never evict (repeatable)",
-          [](const Values& values, Flags& flags) {
+FlagSpec Names(std::string name, std::vector<std::string> Flags::*field, std::string help) {
+  return {std::move(name), Kind::kList, std::move(help), [field](const Values& values, Flags& flags) {
             if (std::find(values.begin(), values.end(), "") != values.end()) {
               return InvalidArgument("has an empty name");
             }
-            flags.pin = values;
+            flags.*field = values;
             return absl::OkStatus();
           }};
 }
@@ -223,7 +222,13 @@ const std::vector<FlagSpec>& FlagTable() {
             "budget of adapters in host memory, 4GiB"),
       Bytes("conditioning-cache-bytes", &Flags::conditioning_cache_bytes, 0, uint64_t{INT64_MAX},
             "storage of encoded prompts that are kept for further requests, allocated at start, 64MiB; 0: none"),
-      Pin(),
+      Names("pin", &Flags::pin, "NAME of an adapter to load at start and never evict (repeatable)"),
+      Text("controls", &Flags::controls, "folder of ControlNets, found by name on demand"),
+      Bytes("control-device-bytes", &Flags::control_device_bytes, 0, uint64_t{INT64_MAX},
+            "storage of ControlNets on the device, allocated at start; what the largest of the folder takes"),
+      Bytes("control-host-bytes", &Flags::control_host_bytes, 0, uint64_t{INT64_MAX},
+            "budget of ControlNets in host memory; what the largest of the folder takes"),
+      Names("pin-control", &Flags::pin_control, "NAME of a ControlNet to load at start and never evict (repeatable)"),
       BaseAdapters(),
       Switch(
           "allow-unmatched-keys", &Flags::allow_unmatched_keys,

@@ -185,6 +185,9 @@ absl::Status CheckTogether(const Flags& flags) {
   if (!flags.pin.empty() && flags.adapters.empty()) {
     return InvalidArgument("--pin needs --adapters");
   }
+  if (!flags.pin_control.empty() && flags.controls.empty()) {
+    return InvalidArgument("--pin-control needs --controls");
+  }
   if (!flags.base_adapters.empty() && flags.adapters.empty()) {
     return InvalidArgument("--base-adapter needs --adapters");
   }
@@ -269,11 +272,12 @@ absl::Status CheckPaths(const Flags& flags) {
   if (!flags.vae.empty() && !std::filesystem::exists(flags.vae, error)) {
     return InvalidArgument("--vae ", flags.vae, ": no such file or folder");
   }
-  if (!flags.adapters.empty() && !std::filesystem::is_directory(flags.adapters, error)) {
-    return InvalidArgument("--adapters ", flags.adapters, ": no such folder");
-  }
-  if (!flags.embeddings.empty() && !std::filesystem::is_directory(flags.embeddings, error)) {
-    return InvalidArgument("--embeddings ", flags.embeddings, ": no such folder");
+  for (const auto& [flag, folder] : {std::pair("--adapters ", &flags.adapters),
+                                     {"--embeddings ", &flags.embeddings},
+                                     {"--controls ", &flags.controls}}) {
+    if (!folder->empty() && !std::filesystem::is_directory(*folder, error)) {
+      return InvalidArgument(flag, *folder, ": no such folder");
+    }
   }
   ABSL_RETURN_IF_ERROR(CheckReadable("tls-cert", flags.tls.cert));
   ABSL_RETURN_IF_ERROR(CheckReadable("tls-key", flags.tls.key));

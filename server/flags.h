@@ -41,6 +41,7 @@ struct Flags {
   bool adapters_follow_links = false;
   std::string embeddings;  // folder; empty: there are no textual-inversion embeddings
   bool embeddings_follow_links = false;
+  std::string controls;  // folder; empty: there are no ControlNets
   std::string apply = "auto";
   std::string listen = "127.0.0.1:50051";
   std::string metrics_listen = "127.0.0.1:9464";
@@ -51,8 +52,9 @@ struct Flags {
   uint32_t client_share = 0;  // 0: off
   uint64_t adapter_device_bytes = uint64_t{2} << 30;
   uint64_t adapter_host_bytes = uint64_t{4} << 30;
+  std::optional<uint64_t> control_device_bytes, control_host_bytes;  // unset: by the folder
   uint64_t conditioning_cache_bytes = uint64_t{64} << 20;
-  std::vector<std::string> pin;
+  std::vector<std::string> pin, pin_control;
   std::vector<BaseAdapter> base_adapters;
   bool allow_unmatched_keys = false;
   std::string dora_weighting = "peft";

@@ -113,6 +113,9 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.adapters.follow_links = flags.adapters_follow_links;
   config.embeddings.directory = flags.embeddings;
   config.embeddings.follow_links = flags.embeddings_follow_links;
+  config.controls.directory = flags.controls;
+  config.controls.host_bytes = flags.control_host_bytes;
+  config.controls.device_bytes = flags.control_device_bytes;
   config.adapters.allow_unmatched_keys = flags.allow_unmatched_keys;
   config.base_adapters = flags.base_adapters;
   config.interpolate_dora = flags.dora_weighting == "interpolated";
@@ -198,7 +201,10 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
     status = (*engine)->WarmUp();
   }
   if (status.ok()) {
-    status = LoadPinnedAdapters(**engine, flags.pin);
+    status = LoadPinned((*engine)->adapters(), "--pin", flags.pin);
+  }
+  if (status.ok()) {
+    status = LoadPinned((*engine)->controls(), "--pin-control", flags.pin_control);
   }
   if (!status.ok()) {
     engine = status;  // ends before the server, which it tells how it is

@@ -1,5 +1,8 @@
 #include "server/memory_plan.h"
 
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
 namespace hotlora {
@@ -14,10 +17,17 @@ std::vector<PlannedMemory> MemoryPlan(const EngineStatistics& statistics, const 
   for (const MemoryArea& area : statistics.memory) {
     plan.push_back({area.what, area.where, area.bytes, area.bytes});
   }
-  for (const TierStatistics& tier : statistics.adapters.tiers) {
-    const bool on_device = tier.tier == AdapterTier::kDevice;
-    plan.push_back({on_device ? "adapters in the device tier" : "adapters in the host tier",
-                    on_device ? device : "host", tier.capacity_bytes, tier.bytes});
+  const auto add_tiers = [&](const char* what, const AdapterStoreStatistics& store) {
+    for (const TierStatistics& tier : store.tiers) {
+      const bool on_device = tier.tier == AdapterTier::kDevice;
+      plan.push_back({absl::StrCat(what, on_device ? " in the device tier" : " in the host tier"),
+                      on_device ? device : "host", tier.capacity_bytes, tier.bytes});
+    }
+  };
+  add_tiers("adapters", statistics.adapters);
+  if (std::any_of(statistics.controls.tiers.begin(), statistics.controls.tiers.end(),
+                  [](const TierStatistics& tier) { return tier.capacity_bytes > 0; })) {
+    add_tiers("ControlNets", statistics.controls);
   }
   return plan;
 }

@@ -50,7 +50,7 @@ absl::Status Retrieve(Engine& engine, const openai::v1::RetrieveModelRequest& re
     return InvalidRequest(std::move(violations));
   }
   for (const AdapterRef& adapter : adapters) {
-    ABSL_RETURN_IF_ERROR(InOpenAiWords(engine.GetAdapter(adapter.name).status()));
+    ABSL_RETURN_IF_ERROR(InOpenAiWords(engine.adapters().Get(adapter.name).status()));
   }
   response = ToModel(adapters);
   return absl::OkStatus();
@@ -79,7 +79,7 @@ grpc::ServerUnaryReactor* OpenAiService::ListModels(grpc::CallbackServerContext*
   return AnswerFromDisk(service_, "ListModels", Scope::kAdaptersRead, context, request, response,
                         [](Engine& engine, const auto&, openai::v1::ListModelsResponse& models) -> absl::Status {
                           ABSL_ASSIGN_OR_RETURN(const std::vector<AdapterInfo> adapters,
-                                                engine.ListAdapters("", std::numeric_limits<size_t>::max()));
+                                                engine.adapters().List("", std::numeric_limits<size_t>::max()));
                           models = ToModels(adapters);
                           return absl::OkStatus();
                         });

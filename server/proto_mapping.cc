@@ -9,6 +9,7 @@
 #include "server/memory_plan.h"
 #include "server/status_mapping.h"
 #include "src/base/enum_size.h"
+#include "src/request/control_check.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
@@ -129,6 +130,17 @@ AdapterRef FromProto(const v1::AdapterRef& message) {
 
 BlockWeight FromProto(const v1::BlockWeight& message) { return {message.prefix(), message.weight()}; }
 
+ControlRef FromProto(const v1::ControlRef& message) {
+  ControlRef control;
+  control.name = message.name();
+  control.image = message.image();
+  if (message.has_scale()) control.scale = message.scale();
+  if (message.has_start()) control.start = message.start();
+  if (message.has_end()) control.end = message.end();
+  if (message.has_type()) control.type = message.type();
+  return control;
+}
+
 EmbeddingRef FromProto(const v1::EmbeddingRef& message) {
   EmbeddingRef embedding;
   embedding.name = message.name();
@@ -173,6 +185,16 @@ v1::AppliedAdapter ToProto(const AppliedAdapter& adapter) {
   return message;
 }
 
+v1::AppliedControl ToProto(const AppliedControl& control) {
+  v1::AppliedControl message;
+  message.set_name(control.name);
+  message.set_content_sha256(control.content_sha256);
+  message.set_scale(control.scale);
+  message.set_tier_found(EnumToProto(kTiers, control.tier_found));
+  message.set_seconds(control.seconds);
+  return message;
+}
+
 v1::SwapCost ToProto(const SwapCost& cost) {
   v1::SwapCost message;
   message.set_changed(cost.changed);
@@ -184,6 +206,19 @@ v1::SwapCost ToProto(const SwapCost& cost) {
   if (cost.apply_seconds > 0) message.set_apply_seconds(cost.apply_seconds);
   if (cost.restore_seconds > 0) message.set_restore_seconds(cost.restore_seconds);
   message.set_total_seconds(cost.total_seconds);
+  return message;
+}
+
+// What is said of files of every kind.
+template <typename Message>
+Message CommonOf(const AdapterInfo& info) {
+  Message message;
+  message.set_name(CleanText(info.name));
+  message.set_bytes(info.bytes);
+  message.set_tier(EnumToProto(kTiers, info.tier));
+  message.set_pinned(info.pinned);
+  message.set_state(EnumToProto(kStates, info.state));
+  message.set_error(CleanText(info.error));
   return message;
 }
 
@@ -213,6 +248,7 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   CopyRefs("adapters", message.adapters(), kMaxAdapters, request.adapters, mapped.violations);
   CopyBlocks(message, mapped);
   CopyRefs("embeddings", message.embeddings(), kMaxEmbeddings, request.embeddings, mapped.violations);
+  CopyRefs("controls", message.controls(), kMaxControls, request.controls, mapped.violations);
   if (message.has_size_conditioning()) request.size_conditioning = FromProto(message.size_conditioning());
   if (message.has_negative_size_conditioning()) {
     request.negative_size_conditioning = FromProto(message.negative_size_conditioning());
@@ -300,6 +336,9 @@ v1::Summary ToProto(const ImageSummary& summary) {
     applied->set_token(embedding.token);
     applied->set_vectors(embedding.vectors);
   }
+  for (const AppliedControl& control : summary.controls) {
+    *message.add_controls() = ToProto(control);
+  }
   message.set_model_sha256(summary.model_sha256);
   message.set_dtype(summary.dtype);
   message.set_sampler(ToProto(summary.sampler));
@@ -316,13 +355,7 @@ v1::Sampler ToProto(Sampler sampler) { return EnumToProto(kSamplers, sampler); }
 v1::NoiseSchedule ToProto(NoiseScheduleKind schedule) { return EnumToProto(kSchedules, schedule); }
 
 v1::Adapter ToProto(const AdapterInfo& info) {
-  v1::Adapter message;
-  message.set_name(CleanText(info.name));
-  message.set_bytes(info.bytes);
-  message.set_tier(EnumToProto(kTiers, info.tier));
-  message.set_pinned(info.pinned);
-  message.set_state(EnumToProto(kStates, info.state));
-  message.set_error(CleanText(info.error));
+  v1::Adapter message = CommonOf<v1::Adapter>(info);
   if (!info.content_sha256.empty()) {
     message.set_content_sha256(info.content_sha256);
     message.set_format(CleanText(info.format));
@@ -342,6 +375,17 @@ v1::Adapter ToProto(const AdapterInfo& info) {
   }
   for (const std::string& target : info.targets) {
     message.add_targets(CleanText(target));
+  }
+  return message;
+}
+
+v1::Control ToControl(const AdapterInfo& info) {
+  v1::Control message = CommonOf<v1::Control>(info);
+  if (!info.content_sha256.empty()) {
+    message.set_content_sha256(info.content_sha256);
+    message.set_kind(info.format);
+    message.set_in_use(info.in_use);
+    if (info.control_types > 0) message.set_control_types(info.control_types);
   }
   return message;
 }

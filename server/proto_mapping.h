@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "hotlora/v1/adapters.pb.h"
+#include "hotlora/v1/controls.pb.h"
 #include "hotlora/v1/images.pb.h"
 #include "hotlora/v1/server.pb.h"
 #include "src/adapters/adapter_info.h"
@@ -31,6 +32,8 @@ v1::Waiting ToProto(const ImageWaiting& waiting);
 v1::Progress ToProto(const ImageProgress& progress);
 v1::Summary ToProto(const ImageSummary& summary);
 v1::Adapter ToProto(const AdapterInfo& info);
+// A ControlNet.
+v1::Control ToControl(const AdapterInfo& info);
 v1::Sampler ToProto(Sampler sampler);
 v1::NoiseSchedule ToProto(NoiseScheduleKind schedule);
 

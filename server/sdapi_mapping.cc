@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "server/field_names.h"
+#include "server/sdapi_controls.h"
 #include "server/sdapi_lists.h"
 #include "server/sdapi_options.h"
 #include "server/sdapi_values.h"
@@ -336,17 +337,8 @@ class RequestReader {
     Only("disable_extra_networks", message_.has_disable_extra_networks(), message_.disable_extra_networks(), false);
     OnlyNone("script_name", message_.script_name());
     OnlyEmpty("infotext", message_.infotext());
-    RefuseScripts();
-  }
-
-  void RefuseScripts() {
-    if (!FitsIn("alwayson_scripts", message_.alwayson_scripts())) {
-      return;
-    }
-    for (const auto& [name, script] : InOrder(message_.alwayson_scripts())) {
-      if (!IsIdle(*script)) {
-        Add(absl::StrCat("alwayson_scripts.", CleanText(name, 60)), "is not supported; scripts do not run here");
-      }
+    if (FitsIn("alwayson_scripts", message_.alwayson_scripts())) {
+      ReadScripts(message_.alwayson_scripts(), message_.width(), message_.height(), mapped_);
     }
   }
 
@@ -419,7 +411,7 @@ absl::Status InSdapiWords(const absl::Status& status) {
       {"num_images", "batch_size"},
       {"adapters", "prompt"},
   };
-  return WithFieldNames(status, kNames);
+  return WithFieldNames(WithUnitNames(status), kNames);
 }
 
 Struct ToParameters(const GenerateRequest& request) {

@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 
 #include "server/generation.h"
+#include "server/sdapi_controls.h"
 #include "server/sdapi_lists.h"
 #include "server/sdapi_options.h"
 #include "server/unary_call.h"
@@ -77,6 +78,7 @@ class SdapiGeneration final : public UnaryGeneration {
     // To clear them would keep their memory as long as the request waits and runs.
     google::protobuf::RepeatedPtrField<std::string>().Swap(request_.mutable_init_images());
     const std::unique_ptr<std::string> mask(request_.release_mask());
+    DropControlPictures(*request_.mutable_alwayson_scripts());
     images_asked_ = mapped.request.num_images.value_or(1);
     return mapped;
   }
@@ -200,7 +202,7 @@ grpc::ServerUnaryReactor* SdapiService::ListLoras(grpc::CallbackServerContext* c
   return AnswerFromDisk(service_, "ListLoras", Scope::kAdaptersRead, context, request, response,
                         [](Engine& engine, const auto&, google::api::HttpBody& body) -> absl::Status {
                           ABSL_ASSIGN_OR_RETURN(const std::vector<AdapterInfo> adapters,
-                                                engine.ListAdapters("", std::numeric_limits<size_t>::max()));
+                                                engine.adapters().List("", std::numeric_limits<size_t>::max()));
                           SetJson(LorasJson(adapters), body);
                           return absl::OkStatus();
                         });

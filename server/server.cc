@@ -94,6 +94,7 @@ Server::Server(ServerOptions options, Metrics* metrics)
       images_(&context_),
       openai_(&context_),
       adapters_(&context_),
+      controls_(&context_),
       info_(&context_),
       sdapi_(&context_),
       readiness_(std::make_unique<Readiness>(&metrics->calls(), [this](bool ready) { SetHealth(ready); })) {
@@ -158,6 +159,7 @@ absl::Status Server::Listen() {
   builder.RegisterService(&images_);
   builder.RegisterService(&openai_);
   builder.RegisterService(&adapters_);
+  builder.RegisterService(&controls_);
   builder.RegisterService(&info_);
   builder.RegisterService(&sdapi_);
   auto target = builder.experimental().AddExternalConnectionAcceptor(
@@ -184,8 +186,8 @@ void Server::SetHealth(bool ready) {
     return;
   }
   for (const char* service : {"", v1::ImageService::service_full_name(), openai::v1::ImagesService::service_full_name(),
-                              v1::AdapterService::service_full_name(), v1::ServerService::service_full_name(),
-                              sdapi::v1::SdapiService::service_full_name()}) {
+                              v1::AdapterService::service_full_name(), v1::ControlService::service_full_name(),
+                              v1::ServerService::service_full_name(), sdapi::v1::SdapiService::service_full_name()}) {
     health_->SetServingStatus(service, ready);
   }
 }

@@ -17,7 +17,6 @@
 #include <grpcpp/server.h>
 
 #include "server/access_log.h"
-#include "server/adapter_service.h"
 #include "server/certificates.h"
 #include "server/connection_acceptor.h"
 #include "server/flags.h"
@@ -30,6 +29,7 @@
 #include "server/rpc_call.h"
 #include "server/sdapi_service.h"
 #include "server/server_info_service.h"
+#include "server/store_service.h"
 #include "server/tokens.h"
 #include "server/upload_gate.h"
 #include "src/base/mutex.h"
@@ -108,6 +108,7 @@ class Server {
   ImageService images_;
   OpenAiService openai_;
   AdapterService adapters_;
+  ControlService controls_;
   ServerInfoService info_;
   SdapiService sdapi_;
   std::unique_ptr<grpc::Server> server_;

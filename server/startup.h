@@ -15,7 +15,7 @@
 namespace hotlora {
 
 // Loads and pins the adapters of these names; the error names the first that fails. Blocks.
-absl::Status LoadPinnedAdapters(Engine& engine, const std::vector<std::string>& names);
+absl::Status LoadPinned(ServedStore& store, absl::string_view flag, const std::vector<std::string>& names);
 
 // The answer to --check.
 struct CheckReport {

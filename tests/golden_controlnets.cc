@@ -3,15 +3,19 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
+#include <optional>
 #include <sstream>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include <ATen/ATen.h>
 
 #include "src/base/sha256.h"
+#include "src/base/status_macros.h"
 #include "src/tensor/seeded_noise.h"
 #include "tests/adapter_format/safetensors_writer.h"
 
@@ -119,6 +123,22 @@ std::string WriteControlNetFolder(const std::string& net, const std::string& fol
   std::filesystem::copy_file(GoldenPath(absl::StrCat("control/nets/", net, "/config.json")), folder + "/config.json");
   WriteTensors(GoldenControlNet(net), folder + "/diffusion_pytorch_model.safetensors");
   return folder;
+}
+
+absl::StatusOr<std::shared_ptr<const PlacedControlNet>> LoadControlNet(const std::string& path, const SdxlConfig& model,
+                                                                       ComputePlace place) {
+  const bool is_folder = std::filesystem::is_directory(path);
+  const std::string stem = path.substr(0, path.rfind(".safetensors"));
+  std::optional<std::string> config;
+  if (std::ifstream stream(is_folder ? path + "/config.json" : stem + ".json"); stream.good()) {
+    config.emplace(std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>());
+  }
+  const std::string weights = is_folder ? path + "/diffusion_pytorch_model.safetensors" : path;
+  ABSL_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::ReadFile(weights, uint64_t{1} << 30));
+  c10::InferenceMode guard;
+  ABSL_ASSIGN_OR_RETURN(const StagedControlNet staged, StageControlNet(file, config, model, place.dtype));
+  const auto net = PlaceControlNet(staged, at::empty({staged.parameters->layout().bytes}, at::kByte));
+  return place.device.is_cpu() ? net : CopyControlNet(*net, at::empty_like(net->block, place.device));
 }
 
 }  // namespace hotlora

@@ -5,8 +5,13 @@
 // "union" (six control types). Their weights are seeded random numbers, so the repository holds the names and shapes
 // alone, and tests draw the numbers again.
 
+#include <memory>
 #include <string>
 
+#include "absl/status/statusor.h"
+
+#include "src/sdxl/placed_control_net.h"
+#include "src/tensor/device.h"
 #include "tests/golden_support.h"
 
 namespace hotlora {
@@ -22,6 +27,11 @@ void WriteTensors(const TensorMap& tensors, const std::string& path);
 
 // Makes the folder with the net in diffusers' layout. Returns `folder`.
 std::string WriteControlNetFolder(const std::string& net, const std::string& folder);
+
+// Reads a net for the model from such a folder, or from a file with NAME.json beside it if there is one, in memory of
+// its own at `place`. Errors of SafetensorsFile and StageControlNet.
+absl::StatusOr<std::shared_ptr<const PlacedControlNet>> LoadControlNet(const std::string& path, const SdxlConfig& model,
+                                                                       ComputePlace place);
 
 }  // namespace hotlora
 

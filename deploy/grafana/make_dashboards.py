@@ -16,7 +16,7 @@ INSTANCE = 'instance=~"$instance"'
 COLUMNS = 24
 HEIGHT = 8
 
-IMAGES = 'method=~".*Image.*|.*2Img"'
+IMAGES = 'method=~".*Images?|.*2Img"'
 
 
 def target(expression, legend, ref, form="time_series"):

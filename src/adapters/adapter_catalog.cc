@@ -25,7 +25,7 @@ AdapterInfo AdapterCatalog::Describe(absl::string_view name, const AdapterVersio
     info = known->second.info;
   } else {
     info.name = std::string(name);
-    info.bytes = version.weights.size;
+    info.bytes = version.bytes();
   }
   info.tier = AdapterTier::kDisk;
   return info;

@@ -1,7 +1,8 @@
 #ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_DIRECTORY_H_
 #define HOTLORA_SRC_ADAPTERS_ADAPTER_DIRECTORY_H_
 
-// The disk tier: finds adapters by name in one folder, and never outside it. No LibTorch here.
+// The disk tier: finds adapters, or files of another kind, by name in one folder, and never outside it. No LibTorch
+// here.
 
 #include <cstdint>
 #include <memory>
@@ -17,17 +18,28 @@
 
 #include "src/adapters/folder_scan.h"
 #include "src/adapters/served_folder.h"
+#include "src/adapters/stored_kind.h"
 #include "src/base/mutex.h"
 
 namespace hotlora {
 
-// The version of an adapter: of its tensors, and of a PEFT folder's configuration too.
+// The version of an adapter: of its tensors, and of its configuration's file if it has one.
 struct AdapterVersion {
-  FileVersion weights;
+  FileVersion weights;  // of the index, if there are shards
   std::optional<FileVersion> config;
+  std::vector<FileVersion> shards;
+
+  // How many its tensors' files have.
+  uint64_t bytes() const {
+    uint64_t sum = shards.empty() ? weights.size : 0;
+    for (const FileVersion& shard : shards) {
+      sum += shard.size;
+    }
+    return sum;
+  }
 
   friend bool operator==(const AdapterVersion& a, const AdapterVersion& b) {
-    return a.weights == b.weights && a.config == b.config;
+    return a.weights == b.weights && a.config == b.config && a.shards == b.shards;
   }
   friend bool operator!=(const AdapterVersion& a, const AdapterVersion& b) { return !(a == b); }
 };
@@ -37,9 +49,16 @@ struct ListedAdapter {
   absl::StatusOr<AdapterVersion> version;  // why it cannot be served
 };
 
+struct OpenedShard {
+  std::string name;  // in its folder
+  FileDescriptor file;
+};
+
 struct OpenedAdapter {
-  FileDescriptor weights;
-  std::optional<std::string> peft_config;  // text of adapter_config.json
+  FileDescriptor weights;  // of the index, if there are shards
+  std::vector<OpenedShard> shards;
+  std::optional<std::string> config;  // text of its configuration's file
+  std::string config_name;            // of that file, in its folder
   AdapterVersion version;
 };
 
@@ -50,28 +69,31 @@ absl::Status UnreadableNow(absl::string_view what, absl::string_view why);
 // adapter_config.json and adapter_model.safetensors (whose own name, `a/b/adapter_model`, is
 // not an adapter: it would lack its configuration).
 //
+// That is for kAdapterKind; other kinds say themselves what a folder has (stored_kind.h), and a configuration may lie
+// beside a file.
+//
 // Each call opens the folder again, so that it sees what the path names now: the folder may be replaced as a whole.
 // Names are normalised (NormalizeName) and opened relative to that folder, by ServedFolder's rules for links; a file
 // may have any Unicode form of the name. Only regular files count; a FIFO does not block.
 //
 // Threads  thread-safe; every call asks the file system
 //
-// Errors   NotFound (ADAPTER_NOT_FOUND; ADAPTER_FOLDER_MISSING if the folder itself is gone); FailedPrecondition
-//          (ADAPTER_INVALID) for a file that may not be read, two files of one name, or a PEFT folder that lacks one of
-//          its two files; ResourceExhausted (OUT_OF_FILES); Unavailable (FILE_UNREADABLE) if the disk fails. Messages
-//          name the adapter, never a path.
+// Errors   with the kind's reasons: NotFound (ADAPTER_NOT_FOUND; ADAPTER_FOLDER_MISSING if the folder itself is gone);
+//          FailedPrecondition (ADAPTER_INVALID) for a file that may not be read, two files of one name, or a PEFT
+//          folder that lacks one of its two files; ResourceExhausted (OUT_OF_FILES); Unavailable (FILE_UNREADABLE) if
+//          the disk fails. Messages name the adapter, never a path.
 class AdapterDirectory {
  public:
   explicit AdapterDirectory(ServedFolder folder) : folder_(std::move(folder)) {}
 
-  // InvalidArgument (ADAPTER_FOLDER) if there is no such folder. An empty path is a folder without adapters. `what`
-  // names the folder in log lines.
+  // InvalidArgument (ADAPTER_FOLDER) if there is no such folder. An empty path is a folder without adapters.
   static absl::StatusOr<AdapterDirectory> Open(const std::string& path, bool follow_links, bool use_openat2 = true,
-                                               std::string what = "adapter folder");
+                                               const StoredKind& kind = kAdapterKind);
 
   const ServedFolder& folder() const { return folder_; }
+  const StoredKind& kind() const { return folder_.kind(); }
 
-  // What version of the adapter there is. Opens and reads nothing.
+  // What version of the adapter there is. Opens and reads nothing but an index of shards.
   absl::StatusOr<AdapterVersion> Find(absl::string_view name) const;
 
   // Opens the adapter, and reads a PEFT folder's configuration.

@@ -19,7 +19,8 @@ struct AdapterInfo {
   // The hash of the file; of a PEFT folder SHA-256(hex SHA-256 of the tensors' file, then the text of the
   // configuration), because the configuration shapes the weights too. Empty until it was read once.
   std::string content_sha256;
-  std::string format;  // ParsedAdapter::format; empty until read
+  std::string format;          // ParsedAdapter::format; of a ControlNet "controlnet" or "union"; empty until read
+  uint32_t control_types = 0;  // of a union net
   uint32_t rank_max = 0;
   uint64_t bytes = 0;        // of the file
   uint64_t block_bytes = 0;  // of its block in either tier of memory; 0 until read

@@ -1,15 +1,20 @@
 #ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_LEASE_H_
 #define HOTLORA_SRC_ADAPTERS_ADAPTER_LEASE_H_
 
-// The right of a request to use an adapter. No LibTorch here.
+// The right of a request to use an adapter or a ControlNet. No LibTorch here.
 
 #include <memory>
+#include <variant>
 
 #include "src/adapters/adapter_info.h"
 
 namespace hotlora {
 
-struct AdapterWeights;  // nn/lora_delta.h
+struct AdapterWeights;    // nn/lora_delta.h
+struct PlacedControlNet;  // sdxl/placed_control_net.h
+
+// What a store holds in memory, by its kind.
+using HeldWeights = std::variant<std::shared_ptr<const AdapterWeights>, std::shared_ptr<const PlacedControlNet>>;
 
 // In which tier an adapter was found, and how many seconds each phase took that brought it to the device. Phases that
 // did not happen are 0.
@@ -19,6 +24,8 @@ struct AcquireReport {
   double read_seconds = 0.0;
   double parse_seconds = 0.0;
   double upload_seconds = 0.0;
+
+  double seconds() const { return lookup_seconds + read_seconds + parse_seconds + upload_seconds; }
 };
 
 // An adapter in use. While the lease exists, its version is not evicted, whatever happens to the file or the name.
@@ -27,8 +34,16 @@ class AdapterLease {
  public:
   virtual ~AdapterLease() = default;
   virtual const AdapterInfo& info() const = 0;
-  virtual std::shared_ptr<const AdapterWeights> weights() const = 0;
+  virtual HeldWeights held() const = 0;
   virtual const AcquireReport& report() const = 0;
+
+  // Each throws std::bad_variant_access for a lease of the other kind.
+  std::shared_ptr<const AdapterWeights> weights() const {
+    return std::get<std::shared_ptr<const AdapterWeights>>(held());
+  }
+  std::shared_ptr<const PlacedControlNet> control_net() const {
+    return std::get<std::shared_ptr<const PlacedControlNet>>(held());
+  }
 };
 
 }  // namespace hotlora

@@ -11,8 +11,8 @@
 #include "src/adapters/file_upload.h"
 #include "src/adapters/lease_book.h"
 #include "src/adapters/resident_tier.h"
+#include "src/adapters/tiered_store.h"
 #include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/base/logging.h"
 #include "src/base/printable.h"
 #include "src/base/status_macros.h"
@@ -20,22 +20,19 @@
 namespace hotlora {
 namespace {
 
-// A block is at most so many times the size of its file: a rank of 1 padded to 8, widened from 16 bits to 32.
-constexpr uint64_t kMostGrowth = 16;
-
 class TieredAdapterStore : public AdapterStore {
  public:
-  TieredAdapterStore(const AdapterStoreOptions& options, AdapterDirectory directory, KeyMap keys, ModuleTable modules,
-                     Metrics* metrics, std::unique_ptr<AdapterMemory> memory)
+  TieredAdapterStore(std::unique_ptr<const AdapterDirectory> directory, std::unique_ptr<StoreMemory> memory,
+                     std::unique_ptr<const StoreReader> reader, StoreMetrics* metrics)
       : directory_(std::move(directory)),
         memory_(std::move(memory)),
-        reader_(directory_, std::move(keys), std::move(modules), options.allow_unmatched_keys, *memory_),
-        writer_(directory_),
-        upload_space_(reader_.max_file_bytes()),
+        reader_(std::move(reader)),
+        writer_(*directory_),
+        upload_space_(reader_->max_file_bytes()),
         book_(std::make_shared<LeaseBook>(metrics)),
-        tiers_(directory_, reader_, *memory_, metrics) {
+        tiers_(*directory_, *reader_, *memory_, metrics) {
     writer_.RemoveStale();
-    directory_.LogWhatIsNotServed();
+    directory_->LogWhatIsNotServed();
   }
 
   absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) override {
@@ -53,11 +50,11 @@ class TieredAdapterStore : public AdapterStore {
     for (const std::string& name : names) {
       ABSL_RETURN_IF_ERROR(wanted());
       absl::StatusOr<std::unique_ptr<AdapterLease>> lease = Acquire(name);
-      if (!lease.ok() && GetErrorDetails(lease.status()).reason == error_reason::kAdapterBudget) {
+      if (!lease.ok() && GetErrorDetails(lease.status()).reason == directory_->kind().budget) {
         // Its size was not known, another caller was faster, or the free space is scattered.
         leases.clear();
         ABSL_RETURN_IF_ERROR(CheckRoom(names));
-        return alone ? lease.status() : InUseError(lease.status().message());
+        return alone ? lease.status() : InUseError(directory_->kind(), lease.status().message());
       }
       if (!lease.ok()) {
         return lease.status();
@@ -83,19 +80,19 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   bool NeedsRead(absl::string_view name) override {
-    const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+    const absl::StatusOr<AdapterVersion> version = directory_->Find(name);
     return version.ok() && !tiers_.IsResident(name, *version);
   }
 
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
     UploadSteps steps;
     steps.check = [this](const std::string& name, int descriptor) -> absl::StatusOr<AdapterInfo> {
-      ABSL_ASSIGN_OR_RETURN(const ReadAdapter read, reader_.Check(name, descriptor));
+      ABSL_ASSIGN_OR_RETURN(const ReadAdapter read, reader_->Check(name, descriptor));
       ABSL_RETURN_IF_ERROR(tiers_.CheckSize(name, read.staged.bytes));
       return read.HashedInfo();
     };
     steps.committed = [this](const AdapterInfo& checked) -> absl::StatusOr<AdapterInfo> {
-      const absl::StatusOr<AdapterVersion> version = directory_.Find(checked.name);
+      const absl::StatusOr<AdapterVersion> version = directory_->Find(checked.name);
       if (!version.ok()) {  // it has its name, whatever the disk does now
         AdapterInfo info = checked;
         info.tier = AdapterTier::kDisk;
@@ -110,7 +107,7 @@ class TieredAdapterStore : public AdapterStore {
   absl::Status Delete(absl::string_view name) override {
     ABSL_RETURN_IF_ERROR(writer_.Delete(name));
     tiers_.Forget(name);
-    LogInfo("adapter ", PrintableName(name), " deleted");
+    LogInfo(directory_->kind().noun, " ", PrintableName(name), " deleted");
     return absl::OkStatus();
   }
 
@@ -123,13 +120,13 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
-    ABSL_ASSIGN_OR_RETURN(const AdapterVersion version, directory_.Find(name));
+    ABSL_ASSIGN_OR_RETURN(const AdapterVersion version, directory_->Find(name));
     return Describe(name, version);
   }
 
   absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
     std::vector<AdapterInfo> infos;
-    for (const ListedAdapter& adapter : directory_.List(after, limit)) {
+    for (const ListedAdapter& adapter : directory_->List(after, limit)) {
       if (adapter.version.ok()) {
         infos.push_back(Describe(adapter.name, *adapter.version));
       } else {
@@ -151,7 +148,7 @@ class TieredAdapterStore : public AdapterStore {
       uint64_t device_bytes = 0, host_bytes = 0;
       bool estimated = false;
       for (const std::string& name : names) {
-        const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+        const absl::StatusOr<AdapterVersion> version = directory_->Find(name);
         if (!version.ok()) {
           return absl::OkStatus();
         }
@@ -160,7 +157,7 @@ class TieredAdapterStore : public AdapterStore {
           return absl::OkStatus();
         }
         estimated = estimated || !block.bytes.has_value();
-        const uint64_t bytes = block.bytes.value_or(kMostGrowth * version->weights.size);
+        const uint64_t bytes = block.bytes.value_or(directory_->kind().most_growth * version->bytes());
         device_bytes += bytes;
         host_bytes += block.on_device ? 0 : bytes;
       }
@@ -182,9 +179,9 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   // Constant after construction.
-  const AdapterDirectory directory_;
-  const std::unique_ptr<AdapterMemory> memory_;
-  const AdapterReader reader_;
+  const std::unique_ptr<const AdapterDirectory> directory_;
+  const std::unique_ptr<StoreMemory> memory_;
+  const std::unique_ptr<const StoreReader> reader_;
   const AdapterWriter writer_;
 
   // Their own synchronisation.
@@ -196,12 +193,20 @@ class TieredAdapterStore : public AdapterStore {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(AdapterStoreOptions options, ModuleTable modules,
-                                                                   Metrics* metrics,
+                                                                   StoreMetrics* metrics,
                                                                    std::unique_ptr<AdapterMemory> memory) {
-  ABSL_ASSIGN_OR_RETURN(AdapterDirectory directory, AdapterDirectory::Open(options.directory, options.follow_links));
+  ABSL_ASSIGN_OR_RETURN(AdapterDirectory opened, AdapterDirectory::Open(options.directory, options.follow_links));
+  auto directory = std::make_unique<const AdapterDirectory>(std::move(opened));
   ABSL_ASSIGN_OR_RETURN(KeyMap keys, KeyMap::Build(modules));
-  return std::make_unique<TieredAdapterStore>(options, std::move(directory), std::move(keys), std::move(modules),
-                                              metrics, std::move(memory));
+  auto reader = std::make_unique<const AdapterReader>(*directory, std::move(keys), std::move(modules),
+                                                      options.allow_unmatched_keys, *memory);
+  return MakeTieredStore(std::move(directory), std::move(memory), std::move(reader), metrics);
+}
+
+std::unique_ptr<AdapterStore> MakeTieredStore(std::unique_ptr<const AdapterDirectory> directory,
+                                              std::unique_ptr<StoreMemory> memory,
+                                              std::unique_ptr<const StoreReader> reader, StoreMetrics* metrics) {
+  return std::make_unique<TieredAdapterStore>(std::move(directory), std::move(memory), std::move(reader), metrics);
 }
 
 }  // namespace hotlora

@@ -2,7 +2,8 @@
 #define HOTLORA_SRC_ADAPTERS_ADAPTER_STORE_H_
 
 // The life cycle of adapters: found by name in a folder, read and checked once, kept in two tiers of memory (host,
-// device) with byte budgets, lent out by lease. No LibTorch in this header.
+// device) with byte budgets, lent out by lease. ControlNets have the same, in a store of their own, whose errors have
+// the reasons of kControlKind (stored_kind.h); read "adapter" as "ControlNet" there. No LibTorch in this header.
 
 #include <cstdint>
 #include <memory>
@@ -19,7 +20,7 @@
 #include "src/adapters/adapter_memory.h"
 #include "src/adapters/adapter_statistics.h"
 #include "src/adapters/adapter_upload.h"
-#include "src/metrics/metrics.h"
+#include "src/metrics/store_metrics.h"
 #include "src/nn/adapter_set.h"
 #include "src/weights/module_table.h"
 
@@ -40,7 +41,8 @@ class AdapterStore {
 
   // InvalidArgument if the directory does not exist. `metrics` outlives the store and all leases.
   static absl::StatusOr<std::unique_ptr<AdapterStore>> Create(AdapterStoreOptions options, ModuleTable modules,
-                                                              Metrics* metrics, std::unique_ptr<AdapterMemory> memory);
+                                                              StoreMetrics* metrics,
+                                                              std::unique_ptr<AdapterMemory> memory);
 
   // Lends the adapter on the device. Its file is read if no tier has it or if the file has changed. A changed file is a
   // new version; if it is broken, the old version serves on. Loads of one name at the same time are one read.

@@ -22,8 +22,8 @@ namespace hotlora {
 namespace {
 
 // If the whole folder is gone, it may be about to be replaced: its files do not count as gone.
-bool IsGone(const absl::Status& status) {
-  return absl::IsNotFound(status) && GetErrorDetails(status).reason != error_reason::kAdapterFolderMissing;
+bool IsGone(const StoredKind& kind, const absl::Status& status) {
+  return absl::IsNotFound(status) && GetErrorDetails(status).reason != kind.folder_missing;
 }
 
 }  // namespace
@@ -37,14 +37,14 @@ struct AdapterTiers::Flight {
   absl::Notification done;
 };
 
-AdapterTiers::AdapterTiers(const AdapterDirectory& directory, const AdapterReader& reader, AdapterMemory& memory,
-                           Metrics* metrics)
+AdapterTiers::AdapterTiers(const AdapterDirectory& directory, const StoreReader& reader, StoreMemory& memory,
+                           StoreMetrics* metrics)
     : directory_(directory),
       reader_(reader),
       memory_(memory),
       metrics_(metrics),
-      host_(AdapterTier::kHost, memory.host_bytes(), metrics),
-      device_(AdapterTier::kDevice, memory.device_bytes(), metrics) {}
+      host_(directory.kind(), AdapterTier::kHost, memory.host_bytes(), metrics),
+      device_(directory.kind(), AdapterTier::kDevice, memory.device_bytes(), metrics) {}
 
 AdapterTiers::Block AdapterTiers::FindBlock(const std::string& name, const AdapterVersion& version, bool may_read) {
   Block block;
@@ -84,8 +84,9 @@ absl::Status AdapterTiers::CheckSize(absl::string_view name, uint64_t bytes) con
   if (bytes <= most) {
     return absl::OkStatus();
   }
-  return NamedError(name, MakeError(absl::StatusCode::kResourceExhausted, error_reason::kAdapterBudget,
-                                    absl::StrCat("adapter needs ", bytes, " bytes; the smallest tier has ", most)));
+  return NamedError(kind(), name,
+                    MakeError(absl::StatusCode::kResourceExhausted, kind().budget,
+                              absl::StrCat(kind().noun, " needs ", bytes, " bytes; the smallest tier has ", most)));
 }
 
 absl::StatusOr<Residence> AdapterTiers::Bring(absl::string_view name, AdapterTier tier, bool old_will_do,
@@ -156,7 +157,7 @@ Residence AdapterTiers::UseResident(absl::string_view name, const AdapterVersion
 //   - The flight that this caller waited for began before the file was replaced, so its version is not the wanted one.
 //     The caller asks the folder again and takes part in a later flight. A file may be replaced faster than it can be
 //     read, so after kMaxReadAttempts the result is taken as it is. A flight that the caller leads always has the right
-//     version, because AdapterReader::Read returns what the name means after the reading.
+//     version, because StoreReader::Read returns what the name means after the reading.
 //   - The file is broken, and an earlier version is still resident: it serves if `old_will_do`.
 absl::StatusOr<Resident> AdapterTiers::BringToHost(absl::string_view name, AdapterVersion version, bool old_will_do,
                                                    AcquireReport& report) {
@@ -197,10 +198,9 @@ absl::StatusOr<Resident> AdapterTiers::BringToDevice(const Resident& hosted, Acq
   }
   absl::StatusOr<TierReservation> room = device_.Reserve(name, hosted->room.bytes());
   if (!room.ok()) {
-    return NamedError(name, room.status());
+    return NamedError(kind(), name, room.status());
   }
-  ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights,
-                        memory_.Upload(hosted->weights, room->range().offset, room->bytes()));
+  ABSL_ASSIGN_OR_RETURN(HeldWeights weights, memory_.Upload(hosted->weights, room->range().offset, room->bytes()));
   AdapterInfo info = hosted->info;
   info.tier = AdapterTier::kDevice;
   auto uploaded =
@@ -240,11 +240,11 @@ void AdapterTiers::LeadFlight(const std::string& name, Flight& flight, AcquireRe
     flight.result = Read(name, flight.version, report);
   } catch (const std::bad_alloc&) {
     flight.result = MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory,
-                              absl::StrCat("no memory to read adapter ", PrintableName(name)));
+                              absl::StrCat("no memory to read ", kind().noun, " ", PrintableName(name)));
   } catch (const std::exception& error) {
-    LogError("reading adapter ", PrintableName(name), ": ", error.what());
+    LogError("reading ", kind().noun, " ", PrintableName(name), ": ", error.what());
     flight.result = MakeError(absl::StatusCode::kInternal, error_reason::kInternal,
-                              absl::StrCat("adapter ", PrintableName(name), " cannot be read"));
+                              absl::StrCat(kind().noun, " ", PrintableName(name), " cannot be read"));
   }
   {
     MutexLock lock(&mu_);
@@ -252,8 +252,7 @@ void AdapterTiers::LeadFlight(const std::string& name, Flight& flight, AcquireRe
     flights_.erase(name);
   }
   const bool ok = flight.result.ok();
-  metrics_->CountAdapterLoad(ok ? "" : GetErrorDetails(flight.result.status()).reason,
-                             ok ? (*flight.result)->info.bytes : 0);
+  metrics_->CountLoad(ok ? "" : GetErrorDetails(flight.result.status()).reason, ok ? (*flight.result)->info.bytes : 0);
   flight.done.Notify();
 }
 
@@ -275,9 +274,9 @@ absl::StatusOr<AdapterTiers::LaidOut> AdapterTiers::LayOut(const std::string& na
   ABSL_RETURN_IF_ERROR(CheckSize(name, staged.bytes));
   absl::StatusOr<TierReservation> room = host_.Reserve(name, staged.bytes);
   if (!room.ok()) {
-    return NamedError(name, room.status());
+    return NamedError(kind(), name, room.status());
   }
-  ABSL_ASSIGN_OR_RETURN(std::shared_ptr<const AdapterWeights> weights, staged.lay_out(room->range().offset));
+  ABSL_ASSIGN_OR_RETURN(HeldWeights weights, staged.lay_out(room->range().offset));
   return LaidOut{*std::move(room), std::move(weights)};
 }
 
@@ -294,8 +293,10 @@ void AdapterTiers::NoteResult(const std::string& name, const Flight& flight, con
     ++counts.reads;
     counts.read_seconds += report.read_seconds;
     counts.parse_seconds += report.parse_seconds;
-    LogInfo("adapter ", PrintableName(name), " read: ", hosted->info.format, ", rank ", hosted->info.rank_max, ", ",
-            hosted->info.matched_modules, " modules, ", hosted->room.bytes(), " bytes");
+    const AdapterInfo& info = hosted->info;
+    LogInfo(kind().noun, " ", PrintableName(name), " read: ", info.format, ", ",
+            info.rank_max == 0 ? "" : absl::StrCat("rank ", info.rank_max, ", ", info.matched_modules, " modules, "),
+            hosted->room.bytes(), " bytes");
   } else if (!absl::IsNotFound(flight.result.status())) {
     catalog_.NoteFailure(name, flight.version, flight.result.status());
     LogWarning(flight.result.status().message());
@@ -334,7 +335,7 @@ void AdapterTiers::Forget(absl::string_view name) {
 
 // If the file is gone, so is everything that was kept of it, except what requests hold and the wish to have it pinned.
 void AdapterTiers::ForgetIfGone(absl::string_view name, const absl::Status& status) {
-  if (IsGone(status)) {
+  if (IsGone(kind(), status)) {
     MutexLock lock(&mu_);
     catalog_.Forget(name);
     RemoveResident(name);
@@ -384,7 +385,7 @@ AdapterStoreStatistics AdapterTiers::Statistics() const {
     MutexLock lock(&mu_);
     if (const AdapterCounts* const counts = catalog_.CountsOf(name); version.ok() && counts != nullptr) {
       statistics.adapters.push_back({DescribeLocked(name, *version), *counts});
-    } else if (IsGone(version.status())) {
+    } else if (IsGone(kind(), version.status())) {
       catalog_.Forget(name);
     }
   }

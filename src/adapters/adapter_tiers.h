@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_TIERS_H_
 #define HOTLORA_SRC_ADAPTERS_ADAPTER_TIERS_H_
 
-// Brings adapters into the tiers of memory, from the disk to the host and from there to the device, and takes them out
-// again. No LibTorch here.
+// Brings adapters, or files of another kind, into the tiers of memory, from the disk to the host and from there to the
+// device, and takes them out again. No LibTorch here.
 
 #include <cstdint>
 #include <memory>
@@ -22,11 +22,11 @@
 #include "src/adapters/adapter_info.h"
 #include "src/adapters/adapter_lease.h"
 #include "src/adapters/adapter_memory.h"
-#include "src/adapters/adapter_reader.h"
 #include "src/adapters/adapter_statistics.h"
 #include "src/adapters/resident_tier.h"
+#include "src/adapters/store_reader.h"
 #include "src/base/mutex.h"
-#include "src/metrics/metrics.h"
+#include "src/metrics/store_metrics.h"
 
 namespace hotlora {
 
@@ -42,7 +42,8 @@ class AdapterTiers {
   };
 
   // The arguments outlive it, and `metrics` also what Bring returns.
-  AdapterTiers(const AdapterDirectory& directory, const AdapterReader& reader, AdapterMemory& memory, Metrics* metrics);
+  AdapterTiers(const AdapterDirectory& directory, const StoreReader& reader, StoreMemory& memory,
+               StoreMetrics* metrics);
 
   // The adapter in the version that its file has now, in `tier` (kHost or kDevice). With `old_will_do` an earlier
   // version that is resident, if the file is broken. Reads of one name at the same time are one read.
@@ -82,10 +83,12 @@ class AdapterTiers {
   AdapterStoreStatistics Statistics() const;
 
  private:
+  const StoredKind& kind() const { return directory_.kind(); }
+
   struct Flight;
   struct LaidOut {
     TierReservation room;
-    std::shared_ptr<const AdapterWeights> weights;
+    HeldWeights weights;
   };
 
   void CountLookups(bool to_device, const Residence& found, bool on_disk);
@@ -111,9 +114,9 @@ class AdapterTiers {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const AdapterDirectory& directory_;
-  const AdapterReader& reader_;
-  AdapterMemory& memory_;
-  Metrics* const metrics_;
+  const StoreReader& reader_;
+  StoreMemory& memory_;
+  StoreMetrics* const metrics_;
 
   // Their own synchronisation; taken after mu_ if both are needed.
   ResidentTier host_, device_;

@@ -1,7 +1,6 @@
 #include "src/adapters/adapter_weights.h"
 
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -9,53 +8,29 @@
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
 
+#include "src/adapters/store_storage.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/printable.h"
 #include "src/base/status_macros.h"
 #include "src/nn/block_layout.h"
 #include "src/nn/lora_delta.h"
-#include "src/tensor/byte_view.h"
-#include "src/tensor/device_stream.h"
-#include "src/tensor/host_slab.h"
-#include "src/tensor/page_reserve.h"
 #include "src/tensor/torch_guard.h"
+#include "src/weights/stored_views.h"
 
 namespace hotlora {
 namespace {
 
-at::ScalarType TorchDtype(StoredDtype dtype) {
-  switch (dtype) {
-    case StoredDtype::kF16:
-      return at::kHalf;
-    case StoredDtype::kBF16:
-      return at::kBFloat16;
-    case StoredDtype::kF64:
-      return at::kDouble;
-    default:
-      return at::kFloat;
-  }
-}
-
 // Makes tensors of a file's bytes.
 class TensorLoader {
  public:
-  explicit TensorLoader(const ParsedAdapter& parsed) : parsed_(parsed), file_(BytesOf(parsed.file)) {}
+  explicit TensorLoader(const ParsedAdapter& parsed) : parsed_(parsed), views_(parsed.file) {}
 
   // The tensor as `shape`, by default its stored one: a view of the file's bytes, if they are aligned.
   at::Tensor Load(size_t index) const { return Load(index, stored(index).shape); }
   at::Tensor Load(size_t index, at::IntArrayRef shape) const {
-    const StoredTensor& from = stored(index);
-    const at::ScalarType dtype = TorchDtype(from.dtype);
-    const std::byte* const data = parsed_.file.Data(from);
-    at::Tensor tensor;
-    if (reinterpret_cast<uintptr_t>(data) % SizeOf(from.dtype) == 0) {
-      tensor = ViewOf(file_, data - static_cast<const std::byte*>(file_.const_data_ptr()), dtype, shape);
-    } else {
-      tensor = at::empty(shape, dtype);
-      std::memcpy(tensor.mutable_data_ptr(), data, from.bytes());
-    }
-    return from.dtype == StoredDtype::kF64 ? tensor.to(at::kFloat) : tensor;
+    const at::Tensor tensor = views_.View(stored(index), shape);
+    return stored(index).dtype == StoredDtype::kF64 ? tensor.to(at::kFloat) : tensor;
   }
 
   LowRank LoadProduct(const ParsedFactor& from) const {
@@ -77,15 +52,8 @@ class TensorLoader {
     return static_cast<int64_t>(stored(index).bytes() / SizeOf(stored(index).dtype));
   }
 
-  // The whole file; never written to. Its own first byte is aligned for every dtype, as where its data begin need not
-  // be.
-  static at::Tensor BytesOf(const SafetensorsFile& file) {
-    const std::byte* const begin = file.Data(file.tensors().front()) - file.data_offset();
-    return at::from_blob(const_cast<std::byte*>(begin), {static_cast<int64_t>(file.file_bytes())}, at::kByte);
-  }
-
   const ParsedAdapter& parsed_;
-  const at::Tensor file_;
+  const StoredViews views_;
 };
 
 Kronecker::Factor LoadFactor(const TensorLoader& loader, const ParsedFactor& from) {
@@ -182,18 +150,10 @@ ModuleDelta LoadDelta(const TensorLoader& loader, const ParsedDelta& from) {
 class TorchAdapterMemory final : public AdapterMemory {
  public:
   TorchAdapterMemory(ComputePlace place, uint64_t host_bytes, uint64_t device_bytes)
-      : place_(place),
-        copy_stream_(place.device, DeviceStream::Priority::kLow),
-        host_(static_cast<int64_t>(host_bytes), place.device),
-        slab_(at::empty({static_cast<int64_t>(device_bytes)}, at::TensorOptions(at::kByte).device(place.device))) {
-    if (place.device.is_cpu()) {
-      pages_ = std::make_unique<PageReserve>(std::vector<PageReserve::Area>{
-          {host_.begin(), host_.bytes()}, {static_cast<char*>(slab_.mutable_data_ptr()), slab_.numel()}});
-    }
-  }
+      : place_(place), storage_(place.device, host_bytes, device_bytes) {}
 
-  uint64_t host_bytes() const override { return static_cast<uint64_t>(host_.bytes()); }
-  uint64_t device_bytes() const override { return static_cast<uint64_t>(slab_.numel()); }
+  uint64_t host_bytes() const override { return storage_.host_bytes(); }
+  uint64_t device_bytes() const override { return storage_.device_bytes(); }
 
   absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) override {
     StagedAdapter staged;
@@ -207,12 +167,12 @@ class TorchAdapterMemory final : public AdapterMemory {
     return staged;
   }
 
-  absl::StatusOr<std::shared_ptr<const AdapterWeights>> Upload(const std::shared_ptr<const AdapterWeights>& hosted,
-                                                               uint64_t offset, uint64_t bytes) override {
-    std::shared_ptr<const AdapterWeights> uploaded;
-    ABSL_RETURN_IF_ERROR(copy_stream_.Run("adapter upload", [&] {
-      NoteUse(kDeviceArea, offset, bytes);
-      uploaded = CopyToSlab(*hosted, slab_, static_cast<int64_t>(offset));
+  absl::StatusOr<HeldWeights> Upload(const HeldWeights& hosted, uint64_t offset, uint64_t bytes) override {
+    HeldWeights uploaded;
+    ABSL_RETURN_IF_ERROR(storage_.RunUpload("adapter upload", [&] {
+      storage_.UseDevice(offset, bytes);
+      const auto& weights = std::get<std::shared_ptr<const AdapterWeights>>(hosted);
+      uploaded = CopyToSlab(*weights, storage_.device(), static_cast<int64_t>(offset));
       return absl::OkStatus();
     }));
     return uploaded;
@@ -221,30 +181,17 @@ class TorchAdapterMemory final : public AdapterMemory {
  private:
   BlockDtype dtype() const { return place_.dtype == at::kFloat ? BlockDtype::kFloat : BlockDtype::kAsStored; }
 
-  absl::StatusOr<std::shared_ptr<const AdapterWeights>> LayOutAt(uint64_t offset, uint64_t bytes,
-                                                                 const AdapterWeights& views) const {
-    std::shared_ptr<const AdapterWeights> laid_out;
+  absl::StatusOr<HeldWeights> LayOutAt(uint64_t offset, uint64_t bytes, const AdapterWeights& views) const {
+    HeldWeights laid_out;
     ABSL_RETURN_IF_ERROR(GuardTorch("adapter load", [&] {
-      NoteUse(kHostArea, offset, bytes);
-      laid_out = LayOut(views, dtype(), host_.Block(static_cast<int64_t>(offset), static_cast<int64_t>(bytes)));
+      laid_out = LayOut(views, dtype(), storage_.HostBlock(offset, bytes));
       return absl::OkStatus();
     }));
     return laid_out;
   }
 
-  static constexpr size_t kHostArea = 0, kDeviceArea = 1;  // of pages_
-
-  void NoteUse(size_t area, uint64_t offset, uint64_t bytes) const {
-    if (pages_ != nullptr) {
-      pages_->Use(area, static_cast<int64_t>(offset), static_cast<int64_t>(bytes));
-    }
-  }
-
   const ComputePlace place_;
-  const DeviceStream copy_stream_;  // so that no upload waits for a step
-  const HostSlab host_;
-  const at::Tensor slab_;               // uint8 on the device
-  std::unique_ptr<PageReserve> pages_;  // on the CPU; ends before the storages
+  const StoreStorage storage_;
 };
 
 }  // namespace

@@ -13,11 +13,13 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 
 #include "src/base/error_details.h"
@@ -37,13 +39,13 @@ constexpr int kFolderFlags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 
 absl::Status BadName(absl::string_view why) { return InvalidRequest({{"name", std::string(why)}}); }
 
-absl::Status Exists(absl::string_view name, absl::string_view how = " already") {
-  return MakeError(absl::StatusCode::kAlreadyExists, error_reason::kAdapterExists,
-                   absl::StrCat("adapter ", PrintableName(name), " exists", how));
+absl::Status Exists(const StoredKind& kind, absl::string_view name, absl::string_view how = " already") {
+  return MakeError(absl::StatusCode::kAlreadyExists, kind.exists,
+                   absl::StrCat(kind.noun, " ", PrintableName(name), " exists", how));
 }
 
-absl::Status WriteError(absl::string_view name, int error) {
-  const std::string adapter = absl::StrCat("adapter ", PrintableName(name));
+absl::Status WriteError(const StoredKind& kind, absl::string_view name, int error) {
+  const std::string adapter = absl::StrCat(kind.noun, " ", PrintableName(name));
   switch (error) {
     case ENOSPC:
     case EDQUOT:
@@ -58,22 +60,21 @@ absl::Status WriteError(absl::string_view name, int error) {
     case EROFS:
     case EACCES:
     case EPERM:
-      return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kAdapterFolderReadOnly,
-                       absl::StrCat(adapter, " cannot be written: the server may not change its adapter folder"));
+      return MakeError(absl::StatusCode::kFailedPrecondition, kind.folder_read_only,
+                       absl::StrCat(adapter, " cannot be written: the server may not change its ", kind.folder_noun));
     case ENOENT:
-      return MakeError(absl::StatusCode::kNotFound, error_reason::kAdapterNotFound, absl::StrCat("no ", adapter));
+      return MakeError(absl::StatusCode::kNotFound, kind.not_found, absl::StrCat("no ", adapter));
     case ENOTDIR:
       return BadName("has a part that is a file");
     case EISDIR:
     case ENOTEMPTY:
-      return Exists(name, " as a folder, which a file cannot replace");
+      return Exists(kind, name, " as a folder, which a file cannot replace");
     case ELOOP:
     case EXDEV:
-      return BadName("leaves the adapter folder by a link or a mount");
+      return BadName(absl::StrCat("leaves the ", kind.folder_noun, " by a link or a mount"));
     default:
       LogError("writing ", adapter, ": ", strerrordesc_np(error));
-      return MakeError(absl::StatusCode::kInternal, error_reason::kAdapterFolder,
-                       absl::StrCat(adapter, " cannot be written"));
+      return MakeError(absl::StatusCode::kInternal, kind.folder, absl::StrCat(adapter, " cannot be written"));
   }
 }
 
@@ -97,10 +98,11 @@ bool IsThere(int folder, const std::string& name) {
 }
 
 // The folder that holds the name's last part. With `create`, folders that are missing are made.
-absl::StatusOr<FileDescriptor> OpenFolderOf(const OpenedFolder& root, absl::string_view name, bool create) {
+absl::StatusOr<FileDescriptor> OpenFolderOf(const StoredKind& kind, const OpenedFolder& root, absl::string_view name,
+                                            bool create) {
   FileDescriptor folder = root.OpenBelow(".", kFolderFlags);
   if (!folder.is_open()) {
-    return WriteError(name, errno);
+    return WriteError(kind, name, errno);
   }
   std::vector<std::string> parts = absl::StrSplit(name, '/');
   parts.pop_back();
@@ -113,7 +115,7 @@ absl::StatusOr<FileDescriptor> OpenFolderOf(const OpenedFolder& root, absl::stri
       next = root.OpenBelow(path, kFolderFlags);
     }
     if (!next.is_open()) {
-      return WriteError(name, errno);
+      return WriteError(kind, name, errno);
     }
     folder = std::move(next);
   }
@@ -137,25 +139,46 @@ bool SyncFoldersOf(const OpenedFolder& root, const std::string& path) {
 }
 
 // `what` was done, but errno says why it may not last.
-absl::Status Unconfirmed(absl::string_view name, absl::string_view what) {
+absl::Status Unconfirmed(const StoredKind& kind, absl::string_view name, absl::string_view what) {
   const int error = errno;
-  return MakeError(absl::StatusCode::kInternal, error_reason::kAdapterFolder,
-                   absl::StrCat("adapter ", PrintableName(name), what, " (", strerrordesc_np(error), ")"));
+  return MakeError(absl::StatusCode::kInternal, kind.folder,
+                   absl::StrCat(kind.noun, " ", PrintableName(name), what, " (", strerrordesc_np(error), ")"));
 }
 
 // Removes the file; whether it was there.
-absl::StatusOr<bool> Remove(absl::string_view name, const FileDescriptor& folder, const std::string& file) {
+absl::StatusOr<bool> Remove(const StoredKind& kind, absl::string_view name, const FileDescriptor& folder,
+                            const std::string& file) {
   if (unlinkat(folder.number(), file.c_str(), 0) == 0) {
     return true;
   }
   const bool absent = errno == ENOENT || errno == ENOTDIR || errno == EISDIR;
-  return absent ? absl::StatusOr<bool>(false) : WriteError(name, errno);
+  return absent ? absl::StatusOr<bool>(false) : WriteError(kind, name, errno);
+}
+
+// The files of a folder of one adapter, in the order in which they go: what tells where its tensors are comes first,
+// since without that nothing is served.
+std::vector<std::string> FolderFiles(const StoredKind& kind, const FileDescriptor& folder) {
+  std::vector<std::string> files;
+  for (StoredKind::Head& head : kind.FolderHeads()) {
+    files.push_back(std::move(head.file));
+  }
+  if (kind.shards) {
+    const std::unique_ptr<DIR, int (*)(DIR*)> entries(fdopendir(openat(folder.number(), ".", kFolderFlags)), closedir);
+    while (const dirent* const entry = entries == nullptr ? nullptr : readdir(entries.get())) {
+      absl::string_view stem = entry->d_name;
+      if (absl::ConsumeSuffix(&stem, kAdapterExtension) && kind.IsFolderWeights(stem)) {
+        files.emplace_back(entry->d_name);
+      }
+    }
+  }
+  files.emplace_back(kind.folder_config);
+  return files;
 }
 
 // Removes the folders that `path` has before its last "/", as far as nothing is in them.
-void RemoveEmptyFolders(const OpenedFolder& root, const std::string& path) {
+void RemoveEmptyFolders(const StoredKind& kind, const OpenedFolder& root, const std::string& path) {
   for (size_t slash = path.rfind('/'); slash != std::string::npos; slash = path.rfind('/', slash - 1)) {
-    const absl::StatusOr<FileDescriptor> above = OpenFolderOf(root, path.substr(0, slash), /*create=*/false);
+    const absl::StatusOr<FileDescriptor> above = OpenFolderOf(kind, root, path.substr(0, slash), /*create=*/false);
     if (!above.ok() || unlinkat(above->number(), std::string(Leaf(path.substr(0, slash))).c_str(), AT_REMOVEDIR) != 0 ||
         slash == 0) {
       return;
@@ -175,7 +198,7 @@ absl::Status IncomingFile::Append(absl::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t written = write(file_.number(), bytes.data(), bytes.size());
     if (written < 0 && errno != EINTR) {
-      return WriteError(adapter_, errno);
+      return WriteError(kind_, adapter_, errno);
     }
     bytes.remove_prefix(static_cast<size_t>(std::max<ssize_t>(written, 0)));
   }
@@ -184,7 +207,7 @@ absl::Status IncomingFile::Append(absl::string_view bytes) {
 
 absl::Status IncomingFile::Finish() {
   if (fsync(file_.number()) != 0 || lseek(file_.number(), 0, SEEK_SET) != 0) {
-    return WriteError(adapter_, errno);
+    return WriteError(kind_, adapter_, errno);
   }
   return absl::OkStatus();
 }
@@ -221,11 +244,12 @@ absl::StatusOr<OpenedFolder> AdapterWriter::OpenRoot() const {
   }
   if (absl::IsResourceExhausted(root.status())) {
     return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfFiles,
-                     "the adapter folder cannot be opened now");
+                     absl::StrCat("the ", kind().folder_noun, " cannot be opened now"));
   }
-  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kNoAdapterFolder,
-                   directory_.folder().path().empty() ? "the server has no folder of adapters (--adapters)"
-                                                      : "the server's adapter folder cannot be opened now");
+  return MakeError(absl::StatusCode::kFailedPrecondition, kind().no_folder,
+                   directory_.folder().path().empty()
+                       ? absl::StrCat("the server has no folder of ", kind().noun, "s (", kind().flag, ")")
+                       : absl::StrCat("the server's ", kind().folder_noun, " cannot be opened now"));
 }
 
 absl::Status AdapterWriter::CheckFree(absl::string_view name, bool replace) const {
@@ -240,10 +264,10 @@ absl::Status AdapterWriter::CheckFree(absl::string_view name, bool replace) cons
 
 absl::Status AdapterWriter::CheckFree(const OpenedFolder& root, absl::string_view name, const std::string& path,
                                       bool replace) const {
-  if (Leaf(name) == kPeftWeights) {
-    return BadName(absl::StrCat("ends in ", kPeftWeights, ", which PEFT folders have inside"));
+  if (kind().IsFolderWeights(Leaf(name))) {
+    return BadName(absl::StrCat("ends in ", Leaf(name), ", which ", kind().layout, "s have inside"));
   }
-  const absl::StatusOr<FileDescriptor> folder = OpenFolderOf(root, path, /*create=*/false);
+  const absl::StatusOr<FileDescriptor> folder = OpenFolderOf(kind(), root, path, /*create=*/false);
   if (!folder.ok()) {
     return absl::IsNotFound(folder.status()) ? absl::OkStatus() : folder.status();  // folders are made later
   }
@@ -251,34 +275,39 @@ absl::Status AdapterWriter::CheckFree(const OpenedFolder& root, absl::string_vie
   struct stat info;
   if (fstatat(folder->number(), absl::StrCat(leaf, kAdapterExtension).c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) {
     if (S_ISDIR(info.st_mode)) {
-      return Exists(name, absl::StrCat(" as a folder called ", PrintableName(absl::StrCat(leaf, kAdapterExtension)),
-                                       ", which a file cannot replace"));
+      return Exists(kind(), name,
+                    absl::StrCat(" as a folder called ", PrintableName(absl::StrCat(leaf, kAdapterExtension)),
+                                 ", which a file cannot replace"));
     }
     if (!replace) {
-      return Exists(name);
+      return Exists(kind(), name);
     }
   }
-  if (IsThere(folder->number(), absl::StrCat(leaf, "/", kPeftWeights, kAdapterExtension))) {
-    return Exists(name, replace ? " as a PEFT folder, which a file cannot replace: delete it first" : " already");
+  for (const StoredKind::Head& head : kind().FolderHeads()) {
+    if (IsThere(folder->number(), absl::StrCat(leaf, "/", head.file))) {
+      return Exists(kind(), name,
+                    replace ? absl::StrCat(" as a ", kind().layout, ", which a file cannot replace: delete it first")
+                            : " already");
+    }
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<IncomingFile> AdapterWriter::Create(absl::string_view name, uint64_t size) const {
   ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
-  ABSL_ASSIGN_OR_RETURN(FileDescriptor folder, OpenFolderOf(root, "", /*create=*/false));
+  ABSL_ASSIGN_OR_RETURN(FileDescriptor folder, OpenFolderOf(kind(), root, "", /*create=*/false));
   std::random_device random;
   const std::string hidden =
       absl::StrCat(kHiddenPrefix, absl::Hex(random(), absl::kZeroPad8), absl::Hex(random(), absl::kZeroPad8));
   FileDescriptor file(openat(folder.number(), hidden.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file.is_open()) {
-    return WriteError(name, errno);
+    return WriteError(kind(), name, errno);
   }
-  IncomingFile incoming(std::string(name), std::move(folder), hidden, std::move(file));
+  IncomingFile incoming(kind(), std::string(name), std::move(folder), hidden, std::move(file));
   flock(incoming.number(), LOCK_EX | LOCK_NB);  // see RemoveStale
   if (size > 0 && fallocate(incoming.number(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size)) != 0 &&
       (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)) {
-    return WriteError(name, errno);
+    return WriteError(kind(), name, errno);
   }
   return incoming;
 }
@@ -288,38 +317,38 @@ absl::Status AdapterWriter::Commit(IncomingFile& file, absl::string_view name, b
   ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
   const std::optional<bool> same_folder = IsSameFile(root.number(), file.folder_.number());
   if (!same_folder.has_value()) {
-    return WriteError(name, errno);
+    return WriteError(kind(), name, errno);
   }
   if (!*same_folder) {
-    return MakeError(
-        absl::StatusCode::kAborted, error_reason::kAdapterFolderReplaced,
-        absl::StrCat("the adapter folder was replaced while adapter ", PrintableName(name), " came: send it again"),
-        absl::Seconds(1));
+    return MakeError(absl::StatusCode::kAborted, kind().folder_replaced,
+                     absl::StrCat("the ", kind().folder_noun, " was replaced while ", kind().noun, " ",
+                                  PrintableName(name), " came: send it again"),
+                     absl::Seconds(1));
   }
   ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
   ABSL_RETURN_IF_ERROR(CheckFree(root, name, path, replace));
-  absl::StatusOr<FileDescriptor> folder = OpenFolderOf(root, path, /*create=*/true);
+  absl::StatusOr<FileDescriptor> folder = OpenFolderOf(kind(), root, path, /*create=*/true);
   if (const absl::Status named = folder.ok() ? GiveName(file, *folder, path, name, replace) : folder.status();
       !named.ok()) {
-    RemoveEmptyFolders(root, path);  // those that were made for it
+    RemoveEmptyFolders(kind(), root, path);  // those that were made for it
     return named;
   }
   return SyncFoldersOf(root, path)
              ? absl::OkStatus()
-             : Unconfirmed(name,
+             : Unconfirmed(kind(), name,
                            " is in its folder, but the disk does not confirm that it stays there after a power cut: "
                            "send it again, with replace");
 }
 
 absl::Status AdapterWriter::GiveName(IncomingFile& file, const FileDescriptor& folder, const std::string& path,
-                                     absl::string_view name, bool replace) {
+                                     absl::string_view name, bool replace) const {
   const std::string target = absl::StrCat(Leaf(path), kAdapterExtension);
   const char* const hidden = file.hidden_name_.c_str();
   // A link, unlike a rename, never replaces a file that has just come.
   const int failed = replace ? renameat(file.folder_.number(), hidden, folder.number(), target.c_str())
                              : linkat(file.folder_.number(), hidden, folder.number(), target.c_str(), 0);
   if (failed != 0) {
-    return errno == EEXIST ? Exists(name) : WriteError(name, errno);
+    return errno == EEXIST ? Exists(kind(), name) : WriteError(kind(), name, errno);
   }
   if (!replace) {
     unlinkat(file.folder_.number(), hidden, 0);
@@ -332,30 +361,31 @@ absl::Status AdapterWriter::Delete(absl::string_view name) const {
   MutexLock lock(&mu_);
   ABSL_ASSIGN_OR_RETURN(const OpenedFolder root, OpenRoot());
   ABSL_ASSIGN_OR_RETURN(const std::string path, directory_.PathOf(root, name));
-  ABSL_ASSIGN_OR_RETURN(const FileDescriptor folder, OpenFolderOf(root, path, /*create=*/false));
+  ABSL_ASSIGN_OR_RETURN(const FileDescriptor folder, OpenFolderOf(kind(), root, path, /*create=*/false));
   constexpr absl::string_view kMayComeBack =
       " is deleted, but the disk does not confirm it: after a power cut it may be back";
-  bool was_peft = false;
-  if (const FileDescriptor peft = root.OpenBelow(path, kFolderFlags); peft.is_open()) {
-    // The tensors first, also on the disk: without them nothing is served.
-    ABSL_ASSIGN_OR_RETURN(const bool tensors, Remove(name, peft, absl::StrCat(kPeftWeights, kAdapterExtension)));
-    if (tensors && !Sync(peft)) {
-      return Unconfirmed(name, kMayComeBack);
+  bool was_folder = false;
+  if (const FileDescriptor parts = root.OpenBelow(path, kFolderFlags); parts.is_open() && !kind().layout.empty()) {
+    // One after the other, also on the disk.
+    for (const std::string& file : FolderFiles(kind(), parts)) {
+      ABSL_ASSIGN_OR_RETURN(const bool removed, Remove(kind(), name, parts, file));
+      if (removed && !Sync(parts)) {
+        return Unconfirmed(kind(), name, kMayComeBack);
+      }
+      was_folder = was_folder || removed;
     }
-    ABSL_ASSIGN_OR_RETURN(const bool config, Remove(name, peft, std::string(kPeftConfig)));
-    if (config && !Sync(peft)) {
-      return Unconfirmed(name, kMayComeBack);
-    }
-    was_peft = tensors || config;
   }
-  ABSL_ASSIGN_OR_RETURN(const bool was_file, Remove(name, folder, absl::StrCat(Leaf(path), kAdapterExtension)));
-  if (!was_peft && !was_file) {
-    return WriteError(name, ENOENT);
+  ABSL_ASSIGN_OR_RETURN(const bool was_file, Remove(kind(), name, folder, absl::StrCat(Leaf(path), kAdapterExtension)));
+  if (was_file && kind().config_beside_file) {
+    ABSL_RETURN_IF_ERROR(Remove(kind(), name, folder, absl::StrCat(Leaf(path), ".json")).status());
+  }
+  if (!was_folder && !was_file) {
+    return WriteError(kind(), name, ENOENT);
   }
   if (!SyncFoldersOf(root, path)) {
-    return Unconfirmed(name, kMayComeBack);
+    return Unconfirmed(kind(), name, kMayComeBack);
   }
-  RemoveEmptyFolders(root, was_peft ? path + "/" : path);
+  RemoveEmptyFolders(kind(), root, was_folder ? path + "/" : path);
   return absl::OkStatus();
 }
 

@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_WRITER_H_
 #define HOTLORA_SRC_ADAPTERS_ADAPTER_WRITER_H_
 
-// Puts adapter files into the folder and takes them out of it. No LibTorch here.
+// Puts adapter files, or those of another kind, into their folder and takes them out of it. No LibTorch here.
 
 #include <cstdint>
 #include <string>
@@ -20,13 +20,16 @@ namespace hotlora {
 // Movable.
 class IncomingFile {
  public:
-  IncomingFile(std::string adapter, FileDescriptor folder, std::string hidden_name, FileDescriptor file)
-      : adapter_(std::move(adapter)),
+  IncomingFile(const StoredKind& kind, std::string adapter, FileDescriptor folder, std::string hidden_name,
+               FileDescriptor file)
+      : kind_(kind),
+        adapter_(std::move(adapter)),
         folder_(std::move(folder)),
         hidden_name_(std::move(hidden_name)),
         file_(std::move(file)) {}
   IncomingFile(IncomingFile&& other) noexcept
-      : adapter_(std::move(other.adapter_)),
+      : kind_(other.kind_),
+        adapter_(std::move(other.adapter_)),
         folder_(std::move(other.folder_)),
         hidden_name_(std::exchange(other.hidden_name_, "")),
         file_(std::move(other.file_)) {}
@@ -42,6 +45,7 @@ class IncomingFile {
 
  private:
   friend class AdapterWriter;
+  const StoredKind& kind_;
   std::string adapter_;  // for messages
   FileDescriptor folder_;
   std::string hidden_name_;  // "": committed
@@ -49,17 +53,19 @@ class IncomingFile {
 };
 
 // Threads  thread-safe
-// Errors   InvalidArgument (INVALID_REQUEST) for names that no adapter file can have; FailedPrecondition
-//          (NO_ADAPTER_FOLDER, ADAPTER_FOLDER_READ_ONLY); ResourceExhausted (DISK_FULL, OUT_OF_FILES); Internal
-//          (ADAPTER_FOLDER) if the disk fails. Messages name the adapter, never a path.
+// Errors   with the kind's reasons: InvalidArgument (INVALID_REQUEST) for names that no adapter file can have;
+//          FailedPrecondition (NO_ADAPTER_FOLDER, ADAPTER_FOLDER_READ_ONLY); ResourceExhausted (DISK_FULL,
+//          OUT_OF_FILES); Internal (ADAPTER_FOLDER) if the disk fails. Messages name the adapter, never a path.
 //
 // What Commit and Delete answer OK for stays after a power cut. If a process is killed, or the power fails, in the
 // middle of a call, the adapter is as before or as after it; of a PEFT folder whose tensors Delete has removed, the
 // configuration may be left, which is an error to every reader and is removed by the next Delete.
 class AdapterWriter {
  public:
-  // `directory` outlives this object.
+  // `directory` outlives this object and its files.
   explicit AdapterWriter(const AdapterDirectory& directory) : directory_(directory) {}
+
+  const StoredKind& kind() const { return directory_.kind(); }
 
   // Removes hidden files whose writer is gone: a process that was killed, not another server that shares the folder.
   void RemoveStale() const;
@@ -76,15 +82,15 @@ class AdapterWriter {
   // if the disk does not confirm that it stays there. REQUIRES: Finish.
   absl::Status Commit(IncomingFile& file, absl::string_view name, bool replace) const;
 
-  // Removes the adapter's file, or its PEFT folder's two files, or both, and the folders of its name that are empty
-  // then. NotFound (ADAPTER_NOT_FOUND). Internal (ADAPTER_FOLDER), with the files gone, if the disk does not confirm
-  // it.
+  // Removes the adapter's file, or its folder's tensors and configuration, or both, and the folders of its name that
+  // are empty then. NotFound (ADAPTER_NOT_FOUND). Internal (ADAPTER_FOLDER), with the files gone, if the disk does not
+  // confirm it.
   absl::Status Delete(absl::string_view name) const;
 
  private:
   absl::StatusOr<OpenedFolder> OpenRoot() const;
-  static absl::Status GiveName(IncomingFile& file, const FileDescriptor& folder, const std::string& path,
-                               absl::string_view name, bool replace);
+  absl::Status GiveName(IncomingFile& file, const FileDescriptor& folder, const std::string& path,
+                        absl::string_view name, bool replace) const;
   absl::Status CheckFree(const OpenedFolder& root, absl::string_view name, const std::string& path, bool replace) const;
 
   const AdapterDirectory& directory_;

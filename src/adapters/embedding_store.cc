@@ -96,7 +96,7 @@ class FolderEmbeddingStore final : public EmbeddingStore {
   absl::StatusOr<Embedding> Read(absl::string_view name) const override {
     const std::string printable = PrintableName(name);
     const absl::StatusOr<OpenedAdapter> opened = directory_.OpenAdapter(name);
-    if (absl::IsNotFound(opened.status()) || (opened.ok() && opened->peft_config.has_value())) {
+    if (absl::IsNotFound(opened.status())) {
       return MakeError(absl::StatusCode::kNotFound, error_reason::kEmbeddingNotFound,
                        absl::StrCat("no embedding ", printable));
     }
@@ -131,7 +131,7 @@ class FolderEmbeddingStore final : public EmbeddingStore {
 
 absl::StatusOr<std::unique_ptr<EmbeddingStore>> EmbeddingStore::Create(const EmbeddingStoreOptions& options) {
   absl::StatusOr<AdapterDirectory> directory =
-      AdapterDirectory::Open(options.directory, options.follow_links, /*use_openat2=*/true, "embedding folder");
+      AdapterDirectory::Open(options.directory, options.follow_links, /*use_openat2=*/true, kEmbeddingKind);
   if (!directory.ok()) {
     return MakeError(absl::StatusCode::kInvalidArgument, error_reason::kEmbeddingFolder,
                      absl::StrCat("--embeddings ", options.directory, ": cannot be opened"));

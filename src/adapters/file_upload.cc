@@ -80,7 +80,8 @@ class FileUpload final : public AdapterUpload {
     }
     ABSL_RETURN_IF_ERROR(checked.status());
     ABSL_RETURN_IF_ERROR(writer_.Commit(file_, header_.name, header_.replace));
-    LogInfo("adapter ", PrintableName(header_.name), " uploaded: ", header_.size, " bytes, sha256 ", header_.sha256);
+    LogInfo(writer_.kind().noun, " ", PrintableName(header_.name), " uploaded: ", header_.size, " bytes, sha256 ",
+            header_.sha256);
     return steps_.committed(*checked);
   }
 
@@ -117,13 +118,13 @@ absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginFileUpload(UploadHeader head
   ABSL_RETURN_IF_ERROR(CheckHeader(header));
   ABSL_RETURN_IF_ERROR(writer.CheckFree(header.name, header.replace));
   if (header.size > space->capacity()) {
-    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kAdapterBudget,
-                     absl::StrCat("adapter ", PrintableName(header.name), " has ", header.size,
+    return MakeError(absl::StatusCode::kResourceExhausted, writer.kind().budget,
+                     absl::StrCat(writer.kind().noun, " ", PrintableName(header.name), " has ", header.size,
                                   " bytes; the host tier has room for files of ", space->capacity()));
   }
   if (!space->Take(header.size)) {
     return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kUploadsBusy,
-                     absl::StrCat("adapter ", PrintableName(header.name), " has ", header.size,
+                     absl::StrCat(writer.kind().noun, " ", PrintableName(header.name), " has ", header.size,
                                   " bytes; with the uploads under way that would be more than ", space->capacity()),
                      absl::Seconds(1));
   }

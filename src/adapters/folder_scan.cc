@@ -53,11 +53,11 @@ struct FolderScan::Walk {
   size_t seen = 0;
 };
 
-FolderScan::FolderScan(const OpenedFolder& folder, absl::string_view what, absl::Time now) : began_(now) {
+FolderScan::FolderScan(const OpenedFolder& folder, const StoredKind& kind, absl::Time now) : kind_(kind), began_(now) {
   Walk walk{folder};
   ScanFolder(walk, "", /*is_link=*/false, 1);
   if (walk.seen > kMaxEntries) {
-    LogWarning(what, " has more than ", kMaxEntries, " entries: not all are listed");
+    LogWarning(kind.folder_noun, " has more than ", kMaxEntries, " entries: not all are listed");
   }
 }
 
@@ -97,11 +97,13 @@ void FolderScan::AddUnopened(const std::string& path, bool is_link, int error) {
 }
 
 void FolderScan::AddFile(const std::string& folder, const std::string& path, absl::string_view leaf, bool dangles) {
-  if (leaf == kPeftConfig || leaf == absl::StrCat(kPeftWeights, kAdapterExtension)) {
+  const absl::string_view stem = absl::StripSuffix(leaf, kAdapterExtension);
+  const bool is_config = leaf == kind_.folder_config;
+  if (is_config || (stem != leaf && kind_.IsFolderWeights(stem))) {
     if (!folder.empty()) {
       Add(folder, "");
-    } else if (leaf != kPeftConfig) {
-      Add(std::string(kPeftWeights), "the files of a PEFT folder lie in no folder of their own");
+    } else if (!is_config) {
+      Add(std::string(stem), absl::StrCat("the files of a ", kind_.layout, " lie in no folder of their own"));
     }
   } else if (absl::EndsWith(leaf, kAdapterExtension)) {
     Add(std::string(absl::StripSuffix(path, kAdapterExtension)), "");

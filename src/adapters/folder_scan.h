@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_ADAPTERS_FOLDER_SCAN_H_
 #define HOTLORA_SRC_ADAPTERS_FOLDER_SCAN_H_
 
-// What lies in a folder of adapters or embeddings, by its names. No LibTorch here.
+// What lies in a folder of adapters, ControlNets or embeddings, by its names. No LibTorch here.
 
 #include <cstdint>
 #include <map>
@@ -14,16 +14,15 @@
 #include "absl/time/time.h"
 
 #include "src/adapters/served_folder.h"
+#include "src/adapters/stored_kind.h"
 
 namespace hotlora {
 
 inline constexpr absl::string_view kAdapterExtension = ".safetensors";
-inline constexpr absl::string_view kPeftWeights = "adapter_model";  // and the extension
-inline constexpr absl::string_view kPeftConfig = "adapter_config.json";
 
-// A folder's .safetensors files and PEFT folders at one moment. Opens folders alone: whether a file can be read, or is
-// an adapter at all, is not asked here. Passed over are names that begin with a dot and files of other kinds, such as
-// previews and texts. Immutable, so thread-safe.
+// A folder's .safetensors files, and the folders that its kind takes for one (PEFT folders), at one moment. Opens
+// folders alone: whether a file can be read, or is an adapter at all, is not asked here. Passed over are names that
+// begin with a dot and files of other kinds, such as previews and texts. Immutable, so thread-safe.
 class FolderScan {
  public:
   struct Entry {
@@ -31,9 +30,9 @@ class FolderScan {
     std::string fault;  // why no request can name it; empty if one can
   };
 
-  // Looks at no more than 100,000 directory entries, and logs (naming the folder `what`) if that was not all. `now` is
-  // the time; tests give another one.
-  FolderScan(const OpenedFolder& folder, absl::string_view what, absl::Time now = absl::Now());
+  // Looks at no more than 100,000 directory entries, and logs if that was not all. `kind` outlives it. `now` is the
+  // time; tests give another one.
+  FolderScan(const OpenedFolder& folder, const StoredKind& kind, absl::Time now = absl::Now());
 
   // By name (NormalizeName); what has no name is under what can be shown of its path (EscapeName).
   const std::map<std::string, Entry>& entries() const { return entries_; }
@@ -59,6 +58,7 @@ class FolderScan {
   void AddFile(const std::string& folder, const std::string& path, absl::string_view leaf, bool dangles);
   void ScanFolder(Walk& walk, const std::string& path, bool is_link, int depth);
 
+  const StoredKind& kind_;
   std::map<std::string, Entry> entries_;
   std::vector<std::string> pickles_, dangling_;
   std::vector<std::pair<std::string, FileVersion>> folders_;

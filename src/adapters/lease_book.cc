@@ -1,6 +1,7 @@
 #include "src/adapters/lease_book.h"
 
 #include <utility>
+#include <variant>
 
 #include "src/base/mutex.h"
 
@@ -21,15 +22,20 @@ class LeaseBook::Lease : public AdapterLease {
 
   const AdapterInfo& info() const override { return info_; }
 
-  // Shares ownership of the resident version, not of the tensors alone: while the result exists, its bytes count as
-  // taken, and its range of the device's storage is not given to another adapter.
-  std::shared_ptr<const AdapterWeights> weights() const override {
-    return std::shared_ptr<const AdapterWeights>(residence_.use(), residence_.use()->weights.get());
+  HeldWeights held() const override {
+    return std::visit([this](const auto& weights) -> HeldWeights { return Share(weights); }, residence_.use()->weights);
   }
 
   const AcquireReport& report() const override { return report_; }
 
  private:
+  // Shares ownership of the resident version, not of the tensors alone: while the result exists, its bytes count as
+  // taken, and its range of the device's storage is not given to another adapter.
+  template <typename Weights>
+  std::shared_ptr<const Weights> Share(const std::shared_ptr<const Weights>& weights) const {
+    return std::shared_ptr<const Weights>(residence_.use(), weights.get());
+  }
+
   const std::shared_ptr<LeaseBook> book_;
   Residence residence_;
   AdapterInfo info_;
@@ -53,13 +59,13 @@ bool LeaseBook::empty() const {
 
 uint32_t LeaseBook::Take(const std::string& name) {
   MutexLock lock(&mu_);
-  metrics_->AddAdapterRefs(1);
+  metrics_->AddRefs(1);
   return ++counts_[name];
 }
 
 void LeaseBook::Return(const std::string& name) {
   MutexLock lock(&mu_);
-  metrics_->AddAdapterRefs(-1);
+  metrics_->AddRefs(-1);
   if (const auto count = counts_.find(name); --count->second == 0) {
     counts_.erase(count);
   }

@@ -14,14 +14,14 @@
 #include "src/adapters/adapter_lease.h"
 #include "src/adapters/resident_tier.h"
 #include "src/base/mutex.h"
-#include "src/metrics/metrics.h"
+#include "src/metrics/store_metrics.h"
 
 namespace hotlora {
 
 // Thread-safe; shared by the store and all leases. `metrics` outlives it.
 class LeaseBook : public std::enable_shared_from_this<LeaseBook> {
  public:
-  explicit LeaseBook(Metrics* metrics) : metrics_(metrics) {}
+  explicit LeaseBook(StoreMetrics* metrics) : metrics_(metrics) {}
 
   // A lease of that adapter, counted until it is destroyed. REQUIRES: residence.use().
   std::unique_ptr<AdapterLease> Lend(Residence residence, const AcquireReport& report);
@@ -37,7 +37,7 @@ class LeaseBook : public std::enable_shared_from_this<LeaseBook> {
   uint32_t Take(const std::string& name);
   void Return(const std::string& name);
 
-  Metrics* const metrics_;
+  StoreMetrics* const metrics_;
   mutable Mutex mu_;  // held alone or last
   absl::flat_hash_map<std::string, uint32_t> counts_ ABSL_GUARDED_BY(mu_);
 };

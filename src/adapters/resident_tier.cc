@@ -6,13 +6,12 @@
 #include "absl/strings/str_cat.h"
 
 #include "src/base/error_details.h"
-#include "src/base/error_reason.h"
 #include "src/base/mutex.h"
 
 namespace hotlora {
 
-absl::Status InUseError(absl::string_view message) {
-  return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kAdaptersInUse, message);
+absl::Status InUseError(const StoredKind& kind, absl::string_view message) {
+  return MakeError(absl::StatusCode::kResourceExhausted, kind.in_use, message);
 }
 
 std::shared_ptr<const ResidentAdapter> ResidentTier::Use(absl::string_view name, const AdapterVersion* version) {
@@ -107,9 +106,9 @@ absl::Status ResidentTier::BudgetError(uint64_t bytes) const {
     idle += IsIdle(entry) ? entry.adapter->room.bytes() : 0;
   }
   const uint64_t capacity = ledger_->capacity(), used = ledger_->bytes() - idle;
-  return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kAdapterBudget,
-                   absl::StrCat("adapter needs ", bytes, " bytes of ", TierName(), " memory; of ", capacity, " are ",
-                                capacity - std::min(used, capacity), " free or free to evict"));
+  return MakeError(absl::StatusCode::kResourceExhausted, kind_.budget,
+                   absl::StrCat(kind_.noun, " needs ", bytes, " bytes of ", TierName(), " memory; of ", capacity,
+                                " are ", capacity - std::min(used, capacity), " free or free to evict"));
 }
 
 absl::StatusOr<TierReservation> ResidentTier::Reserve(absl::string_view replacing, uint64_t bytes) {
@@ -142,8 +141,8 @@ absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64
   }
   const uint64_t most = capacity() - pinned;
   if (bytes > most) {
-    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kAdapterBudget,
-                     absl::StrCat("adapters need ", bytes, " bytes together; of the ", TierName(), " tier's ",
+    return MakeError(absl::StatusCode::kResourceExhausted, kind_.budget,
+                     absl::StrCat(kind_.noun, "s need ", bytes, " bytes together; of the ", TierName(), " tier's ",
                                   capacity(), ", ", most, " are not pinned"));
   }
   // Versions that left the tier are in use too.
@@ -151,8 +150,8 @@ absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64
   if (bytes <= most - std::min(most, in_use)) {
     return absl::OkStatus();
   }
-  return InUseError(absl::StrCat("adapters need ", bytes, " bytes together; other requests use ", in_use, " of the ",
-                                 TierName(), " tier's ", capacity()));
+  return InUseError(kind_, absl::StrCat(kind_.noun, "s need ", bytes, " bytes together; other requests use ", in_use,
+                                        " of the ", TierName(), " tier's ", capacity()));
 }
 
 void ResidentTier::Insert(std::shared_ptr<const ResidentAdapter> adapter) {

@@ -1,8 +1,8 @@
 #ifndef HOTLORA_SRC_ADAPTERS_RESIDENT_TIER_H_
 #define HOTLORA_SRC_ADAPTERS_RESIDENT_TIER_H_
 
-// A tier of adapters in memory, the host's or the device's: a byte budget, least recently used first out. No LibTorch
-// here.
+// A tier of adapters, or of another kind, in memory, the host's or the device's: a byte budget, least recently used
+// first out. No LibTorch here.
 
 #include <cstdint>
 #include <list>
@@ -20,29 +20,27 @@
 
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_info.h"
+#include "src/adapters/adapter_lease.h"
 #include "src/adapters/adapter_statistics.h"
 #include "src/adapters/tier_ledger.h"
 #include "src/base/mutex.h"
-#include "src/metrics/metrics.h"
+#include "src/metrics/store_metrics.h"
 
 namespace hotlora {
 
-struct AdapterWeights;
-
-// ResourceExhausted (ADAPTERS_IN_USE): worth another try once other requests have released their adapters.
-absl::Status InUseError(absl::string_view message);
+// ResourceExhausted (the kind's reason `in_use`): worth another try once other requests have released theirs.
+absl::Status InUseError(const StoredKind& kind, absl::string_view message);
 
 // One version of one adapter in a tier. Immutable; shared by the tier and all requests that use it.
 struct ResidentAdapter {
-  ResidentAdapter(AdapterInfo info, AdapterVersion version, TierReservation room,
-                  std::shared_ptr<const AdapterWeights> weights)
+  ResidentAdapter(AdapterInfo info, AdapterVersion version, TierReservation room, HeldWeights weights)
       : info(std::move(info)), version(std::move(version)), room(std::move(room)), weights(std::move(weights)) {}
 
   const AdapterInfo info;
   const AdapterVersion version;
   // Before the tensors, so that they are freed before their bytes are given back.
   const TierReservation room;
-  const std::shared_ptr<const AdapterWeights> weights;
+  const HeldWeights weights;
 };
 
 using Resident = std::shared_ptr<const ResidentAdapter>;
@@ -54,14 +52,17 @@ struct Residence {
   const Resident& use() const { return device != nullptr ? device : host; }
 };
 
-// Use, which is all that a warm swap needs, is O(1); Reserve is O(n log n) in resident adapters. `metrics` outlives the
-// tier and all adapters that were in it.
+// Use, which is all that a warm swap needs, is O(1); Reserve is O(n log n) in resident adapters. `kind` and `metrics`
+// outlive the tier and all adapters that were in it.
 //
 // Threads  thread-safe; no call waits for a file or a copy
 class ResidentTier {
  public:
-  ResidentTier(AdapterTier label, uint64_t capacity, Metrics* metrics)
-      : label_(label), metrics_(metrics), ledger_(std::make_shared<TierLedger>(label, capacity, metrics)) {}
+  ResidentTier(const StoredKind& kind, AdapterTier label, uint64_t capacity, StoreMetrics* metrics)
+      : kind_(kind),
+        label_(label),
+        metrics_(metrics),
+        ledger_(std::make_shared<TierLedger>(label, capacity, metrics)) {}
 
   // The adapter, now the most recently used; nullptr if that version, or with nullptr any version, is not here.
   std::shared_ptr<const ResidentAdapter> Use(absl::string_view name, const AdapterVersion* version);
@@ -114,8 +115,9 @@ class ResidentTier {
   void Erase(absl::string_view name, EvictionReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  const StoredKind& kind_;
   const AdapterTier label_;
-  Metrics* const metrics_;
+  StoreMetrics* const metrics_;
   const std::shared_ptr<TierLedger> ledger_;  // outlives the tier with the leases
   mutable Mutex mu_;
   absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mu_);

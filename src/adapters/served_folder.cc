@@ -86,14 +86,14 @@ bool OpenedFolder::Has(const std::string& path) const {
   return OpenBelow(path, O_PATH | O_NOFOLLOW | O_CLOEXEC).is_open();
 }
 
-absl::StatusOr<ServedFolder> ServedFolder::Find(std::string what, std::string path, bool follow_links,
+absl::StatusOr<ServedFolder> ServedFolder::Find(const StoredKind& kind, std::string path, bool follow_links,
                                                 bool use_openat2) {
   if (!path.empty()) {
     const FileDescriptor folder = OpenPath(path);
     if (!folder.is_open()) {
       const int error = errno;
-      return MakeError(absl::StatusCode::kInvalidArgument, error_reason::kAdapterFolder,
-                       absl::StrCat(what, " ", path, ": ", strerrordesc_np(error)));
+      return MakeError(absl::StatusCode::kInvalidArgument, kind.folder,
+                       absl::StrCat(kind.folder_noun, " ", path, ": ", strerrordesc_np(error)));
     }
     // Kernels before 5.6 lack openat2 (ENOSYS), and sandboxes may forbid it (EPERM).
     const FileDescriptor probe(OpenBeneath(folder.number(), ".", O_PATH | O_CLOEXEC, follow_links));
@@ -101,7 +101,7 @@ absl::StatusOr<ServedFolder> ServedFolder::Find(std::string what, std::string pa
       use_openat2 = false;
     }
   }
-  return ServedFolder(std::move(what), std::move(path), follow_links, use_openat2);
+  return ServedFolder(kind, std::move(path), follow_links, use_openat2);
 }
 
 absl::StatusOr<OpenedFolder> ServedFolder::Open() const {
@@ -111,7 +111,7 @@ absl::StatusOr<OpenedFolder> ServedFolder::Open() const {
   FileDescriptor folder = OpenPath(path_);
   if (folder.is_open()) {
     if (gone_->exchange(false)) {
-      LogInfo(what_, " ", path_, " is there again");
+      LogInfo(kind_->folder_noun, " ", path_, " is there again");
     }
     return OpenedFolder(std::move(folder), follow_links_, use_openat2_);
   }
@@ -120,7 +120,8 @@ absl::StatusOr<OpenedFolder> ServedFolder::Open() const {
     return absl::ResourceExhaustedError(strerrordesc_np(error));
   }
   if (!gone_->exchange(true)) {
-    LogWarning(what_, " ", path_, " cannot be opened: ", strerrordesc_np(error), "; what was in it is not found");
+    LogWarning(kind_->folder_noun, " ", path_, " cannot be opened: ", strerrordesc_np(error),
+               "; what was in it is not found");
   }
   return error == ENOENT || error == ENOTDIR ? absl::NotFoundError(strerrordesc_np(error))
                                              : absl::FailedPreconditionError(strerrordesc_np(error));

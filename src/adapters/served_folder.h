@@ -13,6 +13,8 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
+#include "src/adapters/stored_kind.h"
+
 namespace hotlora {
 
 // An open file descriptor. Movable.
@@ -77,9 +79,10 @@ class OpenedFolder {
 // Movable; thread-safe.
 class ServedFolder {
  public:
-  // `what` names it in log lines: "adapter folder". InvalidArgument (ADAPTER_FOLDER) if there is no such folder. An
-  // empty path is a folder that is never there. `use_openat2` false: as on kernels that lack it.
-  static absl::StatusOr<ServedFolder> Find(std::string what, std::string path, bool follow_links, bool use_openat2);
+  // `kind` outlives it. InvalidArgument (the kind's reason `folder`) if there is no such folder. An empty path is a
+  // folder that is never there. `use_openat2` false: as on kernels that lack it.
+  static absl::StatusOr<ServedFolder> Find(const StoredKind& kind, std::string path, bool follow_links,
+                                           bool use_openat2);
 
   // The folder that the path names now. If it is gone, and if it is there again, the log says so once.
   //   NotFound             the path names no folder
@@ -87,14 +90,15 @@ class ServedFolder {
   //   FailedPrecondition   it cannot be opened for another reason
   absl::StatusOr<OpenedFolder> Open() const;
 
-  const std::string& what() const { return what_; }
+  const StoredKind& kind() const { return *kind_; }
   const std::string& path() const { return path_; }
 
  private:
-  ServedFolder(std::string what, std::string path, bool follow_links, bool use_openat2)
-      : what_(std::move(what)), path_(std::move(path)), follow_links_(follow_links), use_openat2_(use_openat2) {}
+  ServedFolder(const StoredKind& kind, std::string path, bool follow_links, bool use_openat2)
+      : kind_(&kind), path_(std::move(path)), follow_links_(follow_links), use_openat2_(use_openat2) {}
 
-  std::string what_, path_;
+  const StoredKind* kind_;
+  std::string path_;
   bool follow_links_;
   bool use_openat2_;
   std::unique_ptr<std::atomic<bool>> gone_ = std::make_unique<std::atomic<bool>>(false);

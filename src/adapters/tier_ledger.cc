@@ -46,7 +46,7 @@ TierRange TierHoles::Add(const TierRange& range) {
   return {hole->first, hole->second};
 }
 
-TierLedger::TierLedger(AdapterTier label, uint64_t capacity, Metrics* metrics)
+TierLedger::TierLedger(AdapterTier label, uint64_t capacity, StoreMetrics* metrics)
     : label_(label), capacity_(capacity), metrics_(metrics), holes_(capacity) {
   MutexLock lock(&mu_);
   Publish();  // the capacity is known before anything is held

@@ -12,7 +12,7 @@
 #include "absl/base/thread_annotations.h"
 
 #include "src/base/mutex.h"
-#include "src/metrics/metrics.h"
+#include "src/metrics/store_metrics.h"
 
 namespace hotlora {
 
@@ -42,7 +42,7 @@ class TierHoles {
 // Keeps the cache gauges up to date. Thread-safe; `metrics` outlives it.
 class TierLedger {
  public:
-  TierLedger(AdapterTier label, uint64_t capacity, Metrics* metrics);
+  TierLedger(AdapterTier label, uint64_t capacity, StoreMetrics* metrics);
 
   uint64_t capacity() const { return capacity_; }
   uint64_t bytes() const;
@@ -60,7 +60,7 @@ class TierLedger {
 
   const AdapterTier label_;
   const uint64_t capacity_;
-  Metrics* const metrics_;
+  StoreMetrics* const metrics_;
   mutable Mutex mu_;  // held alone or last
   uint64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t entries_ ABSL_GUARDED_BY(mu_) = 0;

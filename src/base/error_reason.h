@@ -22,6 +22,16 @@ namespace hotlora::error_reason {
   X(kBaseDamaged, "BASE_DAMAGED")                       \
   X(kCancelled, "CANCELLED")                            \
   X(kClientShare, "CLIENT_SHARE")                       \
+  X(kControlsInUse, "CONTROLS_IN_USE")                  \
+  X(kControlBudget, "CONTROL_BUDGET")                   \
+  X(kControlExists, "CONTROL_EXISTS")                   \
+  X(kControlFolder, "CONTROL_FOLDER")                   \
+  X(kControlFolderMissing, "CONTROL_FOLDER_MISSING")    \
+  X(kControlFolderReadOnly, "CONTROL_FOLDER_READ_ONLY") \
+  X(kControlFolderReplaced, "CONTROL_FOLDER_REPLACED")  \
+  X(kControlInvalid, "CONTROL_INVALID")                 \
+  X(kControlMismatch, "CONTROL_MISMATCH")               \
+  X(kControlNotFound, "CONTROL_NOT_FOUND")              \
   X(kDeadlineExceeded, "DEADLINE_EXCEEDED")             \
   X(kDeviceFailed, "DEVICE_FAILED")                     \
   X(kDiskFull, "DISK_FULL")                             \
@@ -36,6 +46,7 @@ namespace hotlora::error_reason {
   X(kLoadsBusy, "LOADS_BUSY")                           \
   X(kNonfiniteOutput, "NONFINITE_OUTPUT")               \
   X(kNoAdapterFolder, "NO_ADAPTER_FOLDER")              \
+  X(kNoControlFolder, "NO_CONTROL_FOLDER")              \
   X(kOutOfFiles, "OUT_OF_FILES")                        \
   X(kOutOfMemory, "OUT_OF_MEMORY")                      \
   X(kPermissionDenied, "PERMISSION_DENIED")             \

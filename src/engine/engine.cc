@@ -45,20 +45,72 @@ absl::StatusOr<std::string> CheckName(absl::string_view name) {
   return normal;
 }
 
+class LoadingStore final : public ServedStore {
+ public:
+  // All arguments outlive it; `loader` is read when a load begins.
+  LoadingStore(AdapterStore* store, const RequestQueue* queue, const std::unique_ptr<RequestLoader>* loader)
+      : store_(store), queue_(queue), loader_(loader) {}
+
+  void Load(std::string name, AdapterTier tier, bool pin, std::string caller,
+            std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
+    absl::StatusOr<std::string> normal = CheckName(name);
+    if (!normal.ok()) {
+      done(normal.status());
+      return;
+    }
+    (*loader_)->RunOnAdapterThread(caller, [this, name = *std::move(normal), tier, pin, done = std::move(done)] {
+      done(CatchExceptions([&] { return store_->Load(name, tier, pin); }));
+    });
+  }
+
+  absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override {
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
+    return store_->Unload(normal);
+  }
+
+  absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
+    return store_->Get(normal);
+  }
+
+  absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
+    return store_->List(after, limit);
+  }
+
+  absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
+    if (queue_->closed()) {
+      return DrainingError();
+    }
+    return store_->BeginUpload(std::move(header));
+  }
+
+  absl::Status Delete(absl::string_view name) override {
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
+    return store_->Delete(normal);
+  }
+
+ private:
+  AdapterStore* const store_;
+  const RequestQueue* const queue_;
+  const std::unique_ptr<RequestLoader>* const loader_;
+};
+
 class ThreadedEngine final : public Engine {
  public:
   ThreadedEngine(EngineOptions options, std::unique_ptr<Pipeline> pipeline, std::unique_ptr<AdapterStore> adapters,
-                 std::unique_ptr<EmbeddingStore> embeddings, Metrics* metrics)
+                 std::unique_ptr<AdapterStore> controls, std::unique_ptr<EmbeddingStore> embeddings, Metrics* metrics)
       : options_(std::move(options)),
         limits_{pipeline->info().native_size, pipeline->info().max_clip_skip, pipeline->info().unet_modules},
         metrics_(metrics),
         work_watch_(options_.work_limits),
         pipeline_(std::make_unique<WatchedPipeline>(std::move(pipeline), &work_watch_, options_.in_each_step)),
         adapters_(std::move(adapters)),
+        controls_(std::move(controls)),
         embeddings_(std::move(embeddings)),
         queue_(options_.max_queue, options_.client_share),
         scheduler_(options_.batch, SchedulerEvents(), &queue_, pipeline_.get(), metrics),
-        loader_(std::make_unique<RequestLoader>(adapters_.get(), embeddings_.get(), &queue_, &scheduler_, metrics)),
+        loader_(std::make_unique<RequestLoader>(adapters_.get(), controls_.get(), embeddings_.get(), &queue_,
+                                                &scheduler_, metrics)),
         watch_(std::in_place, "watch", kWatchEvery, [this] { Watch(); }) {}
 
   ~ThreadedEngine() override {
@@ -102,7 +154,7 @@ class ThreadedEngine final : public Engine {
       task->Cancel(told);  // it is admitted, so it ends as every request does
     }
     queue_.Enqueue(task);
-    if (task->job().adapters.empty() && task->job().embeddings.empty() && !task->job().has_init()) {
+    if (task->job().adapters.empty() && task->job().embeddings.empty() && !task->job().has_pictures()) {
       queue_.MarkReady(task);
     } else {
       loader_->Load(task);
@@ -120,43 +172,8 @@ class ThreadedEngine final : public Engine {
     }
   }
 
-  void LoadAdapter(std::string name, AdapterTier tier, bool pin, std::string caller,
-                   std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
-    absl::StatusOr<std::string> normal = CheckName(name);
-    if (!normal.ok()) {
-      done(normal.status());
-      return;
-    }
-    loader_->RunOnAdapterThread(caller, [this, name = *std::move(normal), tier, pin, done = std::move(done)] {
-      done(CatchExceptions([&] { return adapters_->Load(name, tier, pin); }));
-    });
-  }
-
-  absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) override {
-    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
-    return adapters_->Unload(normal);
-  }
-
-  absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const override {
-    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
-    return adapters_->Get(normal);
-  }
-
-  absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const override {
-    return adapters_->List(after, limit);
-  }
-
-  absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
-    if (queue_.closed()) {
-      return DrainingError();
-    }
-    return adapters_->BeginUpload(std::move(header));
-  }
-
-  absl::Status DeleteAdapter(absl::string_view name) override {
-    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
-    return adapters_->Delete(normal);
-  }
+  ServedStore& adapters() override { return served_adapters_; }
+  ServedStore& controls() override { return served_controls_; }
 
   void VerifyBase(std::function<void(absl::StatusOr<BaseReport>)> done) override {
     scheduler_.base_watch().Report(std::move(done));
@@ -167,6 +184,7 @@ class ThreadedEngine final : public Engine {
     statistics.memory = pipeline_->memory();
     statistics.device_memory = options_.device_memory ? options_.device_memory() : MemoryStats{};
     statistics.adapters = adapters_->Statistics();
+    statistics.controls = controls_->Statistics();
     statistics.base = scheduler_.base_watch().total();
     statistics.queue_depth = queue_.depth();
     statistics.queue_capacity = queue_.capacity();
@@ -265,6 +283,7 @@ class ThreadedEngine final : public Engine {
   WorkWatch work_watch_;
   const std::unique_ptr<Pipeline> pipeline_;
   const std::unique_ptr<AdapterStore> adapters_;
+  const std::unique_ptr<AdapterStore> controls_;
   const std::unique_ptr<EmbeddingStore> embeddings_;
   const Stopwatch since_start_;
   std::atomic<bool> accepting_ = false;
@@ -274,6 +293,8 @@ class ThreadedEngine final : public Engine {
   RequestQueue queue_;
   StepScheduler scheduler_;
   std::unique_ptr<RequestLoader> loader_;  // ends before the scheduler, which it calls
+  LoadingStore served_adapters_{adapters_.get(), &queue_, &loader_};
+  LoadingStore served_controls_{controls_.get(), &queue_, &loader_};
 
   std::optional<PeriodicThread> watch_;  // last: it uses all the others
 };
@@ -281,10 +302,10 @@ class ThreadedEngine final : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> Engine::Create(EngineOptions options, std::unique_ptr<Pipeline> pipeline,
-                                       std::unique_ptr<AdapterStore> adapters,
+                                       std::unique_ptr<AdapterStore> adapters, std::unique_ptr<AdapterStore> controls,
                                        std::unique_ptr<EmbeddingStore> embeddings, Metrics* metrics) {
   return std::make_unique<ThreadedEngine>(std::move(options), std::move(pipeline), std::move(adapters),
-                                          std::move(embeddings), metrics);
+                                          std::move(controls), std::move(embeddings), metrics);
 }
 
 }  // namespace hotlora

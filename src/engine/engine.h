@@ -70,12 +70,30 @@ struct Admission {
   uint32_t queue_position = 0;  // 0: runs next
 };
 
+// One of the engine's stores as the server sees it: adapters, or ControlNets. Errors of AdapterStore; InvalidArgument
+// (INVALID_REQUEST) for a name that no file of it can have. Load answers later, on the adapter thread, in the turn of
+// its caller (ImageRequest). The others answer from what is known and look at the folder, and uploads write to it, so
+// they are not for gRPC threads either: its disk may hang.
+class ServedStore {
+ public:
+  virtual ~ServedStore() = default;
+  virtual void Load(std::string name, AdapterTier tier, bool pin, std::string caller,
+                    std::function<void(absl::StatusOr<AdapterInfo>)> done) = 0;
+  virtual absl::StatusOr<AdapterInfo> Unload(absl::string_view name) = 0;
+  virtual absl::StatusOr<AdapterInfo> Get(absl::string_view name) const = 0;
+  virtual absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const = 0;
+  // Unavailable (DRAINING) for uploads that begin after Drain.
+  virtual absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) = 0;
+  virtual absl::Status Delete(absl::string_view name) = 0;
+};
+
 class Engine {
  public:
   virtual ~Engine() = default;  // cancels what runs and joins the threads
 
+  // `controls`: the store of ControlNets.
   static std::unique_ptr<Engine> Create(EngineOptions options, std::unique_ptr<Pipeline> pipeline,
-                                        std::unique_ptr<AdapterStore> adapters,
+                                        std::unique_ptr<AdapterStore> adapters, std::unique_ptr<AdapterStore> controls,
                                         std::unique_ptr<EmbeddingStore> embeddings, Metrics* metrics);
 
   // Runs a short generation of each kind to warm up and to measure the step baselines, then accepts requests. Blocks.
@@ -96,19 +114,9 @@ class Engine {
   // within one step. Ignored if there is none: it may just have finished, and another may have its id by now.
   virtual void Cancel(absl::string_view request_id, const ImageListener* listener, absl::Status status) = 0;
 
-  // Adapters, with the errors of AdapterStore; InvalidArgument (INVALID_REQUEST) for a name that no adapter can have.
-  // Load answers later, on the adapter thread, in the turn of its caller (ImageRequest). The others answer from what is
-  // known and look at the folder, so they are not for gRPC threads either: its disk may hang.
-  virtual void LoadAdapter(std::string name, AdapterTier tier, bool pin, std::string caller,
-                           std::function<void(absl::StatusOr<AdapterInfo>)> done) = 0;
-  virtual absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) = 0;
-  virtual absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const = 0;
-  virtual absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const = 0;
-
-  // Receives an adapter's file, removes one; errors and threads of AdapterStore. Uploads write to the disk: not for
-  // gRPC threads. Unavailable (DRAINING) for uploads that begin after Drain.
-  virtual absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) = 0;
-  virtual absl::Status DeleteAdapter(absl::string_view name) = 0;
+  // As long as the engine lives.
+  virtual ServedStore& adapters() = 0;
+  virtual ServedStore& controls() = 0;
 
   // Checks all base weights against their checksums of start-up, a module between two steps, and answers on the step
   // thread. What differs is rebuilt.

@@ -10,6 +10,7 @@
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
+#include "src/controls/control_store.h"
 #include "src/engine/model_watch.h"
 #include "src/pipeline/sdxl_pipeline.h"
 #include "src/sdxl/sdxl_model.h"
@@ -92,7 +93,9 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
                         MakeAdapterMemory(place, config.adapter_host_bytes, config.adapter_device_bytes));
   ABSL_ASSIGN_OR_RETURN(
       std::unique_ptr<AdapterStore> adapters,
-      AdapterStore::Create(std::move(config.adapters), std::move(modules), metrics, std::move(memory)));
+      AdapterStore::Create(std::move(config.adapters), std::move(modules), &metrics->adapters(), std::move(memory)));
+  ABSL_ASSIGN_OR_RETURN(std::unique_ptr<AdapterStore> controls,
+                        MakeControlStore(config.controls, model->config(), place, &metrics->controls()));
   BaseSource base{std::move(source), BaseAdapterSource(adapters.get(), std::move(config.base_adapters))};
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline,
                         MakeSdxlPipeline(std::move(model), name, dora, std::move(base), config.conditioning_bytes));
@@ -100,7 +103,7 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<EmbeddingStore> embeddings, EmbeddingStore::Create(config.embeddings));
   ABSL_ASSIGN_OR_RETURN(config.engine.max_request_time, LongestRequest(config));
   std::unique_ptr<Engine> engine = Engine::Create(std::move(config.engine), std::move(pipeline), std::move(adapters),
-                                                  std::move(embeddings), metrics);
+                                                  std::move(controls), std::move(embeddings), metrics);
   ConnectMetrics(*engine, place.device, adapters_folder, *metrics);
   metrics->SetStartUp(StartUpPhase::kLoad, stopwatch.Seconds());
   return engine;

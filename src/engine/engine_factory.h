@@ -15,6 +15,7 @@
 
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/embedding_store.h"
+#include "src/controls/control_store_options.h"
 #include "src/engine/engine.h"
 #include "src/metrics/metrics.h"
 #include "src/request/model_info.h"
@@ -33,6 +34,7 @@ struct EngineConfig {
   uint64_t conditioning_bytes = uint64_t{64} << 20;   // --conditioning-cache-bytes: allocated at start
   std::vector<BaseAdapter> base_adapters;             // in order; the model's sha256 names them too
   EmbeddingStoreOptions embeddings;                   // its widths are the model's
+  ControlStoreOptions controls;
   // What a weight other than 1 means for a DoRA: true interpolates between the weights without and with it, false
   // scales its change before the norm, as PEFT does.
   bool interpolate_dora = false;

@@ -17,6 +17,7 @@ struct EngineStatistics {
   std::vector<MemoryArea> memory;   // fixed from the start
   MemoryStats device_memory;        // all of the device's, as the allocator says
   AdapterStoreStatistics adapters;  // tiers too
+  AdapterStoreStatistics controls;  // likewise; a tier without bytes is there too
   BaseReport base;                  // since the start
   uint32_t queue_depth = 0, queue_capacity = 0;
   double uptime_seconds = 0.0;

@@ -3,6 +3,8 @@
 
 // Label values, bucket bounds (seconds) and families that more than one file of this module uses.
 
+#include <string>
+
 #include <prometheus/counter.h>
 #include <prometheus/family.h>
 #include <prometheus/gauge.h>
@@ -23,7 +25,10 @@ inline constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImag
                                            "ListLoras",      "ListSamplers",
                                            "ListSchedulers", "ListSdModels",
                                            "GetOptions",     "SetOptions",
-                                           "GetProgress",    "Interrupt"};
+                                           "GetProgress",    "Interrupt",
+                                           "ListControls",   "GetControl",
+                                           "LoadControl",    "UnloadControl",
+                                           "UploadControl",  "DeleteControl"};
 
 using Buckets = prometheus::Histogram::BucketBoundaries;
 inline const Buckets kStepBuckets = {.005, .01, .02, .03, .04, .05, .06, .08, .1,  .125,
@@ -35,13 +40,13 @@ using CounterFamily = prometheus::Family<prometheus::Counter>;
 using GaugeFamily = prometheus::Family<prometheus::Gauge>;
 using HistogramFamily = prometheus::Family<prometheus::Histogram>;
 
-inline CounterFamily& AddCounter(prometheus::Registry& registry, const char* name, const char* help) {
+inline CounterFamily& AddCounter(prometheus::Registry& registry, const std::string& name, const std::string& help) {
   return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
 }
-inline GaugeFamily& AddGauge(prometheus::Registry& registry, const char* name, const char* help) {
+inline GaugeFamily& AddGauge(prometheus::Registry& registry, const std::string& name, const std::string& help) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
 }
-inline HistogramFamily& AddHistogram(prometheus::Registry& registry, const char* name, const char* help) {
+inline HistogramFamily& AddHistogram(prometheus::Registry& registry, const std::string& name, const std::string& help) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
 }
 

@@ -5,11 +5,13 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include <prometheus/collectable.h>
 #include <prometheus/counter.h>
 #include <prometheus/family.h>
@@ -29,19 +31,21 @@ namespace hotlora {
 namespace {
 
 const Buckets kSwapBuckets = {.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30};
+// A phase is looked at by its mean, a whole swap by its quantiles.
+const Buckets kSwapPhaseBuckets = {.001, .005, .025, .1, .5, 2.5};
 const Buckets kRequestBuckets = {.1, .25, .5, 1, 2, 4, 7.5, 15, 30, 60, 120, 300, 600};
-// For the methods that make no images: a closer look is rarely needed. Those that are answered at once have their sum
-// and count alone, as there are many.
-const Buckets kOtherRequestBuckets = {.1, 1, 30};
-const Buckets kQuickRequestBuckets = {};
+// For calls that read or receive a file: a closer look is rarely needed.
+const Buckets kFileBuckets = {.1, 1, 30};
+// Sum and count alone.
+const Buckets kNoBuckets = {};
 const Buckets kBatchBuckets = {1, 2, 4, 8, 16};
 
-// Those that any call may end with, then those that calls which change nothing do not end with.
-constexpr const char* kCommonCodes[] = {"OK",          "CANCELLED",         "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
-                                        "NOT_FOUND",   "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INTERNAL",
-                                        "UNAVAILABLE", "UNAUTHENTICATED"};
-constexpr const char* kOtherCodes[] = {"UNKNOWN", "ALREADY_EXISTS", "FAILED_PRECONDITION",
-                                       "ABORTED", "UNIMPLEMENTED",  "DATA_LOSS"};
+// The codes of docs/errors.md: those that any call may end with, and what others may end with besides.
+constexpr const char* kCommonCodes[] = {"OK",       "INVALID_ARGUMENT", "NOT_FOUND",       "PERMISSION_DENIED",
+                                        "INTERNAL", "UNAVAILABLE",      "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"};
+constexpr const char* kLaterCodes[] = {"CANCELLED", "DEADLINE_EXCEEDED", "ALREADY_EXISTS"};
+constexpr const char* kImageCodes[] = {"FAILED_PRECONDITION", "UNIMPLEMENTED"};
+constexpr const char* kChangeCodes[] = {"FAILED_PRECONDITION", "ABORTED"};
 constexpr const char* kOutcomes[] = {"ok", "error", "cancelled"};
 constexpr const char* kSizes[] = {"le_0.5mp", "le_1mp", "le_2mp", "gt_2mp"};
 constexpr const char* kOnOff[] = {"off", "on"};
@@ -49,20 +53,12 @@ constexpr const char* kPhases[] = {"queue", "adapter", "encode", "denoise", "dec
 static_assert(std::size(kPhases) == kEnumSize<RequestPhase>);
 constexpr const char* kSwapPhases[] = {"lookup", "read", "parse", "upload", "apply", "restore", "total"};
 static_assert(std::size(kSwapPhases) == kEnumSize<SwapPhase>);
-constexpr const char* kEvictionReasons[] = {"capacity", "explicit", "replaced"};
-static_assert(std::size(kEvictionReasons) == kEnumSize<EvictionReason>);
 constexpr const char* kVaeWorks[] = {"decode", "encode"};
 static_assert(std::size(kVaeWorks) == kEnumSize<VaeWork>);
 constexpr const char* kRegroupReasons[] = {"size_mismatch", "adapter_mismatch", "full", "memory"};
 static_assert(std::size(kRegroupReasons) == kEnumSize<RegroupReason>);
 constexpr const char* kStartUpPhases[] = {"load", "warm_up"};
 static_assert(std::size(kStartUpPhases) == kEnumSize<StartUpPhase>);
-// Why a file was not read; other reasons are kOtherReason.
-constexpr const char* kLoadReasons[] = {error_reason::kAdapterNotFound,    error_reason::kAdapterInvalid,
-                                        error_reason::kFileUnreadable,     error_reason::kAdapterMismatch,
-                                        error_reason::kAdapterUnsupported, error_reason::kAdapterBudget,
-                                        error_reason::kOutOfMemory};
-constexpr const char* kOtherReason = "other";
 
 const char* SizeLabel(const StepShape& shape) {
   const double pixels = static_cast<double>(shape.width) * shape.height;
@@ -72,23 +68,60 @@ const char* SizeLabel(const StepShape& shape) {
                                      : kSizes[3];
 }
 
+// The same methods as in the rules of deploy/prometheus.
 bool MakesImages(absl::string_view method) {
-  return absl::StrContains(method, "Image") || absl::StrContains(method, "2Img");
+  const auto ends = [&](absl::string_view suffix) { return absl::EndsWith(method, suffix); };
+  return ends("Image") || ends("Images") || ends("2Img");
 }
 
-// Whether calls of that RPC are answered at once, without work on images, adapters or weights.
-bool IsQuick(absl::string_view method) {
-  const bool reads = absl::StartsWith(method, "List") || absl::StartsWith(method, "Get");
-  return reads || !(MakesImages(method) || absl::StrContains(method, "Adapter") || method == "VerifyBase");
+bool StartsWithAny(absl::string_view method, absl::Span<const absl::string_view> verbs) {
+  return std::any_of(verbs.begin(), verbs.end(), [&](auto verb) { return absl::StartsWith(method, verb); });
 }
 
-const Buckets& RequestBuckets(absl::string_view method) {
-  return MakesImages(method) ? kRequestBuckets : IsQuick(method) ? kQuickRequestBuckets : kOtherRequestBuckets;
-}
+// Whether calls of that RPC read or receive a file.
+bool MovesFile(absl::string_view method) { return StartsWithAny(method, {"Load", "Upload"}); }
 
 // Whether calls of that RPC may be cancelled: the others are answered at once.
-bool EndsLater(absl::string_view method) {
-  return MakesImages(method) || method == "LoadAdapter" || method == "UploadAdapter";
+bool EndsLater(absl::string_view method) { return MakesImages(method) || MovesFile(method); }
+
+// Whether calls of that RPC change what a store has, on the disk or in memory.
+bool ChangesStore(absl::string_view method) { return MovesFile(method) || StartsWithAny(method, {"Unload", "Delete"}); }
+
+std::vector<std::string> KnownCodes(absl::string_view method) {
+  std::vector<std::string> codes(std::begin(kCommonCodes), std::end(kCommonCodes));
+  const auto add = [&codes](absl::Span<const char* const> more) {
+    codes.insert(codes.end(), more.begin(), more.end());
+  };
+  if (EndsLater(method)) {
+    add(kLaterCodes);
+  }
+  if (MakesImages(method)) {
+    add(kImageCodes);
+  }
+  if (ChangesStore(method)) {
+    add(kChangeCodes);
+  }
+  return codes;
+}
+
+// How long calls took that failed or were cancelled is rarely asked.
+const Buckets& RequestBuckets(absl::string_view method, absl::string_view outcome) {
+  return outcome != kOutcomes[0] ? kNoBuckets
+         : MakesImages(method)   ? kRequestBuckets
+         : MovesFile(method)     ? kFileBuckets
+                                 : kNoBuckets;
+}
+
+const Buckets& SwapBuckets(absl::string_view phase) {
+  return phase == kSwapPhases[static_cast<size_t>(SwapPhase::kTotal)] ? kSwapBuckets : kSwapPhaseBuckets;
+}
+
+// Only files are read and parsed, and what is on the device already is not copied there.
+bool HasSource(absl::string_view phase, absl::string_view source) {
+  const auto is = [&](SwapPhase other) { return phase == kSwapPhases[static_cast<size_t>(other)]; };
+  const bool of_file = is(SwapPhase::kRead) || is(SwapPhase::kParse);
+  return of_file ? source == kAdapterTierNames[static_cast<size_t>(AdapterTier::kDisk)]
+                 : !is(SwapPhase::kUpload) || source != kAdapterTierNames[static_cast<size_t>(AdapterTier::kDevice)];
 }
 
 const char* OutcomeOf(absl::string_view code) {
@@ -113,17 +146,8 @@ struct Metrics::Families {
   CounterFamily& images;
   HistogramFamily& swap;
   CounterFamily& swaps;
-  CounterFamily& cache_requests;
   CounterFamily& conditioning_requests;
-  CounterFamily& evictions;
-  GaugeFamily& cache_bytes;
-  GaugeFamily& cache_capacity;
-  GaugeFamily& cache_pinned;
-  GaugeFamily& cache_entries;
-  GaugeFamily& adapter_refs;
   CounterFamily& restore_mismatch;
-  CounterFamily& adapter_loads;
-  CounterFamily& bytes_loaded;
   GaugeFamily& adapter_job_age;
   GaugeFamily& adapter_jobs_waiting;
   GaugeFamily& oldest_waiting;
@@ -160,19 +184,10 @@ Metrics::Families::Families(prometheus::Registry& r)
       swap(AddHistogram(r, "hotlora_adapter_swap_duration_seconds",
                         "Duration of an adapter swap by phase, and where the coldest adapter of the set was found")),
       swaps(AddCounter(r, "hotlora_adapter_swaps_total", "Requests whose adapter set was not in effect already")),
-      cache_requests(AddCounter(r, "hotlora_adapter_cache_requests_total", "Look-ups of an adapter in a tier")),
       conditioning_requests(AddCounter(r, "hotlora_conditioning_cache_requests_total",
                                        "Requests whose encoded prompts were kept from an earlier one, or not")),
-      evictions(AddCounter(r, "hotlora_adapter_cache_evictions_total", "Adapters that left a tier, and why")),
-      cache_bytes(AddGauge(r, "hotlora_adapter_cache_bytes", "Bytes of adapters in a tier")),
-      cache_capacity(AddGauge(r, "hotlora_adapter_cache_capacity_bytes", "Byte budget of a tier")),
-      cache_pinned(AddGauge(r, "hotlora_adapter_cache_pinned_bytes", "Bytes of adapters that a tier never evicts")),
-      cache_entries(AddGauge(r, "hotlora_adapter_cache_entries", "Adapters in a tier")),
-      adapter_refs(AddGauge(r, "hotlora_adapter_refs", "Leases on adapters held by running requests")),
       restore_mismatch(
           AddCounter(r, "hotlora_base_restore_mismatch_total", "Checks that found base weights changed; must stay 0")),
-      adapter_loads(AddCounter(r, "hotlora_adapter_loads_total", "Adapter files read, and why those that failed did")),
-      bytes_loaded(AddCounter(r, "hotlora_adapter_bytes_loaded_total", "Bytes of adapters read, by where from")),
       adapter_job_age(AddGauge(r, "hotlora_adapter_job_age_seconds",
                                "How long the adapter thread has been at its present job; 0 if it has none")),
       adapter_jobs_waiting(AddGauge(r, "hotlora_adapter_jobs_waiting", "Jobs that wait for the adapter thread")),
@@ -208,19 +223,14 @@ void Metrics::Families::StandAtZero() {
     tiled_vae.Add({{"work", work}});
   }
   for (const char* method : kMethods) {
-    for (const char* code : kCommonCodes) {
+    for (const std::string& code : KnownCodes(method)) {
       requests.Add({{"method", method}, {"code", code}});
-    }
-    if (!IsQuick(method)) {
-      for (const char* code : kOtherCodes) {
-        requests.Add({{"method", method}, {"code", code}});
-      }
     }
     for (const char* outcome : kOutcomes) {
       if (outcome == kOutcomes[2] && !EndsLater(method)) {
         continue;
       }
-      request_duration.Add({{"method", method}, {"outcome", outcome}}, RequestBuckets(method));
+      request_duration.Add({{"method", method}, {"outcome", outcome}}, RequestBuckets(method, outcome));
     }
   }
   for (const char* name : kPhases) {
@@ -232,13 +242,9 @@ void Metrics::Families::StandAtZero() {
   }
   for (const char* tier : kAdapterTierNames) {
     for (const char* phase : kSwapPhases) {
-      if (tier != kAdapterTierNames[0] && (phase == kSwapPhases[1] || phase == kSwapPhases[2])) {
-        continue;  // only files are read and parsed
+      if (HasSource(phase, tier)) {
+        swap.Add({{"phase", phase}, {"source", tier}}, SwapBuckets(phase));
       }
-      swap.Add({{"phase", phase}, {"source", tier}}, kSwapBuckets);
-    }
-    for (const char* result : {"hit", "miss"}) {
-      cache_requests.Add({{"tier", tier}, {"result", result}});
     }
   }
   for (const char* result : {"hit", "miss"}) {
@@ -247,27 +253,8 @@ void Metrics::Families::StandAtZero() {
   for (const char* outcome : {"ok", "error"}) {
     swaps.Add({{"outcome", outcome}});
   }
-  // A file is never evicted from the disk.
-  for (const char* tier : {"host", "device"}) {
-    for (const char* reason : kEvictionReasons) {
-      evictions.Add({{"tier", tier}, {"reason", reason}});
-    }
-    cache_bytes.Add({{"tier", tier}});
-    cache_capacity.Add({{"tier", tier}});
-    cache_pinned.Add({{"tier", tier}});
-    cache_entries.Add({{"tier", tier}});
-  }
-  adapter_refs.Add({});
   restore_mismatch.Add({});
   model_files_changed.Add({});
-  adapter_loads.Add({{"outcome", "ok"}, {"reason", "none"}});
-  for (const char* reason : kLoadReasons) {
-    adapter_loads.Add({{"outcome", "error"}, {"reason", absl::AsciiStrToLower(reason)}});
-  }
-  adapter_loads.Add({{"outcome", "error"}, {"reason", kOtherReason}});
-  for (const int source : {0, 1}) {
-    bytes_loaded.Add({{"source", kAdapterTierNames[source]}});
-  }
   adapter_job_age.Add({});
   adapter_jobs_waiting.Add({});
   oldest_waiting.Add({});
@@ -278,6 +265,17 @@ struct Metrics::State {
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
   Families families{*registry};
   CallMetrics calls{*registry};
+  StoreMetrics adapters{*registry,
+                        "adapter",
+                        "adapter",
+                        {error_reason::kAdapterNotFound, error_reason::kAdapterInvalid, error_reason::kFileUnreadable,
+                         error_reason::kAdapterMismatch, error_reason::kAdapterUnsupported,
+                         error_reason::kAdapterBudget, error_reason::kOutOfMemory}};
+  StoreMetrics controls{*registry,
+                        "control",
+                        "ControlNet",
+                        {error_reason::kControlNotFound, error_reason::kControlInvalid, error_reason::kFileUnreadable,
+                         error_reason::kControlMismatch, error_reason::kControlBudget, error_reason::kOutOfMemory}};
   std::shared_ptr<prometheus::Collectable> process = MakeProcessCollector();
   std::shared_ptr<SourcesCollector> sources = std::make_shared<SourcesCollector>();
   std::shared_ptr<prometheus::Collectable> nvml = MakeNvmlCollector([this] { return sources->GpuReservedBytes(); });
@@ -312,6 +310,8 @@ std::vector<std::shared_ptr<prometheus::Collectable>> Metrics::collectables() co
 }
 
 CallMetrics& Metrics::calls() { return state_->calls; }
+StoreMetrics& Metrics::adapters() { return state_->adapters; }
+StoreMetrics& Metrics::controls() { return state_->controls; }
 
 std::string Metrics::Render() const {
   std::vector<prometheus::MetricFamily> families;
@@ -383,7 +383,8 @@ void Metrics::SetWorkMemory(int64_t available_bytes, int64_t needed_bytes) {
 void Metrics::CountRequest(absl::string_view method, absl::string_view code, double seconds) {
   const std::string name(method);
   state_->families.requests.Add({{"method", name}, {"code", std::string(code)}}).Increment();
-  state_->families.request_duration.Add({{"method", name}, {"outcome", OutcomeOf(code)}}, RequestBuckets(method))
+  const char* const outcome = OutcomeOf(code);
+  state_->families.request_duration.Add({{"method", name}, {"outcome", outcome}}, RequestBuckets(method, outcome))
       .Observe(seconds);
 }
 
@@ -398,10 +399,9 @@ void Metrics::CountImage(ImageFormat format) {
 }
 
 void Metrics::ObserveSwapPhase(SwapPhase phase, AdapterTier source, double seconds) {
+  const char* const name = kSwapPhases[static_cast<size_t>(phase)];
   state_->families.swap
-      .Add({{"phase", kSwapPhases[static_cast<size_t>(phase)]},
-            {"source", kAdapterTierNames[static_cast<size_t>(source)]}},
-           kSwapBuckets)
+      .Add({{"phase", name}, {"source", kAdapterTierNames[static_cast<size_t>(source)]}}, SwapBuckets(name))
       .Observe(seconds);
 }
 
@@ -411,50 +411,10 @@ void Metrics::CountConditioning(bool kept) {
   state_->families.conditioning_requests.Add({{"result", kept ? "hit" : "miss"}}).Increment();
 }
 
-void Metrics::CountCacheRequest(AdapterTier tier, bool hit) {
-  state_->families.cache_requests
-      .Add({{"tier", kAdapterTierNames[static_cast<size_t>(tier)]}, {"result", hit ? "hit" : "miss"}})
-      .Increment();
-}
-
-void Metrics::CountEviction(AdapterTier tier, EvictionReason reason) {
-  state_->families.evictions
-      .Add({{"tier", kAdapterTierNames[static_cast<size_t>(tier)]},
-            {"reason", kEvictionReasons[static_cast<size_t>(reason)]}})
-      .Increment();
-}
-
-void Metrics::SetCache(AdapterTier tier, const TierFill& fill) {
-  const prometheus::Labels labels = {{"tier", kAdapterTierNames[static_cast<size_t>(tier)]}};
-  state_->families.cache_bytes.Add(labels).Set(static_cast<double>(fill.bytes));
-  state_->families.cache_capacity.Add(labels).Set(static_cast<double>(fill.capacity_bytes));
-  state_->families.cache_pinned.Add(labels).Set(static_cast<double>(fill.pinned_bytes));
-  state_->families.cache_entries.Add(labels).Set(static_cast<double>(fill.entries));
-}
-
 void Metrics::SetWaiting(absl::Time oldest, double newcomer_seconds) {
   state_->families.oldest_waiting.Add({}).Set(absl::ToDoubleSeconds(oldest - absl::UnixEpoch()));
   state_->families.estimated_wait.Add({}).Set(newcomer_seconds);
 }
-
-void Metrics::CountAdapterLoad(absl::string_view reason, uint64_t bytes) {
-  Families& families = state_->families;
-  if (reason.empty()) {
-    families.adapter_loads.Add({{"outcome", "ok"}, {"reason", "none"}}).Increment();
-    families.bytes_loaded.Add({{"source", kAdapterTierNames[0]}}).Increment(static_cast<double>(bytes));
-    return;
-  }
-  const bool known = std::find(std::begin(kLoadReasons), std::end(kLoadReasons), reason) != std::end(kLoadReasons);
-  families.adapter_loads.Add({{"outcome", "error"}, {"reason", known ? absl::AsciiStrToLower(reason) : kOtherReason}})
-      .Increment();
-}
-
-void Metrics::CountRaisedBytes(uint64_t bytes) {
-  state_->families.bytes_loaded.Add({{"source", kAdapterTierNames[static_cast<size_t>(AdapterTier::kHost)]}})
-      .Increment(static_cast<double>(bytes));
-}
-
-void Metrics::AddAdapterRefs(int change) { state_->families.adapter_refs.Add({}).Increment(change); }
 
 void Metrics::SetAdapterJobs(double age_seconds, uint64_t waiting) {
   state_->families.adapter_job_age.Add({}).Set(age_seconds);

@@ -19,6 +19,7 @@
 #include "src/image/rgb_image.h"
 #include "src/metrics/call_metrics.h"
 #include "src/metrics/step_shape.h"
+#include "src/metrics/store_metrics.h"
 #include "src/request/image_request.h"
 
 namespace prometheus {
@@ -41,15 +42,10 @@ enum class RequestPhase { kQueue, kAdapter, kEncode, kDenoise, kDecode, kImageEn
 enum class SwapPhase { kLookup, kRead, kParse, kUpload, kApply, kRestore, kTotal };
 enum class StartUpPhase { kLoad, kWarmUp };
 enum class VaeWork { kDecode, kEncode };
-enum class EvictionReason { kCapacity, kExplicit, kReplaced };
 
 // Why a request that is ready waits though a step is about to run: another image size, adapters that cannot share the
 // step, no row left, no memory for one row more.
 enum class RegroupReason { kSize, kAdapters, kFull, kMemory };
-
-struct TierFill {
-  uint64_t bytes = 0, capacity_bytes = 0, pinned_bytes = 0, entries = 0;
-};
 
 class Metrics {
  public:
@@ -59,6 +55,10 @@ class Metrics {
   Metrics& operator=(const Metrics&) = delete;
 
   CallMetrics& calls();
+
+  // The stores of adapters and of ControlNets.
+  StoreMetrics& adapters();
+  StoreMetrics& controls();
 
   // What an exposer scrapes.
   std::vector<std::shared_ptr<prometheus::Collectable>> collectables() const;
@@ -103,13 +103,6 @@ class Metrics {
   // --- adapters
   void ObserveSwapPhase(SwapPhase phase, AdapterTier source, double seconds);
   void CountSwap(bool ok);
-  void CountCacheRequest(AdapterTier tier, bool hit);
-  void CountEviction(AdapterTier tier, EvictionReason reason);
-  void SetCache(AdapterTier tier, const TierFill& fill);
-  void AddAdapterRefs(int change);
-  // A file that was read, or was to be; `reason` as in ErrorInfo, "" if it went well.
-  void CountAdapterLoad(absl::string_view reason, uint64_t bytes);
-  void CountRaisedBytes(uint64_t bytes);  // copied from the host's tier to the device's
   void CountBaseRestoreMismatch();
   // What the adapter thread does: for how long it has been at its present job (0: at none), and how many wait.
   void SetAdapterJobs(double age_seconds, uint64_t waiting);

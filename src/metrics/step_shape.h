@@ -11,11 +11,12 @@ struct StepShape {
   uint32_t width = 0, height = 0, rows = 0;
   uint32_t guided_rows = 0;  // each is two rows of the network
   uint32_t side_sets = 0;    // adapter sets that are computed beside the weights; 0: merged, or none
+  uint32_t controls = 0;     // ControlNets' pictures in force on all rows
 
   bool cfg() const { return guided_rows > 0; }
   // The labels width, height, rows and cfg say all that there is to say of it.
-  bool plain() const { return side_sets == 0 && (guided_rows == 0 || guided_rows == rows); }
-  auto Key() const { return std::tie(width, height, rows, guided_rows, side_sets); }
+  bool plain() const { return side_sets == 0 && controls == 0 && (guided_rows == 0 || guided_rows == rows); }
+  auto Key() const { return std::tie(width, height, rows, guided_rows, side_sets, controls); }
 };
 
 inline bool operator==(const StepShape& a, const StepShape& b) { return a.Key() == b.Key(); }

@@ -16,10 +16,13 @@
 #include "src/nn/adapter_schedule.h"
 #include "src/nn/adapter_set.h"
 #include "src/pipeline/init_picture.h"
+#include "src/request/evaluation_range.h"
 #include "src/request/image_job.h"
 #include "src/request/model_info.h"
 
 namespace hotlora {
+
+struct PlacedControlNet;  // sdxl/placed_control_net.h
 
 // The text side of a request as the UNet takes it (positive, and negative where guidance needs it). Immutable.
 class Conditioning {
@@ -33,6 +36,29 @@ class Conditioning {
 class InitLatents {
  public:
   virtual ~InitLatents() = default;
+};
+
+// A control of a request: a net that is lent, the picture that it sees, and how.
+struct ControlInput {
+  std::shared_ptr<const PlacedControlNet> net;  // the lease of it outlives the result of EmbedControls
+  RgbImage picture;                             // of the images' size
+  double scale = 1.0;
+  EvaluationRange range;
+  uint32_t type = 0;  // of a union net
+};
+
+// The controls of a request as the network takes them, for images of one size. Immutable.
+class Controls {
+ public:
+  virtual ~Controls() = default;
+};
+
+// Bytes that controls take where the networks compute, by their shapes.
+struct ControlBytes {
+  int64_t hint = 0;       // of an embedded picture, as long as its request runs
+  int64_t embedding = 0;  // that embedding a picture takes beside
+  int64_t outputs = 0;    // of a net for one row of the network, until the step is done
+  int64_t text = 0;       // of a net, while it runs, for the text of one row, of one chunk
 };
 
 // One image on its way: its latents, noise generator, sampler state and step index, with everything that shapes its
@@ -49,6 +75,8 @@ class Row {
   virtual const AdapterSchedule& adapters() const = 0;
   // Those that are in effect in its next evaluation.
   const AdapterSchedule::Part& next_adapters() const { return adapters().at(evaluations()); }
+  // How many of its controls are in force in that evaluation.
+  virtual uint32_t controls_at(uint32_t evaluation) const = 0;
   // Bytes where the networks compute that its next step takes and keeps until its last one; 0 once it has them.
   virtual int64_t bytes_to_keep() const = 0;
   bool done() const { return steps_done() >= total_steps(); }
@@ -95,9 +123,9 @@ class PeakMeter {
 // same result up to rounding.
 enum class VaeForm { kWhole, kTiled };
 
-// Threads: one step thread calls Apply, Encode, StartRow, Step and Preview; a decode thread may call EncodeInit and
-// Decode at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone and leaves the
-// pipeline usable; Internal with reason DEVICE_FAILED means the device is lost.
+// Threads: one step thread calls Apply, Encode, EmbedControls, StartRow, Step and Preview; a decode thread may call
+// EncodeInit and Decode at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone
+// and leaves the pipeline usable; Internal with reason DEVICE_FAILED means the device is lost.
 class Pipeline {
  public:
   virtual ~Pipeline() = default;
@@ -120,13 +148,18 @@ class Pipeline {
   // An init image to latents.
   virtual absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) = 0;
 
+  // What the nets make of their pictures, once for all images and steps.
+  virtual absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(absl::Span<const ControlInput> controls) = 0;
+
   // A row at its first step. It starts from noise of `seed`, scaled for the schedule. If `init` is not null, it has the
   // options' size, and the noise is laid over it. `conditioning` was encoded under a set of the same TextFingerprint as
   // the one that `adapters` begin with.
+  // `controls` may be null; each is in force in the evaluations of its range.
   virtual absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                         std::shared_ptr<const Conditioning> conditioning,
                                                         AdapterSchedule adapters,
-                                                        std::shared_ptr<const InitLatents> init) = 0;
+                                                        std::shared_ptr<const InitLatents> init,
+                                                        std::shared_ptr<const Controls> controls) = 0;
 
   // One evaluation of the network for every row in the plan, each under its next_adapters(), whatever the mode. It is a
   // denoising step, except with the samplers Heun and DPM2, whose steps_done() moves at a step's second one. Returns
@@ -153,6 +186,11 @@ class Pipeline {
   // No less than what Decode or EncodeInit take in the tiled form for so many pixels on a side. Thread-safe.
   virtual int64_t TiledDecodeBytes(uint32_t width, uint32_t height) const = 0;
   virtual int64_t TiledEncodeBytes(uint32_t width, uint32_t height) const = 0;
+
+  // What controls of images of that size take, with nets like the model's UNet and hint networks as those of published
+  // nets. A step takes no more for its controls than their outputs and one net's text, since all else of a net takes no
+  // more than the UNet after it. Thread-safe.
+  virtual ControlBytes ControlBytesOf(uint32_t width, uint32_t height) const = 0;
 
   // Bytes that can still be allocated where the networks compute. Thread-safe; takes some tens of microseconds.
   virtual int64_t AvailableMemory() const = 0;

@@ -75,6 +75,26 @@ AdapterTexts TextsOf(const std::vector<NamedAdapter>& adapters) {
   return texts;
 }
 
+// As AUTOMATIC1111's ControlNet extension writes it.
+std::string ControlText(const NamedControl& control) {
+  const ControlUse& use = control.use;
+  std::string text = absl::StrCat("Model: ", use.name, " [", control.content_sha256.substr(0, kFileHashDigits),
+                                  "], Weight: ", Exact(use.scale), ", Guidance Start: ", Exact(use.range.start),
+                                  ", Guidance End: ", Exact(use.range.end));
+  if (use.type.has_value()) {
+    absl::StrAppend(&text, ", Control Type: ", *use.type);
+  }
+  return text;
+}
+
+std::string ControlsText(const std::vector<NamedControl>& controls) {
+  std::string text;
+  for (size_t i = 0; i < controls.size(); ++i) {
+    absl::StrAppend(&text, ", ControlNet ", i, ": ", Quoted(ControlText(controls[i])));
+  }
+  return text;
+}
+
 // A list of adapters by name.
 std::string ListText(const char* name, const std::string& list) {
   return list.empty() ? "" : absl::StrCat(", ", name, ": \"", list, "\"");
@@ -144,6 +164,7 @@ std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo&
   }
   absl::StrAppend(&text, ListText("Lora hashes", adapters.hashes), ListText("Lora ranges", adapters.ranges),
                   ListText("Lora blocks", adapters.blocks));
+  text += ControlsText(sources.controls);
   if (!embedding_hashes.empty()) {
     add("TI hashes", nlohmann::json(embedding_hashes).dump());  // a token may hold a quote
   }

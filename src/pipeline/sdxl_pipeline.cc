@@ -16,6 +16,7 @@
 #include "src/nn/merge_check.h"
 #include "src/pipeline/applied_adapters.h"
 #include "src/pipeline/conditioning_cache.h"
+#include "src/pipeline/control_calls.h"
 #include "src/pipeline/init_latents.h"
 #include "src/pipeline/latent_preview.h"
 #include "src/pipeline/prompt_encoder.h"
@@ -61,6 +62,9 @@ struct SdxlRow final : Row {
   uint32_t total_steps() const override { return sampler->total_steps(); }
   uint32_t evaluations() const override { return evaluated; }
   const AdapterSchedule& adapters() const override { return schedule; }
+  uint32_t controls_at(uint32_t evaluation) const override {
+    return controls == nullptr ? 0 : static_cast<uint32_t>(controls->InForce(evaluation, options.evaluations()).size());
+  }
   int64_t bytes_to_keep() const override {
     return (positive.projected_text == nullptr ? text_bytes : 0) +
            (guided() && negative.projected_text == nullptr ? text_bytes : 0);
@@ -94,6 +98,7 @@ struct SdxlRow final : Row {
   SeededNoise noise;                     // draws the first latents, then what the sampler adds
   const std::unique_ptr<SamplerState> sampler;
   std::optional<InitRow> init;
+  std::shared_ptr<const SdxlControls> controls;  // null: none
   at::Tensor latents;  // [1, latent channels, height / factor, width / factor], float32 on the device
   at::Tensor clean;    // the network's estimate of the finished latents, if a preview of it is due
   uint32_t evaluated = 0;
@@ -233,10 +238,21 @@ class SdxlPipeline final : public Pipeline {
     return init;
   }
 
+  absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(absl::Span<const ControlInput> controls) override {
+    auto embedded = std::make_shared<SdxlControls>();
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("embedding of control pictures", [&] {
+      for (const ControlInput& control : controls) {
+        embedded->controls.push_back(EmbedControl(control));
+      }
+      return absl::OkStatus();
+    }));
+    return embedded;
+  }
+
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning,
-                                                AdapterSchedule adapters,
-                                                std::shared_ptr<const InitLatents> init) override {
+                                                AdapterSchedule adapters, std::shared_ptr<const InitLatents> init,
+                                                std::shared_ptr<const Controls> controls) override {
     std::unique_ptr<SdxlRow> row;
     ABSL_RETURN_IF_ERROR(step_stream_.Run("noise", [&] {
       row = std::make_unique<SdxlRow>(options, seed, schedule_,
@@ -245,6 +261,7 @@ class SdxlPipeline final : public Pipeline {
       row->text_bytes = row->text_tokens() * model_->unet().text_width() *
                         static_cast<int64_t>(c10::elementSize(model_->place().dtype));
       row->schedule = std::move(adapters);
+      row->controls = std::static_pointer_cast<const SdxlControls>(std::move(controls));
       if (init != nullptr) {
         row->init = StartInitRow(static_cast<const SdxlInitLatents&>(*init), model_->vae_encoder(), row->noise);
         row->latents = FirstLatents(*row->init, options.strength, *row->sampler);
@@ -345,6 +362,13 @@ class SdxlPipeline final : public Pipeline {
     return model_->vae_encoder().TiledBytes(height, width);
   }
 
+  ControlBytes ControlBytesOf(uint32_t width, uint32_t height) const override {
+    const int64_t factor = model_->config().vae.factor();
+    const ControlElements elements = ControlElementsOf(model_->config().unet, height / factor, width / factor, factor);
+    const auto size = static_cast<int64_t>(c10::elementSize(model_->place().dtype));
+    return {size * elements.hint, size * elements.embedding, size * elements.outputs, size * elements.text};
+  }
+
   int64_t AvailableMemory() const override {
     int64_t bytes = 0;
     const absl::Status status = GuardTorch("look at the device's memory", [&] {
@@ -375,6 +399,9 @@ class SdxlPipeline final : public Pipeline {
         batch.Add({&row->negative, sample, row->sampler.get(), row->evaluated, adapters, side});
       }
       batch.Add({&row->positive, sample, row->sampler.get(), row->evaluated, adapters, side});
+      if (row->controls != nullptr) {
+        batch.Control(row->guided() ? 2 : 1, row->controls->InForce(row->evaluated, row->options.evaluations()));
+      }
     }
     const at::Tensor predictions = batch.Predict(model_->unet(), model_->place().dtype).to(at::kFloat);
     int64_t next = 0;

@@ -52,7 +52,35 @@ at::Tensor UnetBatch::Predict(const Unet& unet, c10::ScalarType dtype) {
     side.Add(row.side, 1);
   }
   step.sample = at::cat(samples).to(dtype);
+  if (!controlled_.empty()) {
+    step.control = RunControlNets(Input(step.sample), controlled_);
+  }
   return unet.Predict(step, {}, side.side());
+}
+
+void UnetBatch::Control(int64_t rows, std::vector<const EmbeddedControl*> in_force) {
+  if (!in_force.empty()) {
+    controlled_.push_back({static_cast<int64_t>(rows_.size()) - rows, rows, std::move(in_force)});
+  }
+}
+
+// What ControlNets see of the rows: they have no part in what is kept of texts and timesteps.
+UnetInput UnetBatch::Input(const at::Tensor& sample) const {
+  std::vector<at::Tensor> hidden, pooled, size_ids;
+  std::vector<float> timesteps;
+  for (const BatchRow& row : rows_) {
+    hidden.push_back(row.row->text.hidden);
+    pooled.push_back(row.row->text.pooled);
+    size_ids.push_back(row.row->size_ids);
+    timesteps.push_back(row.sampler->timesteps(1).front());
+  }
+  UnetInput input;
+  input.sample = sample;
+  input.timesteps = at::tensor(timesteps).to(sample.device());
+  input.encoder_hidden_states = at::cat(hidden);
+  input.pooled = at::cat(pooled);
+  input.time_ids = at::cat(size_ids);
+  return input;
 }
 
 std::vector<at::Tensor> UnetBatch::Text(const Unet& unet) {

@@ -10,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "src/nn/side_branch.h"
+#include "src/pipeline/control_calls.h"
 #include "src/pipeline/prompt_encoder.h"
 #include "src/sampling/sampler.h"
 #include "src/sdxl/unet.h"
@@ -70,6 +71,10 @@ class UnetBatch {
 
   void Add(BatchRow row) { rows_.push_back(std::move(row)); }
 
+  // The controls in force on the last `rows` rows that were added, which are those of one image. What they point to
+  // outlives this object.
+  void Control(int64_t rows, std::vector<const EmbeddedControl*> in_force);
+
   // The prediction for all rows, in the order in which they were added, in the network's dtype.
   at::Tensor Predict(const Unet& unet, c10::ScalarType dtype);
 
@@ -81,8 +86,10 @@ class UnetBatch {
   // the order of the rows.
   void Join(const std::vector<std::shared_ptr<ProjectedText>>& known, ProjectedText& batch) const;
   at::Tensor Shifts(const Unet& unet);
+  UnetInput Input(const at::Tensor& sample) const;
 
   std::vector<BatchRow> rows_;
+  std::vector<ControlledRowRange> controlled_;
 };
 
 }  // namespace hotlora

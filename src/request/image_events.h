@@ -71,6 +71,14 @@ struct AppliedEmbedding {
   uint32_t vectors = 0;
 };
 
+struct AppliedControl {
+  std::string name;
+  std::string content_sha256;
+  double scale = 1.0;
+  AdapterTier tier_found = AdapterTier::kDisk;
+  double seconds = 0;  // from where it was found to where it can be used
+};
+
 struct ImageSummary {
   double queue_seconds = 0;
   double adapter_seconds = 0;  // loading and applying
@@ -80,6 +88,7 @@ struct ImageSummary {
   double total_seconds = 0;
   std::vector<AppliedAdapter> adapters;
   std::vector<AppliedEmbedding> embeddings;
+  std::vector<AppliedControl> controls;
   SwapCost swap;
   std::string model_sha256;
   std::string dtype;

@@ -44,6 +44,16 @@ struct AdapterUse {
   std::vector<BlockWeight> blocks;  // of the UNet, in place of weight; by prefix, each once
 };
 
+// A ControlNet, and the picture that it sees.
+struct ControlUse {
+  std::string name;
+  std::string image;  // a file as sent, of which the header alone is checked
+  double scale = 1.0;
+  EvaluationRange range;
+  std::optional<uint32_t> type;  // of a union net; checked once the net is read
+  std::string field;             // in the request: "controls[0]"
+};
+
 // A textual-inversion embedding, and the text that stands for it in the prompts.
 struct EmbeddingUse {
   std::string name, token;
@@ -102,6 +112,7 @@ struct ImageJob {
   uint32_t num_images = 1;
   std::vector<AdapterUse> adapters;  // in request order, then those of tags, without those that have no effect
   std::vector<EmbeddingUse> embeddings;
+  std::vector<ControlUse> controls;  // in request order, without those that are never in force
   // Files as sent, of which the headers alone are checked; empty: none. A mask is never without an image.
   std::string init_image, mask_image;
   ImageFormat format = ImageFormat::kPng;
@@ -115,7 +126,26 @@ struct ImageJob {
   const DenoiseOptions& options(Pass pass) const { return pass == Pass::kFirst ? denoise : *hires; }
   // The pass that makes the finished images.
   const DenoiseOptions& last_pass() const { return hires.has_value() ? *hires : denoise; }
+  bool has_pictures() const { return has_init() || !controls.empty(); }
+  // How many of its controls are in force in that evaluation of that pass, and the most in any of its evaluations.
+  uint32_t controls_at(uint32_t evaluation, Pass pass) const;
+  uint32_t most_controls(Pass pass) const;
 };
+
+inline uint32_t ImageJob::controls_at(uint32_t evaluation, Pass pass) const {
+  const uint32_t total = options(pass).evaluations();
+  return static_cast<uint32_t>(std::count_if(controls.begin(), controls.end(), [&](const ControlUse& control) {
+    return control.range.Holds(evaluation, total);
+  }));
+}
+
+inline uint32_t ImageJob::most_controls(Pass pass) const {
+  uint32_t most = 0;
+  for (uint32_t evaluation = 0; !controls.empty() && evaluation < options(pass).evaluations(); ++evaluation) {
+    most = std::max(most, controls_at(evaluation, pass));
+  }
+  return most;
+}
 
 }  // namespace hotlora
 

@@ -54,6 +54,14 @@ struct AdapterRef {
   std::vector<BlockWeight> blocks;            // in place of weight
 };
 
+struct ControlRef {
+  std::string name;
+  std::string image;                 // the control map, a file
+  std::optional<double> scale;       // unset: 1
+  std::optional<double> start, end;  // EvaluationRange; unset: 0, 1
+  std::optional<uint32_t> type;      // of a union net
+};
+
 struct EmbeddingRef {
   std::string name;
   std::optional<std::string> token;  // unset: name
@@ -91,6 +99,7 @@ struct ImageRequest {
   std::optional<PromptSyntax> prompt_syntax;
   std::optional<bool> long_prompts, lora_tags;
   std::vector<EmbeddingRef> embeddings;
+  std::vector<ControlRef> controls;
   // Set by the server, never by the caller: who asks, in any spelling that tells callers apart, and how long they wait,
   // as SteadyNow has it.
   std::string caller;

@@ -21,6 +21,7 @@
 #include "src/base/printable.h"
 #include "src/base/resource_name.h"
 #include "src/image/image_header.h"
+#include "src/request/control_check.h"
 #include "src/request/lora_tags.h"
 #include "src/request/request_id.h"
 #include "src/request/violations.h"
@@ -466,6 +467,7 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   CheckEmphasis(request, job.prompts, violations);
   job.adapters = CheckAdapters(adapters, limits, violations);
   job.embeddings = CheckEmbeddings(request.embeddings, violations);
+  job.controls = CheckControls(request.controls, violations);
   job.init_image = request.init_image;
   job.mask_image = request.mask_image;
   job.format = request.format.value_or(ImageFormat::kPng);
@@ -476,10 +478,11 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   if (absl::Status status = std::move(violations).ToStatus(); !status.ok()) {
     return status;
   }
-  const auto is_never_in_force = [&job](const AdapterUse& use) {
+  const auto is_never_in_force = [&job](const auto& use) {
     return !use.range.HoldsAny(job.denoise.evaluations()) && !use.range.HoldsAny(job.last_pass().evaluations());
   };
   job.adapters.erase(std::remove_if(job.adapters.begin(), job.adapters.end(), is_never_in_force), job.adapters.end());
+  job.controls.erase(std::remove_if(job.controls.begin(), job.controls.end(), is_never_in_force), job.controls.end());
   thread_local absl::BitGen random;
   job.seed = request.seed.has_value() ? *request.seed : absl::Uniform<uint64_t>(random, 0, kRandomSeedEnd);
   job.request_id = request.request_id.empty() ? MakeRequestId() : request.request_id;

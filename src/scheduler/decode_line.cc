@@ -24,6 +24,9 @@ ImageSources SourcesOf(const ImageTask& task) {
   for (size_t i = 0; i < task.embeddings().size(); ++i) {
     sources.embeddings.push_back({task.job().embeddings[i].token, task.embeddings()[i].content_sha256});
   }
+  for (const LeasedControl& control : task.controls()) {
+    sources.controls.push_back({control.use, control.lease->info().content_sha256});
+  }
   return sources;
 }
 
@@ -127,6 +130,7 @@ void DecodeLine::Finish(std::shared_ptr<ImageRun> run) {
     run->init = nullptr;
     run->to_refine.clear();
     run->refined.TakeAll();
+    run->controls = run->hires_controls = nullptr;
     end_task_(run->task, status.ok() ? run->decode_status : status, run->since_start.Seconds());
   });
 }

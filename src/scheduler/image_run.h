@@ -77,6 +77,8 @@ struct ImageRun {
   std::shared_ptr<const Conditioning> conditioning;
   std::shared_ptr<const Conditioning> hires_conditioning;  // of the second pass
   std::shared_ptr<const InitLatents> init;                 // nullptr: from noise alone
+  std::shared_ptr<const Controls> controls;                // nullptr: none
+  std::shared_ptr<const Controls> hires_controls;          // of the second pass
   std::vector<RunningRow> rows;
   uint32_t next_image = 0;  // from here on images have no row yet
   uint32_t refining = 0;    // images on their way through `refined`

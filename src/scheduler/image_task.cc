@@ -76,9 +76,14 @@ void ImageTask::SetInit(std::shared_ptr<const InitLatents> init) {
   init_ = std::move(init);
 }
 
-bool ImageTask::has_init() const {
+void ImageTask::SetControlPictures(ControlPictures pictures) {
   MutexLock lock(&mu_);
-  return init_ != nullptr;
+  control_pictures_ = std::move(pictures);
+}
+
+bool ImageTask::has_pictures() const {
+  MutexLock lock(&mu_);
+  return (!job_.has_init() || init_ != nullptr) && control_pictures_.first.size() == job_.controls.size();
 }
 
 bool ImageTask::CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check, Pass pass) const {
@@ -99,6 +104,11 @@ std::shared_ptr<const InitLatents> ImageTask::TakeInit() {
   return std::move(init_);
 }
 
+ControlPictures ImageTask::TakeControlPictures() {
+  MutexLock lock(&mu_);
+  return std::exchange(control_pictures_, {});
+}
+
 bool ImageTask::loading() const {
   MutexLock lock(&mu_);
   return loading_;
@@ -117,7 +127,9 @@ void ImageTask::ReleaseFiles() {
   std::shared_ptr<const InitLatents> released_init;  // these are destroyed after the lock is released
   LoadedFiles released;                              // after the schedules: the weights go before their leases
   AdapterSchedule released_schedule, released_hires_schedule;
+  ControlPictures released_pictures;
   MutexLock lock(&mu_);
+  std::swap(released_pictures, control_pictures_);
   std::swap(released_init, init_);
   std::swap(released, loaded_);
   std::swap(released_schedule, schedule_);

@@ -28,10 +28,23 @@ struct LeasedAdapter {
   std::unique_ptr<AdapterLease> lease;
 };
 
+// A ControlNet lent to a request, and how the request uses it.
+struct LeasedControl {
+  ControlUse use;
+  std::shared_ptr<const AdapterLease> lease;
+};
+
 // What a request's files turned into, once they were read.
 struct LoadedFiles {
   std::vector<LeasedAdapter> adapters;
-  std::vector<Embedding> embeddings;  // as many as the job names, in its order
+  std::vector<Embedding> embeddings;    // as many as the job names, in its order
+  std::vector<LeasedControl> controls;  // likewise
+};
+
+// The decoded pictures of a request's controls, at the size of each pass, and the room that they take in the queue.
+struct ControlPictures {
+  std::vector<RgbImage> first, second;  // as in RequestPictures
+  std::shared_ptr<const void> room;     // PictureRoom
 };
 
 // One request from admission to its end: who listens, whether it is still wanted, and what it holds of files.
@@ -68,15 +81,20 @@ class ImageTask {
 
   // The init image as latents. REQUIRES: between BeginLoading and PauseLoading or EndLoading.
   void SetInit(std::shared_ptr<const InitLatents> init);
-  bool has_init() const;
+  // REQUIRES as SetInit.
+  void SetControlPictures(ControlPictures pictures);
+  // Whether all pictures that the job sends are there, the init image as latents.
+  bool has_pictures() const;
 
   // What EndLoading was given. REQUIRES: the task was taken from the queue.
   const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.adapters; }
   const std::vector<Embedding>& embeddings() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.embeddings; }
+  const std::vector<LeasedControl>& controls() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.controls; }
   // The job's prompts with the vectors that stand in them. REQUIRES: the task was taken from the queue.
   Prompts prompts() const;
   // Null if the job has no init image.
   std::shared_ptr<const InitLatents> TakeInit();
+  ControlPictures TakeControlPictures();
   const AdapterSchedule& adapter_schedule(Pass pass = Pass::kFirst) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return pass == Pass::kFirst ? schedule_ : hires_schedule_;
   }
@@ -131,6 +149,7 @@ class ImageTask {
   bool loading_ ABSL_GUARDED_BY(mu_) = false;
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
   std::shared_ptr<const InitLatents> init_ ABSL_GUARDED_BY(mu_);
+  ControlPictures control_pictures_ ABSL_GUARDED_BY(mu_);
   LoadedFiles loaded_ ABSL_GUARDED_BY(mu_);
   AdapterSchedule schedule_ ABSL_GUARDED_BY(mu_);
   AdapterSchedule hires_schedule_ ABSL_GUARDED_BY(mu_);  // of the second pass, if there is one

@@ -1,6 +1,7 @@
 #include "src/scheduler/memory_admission.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <limits>
 #include <string>
 #include <vector>
@@ -28,6 +29,8 @@ std::string Describe(const MemoryWork& work) {
       return "encoding the prompts";
     case MemoryWork::Kind::kInit:
       return "encoding an image " + size;
+    case MemoryWork::Kind::kHint:
+      return "embedding a control picture " + size;
     case MemoryWork::Kind::kStep:
       return "a denoising step " + size;
     case MemoryWork::Kind::kDecode:
@@ -67,9 +70,17 @@ MemoryWork TextWork(const Prompts& prompts) {
 
 MemoryWork InitWork(const DenoiseOptions& options) { return {MemoryWork::Kind::kInit, options.width, options.height}; }
 
-MemoryWork StepWork(const DenoiseOptions& options) {
-  return {MemoryWork::Kind::kStep, options.width, options.height, options.cfg() ? 2u : 1u};
+MemoryWork HintWork(const DenoiseOptions& options, size_t controls) {
+  return {MemoryWork::Kind::kHint, options.width, options.height, static_cast<uint32_t>(controls)};
 }
+
+MemoryWork StepWork(const DenoiseOptions& options, uint32_t controls) {
+  MemoryWork work{MemoryWork::Kind::kStep, options.width, options.height, options.cfg() ? 2u : 1u};
+  work.control_rows = controls * work.rows;
+  return work;
+}
+
+MemoryWork StepWork(const Row& row) { return StepWork(row.denoise(), row.controls_at(row.evaluations())); }
 
 MemoryWork DecodeWork(const DenoiseOptions& options) {
   return {MemoryWork::Kind::kDecode, options.width, options.height};
@@ -88,14 +99,32 @@ MemoryWork DecodeWork(const ImageJob& job) {
 MemoryAdmission::MemoryAdmission(const Pipeline* pipeline, Metrics* metrics) : pipeline_(pipeline), metrics_(metrics) {}
 
 absl::Status MemoryAdmission::CheckAlone(const ImageJob& job) {
-  std::vector<MemoryWork> works = {TextWork(job.prompts), StepWork(job.denoise)};
+  std::vector<MemoryWork> works = {TextWork(job.prompts)};
   if (job.has_init()) {
     works.push_back(InitWork(job.denoise));
   }
+  const auto controls = static_cast<int64_t>(job.controls.size());
+  int64_t hints = 0;  // of both passes, which are embedded before the first step
+  const auto add_hints = [&](const DenoiseOptions& options) {
+    if (controls > 0) {
+      works.push_back(HintWork(options, job.controls.size()));
+      works.back().kept_bytes = hints;
+      hints += controls * pipeline_->ControlBytesOf(options.width, options.height).hint;
+    }
+  };
+  add_hints(job.denoise);
   if (job.hires.has_value()) {
-    works.insert(works.end(), {DecodeWork(job.denoise), InitWork(*job.hires), StepWork(*job.hires)});
+    add_hints(*job.hires);
+  }
+  const size_t begun = works.size();  // from here on, the hints are there
+  works.push_back(StepWork(job.denoise, job.most_controls(Pass::kFirst)));
+  if (job.hires.has_value()) {
+    works.insert(works.end(), {DecodeWork(job.denoise), InitWork(*job.hires),
+                               StepWork(*job.hires, job.most_controls(Pass::kSecond))});
   }
   works.push_back(DecodeWork(job));
+  std::for_each(works.begin() + static_cast<std::ptrdiff_t>(begun), works.end(),
+                [hints](MemoryWork& work) { work.kept_bytes = hints; });
   MutexLock lock(&mu_);
   std::vector<int64_t> sums;
   for (const MemoryWork& work : works) {
@@ -172,15 +201,32 @@ bool MemoryAdmission::MustTile(const MemoryWork& work, int64_t available) const 
 MemoryAdmission::Need MemoryAdmission::NeedOf(const MemoryWork& work) const {
   const auto known = peaks_.find(SizeOf(work));
   const bool first = known == peaks_.end();
-  int64_t peak = first ? Scaled(work.kind, work) : known->second.bytes;
-  if (first && work.form == VaeForm::kTiled) {
-    peak = work.kind == MemoryWork::Kind::kDecode ? pipeline_->TiledDecodeBytes(work.width, work.height)
-                                                  : pipeline_->TiledEncodeBytes(work.width, work.height);
-  } else if (first && peak == 0 && work.kind == MemoryWork::Kind::kInit) {
-    peak = Scaled(MemoryWork::Kind::kDecode, work);  // the other half of the VAE, and the larger one
-  }
+  const int64_t peak = first ? FirstPeak(work) : known->second.bytes;
   return {static_cast<int64_t>(kMargin * static_cast<double>(peak)) + work.answer_bytes + work.kept_bytes,
           first ? kFirstHeadRoom : kHeadRoom};
+}
+
+int64_t MemoryAdmission::FirstPeak(const MemoryWork& work) const {
+  if (work.form == VaeForm::kTiled) {
+    return work.kind == MemoryWork::Kind::kDecode ? pipeline_->TiledDecodeBytes(work.width, work.height)
+                                                  : pipeline_->TiledEncodeBytes(work.width, work.height);
+  }
+  if (work.kind == MemoryWork::Kind::kHint) {
+    const ControlBytes bytes = pipeline_->ControlBytesOf(work.width, work.height);
+    return work.rows * bytes.hint + bytes.embedding;
+  }
+  if (work.control_rows > 0) {
+    MemoryWork without = work;
+    without.control_rows = 0;
+    const auto known = peaks_.find(SizeOf(without));
+    const ControlBytes bytes = pipeline_->ControlBytesOf(work.width, work.height);
+    return (known == peaks_.end() ? Scaled(work.kind, without) : known->second.bytes) +
+           work.control_rows * bytes.outputs + work.rows * bytes.text;
+  }
+  const int64_t scaled = Scaled(work.kind, work);
+  return scaled == 0 && work.kind == MemoryWork::Kind::kInit
+             ? Scaled(MemoryWork::Kind::kDecode, work)  // the other half of the VAE, and the larger one
+             : scaled;
 }
 
 int64_t MemoryAdmission::Scaled(MemoryWork::Kind kind, const MemoryWork& work) const {
@@ -188,9 +234,9 @@ int64_t MemoryAdmission::Scaled(MemoryWork::Kind kind, const MemoryWork& work) c
   double nearest = std::numeric_limits<double>::infinity();  // by what factor it is smaller, or larger
   double scaled = 0;
   for (const auto& [size, peak] : peaks_) {
-    const auto [known_kind, width, height, rows, form] = size;
+    const auto [known_kind, width, height, rows, control_rows, form] = size;
     const double factor = units / Units(width, height, rows);
-    if (known_kind == kind && form == work.form && std::max(factor, 1 / factor) < nearest) {
+    if (known_kind == kind && control_rows == 0 && form == work.form && std::max(factor, 1 / factor) < nearest) {
       nearest = std::max(factor, 1 / factor);
       scaled = factor * static_cast<double>(peak.bytes);
     }

@@ -7,7 +7,8 @@
 //
 // What work needs is measured: the most that work of the same size has taken. If there was none yet, it is what the
 // work nearest in size has taken, scaled by pixels times rows. Both get a margin, and head-room for what the
-// measurement does not see.
+// measurement does not see. What controls add to a step, before one like it was measured, and what embedding them takes
+// follows from shapes (Pipeline::ControlBytesOf).
 //
 // Decodes and encodes that do not fit alone are done in the VAE's tiled form if that fits. It has figures of its own;
 // before a size's first one, what the pipeline says.
@@ -33,11 +34,12 @@ namespace hotlora {
 
 // A call of the pipeline. Calls of equal fields need about the same.
 struct MemoryWork {
-  enum class Kind { kText, kInit, kStep, kDecode };
+  enum class Kind { kText, kInit, kHint, kStep, kDecode };
 
   Kind kind = Kind::kStep;
   uint32_t width = 0, height = 0;  // pixels; of texts the chunks, and 1
-  uint32_t rows = 1;               // of the network: an image under guidance has two
+  uint32_t rows = 1;               // of the network: an image under guidance has two; of hints the pictures
+  uint32_t control_rows = 0;       // of steps: rows for which ControlNets have outputs, one that has two twice
   int64_t answer_bytes = 0;        // of messages that are made of it, beside what the call takes
   int64_t kept_bytes = 0;          // of what the call takes: what stays until later calls; not a matter of the size
   VaeForm form = VaeForm::kWhole;  // of inits and decodes
@@ -45,9 +47,11 @@ struct MemoryWork {
 
 MemoryWork TextWork(const Prompts& prompts);
 MemoryWork InitWork(const DenoiseOptions& options);
-MemoryWork StepWork(const DenoiseOptions& options);    // of one image
-MemoryWork DecodeWork(const DenoiseOptions& options);  // an image that goes on to the second pass
-MemoryWork DecodeWork(const ImageJob& job);            // a finished image
+MemoryWork HintWork(const DenoiseOptions& options, size_t controls);
+MemoryWork StepWork(const DenoiseOptions& options, uint32_t controls = 0);  // of one image, with so many in force
+MemoryWork StepWork(const Row& row);                                        // of its next evaluation
+MemoryWork DecodeWork(const DenoiseOptions& options);                       // an image that goes on to the second pass
+MemoryWork DecodeWork(const ImageJob& job);                                 // a finished image
 
 // Thread-safe.
 class MemoryAdmission {
@@ -73,8 +77,9 @@ class MemoryAdmission {
   // Whether `work` fits beside what runs now.
   bool FitsNow(const MemoryWork& work);
 
-  // For texts and steps: `call()` once there is memory for it. What does not fit beside the work of other threads waits
-  // in turn until they are done; what does not fit alone is not called: ResourceExhausted (OUT_OF_MEMORY).
+  // For texts, hints and steps: `call()` once there is memory for it. What does not fit beside the work of other
+  // threads waits in turn until they are done; what does not fit alone is not called: ResourceExhausted
+  // (OUT_OF_MEMORY).
   template <typename Function>
   auto Call(const MemoryWork& work, Function call) -> decltype(call()) {
     return CallVae(work, [&](VaeForm) { return call(); });
@@ -98,7 +103,7 @@ class MemoryAdmission {
   }
 
  private:
-  using Size = std::tuple<MemoryWork::Kind, uint32_t, uint32_t, uint32_t, VaeForm>;
+  using Size = std::tuple<MemoryWork::Kind, uint32_t, uint32_t, uint32_t, uint32_t, VaeForm>;
   struct Peak {
     int64_t bytes = 0;
     uint64_t last_use = 0;
@@ -110,7 +115,9 @@ class MemoryAdmission {
   };
   using Begun = std::list<Need>::iterator;
 
-  static Size SizeOf(const MemoryWork& work) { return {work.kind, work.width, work.height, work.rows, work.form}; }
+  static Size SizeOf(const MemoryWork& work) {
+    return {work.kind, work.width, work.height, work.rows, work.control_rows, work.form};
+  }
 
   absl::StatusOr<Begun> Begin(MemoryWork& work);                               // sets its form
   void End(Begun begun, const MemoryWork& work, std::optional<int64_t> peak);  // nullopt: the call failed
@@ -118,7 +125,10 @@ class MemoryAdmission {
   // Whether `work` is to be done in the tiled form if `available` bytes are all there is. Nothing else decides that.
   bool MustTile(const MemoryWork& work, int64_t available) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Need NeedOf(const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // The most that work of this kind took, scaled from the size nearest to `work`'s; 0 if there was none.
+  // What work of a size that was never measured takes.
+  int64_t FirstPeak(const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The most that work of this kind without controls took, scaled from the size nearest to `work`'s; 0 if there was
+  // none.
   int64_t Scaled(MemoryWork::Kind kind, const MemoryWork& work) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // `need` and what all calls under way need.
   int64_t Sum(const Need& need) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -1,6 +1,7 @@
 #include "src/scheduler/request_loader.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "src/base/error_details.h"
@@ -9,17 +10,21 @@
 #include "src/base/mutex.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
+#include "src/request/control_check.h"
 
 namespace hotlora {
 
-RequestLoader::RequestLoader(AdapterStore* adapters, EmbeddingStore* embeddings, RequestQueue* queue,
-                             StepScheduler* scheduler, Metrics* metrics, DecodeFunction decode)
+RequestLoader::RequestLoader(AdapterStore* adapters, AdapterStore* controls, EmbeddingStore* embeddings,
+                             RequestQueue* queue, StepScheduler* scheduler, Metrics* metrics, DecodeFunction decode,
+                             int64_t picture_bytes)
     : adapters_(adapters),
+      controls_(controls),
       embeddings_(embeddings),
       queue_(queue),
       scheduler_(scheduler),
       metrics_(metrics),
       decode_(std::move(decode)),
+      picture_room_(std::make_shared<PictureRoom>(picture_bytes)),
       adapter_thread_("adapter"),
       picture_thread_("picture"),
       lookup_thread_("lookup") {}
@@ -40,8 +45,8 @@ void RequestLoader::RunOnAdapterThread(const std::string& caller, std::function<
 void RequestLoader::Continue(const TaskPtr& task) {
   task->PauseLoading();
   const ImageJob& job = task->job();
-  if (job.has_init() && !task->has_init()) {
-    picture_thread_.Post(job.caller, [this, task] { PrepareInit(task); });
+  if (!task->has_pictures()) {
+    picture_thread_.Post(job.caller, [this, task] { PreparePictures(task); });
   } else if (NeedsFiles(job)) {
     adapter_thread_.Post(job.caller, [this, task] { Acquire(task); });
   } else {
@@ -52,25 +57,31 @@ void RequestLoader::Continue(const TaskPtr& task) {
 bool RequestLoader::NeedsFiles(const ImageJob& job) {
   return !job.embeddings.empty() ||
          std::any_of(job.adapters.begin(), job.adapters.end(),
-                     [this](const AdapterUse& use) { return adapters_->NeedsRead(use.name); });
+                     [this](const AdapterUse& use) { return adapters_->NeedsRead(use.name); }) ||
+         std::any_of(job.controls.begin(), job.controls.end(),
+                     [this](const ControlUse& use) { return controls_->NeedsRead(use.name); });
 }
 
-// Picture thread: two pieces of work, the second on the decode thread.
-void RequestLoader::PrepareInit(const TaskPtr& task) {
+// Picture thread: with an init image two pieces of work, the second on the decode thread.
+void RequestLoader::PreparePictures(const TaskPtr& task) {
+  // Before BeginLoading: a request that waits for room can end. If it has, nothing is decoded below.
+  std::shared_ptr<const void> room = picture_room_->Take(ControlPictureBytes(task->job()));
   if (!task->BeginLoading()) {
     return;
   }
-  InitPicture picture;
+  InitPicture init;
   absl::Status status = CatchExceptions([&]() -> absl::Status {
     ABSL_RETURN_IF_ERROR(task->Wanted());
-    ABSL_ASSIGN_OR_RETURN(picture, decode_(task->job()));
+    ABSL_ASSIGN_OR_RETURN(RequestPictures pictures, decode_(task->job()));
+    init = std::move(pictures.init);
+    task->SetControlPictures({std::move(pictures.controls), std::move(pictures.hires_controls), std::move(room)});
     return absl::OkStatus();
   });
   task->PauseLoading();
   // Only now: a thread that cancelled the task before PauseLoading has taken it out of the queue and could not end it.
   status.Update(task->Wanted());
-  if (status.ok()) {
-    status = scheduler_->decode_line().EncodeInit(*task, picture);
+  if (status.ok() && task->job().has_init()) {
+    status = scheduler_->decode_line().EncodeInit(*task, init);
   }
   if (!status.ok()) {
     Fail(task, status);
@@ -87,7 +98,8 @@ void RequestLoader::Acquire(const TaskPtr& task) {
   }
   const Stopwatch stopwatch;
   absl::StatusOr<LoadedFiles> loaded = CatchExceptions([&] { return LoadFiles(*task); });
-  if (GetErrorDetails(loaded.status()).reason == error_reason::kAdaptersInUse && task->Wanted().ok()) {
+  const std::string reason = GetErrorDetails(loaded.status()).reason;
+  if ((reason == error_reason::kAdaptersInUse || reason == error_reason::kControlsInUse) && task->Wanted().ok()) {
     AwaitRoom(task);
     return;
   }
@@ -125,7 +137,32 @@ absl::StatusOr<LoadedFiles> RequestLoader::LoadFiles(const ImageTask& task) {
   for (size_t i = 0; i < uses.size(); ++i) {
     loaded.adapters.push_back({uses[i], std::move(leases[i])});
   }
+  ABSL_ASSIGN_OR_RETURN(loaded.controls, LeaseControls(task));
   return loaded;
+}
+
+// Each net once, though several controls may name it.
+absl::StatusOr<std::vector<LeasedControl>> RequestLoader::LeaseControls(const ImageTask& task) {
+  const std::vector<ControlUse>& uses = task.job().controls;
+  std::vector<std::string> names;
+  for (const ControlUse& use : uses) {
+    if (std::find(names.begin(), names.end(), use.name) == names.end()) {
+      names.push_back(use.name);
+    }
+  }
+  ABSL_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<AdapterLease>> leases,
+                        controls_->AcquireAll(names, [&task] { return task.Wanted(); }));
+  const std::vector<std::shared_ptr<const AdapterLease>> shared(std::make_move_iterator(leases.begin()),
+                                                                std::make_move_iterator(leases.end()));
+  std::vector<LeasedControl> controls;
+  std::vector<uint32_t> types;
+  for (const ControlUse& use : uses) {
+    const size_t net = std::find(names.begin(), names.end(), use.name) - names.begin();
+    controls.push_back({use, shared[net]});
+    types.push_back(shared[net]->info().control_types);
+  }
+  ABSL_RETURN_IF_ERROR(CheckControlTypes(uses, types));
+  return controls;
 }
 
 // The task must be in the list before this thread looks whether it is wanted: one that was cancelled meanwhile ends at

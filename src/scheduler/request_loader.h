@@ -1,14 +1,17 @@
 #ifndef HOTLORA_SRC_SCHEDULER_REQUEST_LOADER_H_
 #define HOTLORA_SRC_SCHEDULER_REQUEST_LOADER_H_
 
-// Gathers what a request needs before the step thread can take it: its init image becomes latents, its embeddings are
-// read, its adapters are leased. Then the loader marks the request ready in the queue, or ends it with the error.
+// Gathers what a request needs before the step thread can take it: its pictures are decoded, and an init image becomes
+// latents, its embeddings are read, its adapters and ControlNets are leased. Then the loader marks the request ready in
+// the queue, or ends it with the error.
 //
 // Each kind of work has a thread of its own, so that none delays another kind:
-//   lookup    decides what is missing; leases adapters that are resident. Never waits for a file.
-//   picture   decodes init images. One of the largest size takes some tenths of a second. Then it waits until the
-//             decode thread has encoded it: of init images one at a time is in the decode line.
-//   adapter   reads the files of adapters and embeddings, and copies adapters to the device.
+//   lookup    decides what is missing; leases adapters and ControlNets that are resident. Never waits for a file.
+//   picture   decodes init images and control pictures. One of the largest size takes some tenths of a second. Then it
+//             waits until the decode thread has encoded an init image: of init images one at a time is in the decode
+//             line. Decoded control pictures wait with their request. If those of other requests have all the room, it
+//             waits until one of these has started, with the files as they were sent.
+//   adapter   reads the files of adapters, ControlNets and embeddings, and copies them to the device.
 // On the picture and the adapter thread callers take turns (serial_executor.h): many requests of one caller delay
 // another caller's request by one init image, or one read, at most.
 
@@ -26,8 +29,9 @@
 #include "src/base/mutex.h"
 #include "src/base/serial_executor.h"
 #include "src/metrics/metrics.h"
-#include "src/pipeline/init_picture.h"
+#include "src/pipeline/request_pictures.h"
 #include "src/scheduler/image_task.h"
+#include "src/scheduler/picture_room.h"
 #include "src/scheduler/request_queue.h"
 #include "src/scheduler/step_scheduler.h"
 
@@ -36,12 +40,16 @@ namespace hotlora {
 // Thread-safe.
 class RequestLoader {
  public:
-  // LoadInitPicture, or a test's own.
-  using DecodeFunction = std::function<absl::StatusOr<InitPicture>(const ImageJob&)>;
+  // LoadRequestPictures, or a test's own.
+  using DecodeFunction = std::function<absl::StatusOr<RequestPictures>(const ImageJob&)>;
+
+  // The most bytes of decoded control pictures that wait. One request has 96 MiB at the most.
+  static constexpr int64_t kPictureBytes = int64_t{256} << 20;
 
   // All arguments outlive the loader.
-  RequestLoader(AdapterStore* adapters, EmbeddingStore* embeddings, RequestQueue* queue, StepScheduler* scheduler,
-                Metrics* metrics, DecodeFunction decode = LoadInitPicture);
+  RequestLoader(AdapterStore* adapters, AdapterStore* controls, EmbeddingStore* embeddings, RequestQueue* queue,
+                StepScheduler* scheduler, Metrics* metrics, DecodeFunction decode = LoadRequestPictures,
+                int64_t picture_bytes = kPictureBytes);
 
   // REQUIRES: every task has ended, and no call is under way or follows. Finishes what was begun.
   ~RequestLoader() = default;
@@ -67,19 +75,22 @@ class RequestLoader {
   using TaskPtr = std::shared_ptr<ImageTask>;
 
   void Continue(const TaskPtr& task);
-  void PrepareInit(const TaskPtr& task);
+  void PreparePictures(const TaskPtr& task);
   void Acquire(const TaskPtr& task);
   bool NeedsFiles(const ImageJob& job);
   absl::StatusOr<LoadedFiles> LoadFiles(const ImageTask& task);
+  absl::StatusOr<std::vector<LeasedControl>> LeaseControls(const ImageTask& task);
   void AwaitRoom(const TaskPtr& task);
   void Fail(const TaskPtr& task, const absl::Status& status);
 
   AdapterStore* const adapters_;
+  AdapterStore* const controls_;  // ControlNets
   EmbeddingStore* const embeddings_;
   RequestQueue* const queue_;
   StepScheduler* const scheduler_;
   Metrics* const metrics_;
   const DecodeFunction decode_;
+  const std::shared_ptr<PictureRoom> picture_room_;  // pictures may outlive the loader
 
   Mutex mu_;
   std::vector<TaskPtr> awaiting_room_ ABSL_GUARDED_BY(mu_);

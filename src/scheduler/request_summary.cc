@@ -23,6 +23,17 @@ void DescribeModel(const ModelInfo& model, ImageTask& task) {
   }
 }
 
+void DescribeControls(ImageTask& task) {
+  for (const LeasedControl& control : task.controls()) {
+    AppliedControl& applied = task.summary.controls.emplace_back();
+    applied.name = control.use.name;
+    applied.content_sha256 = control.lease->info().content_sha256;
+    applied.scale = control.use.scale;
+    applied.tier_found = control.lease->report().tier_found;
+    applied.seconds = control.lease->report().seconds();
+  }
+}
+
 AdapterTier DescribeAdapters(ImageTask& task) {
   SwapCost& cost = task.summary.swap;
   AdapterTier coldest = AdapterTier::kDevice;
@@ -39,7 +50,7 @@ AdapterTier DescribeAdapters(ImageTask& task) {
     applied.matched_modules = info.matched_modules;
     applied.unmatched_keys = info.unmatched_keys;
     applied.notes = info.notes;
-    applied.load_seconds = report.lookup_seconds + report.read_seconds + report.parse_seconds + report.upload_seconds;
+    applied.load_seconds = report.seconds();
     cost.lookup_seconds += report.lookup_seconds;
     cost.read_seconds += report.read_seconds;
     cost.parse_seconds += report.parse_seconds;

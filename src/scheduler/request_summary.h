@@ -14,6 +14,9 @@ namespace hotlora {
 // Fills in the model, the sampler, the size and the embeddings.
 void DescribeModel(const ModelInfo& model, ImageTask& task);
 
+// Fills in the controls.
+void DescribeControls(ImageTask& task);
+
 // Fills in the adapters and the time that each phase of their loading took, in seconds. Returns the coldest tier in
 // which one of them was found; kDevice if the request has no adapters.
 AdapterTier DescribeAdapters(ImageTask& task);

@@ -10,19 +10,21 @@ std::optional<RegroupReason> RowFit::KeptOutBy(const ImageTask& task, Pass pass)
   if (RowCount(runs_) == 0) {
     return std::nullopt;  // its own memory is checked when it starts (RunStart)
   }
-  MemoryWork step = StepWork(task.job().options(pass));
+  MemoryWork step = StepWork(task.job().options(pass), task.job().controls_at(0, pass));
   for (const std::shared_ptr<ImageRun>& run : runs_) {
     for (const RunningRow& row : run->rows) {
       if (!row.row->denoise().same_size(task.job().options(pass))) {
         return RegroupReason::kSize;
       }
-      step.rows += StepWork(row.row->denoise()).rows;
+      const MemoryWork other = StepWork(*row.row);
+      step.rows += other.rows;
+      step.control_rows += other.control_rows;
     }
   }
   if (!FitsAdapters(task, pass)) {
     return RegroupReason::kAdapters;
   }
-  const auto [step_fits, first] = step_fits_.try_emplace(step.rows);
+  const auto [step_fits, first] = step_fits_.try_emplace({step.rows, step.control_rows});
   if (first) {
     step_fits->second = memory_->FitsNow(step);
   }

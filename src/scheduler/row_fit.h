@@ -43,8 +43,9 @@ class RowFit {
   const Pipeline* const pipeline_;
   MemoryAdmission* const memory_;
 
-  // Whether a step of so many rows of the network fits: to look takes some tens of microseconds.
-  std::map<uint32_t, bool> step_fits_;
+  // Whether a step of so many rows of the network, and so many with controls, fits: to look takes some tens of
+  // microseconds.
+  std::map<std::pair<uint32_t, uint32_t>, bool> step_fits_;
 };
 
 }  // namespace hotlora

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
@@ -21,6 +22,7 @@ bool TextsDiffer(const ImageTask& task) {
 absl::Status RunStart::Prepare(ImageRun& run, ApplyMode mode, absl::Span<const std::string> running) {
   ImageTask& task = *run.task;
   DescribeModel(pipeline_->info(), task);
+  DescribeControls(task);
   ABSL_RETURN_IF_ERROR(task.Wanted());
   ABSL_RETURN_IF_ERROR(memory_->CheckAlone(task.job()));
   ABSL_RETURN_IF_ERROR(swaps_->AtStart(task, mode, running));
@@ -47,7 +49,7 @@ void RunStart::StartSecondPass(ImageRun& run) {
 void RunStart::AddRow(ImageRun& run, uint32_t image, Pass pass, std::shared_ptr<const InitLatents> init) {
   absl::StatusOr<std::unique_ptr<Row>> row = pipeline_->StartRow(
       run.job().options(pass), run.job().seed + image, pass == Pass::kFirst ? run.conditioning : run.hires_conditioning,
-      run.task->adapter_schedule(pass), std::move(init));
+      run.task->adapter_schedule(pass), std::move(init), pass == Pass::kFirst ? run.controls : run.hires_controls);
   run.status = row.status();
   if (row.ok()) {
     RunningRow& running = run.rows.emplace_back();
@@ -55,6 +57,21 @@ void RunStart::AddRow(ImageRun& run, uint32_t image, Pass pass, std::shared_ptr<
     running.pass = pass;
     running.row = *std::move(row);
   }
+}
+
+absl::StatusOr<std::shared_ptr<const Controls>> RunStart::EmbedControls(const ImageTask& task, Pass pass,
+                                                                        std::vector<RgbImage> pictures) {
+  if (task.controls().empty()) {
+    return std::shared_ptr<const Controls>();
+  }
+  std::vector<ControlInput> inputs;
+  for (size_t i = 0; i < pictures.size(); ++i) {
+    const LeasedControl& control = task.controls()[i];
+    inputs.push_back({control.lease->control_net(), std::move(pictures[i]), control.use.scale, control.use.range,
+                      control.use.type.value_or(0)});
+  }
+  return memory_->Call(HintWork(task.job().options(pass), inputs.size()),
+                       [&] { return pipeline_->EmbedControls(inputs); });
 }
 
 absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
@@ -77,6 +94,11 @@ absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
     run.hires_conditioning = run.conditioning;
   }
   run.init = task.TakeInit();
+  ControlPictures pictures = task.TakeControlPictures();
+  ABSL_ASSIGN_OR_RETURN(run.controls, EmbedControls(task, Pass::kFirst, std::move(pictures.first)));
+  if (job.hires.has_value()) {
+    ABSL_ASSIGN_OR_RETURN(run.hires_controls, EmbedControls(task, Pass::kSecond, std::move(pictures.second)));
+  }
   task.summary.encode_seconds += stopwatch.Seconds();
   metrics_->ObservePhase(RequestPhase::kEncode, task.summary.encode_seconds);
   return absl::OkStatus();

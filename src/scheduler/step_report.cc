@@ -24,6 +24,7 @@ StepShape ShapeOf(absl::Span<const RowRef> rows, ApplyMode mode) {
   for (const RowRef& ref : rows) {
     const RowWork work = WorkOf(ref, mode);
     shape.guided_rows += work.network_rows - 1;
+    shape.controls += ref.row->row->controls_at(ref.evaluations_before);
     if (work.side) {
       side_sets.insert(ref.row->row->adapters().at(ref.evaluations_before).fingerprint);
     }
@@ -55,7 +56,9 @@ void StepReport::Report(absl::Span<const RowRef> rows, ApplyMode mode, double se
     }
   }
   const StepShape shape = ShapeOf(rows, mode);
-  costs_->AddStep({shape.width, shape.height, shape.rows + shape.guided_rows, shape.side_sets > 0}, seconds);
+  if (shape.controls == 0) {  // the costs are those of adapters
+    costs_->AddStep({shape.width, shape.height, shape.rows + shape.guided_rows, shape.side_sets > 0}, seconds);
+  }
   metrics_->ObserveStep(shape, seconds);
 }
 

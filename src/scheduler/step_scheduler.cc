@@ -298,10 +298,12 @@ void StepScheduler::StepAll() {
 void StepScheduler::StepTogether(absl::Span<const RowRef> rows) {
   BatchPlan plan;
   plan.mode = mode_chooser_.mode();
-  MemoryWork work = StepWork(rows.front().row->row->denoise());
-  work.rows = 0;
+  MemoryWork work = StepWork(*rows.front().row->row);
+  work.rows = work.control_rows = 0;
   for (const RowRef& ref : rows) {
-    work.rows += StepWork(ref.row->row->denoise()).rows;
+    const MemoryWork of_row = StepWork(*ref.row->row);
+    work.rows += of_row.rows;
+    work.control_rows += of_row.control_rows;
     work.kept_bytes += ref.row->row->bytes_to_keep();
     plan.rows.push_back(ref.row->row.get());
   }

@@ -14,6 +14,7 @@ StepShape ShapeOf(const BatchPlan& plan) {
   StepShape shape = SizeOf(plan.rows.front()->denoise());
   for (const Row* row : plan.rows) {
     ++shape.rows;
+    shape.controls += row->controls_at(row->evaluations());
     shape.guided_rows += row->denoise().cfg_at(row->steps_done(), row->total_steps()) ? 1 : 0;
   }
   shape.side_sets = plan.mode == ApplyMode::kSide ? 1 : 0;
@@ -67,13 +68,22 @@ absl::StatusOr<std::shared_ptr<const InitLatents>> WatchedPipeline::EncodeInit(c
   return Counted(mark, pipeline_->EncodeInit(picture, form));
 }
 
+absl::StatusOr<std::shared_ptr<const Controls>> WatchedPipeline::EmbedControls(
+    absl::Span<const ControlInput> controls) {
+  StepShape shape{controls.front().picture.width, controls.front().picture.height};
+  shape.rows = static_cast<uint32_t>(controls.size());
+  WorkWatch::Mark mark = watch_->Begin({WorkKind::kEncode, shape});
+  return Counted(mark, pipeline_->EmbedControls(controls));
+}
+
 absl::StatusOr<std::unique_ptr<Row>> WatchedPipeline::StartRow(const DenoiseOptions& options, uint64_t seed,
                                                                std::shared_ptr<const Conditioning> conditioning,
                                                                AdapterSchedule adapters,
-                                                               std::shared_ptr<const InitLatents> init) {
+                                                               std::shared_ptr<const InitLatents> init,
+                                                               std::shared_ptr<const Controls> controls) {
   WorkWatch::Mark mark = watch_->Begin({WorkKind::kStep, SizeOf(options)});
-  return Counted(mark,
-                 pipeline_->StartRow(options, seed, std::move(conditioning), std::move(adapters), std::move(init)));
+  return Counted(mark, pipeline_->StartRow(options, seed, std::move(conditioning), std::move(adapters), std::move(init),
+                                           std::move(controls)));
 }
 
 absl::Status WatchedPipeline::Step(const BatchPlan& plan) {

@@ -23,10 +23,11 @@ class WatchedPipeline final : public Pipeline {
                                                              const AdapterSet& set, ApplyMode mode) override;
   bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override { return pipeline_->CanShareStep(a, b); }
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) override;
+  absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(absl::Span<const ControlInput> controls) override;
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning,
-                                                AdapterSchedule adapters,
-                                                std::shared_ptr<const InitLatents> init) override;
+                                                AdapterSchedule adapters, std::shared_ptr<const InitLatents> init,
+                                                std::shared_ptr<const Controls> controls) override;
   absl::Status Step(const BatchPlan& plan) override;
   absl::StatusOr<RgbImage> Preview(const Row& row) override;
   absl::StatusOr<RgbImage> Decode(const Row& row, VaeForm form) override;
@@ -37,6 +38,9 @@ class WatchedPipeline final : public Pipeline {
   }
   int64_t TiledEncodeBytes(uint32_t width, uint32_t height) const override {
     return pipeline_->TiledEncodeBytes(width, height);
+  }
+  ControlBytes ControlBytesOf(uint32_t width, uint32_t height) const override {
+    return pipeline_->ControlBytesOf(width, height);
   }
   int64_t AvailableMemory() const override { return pipeline_->AvailableMemory(); }
   void ReleaseCachedMemory() const override { pipeline_->ReleaseCachedMemory(); }

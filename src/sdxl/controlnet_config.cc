@@ -12,6 +12,7 @@ namespace hotlora {
 namespace {
 
 constexpr int64_t kMostHintChannels = 1024;
+constexpr int64_t kChunkTokens = 77;  // of a text, with its begin and end
 
 absl::Status Refuse(absl::string_view what, const std::vector<std::string>& faults) {
   return ModelUnsupported(absl::StrCat(what, absl::StrJoin(faults, "; ")));
@@ -66,6 +67,30 @@ absl::StatusOr<ControlNetConfig> ParseControlNetConfig(const std::string& file, 
     return Refuse("the ControlNet's config cannot be used: ", faults);
   }
   return config;
+}
+
+ControlElements ControlElementsOf(const UnetConfig& unet, int64_t height, int64_t width, int64_t factor) {
+  ControlElements elements;
+  const int64_t pixels = height * width * factor * factor;
+  elements.hint = unet.levels.front().channels * height * width;
+  // A convolution's input, output and unfolded windows of 3x3 at the picture's size, and the picture as bytes, as
+  // float32 and in the dtype of the net: no more than 11 values of two bytes a pixel.
+  elements.embedding = ((2 + 9) * kUsualHintChannels[0] + 11) * pixels;
+  int64_t keys = 0;                  // as many as values
+  elements.outputs = elements.hint;  // of the entry convolution
+  for (size_t level = 0; level < unet.levels.size(); ++level) {
+    const int64_t channels = unet.levels[level].channels;
+    keys += (unet.layers_per_block + (level + 1 < unet.levels.size() ? 0 : 1)) * unet.levels[level].transformer_depth *
+            channels;
+    elements.outputs += unet.layers_per_block * channels * height * width;
+    if (level + 1 < unet.levels.size()) {
+      height = (height + 1) / 2;
+      width = (width + 1) / 2;
+    }
+    elements.outputs += channels * height * width;  // of what halves the size, at the last level of the middle block
+  }
+  elements.text = kChunkTokens * 2 * (keys + unet.cross_attention_width);
+  return elements;
 }
 
 ControlNetConfig ControlNetConfigOf(ShapeOf shape_of, const UnetConfig& unet) {

@@ -28,6 +28,21 @@ struct ControlNetConfig {
   std::optional<ControlTypesConfig> types;  // of a union net
 };
 
+// The hint channels of published nets.
+inline constexpr int64_t kUsualHintChannels[] = {16, 32, 96, 256};
+
+// How many values the parts of a net have, to find what they take in memory.
+struct ControlElements {
+  int64_t hint = 0;       // a picture's, embedded
+  int64_t embedding = 0;  // the most at once while a picture is embedded, that picture among them
+  int64_t outputs = 0;    // all of ControlResiduals, for one row
+  int64_t text = 0;       // a text of one chunk as it comes, twice, and its keys and values, for one row
+};
+
+// For a net with the UNet's channels and the usual hint channels, and latents of height x width, which are `factor`
+// times smaller than the picture.
+ControlElements ControlElementsOf(const UnetConfig& unet, int64_t height, int64_t width, int64_t factor);
+
 // Reads config.json of a diffusers folder, or the same beside a single file. `file` is what messages call it.
 // FailedPrecondition (reason MODEL_UNSUPPORTED) lists every key that is missing, wrong, or asks for something that
 // these networks do not do.

@@ -1,18 +1,18 @@
 #include "src/sdxl/controlnet_file.h"
 
-#include <filesystem>
-#include <system_error>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include <ATen/core/Tensor.h>
+#include <nlohmann/json.hpp>
 
-#include "src/base/sha256.h"
+#include "src/base/json_text.h"
 #include "src/base/status_macros.h"
 #include "src/weights/model_unsupported.h"
-#include "src/weights/safetensors_file.h"
 #include "src/weights/sgm_names.h"
 #include "src/weights/single_file_header.h"
-#include "src/weights/weight_files.h"
+#include "src/weights/stored_views.h"
 
 namespace hotlora {
 namespace {
@@ -56,61 +56,36 @@ absl::StatusOr<FileNames> NamesOf(const SafetensorsFile& header, int layers_per_
   return names;
 }
 
-absl::StatusOr<ControlNetFile> ReadFolder(const std::string& folder) {
-  ModelFiles files;
-  ABSL_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJson(folder, "config.json", files));
-  ABSL_ASSIGN_OR_RETURN(ControlNetConfig config, ParseControlNetConfig("config.json", json));
-  ABSL_ASSIGN_OR_RETURN(ReadWeights read, ReadComponent(folder, "", kComponent, "diffusion_pytorch_model"));
-  files.Add(read.files);
-  Sha256 hash;
-  hash.Update(read.sha256_lines.data(), read.sha256_lines.size());
-  return ControlNetFile{std::move(config), std::move(read.weights), hash.HexDigest(), std::move(files)};
-}
+}  // namespace
 
-absl::StatusOr<ControlNetFile> ReadOneFile(const std::filesystem::path& path, const SdxlConfig& model) {
-  ModelFiles files;
-  files.Add(path);
-  ABSL_ASSIGN_OR_RETURN(const SafetensorsFile header, SafetensorsFile::ReadHeader(path));
-  ABSL_ASSIGN_OR_RETURN(const FileNames names, NamesOf(header, static_cast<int>(model.unet.layers_per_block)));
+absl::StatusOr<ControlNetFile> ReadControlNet(const SafetensorsFile& file,
+                                              const std::optional<std::string>& config_text, const SdxlConfig& model,
+                                              const std::string& config_name) {
+  ABSL_ASSIGN_OR_RETURN(const FileNames names, NamesOf(file, static_cast<int>(model.unet.layers_per_block)));
   ControlNetConfig config = ControlNetConfigOf(
       [&](const std::string& name) {
-        const StoredTensor* const tensor = header.Find(names(name));
+        const StoredTensor* const tensor = file.Find(names(name));
         return tensor == nullptr ? nullptr : &tensor->shape;
       },
       model.unet);
-  const std::string beside = absl::StrCat(path.stem().string(), ".json");
-  if (IsFile(path.parent_path() / beside)) {
-    ABSL_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJson(path.parent_path(), beside, files));
-    ABSL_ASSIGN_OR_RETURN(config, ParseControlNetConfig(beside, json));
+  if (config_text.has_value()) {
+    const absl::StatusOr<nlohmann::json> json = ParseJsonObject(*config_text);
+    if (!json.ok()) {
+      return absl::FailedPreconditionError(absl::StrCat(config_name, " ", json.status().message()));
+    }
+    ABSL_ASSIGN_OR_RETURN(config, ParseControlNetConfig(config_name, *json));
   }
-  ABSL_RETURN_IF_ERROR(CheckFits(config, model));  // before the weights are read
-  Tensors tensors;
-  ABSL_ASSIGN_OR_RETURN(std::string sha256, ReadTensors(path, [&tensors](const std::string& name) -> TensorPlace {
-                          return {&tensors, name};
-                        }));
-  return ControlNetFile{std::move(config), ComponentWeights(kComponent, std::move(tensors), names), std::move(sha256),
-                        std::move(files)};
-}
-
-}  // namespace
-
-absl::StatusOr<ControlNetFile> ReadControlNet(const std::string& path, const SdxlConfig& model) {
-  const std::filesystem::path place(path);
-  std::error_code error;
-  if (!std::filesystem::is_directory(place, error)) {
-    auto file = ReadOneFile(place, model);
-    return file.ok() ? std::move(file) : Prefixed(place.filename().string(), file.status());
+  ABSL_RETURN_IF_ERROR(CheckFits(config, model));
+  const StoredViews views(file);
+  absl::flat_hash_map<std::string, at::Tensor> tensors;
+  for (const StoredTensor& stored : file.tensors()) {
+    if (!ScalarTypeOf(stored.dtype).has_value()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("has ", stored.name, " in dtype ", NameOf(stored.dtype), "; allowed are F64, F32, F16, BF16"));
+    }
+    tensors.emplace(stored.name, views.View(stored));
   }
-  ABSL_ASSIGN_OR_RETURN(ControlNetFile file, ReadFolder(path));
-  ABSL_RETURN_IF_ERROR(CheckFits(file.config, model));
-  return file;
-}
-
-absl::StatusOr<std::unique_ptr<const LoadedControlNet>> LoadControlNet(const std::string& path, const SdxlConfig& model,
-                                                                       ComputePlace place) {
-  return LoadNetwork<ControlNet>(
-      "loading a ControlNet", place, [&] { return ReadControlNet(path, model); },
-      [](const ParameterScope& scope, const ControlNetConfig& config) { return ControlNet(scope, config); });
+  return ControlNetFile{std::move(config), ComponentWeights(kComponent, std::move(tensors), names)};
 }
 
 }  // namespace hotlora

@@ -1,36 +1,33 @@
 #ifndef HOTLORA_SRC_SDXL_CONTROLNET_FILE_H_
 #define HOTLORA_SRC_SDXL_CONTROLNET_FILE_H_
 
-#include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 
-#include "src/sdxl/controlnet.h"
 #include "src/sdxl/controlnet_config.h"
-#include "src/sdxl/loaded_network.h"
+#include "src/weights/checkpoint.h"
+#include "src/weights/safetensors_file.h"
 
 namespace hotlora {
 
-using ControlNetFile = NetworkFile<ControlNetConfig>;
-using LoadedControlNet = LoadedNetwork<ControlNet>;
+// A ControlNet as its file has it.
+struct ControlNetFile {
+  ControlNetConfig config;
+  ComponentWeights weights;  // views of the file's bytes, in their stored dtype
+};
 
-// Reads a ControlNet for the model.
-//
-//   folder       config.json, and diffusion_pytorch_model in the spellings of ReadCheckpoint
-//   single file  in diffusers' names, or in SGM's (input_blocks., zero_convs., input_hint_block.) with or without
-//                "control_model." before them. `NAME.json` beside NAME.safetensors is its config.json; without it the
-//                config is that of ControlNetConfigOf
+// Reads a file in memory, which outlives the result, as a ControlNet for the model. Its tensors have diffusers' names,
+// or SGM's (input_blocks., zero_convs., input_hint_block.) with or without "control_model." before them. `config` is
+// the text of its config.json: that of the folder in which it lies, or of NAME.json beside NAME.safetensors; messages
+// call it `config_name`. Without it the config is that of ControlNetConfigOf.
 //
 // FailedPrecondition (mostly reason MODEL_UNSUPPORTED): the file is of another kind (a ControlNet for SD 1 or 2, a
-// control LoRA, a UNet, an adapter), does not fit the model, or holds dtypes other than F64, F32, F16, BF16. DataLoss:
-// no sound safetensors file. Messages name files by their names without folders. Tensors are not compared with the
-// config yet.
-absl::StatusOr<ControlNetFile> ReadControlNet(const std::string& path, const SdxlConfig& model);
-
-// Reads it to compute in place.dtype, with the errors of ReadControlNet and LoadNetwork.
-absl::StatusOr<std::unique_ptr<const LoadedControlNet>> LoadControlNet(const std::string& path, const SdxlConfig& model,
-                                                                       ComputePlace place);
+// control LoRA, a UNet, an adapter), does not fit the model, or holds dtypes other than F64, F32, F16, BF16. Tensors
+// are not compared with the config yet.
+absl::StatusOr<ControlNetFile> ReadControlNet(const SafetensorsFile& file, const std::optional<std::string>& config,
+                                              const SdxlConfig& model, const std::string& config_name = "config.json");
 
 }  // namespace hotlora
 

@@ -64,7 +64,7 @@ at::Tensor ComponentWeights::Take(const std::string& name, at::IntArrayRef shape
   const auto found = tensors_.find(stored);
   if (found == tensors_.end()) {
     missing_.push_back(stored);
-    return at::zeros(shape);
+    return at::zeros({}).expand(shape);
   }
   at::Tensor tensor = std::move(found->second);
   tensors_.erase(found);
@@ -73,7 +73,7 @@ at::Tensor ComponentWeights::Take(const std::string& name, at::IntArrayRef shape
   }
   if (tensor.sizes() != shape) {
     misshapen_.push_back(absl::StrCat(stored, " is ", ShapeText(tensor.sizes()), ", expected ", ShapeText(shape)));
-    return at::zeros(shape);
+    return at::zeros({}).expand(shape);
   }
   return tensor;
 }

@@ -32,8 +32,8 @@ class ComponentWeights {
       : component_(std::move(component)), tensors_(std::move(tensors)), stored_name_(std::move(stored_names)) {}
 
   // The tensor of that name, in the stored dtype on the CPU. A missing or wrongly shaped tensor is
-  // noted for CheckComplete, and zeros of the right shape come back, so that one load reports every
-  // fault.
+  // noted for CheckComplete, and a zero expanded to the right shape comes back, which takes no memory, so that one load
+  // reports every fault.
   at::Tensor Take(const std::string& name, at::IntArrayRef shape);
 
   // True if the tensor exists and was not taken yet.

@@ -1,10 +1,5 @@
 #include "src/weights/safetensors_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -19,12 +14,12 @@
 #include "src/base/printable.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
+#include "src/weights/opened_file.h"
 
 namespace hotlora {
 namespace {
 
 constexpr uint64_t kLengthBytes = 8;
-constexpr uint64_t kReadChunk = uint64_t{256} << 10;  // hashed while it is still in the CPU's cache
 
 struct DtypeEntry {
   absl::string_view name;
@@ -197,74 +192,6 @@ class HeaderReader {
   std::string error_;
 };
 
-// An open regular file and its size at that moment.
-struct OpenFile {
-  int descriptor = -1;
-  uint64_t bytes = 0;
-
-  OpenFile() = default;
-  OpenFile(OpenFile&& other) noexcept : descriptor(std::exchange(other.descriptor, -1)), bytes(other.bytes) {}
-  ~OpenFile() {
-    if (descriptor >= 0) {
-      close(descriptor);
-    }
-  }
-};
-
-absl::StatusOr<OpenFile> Adopt(int descriptor) {
-  OpenFile file;
-  file.descriptor = descriptor;
-  struct stat info;
-  if (fstat(file.descriptor, &info) != 0) {
-    return absl::ErrnoToStatus(errno, "cannot inspect the file");
-  }
-  if (!S_ISREG(info.st_mode)) {
-    return absl::FailedPreconditionError("not a regular file");
-  }
-  file.bytes = static_cast<uint64_t>(info.st_size);
-  return file;
-}
-
-absl::StatusOr<OpenFile> OpenRegular(const std::string& path) {
-  // O_NONBLOCK: opening a FIFO must not wait for a writer. It means nothing for regular files.
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (descriptor < 0) {
-    return absl::ErrnoToStatus(errno, "cannot open the file");
-  }
-  return Adopt(descriptor);
-}
-
-// Reads exactly `bytes` from where the file stands. `on_piece`(data, bytes) is called for each piece that has come.
-template <typename OnPiece>
-absl::Status ReadPieces(const OpenFile& file, void* destination, uint64_t bytes, OnPiece on_piece) {
-  char* to = static_cast<char*>(destination);
-  while (bytes > 0) {
-    const ssize_t got = read(file.descriptor, to, std::min(bytes, kReadChunk));
-    if (got < 0) {
-      if (errno == EINTR) {
-        continue;
-      }
-      return absl::ErrnoToStatus(errno, "cannot read the file");
-    }
-    if (got == 0) {
-      return absl::DataLossError("the file became shorter while it was read");
-    }
-    on_piece(to, static_cast<size_t>(got));
-    to += got;
-    bytes -= static_cast<uint64_t>(got);
-  }
-  return absl::OkStatus();
-}
-
-// Reads exactly `bytes` from where the file stands, and adds them to `hash` if there is one.
-absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes, Sha256* hash) {
-  return ReadPieces(file, destination, bytes, [hash](const char* data, size_t got) {
-    if (hash != nullptr) {
-      hash->Update(data, got);
-    }
-  });
-}
-
 // The header's length as the first eight bytes say, checked against the file's size and the cap.
 absl::StatusOr<uint64_t> HeaderLength(const unsigned char (&length)[kLengthBytes], uint64_t file_bytes,
                                       uint64_t max_header_bytes) {
@@ -306,18 +233,22 @@ absl::Status SafetensorsFile::ParseHeader(absl::string_view header) {
   return CheckLayout();
 }
 
-absl::Status SafetensorsFile::CheckLayout() {
-  std::sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
-    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
-  });
+absl::Status SafetensorsFile::SortNames() {
   by_name_.resize(tensors_.size());
   std::iota(by_name_.begin(), by_name_.end(), size_t{0});
   std::sort(by_name_.begin(), by_name_.end(), [&](size_t a, size_t b) { return tensors_[a].name < tensors_[b].name; });
   const auto twice = std::adjacent_find(by_name_.begin(), by_name_.end(),
                                         [&](size_t a, size_t b) { return tensors_[a].name == tensors_[b].name; });
-  if (twice != by_name_.end()) {
-    return absl::DataLossError(absl::StrCat("tensor ", PrintableName(tensors_[*twice].name), " is there twice"));
-  }
+  return twice == by_name_.end()
+             ? absl::OkStatus()
+             : absl::DataLossError(absl::StrCat("tensor ", PrintableName(tensors_[*twice].name), " is there twice"));
+}
+
+absl::Status SafetensorsFile::CheckLayout() {
+  std::sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+  });
+  ABSL_RETURN_IF_ERROR(SortNames());
   const uint64_t data_bytes = file_bytes_ - data_offset_;
   uint64_t reached = 0;
   for (const StoredTensor& tensor : tensors_) {
@@ -381,12 +312,21 @@ absl::StatusOr<Opened> OpenAndReadHeader(OpenFile file, uint64_t max_header_byte
 }  // namespace
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadHeader(const std::string& path, uint64_t max_header_bytes) {
-  ABSL_ASSIGN_OR_RETURN(OpenFile file, OpenRegular(path));
+  ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
+  return ReadHeader(file.descriptor, max_header_bytes);
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadHeader(int descriptor, uint64_t max_header_bytes) {
+  ABSL_ASSIGN_OR_RETURN(OpenFile file, Duplicate(descriptor));
   ABSL_ASSIGN_OR_RETURN(const Opened opened, OpenAndReadHeader(std::move(file), max_header_bytes, nullptr));
+  return ParseOpened(opened.file.bytes, opened.header);
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ParseOpened(uint64_t file_bytes, absl::string_view header) {
   SafetensorsFile result;
-  result.file_bytes_ = opened.file.bytes;
-  result.data_offset_ = kLengthBytes + opened.header.size();
-  ABSL_RETURN_IF_ERROR(result.ParseHeader(opened.header));
+  result.file_bytes_ = file_bytes;
+  result.data_offset_ = kLengthBytes + header.size();
+  ABSL_RETURN_IF_ERROR(result.ParseHeader(header));
   return result;
 }
 
@@ -395,10 +335,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadInto(const std::string& pat
   ABSL_ASSIGN_OR_RETURN(OpenFile file, OpenRegular(path));
   Sha256 hash;
   ABSL_ASSIGN_OR_RETURN(const Opened opened, OpenAndReadHeader(std::move(file), max_header_bytes, &hash));
-  SafetensorsFile result;
-  result.file_bytes_ = opened.file.bytes;
-  result.data_offset_ = kLengthBytes + opened.header.size();
-  ABSL_RETURN_IF_ERROR(result.ParseHeader(opened.header));
+  ABSL_ASSIGN_OR_RETURN(SafetensorsFile result, ParseOpened(opened.file.bytes, opened.header));
   for (const StoredTensor& tensor : result.tensors_) {
     if (tensor.bytes() > 0) {
       ABSL_ASSIGN_OR_RETURN(void* const to, destination(tensor));
@@ -436,19 +373,53 @@ absl::StatusOr<Whole> ReadWhole(const OpenFile& file, uint64_t max_bytes, Safete
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadFile(const std::string& path, uint64_t max_bytes,
                                                           uint64_t max_header_bytes) {
   ABSL_ASSIGN_OR_RETURN(const OpenFile file, OpenRegular(path));
-  ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes, NewBytes));
-  return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.hash), max_header_bytes);
+  return ReadDescriptor(file.descriptor, max_bytes, max_header_bytes);
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadDescriptor(int descriptor, uint64_t max_bytes,
                                                                 uint64_t max_header_bytes, Allocate allocate) {
-  const int own = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
-  if (own < 0) {
-    return absl::ErrnoToStatus(errno, "cannot read the file");
-  }
-  ABSL_ASSIGN_OR_RETURN(const OpenFile file, Adopt(own));
+  ABSL_ASSIGN_OR_RETURN(const OpenFile file, Duplicate(descriptor));
   ABSL_ASSIGN_OR_RETURN(Whole whole, ReadWhole(file, max_bytes, allocate));
   return ParseBytes(std::move(whole.bytes), whole.size, std::move(whole.hash), max_header_bytes);
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadShards(absl::Span<const Shard> shards, uint64_t max_bytes,
+                                                            uint64_t max_header_bytes, Allocate allocate) {
+  SafetensorsFile joined;
+  std::vector<OpenFile> files;
+  for (const Shard& shard : shards) {
+    ABSL_ASSIGN_OR_RETURN(OpenFile file, Duplicate(shard.descriptor));
+    joined.file_bytes_ += file.bytes;
+    files.push_back(std::move(file));
+  }
+  if (joined.file_bytes_ > max_bytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("files of ", joined.file_bytes_, " bytes; allowed are ", max_bytes));
+  }
+  const std::shared_ptr<std::byte> bytes = allocate(joined.file_bytes_);
+  const auto hash = std::make_shared<TrailingHash>(bytes, joined.file_bytes_);
+  uint64_t filled = 0;
+  for (size_t i = 0; i < files.size(); ++i) {
+    const std::shared_ptr<const std::byte> begin(bytes, bytes.get() + filled);
+    const uint64_t first = filled;
+    ABSL_RETURN_IF_ERROR(ReadPieces(files[i], bytes.get() + first, files[i].bytes, [&](const char*, size_t got) {
+      filled += got;
+      hash->AddUpTo(filled);
+    }));
+    const absl::StatusOr<SafetensorsFile> file = ParseBytes(begin, files[i].bytes, nullptr, max_header_bytes);
+    if (!file.ok()) {
+      return absl::Status(file.status().code(), absl::StrCat(shards[i].name, ": ", file.status().message()));
+    }
+    for (StoredTensor tensor : file->tensors()) {
+      tensor.begin += first + file->data_offset();
+      tensor.end += first + file->data_offset();
+      joined.tensors_.push_back(std::move(tensor));
+    }
+  }
+  joined.hash_ = hash;
+  joined.bytes_ = bytes;
+  ABSL_RETURN_IF_ERROR(joined.SortNames());
+  return joined;
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(std::vector<std::byte> bytes, uint64_t max_header_bytes) {
@@ -470,11 +441,8 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ParseBytes(std::shared_ptr<cons
   unsigned char length[kLengthBytes];
   std::copy_n(reinterpret_cast<const unsigned char*>(bytes.get()), kLengthBytes, length);
   ABSL_ASSIGN_OR_RETURN(const uint64_t header_bytes, HeaderLength(length, size, max_header_bytes));
-  SafetensorsFile result;
-  result.file_bytes_ = size;
-  result.data_offset_ = kLengthBytes + header_bytes;
-  ABSL_RETURN_IF_ERROR(
-      result.ParseHeader(absl::string_view(reinterpret_cast<const char*>(bytes.get()) + kLengthBytes, header_bytes)));
+  const absl::string_view header(reinterpret_cast<const char*>(bytes.get()) + kLengthBytes, header_bytes);
+  ABSL_ASSIGN_OR_RETURN(SafetensorsFile result, ParseOpened(size, header));
   result.hash_ = std::move(hash);
   result.bytes_ = std::move(bytes);
   return result;

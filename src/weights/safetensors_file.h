@@ -15,6 +15,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 #include "src/base/trailing_hash.h"
 
@@ -76,6 +77,8 @@ class SafetensorsFile {
   // Reads and checks the header alone.
   static absl::StatusOr<SafetensorsFile> ReadHeader(const std::string& path,
                                                     uint64_t max_header_bytes = kMaxHeaderBytes);
+  // The same for a file that the caller opened and keeps, from where it stands.
+  static absl::StatusOr<SafetensorsFile> ReadHeader(int descriptor, uint64_t max_header_bytes = kMaxHeaderBytes);
 
   // Reads the whole file into memory, computes its SHA-256 and checks the header.
   // ResourceExhausted, before anything is read, if the file is over `max_bytes`.
@@ -97,6 +100,18 @@ class SafetensorsFile {
   static absl::StatusOr<SafetensorsFile> ReadDescriptor(int descriptor, uint64_t max_bytes,
                                                         uint64_t max_header_bytes = kMaxHeaderBytes,
                                                         Allocate allocate = NewBytes);
+
+  // One of several files that hold one network. The caller keeps the descriptor.
+  struct Shard {
+    std::string name;  // before messages about it
+    int descriptor = -1;
+  };
+
+  // The same for several files, as one: its bytes are those of all, one after the other, so data_offset() is 0, and
+  // tensors begin where they lie in them. It has no metadata. DataLoss also if two files have a tensor of one name.
+  static absl::StatusOr<SafetensorsFile> ReadShards(absl::Span<const Shard> shards, uint64_t max_bytes,
+                                                    uint64_t max_header_bytes = kMaxHeaderBytes,
+                                                    Allocate allocate = NewBytes);
 
   // Fresh memory. Not zeroed, unlike a vector: requests wait while adapters are read.
   static std::shared_ptr<std::byte> NewBytes(uint64_t bytes);
@@ -129,12 +144,15 @@ class SafetensorsFile {
 
  private:
   SafetensorsFile() = default;
+  // A file whose data are not in memory.
+  static absl::StatusOr<SafetensorsFile> ParseOpened(uint64_t file_bytes, absl::string_view header);
   // `hash` has got all bytes.
   static absl::StatusOr<SafetensorsFile> ParseBytes(std::shared_ptr<const std::byte> bytes, uint64_t size,
                                                     std::shared_ptr<const TrailingHash> hash,
                                                     uint64_t max_header_bytes);
   absl::Status ParseHeader(absl::string_view header);
   absl::Status CheckLayout();
+  absl::Status SortNames();  // by_name_
 
   std::vector<StoredTensor> tensors_;
   std::vector<size_t> by_name_;  // of tensors_; no hash table of Abseil's, which do not survive that memory runs out

@@ -6,7 +6,6 @@
 #include <iterator>
 #include <map>
 #include <optional>
-#include <set>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -17,29 +16,15 @@
 #include "absl/strings/strip.h"
 #include <ATen/ops/empty.h>
 
-#include "src/base/json_text.h"
 #include "src/base/status_macros.h"
 #include "src/weights/leftovers.h"
 #include "src/weights/safetensors_file.h"
 #include "src/weights/sgm_names.h"
+#include "src/weights/stored_views.h"
+#include "src/weights/weight_index.h"
 
 namespace hotlora {
 namespace {
-
-std::optional<c10::ScalarType> ScalarTypeOf(StoredDtype dtype) {
-  switch (dtype) {
-    case StoredDtype::kF64:
-      return c10::kDouble;
-    case StoredDtype::kF32:
-      return c10::kFloat;
-    case StoredDtype::kF16:
-      return c10::kHalf;
-    case StoredDtype::kBF16:
-      return c10::kBFloat16;
-    default:
-      return std::nullopt;
-  }
-}
 
 // The weight files of one component, and which tensor is in which if an index says so.
 struct WeightFiles {
@@ -49,37 +34,22 @@ struct WeightFiles {
 
 absl::StatusOr<WeightFiles> ReadIndex(const std::string& folder, const std::string& name, ModelFiles& read) {
   ABSL_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJson(folder, name, read));
-  const auto map = index.find("weight_map");
-  if (map == index.end() || !map->is_object() || map->empty()) {
-    return absl::FailedPreconditionError(absl::StrCat(name, ": weight_map is missing or not an object with entries"));
+  absl::StatusOr<WeightIndex> parsed = ParseWeightIndex(index);
+  if (!parsed.ok()) {
+    return Prefixed(name, parsed.status());
   }
-  WeightFiles files;
-  files.weight_map.emplace();
-  std::set<std::string> shards;
-  for (const auto& [key, shard] : map->items()) {
-    if (!shard.is_string() || !absl::EndsWith(shard.get<std::string>(), ".safetensors") ||
-        absl::StrContains(shard.get<std::string>(), '/')) {
-      return absl::FailedPreconditionError(absl::StrCat(name, ": weight_map of ", key, " is ", JsonExcerpt(shard),
-                                                        ", must be a safetensors file of its folder"));
-    }
-    shards.insert(shard.get<std::string>());
-    files.weight_map->emplace(key, shard.get<std::string>());
-  }
-  files.names.assign(shards.begin(), shards.end());
-  return files;
+  return WeightFiles{std::move(parsed->shards), std::move(parsed->weight_map)};
 }
 
 absl::StatusOr<WeightFiles> FindWeightFiles(const std::string& folder, const std::string& prefix,
                                             const std::string& stem, ModelFiles& read) {
   const auto exists = [&](const std::string& name) { return IsFile(absl::StrCat(folder, "/", prefix, name)); };
-  for (const char* const variant : {"", ".fp32", ".fp16", ".bf16"}) {
+  for (const absl::string_view variant : kWeightVariants) {
     const std::string single = absl::StrCat(stem, variant, ".safetensors");
     if (exists(single)) {
       return WeightFiles{{single}, std::nullopt};
     }
-    // The second was diffusers' spelling until 0.30 (https://github.com/huggingface/diffusers/pull/8869).
-    for (const std::string& index : {absl::StrCat(stem, ".safetensors.index", variant, ".json"),
-                                     absl::StrCat(stem, variant, ".safetensors.index.json")}) {
+    for (const std::string& index : IndexNames(stem, variant)) {
       if (exists(index)) {
         return ReadIndex(folder, absl::StrCat(prefix, index), read);
       }

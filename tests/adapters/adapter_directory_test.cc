@@ -73,12 +73,12 @@ TEST_P(AdapterDirectoryTest, FindsFilesAndPeftFoldersByName) {
   const absl::StatusOr<OpenedAdapter> file = directory.OpenAdapter("styles/neon");
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->version.weights.size, 5u);
-  EXPECT_FALSE(file->peft_config.has_value());
+  EXPECT_FALSE(file->config.has_value());
   EXPECT_EQ(*directory.Find("styles/neon"), file->version);
   const absl::StatusOr<OpenedAdapter> peft = directory.OpenAdapter("styles/peft");
   ASSERT_TRUE(peft.ok()) << peft.status();
   EXPECT_EQ(peft->version.weights.size, 3u);
-  EXPECT_EQ(peft->peft_config, "{}");
+  EXPECT_EQ(peft->config, "{}");
   EXPECT_EQ(*directory.Find("styles/peft"), peft->version);
 }
 
@@ -294,7 +294,7 @@ TEST_P(AdapterDirectoryTest, FindsAFileInAnyUnicodeForm) {
     ASSERT_TRUE(version.ok()) << name << version.status();
     EXPECT_EQ(version->weights.size, 2u);
   }
-  EXPECT_EQ(directory.OpenAdapter("\u00fc")->peft_config, "{}");
+  EXPECT_EQ(directory.OpenAdapter("\u00fc")->config, "{}");
   Write(Inside("o\u0308.safetensors"), "new");
   EXPECT_TRUE(directory.Find("\u00f6").ok()) << "one that has just come";
 }
@@ -398,13 +398,13 @@ TEST_P(AdapterDirectoryTest, NoFolderHasNoAdapters) {
 TEST(FolderScanTest, IsCurrentUntilAFolderChangesAndNotForLong) {
   const TemporaryFolder folder;
   Write(folder.Under("a/x.safetensors"), "x");
-  const ServedFolder served = ServedFolder::Find("adapter folder", folder.path(), false, true).value();
+  const ServedFolder served = ServedFolder::Find(kAdapterKind, folder.path(), false, true).value();
   const OpenedFolder opened = served.Open().value();
   const absl::Time later = absl::Now() + absl::Seconds(10);
-  const FolderScan scan(opened, "adapter folder", later);
+  const FolderScan scan(opened, kAdapterKind, later);
   EXPECT_TRUE(scan.IsCurrent(opened, later + absl::Seconds(4)));
   EXPECT_FALSE(scan.IsCurrent(opened, later + absl::Seconds(5))) << "not every file system tells of new entries";
-  EXPECT_FALSE(FolderScan(opened, "adapter folder").IsCurrent(opened)) << "the folder has just been made";
+  EXPECT_FALSE(FolderScan(opened, kAdapterKind).IsCurrent(opened)) << "the folder has just been made";
   Write(folder.Under("a/y.safetensors"), "x");
   EXPECT_FALSE(scan.IsCurrent(opened, later));
 }

@@ -23,6 +23,7 @@
 #include "src/adapter_format/adapter_file.h"
 #include "src/base/error_details.h"
 #include "src/base/status_macros.h"
+#include "src/metrics/metrics.h"
 #include "tests/adapter_format/safetensors_writer.h"
 #include "tests/adapter_format/sdxl_modules.h"
 #include "tests/adapters/fake_weights.h"
@@ -46,7 +47,8 @@ class AdapterStoreTest : public testing::Test {
     store_.reset();
     AdapterStoreOptions options;
     options.directory = folder_.path();
-    store_ = AdapterStore::Create(options, TinySdxl(), &metrics_, weights_.Memory(host_bytes, device_bytes)).value();
+    store_ = AdapterStore::Create(options, TinySdxl(), &metrics_.adapters(), weights_.Memory(host_bytes, device_bytes))
+                 .value();
   }
 
   void Save(const std::string& name, const SafetensorsWriter& writer) {

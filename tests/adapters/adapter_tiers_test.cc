@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "src/adapter_format/key_map.h"
+#include "src/adapters/adapter_reader.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/metrics/metrics.h"
@@ -39,7 +40,7 @@ class AdapterTiersTest : public testing::Test {
   const std::unique_ptr<AdapterMemory> memory_ = weights_.Memory(8 * kBytesPerRank, 4 * kBytesPerRank);
   const AdapterDirectory directory_ = AdapterDirectory::Open(folder_.path(), /*follow_links=*/false).value();
   const AdapterReader reader_{directory_, KeyMap::Build(TinySdxl()).value(), TinySdxl(), false, *memory_};
-  AdapterTiers tiers_{directory_, reader_, *memory_, &metrics_};
+  AdapterTiers tiers_{directory_, reader_, *memory_, &metrics_.adapters()};
   AcquireReport report_;  // of the last Bring
 };
 

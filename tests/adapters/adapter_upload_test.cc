@@ -61,12 +61,9 @@ class NoMemory : public AdapterMemory {
   uint64_t host_bytes() const override { return host_bytes_; }
   uint64_t device_bytes() const override { return 0; }
   absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) override {
-    return StagedAdapter{parsed.tensor_bytes, [](uint64_t) { return std::shared_ptr<const AdapterWeights>(); }};
+    return StagedAdapter{parsed.tensor_bytes, [](uint64_t) { return HeldWeights(); }};
   }
-  absl::StatusOr<std::shared_ptr<const AdapterWeights>> Upload(const std::shared_ptr<const AdapterWeights>& hosted,
-                                                               uint64_t, uint64_t) override {
-    return hosted;
-  }
+  absl::StatusOr<HeldWeights> Upload(const HeldWeights& hosted, uint64_t, uint64_t) override { return hosted; }
 
  private:
   const uint64_t host_bytes_;
@@ -80,7 +77,8 @@ class AdapterUploadTest : public testing::Test {
     store_.reset();
     AdapterStoreOptions options;
     options.directory = directory;
-    store_ = AdapterStore::Create(options, TinySdxl(), &metrics_, std::make_unique<NoMemory>(host_bytes)).value();
+    store_ =
+        AdapterStore::Create(options, TinySdxl(), &metrics_.adapters(), std::make_unique<NoMemory>(host_bytes)).value();
   }
 
   absl::StatusOr<AdapterInfo> Upload(const UploadHeader& header, const std::string& bytes, size_t chunk = 100) {

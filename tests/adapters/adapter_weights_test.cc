@@ -201,8 +201,10 @@ TEST_F(AdapterWeightsTest, BothTiersHoldOneBlockOfTheBytesTheyCount) {
     auto parsed = ParseAdapter(std::move(file), keys_, table_, AdapterFileOptions());
     ASSERT_TRUE(parsed.ok()) << parsed.status();
     const StagedAdapter staged = memory->Stage(*parsed).value();
-    const auto hosted = staged.lay_out(8192).value();
-    const auto uploaded = memory->Upload(hosted, 4096, staged.bytes).value();
+    const HeldWeights in_host = staged.lay_out(8192).value();
+    const auto hosted = std::get<std::shared_ptr<const AdapterWeights>>(in_host);
+    const auto uploaded =
+        std::get<std::shared_ptr<const AdapterWeights>>(memory->Upload(in_host, 4096, staged.bytes).value());
     ASSERT_EQ(uploaded->deltas.size(), hosted->deltas.size());
     for (const auto& weights : {hosted, uploaded}) {
       EXPECT_EQ(static_cast<uint64_t>(weights->block.nbytes()), staged.bytes);
@@ -230,7 +232,7 @@ TEST_F(AdapterWeightsTest, StoreLendsThem) {
   AdapterStoreOptions options;
   options.directory = folder.path();
   Metrics metrics;
-  auto store = AdapterStore::Create(options, table_, &metrics,
+  auto store = AdapterStore::Create(options, table_, &metrics.adapters(),
                                     MakeAdapterMemory({at::kCPU, at::kFloat}, 1 << 20, 1 << 20).value())
                    .value();
   std::shared_ptr<const AdapterWeights> weights = store->Acquire("neon").value()->weights();

@@ -64,12 +64,12 @@ class FakeWeights {
     uint64_t device_bytes() const override { return device_bytes_; }
     absl::StatusOr<StagedAdapter> Stage(const ParsedAdapter& parsed) override {
       return StagedAdapter{parsed.tensor_bytes,
-                           [this, bytes = parsed.tensor_bytes](uint64_t offset) -> absl::StatusOr<Weights> {
+                           [this, bytes = parsed.tensor_bytes](uint64_t offset) -> absl::StatusOr<HeldWeights> {
                              ABSL_RETURN_IF_ERROR(fake_->BeginLayOut());
                              return fake_->host_.Use(offset, bytes, host_bytes_);
                            }};
     }
-    absl::StatusOr<Weights> Upload(const Weights&, uint64_t offset, uint64_t bytes) override {
+    absl::StatusOr<HeldWeights> Upload(const HeldWeights&, uint64_t offset, uint64_t bytes) override {
       return fake_->device_.Use(offset, bytes, device_bytes_);
     }
 

@@ -25,14 +25,14 @@ class ResidentTierTest : public testing::Test {
     info.name = name;
     AdapterVersion of;
     of.weights.inode = version;
-    auto adapter = std::make_shared<const ResidentAdapter>(info, of, *std::move(room), nullptr);
+    auto adapter = std::make_shared<const ResidentAdapter>(info, of, *std::move(room), HeldWeights());
     tier_.Insert(adapter);
     return adapter;
   }
   bool Has(const std::string& name) { return tier_.Describe(name).has_value(); }
 
   Metrics metrics_;
-  ResidentTier tier_{AdapterTier::kHost, 100, &metrics_};
+  ResidentTier tier_{kAdapterKind, AdapterTier::kHost, 100, &metrics_.adapters()};
 };
 
 TEST_F(ResidentTierTest, EvictsLeastRecentlyUsedFirst) {

@@ -277,7 +277,7 @@ class Bench {
   std::unique_ptr<AdapterStore> MakeStore(const std::string& folder, uint64_t host_bytes, uint64_t device_bytes) const {
     AdapterStoreOptions options;
     options.directory = folder;
-    return AdapterStore::Create(options, modules_, metrics_.get(),
+    return AdapterStore::Create(options, modules_, &metrics_->adapters(),
                                 MakeAdapterMemory(place_, host_bytes, device_bytes).value())
         .value();
   }
@@ -316,7 +316,7 @@ class Bench {
       times.apply = MillisecondsOf([&] { pipeline_->Apply(set, mode).value(); });
     });
     times.processor = 1e3 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-    const auto row = pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr).value();
+    const auto row = pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr, nullptr).value();
     times.step = MillisecondsOf([&] { Step(*row, mode); });
     return times;
   }
@@ -331,7 +331,7 @@ class Bench {
 
   std::unique_ptr<Row> Start(const AdapterSet& set, ApplyMode mode) {
     conditioning_ = pipeline_->Encode(job_.prompts, true, set, mode).value();
-    return pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr).value();
+    return pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr, nullptr).value();
   }
 
   void Step(Row& row, ApplyMode mode) {

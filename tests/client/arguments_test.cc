@@ -329,6 +329,38 @@ class PictureFile {
   const std::string path_;
 };
 
+TEST(ArgumentsTest, Controls) {
+  const PictureFile file("picture");
+  const auto arguments =
+      Parse({"generate", "p", "--out=o.png", "--control=canny=" + file.path(), "--control=canny=" + file.path(),
+             "--control=union=" + file.path(), "--control-scale=canny=0.5", "--control-scale=canny=0.25",
+             "--control-range=canny=0.25:0.75", "--control-type=union=3"});
+  ASSERT_TRUE(arguments.ok()) << arguments.status();
+  const auto& controls = arguments->request.controls();
+  ASSERT_EQ(controls.size(), 3);
+  EXPECT_EQ(controls[0].image(), "picture");
+  EXPECT_EQ(controls[0].scale(), 0.5);
+  EXPECT_EQ(controls[0].start(), 0.25);
+  EXPECT_EQ(controls[0].end(), 0.75);
+  EXPECT_EQ(controls[1].scale(), 0.25);
+  EXPECT_FALSE(controls[1].has_start());
+  EXPECT_EQ(controls[2].name(), "union");
+  EXPECT_EQ(controls[2].type(), 3u);
+  EXPECT_FALSE(controls[2].has_scale());
+  const auto error = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"generate", "p", "--out=o.png", "--control=canny=" + file.path()};
+    words.insert(words.end(), more.begin(), more.end());
+    return Error(words);
+  };
+  EXPECT_NE(error({"--control=canny"}).find("NAME=FILE"), std::string::npos);
+  EXPECT_NE(error({"--control=canny=/nowhere.png"}).find("--control"), std::string::npos);
+  EXPECT_NE(error({"--control-scale=canny=much"}).find("NAME=SCALE"), std::string::npos);
+  EXPECT_NE(error({"--control-range=canny=0.5"}).find("NAME=START:END"), std::string::npos);
+  EXPECT_NE(error({"--control-type=canny=-1"}).find("NAME=TYPE"), std::string::npos);
+  EXPECT_NE(error({"--control-type=depth=1"}).find("no --control is \"depth\""), std::string::npos);
+  EXPECT_NE(error({"--control-type=canny=1", "--control-type=canny=1"}).find("has its own"), std::string::npos);
+}
+
 TEST(ArgumentsTest, PicturesToBeginWithAreRead) {
   const PictureFile file(absl::string_view("\0picture", 8));
   const auto arguments = Parse({"generate", "x", "--out", "x.png", "--init", file.path(), "--mask", file.path(),

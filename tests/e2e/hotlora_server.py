@@ -65,6 +65,14 @@ def temporary_folder():
     return folder
 
 
+@functools.cache
+def golden_controlnets():
+    """A folder with the nets lines, depth and union (six types) for the golden checkpoint; whoever changes it copies it."""
+    folder = temporary_folder()
+    subprocess.run([BIN / "write_golden_controlnets", folder], check=True, timeout=PATIENCE)
+    return folder
+
+
 def wait_until(condition, what, patience=PATIENCE):
     """Polls until `condition()` is true and returns what it said."""
     end = time.monotonic() + patience
@@ -93,6 +101,7 @@ def _make_stubs():
 
 _make_stubs()
 from hotlora.v1 import adapters_pb2, adapters_pb2_grpc  # noqa: E402
+from hotlora.v1 import controls_pb2, controls_pb2_grpc  # noqa: E402
 from hotlora.v1 import images_pb2, images_pb2_grpc  # noqa: E402
 from hotlora.v1 import server_pb2, server_pb2_grpc  # noqa: E402
 
@@ -115,6 +124,7 @@ class Caller:
         )
         self.images = images_pb2_grpc.ImageServiceStub(self.channel)
         self.adapters = adapters_pb2_grpc.AdapterServiceStub(self.channel)
+        self.controls = controls_pb2_grpc.ControlServiceStub(self.channel)
         self.info = server_pb2_grpc.ServerServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 

@@ -1,5 +1,5 @@
-"""Requests of all kinds at once: adapters by block and by range, second passes, pictures to begin with, and plain ones. Each
-gives its picture as when it runs alone, and nothing of them stays.
+"""Requests of all kinds at once: adapters by block and by range, ControlNets, second passes, pictures to begin with, and plain
+ones. Each gives its picture as when it runs alone, and nothing of them stays.
 
   mixed_requests_test.py [--requests 2000]     so many in the soak, 200 unless told
 """
@@ -52,8 +52,12 @@ def request(*adapters, sampler="euler", hires=None, **fields):
     return made
 
 
+def control(net, picture, **fields):
+    return images_pb2.ControlRef(name=net, image=png(picture), **fields)
+
+
 def kinds():
-    """24 requests, no two alike."""
+    """30 requests, no two alike."""
     by_block = adapter("peft_attention", 0.8, [("down_blocks", 0.0), ("mid_block", 1.5)])
     first_half, second_half = adapter("lycoris_loha", end=0.5), adapter("kohya_sgm_named", start=0.5)
     begin = {"init_image": png("red"), "strength": 0.7}
@@ -82,6 +86,12 @@ def kinds():
         request(adapter("kohya_text_encoders_and_unet", end=0.2), hires={"strength": 0.4}, sampler="euler_ancestral"),
         request(adapter("peft_dora"), hires={}, num_images=2, sampler="dpmpp_2m"),
         request(second_half, hires={"scale": 1.5}, mask_image=png("white"), **begin),
+        request(controls=[control("lines", "white")]),
+        request(adapter("peft_attention"), controls=[control("depth", "gray", scale=0.7, end=0.5)]),
+        request(controls=[control("lines", "white", end=0.5), control("depth", "gray", start=0.5)], num_images=2),
+        request(first_half, second_half, controls=[control("union", "white", type=1), control("union", "gray", type=4)]),
+        request(controls=[control("union", "white", type=3)], sampler="heun", **begin),
+        request(by_block, controls=[control("lines", "white", scale=0.5)], hires={"scale": 1.5}),
     ]
 
 
@@ -92,7 +102,8 @@ def pictures(answer):
 class MixedRequestsTest(unittest.TestCase):
     def start(self, apply, program=e2e.SERVER, faults=None, max_batch=4):
         environment = e2e.clean_environment(**(faults.environment if faults else {}))
-        server = e2e.Server("--apply", apply, "--max-batch", max_batch, model=e2e.GOLDEN / "pipeline",
+        server = e2e.Server("--apply", apply, "--max-batch", max_batch, "--controls", e2e.golden_controlnets(),
+                            "--control-device-bytes", "16MiB", "--control-host-bytes", "16MiB", model=e2e.GOLDEN / "pipeline",
                             adapters=e2e.GOLDEN / "adapters/files", program=program, environment=environment)
         self.addCleanup(server.stop)
         return server
@@ -111,14 +122,14 @@ class MixedRequestsTest(unittest.TestCase):
         self.assertTrue(integrity.intact)
         self.assertEqual(integrity.mismatches, 0)
 
-    def test_24_at_once_are_their_runs_alone(self):
+    def test_30_at_once_are_their_runs_alone(self):
         wanted = kinds()
-        self.assertEqual(len(wanted), 24)
+        self.assertEqual(len(wanted), 30)
         for apply in ("merged", "side", "auto"):
             with self.subTest(apply):
                 server = self.start(apply)
                 alone = [pictures(server.caller.generate(each)) for each in wanted]
-                self.assertEqual(len({made[0].tobytes() for made in alone}), 24, "two kinds give one picture")
+                self.assertEqual(len({made[0].tobytes() for made in alone}), 30, "two kinds give one picture")
                 allocated = [server.allocated_bytes()]
                 for _ in range(2):
                     answers = self.all_at_once(server, wanted)

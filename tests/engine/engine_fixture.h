@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "src/engine/engine.h"
+#include "src/metrics/metrics.h"
 #include "tests/fakes/fake_adapter_store.h"
 #include "tests/fakes/fake_embedding_store.h"
 #include "tests/fakes/fake_pipeline.h"
@@ -24,9 +25,9 @@ class EngineTest : public ::testing::Test {
     for (const char* name : {"a", "b"}) {
       store_->Add(name);
     }
-    engine_ =
-        Engine::Create(std::move(options), std::make_unique<FakePipeline>(pipeline_),
-                       std::make_unique<FakeAdapterStore>(store_), std::make_unique<FakeEmbeddingStore>(), &metrics_);
+    engine_ = Engine::Create(std::move(options), std::make_unique<FakePipeline>(pipeline_),
+                             std::make_unique<FakeAdapterStore>(store_), std::make_unique<FakeAdapterStore>(controls_),
+                             std::make_unique<FakeEmbeddingStore>(), &metrics_);
     ASSERT_TRUE(engine_->WarmUp().ok());
   }
   void SetUp() override { Start({}); }
@@ -77,7 +78,9 @@ class EngineTest : public ::testing::Test {
     EXPECT_EQ(pipeline_->live_rows, 0);
     EXPECT_EQ(pipeline_->live_conditionings, 0);
     EXPECT_EQ(pipeline_->live_inits, 0);
+    EXPECT_EQ(pipeline_->live_controls, 0);
     EXPECT_EQ(store_->Leases(), 0);
+    EXPECT_EQ(controls_->Leases(), 0);
     EXPECT_EQ(engine_->queue_depth(), 0u);
   }
 
@@ -91,6 +94,7 @@ class EngineTest : public ::testing::Test {
 
   std::shared_ptr<FakePipeline::Levers> pipeline_ = std::make_shared<FakePipeline::Levers>();
   std::shared_ptr<FakeAdapterStore::Levers> store_ = std::make_shared<FakeAdapterStore::Levers>();
+  std::shared_ptr<FakeAdapterStore::Levers> controls_ = std::make_shared<FakeAdapterStore::Levers>();
   Metrics metrics_;
   std::unique_ptr<Engine> engine_;
 };

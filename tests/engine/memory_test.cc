@@ -29,6 +29,7 @@ class MemoryTest : public EngineTest {
       absl::MutexLock lock(&pipeline_->mu);
       pipeline_->pixel_bytes = kMiB;
     }
+    controls_->AddControl("lines");
     EngineTest::SetUp();
     SetAvailable(kRoomForOne);
   }
@@ -45,6 +46,23 @@ class MemoryTest : public EngineTest {
   static void ExpectOutOfMemory(const absl::Status& status) {
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
     EXPECT_EQ(GetErrorDetails(status).reason, "OUT_OF_MEMORY") << status;
+  }
+  // A request of 16x16 pixels with a control.
+  ImageRequest Controlled(const std::string& id) {
+    ImageRequest request = Request(id);
+    request.controls.emplace_back();
+    request.controls[0].name = "lines";
+    request.controls[0].image = Picture();
+    return request;
+  }
+  static std::string Picture() {
+    const RgbImage picture{16, 16, std::vector<uint8_t>(size_t{16} * 16 * 3)};
+    return *EncodeImage(picture, ImageFormat::kPng, 90, "");
+  }
+  // Of images of any size, from now on.
+  void SetControlBytes(const ControlBytes& bytes) {
+    absl::MutexLock lock(&pipeline_->mu);
+    pipeline_->control_bytes = bytes;
   }
   uint32_t LargestPlan() {
     absl::MutexLock lock(&pipeline_->mu);
@@ -175,8 +193,7 @@ TEST_F(MemoryTest, DoesNotEncodeAnInitImageWithoutRoom) {
   const Listener first = Enter(Request("first"));
   pipeline_->AwaitHeld(Call::kDecode);
   ImageRequest request = Request("second");
-  const RgbImage picture{16, 16, std::vector<uint8_t>(size_t{16} * 16 * 3)};
-  request.init_image = *EncodeImage(picture, ImageFormat::kPng, 90, "");
+  request.init_image = Picture();
   request.strength = 1.0;
   const Listener second = Enter(request);
   SetAvailable(kMiB);
@@ -190,11 +207,45 @@ TEST_F(MemoryTest, DoesNotEncodeAnInitImageWithoutRoom) {
   Run(request);
 }
 
+// A step of 16x16 pixels under guidance takes 640 MiB with its margin, 256 MiB are head-room at first.
+TEST_F(MemoryTest, RefusesAtOnceControlsThatDoNotFitAlone) {
+  SetControlBytes({/*hint=*/8 * kMiB, /*embedding=*/16 * kMiB, /*outputs=*/64 * kMiB, /*text=*/0});
+  auto listener = std::make_shared<RecordingListener>();
+  const absl::Status status = Submit(Controlled("controlled"), listener).status();
+  ExpectOutOfMemory(status);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("a denoising step at 16x16 needs 1064 MiB"));
+  ExpectNothingHeld();
+  Run(Request("plain"));
+  SetAvailable(1064 * kMiB);
+  Run(Controlled("controlled"));
+  ExpectNothingHeld();
+}
+
+TEST_F(MemoryTest, AnImageWithControlsWaitsUntilThereIsRoomForThem) {
+  SetControlBytes({/*hint=*/0, /*embedding=*/0, /*outputs=*/300 * kMiB, /*text=*/0});
+  SetAvailable(kRoomForTwo);
+  pipeline_->Hold();
+  ImageRequest request = Request("first");
+  request.steps = 100;
+  const Listener first = Enter(request);
+  pipeline_->AwaitHeld();
+  const Listener second = Enter(Controlled("second"));
+  while (!HasMetric("hotlora_batch_regroup_total{reason=\"memory\"} 1") && !first->IsDone()) {
+    pipeline_->StepOnce();
+  }
+  EXPECT_EQ(LargestPlan(), 1u);
+  SetAvailable(2 * kRoomForTwo);
+  pipeline_->StepOnce();
+  EXPECT_EQ(pipeline_->LastPlan().size(), 2u);
+  LetGoAndExpectOk({first, second});
+}
+
 TEST_F(MemoryTest, DoesNotStartWithoutHeadRoom) {
   engine_ = nullptr;
   SetAvailable(kMiB);
-  engine_ = Engine::Create({}, std::make_unique<FakePipeline>(pipeline_), std::make_unique<FakeAdapterStore>(store_),
-                           std::make_unique<FakeEmbeddingStore>(), &metrics_);
+  engine_ =
+      Engine::Create({}, std::make_unique<FakePipeline>(pipeline_), std::make_unique<FakeAdapterStore>(store_),
+                     std::make_unique<FakeAdapterStore>(controls_), std::make_unique<FakeEmbeddingStore>(), &metrics_);
   ExpectOutOfMemory(engine_->WarmUp());
 }
 

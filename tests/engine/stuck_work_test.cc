@@ -122,7 +122,7 @@ TEST_F(StuckWorkTest, ASlowAdapterDiskIsAFigureAndHoldsUpNothingElse) {
   EXPECT_FALSE(HasMetric("hotlora_adapter_job_age_seconds 0"));
   EXPECT_TRUE(HasMetric("hotlora_adapter_jobs_waiting 1"));
   Run(Request("base"));
-  EXPECT_EQ(engine_->ListAdapters("", 10)->size(), 2u);
+  EXPECT_EQ(engine_->adapters().List("", 10)->size(), 2u);
   {
     absl::MutexLock lock(&mu_);
     EXPECT_TRUE(stuck_.empty());

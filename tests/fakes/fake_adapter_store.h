@@ -22,6 +22,8 @@ namespace hotlora {
 
 class FakeAdapterStore : public AdapterStore {
  public:
+  static constexpr char kControlNet[] = "controlnet";
+
   // What outlives the store, which the engine owns.
   struct Levers {
     absl::Mutex mu;
@@ -31,6 +33,7 @@ class FakeAdapterStore : public AdapterStore {
     uint32_t loads_held ABSL_GUARDED_BY(mu) = 0;
     int leases ABSL_GUARDED_BY(mu) = 0;
     int most_leases ABSL_GUARDED_BY(mu) = 1000;  // beyond which a set waits
+    int waits ABSL_GUARDED_BY(mu) = 0;           // sets that had to wait
 
     void Add(const std::string& name) {
       absl::MutexLock lock(&mu);
@@ -40,6 +43,13 @@ class FakeAdapterStore : public AdapterStore {
       info.content_sha256 = std::string(64, name[0]);
       info.targets = {"text_encoder", "unet"};
       adapters[name] = info;
+    }
+    // A net of so many control types; 0: of one kind.
+    void AddControl(const std::string& name, uint32_t types = 0) {
+      Add(name);
+      absl::MutexLock lock(&mu);
+      adapters[name].format = kControlNet;
+      adapters[name].control_types = types;
     }
     int Leases() {
       absl::MutexLock lock(&mu);
@@ -84,6 +94,7 @@ class FakeAdapterStore : public AdapterStore {
     {
       absl::MutexLock lock(&levers_->mu);
       if (levers_->leases + static_cast<int>(names.size()) > levers_->most_leases) {
+        ++levers_->waits;
         return MakeError(absl::StatusCode::kResourceExhausted, "ADAPTERS_IN_USE", "no room now");
       }
     }
@@ -144,7 +155,10 @@ class FakeAdapterStore : public AdapterStore {
       --levers->leases;
     }
     const AdapterInfo& info() const override { return adapter; }
-    std::shared_ptr<const AdapterWeights> weights() const override { return nullptr; }
+    HeldWeights held() const override {
+      return adapter.format == kControlNet ? HeldWeights(std::shared_ptr<const PlacedControlNet>())
+                                           : HeldWeights(std::shared_ptr<const AdapterWeights>());
+    }
     const AcquireReport& report() const override { return acquired; }
 
     std::shared_ptr<Levers> levers;
@@ -169,6 +183,11 @@ class FakeAdapterStore : public AdapterStore {
 
   std::shared_ptr<Levers> levers_;
 };
+
+// A store that has nothing, for tests that need no ControlNets.
+inline std::unique_ptr<AdapterStore> MakeEmptyFakeStore() {
+  return std::make_unique<FakeAdapterStore>(std::make_shared<FakeAdapterStore::Levers>());
+}
 
 }  // namespace hotlora
 

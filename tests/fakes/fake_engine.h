@@ -30,7 +30,27 @@
 
 namespace hotlora {
 
-class FakeEngine : public Engine {
+// A store that has nothing.
+class EmptyServedStore final : public ServedStore {
+ public:
+  void Load(std::string, AdapterTier, bool, std::string,
+            std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
+    done(Missing());
+  }
+  absl::StatusOr<AdapterInfo> Unload(absl::string_view) override { return Missing(); }
+  absl::StatusOr<AdapterInfo> Get(absl::string_view) const override { return Missing(); }
+  absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view, size_t) const override {
+    return std::vector<AdapterInfo>();
+  }
+  absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader) override { return Missing(); }
+  absl::Status Delete(absl::string_view) override { return Missing(); }
+
+ private:
+  static absl::Status Missing() { return MakeError(absl::StatusCode::kNotFound, "CONTROL_NOT_FOUND", "no ControlNet"); }
+};
+
+// Its adapters are its own; it has no ControlNets.
+class FakeEngine : public Engine, public ServedStore {
  public:
   struct Submission {
     ImageRequest request;
@@ -171,8 +191,8 @@ class FakeEngine : public Engine {
     changed_.notify_all();
   }
 
-  void LoadAdapter(std::string name, AdapterTier tier, bool pin, std::string /*caller*/,
-                   std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
+  void Load(std::string name, AdapterTier tier, bool pin, std::string /*caller*/,
+            std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
     absl::StatusOr<AdapterInfo> answer = WithAdapter(name, [&](AdapterInfo& info) {
       info.tier = AdapterTier::kHost;
       info.pinned = info.pinned || pin;
@@ -190,13 +210,13 @@ class FakeEngine : public Engine {
     }
     done(std::move(answer));
   }
-  absl::StatusOr<AdapterInfo> UnloadAdapter(absl::string_view name) override {
+  absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override {
     return WithAdapter(std::string(name), [](AdapterInfo& info) {
       info.tier = AdapterTier::kDisk;
       info.pinned = false;
     });
   }
-  absl::StatusOr<AdapterInfo> GetAdapter(absl::string_view name) const override {
+  absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
     return const_cast<FakeEngine*>(this)->WithAdapter(std::string(name), [](AdapterInfo&) {});
   }
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
@@ -210,13 +230,13 @@ class FakeEngine : public Engine {
     changed_.notify_all();
     return std::make_unique<FakeUpload>(this, std::move(header));
   }
-  absl::Status DeleteAdapter(absl::string_view name) override {
+  absl::Status Delete(absl::string_view name) override {
     std::lock_guard<std::mutex> lock(mu_);
     return adapters_.erase(std::string(name)) == 0
                ? MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", absl::StrCat("no adapter \"", name, "\""))
                : absl::OkStatus();
   }
-  absl::StatusOr<std::vector<AdapterInfo>> ListAdapters(absl::string_view after, size_t limit) const override {
+  absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
     std::unique_lock<std::mutex> lock(mu_);
     ++lists_held_;
     changed_.notify_all();
@@ -228,6 +248,9 @@ class FakeEngine : public Engine {
     }
     return page;
   }
+
+  ServedStore& adapters() override { return *this; }
+  ServedStore& controls() override { return controls_; }
 
   void VerifyBase(std::function<void(absl::StatusOr<BaseReport>)> done) override { done(BaseReport{3, 1, 1, true}); }
   EngineStatistics Statistics() const override {
@@ -322,6 +345,7 @@ class FakeEngine : public Engine {
   Script script_;
   std::deque<Submission> submissions_;
   std::vector<std::pair<std::string, absl::Status>> cancels_;
+  EmptyServedStore controls_;
   std::map<std::string, AdapterInfo> adapters_;
   std::map<std::string, absl::Status> load_errors_;
   std::vector<std::function<void()>> held_loads_;

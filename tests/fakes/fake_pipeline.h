@@ -47,13 +47,16 @@ class FakePipeline : public Pipeline {
     absl::Status next_decode_error ABSL_GUARDED_BY(mu);
     std::vector<std::string> applied ABSL_GUARDED_BY(mu);  // fingerprints, as they changed
     std::vector<std::string> prompts ABSL_GUARDED_BY(mu);
-    std::vector<std::pair<uint32_t, uint32_t>> init_sizes ABSL_GUARDED_BY(mu);  // of the init images encoded
-    std::vector<PromptEmbedding> embeddings ABSL_GUARDED_BY(mu);                // of the last prompts
-    bool corrupt ABSL_GUARDED_BY(mu) = false;                                   // the second module
-    bool irreparable ABSL_GUARDED_BY(mu) = false;                               // a corrupt module stays so
+    std::vector<std::pair<uint32_t, uint32_t>> init_sizes ABSL_GUARDED_BY(mu);     // of the init images encoded
+    std::vector<std::pair<uint32_t, uint32_t>> control_sizes ABSL_GUARDED_BY(mu);  // of the pictures embedded
+    std::vector<double> control_scales ABSL_GUARDED_BY(mu);
+    std::vector<PromptEmbedding> embeddings ABSL_GUARDED_BY(mu);  // of the last prompts
+    bool corrupt ABSL_GUARDED_BY(mu) = false;                     // the second module
+    bool irreparable ABSL_GUARDED_BY(mu) = false;                 // a corrupt module stays so
     int64_t available_memory ABSL_GUARDED_BY(mu) = int64_t{1} << 40;
     int64_t cached_memory ABSL_GUARDED_BY(mu) = 0;  // available once it is given back
     int64_t pixel_bytes ABSL_GUARDED_BY(mu) = 0;  // that steps take for a pixel of a network row; decodes, inits alike
+    ControlBytes control_bytes ABSL_GUARDED_BY(mu);  // of images of any size
     uint32_t tiled_decodes ABSL_GUARDED_BY(mu) = 0;
     uint32_t tiled_inits ABSL_GUARDED_BY(mu) = 0;
     uint32_t modules_verified ABSL_GUARDED_BY(mu) = 0;
@@ -64,6 +67,7 @@ class FakePipeline : public Pipeline {
     std::atomic<int> live_rows = 0;
     std::atomic<int> live_conditionings = 0;
     std::atomic<int> live_inits = 0;
+    std::atomic<int> live_controls = 0;
 
     void Hold() {
       absl::MutexLock lock(&mu);
@@ -164,10 +168,23 @@ class FakePipeline : public Pipeline {
     return std::make_shared<const FakeInit>(levers_);
   }
 
+  absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(absl::Span<const ControlInput> controls) override {
+    absl::MutexLock lock(&levers_->mu);
+    auto made = std::make_shared<FakeControls>(levers_);
+    taken_bytes =
+        static_cast<int64_t>(controls.size()) * levers_->control_bytes.hint + levers_->control_bytes.embedding;
+    for (const ControlInput& control : controls) {
+      made->ranges.push_back(control.range);
+      levers_->control_sizes.emplace_back(control.picture.width, control.picture.height);
+      levers_->control_scales.push_back(control.scale);
+    }
+    return made;
+  }
+
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning,
-                                                AdapterSchedule adapters,
-                                                std::shared_ptr<const InitLatents> init) override {
+                                                AdapterSchedule adapters, std::shared_ptr<const InitLatents> init,
+                                                std::shared_ptr<const Controls> controls) override {
     {
       absl::MutexLock lock(&levers_->mu);
       if (!levers_->next_row_error.ok()) {
@@ -175,7 +192,7 @@ class FakePipeline : public Pipeline {
       }
     }
     return std::make_unique<FakeRow>(levers_, options, seed, std::move(conditioning), std::move(adapters),
-                                     std::move(init));
+                                     std::move(init), std::move(controls));
   }
 
   // One pixel of the steps done.
@@ -194,6 +211,7 @@ class FakePipeline : public Pipeline {
       sets.push_back(fake.next_adapters().fingerprint);
       const int64_t rows = fake.options.cfg() ? 2 : 1;
       taken_bytes += levers_->pixel_bytes * fake.options.width * fake.options.height * rows + fake.bytes_to_keep();
+      taken_bytes += levers_->control_bytes.outputs * fake.controls_at(fake.evaluated) * rows;
     }
     levers_->plans.push_back(seeds);
     levers_->plan_sets.push_back(sets);
@@ -256,6 +274,11 @@ class FakePipeline : public Pipeline {
   int64_t TiledDecodeBytes(uint32_t width, uint32_t height) const override { return TiledBytes(width, height); }
   int64_t TiledEncodeBytes(uint32_t width, uint32_t height) const override { return TiledBytes(width, height); }
 
+  ControlBytes ControlBytesOf(uint32_t, uint32_t) const override {
+    absl::MutexLock lock(&levers_->mu);
+    return levers_->control_bytes;
+  }
+
   int64_t AvailableMemory() const override {
     absl::MutexLock lock(&levers_->mu);
     return levers_->available_memory;
@@ -291,15 +314,23 @@ class FakePipeline : public Pipeline {
     std::shared_ptr<Levers> levers;
   };
 
+  struct FakeControls : Controls {
+    explicit FakeControls(std::shared_ptr<Levers> l) : levers(std::move(l)) { ++levers->live_controls; }
+    ~FakeControls() override { --levers->live_controls; }
+    std::shared_ptr<Levers> levers;
+    std::vector<EvaluationRange> ranges;
+  };
+
   struct FakeRow : Row {
     FakeRow(std::shared_ptr<Levers> l, const DenoiseOptions& o, uint64_t s, std::shared_ptr<const Conditioning> c,
-            AdapterSchedule a, std::shared_ptr<const InitLatents> i)
+            AdapterSchedule a, std::shared_ptr<const InitLatents> i, std::shared_ptr<const Controls> n)
         : levers(std::move(l)),
           options(o),
           seed(s),
           conditioning(std::move(c)),
           schedule(std::move(a)),
-          init(std::move(i)) {
+          init(std::move(i)),
+          controls(std::move(n)) {
       ++levers->live_rows;
     }
     ~FakeRow() override { --levers->live_rows; }
@@ -312,6 +343,15 @@ class FakePipeline : public Pipeline {
     uint32_t total_steps() const override { return options.steps_run(); }
     uint32_t evaluations() const override { return evaluated; }
     const AdapterSchedule& adapters() const override { return schedule; }
+    uint32_t controls_at(uint32_t evaluation) const override {
+      if (controls == nullptr) {
+        return 0;
+      }
+      const std::vector<EvaluationRange>& ranges = static_cast<const FakeControls&>(*controls).ranges;
+      return static_cast<uint32_t>(std::count_if(ranges.begin(), ranges.end(), [&](const EvaluationRange& range) {
+        return range.Holds(evaluation, options.evaluations());
+      }));
+    }
     int64_t bytes_to_keep() const override { return evaluated == 0 ? levers->kept_bytes.load() : 0; }
 
     std::shared_ptr<Levers> levers;
@@ -320,6 +360,7 @@ class FakePipeline : public Pipeline {
     std::shared_ptr<const Conditioning> conditioning;
     AdapterSchedule schedule;
     std::shared_ptr<const InitLatents> init;
+    std::shared_ptr<const Controls> controls;
     uint32_t evaluated = 0;
   };
 

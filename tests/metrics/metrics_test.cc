@@ -26,6 +26,59 @@ TEST(MetricsTest, KnownLabelSetsStandAtZero) {
   EXPECT_TRUE(Has(metrics, "hotlora_nvml_up "));
 }
 
+TEST(MetricsTest, AMethodBeginsWithTheCodesThatItCanEndWith) {
+  const Metrics metrics;
+  const auto begins_with = [&](const std::string& method, const std::string& code) {
+    return Has(metrics, absl::StrCat("hotlora_requests_total{code=\"", code, "\",method=\"", method, "\"} 0"));
+  };
+  for (const char* method :
+       {"GenerateImages", "Txt2Img", "LoadControl", "UploadAdapter", "ListControls", "VerifyBase"}) {
+    for (const char* code : {"OK", "UNAUTHENTICATED", "INTERNAL", "RESOURCE_EXHAUSTED"}) {
+      EXPECT_TRUE(begins_with(method, code)) << method << " " << code;
+    }
+  }
+  for (const char* method : {"GenerateImages", "Img2Img", "LoadAdapter", "UploadControl"}) {
+    EXPECT_TRUE(begins_with(method, "CANCELLED")) << method;
+    EXPECT_TRUE(begins_with(method, "FAILED_PRECONDITION")) << method;
+  }
+  EXPECT_TRUE(begins_with("DeleteAdapter", "ABORTED"));
+  EXPECT_FALSE(begins_with("GenerateImages", "ABORTED"));
+  EXPECT_FALSE(begins_with("ListAdapters", "CANCELLED"));
+}
+
+TEST(MetricsTest, ACodeThatWasNotExpectedIsCountedAllTheSame) {
+  Metrics metrics;
+  metrics.CountRequest("ListAdapters", "DATA_LOSS", 1.0);
+  EXPECT_TRUE(Has(metrics, "hotlora_requests_total{code=\"DATA_LOSS\",method=\"ListAdapters\"} 1"));
+}
+
+TEST(MetricsTest, AnsweredCallsAndWholeSwapsHaveTheFineBuckets) {
+  Metrics metrics;
+  metrics.CountRequest("GenerateImages", "OK", 20.0);
+  metrics.CountRequest("GenerateImages", "INTERNAL", 20.0);
+  metrics.CountRequest("LoadControl", "OK", 20.0);
+  metrics.CountRequest("UnloadControl", "OK", 20.0);
+  const auto bucket = [&](const std::string& method, const std::string& outcome, const std::string& le) {
+    return Has(metrics, absl::StrCat("hotlora_request_duration_seconds_bucket{method=\"", method, "\",outcome=\"",
+                                     outcome, "\",le=\"", le, "\"} 1"));
+  };
+  EXPECT_TRUE(bucket("GenerateImages", "ok", "30"));
+  EXPECT_FALSE(bucket("GenerateImages", "error", "30"));
+  EXPECT_TRUE(bucket("GenerateImages", "error", "+Inf"));
+  EXPECT_TRUE(bucket("LoadControl", "ok", "30"));
+  EXPECT_FALSE(bucket("LoadControl", "ok", "60"));
+  EXPECT_FALSE(bucket("UnloadControl", "ok", "30"));
+  metrics.ObserveSwapPhase(SwapPhase::kTotal, AdapterTier::kHost, 0.2);
+  metrics.ObserveSwapPhase(SwapPhase::kApply, AdapterTier::kHost, 0.2);
+  const auto swap = [&](const std::string& phase, const std::string& le) {
+    return Has(metrics, absl::StrCat("hotlora_adapter_swap_duration_seconds_bucket{phase=\"", phase,
+                                     "\",source=\"host\",le=\"", le, "\"} 1"));
+  };
+  EXPECT_TRUE(swap("total", "0.25"));
+  EXPECT_FALSE(swap("apply", "0.25"));
+  EXPECT_TRUE(swap("apply", "0.5"));
+}
+
 TEST(MetricsTest, TellsWhetherTheModelsFilesChanged) {
   Metrics metrics;
   metrics.SetModelFilesChanged(true);
@@ -166,9 +219,9 @@ TEST(MetricsTest, CountsByOutcome) {
 
 TEST(MetricsTest, LoadsAreCountedByReason) {
   Metrics metrics;
-  metrics.CountAdapterLoad("", 1000);
-  metrics.CountAdapterLoad("ADAPTER_INVALID", 0);
-  metrics.CountAdapterLoad("SOMETHING_NEW", 0);
+  metrics.adapters().CountLoad("", 1000);
+  metrics.adapters().CountLoad("ADAPTER_INVALID", 0);
+  metrics.adapters().CountLoad("SOMETHING_NEW", 0);
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_loads_total{outcome=\"ok\",reason=\"none\"} 1"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_loads_total{outcome=\"error\",reason=\"adapter_invalid\"} 1"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_loads_total{outcome=\"error\",reason=\"other\"} 1"));
@@ -178,7 +231,7 @@ TEST(MetricsTest, LoadsAreCountedByReason) {
 TEST(MetricsTest, ATierTellsItsFill) {
   Metrics metrics;
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_pinned_bytes{tier=\"host\"} 0"));
-  metrics.SetCache(AdapterTier::kHost, {300, 1000, 200, 3});
+  metrics.adapters().SetCache(AdapterTier::kHost, {300, 1000, 200, 3});
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_bytes{tier=\"host\"} 300"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_capacity_bytes{tier=\"host\"} 1000"));
   EXPECT_TRUE(Has(metrics, "hotlora_adapter_cache_pinned_bytes{tier=\"host\"} 200"));

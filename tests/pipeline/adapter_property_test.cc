@@ -57,10 +57,9 @@ class AdapterPropertyTest : public PipelineFixture {
         ParseAdapter(adapter.file.Parse(), *keys_, table(), AdapterFileOptions());
     EXPECT_TRUE(parsed.ok()) << parsed.status() << " in" << adapter.formats;
     const auto memory = MakeAdapterMemory(TestPlace(), uint64_t{64} << 20, 0).value();
-    return {&adapter,
-            {memory->Stage(*parsed).value().lay_out(0).value(), ContentHash(parsed->file, std::nullopt), weight,
-             text_weight},
-            parsed->targets};
+    const auto laid_out =
+        std::get<std::shared_ptr<const AdapterWeights>>(memory->Stage(*parsed).value().lay_out(0).value());
+    return {&adapter, {laid_out, ContentHash(parsed->file, std::nullopt), weight, text_weight}, parsed->targets};
   }
 
   static AdapterSet SetOf(const std::vector<Use>& uses) {

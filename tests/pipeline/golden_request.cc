@@ -103,6 +103,18 @@ ImageRequest MakeGoldenRequest(const nlohmann::json& golden) {
   if (kind == "inpaint") {
     request.mask_image = GoldenPicture("mask.png", *request.width, *request.height);
   }
+  for (const nlohmann::json& entry : golden.value("control", nlohmann::json::array())) {
+    const std::string net = entry.at("net"), file = entry.at("image");  // "nets/NAME", "NAME.png", perhaps in a folder
+    ControlRef& control = request.controls.emplace_back();
+    control.name = net.substr(net.rfind('/') + 1);
+    control.image = GoldenFile("control/" + file.substr(file.rfind('/') + 1));
+    control.scale = entry.at("scale").get<double>();
+    control.start = entry.at("start").get<double>();
+    control.end = entry.at("end").get<double>();
+    if (entry.contains("control_type")) {
+      control.type = entry.at("control_type").get<uint32_t>();
+    }
+  }
   if (arguments.contains("original_size")) {
     request.size_conditioning = MakeSize(arguments, "");
     request.negative_size_conditioning = MakeSize(arguments, "negative_");

@@ -51,7 +51,7 @@ struct ImagePromptUse {
 class NetworksGoldenTest : public PipelineFixture {
  protected:
   const ControlNet& Net(const std::string& name) {
-    std::unique_ptr<const LoadedControlNet>& net = nets_[name];
+    std::shared_ptr<const PlacedControlNet>& net = nets_[name];
     if (net == nullptr) {
       auto loaded = LoadControlNet(WriteControlNetFolder(name, folder_.Under(name)), model_->config(), TestPlace());
       TORCH_CHECK(loaded.ok(), loaded.status().ToString());
@@ -235,7 +235,7 @@ class NetworksGoldenTest : public PipelineFixture {
   }
 
   TemporaryFolder folder_;
-  std::map<std::string, std::unique_ptr<const LoadedControlNet>> nets_;
+  std::map<std::string, std::shared_ptr<const PlacedControlNet>> nets_;
   std::map<std::string, std::unique_ptr<const LoadedImagePrompt>> prompts_;
   std::unique_ptr<const LoadedImageEncoder> encoder_;
 };

@@ -33,7 +33,7 @@ class PipelineFixture : public ::testing::Test {
     options.directory = GoldenPath("adapters/files");
     auto memory = MakeAdapterMemory(TestPlace(dtype_), /*host_bytes=*/kDeviceBytes, kDeviceBytes);
     ASSERT_TRUE(memory.ok()) << memory.status();
-    auto store = AdapterStore::Create(options, model_->modules(), &metrics_, *std::move(memory));
+    auto store = AdapterStore::Create(options, model_->modules(), &metrics_.adapters(), *std::move(memory));
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
     auto pipeline = MakeSdxlPipeline(*std::move(model), "golden", dora_, base_, conditioning_bytes_);
@@ -97,10 +97,12 @@ class PipelineFixture : public ::testing::Test {
     return *std::move(init);
   }
 
-  std::unique_ptr<Row> Start(const ImageJob& job, const AdapterSchedule& adapters, uint64_t seed) {
+  std::unique_ptr<Row> Start(const ImageJob& job, const AdapterSchedule& adapters, uint64_t seed,
+                             std::shared_ptr<const Controls> controls = nullptr) {
     auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), adapters.at(0).set, mode_);
     EXPECT_TRUE(conditioning.ok()) << conditioning.status();
-    auto row = pipeline_->StartRow(job.denoise, seed, *std::move(conditioning), adapters, Init(job));
+    auto row =
+        pipeline_->StartRow(job.denoise, seed, *std::move(conditioning), adapters, Init(job), std::move(controls));
     EXPECT_TRUE(row.ok()) << row.status();
     return *std::move(row);
   }

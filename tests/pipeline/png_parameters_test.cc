@@ -133,6 +133,26 @@ TEST(ImageParametersTest, AdaptersByRangeAndBlock) {
       << text;
 }
 
+TEST(ImageParametersTest, Controls) {
+  ControlUse lines, type;
+  lines.name = "lines";
+  lines.scale = 0.5;
+  lines.range = {0.25, 1.0};
+  type.name = "a \"union\"";
+  type.type = 3;
+  ImageSources sources;
+  sources.controls = {{lines, std::string(64, 'a')}, {type, std::string(64, 'b')}};
+  const std::string text = ImageParameters(ImageJob(), 7, ModelInfo(), sources);
+  EXPECT_NE(
+      text.find(", ControlNet 0: \"Model: lines [aaaaaaaaaaaa], Weight: 0.5, Guidance Start: 0.25, Guidance End: 1\""),
+      std::string::npos)
+      << text;
+  EXPECT_NE(text.find(", ControlNet 1: \"Model: a \\\"union\\\" [bbbbbbbbbbbb], Weight: 1, Guidance Start: 0, Guidance "
+                      "End: 1, Control Type: 3\""),
+            std::string::npos)
+      << text;
+}
+
 TEST(ImageParametersTest, AnInitImagesStrength) {
   ImageJob job = Job();
   job.denoise.strength = 0.6;

@@ -14,6 +14,7 @@
 
 #include "src/base/enum_size.h"
 #include "src/base/error_details.h"
+#include "src/request/control_check.h"
 
 namespace hotlora {
 namespace {
@@ -486,6 +487,84 @@ TEST(ValidateImageRequestTest, RefusesFilesThatAreNoImages) {
   EXPECT_THAT(BadFields(request), UnorderedElementsAre("init_image", "mask_image", "width"));
   EXPECT_THAT(Message(request), HasSubstr("init_image is not a PNG, JPEG or WebP file"));
   EXPECT_THAT(Message(request), HasSubstr("mask_image is 9000x9000 pixels; allowed are 1 to 8192 on a side"));
+}
+
+ControlRef Control(std::optional<double> start = std::nullopt, std::optional<double> end = std::nullopt) {
+  ControlRef control;
+  control.name = "lines";
+  control.image = PngHeader(64, 64);
+  control.start = start;
+  control.end = end;
+  return control;
+}
+
+TEST(ValidateImageRequestTest, ControlsHaveDefaultsAndANameMayComeAgain) {
+  ImageRequest request;
+  request.controls = {Control(), Control(0.25, 0.5)};
+  request.controls[1].scale = 0.0;
+  request.controls[1].type = 7;
+  const auto job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_EQ(job->controls.size(), 2u);
+  EXPECT_EQ(job->controls[0].scale, 1.0);
+  EXPECT_TRUE(job->controls[0].range.whole());
+  EXPECT_FALSE(job->controls[0].type.has_value());
+  EXPECT_EQ(job->controls[1].scale, 0.0);
+  EXPECT_EQ(job->controls[1].range.start, 0.25);
+  EXPECT_EQ(job->controls[1].type, 7u);
+  EXPECT_TRUE(job->has_pictures());
+  EXPECT_FALSE(job->has_init());
+}
+
+TEST(ValidateImageRequestTest, AControlThatIsNeverInForceIsLeftOut) {
+  ImageRequest request;
+  request.steps = 4;
+  request.controls = {Control(0.1, 0.2), Control()};
+  const auto job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_EQ(job->controls.size(), 1u);
+  EXPECT_EQ(job->controls[0].field, "controls[1]");
+}
+
+TEST(ValidateImageRequestTest, NamesEveryBadFieldOfControls) {
+  ImageRequest request;
+  request.controls = {Control(0.5, 0.5), Control(std::nan(""), 1.5), Control(), Control()};
+  request.controls[2].name = "../up";
+  request.controls[2].image = "";
+  request.controls[2].scale = 4.5;
+  request.controls[3].image = "GIF89a";
+  request.controls[3].scale = std::nan("");
+  EXPECT_THAT(BadFields(request),
+              UnorderedElementsAre("controls[0].start", "controls[1].start", "controls[1].end", "controls[2].name",
+                                   "controls[2].image", "controls[2].scale", "controls[3].image", "controls[3].scale"));
+  EXPECT_THAT(Message(request), HasSubstr("controls[2].scale is 4.5; allowed are 0 to 4"));
+  request.controls = {Control()};
+  request.controls[0].image = PngHeader(9000, 9000);
+  EXPECT_THAT(Message(request), HasSubstr("controls[0].image is 9000x9000 pixels; allowed are 1 to 8192 on a side"));
+  request.controls.assign(5, Control());
+  EXPECT_THAT(BadFields(request), ElementsAre("controls"));
+}
+
+TEST(CheckControlTypesTest, AUnionNetNeedsOneOfItsTypesAndOthersHaveNone) {
+  std::vector<ControlUse> controls(4);
+  for (size_t i = 0; i < controls.size(); ++i) {
+    controls[i].name = "net";
+    controls[i].field = "controls[" + std::to_string(i) + "]";
+  }
+  controls[0].type = 0;  // of a net of one kind
+  controls[2].type = 6;
+  controls[3].type = 5;
+  const absl::Status status = CheckControlTypes(controls, {0, 6, 6, 6});
+  std::vector<std::string> fields;
+  for (const FieldViolation& violation : GetErrorDetails(status).violations) {
+    fields.push_back(violation.field);
+  }
+  EXPECT_THAT(fields, ElementsAre("controls[0].type", "controls[1].type", "controls[2].type"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("controls[2].type is 6; allowed with the union net \"net\" are 0 to 5"));
+  controls[0].type.reset();
+  controls[1].type = controls[2].type = 0;
+  EXPECT_EQ(CheckControlTypes(controls, {0, 6, 6, 6}), absl::OkStatus());
 }
 
 TEST(ValidateImageRequestTest, MaskAndStrengthNeedAnInitImage) {

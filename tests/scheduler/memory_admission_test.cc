@@ -189,6 +189,64 @@ TEST_F(MemoryAdmissionTest, ChecksBothPassesAtOnce) {
   EXPECT_THAT(std::string(admission_.CheckAlone(job).message()), HasSubstr("step at 128x128"));
 }
 
+// Before a step with controls was measured, it is what one without them takes, and the outputs of their nets.
+TEST_F(MemoryAdmissionTest, AStepNeedsTheOutputsOfItsControls) {
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->control_bytes.outputs = 10 * kMiB;
+    levers_->control_bytes.text = 2 * kMiB;
+  }
+  const MemoryWork plain{Kind::kStep, 64, 64, 2};
+  MemoryWork controlled = plain, larger = {Kind::kStep, 128, 64, 2};
+  controlled.control_rows = 4;
+  larger.control_rows = 4;
+  Measure(plain, 100 * kMiB);
+  ExpectNeed(controlled, 180 * kMiB + kFirst);
+  ExpectNeed(larger, 305 * kMiB + kFirst);
+  Measure(controlled, 120 * kMiB);
+  ExpectNeed(controlled, 150 * kMiB + kLater);
+  ExpectNeed(plain, 125 * kMiB + kLater);
+  ExpectNeed({Kind::kStep, 128, 64, 2}, 250 * kMiB + kFirst);  // scaled from the step without controls
+}
+
+TEST_F(MemoryAdmissionTest, EmbeddingPicturesNeedsWhatTheirShapesSay) {
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->control_bytes = {/*hint=*/4 * kMiB, /*embedding=*/20 * kMiB, /*outputs=*/0, /*text=*/0};
+  }
+  DenoiseOptions options;
+  options.width = options.height = 64;
+  ExpectNeed(HintWork(options, 3), 40 * kMiB + kFirst);
+  Measure(HintWork(options, 3), 20 * kMiB);
+  ExpectNeed(HintWork(options, 3), 25 * kMiB + kLater);
+}
+
+TEST_F(MemoryAdmissionTest, AJobsControlsMustFitAlone) {
+  ImageJob job = JobWithoutTiles();
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->control_bytes = {/*hint=*/50 * kMiB, /*embedding=*/30 * kMiB, /*outputs=*/100 * kMiB, /*text=*/0};
+  }
+  Measure(TextWork(job.prompts), 1 * kMiB);
+  Measure(StepWork(job.denoise), 10 * kMiB);
+  Measure(DecodeWork(job), 10 * kMiB);
+  const auto refused_at = [&](int64_t available) {
+    SetAvailable(available);
+    return std::string(admission_.CheckAlone(job).message());
+  };
+  EXPECT_EQ(refused_at(120 * kMiB), "");
+  job.controls.resize(2);
+  // Two rows under guidance with two controls each, and two hints: 1.25 * (10 + 400) + 100 + 256 MiB.
+  EXPECT_THAT(refused_at(868 * kMiB), HasSubstr("a denoising step at 64x64 needs 869 MiB"));
+  EXPECT_EQ(refused_at(869 * kMiB), "");
+  EXPECT_THAT(refused_at(400 * kMiB), HasSubstr("embedding a control picture at 64x64 needs 419 MiB"));
+  // The controls are in force one after the other.
+  job.controls[0].range.end = 0.5;
+  job.controls[1].range.start = 0.5;
+  EXPECT_EQ(refused_at(619 * kMiB), "");
+  EXPECT_THAT(refused_at(618 * kMiB), HasSubstr("a denoising step at 64x64 needs 619 MiB"));
+}
+
 TEST_F(MemoryAdmissionTest, WorkWaitsForThatOfAnotherThread) {
   const MemoryWork step{Kind::kStep, 64, 64, 1}, decode{Kind::kDecode, 64, 64};
   Measure(step, 400 * kMiB);

@@ -25,6 +25,7 @@ class RequestLoaderTest : public ::testing::Test {
  public:
   RequestLoaderTest() {
     store_levers_->Add("a");
+    control_levers_->AddControl("net");
     EXPECT_TRUE(scheduler_.AwaitWarmUp().ok());
   }
 
@@ -37,7 +38,7 @@ class RequestLoaderTest : public ::testing::Test {
 
   // Enqueues a request; its listener.
   std::shared_ptr<RecordingListener> Submit(const std::string& id, const std::string& caller, bool init,
-                                            std::vector<AdapterUse> adapters = {}) {
+                                            std::vector<AdapterUse> adapters = {}, size_t controls = 0) {
     ImageJob job;
     job.request_id = id;
     job.caller = caller;
@@ -45,6 +46,10 @@ class RequestLoaderTest : public ::testing::Test {
     job.denoise.steps = 1;
     job.init_image = init ? "a picture" : "";
     job.adapters = std::move(adapters);
+    job.controls.resize(controls);
+    for (ControlUse& control : job.controls) {
+      control.name = "net";
+    }
     auto listener = std::make_shared<RecordingListener>();
     auto task = std::make_shared<ImageTask>(std::move(job), listener, absl::InfiniteDuration());
     EXPECT_TRUE(queue_.Admit(task).ok());
@@ -70,7 +75,7 @@ class RequestLoaderTest : public ::testing::Test {
     return decoded_;
   }
 
-  absl::StatusOr<InitPicture> Decode(const ImageJob& job) {
+  absl::StatusOr<RequestPictures> Decode(const ImageJob& job) {
     absl::MutexLock lock(&mu_);
     decoded_.push_back(job.request_id);
     if (job.request_id == "throws") {
@@ -79,9 +84,10 @@ class RequestLoaderTest : public ::testing::Test {
     const auto permitted = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return permitted_ > 0; };
     mu_.Await(absl::Condition(&permitted));
     --permitted_;
-    InitPicture picture;
-    picture.image = {16, 16, std::vector<uint8_t>(16 * 16 * 3)};
-    return picture;
+    RequestPictures pictures;
+    pictures.init.image = {16, 16, std::vector<uint8_t>(16 * 16 * 3)};
+    pictures.controls.resize(job.controls.size(), pictures.init.image);
+    return pictures;
   }
 
   absl::Mutex mu_;
@@ -91,13 +97,21 @@ class RequestLoaderTest : public ::testing::Test {
   Metrics metrics_;
   std::shared_ptr<FakePipeline::Levers> pipeline_levers_ = std::make_shared<FakePipeline::Levers>();
   std::shared_ptr<FakeAdapterStore::Levers> store_levers_ = std::make_shared<FakeAdapterStore::Levers>();
+  std::shared_ptr<FakeAdapterStore::Levers> control_levers_ = std::make_shared<FakeAdapterStore::Levers>();
   FakePipeline pipeline_{pipeline_levers_};
   FakeAdapterStore store_{store_levers_};
+  FakeAdapterStore controls_{control_levers_};
   FakeEmbeddingStore embeddings_;
   RequestQueue queue_{100};
   StepScheduler scheduler_{{}, {}, &queue_, &pipeline_, &metrics_};
-  RequestLoader loader_{&store_,     &embeddings_, &queue_,
-                        &scheduler_, &metrics_,    [this](const ImageJob& job) { return Decode(job); }};
+  RequestLoader loader_{&store_,
+                        &controls_,
+                        &embeddings_,
+                        &queue_,
+                        &scheduler_,
+                        &metrics_,
+                        [this](const ImageJob& job) { return Decode(job); },
+                        /*picture_bytes=*/2 * 16 * 16 * 3};
   std::vector<std::shared_ptr<ImageTask>> tasks_;
 };
 
@@ -180,6 +194,64 @@ TEST_F(RequestLoaderTest, ARequestThatWaitsForRoomIsDecodedAndEncodedOnce) {
   EXPECT_EQ(decoded(), std::vector<std::string>{"one"});
   absl::MutexLock lock(&pipeline_levers_->mu);
   EXPECT_EQ(pipeline_levers_->init_sizes.size(), 1u);
+}
+
+TEST_F(RequestLoaderTest, ARequestThatWaitsForAControlNetGivesItsAdaptersBackMeanwhile) {
+  {
+    absl::MutexLock lock(&control_levers_->mu);
+    control_levers_->most_leases = 0;
+  }
+  PermitDecodes(1);
+  const auto listener = Submit("one", "", false, {{"a", 1, 1}}, /*controls=*/2);
+  const std::shared_ptr<ImageTask> task = tasks_[0];
+  {
+    absl::MutexLock lock(&control_levers_->mu);
+    const auto waits = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return control_levers_->waits > 0; };
+    control_levers_->mu.Await(absl::Condition(&waits));
+  }
+  while (task->loading()) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_EQ(store_levers_->Leases(), 0);
+  {
+    absl::MutexLock lock(&control_levers_->mu);
+    control_levers_->most_leases = 1;  // once for both controls
+  }
+  while (!listener->IsDone()) {
+    loader_.RetryForRoom();
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
+  EXPECT_EQ(decoded(), std::vector<std::string>{"one"}) << "pictures are decoded once";
+  EXPECT_EQ(control_levers_->Leases(), 0);
+}
+
+// There is room for the pictures of two controls.
+TEST_F(RequestLoaderTest, ControlPicturesAreDecodedOnceThoseOfOthersHaveStarted) {
+  pipeline_levers_->Hold();
+  Submit("running", "one", false);
+  pipeline_levers_->AwaitHeld();
+  PermitDecodes(100);
+  std::vector<std::shared_ptr<RecordingListener>> listeners;
+  for (int i = 0; i < 5; ++i) {
+    listeners.push_back(Submit("controlled" + std::to_string(i), "one", false, {}, /*controls=*/1));
+  }
+  AwaitDecodes(2);
+  absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_EQ(decoded(), (std::vector<std::string>{"controlled0", "controlled1"}));
+  tasks_[3]->Cancel(absl::CancelledError("the caller has gone"));
+  loader_.EndIfUnwanted(tasks_[3]);
+  EXPECT_TRUE(absl::IsCancelled(listeners[2]->AwaitDone())) << "at once, though there is no room";
+  pipeline_levers_->LetGo();
+  for (const int i : {0, 1, 3, 4}) {
+    EXPECT_EQ(listeners[i]->AwaitDone(), absl::OkStatus());
+  }
+  EXPECT_EQ(decoded().size(), 4u);
+}
+
+TEST_F(RequestLoaderTest, MorePicturesThanThereIsRoomForAreDecodedAlone) {
+  PermitDecodes(100);
+  EXPECT_EQ(Submit("large", "one", false, {}, /*controls=*/4)->AwaitDone(), absl::OkStatus());
 }
 
 TEST_F(RequestLoaderTest, ACancelWhileAPictureIsDecodedEndsTheRequest) {

@@ -62,7 +62,7 @@ class RowFitTest : public ::testing::Test {
   std::shared_ptr<ImageRun> AsRun(const std::shared_ptr<ImageTask>& task) {
     auto run = std::make_shared<ImageRun>(task);
     run->rows.emplace_back().row =
-        pipeline_.StartRow(run->job().denoise, 0, nullptr, run->task->adapter_schedule(), nullptr).value();
+        pipeline_.StartRow(run->job().denoise, 0, nullptr, run->task->adapter_schedule(), nullptr, nullptr).value();
     return run;
   }
   void Run(const std::shared_ptr<ImageTask>& task) { runs_.push_back(AsRun(task)); }
@@ -118,9 +118,10 @@ TEST_F(RowFitTest, ASecondPassRunsBesideRowsOfItsSize) {
   EXPECT_EQ(fits(Pass::kSecond), RegroupReason::kSize);
   RunningRow& row = runs_[0]->rows[0];
   row.pass = Pass::kSecond;
-  row.row =
-      pipeline_.StartRow(*runs_[0]->job().hires, 0, nullptr, runs_[0]->task->adapter_schedule(Pass::kSecond), nullptr)
-          .value();
+  row.row = pipeline_
+                .StartRow(*runs_[0]->job().hires, 0, nullptr, runs_[0]->task->adapter_schedule(Pass::kSecond), nullptr,
+                          nullptr)
+                .value();
   EXPECT_EQ(fits(Pass::kFirst), RegroupReason::kSize);
   EXPECT_EQ(fits(Pass::kSecond), std::nullopt);
 }
@@ -210,6 +211,22 @@ TEST_F(RowFitTest, AllRowsTogetherNeedMemory) {
   EXPECT_EQ(KeptOutBy(Ready("")), RegroupReason::kMemory);
   set_available(int64_t{4} << 30);
   EXPECT_EQ(KeptOutBy(Ready("")), std::nullopt);
+}
+
+// A control's outputs take 1 GiB for each of the two rows of an image under guidance.
+TEST_F(RowFitTest, ControlsNeedMemoryToo) {
+  Run("");
+  {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->control_bytes.outputs = int64_t{1} << 30;
+    levers_->available_memory = int64_t{2} << 30;
+  }
+  ImageJob job = Ready("")->job();
+  EXPECT_EQ(KeptOutBy(ReadyWith(job, "", {})), std::nullopt);
+  job.controls.resize(1);
+  EXPECT_EQ(KeptOutBy(ReadyWith(job, "", {})), RegroupReason::kMemory);
+  job.controls[0].range.start = 0.5;
+  EXPECT_EQ(KeptOutBy(ReadyWith(job, "", {})), std::nullopt) << "it is not in force in the next step";
 }
 
 }  // namespace

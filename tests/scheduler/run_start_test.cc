@@ -93,7 +93,7 @@ TEST_F(RunStartTest, AppliesAndEncodes) {
   ASSERT_EQ(start_.Prepare(*run, ApplyMode::kMerged, {}), absl::OkStatus());
   EXPECT_NE(run->conditioning, nullptr);
   EXPECT_NE(run->init, nullptr);
-  EXPECT_FALSE(run->task->has_init());
+  EXPECT_EQ(run->task->TakeInit(), nullptr) << "the run has it";
   EXPECT_EQ(Applied(), std::vector<std::string>{run->task->fingerprint()});
   const ImageSummary& summary = run->task->summary;
   EXPECT_EQ(summary.model_sha256, pipeline_.info().sha256);

@@ -61,7 +61,8 @@ class StepReportTest : public ::testing::Test {
     for (uint32_t image = 0; image < 2; ++image) {
       RunningRow row;
       row.image = image;
-      row.row = pipeline_.StartRow(task->job().denoise, image, nullptr, task->adapter_schedule(), nullptr).value();
+      row.row =
+          pipeline_.StartRow(task->job().denoise, image, nullptr, task->adapter_schedule(), nullptr, nullptr).value();
       request.run->rows.push_back(std::move(row));
     }
     return request;

@@ -158,6 +158,45 @@ TEST(ProtoMappingTest, SummaryTellsTheEmbeddings) {
   EXPECT_EQ(message.embeddings(0).vectors(), 3u);
 }
 
+TEST(ProtoMappingTest, ControlsCarryEveryField) {
+  v1::GenerateImagesRequest message;
+  message.add_controls()->set_name("plain");
+  v1::ControlRef* const full = message.add_controls();
+  full->set_name("union");
+  full->set_image("bytes");
+  full->set_scale(0);
+  full->set_start(0.25);
+  full->set_end(0.5);
+  full->set_type(3);
+  const std::vector<ControlRef> controls = FromProto(message).request.controls;
+  ASSERT_EQ(controls.size(), 2u);
+  EXPECT_EQ(controls[0].name, "plain");
+  EXPECT_FALSE(controls[0].scale.has_value() || controls[0].start.has_value() || controls[0].end.has_value() ||
+               controls[0].type.has_value());
+  EXPECT_EQ(controls[1].image, "bytes");
+  EXPECT_EQ(controls[1].scale, 0.0);
+  EXPECT_EQ(controls[1].start, 0.25);
+  EXPECT_EQ(controls[1].end, 0.5);
+  EXPECT_EQ(controls[1].type, 3u);
+  for (int i = 0; i < 3; ++i) {
+    message.add_controls();
+  }
+  ASSERT_EQ(FromProto(message).violations.size(), 1u);
+  EXPECT_EQ(FromProto(message).violations[0].field, "controls");
+}
+
+TEST(ProtoMappingTest, SummaryTellsTheControls) {
+  ImageSummary summary;
+  summary.controls.push_back({"lines", "abc", 0.5, AdapterTier::kHost, 1.5});
+  const v1::Summary message = ToProto(summary);
+  ASSERT_EQ(message.controls_size(), 1);
+  EXPECT_EQ(message.controls(0).name(), "lines");
+  EXPECT_EQ(message.controls(0).content_sha256(), "abc");
+  EXPECT_EQ(message.controls(0).scale(), 0.5);
+  EXPECT_EQ(message.controls(0).tier_found(), v1::ADAPTER_TIER_HOST);
+  EXPECT_EQ(message.controls(0).seconds(), 1.5);
+}
+
 TEST(ProtoMappingTest, RefusesListsBeyondTheLimitUncopied) {
   v1::GenerateImagesRequest message;
   for (int i = 0; i < 17; ++i) {

@@ -26,14 +26,14 @@ class StartupTest : public ::testing::Test {
 };
 
 TEST_F(StartupTest, PinsEveryNamedAdapter) {
-  ASSERT_TRUE(LoadPinnedAdapters(engine_, {"a", "c"}).ok());
-  EXPECT_TRUE(engine_.GetAdapter("a")->pinned);
-  EXPECT_FALSE(engine_.GetAdapter("broken")->pinned);
-  EXPECT_TRUE(engine_.GetAdapter("c")->pinned);
+  ASSERT_TRUE(LoadPinned(engine_.adapters(), "--pin", {"a", "c"}).ok());
+  EXPECT_TRUE(engine_.adapters().Get("a")->pinned);
+  EXPECT_FALSE(engine_.adapters().Get("broken")->pinned);
+  EXPECT_TRUE(engine_.adapters().Get("c")->pinned);
 }
 
 TEST_F(StartupTest, PinThatFailsIsNamed) {
-  const absl::Status status = LoadPinnedAdapters(engine_, {"a", "nobody"});
+  const absl::Status status = LoadPinned(engine_.adapters(), "--pin", {"a", "nobody"});
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(status.message().find("--pin nobody: "), 0u);
 }
@@ -54,7 +54,7 @@ TEST_F(StartupTest, CheckListsEveryAdapterThatFails) {
   EXPECT_TRUE(std::regex_search(report.text, std::regex("unet weights +2\\.0 MiB  cpu\n")));
   EXPECT_TRUE(std::regex_search(report.text, std::regex("adapters in the host tier +64\\.0 MiB  host\n")));
   EXPECT_TRUE(std::regex_search(report.text, std::regex("allocated before the first request +3\\.0 MiB  cpu\n")));
-  EXPECT_EQ(engine_.GetAdapter("a")->tier, AdapterTier::kDisk);
+  EXPECT_EQ(engine_.adapters().Get("a")->tier, AdapterTier::kDisk);
 }
 
 TEST_F(StartupTest, CheckHasALineForEachNameWithItsState) {

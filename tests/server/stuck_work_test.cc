@@ -11,6 +11,7 @@
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "server/metrics_endpoint.h"
 #include "src/engine/engine.h"
+#include "src/metrics/metrics.h"
 #include "tests/fakes/fake_adapter_store.h"
 #include "tests/fakes/fake_embedding_store.h"
 #include "tests/fakes/fake_pipeline.h"
@@ -34,9 +35,9 @@ class StuckWorkTest : public ServingTest {
     engine_options.work_limits.least = engine_options.work_limits.unknown = absl::Seconds(1);
     engine_options.work_limits.before_giving_up = giving_up;
     server_->FollowEngine(engine_options);
-    real_engine_ =
-        Engine::Create(std::move(engine_options), std::make_unique<FakePipeline>(pipeline_),
-                       std::make_unique<FakeAdapterStore>(store_), std::make_unique<FakeEmbeddingStore>(), &metrics_);
+    real_engine_ = Engine::Create(std::move(engine_options), std::make_unique<FakePipeline>(pipeline_),
+                                  std::make_unique<FakeAdapterStore>(store_), MakeEmptyFakeStore(),
+                                  std::make_unique<FakeEmbeddingStore>(), &metrics_);
     ASSERT_TRUE(real_engine_->WarmUp().ok());
     server_->Serve(real_engine_.get());
     auto endpoint = MetricsEndpoint::Start("127.0.0.1:0", metrics_, [this] { return server_->readiness().WhyNot(); });

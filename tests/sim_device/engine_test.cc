@@ -16,7 +16,9 @@
 #include "src/adapters/adapter_weights.h"
 #include "src/image/image_decoder.h"
 #include "src/image/image_encoder.h"
+#include "src/metrics/metrics.h"
 #include "src/pipeline/sdxl_pipeline.h"
+#include "tests/fakes/fake_adapter_store.h"
 #include "tests/fakes/fake_embedding_store.h"
 #include "tests/fakes/recording_listener.h"
 #include "tests/fakes/sim_device/sim_device.h"
@@ -32,14 +34,14 @@ std::unique_ptr<Engine> StartEngine(c10::Device device, ApplyPolicy policy, Metr
   auto model = SdxlModel::Load(GoldenPath("pipeline"), place).value();
   AdapterStoreOptions adapters;
   adapters.directory = GoldenPath("adapters/files");
-  auto store = AdapterStore::Create(adapters, model->modules(), metrics,
+  auto store = AdapterStore::Create(adapters, model->modules(), &metrics->adapters(),
                                     MakeAdapterMemory(place, kAdapterBytes, kAdapterBytes).value())
                    .value();
   auto pipeline = MakeSdxlPipeline(std::move(model), "golden").value();
   EngineOptions options;
   options.batch.apply = policy;
   options.batch.max_batch = 2;
-  auto engine = Engine::Create(std::move(options), std::move(pipeline), std::move(store),
+  auto engine = Engine::Create(std::move(options), std::move(pipeline), std::move(store), MakeEmptyFakeStore(),
                                std::make_unique<FakeEmbeddingStore>(), metrics);
   EXPECT_EQ(engine->WarmUp(), absl::OkStatus());
   return engine;

@@ -82,11 +82,12 @@ class SimFaultsTest : public SimPipelineTest {
     auto file = SafetensorsFile::ReadFile(GoldenPath("adapters/files/" + name + ".safetensors"), uint64_t{1} << 30);
     const ParsedAdapter parsed = ParseAdapter(*std::move(file), *keys_, model_->modules(), {}).value();
     const StagedAdapter staged = memory_->Stage(parsed).value();
-    return {staged.lay_out(offset).value(), staged.bytes};
+    return {std::get<std::shared_ptr<const AdapterWeights>>(staged.lay_out(offset).value()), staged.bytes};
   }
 
   std::shared_ptr<const AdapterWeights> Upload(const Hosted& hosted, uint64_t offset) {
-    return memory_->Upload(hosted.weights, offset, hosted.bytes).value();
+    return std::get<std::shared_ptr<const AdapterWeights>>(
+        memory_->Upload(hosted.weights, offset, hosted.bytes).value());
   }
 
   void Apply(const std::shared_ptr<const AdapterWeights>& weights, const std::string& hash) {
@@ -142,7 +143,7 @@ TEST_F(SimFaultsTest, InitImageThatIsNotWaitedFor) {
       init = Init(job);
     }
     auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), {}, mode_).value();
-    const auto row = pipeline_->StartRow(job.denoise, 7, std::move(conditioning), {}, std::move(init)).value();
+    const auto row = pipeline_->StartRow(job.denoise, 7, std::move(conditioning), {}, std::move(init), nullptr).value();
     return RowLatentsForTest(*row).cpu();
   };
   const at::Tensor expected = first_latents(false);

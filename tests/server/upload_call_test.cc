@@ -1,4 +1,4 @@
-#include "server/adapter_upload_call.h"
+#include "server/upload_call.h"
 
 #include "tests/server/serving.h"
 

@@ -1,4 +1,4 @@
-#include "server/adapter_upload_call.h"
+#include "server/upload_call.h"
 
 #include <algorithm>
 #include <atomic>
@@ -10,7 +10,6 @@
 #include <grpcpp/alarm.h>
 
 #include "server/alarm_time.h"
-#include "server/proto_mapping.h"
 #include "server/send_watch.h"
 #include "server/upload_gate.h"
 #include "src/base/error_details.h"
@@ -23,18 +22,19 @@
 namespace hotlora {
 namespace {
 
-// UploadAdapter under way: Start on a gRPC thread, then everything but gRPC's reactions on the upload thread.
-class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapterRequest>>,
-                        public std::enable_shared_from_this<Uploading> {
+// An upload under way: Start on a gRPC thread, then everything but gRPC's reactions on the upload thread.
+template <typename Calls>
+class Uploading final : public grpc::ServerReadReactor<Unparsed<typename Calls::UploadRequest>>,
+                        public std::enable_shared_from_this<Uploading<Calls>> {
  public:
   Uploading(ServiceContext* service, SerialExecutor* upload_thread, grpc::CallbackServerContext* context,
-            v1::Adapter* response)
+            typename Calls::Item* response)
       : active_calls_(&service->active_calls),
         metrics_(service->metrics),
         upload_thread_(upload_thread),
         gate_(*service->uploads),
         watch_(service, context),
-        rpc_(service, "UploadAdapter", context),
+        rpc_(service, Calls::kUpload, context),
         caller_(rpc_.caller()),
         response_(response) {
     active_calls_->Add();
@@ -43,7 +43,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
   void Start() {
     {
       MutexLock lock(&mu_);
-      held_by_grpc_ = shared_from_this();
+      held_by_grpc_ = this->shared_from_this();
     }
     const absl::Status status = CatchExceptions([&]() -> absl::Status {
       ABSL_ASSIGN_OR_RETURN(engine_, rpc_.Open(Scope::kAdaptersWrite));
@@ -53,17 +53,17 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     });
     if (status.ok()) {
       WatchTime();
-      StartRead(&unparsed_);
+      this->StartRead(&unparsed_);
     } else {
       rpc_.End(status, [this](const grpc::Status& ended) {
         watch_.Sending();
-        Finish(ended);
+        this->Finish(ended);
       });
     }
   }
 
   void OnReadDone(bool ok) override {
-    upload_thread_->Post(caller_, [self = shared_from_this(), ok] { self->Proceed(ok); });
+    upload_thread_->Post(caller_, [self = this->shared_from_this(), ok] { self->Proceed(ok); });
   }
   void OnCancel() override { cancelled_.store(true); }
   void OnDone() override {
@@ -88,7 +88,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     if (message_.has_header() || !message_.chunk().empty()) {
       last_byte_ = SteadyNow();
     }
-    StartRead(&unparsed_);
+    this->StartRead(&unparsed_);
   }
 
   void End(const absl::Status& status) {
@@ -97,7 +97,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     upload_.reset();  // what came is gone before the caller is told so
     permit_ = nullptr;
     watch_.Sending();
-    Finish(rpc_.Close(status));
+    this->Finish(rpc_.Close(status));
   }
 
   // Has CheckTime called when the caller's time is over.
@@ -105,7 +105,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
     const absl::Time deadline =
         std::min(last_byte_ + gate_.limits().silence, began_ + gate_.limits().longest) + absl::Milliseconds(1);
     alarm_ = std::make_unique<grpc::Alarm>();
-    alarm_->Set(AlarmTime(deadline), [self = shared_from_this()](bool reached) {
+    alarm_->Set(AlarmTime(deadline), [self = this->shared_from_this()](bool reached) {
       if (reached) {
         self->upload_thread_->Post(self->caller_, [self] { self->CheckTime(); });
       }
@@ -142,8 +142,8 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
       return InvalidRequest({{"part", "is not a header; the first message must have it"}});
     }
     const v1::UploadHeader& header = message_.header();
-    ABSL_ASSIGN_OR_RETURN(upload_,
-                          engine_->BeginUpload({header.name(), header.size(), header.sha256(), header.replace()}));
+    ABSL_ASSIGN_OR_RETURN(upload_, Calls::StoreOf(*engine_).BeginUpload(
+                                       {header.name(), header.size(), header.sha256(), header.replace()}));
     return gate_.Charge(caller_, header.size(), SteadyNow());  // what is refused before costs nothing
   }
 
@@ -155,7 +155,7 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
       return InvalidRequest({{"part", "never came: the call had no message"}});
     }
     ABSL_ASSIGN_OR_RETURN(const AdapterInfo info, upload_->Commit());
-    *response_ = ToProto(info);
+    *response_ = Calls::ToItem(info);
     return absl::OkStatus();
   }
 
@@ -165,12 +165,12 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
   UploadGate& gate_;
   SendWatch watch_;
   RpcCall rpc_;
-  const std::string caller_;     // whose turn on the upload thread it is
-  v1::Adapter* const response_;  // gRPC's, until OnDone
-  Engine* engine_ = nullptr;     // constant after Start
+  const std::string caller_;              // whose turn on the upload thread it is
+  typename Calls::Item* const response_;  // gRPC's, until OnDone
+  Engine* engine_ = nullptr;              // constant after Start
   std::atomic<bool> cancelled_{false};
-  Unparsed<v1::UploadAdapterRequest> unparsed_;
-  v1::UploadAdapterRequest message_;  // of the upload thread
+  Unparsed<typename Calls::UploadRequest> unparsed_;
+  typename Calls::UploadRequest message_;  // of the upload thread
   std::unique_ptr<AdapterUpload> upload_;
 
   // The upload thread's, after Start.
@@ -186,13 +186,19 @@ class Uploading final : public grpc::ServerReadReactor<Unparsed<v1::UploadAdapte
 
 }  // namespace
 
-grpc::ServerReadReactor<Unparsed<v1::UploadAdapterRequest>>* StartUpload(ServiceContext* service,
-                                                                         SerialExecutor* upload_thread,
-                                                                         grpc::CallbackServerContext* context,
-                                                                         v1::Adapter* response) {
-  const auto call = std::make_shared<Uploading>(service, upload_thread, context, response);
+template <typename Calls>
+grpc::ServerReadReactor<Unparsed<typename Calls::UploadRequest>>* StartUpload(ServiceContext* service,
+                                                                              SerialExecutor* upload_thread,
+                                                                              grpc::CallbackServerContext* context,
+                                                                              typename Calls::Item* response) {
+  const auto call = std::make_shared<Uploading<Calls>>(service, upload_thread, context, response);
   call->Start();
   return call.get();
 }
+
+template grpc::ServerReadReactor<Unparsed<v1::UploadAdapterRequest>>* StartUpload<AdapterCalls>(
+    ServiceContext*, SerialExecutor*, grpc::CallbackServerContext*, v1::Adapter*);
+template grpc::ServerReadReactor<Unparsed<v1::UploadControlRequest>>* StartUpload<ControlCalls>(
+    ServiceContext*, SerialExecutor*, grpc::CallbackServerContext*, v1::Control*);
 
 }  // namespace hotlora

@@ -1,0 +1,65 @@
+#include "src/pipeline/request_pictures.h"
+
+#include <new>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "src/base/error_details.h"
+#include "src/base/error_reason.h"
+#include "src/base/status_macros.h"
+#include "src/image/image_decoder.h"
+#include "src/request/validation.h"
+
+namespace hotlora {
+namespace {
+
+absl::StatusOr<RequestPictures> Load(const ImageJob& job) {
+  RequestPictures pictures;
+  std::vector<FieldViolation> violations;
+  if (job.has_init()) {
+    absl::StatusOr<InitPicture> init = LoadInitPicture(job);
+    if (absl::IsInvalidArgument(init.status())) {
+      violations = GetErrorDetails(init.status()).violations;
+    } else {
+      ABSL_ASSIGN_OR_RETURN(pictures.init, std::move(init));
+    }
+  }
+  for (const ControlUse& control : job.controls) {
+    absl::StatusOr<RgbImage> image = DecodeImage(control.image);
+    if (absl::IsInvalidArgument(image.status())) {
+      violations.push_back({absl::StrCat(control.field, ".image"), std::string(image.status().message())});
+      continue;
+    }
+    ABSL_RETURN_IF_ERROR(image.status());
+    if (job.hires.has_value()) {
+      RgbImage& larger = pictures.hires_controls.emplace_back(*image);
+      ResizeInit(larger, job.hires->width, job.hires->height);
+    }
+    RgbImage& picture = pictures.controls.emplace_back(*std::move(image));
+    ResizeInit(picture, job.denoise.width, job.denoise.height);
+  }
+  if (!violations.empty()) {
+    return InvalidRequest(std::move(violations));
+  }
+  return pictures;
+}
+
+}  // namespace
+
+int64_t ControlPictureBytes(const ImageJob& job) {
+  const auto bytes = [](const DenoiseOptions& options) { return int64_t{3} * options.width * options.height; };
+  return static_cast<int64_t>(job.controls.size()) *
+         (bytes(job.denoise) + (job.hires.has_value() ? bytes(*job.hires) : 0));
+}
+
+absl::StatusOr<RequestPictures> LoadRequestPictures(const ImageJob& job) {
+  try {
+    return Load(job);
+  } catch (const std::bad_alloc&) {
+    return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory, "no memory to decode an image");
+  }
+}
+
+}  // namespace hotlora

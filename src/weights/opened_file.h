@@ -1,0 +1,42 @@
+#ifndef HOTLORA_SRC_WEIGHTS_OPENED_FILE_H_
+#define HOTLORA_SRC_WEIGHTS_OPENED_FILE_H_
+
+// Regular files as SafetensorsFile reads them: piece by piece, never mapped. Errors are those of SafetensorsFile.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "src/base/sha256.h"
+
+namespace hotlora {
+
+// An open regular file and its size at that moment. Movable.
+struct OpenFile {
+  int descriptor = -1;
+  uint64_t bytes = 0;
+
+  OpenFile() = default;
+  OpenFile(OpenFile&& other) noexcept : descriptor(std::exchange(other.descriptor, -1)), bytes(other.bytes) {}
+  ~OpenFile();
+};
+
+absl::StatusOr<OpenFile> OpenRegular(const std::string& path);
+
+// A file that the caller opened and keeps.
+absl::StatusOr<OpenFile> Duplicate(int descriptor);
+
+// Reads exactly `bytes` from where the file stands. `on_piece`(data, bytes) is called for each piece that has come.
+absl::Status ReadPieces(const OpenFile& file, void* destination, uint64_t bytes,
+                        const std::function<void(const char* data, size_t bytes)>& on_piece);
+
+// The same; adds the bytes to `hash` if there is one.
+absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes, Sha256* hash);
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_WEIGHTS_OPENED_FILE_H_
