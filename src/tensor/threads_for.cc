@@ -1,5 +1,7 @@
 #include "src/tensor/threads_for.h"
 
+#include <ATen/Parallel.h>
+
 #ifdef _OPENMP
 #include <omp.h>
 #elif defined(__GNUC__) && !defined(__clang__)
@@ -20,9 +22,14 @@ constexpr double kWorthSharing = 8e6;
 // because it also sets the number that new threads begin with.
 ThreadsFor::ThreadsFor(double multiply_adds) {
 #ifdef _OPENMP
-  if (multiply_adds < kWorthSharing && omp_get_max_threads() > 1) {
-    before_ = omp_get_max_threads();
-    omp_set_num_threads(1);
+  if (multiply_adds < kWorthSharing) {
+    // LibTorch sets a thread's number when it is first asked for it, once by its own code and once by code of its
+    // headers: after that, it leaves the number alone.
+    at::internal::lazy_init_num_threads();
+    if (const int threads = at::get_num_threads(); threads > 1) {
+      before_ = threads;
+      omp_set_num_threads(1);
+    }
   }
 #endif
 }
