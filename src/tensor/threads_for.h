@@ -16,7 +16,8 @@ class ThreadsFor {
   ThreadsFor& operator=(const ThreadsFor&) = delete;
 
  private:
-  int before_ = 0;  // the number of threads to go back to; 0: it was not changed
+  int before_ = 0;      // the number of threads to go back to; 0: it was not changed
+  int mkl_before_ = 0;  // MKL's own, if before_ is not 0
 };
 
 }  // namespace hotlora

@@ -10,6 +10,8 @@
 
 #include "src/tensor/parallel_for.h"
 
+extern "C" __attribute__((weak)) int MKL_Get_Max_Threads();
+
 namespace hotlora {
 namespace {
 
@@ -33,6 +35,19 @@ TEST_F(ThreadsForTest, LittleWorkStaysOnTheCallingThread) {
   const ThreadsFor threads(kFew);
   EXPECT_EQ(Ranges(), 1);
   EXPECT_EQ(at::get_num_threads(), 1);
+}
+
+// Attention multiplies by MKL, which at::set_num_threads gives a number of its own.
+TEST_F(ThreadsForTest, MklKeepsToTheSameNumber) {
+  if (MKL_Get_Max_Threads == nullptr) {
+    GTEST_SKIP() << "this LibTorch has no MKL";
+  }
+  {
+    const ThreadsFor threads(kFew);
+    EXPECT_EQ(MKL_Get_Max_Threads(), 1);
+    const ThreadsFor inner(kFew);
+  }
+  EXPECT_EQ(MKL_Get_Max_Threads(), 3);
 }
 
 TEST_F(ThreadsForTest, MuchWorkIsShared) {
