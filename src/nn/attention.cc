@@ -2,6 +2,8 @@
 
 #include <ATen/ops/scaled_dot_product_attention.h>
 
+#include "src/tensor/threads_for.h"
+
 namespace hotlora {
 namespace {
 
@@ -13,6 +15,7 @@ at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {
 }  // namespace
 
 at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads, Masking masking) {
+  const ThreadsFor threads(2.0 * static_cast<double>(q.numel()) * static_cast<double>(k.size(1)));
   at::Tensor y = at::scaled_dot_product_attention(SplitHeads(q, heads), SplitHeads(k, heads), SplitHeads(v, heads),
                                                   /*attn_mask=*/{}, /*dropout_p=*/0.0, masking == Masking::kCausal);
   // The fused kernels lay their result out as [rows, tokens, heads, size], so this reshape is a

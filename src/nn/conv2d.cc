@@ -2,7 +2,8 @@
 
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
-#include <ATen/ops/linear.h>
+
+#include "src/nn/onednn_ops.h"
 
 namespace hotlora {
 namespace {
@@ -11,13 +12,17 @@ int64_t OutputSize(int64_t size, const Conv2dOptions& options) {
   return (size + 2 * options.padding - options.kernel) / options.stride + 1;
 }
 
+// The pixels of the result, over all rows.
+int64_t OutputPixels(const at::Tensor& x, const Conv2dOptions& options) {
+  return x.size(0) * OutputSize(x.size(2), options) * OutputSize(x.size(3), options);
+}
+
 // On the CPU, convolutions of few pixels by many channels spend most of their time in oneDNN's
 // rearranging of the weights, which it does on every call. Measured 2026-11-23 (AVX-512, float32,
 // one thread, two rows): 1280 channels at 8x8 57 ms against 28 as one product, 320 at 4x4 0.87
 // against 0.66, 160 at 8x8 0.41 against 0.46.
 bool IsSmall(const at::Tensor& x, const Conv2dOptions& options) {
-  const int64_t pixels = x.size(0) * OutputSize(x.size(2), options) * OutputSize(x.size(3), options);
-  return x.is_cpu() && 4 * pixels <= options.out;
+  return x.is_cpu() && 4 * OutputPixels(x, options) <= options.out;
 }
 
 // The convolution as one matrix product over the unfolded windows. The weight is channels_last, so
@@ -31,7 +36,7 @@ at::Tensor MultiplyWindows(const at::Tensor& x, const at::Tensor& weight, const 
   const at::Tensor windows = padded.as_strided({rows, height, width, k, k, options.in},
                                                {strides[0], strides[1] * s, strides[2] * s, strides[1], strides[2], 1});
   const at::Tensor matrix = weight.permute({0, 2, 3, 1}).reshape({options.out, k * k * options.in});
-  const at::Tensor y = at::linear(windows.reshape({rows * height * width, k * k * options.in}), matrix, bias);
+  const at::Tensor y = Product(windows.reshape({rows * height * width, k * k * options.in}), matrix, bias);
   return y.view({rows, height, width, options.out}).permute({0, 3, 1, 2});
 }
 
@@ -67,10 +72,24 @@ Conv2d::Conv2d(const ParameterScope& scope, const Conv2dOptions& options) : opti
   bias = scope.TakeAdaptable("bias", {options.out}).live;
 }
 
+ThreadsFor Conv2d::ThreadsForConvolution(const at::Tensor& x) const {
+  return ThreadsFor(static_cast<double>(OutputPixels(x, options)) * static_cast<double>(weight.numel()));
+}
+
 at::Tensor Conv2d::forward(const at::Tensor& x, SideBranch side) const {
+  const ThreadsFor threads = ThreadsForConvolution(x);
   at::Tensor y = Convolve(x, weight, bias, options);
   AddSide(side, x, y);
   return y;
+}
+
+void Conv2d::forward_add(const at::Tensor& x, at::Tensor& sum, SideBranch side) const {
+  if (!side.empty() || IsSmall(x, options)) {  // a side branch may scale what the convolution itself gives
+    sum.add_(forward(x, side));
+    return;
+  }
+  const ThreadsFor threads = ThreadsForConvolution(x);
+  AddConvolution(x, weight, bias, {options.stride, options.stride}, {options.padding, options.padding}, sum);
 }
 
 void Conv2d::AddSide(SideBranch side, const at::Tensor& x, at::Tensor& y) const {

@@ -7,6 +7,7 @@
 
 #include "src/nn/parameter_source.h"
 #include "src/nn/side_branch.h"
+#include "src/tensor/threads_for.h"
 
 namespace hotlora {
 
@@ -29,12 +30,16 @@ struct Conv2d {
   Conv2d(const ParameterScope& scope, const Conv2dOptions& options);
   at::Tensor forward(const at::Tensor& x, SideBranch side = {}) const;
 
+  // sum += forward(x), without a pass of its own over the sum if LibTorch has one (AddConvolution).
+  void forward_add(const at::Tensor& x, at::Tensor& sum, SideBranch side = {}) const;
+
   at::Tensor weight;  // their storage is the module's live parameters: adapters rebuild it in place
   at::Tensor bias;
   size_t module = AdaptableParameter::kNotListed;
   Conv2dOptions options;
 
  private:
+  ThreadsFor ThreadsForConvolution(const at::Tensor& x) const;
   void AddSide(SideBranch side, const at::Tensor& x, at::Tensor& y) const;
 };
 

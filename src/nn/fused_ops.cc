@@ -21,8 +21,9 @@
 namespace hotlora {
 namespace {
 
-constexpr int64_t kGrain = 16384;   // values that are worth a thread of their own
-constexpr int64_t kMaxPieces = 64;  // a row of a group norm has at most so many pieces
+constexpr int64_t kGrain = 131072;  // values that are worth a thread of their own (threads_for.h)
+constexpr int64_t kPiece = 16384;   // values of a group norm whose sums are taken together, or more:
+constexpr int64_t kMaxPieces = 64;  // a row has at most so many pieces
 
 bool HasKernel(std::initializer_list<at::Tensor> tensors) {
   const at::Tensor& first = *tensors.begin();
@@ -43,14 +44,16 @@ template <typename T>
 void NormalizeGroups(const at::Tensor& x, const at::Tensor& shift, const at::Tensor& weight, const at::Tensor& bias,
                      const GroupNormOptions& options, at::Tensor& y) {
   const int64_t rows = x.size(0), channels = x.size(1), pixels = x.size(2) * x.size(3), groups = options.groups;
-  const int64_t piece = std::max<int64_t>({1, kGrain / channels, (pixels + kMaxPieces - 1) / kMaxPieces});  // pixels
+  const int64_t piece = std::max<int64_t>({1, kPiece / channels, (pixels + kMaxPieces - 1) / kMaxPieces});  // pixels
   const int64_t pieces = (pixels + piece - 1) / piece;
   const T* const from = x.const_data_ptr<T>();
   T* const to = y.mutable_data_ptr<T>();
+  const T* const weights = weight.const_data_ptr<T>();
+  const T* const biases = bias.const_data_ptr<T>();
   std::vector<double> sums(rows * pieces * 2 * groups);
   // Calls work(row, its piece, the piece's first value in x, its pixels, `scratch` floats) for all pieces.
   const auto for_pieces = [&](int64_t scratch, const auto& work) {
-    ParallelFor(0, rows * pieces, 1, [&](int64_t begin, int64_t end) {
+    ParallelFor(0, rows * pieces, std::max<int64_t>(1, kGrain / (piece * channels)), [&](int64_t begin, int64_t end) {
       std::vector<float> floats(scratch, 0.0F);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t row = task / pieces, first = task % pieces * piece;
@@ -85,9 +88,9 @@ void NormalizeGroups(const at::Tensor& x, const at::Tensor& shift, const at::Ten
       const double mean = sum / values;
       const double inverse = 1.0 / std::sqrt(std::max(squares / values - mean * mean, 0.0) + options.epsilon);
       for (int64_t c = group * group_channels; c < (group + 1) * group_channels; ++c) {
-        const double scale = inverse * static_cast<float>(weight.const_data_ptr<T>()[c]);
+        const double scale = inverse * static_cast<float>(weights[c]);
         scales[c] = static_cast<float>(scale);
-        shifts[c] = static_cast<float>((shifts[c] - mean) * scale + static_cast<float>(bias.const_data_ptr<T>()[c]));
+        shifts[c] = static_cast<float>((shifts[c] - mean) * scale + static_cast<float>(biases[c]));
       }
     }
   }

@@ -90,7 +90,7 @@ void Launch(const DeviceKernels& kernels, c10::Device device, const MergeTables&
   }
 }
 
-// On the CPU: the rows of weights that MergeRows can rebuild, in blocks that do not depend on the number of threads,
+// On the CPU: the rows of weights that RowMerge can rebuild, in blocks that do not depend on the number of threads,
 // then the others, a parameter on one thread.
 void MergeOnCpu(absl::Span<const WeightToMerge> weights, DoraWeighting dora) {
   struct Block {
@@ -110,9 +110,13 @@ void MergeOnCpu(absl::Span<const WeightToMerge> weights, DoraWeighting dora) {
     }
   }
   ParallelFor(0, static_cast<int64_t>(blocks.size()), 1, [&](int64_t begin, int64_t end) {
+    std::optional<RowMerge> merge;  // of the block before
     for (int64_t i = begin; i < end; ++i) {
       const auto& [weight, first, count] = blocks[static_cast<size_t>(i)];
-      MergeRows(*weight, first, count);
+      if (i == begin || weight != blocks[static_cast<size_t>(i) - 1].weight) {
+        merge.emplace(*weight);
+      }
+      merge->Rebuild(first, count);
     }
   });
   ParallelFor(0, static_cast<int64_t>(others.size()), 1, [&](int64_t begin, int64_t end) {

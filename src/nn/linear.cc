@@ -1,10 +1,16 @@
 #include "src/nn/linear.h"
 
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
+#include "src/nn/onednn_ops.h"
+#include "src/tensor/threads_for.h"
 
 namespace hotlora {
+namespace {
+
+ThreadsFor ThreadsForProduct(const at::Tensor& x, const at::Tensor& weight) {
+  return ThreadsFor(static_cast<double>(x.numel()) * static_cast<double>(weight.size(0)));
+}
+
+}  // namespace
 
 Linear::Linear(const ParameterScope& scope, int64_t in, int64_t out, Bias has_bias) {
   const AdaptableParameter taken = scope.TakeAdaptable("weight", {out, in});
@@ -27,19 +33,15 @@ Linear::Linear(const ParameterScope& scope, const std::vector<std::string>& name
 }
 
 at::Tensor Linear::forward(const at::Tensor& x, SideBranch side) const {
-  at::Tensor y = at::linear(x, weight, bias);
+  const ThreadsFor threads = ThreadsForProduct(x, weight);
+  at::Tensor y = Product(x, weight, bias);
   AddSideLinear(side, module, modules, x, bias, y);
   return y;
 }
 
 void Linear::forward_into(const at::Tensor& x, SideBranch side, at::Tensor y) const {
-  const at::Tensor flat_x = x.view({-1, x.size(-1)});
-  at::Tensor flat_y = y.view({-1, y.size(-1)});
-  if (bias.defined()) {
-    at::addmm_out(flat_y, bias, flat_x, weight.t());
-  } else {
-    at::mm_out(flat_y, flat_x, weight.t());
-  }
+  const ThreadsFor threads = ThreadsForProduct(x, weight);
+  ProductInto(x, weight, bias, y);
   AddSideLinear(side, module, modules, x, bias, y);
 }
 

@@ -60,12 +60,22 @@ int64_t RowsOfBlock(const WeightToMerge& weight) {
   return std::max<int64_t>(16, kBlockBytes / row_bytes);
 }
 
-void MergeRows(const WeightToMerge& weight, int64_t first, int64_t count) {
+RowMerge::RowMerge(const WeightToMerge& weight) : weight_(weight) {
   const c10::InferenceMode inference;
-  at::Tensor live = weight.live.narrow(0, first, count);
-  const at::Tensor clean = weight.clean.narrow(0, first, count);
-  const bool changed = std::any_of(weight.deltas.begin(), weight.deltas.end(), IsPresent);
-  if (!changed && live.scalar_type() == clean.scalar_type()) {
+  for (const WeightedDelta& weighted : weight.deltas) {
+    if (IsPresent(weighted)) {
+      const auto& factors = std::get<LowRank>(weighted.delta->change);
+      products_.push_back(
+          {factors.up, AsFloat(factors.down), static_cast<float>(weighted.weight * weighted.delta->scale)});
+    }
+  }
+}
+
+void RowMerge::Rebuild(int64_t first, int64_t count) const {
+  const c10::InferenceMode inference;
+  at::Tensor live = weight_.live.narrow(0, first, count);
+  const at::Tensor clean = weight_.clean.narrow(0, first, count);
+  if (products_.empty() && live.scalar_type() == clean.scalar_type()) {
     Copy(clean, live);
     return;
   }
@@ -75,12 +85,8 @@ void MergeRows(const WeightToMerge& weight, int64_t first, int64_t count) {
       in_place ? live : at::empty(live.sizes(), live.options().dtype(at::kFloat), at::MemoryFormat::Contiguous);
   Copy(clean, sums);
   at::Tensor flat = sums.view({count, -1});  // [rows, in * kh * kw]
-  for (const WeightedDelta& weighted : weight.deltas) {
-    if (IsPresent(weighted)) {
-      const auto& factors = std::get<LowRank>(weighted.delta->change);
-      flat.addmm_(AsFloat(factors.up.narrow(0, first, count)), AsFloat(factors.down), /*beta=*/1,
-                  /*alpha=*/static_cast<float>(weighted.weight * weighted.delta->scale));
-    }
+  for (const Product& product : products_) {
+    flat.addmm_(AsFloat(product.up.narrow(0, first, count)), product.down, /*beta=*/1, product.factor);
   }
   if (!in_place) {
     Copy(sums, live);

@@ -2,25 +2,42 @@
 #define HOTLORA_SRC_NN_MERGE_ROWS_H_
 
 #include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "src/nn/grouped_merge.h"
 
 namespace hotlora {
 
-// Whether MergeRows can rebuild the weight: its changes are plain products (IsPlainProduct), or it has none.
+// Whether RowMerge can rebuild the weight: its changes are plain products (IsPlainProduct), or it has none.
 bool CanMergeRows(const WeightToMerge& weight);
 
-// How many rows of the weight MergeRows should rebuild in a call, so that they are still in the cache when the products
+// How many rows of the weight should be rebuilt in a call, so that they are still in the cache when the products
 // come. At least 1.
 int64_t RowsOfBlock(const WeightToMerge& weight);
 
-// Rebuilds rows [first, first + count) of a weight on the CPU as MergeWeight does, on the calling thread: clean values
-// are read from memory once and live values written once. Without changes live gets the clean values, the very bytes if
-// the dtypes are alike.
+// Rebuilds a weight on the CPU, some of its rows at a time, as MergeWeight does: clean values are read from memory once
+// and live values written once. Without changes live gets the clean values, the very bytes if the dtypes are alike.
 //
-// Threads  any; calls for different rows at the same time are allowed
-// Errors   throws c10::Error, std::bad_alloc. REQUIRES: CanMergeRows(weight)
-void MergeRows(const WeightToMerge& weight, int64_t first, int64_t count);
+// Threads  one; several of one weight may work on different rows at the same time
+// Errors   throws c10::Error, std::bad_alloc
+class RowMerge {
+ public:
+  // Widens what all rows share. `weight` outlives this. REQUIRES: CanMergeRows(weight)
+  explicit RowMerge(const WeightToMerge& weight);
+
+  // Rebuilds rows [first, first + count).
+  void Rebuild(int64_t first, int64_t count) const;
+
+ private:
+  struct Product {
+    at::Tensor up, down;  // `down` in float32
+    float factor;
+  };
+  const WeightToMerge& weight_;
+  std::vector<Product> products_;  // those that change anything
+};
 
 }  // namespace hotlora
 

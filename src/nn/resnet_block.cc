@@ -22,8 +22,13 @@ ResnetBlock::ResnetBlock(const ParameterScope& scope, const ResnetBlockOptions& 
 
 at::Tensor ResnetBlock::forward(const at::Tensor& x, const at::Tensor& shift, SideBranch side) const {
   at::Tensor h = conv1.forward(norm1.forward_silu(x), side);  // [rows, out, height, width]
-  h = conv2.forward(norm2.forward_silu(std::move(h), shift), side);
-  return h.add_(conv_shortcut ? conv_shortcut->forward(x, side) : x);
+  h = norm2.forward_silu(std::move(h), shift);
+  if (!conv_shortcut) {
+    return conv2.forward(h, side).add_(x);  // x stays as it is: it may be a skip connection too
+  }
+  at::Tensor sum = conv_shortcut->forward(x, side);
+  conv2.forward_add(h, sum, side);
+  return sum;
 }
 
 }  // namespace hotlora

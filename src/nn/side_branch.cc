@@ -146,11 +146,11 @@ void AddSideProduct(const SideChange& change, const at::Tensor& low, const at::T
     y.addmm_(low, up, /*beta=*/1, /*alpha=*/change.factor);
     return;
   }
-  at::Tensor sum = y.to(at::kFloat);
+  at::Tensor sum = y.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
   if (change.kept.defined()) {
-    sum = bias.defined() ? (sum - bias).mul_(change.kept).add_(bias) : sum * change.kept;
+    sum = bias.defined() ? sum.sub_(bias).mul_(change.kept).add_(bias) : sum.mul_(change.kept);
   }
-  y.copy_(sum.addmm(low, up, /*beta=*/1, /*alpha=*/change.factor));
+  y.copy_(sum.addmm_(low, up, /*beta=*/1, /*alpha=*/change.factor));
 }
 
 }  // namespace hotlora

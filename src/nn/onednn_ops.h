@@ -1,0 +1,41 @@
+#ifndef HOTLORA_SRC_NN_ONEDNN_OPS_H_
+#define HOTLORA_SRC_NN_ONEDNN_OPS_H_
+
+// Products and convolutions of oneDNN on the CPU that LibTorch has operators for but no functions. Elsewhere LibTorch's
+// functions do the same (namespace plain). A profiler sees each as one call, "hotlora::...".
+//
+// Dtypes   all tensors of a call alike
+// Threads  any; all threads of LibTorch's pool work on one call
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/ArrayRef.h>
+
+namespace hotlora {
+
+// x W^T + b. In float32 at::linear asks MKL, which is made for Intel's CPUs. On AMD's, where this was measured, oneDNN
+// takes 0.67 to 0.90 of its time if x has at least 64 rows, so it computes these (docs/performance.md).
+//
+// Shapes   x [..., in]; weight [out, in]; bias [out] or undefined; y [..., out], contiguous
+at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+
+// The same into y, which is contiguous.
+void ProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y);
+
+// sum += a convolution of x with bias, in float32 without a pass of its own over the sum. In bfloat16 LibTorch refuses
+// that on some CPUs, and it was no faster.
+//
+// Shapes   x [rows, in, height, width]; weight [out, in, kernel, kernel]; bias [out]; sum [rows, out, ...]
+// Layout   channels_last for oneDNN
+void AddConvolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, c10::IntArrayRef stride,
+                    c10::IntArrayRef padding, at::Tensor& sum);
+
+namespace plain {
+
+void AddConvolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, c10::IntArrayRef stride,
+                    c10::IntArrayRef padding, at::Tensor& sum);
+
+}  // namespace plain
+
+}  // namespace hotlora
+
+#endif  // HOTLORA_SRC_NN_ONEDNN_OPS_H_
