@@ -15,9 +15,7 @@ extern "C" __attribute__((weak)) int MKL_Set_Num_Threads_Local(int threads);
 namespace hotlora {
 namespace {
 
-int SetMklThreads(int threads) {
-  return MKL_Set_Num_Threads_Local == nullptr ? 0 : MKL_Set_Num_Threads_Local(threads);
-}
+int SetMklThreads(int threads) { return MKL_Set_Num_Threads_Local == nullptr ? 0 : MKL_Set_Num_Threads_Local(threads); }
 
 // Measured 2026-11-28 on a virtual machine with two CPUs of an AMD EPYC (Zen 4), where waking a thread takes some
 // 50 us: a step of the demo model at 128x128 with limits of 0, 1, 4, 16 and 1e6 millions took 31, 23, 20, 18 and 19
