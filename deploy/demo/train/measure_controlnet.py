@@ -1,6 +1,6 @@
 """How well the ControlNet puts shapes where its outlines are: measure_controlnet.py OUT. For 64 held-out captions and as
 many outlines at places that the captions do not say, the mean share of the union of painted and wanted shapes that both cover,
-with the net and without it, and how many objects have their colours."""
+with the net and without it, how many objects have their colours, and how many of the pairs of different objects have both."""
 import os
 import random
 import sys
@@ -19,9 +19,11 @@ PICTURES, BATCH, SEED = 64, 16, 400
 
 def measure(name, pictures, things):
     overlaps = [overlap(p, t) for p, t in zip(pictures, things)]
-    seen = [c == colour for p, t in zip(pictures, things) for c, (colour, *_) in zip(colours(p, t), t)]
+    seen = [[c == colour for c, (colour, *_) in zip(colours(p, t), t)] for p, t in zip(pictures, things)]
+    pairs = [all(s) for s, t in zip(seen, things) if len(t) == 2 and t[0][:2] != t[1][:2]]
+    seen = sum(seen, [])
     print(f"{name}: intersection over union {np.mean(overlaps):.3f}, least {min(overlaps):.3f}, {np.mean(np.array(overlaps) > 0.8):.0%} "
-          f"above 0.8; {np.mean(seen):.0%} of {len(seen)} objects have their colour", flush=True)
+          f"above 0.8; {np.mean(seen):.0%} of {len(seen)} objects have their colour, {sum(pairs)} of {len(pairs)} pairs both", flush=True)
 
 
 def main(out):
