@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "client/input_files.h"
+#include "client/named_value.h"
 #include "src/base/invalid_argument.h"
 #include "src/base/status_macros.h"
 
@@ -32,17 +33,14 @@ template <typename IsSet>
 absl::StatusOr<std::pair<v1::ControlRef*, std::string>> FindControl(absl::string_view flag, absl::string_view form,
                                                                     const std::string& text, IsSet is_set,
                                                                     v1::GenerateImagesRequest& request) {
-  const size_t equals = text.rfind('=');
-  if (equals == std::string::npos) {
-    return InvalidArgument(flag, " is \"", text, "\"; it is ", form);
-  }
-  const std::string name = text.substr(0, equals);
+  ABSL_ASSIGN_OR_RETURN(const NamedValue given, SplitNamed(flag, form, text));
   for (v1::ControlRef& control : *request.mutable_controls()) {
-    if (control.name() == name && !is_set(control)) {
-      return std::pair(&control, text.substr(equals + 1));
+    if (control.name() == given.name && !is_set(control)) {
+      return std::pair(&control, given.value);
     }
   }
-  return InvalidArgument(flag, " is \"", text, "\", but no --control is \"", name, "\", or each has its own already");
+  return InvalidArgument(flag, " is \"", text, "\", but no --control is \"", given.name,
+                         "\", or each has its own already");
 }
 
 absl::Status SetScale(const std::string& text, v1::GenerateImagesRequest& request) {
@@ -51,7 +49,7 @@ absl::Status SetScale(const std::string& text, v1::GenerateImagesRequest& reques
   ABSL_ASSIGN_OR_RETURN(const auto found, FindControl(kFlag, kForm, text, is_set, request));
   double scale = 0;
   if (!absl::SimpleAtod(found.second, &scale)) {
-    return InvalidArgument(kFlag, " is \"", text, "\"; it is ", kForm);
+    return WrongForm(kFlag, kForm, text);
   }
   found.first->set_scale(scale);
   return absl::OkStatus();
@@ -64,7 +62,7 @@ absl::Status SetRange(const std::string& text, v1::GenerateImagesRequest& reques
   const std::pair<std::string, std::string> ends = absl::StrSplit(found.second, absl::MaxSplits(':', 1));
   double start = 0, end = 0;
   if (!absl::SimpleAtod(ends.first, &start) || !absl::SimpleAtod(ends.second, &end)) {
-    return InvalidArgument(kFlag, " is \"", text, "\"; it is ", kForm);
+    return WrongForm(kFlag, kForm, text);
   }
   found.first->set_start(start);
   found.first->set_end(end);
@@ -77,7 +75,7 @@ absl::Status SetType(const std::string& text, v1::GenerateImagesRequest& request
   ABSL_ASSIGN_OR_RETURN(const auto found, FindControl(kFlag, kForm, text, is_set, request));
   uint32_t type = 0;
   if (!absl::SimpleAtoi(found.second, &type)) {
-    return InvalidArgument(kFlag, " is \"", text, "\"; it is ", kForm);
+    return WrongForm(kFlag, kForm, text);
   }
   found.first->set_type(type);
   return absl::OkStatus();

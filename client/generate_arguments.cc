@@ -13,6 +13,7 @@
 #include <CLI/CLI.hpp>
 
 #include "client/input_files.h"
+#include "client/named_value.h"
 #include "src/base/invalid_argument.h"
 #include "src/base/status_macros.h"
 
@@ -73,17 +74,13 @@ absl::StatusOr<v1::AdapterRef> ParseAdapter(const std::string& text) {
 absl::StatusOr<std::pair<v1::AdapterRef*, std::string>> FindAdapter(absl::string_view flag, absl::string_view form,
                                                                     const std::string& text,
                                                                     v1::GenerateImagesRequest& request) {
-  const size_t equals = text.rfind('=');
-  if (equals == std::string::npos) {
-    return InvalidArgument(flag, " is \"", text, "\"; it is ", form);
-  }
-  const std::string name = text.substr(0, equals);
+  ABSL_ASSIGN_OR_RETURN(const NamedValue given, SplitNamed(flag, form, text));
   for (v1::AdapterRef& adapter : *request.mutable_adapters()) {
-    if (adapter.name() == name) {
-      return std::pair(&adapter, text.substr(equals + 1));
+    if (adapter.name() == given.name) {
+      return std::pair(&adapter, given.value);
     }
   }
-  return InvalidArgument(flag, " is \"", text, "\", but no --adapter is \"", name, "\"");
+  return InvalidArgument(flag, " is \"", text, "\", but no --adapter is \"", given.name, "\"");
 }
 
 // NAME=START:END.
@@ -107,17 +104,7 @@ absl::Status SetAdapterRange(const std::string& text, v1::GenerateImagesRequest&
 absl::Status AddAdapterBlocks(const std::string& text, v1::GenerateImagesRequest& request) {
   constexpr absl::string_view kFlag = "--adapter-blocks", kForm = "NAME=PREFIX:WEIGHT[,PREFIX:WEIGHT...]";
   ABSL_ASSIGN_OR_RETURN(const auto found, FindAdapter(kFlag, kForm, text, request));
-  for (const absl::string_view block : absl::StrSplit(found.second, ',')) {
-    const std::vector<std::string> parts = absl::StrSplit(block, ':');
-    double weight = 0;
-    if (parts.size() != 2 || !absl::SimpleAtod(parts[1], &weight)) {
-      return InvalidArgument(kFlag, " is \"", text, "\"; it is ", kForm);
-    }
-    v1::BlockWeight* const added = found.first->add_blocks();
-    added->set_prefix(parts[0]);
-    added->set_weight(weight);
-  }
-  return absl::OkStatus();
+  return AddBlocks(kFlag, kForm, text, found.second, *found.first->mutable_blocks());
 }
 
 absl::Status FinishAdapters(const GenerateOptions& given, v1::GenerateImagesRequest& request) {
@@ -190,6 +177,7 @@ void AddGenerate(CLI::App& app, GenerateOptions& given, Arguments& arguments) {
          "down_blocks or up_blocks.0.attentions.1")
       ->allow_extra_args(false);
   AddControls(app, given.controls);
+  AddImagePrompts(app, given.image_prompts);
   app.add_flag("--lora-tags", given.lora_tags, "read <lora:NAME:WEIGHT> in the prompts");
   app.add_option("--embedding", given.embeddings, "NAME[=TOKEN] of a textual-inversion embedding (repeatable)")
       ->allow_extra_args(false);
@@ -261,6 +249,7 @@ absl::Status FinishGenerate(const GenerateOptions& given, Arguments& arguments) 
   ABSL_RETURN_IF_ERROR(FinishPictures(given, arguments));
   ABSL_RETURN_IF_ERROR(FinishAdapters(given, request));
   ABSL_RETURN_IF_ERROR(FinishControls(given.controls, request));
+  ABSL_RETURN_IF_ERROR(FinishImagePrompts(given.image_prompts, request));
   if (!given.sampler.empty()) {
     ABSL_ASSIGN_OR_RETURN(const auto sampler, ParseEnum<v1::Sampler>("--sampler", "SAMPLER_", given.sampler));
     request.set_sampler(sampler);

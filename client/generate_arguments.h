@@ -12,6 +12,7 @@
 
 #include "client/arguments.h"
 #include "client/control_arguments.h"
+#include "client/image_prompt_arguments.h"
 
 namespace CLI {
 class App;
@@ -34,6 +35,7 @@ struct GenerateOptions {
   bool weighted = false, long_prompts = false, lora_tags = false;
   std::string init, mask;
   ControlOptions controls;
+  ImagePromptOptions image_prompts;
   std::optional<uint32_t> preview_every;
   std::string sampler, schedule, format, request_id;
 };
@@ -41,7 +43,8 @@ struct GenerateOptions {
 // Adds the options to the command. Parsing fills `options`, and the files of `arguments` that are written.
 void AddGenerate(CLI::App& app, GenerateOptions& options, Arguments& arguments);
 
-// Fills the request of `arguments` from the options that were parsed. Reads the files of --init, --mask and --control.
+// Fills the request of `arguments` from the options that were parsed. Reads the files of --init, --mask, --control and
+// --image-prompt.
 // InvalidArgument says which option is wrong.
 absl::Status FinishGenerate(const GenerateOptions& options, Arguments& arguments);
 

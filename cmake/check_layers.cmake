@@ -33,7 +33,8 @@ set(may_include_src/pipeline sdxl sampling nn weights request image tensor base)
 set(may_include_src/scheduler
     pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h pipeline/request_pictures.h
     nn/adapter_schedule.h
-    adapters/adapter_store.h adapters/adapter_info.h adapters/embedding_store.h image request metrics base)
+    adapters/adapter_store.h adapters/adapter_info.h adapters/embedding_store.h adapters/stored_kind.h image request
+    metrics base)
 set(may_include_src/engine scheduler pipeline adapters controls sdxl weights tensor request metrics base)
 # What server/ sees of the engine: plain values alone.
 set(may_include_src/engine/engine.h

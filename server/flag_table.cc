@@ -224,11 +224,18 @@ const std::vector<FlagSpec>& FlagTable() {
             "storage of encoded prompts that are kept for further requests, allocated at start, 64MiB; 0: none"),
       Names("pin", &Flags::pin, "NAME of an adapter to load at start and never evict (repeatable)"),
       Text("controls", &Flags::controls, "folder of ControlNets, found by name on demand"),
+      Text("image-prompts", &Flags::image_prompts, "folder of image prompts (IP-Adapters), found by name on demand"),
+      Text("image-encoder", &Flags::image_encoder,
+           "CLIP image encoder that image prompts need, a folder in transformers' layout"),
       Bytes("control-device-bytes", &Flags::control_device_bytes, 0, uint64_t{INT64_MAX},
-            "storage of ControlNets on the device, allocated at start; what the largest of the folder takes"),
-      Bytes("control-host-bytes", &Flags::control_host_bytes, 0, uint64_t{INT64_MAX},
-            "budget of ControlNets in host memory; what the largest of the folder takes"),
-      Names("pin-control", &Flags::pin_control, "NAME of a ControlNet to load at start and never evict (repeatable)"),
+            "storage of ControlNets, image prompts and the image encoder on the device, allocated at start; what the "
+            "largest of each folder take"),
+      Bytes(
+          "control-host-bytes", &Flags::control_host_bytes, 0, uint64_t{INT64_MAX},
+          "budget of ControlNets, image prompts and the image encoder in host memory; what the largest of each folder "
+          "take"),
+      Names("pin-control", &Flags::pin_control,
+            "NAME of a ControlNet, else of an image prompt, to load at start and never evict (repeatable)"),
       BaseAdapters(),
       Switch(
           "allow-unmatched-keys", &Flags::allow_unmatched_keys,

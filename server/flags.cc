@@ -185,8 +185,8 @@ absl::Status CheckTogether(const Flags& flags) {
   if (!flags.pin.empty() && flags.adapters.empty()) {
     return InvalidArgument("--pin needs --adapters");
   }
-  if (!flags.pin_control.empty() && flags.controls.empty()) {
-    return InvalidArgument("--pin-control needs --controls");
+  if (!flags.pin_control.empty() && flags.controls.empty() && flags.image_prompts.empty()) {
+    return InvalidArgument("--pin-control needs --controls or --image-prompts");
   }
   if (!flags.base_adapters.empty() && flags.adapters.empty()) {
     return InvalidArgument("--base-adapter needs --adapters");
@@ -274,7 +274,9 @@ absl::Status CheckPaths(const Flags& flags) {
   }
   for (const auto& [flag, folder] : {std::pair("--adapters ", &flags.adapters),
                                      {"--embeddings ", &flags.embeddings},
-                                     {"--controls ", &flags.controls}}) {
+                                     {"--controls ", &flags.controls},
+                                     {"--image-prompts ", &flags.image_prompts},
+                                     {"--image-encoder ", &flags.image_encoder}}) {
     if (!folder->empty() && !std::filesystem::is_directory(*folder, error)) {
       return InvalidArgument(flag, *folder, ": no such folder");
     }

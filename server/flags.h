@@ -41,7 +41,9 @@ struct Flags {
   bool adapters_follow_links = false;
   std::string embeddings;  // folder; empty: there are no textual-inversion embeddings
   bool embeddings_follow_links = false;
-  std::string controls;  // folder; empty: there are no ControlNets
+  std::string controls;       // folder; empty: there are no ControlNets
+  std::string image_prompts;  // folder; empty: there are no image prompts
+  std::string image_encoder;  // transformers folder, which they need; empty: there is none
   std::string apply = "auto";
   std::string listen = "127.0.0.1:50051";
   std::string metrics_listen = "127.0.0.1:9464";

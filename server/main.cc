@@ -113,7 +113,9 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.adapters.follow_links = flags.adapters_follow_links;
   config.embeddings.directory = flags.embeddings;
   config.embeddings.follow_links = flags.embeddings_follow_links;
-  config.controls.directory = flags.controls;
+  config.controls.controls = flags.controls;
+  config.controls.image_prompts = flags.image_prompts;
+  config.controls.image_encoder = flags.image_encoder;
   config.controls.host_bytes = flags.control_host_bytes;
   config.controls.device_bytes = flags.control_device_bytes;
   config.adapters.allow_unmatched_keys = flags.allow_unmatched_keys;
@@ -204,7 +206,7 @@ int Serve(const Flags& flags, const FlagSources& sources, ProcessSignals& signal
     status = LoadPinned((*engine)->adapters(), "--pin", flags.pin);
   }
   if (status.ok()) {
-    status = LoadPinned((*engine)->controls(), "--pin-control", flags.pin_control);
+    status = LoadPinnedControls(**engine, flags.pin_control);
   }
   if (!status.ok()) {
     engine = status;  // ends before the server, which it tells how it is

@@ -27,7 +27,7 @@ std::vector<PlannedMemory> MemoryPlan(const EngineStatistics& statistics, const 
   add_tiers("adapters", statistics.adapters);
   if (std::any_of(statistics.controls.tiers.begin(), statistics.controls.tiers.end(),
                   [](const TierStatistics& tier) { return tier.capacity_bytes > 0; })) {
-    add_tiers("ControlNets", statistics.controls);
+    add_tiers("ControlNets and image prompts", statistics.controls);
   }
   return plan;
 }
@@ -35,9 +35,9 @@ std::vector<PlannedMemory> MemoryPlan(const EngineStatistics& statistics, const 
 std::string MemoryPlanText(const EngineStatistics& statistics, const std::string& device) {
   std::string text;
   for (const PlannedMemory& line : MemoryPlan(statistics, device)) {
-    absl::StrAppendFormat(&text, "  %-36s %10.1f MiB  %s\n", line.what, MiB(line.planned_bytes), line.where);
+    absl::StrAppendFormat(&text, "  %-48s %10.1f MiB  %s\n", line.what, MiB(line.planned_bytes), line.where);
   }
-  absl::StrAppendFormat(&text, "  %-36s %10.1f MiB  %s\n", "allocated before the first request",
+  absl::StrAppendFormat(&text, "  %-48s %10.1f MiB  %s\n", "allocated before the first request",
                         MiB(static_cast<uint64_t>(statistics.device_memory.allocated)), device);
   return text;
 }

@@ -6,98 +6,15 @@
 
 #include "absl/strings/str_cat.h"
 
+#include "server/enum_mapping.h"
 #include "server/memory_plan.h"
 #include "server/status_mapping.h"
-#include "src/base/enum_size.h"
 #include "src/request/control_check.h"
+#include "src/request/image_prompt_check.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
 namespace {
-
-// Pairs of one enum on both sides, searched in either direction.
-template <typename Proto, typename Plain>
-struct EnumPair {
-  Proto proto;
-  Plain plain;
-};
-
-constexpr EnumPair<v1::Sampler, Sampler> kSamplers[] = {
-    {v1::SAMPLER_EULER, Sampler::kEuler},
-    {v1::SAMPLER_EULER_ANCESTRAL, Sampler::kEulerAncestral},
-    {v1::SAMPLER_HEUN, Sampler::kHeun},
-    {v1::SAMPLER_DDIM, Sampler::kDdim},
-    {v1::SAMPLER_DPMPP_2M, Sampler::kDpmpp2M},
-    {v1::SAMPLER_DPMPP_2M_SDE, Sampler::kDpmpp2MSde},
-    {v1::SAMPLER_UNIPC, Sampler::kUniPc},
-    {v1::SAMPLER_LCM, Sampler::kLcm},
-    {v1::SAMPLER_TCD, Sampler::kTcd},
-    {v1::SAMPLER_DPM2, Sampler::kDpm2},
-    {v1::SAMPLER_DPM2_ANCESTRAL, Sampler::kDpm2Ancestral},
-    {v1::SAMPLER_LMS, Sampler::kLms},
-    {v1::SAMPLER_DEIS, Sampler::kDeis},
-    {v1::SAMPLER_DPMPP_2S, Sampler::kDpmpp2S},
-    {v1::SAMPLER_DPMPP_3M, Sampler::kDpmpp3M},
-    {v1::SAMPLER_DPMPP_3M_SDE, Sampler::kDpmpp3MSde},
-};
-constexpr EnumPair<v1::NoiseSchedule, NoiseScheduleKind> kSchedules[] = {
-    {v1::NOISE_SCHEDULE_DEFAULT, NoiseScheduleKind::kDefault},
-    {v1::NOISE_SCHEDULE_KARRAS, NoiseScheduleKind::kKarras},
-    {v1::NOISE_SCHEDULE_EXPONENTIAL, NoiseScheduleKind::kExponential},
-    {v1::NOISE_SCHEDULE_TRAILING, NoiseScheduleKind::kTrailing},
-    {v1::NOISE_SCHEDULE_BETA, NoiseScheduleKind::kBeta},
-    {v1::NOISE_SCHEDULE_AYS, NoiseScheduleKind::kAys},
-    {v1::NOISE_SCHEDULE_SGM_UNIFORM, NoiseScheduleKind::kSgmUniform},
-    {v1::NOISE_SCHEDULE_LU, NoiseScheduleKind::kLu},
-};
-constexpr EnumPair<v1::PromptSyntax, PromptSyntax> kPromptSyntaxes[] = {
-    {v1::PROMPT_SYNTAX_PLAIN, PromptSyntax::kPlain},
-    {v1::PROMPT_SYNTAX_WEIGHTED, PromptSyntax::kWeighted},
-};
-constexpr EnumPair<v1::ImageFormat, ImageFormat> kFormats[] = {
-    {v1::IMAGE_FORMAT_PNG, ImageFormat::kPng},
-    {v1::IMAGE_FORMAT_JPEG, ImageFormat::kJpeg},
-    {v1::IMAGE_FORMAT_WEBP, ImageFormat::kWebp},
-    {v1::IMAGE_FORMAT_RAW_RGB8, ImageFormat::kRawRgb8},
-};
-constexpr EnumPair<v1::AdapterTier, AdapterTier> kTiers[] = {
-    {v1::ADAPTER_TIER_DISK, AdapterTier::kDisk},
-    {v1::ADAPTER_TIER_HOST, AdapterTier::kHost},
-    {v1::ADAPTER_TIER_DEVICE, AdapterTier::kDevice},
-};
-constexpr EnumPair<v1::AdapterState, AdapterState> kStates[] = {
-    {v1::ADAPTER_STATE_AVAILABLE, AdapterState::kAvailable},
-    {v1::ADAPTER_STATE_LOADING, AdapterState::kLoading},
-    {v1::ADAPTER_STATE_FAILED, AdapterState::kFailed},
-};
-
-template <typename Proto, typename Plain, size_t n>
-Proto EnumToProto(const EnumPair<Proto, Plain> (&pairs)[n], Plain plain) {
-  static_assert(n == kEnumSize<Plain>);
-  for (const auto& pair : pairs) {
-    if (pair.plain == plain) {
-      return pair.proto;
-    }
-  }
-  return Proto{};
-}
-
-// Unset for *_UNSPECIFIED; a violation of `field` for numbers that are not in `pairs`.
-template <typename Proto, typename Plain, size_t n>
-std::optional<Plain> EnumFromProto(const EnumPair<Proto, Plain> (&pairs)[n], Proto proto, const char* field,
-                                   std::vector<FieldViolation>& violations) {
-  static_assert(n == kEnumSize<Plain>);
-  if (proto == Proto{}) {
-    return std::nullopt;
-  }
-  for (const auto& pair : pairs) {
-    if (pair.proto == proto) {
-      return pair.plain;
-    }
-  }
-  violations.push_back({field, absl::StrCat("is ", static_cast<int>(proto), ", which this server does not know")});
-  return std::nullopt;
-}
 
 SizeConditioning FromProto(const v1::SizeConditioning& message) {
   SizeConditioning size;
@@ -128,6 +45,8 @@ AdapterRef FromProto(const v1::AdapterRef& message) {
   return adapter;
 }
 
+const std::string& FromProto(const std::string& bytes) { return bytes; }
+
 BlockWeight FromProto(const v1::BlockWeight& message) { return {message.prefix(), message.weight()}; }
 
 ControlRef FromProto(const v1::ControlRef& message) {
@@ -139,6 +58,13 @@ ControlRef FromProto(const v1::ControlRef& message) {
   if (message.has_end()) control.end = message.end();
   if (message.has_type()) control.type = message.type();
   return control;
+}
+
+ImagePromptRef FromProto(const v1::ImagePromptRef& message) {
+  ImagePromptRef prompt;
+  prompt.name = message.name();
+  if (message.has_scale()) prompt.scale = message.scale();
+  return prompt;
 }
 
 EmbeddingRef FromProto(const v1::EmbeddingRef& message) {
@@ -161,10 +87,23 @@ void CopyRefs(const std::string& field, const google::protobuf::RepeatedPtrField
   }
 }
 
-void CopyBlocks(const v1::GenerateImagesRequest& message, MappedImageRequest& mapped) {
-  for (size_t i = 0; i < mapped.request.adapters.size(); ++i) {
-    CopyRefs(absl::StrCat("adapters[", i, "].blocks"), message.adapters(static_cast<int>(i)).blocks(), kMaxBlocks,
-             mapped.request.adapters[i].blocks, mapped.violations);
+// Copies the weights by block of the references that were copied.
+template <typename Message, typename Ref>
+void CopyBlocks(const std::string& field, const google::protobuf::RepeatedPtrField<Message>& messages,
+                std::vector<Ref>& refs, std::vector<FieldViolation>& violations) {
+  for (size_t i = 0; i < refs.size(); ++i) {
+    CopyRefs(absl::StrCat(field, "[", i, "].blocks"), messages.Get(static_cast<int>(i)).blocks(), kMaxBlocks,
+             refs[i].blocks, violations);
+  }
+}
+
+void CopyImagePrompts(const v1::GenerateImagesRequest& message, MappedImageRequest& mapped) {
+  std::vector<ImagePromptRef>& refs = mapped.request.image_prompts;
+  CopyRefs("image_prompts", message.image_prompts(), kMaxImagePrompts, refs, mapped.violations);
+  CopyBlocks("image_prompts", message.image_prompts(), refs, mapped.violations);
+  for (size_t i = 0; i < refs.size(); ++i) {
+    CopyRefs(absl::StrCat("image_prompts[", i, "].images"), message.image_prompts(static_cast<int>(i)).images(),
+             kMaxPromptImages, refs[i].images, mapped.violations);
   }
 }
 
@@ -246,9 +185,10 @@ MappedImageRequest FromProto(const v1::GenerateImagesRequest& message) {
   if (message.has_num_images()) request.num_images = message.num_images();
   if (message.has_clip_skip()) request.clip_skip = message.clip_skip();
   CopyRefs("adapters", message.adapters(), kMaxAdapters, request.adapters, mapped.violations);
-  CopyBlocks(message, mapped);
+  CopyBlocks("adapters", message.adapters(), request.adapters, mapped.violations);
   CopyRefs("embeddings", message.embeddings(), kMaxEmbeddings, request.embeddings, mapped.violations);
   CopyRefs("controls", message.controls(), kMaxControls, request.controls, mapped.violations);
+  CopyImagePrompts(message, mapped);
   if (message.has_size_conditioning()) request.size_conditioning = FromProto(message.size_conditioning());
   if (message.has_negative_size_conditioning()) {
     request.negative_size_conditioning = FromProto(message.negative_size_conditioning());
@@ -338,6 +278,9 @@ v1::Summary ToProto(const ImageSummary& summary) {
   }
   for (const AppliedControl& control : summary.controls) {
     *message.add_controls() = ToProto(control);
+  }
+  for (const AppliedControl& prompt : summary.image_prompts) {
+    *message.add_image_prompts() = ToProto(prompt);
   }
   message.set_model_sha256(summary.model_sha256);
   message.set_dtype(summary.dtype);

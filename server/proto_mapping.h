@@ -32,7 +32,7 @@ v1::Waiting ToProto(const ImageWaiting& waiting);
 v1::Progress ToProto(const ImageProgress& progress);
 v1::Summary ToProto(const ImageSummary& summary);
 v1::Adapter ToProto(const AdapterInfo& info);
-// A ControlNet.
+// A ControlNet or an image prompt.
 v1::Control ToControl(const AdapterInfo& info);
 v1::Sampler ToProto(Sampler sampler);
 v1::NoiseSchedule ToProto(NoiseScheduleKind schedule);

@@ -95,6 +95,7 @@ Server::Server(ServerOptions options, Metrics* metrics)
       openai_(&context_),
       adapters_(&context_),
       controls_(&context_),
+      image_prompts_(&context_),
       info_(&context_),
       sdapi_(&context_),
       readiness_(std::make_unique<Readiness>(&metrics->calls(), [this](bool ready) { SetHealth(ready); })) {
@@ -160,6 +161,7 @@ absl::Status Server::Listen() {
   builder.RegisterService(&openai_);
   builder.RegisterService(&adapters_);
   builder.RegisterService(&controls_);
+  builder.RegisterService(&image_prompts_);
   builder.RegisterService(&info_);
   builder.RegisterService(&sdapi_);
   auto target = builder.experimental().AddExternalConnectionAcceptor(
@@ -187,7 +189,8 @@ void Server::SetHealth(bool ready) {
   }
   for (const char* service : {"", v1::ImageService::service_full_name(), openai::v1::ImagesService::service_full_name(),
                               v1::AdapterService::service_full_name(), v1::ControlService::service_full_name(),
-                              v1::ServerService::service_full_name(), sdapi::v1::SdapiService::service_full_name()}) {
+                              v1::ImagePromptService::service_full_name(), v1::ServerService::service_full_name(),
+                              sdapi::v1::SdapiService::service_full_name()}) {
     health_->SetServingStatus(service, ready);
   }
 }

@@ -109,6 +109,7 @@ class Server {
   OpenAiService openai_;
   AdapterService adapters_;
   ControlService controls_;
+  ImagePromptService image_prompts_;
   ServerInfoService info_;
   SdapiService sdapi_;
   std::unique_ptr<grpc::Server> server_;

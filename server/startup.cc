@@ -10,6 +10,7 @@
 
 #include "server/memory_plan.h"
 #include "server/status_mapping.h"
+#include "src/base/status_macros.h"
 
 namespace hotlora {
 namespace {
@@ -90,6 +91,17 @@ absl::Status LoadPinned(ServedStore& store, absl::string_view flag, const std::v
   return absl::OkStatus();
 }
 
+absl::Status LoadPinnedControls(Engine& engine, const std::vector<std::string>& names) {
+  std::vector<std::string> controls, image_prompts;
+  for (const std::string& name : names) {
+    const bool is_prompt =
+        absl::IsNotFound(engine.controls().Get(name).status()) && engine.image_prompts().Get(name).ok();
+    (is_prompt ? image_prompts : controls).push_back(name);
+  }
+  ABSL_RETURN_IF_ERROR(LoadPinned(engine.controls(), "--pin-control", controls));
+  return LoadPinned(engine.image_prompts(), "--pin-control", image_prompts);
+}
+
 CheckReport CheckModelAndAdapters(Engine& engine) {
   const ModelInfo& model = engine.model();
   CheckReport report{true, {}};
@@ -97,8 +109,12 @@ CheckReport CheckModelAndAdapters(Engine& engine) {
                   model.native_size, "x", model.native_size, ", sha256 ", model.sha256, "\n");
   absl::StrAppend(&report.text, "memory\n", MemoryPlanText(engine.Statistics(), model.device));
   CheckStore(engine.adapters(), "adapters", report);
-  if (!engine.controls().List("", 1).value_or(std::vector<AdapterInfo>()).empty()) {
-    CheckStore(engine.controls(), "controls", report);
+  for (const auto& [store, what] : {std::pair(&engine.controls(), "controls"),
+                                    {&engine.image_prompts(), "image prompts"},
+                                    {&engine.image_encoder(), "image encoder"}}) {
+    if (!store->List("", 1).value_or(std::vector<AdapterInfo>()).empty()) {
+      CheckStore(*store, what, report);
+    }
   }
   return report;
 }

@@ -17,6 +17,9 @@ namespace hotlora {
 // Loads and pins the adapters of these names; the error names the first that fails. Blocks.
 absl::Status LoadPinned(ServedStore& store, absl::string_view flag, const std::vector<std::string>& names);
 
+// Loads and pins the ControlNets of these names, and the image prompts of those that no ControlNet has.
+absl::Status LoadPinnedControls(Engine& engine, const std::vector<std::string>& names);
+
 // The answer to --check.
 struct CheckReport {
   bool ok = false;   // every file that could be an adapter can be served

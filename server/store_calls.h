@@ -5,6 +5,7 @@
 
 #include "hotlora/v1/adapters.grpc.pb.h"
 #include "hotlora/v1/controls.grpc.pb.h"
+#include "hotlora/v1/image_prompts.grpc.pb.h"
 #include "server/proto_mapping.h"
 #include "src/engine/engine.h"
 
@@ -52,6 +53,28 @@ struct ControlCalls {
   static ServedStore& StoreOf(Engine& engine) { return engine.controls(); }
   static Item ToItem(const AdapterInfo& info) { return ToControl(info); }
   static Item* AddTo(ListResponse& response) { return response.add_controls(); }
+};
+
+struct ImagePromptCalls {
+  using Service = v1::ImagePromptService;
+  using Item = v1::Control;
+  using ListRequest = v1::ListImagePromptsRequest;
+  using ListResponse = v1::ListImagePromptsResponse;
+  using GetRequest = v1::GetImagePromptRequest;
+  using LoadRequest = v1::LoadImagePromptRequest;
+  using UnloadRequest = v1::UnloadImagePromptRequest;
+  using UploadRequest = v1::UploadImagePromptRequest;
+  using DeleteRequest = v1::DeleteImagePromptRequest;
+  static constexpr const char* kList = "ListImagePrompts";
+  static constexpr const char* kGet = "GetImagePrompt";
+  static constexpr const char* kLoad = "LoadImagePrompt";
+  static constexpr const char* kUnload = "UnloadImagePrompt";
+  static constexpr const char* kUpload = "UploadImagePrompt";
+  static constexpr const char* kDelete = "DeleteImagePrompt";
+
+  static ServedStore& StoreOf(Engine& engine) { return engine.image_prompts(); }
+  static Item ToItem(const AdapterInfo& info) { return ToControl(info); }
+  static Item* AddTo(ListResponse& response) { return response.add_image_prompts(); }
 };
 
 }  // namespace hotlora

@@ -171,5 +171,6 @@ grpc::ServerUnaryReactor* StoreService<Calls>::Delete(grpc::CallbackServerContex
 
 template class StoreService<AdapterCalls>;
 template class StoreService<ControlCalls>;
+template class StoreService<ImagePromptCalls>;
 
 }  // namespace hotlora

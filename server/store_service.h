@@ -10,9 +10,9 @@
 
 namespace hotlora {
 
-// hotlora.v1.AdapterService and ControlService over the engine's stores. Load answers when the engine's adapter thread
-// has the file, Upload when this class's upload thread has written it; the others at once. `Calls` is one of
-// store_calls.h.
+// hotlora.v1.AdapterService, ControlService and ImagePromptService over the engine's stores. Load answers when the
+// engine's adapter thread has the file, Upload when this class's upload thread has written it; the others at once.
+// `Calls` is one of store_calls.h.
 template <typename Calls>
 class StoreService final : public UnparsedService {
  public:
@@ -42,6 +42,7 @@ class StoreService final : public UnparsedService {
 
 using AdapterService = StoreService<AdapterCalls>;
 using ControlService = StoreService<ControlCalls>;
+using ImagePromptService = StoreService<ImagePromptCalls>;
 
 }  // namespace hotlora
 

@@ -200,5 +200,7 @@ template grpc::ServerReadReactor<Unparsed<v1::UploadAdapterRequest>>* StartUploa
     ServiceContext*, SerialExecutor*, grpc::CallbackServerContext*, v1::Adapter*);
 template grpc::ServerReadReactor<Unparsed<v1::UploadControlRequest>>* StartUpload<ControlCalls>(
     ServiceContext*, SerialExecutor*, grpc::CallbackServerContext*, v1::Control*);
+template grpc::ServerReadReactor<Unparsed<v1::UploadImagePromptRequest>>* StartUpload<ImagePromptCalls>(
+    ServiceContext*, SerialExecutor*, grpc::CallbackServerContext*, v1::Control*);
 
 }  // namespace hotlora

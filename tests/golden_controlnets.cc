@@ -95,6 +95,26 @@ const std::map<std::string, TensorMap>& AllNets() {
   return *kNets;
 }
 
+// The text of a file; nothing if there is none.
+std::optional<std::string> ReadText(const std::string& path) {
+  std::ifstream stream(path);
+  if (!stream.good()) {
+    return std::nullopt;
+  }
+  return std::string(std::istreambuf_iterator<char>(stream), {});
+}
+
+// Reads a file of tensors, which `stage` checks, into memory of its own at `place`.
+template <typename Placed, typename Stage>
+absl::StatusOr<std::shared_ptr<const Placed>> LoadNetwork(const std::string& path, ComputePlace place,
+                                                          const Stage& stage) {
+  ABSL_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::ReadFile(path, uint64_t{1} << 30));
+  c10::InferenceMode guard;
+  ABSL_ASSIGN_OR_RETURN(const auto staged, stage(file));
+  const auto placed = PlaceNetwork<Placed>(staged, at::empty({staged.parameters->layout().bytes}, at::kByte));
+  return place.device.is_cpu() ? placed : CopyNetwork(*placed, at::empty_like(placed->block, place.device));
+}
+
 }  // namespace
 
 const TensorMap& GoldenControlNet(const std::string& net) { return AllNets().at(net); }
@@ -129,16 +149,24 @@ absl::StatusOr<std::shared_ptr<const PlacedControlNet>> LoadControlNet(const std
                                                                        ComputePlace place) {
   const bool is_folder = std::filesystem::is_directory(path);
   const std::string stem = path.substr(0, path.rfind(".safetensors"));
-  std::optional<std::string> config;
-  if (std::ifstream stream(is_folder ? path + "/config.json" : stem + ".json"); stream.good()) {
-    config.emplace(std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>());
-  }
-  const std::string weights = is_folder ? path + "/diffusion_pytorch_model.safetensors" : path;
-  ABSL_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::ReadFile(weights, uint64_t{1} << 30));
-  c10::InferenceMode guard;
-  ABSL_ASSIGN_OR_RETURN(const StagedControlNet staged, StageControlNet(file, config, model, place.dtype));
-  const auto net = PlaceControlNet(staged, at::empty({staged.parameters->layout().bytes}, at::kByte));
-  return place.device.is_cpu() ? net : CopyControlNet(*net, at::empty_like(net->block, place.device));
+  return LoadNetwork<PlacedControlNet>(
+      is_folder ? path + "/diffusion_pytorch_model.safetensors" : path, place, [&](const SafetensorsFile& file) {
+        return StageControlNet(file, ReadText(is_folder ? path + "/config.json" : stem + ".json"), model, place.dtype);
+      });
+}
+
+absl::StatusOr<std::shared_ptr<const PlacedImagePrompt>> LoadImagePrompt(const std::string& path,
+                                                                         const SdxlConfig& model, ComputePlace place) {
+  return LoadNetwork<PlacedImagePrompt>(
+      path, place, [&](const SafetensorsFile& file) { return StageImagePrompt(file, model, place.dtype); });
+}
+
+absl::StatusOr<std::shared_ptr<const PlacedImageEncoder>> LoadImageEncoder(const std::string& folder,
+                                                                           ComputePlace place) {
+  return LoadNetwork<PlacedImageEncoder>(folder + "/model.safetensors", place, [&](const SafetensorsFile& file) {
+    return StageImageEncoder(file, ReadText(folder + "/config.json").value_or(""),
+                             ReadText(folder + "/preprocessor_config.json"), place.dtype);
+  });
 }
 
 }  // namespace hotlora

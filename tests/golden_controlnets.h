@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 
 #include "src/sdxl/placed_control_net.h"
+#include "src/sdxl/placed_image_prompt.h"
 #include "src/tensor/device.h"
 #include "tests/golden_support.h"
 
@@ -29,9 +30,15 @@ void WriteTensors(const TensorMap& tensors, const std::string& path);
 std::string WriteControlNetFolder(const std::string& net, const std::string& folder);
 
 // Reads a net for the model from such a folder, or from a file with NAME.json beside it if there is one, in memory of
-// its own at `place`. Errors of SafetensorsFile and StageControlNet.
+// its own at `place`. Errors of SafetensorsFile and of the network's Stage function.
 absl::StatusOr<std::shared_ptr<const PlacedControlNet>> LoadControlNet(const std::string& path, const SdxlConfig& model,
                                                                        ComputePlace place);
+
+// Likewise an image prompt from its file, and an image encoder from its folder.
+absl::StatusOr<std::shared_ptr<const PlacedImagePrompt>> LoadImagePrompt(const std::string& path,
+                                                                         const SdxlConfig& model, ComputePlace place);
+absl::StatusOr<std::shared_ptr<const PlacedImageEncoder>> LoadImageEncoder(const std::string& folder,
+                                                                           ComputePlace place);
 
 }  // namespace hotlora
 

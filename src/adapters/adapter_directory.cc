@@ -119,24 +119,24 @@ absl::StatusOr<FileDescriptor> OpenPart(const StoredKind& kind, const OpenedFold
   return file;
 }
 
-// The configuration's file, whose text is read unless `flags` only look. NotFound if there is none.
+// A configuration's file, whose text is read unless `flags` only look. NotFound if there is none.
 absl::Status OpenConfig(const StoredKind& kind, const OpenedFolder& folder, absl::string_view name,
-                        const std::string& path, int flags, OpenedAdapter& opened) {
-  FileVersion version;
-  ABSL_ASSIGN_OR_RETURN(const FileDescriptor config, OpenPart(kind, folder, name, path, flags, version));
-  opened.version.config = version;
+                        const std::string& path, int flags, std::optional<FileVersion>& version,
+                        std::optional<std::string>& text) {
+  FileVersion found;
+  ABSL_ASSIGN_OR_RETURN(const FileDescriptor config, OpenPart(kind, folder, name, path, flags, found));
+  version = found;
   if ((flags & O_PATH) == 0) {
-    ABSL_ASSIGN_OR_RETURN(opened.config, ReadText(kind, name, config.number(), version.size));
-    opened.config_name = std::string(Leaf(path));
+    ABSL_ASSIGN_OR_RETURN(text, ReadText(kind, name, config.number(), found.size));
   }
   return absl::OkStatus();
 }
 
-// The shards that the index `head` of the folder names. NotFound if there is no such index.
+// The shards that the index `head` of the folder names; `path` is OpenParts's. NotFound if there is no such index.
 absl::Status OpenShards(const StoredKind& kind, const OpenedFolder& folder, absl::string_view name,
                         const std::string& path, const std::string& head, int flags, OpenedAdapter& opened) {
   ABSL_ASSIGN_OR_RETURN(
-      opened.weights, OpenPart(kind, folder, name, absl::StrCat(path, "/", head), kReadFlags, opened.version.weights));
+      opened.weights, OpenPart(kind, folder, name, absl::StrCat(path, head), kReadFlags, opened.version.weights));
   ABSL_ASSIGN_OR_RETURN(const std::string text,
                         ReadText(kind, name, opened.weights.number(), opened.version.weights.size));
   const absl::StatusOr<nlohmann::json> json = ParseJsonObject(text);
@@ -159,7 +159,7 @@ absl::Status OpenShards(const StoredKind& kind, const OpenedFolder& folder, absl
                                      kind.folder_weights.front(), "-N-of-M", kAdapterExtension));
     }
     absl::StatusOr<FileDescriptor> file =
-        OpenPart(kind, folder, name, absl::StrCat(path, "/", shard), flags, opened.version.shards.emplace_back());
+        OpenPart(kind, folder, name, absl::StrCat(path, shard), flags, opened.version.shards.emplace_back());
     if (!file.ok()) {
       return absl::IsNotFound(file.status())
                  ? Unreadable(kind, name, absl::StrCat("lacks ", PrintableName(shard), ", which ", head, " names"))
@@ -170,7 +170,15 @@ absl::Status OpenShards(const StoredKind& kind, const OpenedFolder& folder, absl
   return absl::OkStatus();
 }
 
-// A folder of tensors and configuration.
+// One that need not be there.
+absl::Status OpenOptionalConfig(const StoredKind& kind, const OpenedFolder& folder, absl::string_view name,
+                                const std::string& path, int flags, std::optional<FileVersion>& version,
+                                std::optional<std::string>& text) {
+  const absl::Status config = OpenConfig(kind, folder, name, path, flags, version, text);
+  return absl::IsNotFound(config) ? absl::OkStatus() : config;
+}
+
+// A folder of tensors and configuration; `path` is empty or ends in "/".
 absl::StatusOr<OpenedAdapter> OpenParts(const StoredKind& kind, const OpenedFolder& folder, absl::string_view name,
                                         const std::string& path, int flags) {
   OpenedAdapter opened;
@@ -184,14 +192,15 @@ absl::StatusOr<OpenedAdapter> OpenParts(const StoredKind& kind, const OpenedFold
       continue;
     }
     absl::StatusOr<FileDescriptor> file =
-        OpenPart(kind, folder, name, absl::StrCat(path, "/", head), flags, opened.version.weights);
+        OpenPart(kind, folder, name, absl::StrCat(path, head), flags, opened.version.weights);
     weights = file.status();
     if (file.ok()) {
       opened.weights = *std::move(file);
     }
   }
-  const absl::Status config =
-      OpenConfig(kind, folder, name, absl::StrCat(path, "/", kind.folder_config), flags, opened);
+  const absl::Status config = OpenConfig(kind, folder, name, absl::StrCat(path, kind.folder_config), flags,
+                                         opened.version.config, opened.config);
+  opened.config_name = std::string(kind.folder_config);
   if (!weights.ok()) {
     return absl::IsNotFound(weights) && config.ok()
                ? Unreadable(kind, name,
@@ -203,6 +212,10 @@ absl::StatusOr<OpenedAdapter> OpenParts(const StoredKind& kind, const OpenedFold
     return absl::IsNotFound(config)
                ? Unreadable(kind, name, absl::StrCat("lacks ", kind.folder_config, " beside its tensors"))
                : config;
+  }
+  if (!kind.more_config.empty()) {
+    ABSL_RETURN_IF_ERROR(OpenOptionalConfig(kind, folder, name, absl::StrCat(path, kind.more_config), flags,
+                                            opened.version.more_config, opened.more_config));
   }
   return opened;
 }
@@ -216,15 +229,16 @@ absl::StatusOr<OpenedAdapter> OpenPath(const StoredKind& kind, const OpenedFolde
   if (file.ok()) {
     opened.weights = *std::move(file);
     if (kind.config_beside_file) {
-      const absl::Status config = OpenConfig(kind, folder, name, absl::StrCat(path, ".json"), flags, opened);
-      ABSL_RETURN_IF_ERROR(absl::IsNotFound(config) ? absl::OkStatus() : config);
+      ABSL_RETURN_IF_ERROR(OpenOptionalConfig(kind, folder, name, absl::StrCat(path, ".json"), flags,
+                                              opened.version.config, opened.config));
+      opened.config_name = absl::StrCat(Leaf(path), ".json");
     }
     return opened;
   }
   if (kind.folder_weights.empty()) {
     return file.status();
   }
-  absl::StatusOr<OpenedAdapter> parts = OpenParts(kind, folder, name, path, flags);
+  absl::StatusOr<OpenedAdapter> parts = OpenParts(kind, folder, name, absl::StrCat(path, "/"), flags);
   // If there is no folder either, what was wrong with the file says more.
   return absl::IsNotFound(parts.status()) ? absl::StatusOr<OpenedAdapter>(file.status()) : std::move(parts);
 }
@@ -308,6 +322,10 @@ absl::StatusOr<std::string> AdapterDirectory::PathOf(const OpenedFolder& folder,
 }
 
 absl::StatusOr<OpenedAdapter> AdapterDirectory::OpenName(absl::string_view name, int flags) const {
+  if (kind().is_folder) {
+    ABSL_ASSIGN_OR_RETURN(const OpenedFolder folder, OpenFolder(name));
+    return OpenParts(kind(), folder, name, "", flags);
+  }
   const absl::StatusOr<std::string> normal = NormalizeName(name);
   if (!normal.ok()) {
     return NotFound(kind(), name, absl::StrCat(": the name ", normal.status().message()));
@@ -333,6 +351,11 @@ std::vector<ListedAdapter> AdapterDirectory::List(absl::string_view after, size_
   const absl::StatusOr<OpenedFolder> folder = folder_.Open();
   if (!folder.ok()) {
     return {};
+  }
+  if (kind().is_folder) {
+    const absl::StatusOr<AdapterVersion> version = Find(kImageEncoderName);
+    return after.empty() && limit > 0 ? std::vector<ListedAdapter>{{std::string(kImageEncoderName), version}}
+                                      : std::vector<ListedAdapter>();
   }
   const std::shared_ptr<const FolderScan> scan =
       Scan(*folder, after.empty() ? absl::Now() : absl::Now() - kPagesOfOneScan);

@@ -23,10 +23,10 @@
 
 namespace hotlora {
 
-// The version of an adapter: of its tensors, and of its configuration's file if it has one.
+// The version of an adapter: of its tensors, and of its configurations' files as far as it has them.
 struct AdapterVersion {
   FileVersion weights;  // of the index, if there are shards
-  std::optional<FileVersion> config;
+  std::optional<FileVersion> config, more_config;
   std::vector<FileVersion> shards;
 
   // How many its tensors' files have.
@@ -39,7 +39,7 @@ struct AdapterVersion {
   }
 
   friend bool operator==(const AdapterVersion& a, const AdapterVersion& b) {
-    return a.weights == b.weights && a.config == b.config && a.shards == b.shards;
+    return a.weights == b.weights && a.config == b.config && a.more_config == b.more_config && a.shards == b.shards;
   }
   friend bool operator!=(const AdapterVersion& a, const AdapterVersion& b) { return !(a == b); }
 };
@@ -57,8 +57,8 @@ struct OpenedShard {
 struct OpenedAdapter {
   FileDescriptor weights;  // of the index, if there are shards
   std::vector<OpenedShard> shards;
-  std::optional<std::string> config;  // text of its configuration's file
-  std::string config_name;            // of that file, in its folder
+  std::optional<std::string> config, more_config;  // texts of its configurations' files
+  std::string config_name;                         // of the first one's, in its folder
   AdapterVersion version;
 };
 
@@ -70,7 +70,7 @@ absl::Status UnreadableNow(absl::string_view what, absl::string_view why);
 // not an adapter: it would lack its configuration).
 //
 // That is for kAdapterKind; other kinds say themselves what a folder has (stored_kind.h), and a configuration may lie
-// beside a file.
+// beside a file. Of a kind that `is_folder` there is one file, the folder itself, under any name.
 //
 // Each call opens the folder again, so that it sees what the path names now: the folder may be replaced as a whole.
 // Names are normalised (NormalizeName) and opened relative to that folder, by ServedFolder's rules for links; a file

@@ -12,6 +12,12 @@
 
 namespace hotlora {
 
+// Widths of what an image encoder gives, in its config's words; of an image prompt, of what it takes: of one of them,
+// the other is 0.
+struct EncoderWidths {
+  int64_t hidden_size = 0, projection_dim = 0;
+};
+
 enum class AdapterState { kAvailable, kLoading, kFailed };
 
 struct AdapterInfo {
@@ -19,8 +25,11 @@ struct AdapterInfo {
   // The hash of the file; of a PEFT folder SHA-256(hex SHA-256 of the tensors' file, then the text of the
   // configuration), because the configuration shapes the weights too. Empty until it was read once.
   std::string content_sha256;
-  std::string format;          // ParsedAdapter::format; of a ControlNet "controlnet" or "union"; empty until read
-  uint32_t control_types = 0;  // of a union net
+  // ParsedAdapter::format; of a ControlNet "controlnet" or "union"; of an image prompt "ip_adapter" or
+  // "ip_adapter_plus"; of the image encoder "clip_vision"; empty until read.
+  std::string format;
+  uint32_t control_types = 0;    // of a union net
+  EncoderWidths encoder_widths;  // of an image prompt or the image encoder
   uint32_t rank_max = 0;
   uint64_t bytes = 0;        // of the file
   uint64_t block_bytes = 0;  // of its block in either tier of memory; 0 until read

@@ -1,7 +1,7 @@
 #ifndef HOTLORA_SRC_ADAPTERS_ADAPTER_LEASE_H_
 #define HOTLORA_SRC_ADAPTERS_ADAPTER_LEASE_H_
 
-// The right of a request to use an adapter or a ControlNet. No LibTorch here.
+// The right of a request to use an adapter, a ControlNet, an image prompt or the image encoder. No LibTorch here.
 
 #include <memory>
 #include <variant>
@@ -10,11 +10,14 @@
 
 namespace hotlora {
 
-struct AdapterWeights;    // nn/lora_delta.h
-struct PlacedControlNet;  // sdxl/placed_control_net.h
+struct AdapterWeights;      // nn/lora_delta.h
+struct PlacedControlNet;    // sdxl/placed_control_net.h
+struct PlacedImageEncoder;  // sdxl/placed_image_prompt.h
+struct PlacedImagePrompt;   // sdxl/placed_image_prompt.h
 
 // What a store holds in memory, by its kind.
-using HeldWeights = std::variant<std::shared_ptr<const AdapterWeights>, std::shared_ptr<const PlacedControlNet>>;
+using HeldWeights = std::variant<std::shared_ptr<const AdapterWeights>, std::shared_ptr<const PlacedControlNet>,
+                                 std::shared_ptr<const PlacedImagePrompt>, std::shared_ptr<const PlacedImageEncoder>>;
 
 // In which tier an adapter was found, and how many seconds each phase took that brought it to the device. Phases that
 // did not happen are 0.
@@ -37,12 +40,18 @@ class AdapterLease {
   virtual HeldWeights held() const = 0;
   virtual const AcquireReport& report() const = 0;
 
-  // Each throws std::bad_variant_access for a lease of the other kind.
+  // Each throws std::bad_variant_access for a lease of another kind.
   std::shared_ptr<const AdapterWeights> weights() const {
     return std::get<std::shared_ptr<const AdapterWeights>>(held());
   }
   std::shared_ptr<const PlacedControlNet> control_net() const {
     return std::get<std::shared_ptr<const PlacedControlNet>>(held());
+  }
+  std::shared_ptr<const PlacedImagePrompt> image_prompt() const {
+    return std::get<std::shared_ptr<const PlacedImagePrompt>>(held());
+  }
+  std::shared_ptr<const PlacedImageEncoder> image_encoder() const {
+    return std::get<std::shared_ptr<const PlacedImageEncoder>>(held());
   }
 };
 

@@ -3,18 +3,19 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 #include "src/adapter_format/key_map.h"
 #include "src/adapters/adapter_directory.h"
 #include "src/adapters/adapter_reader.h"
 #include "src/adapters/adapter_tiers.h"
-#include "src/adapters/adapter_writer.h"
 #include "src/adapters/file_upload.h"
 #include "src/adapters/lease_book.h"
 #include "src/adapters/resident_tier.h"
+#include "src/adapters/stored_folders.h"
 #include "src/adapters/tiered_store.h"
 #include "src/base/error_details.h"
 #include "src/base/logging.h"
-#include "src/base/printable.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -22,17 +23,16 @@ namespace {
 
 class TieredAdapterStore : public AdapterStore {
  public:
-  TieredAdapterStore(std::unique_ptr<const AdapterDirectory> directory, std::unique_ptr<StoreMemory> memory,
-                     std::unique_ptr<const StoreReader> reader, StoreMetrics* metrics)
-      : directory_(std::move(directory)),
-        memory_(std::move(memory)),
-        reader_(std::move(reader)),
-        writer_(*directory_),
-        upload_space_(reader_->max_file_bytes()),
+  TieredAdapterStore(std::vector<StoredFolder> folders, std::unique_ptr<StoreMemory> memory, StoreMetrics* metrics)
+      : memory_(std::move(memory)),
+        folders_(std::move(folders)),
+        upload_space_(folders_.all().front().reader->max_file_bytes()),
         book_(std::make_shared<LeaseBook>(metrics)),
-        tiers_(*directory_, *reader_, *memory_, metrics) {
-    writer_.RemoveStale();
-    directory_->LogWhatIsNotServed();
+        tiers_(folders_, *memory_, metrics) {
+    for (const StoredFolder& folder : folders_.all()) {
+      folder.writer->RemoveStale();
+      folder.directory->LogWhatIsNotServed();
+    }
   }
 
   absl::StatusOr<std::unique_ptr<AdapterLease>> Acquire(absl::string_view name) override {
@@ -50,11 +50,11 @@ class TieredAdapterStore : public AdapterStore {
     for (const std::string& name : names) {
       ABSL_RETURN_IF_ERROR(wanted());
       absl::StatusOr<std::unique_ptr<AdapterLease>> lease = Acquire(name);
-      if (!lease.ok() && GetErrorDetails(lease.status()).reason == directory_->kind().budget) {
+      if (!lease.ok() && GetErrorDetails(lease.status()).reason == folders_.kind().budget) {
         // Its size was not known, another caller was faster, or the free space is scattered.
         leases.clear();
         ABSL_RETURN_IF_ERROR(CheckRoom(names));
-        return alone ? lease.status() : InUseError(directory_->kind(), lease.status().message());
+        return alone ? lease.status() : InUseError(folders_.kind(), lease.status().message());
       }
       if (!lease.ok()) {
         return lease.status();
@@ -75,60 +75,67 @@ class TieredAdapterStore : public AdapterStore {
 
   absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override {
     ABSL_ASSIGN_OR_RETURN(AdapterInfo info, tiers_.Unload(name));
-    info.in_use = book_->Count(name);
-    return info;
+    return Told(std::move(info));
   }
 
   bool NeedsRead(absl::string_view name) override {
-    const absl::StatusOr<AdapterVersion> version = directory_->Find(name);
+    const absl::StatusOr<AdapterVersion> version = folders_.Find(name);
     return version.ok() && !tiers_.IsResident(name, *version);
   }
 
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
+    const StoredFolders::Place place = folders_.Of(header.name);
+    const std::string prefix(place.kind().prefix);
     UploadSteps steps;
-    steps.check = [this](const std::string& name, int descriptor) -> absl::StatusOr<AdapterInfo> {
-      ABSL_ASSIGN_OR_RETURN(const ReadAdapter read, reader_->Check(name, descriptor));
-      ABSL_RETURN_IF_ERROR(tiers_.CheckSize(name, read.staged.bytes));
+    steps.check = [this, prefix, &reader = *place.folder.reader](const std::string& name,
+                                                                 int descriptor) -> absl::StatusOr<AdapterInfo> {
+      ABSL_ASSIGN_OR_RETURN(const ReadAdapter read, reader.Check(name, descriptor));
+      ABSL_RETURN_IF_ERROR(tiers_.CheckSize(prefix + name, read.staged.bytes));
       return read.HashedInfo();
     };
-    steps.committed = [this](const AdapterInfo& checked) -> absl::StatusOr<AdapterInfo> {
-      const absl::StatusOr<AdapterVersion> version = directory_->Find(checked.name);
+    steps.committed = [this, prefix](const AdapterInfo& checked) -> absl::StatusOr<AdapterInfo> {
+      const std::string name = prefix + checked.name;
+      const absl::StatusOr<AdapterVersion> version = folders_.Find(name);
+      AdapterInfo info = checked;
       if (!version.ok()) {  // it has its name, whatever the disk does now
-        AdapterInfo info = checked;
         info.tier = AdapterTier::kDisk;
         return info;
       }
-      tiers_.NoteSound(checked, *version);
-      return Describe(checked.name, *version);
+      info.name = name;
+      tiers_.NoteSound(info, *version);
+      return Describe(name, *version);
     };
-    return BeginFileUpload(std::move(header), writer_, &upload_space_, std::move(steps));
+    header.name = std::string(place.name);
+    return BeginFileUpload(std::move(header), *place.folder.writer, &upload_space_, std::move(steps));
   }
 
   absl::Status Delete(absl::string_view name) override {
-    ABSL_RETURN_IF_ERROR(writer_.Delete(name));
+    const StoredFolders::Place place = folders_.Of(name);
+    ABSL_RETURN_IF_ERROR(place.folder.writer->Delete(place.name));
     tiers_.Forget(name);
-    LogInfo(directory_->kind().noun, " ", PrintableName(name), " deleted");
+    LogInfo(folders_.Label(name), " deleted");
     return absl::OkStatus();
   }
 
   AdapterStoreStatistics Statistics() const override {
     AdapterStoreStatistics statistics = tiers_.Statistics();
     for (AdapterStatistics& adapter : statistics.adapters) {
-      adapter.info.in_use = book_->Count(adapter.info.name);
+      adapter.info = Told(std::move(adapter.info));
     }
     return statistics;
   }
 
   absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
-    ABSL_ASSIGN_OR_RETURN(const AdapterVersion version, directory_->Find(name));
+    ABSL_ASSIGN_OR_RETURN(const AdapterVersion version, folders_.Find(name));
     return Describe(name, version);
   }
 
   absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
     std::vector<AdapterInfo> infos;
-    for (const ListedAdapter& adapter : directory_->List(after, limit)) {
+    const StoredFolders::Place place = folders_.Of(after);
+    for (const ListedAdapter& adapter : place.folder.directory->List(place.name, limit)) {
       if (adapter.version.ok()) {
-        infos.push_back(Describe(adapter.name, *adapter.version));
+        infos.push_back(Describe(absl::StrCat(place.kind().prefix, adapter.name), *adapter.version));
       } else {
         infos.emplace_back();
         infos.back().name = adapter.name;
@@ -148,7 +155,7 @@ class TieredAdapterStore : public AdapterStore {
       uint64_t device_bytes = 0, host_bytes = 0;
       bool estimated = false;
       for (const std::string& name : names) {
-        const absl::StatusOr<AdapterVersion> version = directory_->Find(name);
+        const absl::StatusOr<AdapterVersion> version = folders_.Find(name);
         if (!version.ok()) {
           return absl::OkStatus();
         }
@@ -157,7 +164,7 @@ class TieredAdapterStore : public AdapterStore {
           return absl::OkStatus();
         }
         estimated = estimated || !block.bytes.has_value();
-        const uint64_t bytes = block.bytes.value_or(directory_->kind().most_growth * version->bytes());
+        const uint64_t bytes = block.bytes.value_or(folders_.kind(name).most_growth * version->bytes());
         device_bytes += bytes;
         host_bytes += block.on_device ? 0 : bytes;
       }
@@ -173,16 +180,19 @@ class TieredAdapterStore : public AdapterStore {
   }
 
   AdapterInfo Describe(absl::string_view name, const AdapterVersion& version) const {
-    AdapterInfo info = tiers_.Describe(name, version);
-    info.in_use = book_->Count(name);
+    return Told(tiers_.Describe(name, version));
+  }
+
+  // What the tiers know, with its leases, under the name that its folder has for it.
+  AdapterInfo Told(AdapterInfo info) const {
+    info.in_use = book_->Count(info.name);
+    info.name = std::string(folders_.Of(info.name).name);
     return info;
   }
 
-  // Constant after construction.
-  const std::unique_ptr<const AdapterDirectory> directory_;
+  // Constant after construction. The readers may hold references to the memory.
   const std::unique_ptr<StoreMemory> memory_;
-  const std::unique_ptr<const StoreReader> reader_;
-  const AdapterWriter writer_;
+  const StoredFolders folders_;
 
   // Their own synchronisation.
   UploadSpace upload_space_;
@@ -200,13 +210,14 @@ absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Create(AdapterStoreO
   ABSL_ASSIGN_OR_RETURN(KeyMap keys, KeyMap::Build(modules));
   auto reader = std::make_unique<const AdapterReader>(*directory, std::move(keys), std::move(modules),
                                                       options.allow_unmatched_keys, *memory);
-  return MakeTieredStore(std::move(directory), std::move(memory), std::move(reader), metrics);
+  std::vector<StoredFolder> folders;
+  folders.emplace_back(std::move(directory), std::move(reader));
+  return MakeTieredStore(std::move(folders), std::move(memory), metrics);
 }
 
-std::unique_ptr<AdapterStore> MakeTieredStore(std::unique_ptr<const AdapterDirectory> directory,
-                                              std::unique_ptr<StoreMemory> memory,
-                                              std::unique_ptr<const StoreReader> reader, StoreMetrics* metrics) {
-  return std::make_unique<TieredAdapterStore>(std::move(directory), std::move(memory), std::move(reader), metrics);
+std::unique_ptr<AdapterStore> MakeTieredStore(std::vector<StoredFolder> folders, std::unique_ptr<StoreMemory> memory,
+                                              StoreMetrics* metrics) {
+  return std::make_unique<TieredAdapterStore>(std::move(folders), std::move(memory), metrics);
 }
 
 }  // namespace hotlora

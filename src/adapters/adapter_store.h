@@ -2,8 +2,10 @@
 #define HOTLORA_SRC_ADAPTERS_ADAPTER_STORE_H_
 
 // The life cycle of adapters: found by name in a folder, read and checked once, kept in two tiers of memory (host,
-// device) with byte budgets, lent out by lease. ControlNets have the same, in a store of their own, whose errors have
-// the reasons of kControlKind (stored_kind.h); read "adapter" as "ControlNet" there. No LibTorch in this header.
+// device) with byte budgets, lent out by lease. ControlNets, image prompts and the image encoder have the same, in a
+// store of their own, whose errors have the reasons of their kinds (stored_kind.h); read "adapter" as "ControlNet"
+// and so on there. In it names begin with their kind's `prefix`, but not those in what is answered. No LibTorch in
+// this header.
 
 #include <cstdint>
 #include <memory>

@@ -14,7 +14,6 @@
 #include "src/base/error_reason.h"
 #include "src/base/logging.h"
 #include "src/base/mutex.h"
-#include "src/base/printable.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
 
@@ -37,14 +36,12 @@ struct AdapterTiers::Flight {
   absl::Notification done;
 };
 
-AdapterTiers::AdapterTiers(const AdapterDirectory& directory, const StoreReader& reader, StoreMemory& memory,
-                           StoreMetrics* metrics)
-    : directory_(directory),
-      reader_(reader),
+AdapterTiers::AdapterTiers(const StoredFolders& folders, StoreMemory& memory, StoreMetrics* metrics)
+    : folders_(folders),
       memory_(memory),
       metrics_(metrics),
-      host_(directory.kind(), AdapterTier::kHost, memory.host_bytes(), metrics),
-      device_(directory.kind(), AdapterTier::kDevice, memory.device_bytes(), metrics) {}
+      host_(folders.kind(), AdapterTier::kHost, memory.host_bytes(), metrics),
+      device_(folders.kind(), AdapterTier::kDevice, memory.device_bytes(), metrics) {}
 
 AdapterTiers::Block AdapterTiers::FindBlock(const std::string& name, const AdapterVersion& version, bool may_read) {
   Block block;
@@ -63,7 +60,7 @@ AdapterTiers::Block AdapterTiers::FindBlock(const std::string& name, const Adapt
   if (may_read) {
     AdapterVersion now;
     AcquireReport report;
-    if (const absl::StatusOr<ReadAdapter> measured = reader_.Read(name, now, report); measured.ok()) {
+    if (const absl::StatusOr<ReadAdapter> measured = folders_.Read(name, now, report); measured.ok()) {
       NoteSound(measured->HashedInfo(), now);
       block.bytes = measured->staged.bytes;
     }
@@ -84,16 +81,15 @@ absl::Status AdapterTiers::CheckSize(absl::string_view name, uint64_t bytes) con
   if (bytes <= most) {
     return absl::OkStatus();
   }
-  return NamedError(kind(), name,
-                    MakeError(absl::StatusCode::kResourceExhausted, kind().budget,
-                              absl::StrCat(kind().noun, " needs ", bytes, " bytes; the smallest tier has ", most)));
+  return folders_.Named(name, MakeError(absl::StatusCode::kResourceExhausted, folders_.kind().budget,
+                                        absl::StrCat("needs ", bytes, " bytes; the smallest tier has ", most)));
 }
 
 absl::StatusOr<Residence> AdapterTiers::Bring(absl::string_view name, AdapterTier tier, bool old_will_do,
                                               AcquireReport& report) {
   Stopwatch stopwatch;
   const bool to_device = tier == AdapterTier::kDevice && device_.capacity() > 0;
-  const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+  const absl::StatusOr<AdapterVersion> version = folders_.Find(name);
   Residence residence;
   if (version.ok()) {
     residence = UseResident(name, *version, old_will_do);
@@ -176,7 +172,7 @@ absl::StatusOr<Resident> AdapterTiers::BringToHost(absl::string_view name, Adapt
       flight->done.WaitForNotification();
     }
     if (!leads && flight->version != version && attempt < kMaxReadAttempts) {
-      ABSL_ASSIGN_OR_RETURN(version, directory_.Find(name));
+      ABSL_ASSIGN_OR_RETURN(version, folders_.Find(name));
       continue;
     }
     if (!flight->result.ok() && old_will_do && absl::IsFailedPrecondition(flight->result.status())) {
@@ -198,7 +194,7 @@ absl::StatusOr<Resident> AdapterTiers::BringToDevice(const Resident& hosted, Acq
   }
   absl::StatusOr<TierReservation> room = device_.Reserve(name, hosted->room.bytes());
   if (!room.ok()) {
-    return NamedError(kind(), name, room.status());
+    return folders_.Named(name, room.status());
   }
   ABSL_ASSIGN_OR_RETURN(HeldWeights weights, memory_.Upload(hosted->weights, room->range().offset, room->bytes()));
   AdapterInfo info = hosted->info;
@@ -240,11 +236,11 @@ void AdapterTiers::LeadFlight(const std::string& name, Flight& flight, AcquireRe
     flight.result = Read(name, flight.version, report);
   } catch (const std::bad_alloc&) {
     flight.result = MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory,
-                              absl::StrCat("no memory to read ", kind().noun, " ", PrintableName(name)));
+                              absl::StrCat("no memory to read ", folders_.Label(name)));
   } catch (const std::exception& error) {
-    LogError("reading ", kind().noun, " ", PrintableName(name), ": ", error.what());
+    LogError("reading ", folders_.Label(name), ": ", error.what());
     flight.result = MakeError(absl::StatusCode::kInternal, error_reason::kInternal,
-                              absl::StrCat(kind().noun, " ", PrintableName(name), " cannot be read"));
+                              absl::StrCat(folders_.Label(name), " cannot be read"));
   }
   {
     MutexLock lock(&mu_);
@@ -257,7 +253,7 @@ void AdapterTiers::LeadFlight(const std::string& name, Flight& flight, AcquireRe
 }
 
 absl::StatusOr<Resident> AdapterTiers::Read(const std::string& name, AdapterVersion& version, AcquireReport& report) {
-  ABSL_ASSIGN_OR_RETURN(const ReadAdapter read, reader_.Read(name, version, report));
+  ABSL_ASSIGN_OR_RETURN(const ReadAdapter read, folders_.Read(name, version, report));
   const Stopwatch stopwatch;
   absl::StatusOr<LaidOut> laid_out = LayOut(name, read.staged);  // while the file is being hashed
   AdapterInfo info = read.HashedInfo();
@@ -274,7 +270,7 @@ absl::StatusOr<AdapterTiers::LaidOut> AdapterTiers::LayOut(const std::string& na
   ABSL_RETURN_IF_ERROR(CheckSize(name, staged.bytes));
   absl::StatusOr<TierReservation> room = host_.Reserve(name, staged.bytes);
   if (!room.ok()) {
-    return NamedError(kind(), name, room.status());
+    return folders_.Named(name, room.status());
   }
   ABSL_ASSIGN_OR_RETURN(HeldWeights weights, staged.lay_out(room->range().offset));
   return LaidOut{*std::move(room), std::move(weights)};
@@ -294,7 +290,7 @@ void AdapterTiers::NoteResult(const std::string& name, const Flight& flight, con
     counts.read_seconds += report.read_seconds;
     counts.parse_seconds += report.parse_seconds;
     const AdapterInfo& info = hosted->info;
-    LogInfo(kind().noun, " ", PrintableName(name), " read: ", info.format, ", ",
+    LogInfo(folders_.Label(name), " read: ", info.format, ", ",
             info.rank_max == 0 ? "" : absl::StrCat("rank ", info.rank_max, ", ", info.matched_modules, " modules, "),
             hosted->room.bytes(), " bytes");
   } else if (!absl::IsNotFound(flight.result.status())) {
@@ -311,7 +307,7 @@ void AdapterTiers::Pin(absl::string_view name) {
 }
 
 absl::StatusOr<AdapterInfo> AdapterTiers::Unload(absl::string_view name) {
-  const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+  const absl::StatusOr<AdapterVersion> version = folders_.Find(name);
   MutexLock lock(&mu_);
   const std::optional<AdapterInfo> resident = DescribeResident(name);
   if (!version.ok() && !resident.has_value()) {
@@ -335,7 +331,7 @@ void AdapterTiers::Forget(absl::string_view name) {
 
 // If the file is gone, so is everything that was kept of it, except what requests hold and the wish to have it pinned.
 void AdapterTiers::ForgetIfGone(absl::string_view name, const absl::Status& status) {
-  if (IsGone(kind(), status)) {
+  if (IsGone(folders_.kind(name), status)) {
     MutexLock lock(&mu_);
     catalog_.Forget(name);
     RemoveResident(name);
@@ -381,11 +377,11 @@ AdapterStoreStatistics AdapterTiers::Statistics() const {
   }
   // Asks for the files of those that were used, and forgets those whose file is gone.
   for (const std::string& name : names) {
-    const absl::StatusOr<AdapterVersion> version = directory_.Find(name);
+    const absl::StatusOr<AdapterVersion> version = folders_.Find(name);
     MutexLock lock(&mu_);
     if (const AdapterCounts* const counts = catalog_.CountsOf(name); version.ok() && counts != nullptr) {
       statistics.adapters.push_back({DescribeLocked(name, *version), *counts});
-    } else if (IsGone(kind(), version.status())) {
+    } else if (IsGone(folders_.kind(name), version.status())) {
       catalog_.Forget(name);
     }
   }

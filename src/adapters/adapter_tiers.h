@@ -25,12 +25,14 @@
 #include "src/adapters/adapter_statistics.h"
 #include "src/adapters/resident_tier.h"
 #include "src/adapters/store_reader.h"
+#include "src/adapters/stored_folders.h"
 #include "src/base/mutex.h"
 #include "src/metrics/store_metrics.h"
 
 namespace hotlora {
 
-// Both tiers, what is known of each adapter beyond them (AdapterCatalog), and the names that are pinned.
+// Both tiers, what is known of each adapter beyond them (AdapterCatalog), and the names that are pinned. Names are
+// those of StoredFolders.
 //
 // Errors   of AdapterStore's functions of the same name
 // Threads  thread-safe. Bring and FindBlock may read files; the other functions do not wait for them
@@ -42,8 +44,7 @@ class AdapterTiers {
   };
 
   // The arguments outlive it, and `metrics` also what Bring returns.
-  AdapterTiers(const AdapterDirectory& directory, const StoreReader& reader, StoreMemory& memory,
-               StoreMetrics* metrics);
+  AdapterTiers(const StoredFolders& folders, StoreMemory& memory, StoreMetrics* metrics);
 
   // The adapter in the version that its file has now, in `tier` (kHost or kDevice). With `old_will_do` an earlier
   // version that is resident, if the file is broken. Reads of one name at the same time are one read.
@@ -83,8 +84,6 @@ class AdapterTiers {
   AdapterStoreStatistics Statistics() const;
 
  private:
-  const StoredKind& kind() const { return directory_.kind(); }
-
   struct Flight;
   struct LaidOut {
     TierReservation room;
@@ -113,8 +112,7 @@ class AdapterTiers {
   AdapterInfo DescribeLocked(absl::string_view name, const AdapterVersion& version) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  const AdapterDirectory& directory_;
-  const StoreReader& reader_;
+  const StoredFolders& folders_;
   StoreMemory& memory_;
   StoreMetrics* const metrics_;
 

@@ -107,8 +107,8 @@ absl::Status ResidentTier::BudgetError(uint64_t bytes) const {
   }
   const uint64_t capacity = ledger_->capacity(), used = ledger_->bytes() - idle;
   return MakeError(absl::StatusCode::kResourceExhausted, kind_.budget,
-                   absl::StrCat(kind_.noun, " needs ", bytes, " bytes of ", TierName(), " memory; of ", capacity,
-                                " are ", capacity - std::min(used, capacity), " free or free to evict"));
+                   absl::StrCat("needs ", bytes, " bytes of ", TierName(), " memory; of ", capacity, " are ",
+                                capacity - std::min(used, capacity), " free or free to evict"));
 }
 
 absl::StatusOr<TierReservation> ResidentTier::Reserve(absl::string_view replacing, uint64_t bytes) {
@@ -142,7 +142,7 @@ absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64
   const uint64_t most = capacity() - pinned;
   if (bytes > most) {
     return MakeError(absl::StatusCode::kResourceExhausted, kind_.budget,
-                     absl::StrCat(kind_.noun, "s need ", bytes, " bytes together; of the ", TierName(), " tier's ",
+                     absl::StrCat(kind_.plural, " need ", bytes, " bytes together; of the ", TierName(), " tier's ",
                                   capacity(), ", ", most, " are not pinned"));
   }
   // Versions that left the tier are in use too.
@@ -150,7 +150,7 @@ absl::Status ResidentTier::CheckRoom(absl::Span<const std::string> names, uint64
   if (bytes <= most - std::min(most, in_use)) {
     return absl::OkStatus();
   }
-  return InUseError(kind_, absl::StrCat(kind_.noun, "s need ", bytes, " bytes together; other requests use ", in_use,
+  return InUseError(kind_, absl::StrCat(kind_.plural, " need ", bytes, " bytes together; other requests use ", in_use,
                                         " of the ", TierName(), " tier's ", capacity()));
 }
 

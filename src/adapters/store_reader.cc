@@ -95,7 +95,8 @@ absl::StatusOr<StoreReader::Contents> StoreReader::ReadContents(const std::strin
       if (!file.ok()) {
         return FileError(kind(), name, file.status());
       }
-      return Contents{*std::move(file), std::move(opened.config), std::move(opened.config_name)};
+      return Contents{*std::move(file), std::move(opened.config), std::move(opened.more_config),
+                      std::move(opened.config_name)};
     }
     if (attempt == kMaxReadAttempts) {
       return MakeError(absl::StatusCode::kFailedPrecondition, kind().invalid,

@@ -54,17 +54,17 @@ class StoreReader {
   // An open file as the adapter that it would be under that name.
   absl::StatusOr<ReadAdapter> Check(const std::string& name, int descriptor) const;
 
+  const StoredKind& kind() const { return directory_.kind(); }
+
   // Bytes that a file may have.
   virtual uint64_t max_file_bytes() const = 0;
 
  protected:
   struct Contents {
     SafetensorsFile file;
-    std::optional<std::string> config = {};  // as OpenedAdapter's
+    std::optional<std::string> config = {}, more_config = {};  // as OpenedAdapter's
     std::string config_name = {};
   };
-
-  const StoredKind& kind() const { return directory_.kind(); }
 
  private:
   // `info` needs no name.

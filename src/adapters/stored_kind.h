@@ -1,8 +1,9 @@
 #ifndef HOTLORA_SRC_ADAPTERS_STORED_KIND_H_
 #define HOTLORA_SRC_ADAPTERS_STORED_KIND_H_
 
-// What a folder's files are: adapters, ControlNets or embeddings. The kinds are found, read, kept and lent by the same
-// code; this says in what their files and the words of their errors differ. No LibTorch here.
+// What a folder's files are: adapters, ControlNets, image prompts, an image encoder or embeddings. The kinds are
+// found, read, kept and lent by the same code; this says in what their files and the words of their errors differ. No
+// LibTorch here.
 
 #include <algorithm>
 #include <cstdint>
@@ -21,6 +22,7 @@ namespace hotlora {
 
 struct StoredKind {
   absl::string_view noun;         // "adapter": before a name in messages
+  absl::string_view plural;       // of what shares a memory: "adapters"
   absl::string_view folder_noun;  // "adapter folder"
   absl::string_view flag;         // that names the folder: "--adapters"
 
@@ -51,6 +53,13 @@ struct StoredKind {
   // folder's weights are then variants of the first of them.
   bool shards = false;
 
+  // What a store of several kinds has before the names of this one's files (stored_folders.h). It ends in a newline,
+  // which no name has.
+  absl::string_view prefix = "";
+  // The folder itself is the only file of this kind, whatever its name.
+  bool is_folder = false;
+  absl::string_view more_config = "";  // a second configuration that a folder may have
+
   // Whether that is a file of tensors of such a folder, by its name without extension.
   bool IsFolderWeights(absl::string_view leaf) const {
     return std::find(folder_weights.begin(), folder_weights.end(), leaf) != folder_weights.end() ||
@@ -78,6 +87,7 @@ struct StoredKind {
 inline constexpr absl::string_view kPeftWeights[] = {"adapter_model"};
 // A rank of 1 is padded to 8, and widened from 16 bits to 32.
 inline constexpr StoredKind kAdapterKind = {"adapter",
+                                            "adapters",
                                             "adapter folder",
                                             "--adapters",
                                             error_reason::kAdapterNotFound,
@@ -102,6 +112,7 @@ inline constexpr absl::string_view kDiffusersWeights[] = {"diffusion_pytorch_mod
                                                           "diffusion_pytorch_model.bf16"};
 // Only widened.
 inline constexpr StoredKind kControlKind = {"ControlNet",
+                                            "ControlNets and image prompts",
                                             "ControlNet folder",
                                             "--controls",
                                             error_reason::kControlNotFound,
@@ -121,8 +132,60 @@ inline constexpr StoredKind kControlKind = {"ControlNet",
                                             /*most_growth=*/2,
                                             /*shards=*/true};
 
+// Image prompts and their encoder share the memory of ControlNets.
+inline constexpr StoredKind kImagePromptKind = {"image prompt",
+                                                "ControlNets and image prompts",
+                                                "image prompt folder",
+                                                "--image-prompts",
+                                                error_reason::kImagePromptNotFound,
+                                                error_reason::kImagePromptInvalid,
+                                                error_reason::kControlBudget,
+                                                error_reason::kControlsInUse,
+                                                error_reason::kImagePromptExists,
+                                                error_reason::kNoImagePromptFolder,
+                                                error_reason::kImagePromptFolder,
+                                                error_reason::kImagePromptFolderMissing,
+                                                error_reason::kImagePromptFolderReadOnly,
+                                                error_reason::kImagePromptFolderReplaced,
+                                                {},
+                                                "",
+                                                "",
+                                                /*config_beside_file=*/false,
+                                                /*most_growth=*/2,
+                                                /*shards=*/false,
+                                                "image prompt\n"};
+
+inline constexpr absl::string_view kTransformersWeights[] = {"model", "model.fp32", "model.fp16", "model.bf16"};
+// It is one folder, into which nothing is written.
+inline constexpr StoredKind kImageEncoderKind = {"image encoder",
+                                                 "ControlNets and image prompts",
+                                                 "image encoder folder",
+                                                 "--image-encoder",
+                                                 error_reason::kNoImageEncoder,
+                                                 error_reason::kImageEncoderInvalid,
+                                                 error_reason::kControlBudget,
+                                                 error_reason::kControlsInUse,
+                                                 error_reason::kInternal,
+                                                 error_reason::kNoImageEncoder,
+                                                 error_reason::kImageEncoderFolder,
+                                                 error_reason::kNoImageEncoder,
+                                                 error_reason::kInternal,
+                                                 error_reason::kInternal,
+                                                 kTransformersWeights,
+                                                 "config.json",
+                                                 "transformers folder",
+                                                 /*config_beside_file=*/false,
+                                                 /*most_growth=*/2,
+                                                 /*shards=*/false,
+                                                 "image encoder\n",
+                                                 /*is_folder=*/true,
+                                                 "preprocessor_config.json"};
+inline constexpr absl::string_view kImageEncoderName = "model";
+inline constexpr char kImageEncoderKey[] = "image encoder\nmodel";  // its name in a store of several kinds
+
 // Nothing is kept of embeddings or written into their folder, so there are no errors about that.
 inline constexpr StoredKind kEmbeddingKind = {"embedding",
+                                              "embeddings",
                                               "embedding folder",
                                               "--embeddings",
                                               error_reason::kEmbeddingNotFound,

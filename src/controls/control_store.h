@@ -1,7 +1,8 @@
 #ifndef HOTLORA_SRC_CONTROLS_CONTROL_STORE_H_
 #define HOTLORA_SRC_CONTROLS_CONTROL_STORE_H_
 
-// The store of ControlNets: adapters' store (adapters/adapter_store.h) over another kind of file and another memory.
+// The store of ControlNets, image prompts and the image encoder: adapters' store (adapters/adapter_store.h) over other
+// kinds of files and one other memory.
 
 #include <memory>
 
@@ -15,12 +16,14 @@
 
 namespace hotlora {
 
-// Nets are checked against `model`, which outlives the store, and compute at `place`. AdapterInfo::format is
-// "controlnet" or "union", and control_types the number of a union net's types. Beside the errors of
-// AdapterStore::Create: ResourceExhausted (OUT_OF_MEMORY).
+// Files are checked against `model`, which outlives the store, and compute at `place`. Names are those of
+// StoredFolders: a ControlNet's own, kImagePromptKind.prefix before an image prompt's, and kImageEncoderKey.
+// AdapterInfo has format, control_types and encoder_widths. Beside the errors of AdapterStore::Create:
+// ResourceExhausted (OUT_OF_MEMORY).
 //
-// Errors of a file: FailedPrecondition, CONTROL_MISMATCH if it is not a net for this model (names each tensor or number
-// that does not fit), CONTROL_INVALID if it is not sound.
+// Errors of a file: FailedPrecondition, CONTROL_MISMATCH, IMAGE_PROMPT_MISMATCH or IMAGE_ENCODER_MISMATCH if it is of
+// another kind or not for this model (names each tensor or number that does not fit), CONTROL_INVALID and so on if it
+// is not sound.
 absl::StatusOr<std::unique_ptr<AdapterStore>> MakeControlStore(const ControlStoreOptions& options,
                                                                const SdxlConfig& model, ComputePlace place,
                                                                StoreMetrics* metrics);

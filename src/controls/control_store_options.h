@@ -8,9 +8,12 @@
 namespace hotlora {
 
 struct ControlStoreOptions {
-  std::string directory;  // --controls; empty: there are none
-  // Budgets of the tiers, set aside at start as those of adapters; nullopt: what the largest net of the folder takes,
-  // and no less than a net of the model's own size, so that a folder that holds none yet has room for an upload.
+  std::string controls;       // --controls; empty: there are none
+  std::string image_prompts;  // --image-prompts, likewise
+  std::string image_encoder;  // --image-encoder, likewise
+  // Budgets of the tiers, set aside at start as those of adapters; nullopt: what the largest of each folder take
+  // together, and no less than a ControlNet and an image prompt of the model's own size, so that a folder that holds
+  // none yet has room for an upload.
   std::optional<uint64_t> host_bytes, device_bytes;
 };
 

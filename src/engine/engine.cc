@@ -9,6 +9,7 @@
 
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/embedding_store.h"
+#include "src/adapters/stored_kind.h"
 #include "src/base/error_details.h"
 #include "src/base/exception_status.h"
 #include "src/base/logging.h"
@@ -47,13 +48,14 @@ absl::StatusOr<std::string> CheckName(absl::string_view name) {
 
 class LoadingStore final : public ServedStore {
  public:
-  // All arguments outlive it; `loader` is read when a load begins.
-  LoadingStore(AdapterStore* store, const RequestQueue* queue, const std::unique_ptr<RequestLoader>* loader)
-      : store_(store), queue_(queue), loader_(loader) {}
+  // All arguments outlive it; `loader` is read when a load begins. `prefix`: what `store` has before the names.
+  LoadingStore(AdapterStore* store, absl::string_view prefix, const RequestQueue* queue,
+               const std::unique_ptr<RequestLoader>* loader)
+      : store_(store), prefix_(prefix), queue_(queue), loader_(loader) {}
 
   void Load(std::string name, AdapterTier tier, bool pin, std::string caller,
             std::function<void(absl::StatusOr<AdapterInfo>)> done) override {
-    absl::StatusOr<std::string> normal = CheckName(name);
+    absl::StatusOr<std::string> normal = Key(name);
     if (!normal.ok()) {
       done(normal.status());
       return;
@@ -64,33 +66,41 @@ class LoadingStore final : public ServedStore {
   }
 
   absl::StatusOr<AdapterInfo> Unload(absl::string_view name) override {
-    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, Key(name));
     return store_->Unload(normal);
   }
 
   absl::StatusOr<AdapterInfo> Get(absl::string_view name) const override {
-    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, Key(name));
     return store_->Get(normal);
   }
 
   absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
-    return store_->List(after, limit);
+    return store_->List(absl::StrCat(prefix_, after), limit);
   }
 
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
     if (queue_->closed()) {
       return DrainingError();
     }
+    header.name = absl::StrCat(prefix_, header.name);
     return store_->BeginUpload(std::move(header));
   }
 
   absl::Status Delete(absl::string_view name) override {
-    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, Key(name));
     return store_->Delete(normal);
   }
 
  private:
+  // A name as the store has it.
+  absl::StatusOr<std::string> Key(absl::string_view name) const {
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, CheckName(name));
+    return absl::StrCat(prefix_, normal);
+  }
+
   AdapterStore* const store_;
+  const absl::string_view prefix_;
   const RequestQueue* const queue_;
   const std::unique_ptr<RequestLoader>* const loader_;
 };
@@ -100,7 +110,8 @@ class ThreadedEngine final : public Engine {
   ThreadedEngine(EngineOptions options, std::unique_ptr<Pipeline> pipeline, std::unique_ptr<AdapterStore> adapters,
                  std::unique_ptr<AdapterStore> controls, std::unique_ptr<EmbeddingStore> embeddings, Metrics* metrics)
       : options_(std::move(options)),
-        limits_{pipeline->info().native_size, pipeline->info().max_clip_skip, pipeline->info().unet_modules},
+        limits_{pipeline->info().native_size, pipeline->info().max_clip_skip, pipeline->info().unet_modules,
+                pipeline->info().cross_attentions},
         metrics_(metrics),
         work_watch_(options_.work_limits),
         pipeline_(std::make_unique<WatchedPipeline>(std::move(pipeline), &work_watch_, options_.in_each_step)),
@@ -174,6 +185,8 @@ class ThreadedEngine final : public Engine {
 
   ServedStore& adapters() override { return served_adapters_; }
   ServedStore& controls() override { return served_controls_; }
+  ServedStore& image_prompts() override { return served_image_prompts_; }
+  ServedStore& image_encoder() override { return served_image_encoder_; }
 
   void VerifyBase(std::function<void(absl::StatusOr<BaseReport>)> done) override {
     scheduler_.base_watch().Report(std::move(done));
@@ -293,8 +306,10 @@ class ThreadedEngine final : public Engine {
   RequestQueue queue_;
   StepScheduler scheduler_;
   std::unique_ptr<RequestLoader> loader_;  // ends before the scheduler, which it calls
-  LoadingStore served_adapters_{adapters_.get(), &queue_, &loader_};
-  LoadingStore served_controls_{controls_.get(), &queue_, &loader_};
+  LoadingStore served_adapters_{adapters_.get(), kAdapterKind.prefix, &queue_, &loader_};
+  LoadingStore served_controls_{controls_.get(), kControlKind.prefix, &queue_, &loader_};
+  LoadingStore served_image_prompts_{controls_.get(), kImagePromptKind.prefix, &queue_, &loader_};
+  LoadingStore served_image_encoder_{controls_.get(), kImageEncoderKind.prefix, &queue_, &loader_};
 
   std::optional<PeriodicThread> watch_;  // last: it uses all the others
 };

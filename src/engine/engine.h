@@ -70,10 +70,10 @@ struct Admission {
   uint32_t queue_position = 0;  // 0: runs next
 };
 
-// One of the engine's stores as the server sees it: adapters, or ControlNets. Errors of AdapterStore; InvalidArgument
-// (INVALID_REQUEST) for a name that no file of it can have. Load answers later, on the adapter thread, in the turn of
-// its caller (ImageRequest). The others answer from what is known and look at the folder, and uploads write to it, so
-// they are not for gRPC threads either: its disk may hang.
+// One of the engine's stores as the server sees it: adapters, ControlNets, image prompts, or their encoder. Errors of
+// AdapterStore; InvalidArgument (INVALID_REQUEST) for a name that no file of it can have. Load answers later, on the
+// adapter thread, in the turn of its caller (ImageRequest). The others answer from what is known and look at the
+// folder, and uploads write to it, so they are not for gRPC threads either: its disk may hang.
 class ServedStore {
  public:
   virtual ~ServedStore() = default;
@@ -91,7 +91,7 @@ class Engine {
  public:
   virtual ~Engine() = default;  // cancels what runs and joins the threads
 
-  // `controls`: the store of ControlNets.
+  // `controls`: the store of ControlNets, image prompts and the image encoder.
   static std::unique_ptr<Engine> Create(EngineOptions options, std::unique_ptr<Pipeline> pipeline,
                                         std::unique_ptr<AdapterStore> adapters, std::unique_ptr<AdapterStore> controls,
                                         std::unique_ptr<EmbeddingStore> embeddings, Metrics* metrics);
@@ -117,6 +117,9 @@ class Engine {
   // As long as the engine lives.
   virtual ServedStore& adapters() = 0;
   virtual ServedStore& controls() = 0;
+  virtual ServedStore& image_prompts() = 0;
+  // Has one name, kImageEncoderName; empty without --image-encoder.
+  virtual ServedStore& image_encoder() = 0;
 
   // Checks all base weights against their checksums of start-up, a module between two steps, and answers on the step
   // thread. What differs is rebuilt.

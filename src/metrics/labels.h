@@ -13,22 +13,25 @@
 
 namespace hotlora {
 
-inline constexpr const char* kMethods[] = {"GenerateImages", "StreamGenerateImages",
-                                           "RenderImage",    "ListAdapters",
-                                           "GetAdapter",     "LoadAdapter",
-                                           "UnloadAdapter",  "UploadAdapter",
-                                           "DeleteAdapter",  "GetServerInfo",
-                                           "GetStatistics",  "VerifyBase",
-                                           "SetLogLevel",    "CreateImage",
-                                           "ListModels",     "RetrieveModel",
-                                           "Txt2Img",        "Img2Img",
-                                           "ListLoras",      "ListSamplers",
-                                           "ListSchedulers", "ListSdModels",
-                                           "GetOptions",     "SetOptions",
-                                           "GetProgress",    "Interrupt",
-                                           "ListControls",   "GetControl",
-                                           "LoadControl",    "UnloadControl",
-                                           "UploadControl",  "DeleteControl"};
+inline constexpr const char* kMethods[] = {"GenerateImages",    "StreamGenerateImages",
+                                           "RenderImage",       "ListAdapters",
+                                           "GetAdapter",        "LoadAdapter",
+                                           "UnloadAdapter",     "UploadAdapter",
+                                           "DeleteAdapter",     "GetServerInfo",
+                                           "GetStatistics",     "VerifyBase",
+                                           "SetLogLevel",       "CreateImage",
+                                           "ListModels",        "RetrieveModel",
+                                           "Txt2Img",           "Img2Img",
+                                           "ListLoras",         "ListSamplers",
+                                           "ListSchedulers",    "ListSdModels",
+                                           "GetOptions",        "SetOptions",
+                                           "GetProgress",       "Interrupt",
+                                           "ListControls",      "GetControl",
+                                           "LoadControl",       "UnloadControl",
+                                           "UploadControl",     "DeleteControl",
+                                           "ListImagePrompts",  "GetImagePrompt",
+                                           "LoadImagePrompt",   "UnloadImagePrompt",
+                                           "UploadImagePrompt", "DeleteImagePrompt"};
 
 using Buckets = prometheus::Histogram::BucketBoundaries;
 inline const Buckets kStepBuckets = {.005, .01, .02, .03, .04, .05, .06, .08, .1,  .125,

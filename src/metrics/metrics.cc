@@ -267,15 +267,18 @@ struct Metrics::State {
   CallMetrics calls{*registry};
   StoreMetrics adapters{*registry,
                         "adapter",
-                        "adapter",
+                        "adapters",
                         {error_reason::kAdapterNotFound, error_reason::kAdapterInvalid, error_reason::kFileUnreadable,
                          error_reason::kAdapterMismatch, error_reason::kAdapterUnsupported,
                          error_reason::kAdapterBudget, error_reason::kOutOfMemory}};
-  StoreMetrics controls{*registry,
-                        "control",
-                        "ControlNet",
-                        {error_reason::kControlNotFound, error_reason::kControlInvalid, error_reason::kFileUnreadable,
-                         error_reason::kControlMismatch, error_reason::kControlBudget, error_reason::kOutOfMemory}};
+  StoreMetrics controls{
+      *registry,
+      "control",
+      "ControlNets and image prompts",
+      {error_reason::kControlNotFound, error_reason::kControlInvalid, error_reason::kFileUnreadable,
+       error_reason::kControlMismatch, error_reason::kControlBudget, error_reason::kOutOfMemory,
+       error_reason::kImagePromptNotFound, error_reason::kImagePromptInvalid, error_reason::kImagePromptMismatch,
+       error_reason::kImageEncoderInvalid, error_reason::kImageEncoderMismatch, error_reason::kNoImageEncoder}};
   std::shared_ptr<prometheus::Collectable> process = MakeProcessCollector();
   std::shared_ptr<SourcesCollector> sources = std::make_shared<SourcesCollector>();
   std::shared_ptr<prometheus::Collectable> nvml = MakeNvmlCollector([this] { return sources->GpuReservedBytes(); });

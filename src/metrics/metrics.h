@@ -56,7 +56,7 @@ class Metrics {
 
   CallMetrics& calls();
 
-  // The stores of adapters and of ControlNets.
+  // The stores of adapters, and of ControlNets and image prompts.
   StoreMetrics& adapters();
   StoreMetrics& controls();
 

@@ -26,7 +26,7 @@ const char* TierLabel(AdapterTier tier) { return kAdapterTierNames[static_cast<s
 }  // namespace
 
 struct StoreMetrics::Families {
-  Families(prometheus::Registry& registry, const std::string& prefix, const std::string& noun);
+  Families(prometheus::Registry& registry, const std::string& prefix, const std::string& plural);
 
   CounterFamily& cache_requests;
   CounterFamily& evictions;
@@ -39,25 +39,25 @@ struct StoreMetrics::Families {
   CounterFamily& bytes_loaded;
 };
 
-StoreMetrics::Families::Families(prometheus::Registry& r, const std::string& prefix, const std::string& noun)
+StoreMetrics::Families::Families(prometheus::Registry& r, const std::string& prefix, const std::string& plural)
     : cache_requests(AddCounter(r, absl::StrCat("hotlora_", prefix, "_cache_requests_total"),
-                                absl::StrCat("Look-ups of ", noun, "s in a tier"))),
+                                absl::StrCat("Look-ups of ", plural, " in a tier"))),
       evictions(AddCounter(r, absl::StrCat("hotlora_", prefix, "_cache_evictions_total"),
-                           absl::StrCat("Times that one of the ", noun, "s left a tier, and why"))),
+                           absl::StrCat("Times that one of the ", plural, " left a tier, and why"))),
       cache_bytes(AddGauge(r, absl::StrCat("hotlora_", prefix, "_cache_bytes"),
-                           absl::StrCat("Bytes of ", noun, "s in a tier"))),
+                           absl::StrCat("Bytes of ", plural, " in a tier"))),
       cache_capacity(AddGauge(r, absl::StrCat("hotlora_", prefix, "_cache_capacity_bytes"),
-                              absl::StrCat("Byte budget of a tier of ", noun, "s"))),
+                              absl::StrCat("Byte budget of a tier of ", plural))),
       cache_pinned(AddGauge(r, absl::StrCat("hotlora_", prefix, "_cache_pinned_bytes"),
-                            absl::StrCat("Bytes of ", noun, "s that a tier never evicts"))),
+                            absl::StrCat("Bytes of ", plural, " that a tier never evicts"))),
       cache_entries(AddGauge(r, absl::StrCat("hotlora_", prefix, "_cache_entries"),
-                             absl::StrCat("Number of ", noun, "s in a tier"))),
+                             absl::StrCat("Number of ", plural, " in a tier"))),
       refs(AddGauge(r, absl::StrCat("hotlora_", prefix, "_refs"),
-                    absl::StrCat("Leases on ", noun, "s held by running requests"))),
+                    absl::StrCat("Leases on ", plural, " held by running requests"))),
       loads(AddCounter(r, absl::StrCat("hotlora_", prefix, "_loads_total"),
-                       absl::StrCat("Files of ", noun, "s read, and why those that failed did"))),
+                       absl::StrCat("Files of ", plural, " read, and why those that failed did"))),
       bytes_loaded(AddCounter(r, absl::StrCat("hotlora_", prefix, "_bytes_loaded_total"),
-                              absl::StrCat("Bytes of ", noun, "s read, by where from"))) {
+                              absl::StrCat("Bytes of ", plural, " read, by where from"))) {
   for (const char* tier : kAdapterTierNames) {
     for (const char* result : {"hit", "miss"}) {
       cache_requests.Add({{"tier", tier}, {"result", result}});
@@ -79,9 +79,9 @@ StoreMetrics::Families::Families(prometheus::Registry& r, const std::string& pre
   }
 }
 
-StoreMetrics::StoreMetrics(prometheus::Registry& registry, const std::string& prefix, const std::string& noun,
+StoreMetrics::StoreMetrics(prometheus::Registry& registry, const std::string& prefix, const std::string& plural,
                            std::vector<std::string> load_reasons)
-    : families_(std::make_unique<Families>(registry, prefix, noun)), load_reasons_(std::move(load_reasons)) {
+    : families_(std::make_unique<Families>(registry, prefix, plural)), load_reasons_(std::move(load_reasons)) {
   families_->loads.Add({{"outcome", "ok"}, {"reason", "none"}});
   for (const std::string& reason : load_reasons_) {
     families_->loads.Add({{"outcome", "error"}, {"reason", absl::AsciiStrToLower(reason)}});

@@ -1,7 +1,8 @@
 #ifndef HOTLORA_SRC_METRICS_STORE_METRICS_H_
 #define HOTLORA_SRC_METRICS_STORE_METRICS_H_
 
-// What a store of files and its tiers count: of adapters, or of ControlNets. metrics.h owns one for each. Thread-safe.
+// What a store of files and its tiers count: of adapters, or of ControlNets and image prompts. metrics.h owns one for
+// each. Thread-safe.
 
 #include <cstdint>
 #include <memory>
@@ -26,9 +27,9 @@ struct TierFill {
 
 class StoreMetrics {
  public:
-  // `prefix`: hotlora_PREFIX_cache_bytes and so on; `noun` in the help texts; `load_reasons`: why a file was not read,
-  // as in ErrorInfo; others count as "other".
-  StoreMetrics(prometheus::Registry& registry, const std::string& prefix, const std::string& noun,
+  // `prefix`: hotlora_PREFIX_cache_bytes and so on; `plural` in the help texts; `load_reasons`: why a file was not
+  // read, as in ErrorInfo; others count as "other".
+  StoreMetrics(prometheus::Registry& registry, const std::string& prefix, const std::string& plural,
                std::vector<std::string> load_reasons);
   ~StoreMetrics();
   StoreMetrics(const StoreMetrics&) = delete;

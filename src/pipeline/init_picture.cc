@@ -7,8 +7,8 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
-#include "src/image/image_decoder.h"
 #include "src/image/resize.h"
+#include "src/pipeline/decode_picture.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
@@ -16,24 +16,14 @@ namespace {
 
 constexpr uint8_t kRepaintFrom = 128;
 
-// Notes a bad file in `violations`; other errors come back.
-absl::StatusOr<RgbImage> Decode(const char* field, const std::string& file, std::vector<FieldViolation>& violations) {
-  absl::StatusOr<RgbImage> image = DecodeImage(file);
-  if (image.status().code() == absl::StatusCode::kInvalidArgument) {
-    violations.push_back({field, std::string(image.status().message())});
-    return RgbImage();
-  }
-  return image;
-}
-
 absl::StatusOr<InitPicture> Load(const ImageJob& job) {
   const uint32_t width = job.denoise.width, height = job.denoise.height;
   std::vector<FieldViolation> violations;
   InitPicture picture;
-  ABSL_ASSIGN_OR_RETURN(picture.image, Decode("init_image", job.init_image, violations));
+  ABSL_ASSIGN_OR_RETURN(picture.image, DecodePicture("init_image", job.init_image, violations));
   RgbImage mask;
   if (!job.mask_image.empty()) {
-    ABSL_ASSIGN_OR_RETURN(mask, Decode("mask_image", job.mask_image, violations));
+    ABSL_ASSIGN_OR_RETURN(mask, DecodePicture("mask_image", job.mask_image, violations));
   }
   if (!violations.empty()) {
     return InvalidRequest(std::move(violations));

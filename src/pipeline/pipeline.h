@@ -22,7 +22,9 @@
 
 namespace hotlora {
 
-struct PlacedControlNet;  // sdxl/placed_control_net.h
+struct PlacedControlNet;    // sdxl/placed_control_net.h
+struct PlacedImageEncoder;  // sdxl/placed_image_prompt.h
+struct PlacedImagePrompt;   // sdxl/placed_image_prompt.h
 
 // The text side of a request as the UNet takes it (positive, and negative where guidance needs it). Immutable.
 class Conditioning {
@@ -61,6 +63,30 @@ struct ControlBytes {
   int64_t text = 0;       // of a net, while it runs, for the text of one row, of one chunk
 };
 
+// An image prompt of a request: an IP-Adapter and an image encoder that are lent, the pictures that they see, and how
+// much the UNet sees of them.
+struct ImagePromptInput {
+  // The leases outlive the result of EncodeImagePrompts.
+  std::shared_ptr<const PlacedImagePrompt> net;
+  std::shared_ptr<const PlacedImageEncoder> encoder;  // that fits the net
+  std::vector<RgbImage> pictures;                     // of any size, at least one
+  double scale = 1.0;
+  std::vector<BlockWeight> blocks;  // of cross attentions, in place of scale; each prefix fits one
+};
+
+// Bytes that image prompts take where the networks compute, by their shapes.
+struct ImagePromptBytes {
+  int64_t kept = 0;      // as long as their request runs
+  int64_t encoding = 0;  // beside those, while they are encoded; without what kernels take for themselves
+};
+
+// The image prompts of a request as the network takes them: what its cross attentions see of the pictures in every step
+// and both passes. Immutable.
+class ImagePrompts {
+ public:
+  virtual ~ImagePrompts() = default;
+};
+
 // One image on its way: its latents, noise generator, sampler state and step index, with everything that shapes its
 // next step. Belongs to one request; only the step thread touches it until it is decoded.
 class Row {
@@ -77,6 +103,8 @@ class Row {
   const AdapterSchedule::Part& next_adapters() const { return adapters().at(evaluations()); }
   // How many of its controls are in force in that evaluation.
   virtual uint32_t controls_at(uint32_t evaluation) const = 0;
+  // How many image prompts the network sees.
+  virtual uint32_t image_prompts_seen() const = 0;
   // Bytes where the networks compute that its next step takes and keeps until its last one; 0 once it has them.
   virtual int64_t bytes_to_keep() const = 0;
   bool done() const { return steps_done() >= total_steps(); }
@@ -123,9 +151,9 @@ class PeakMeter {
 // same result up to rounding.
 enum class VaeForm { kWhole, kTiled };
 
-// Threads: one step thread calls Apply, Encode, EmbedControls, StartRow, Step and Preview; a decode thread may call
-// EncodeInit and Decode at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails that call alone
-// and leaves the pipeline usable; Internal with reason DEVICE_FAILED means the device is lost.
+// Threads: one step thread calls Apply, Encode, EmbedControls, EncodeImagePrompts, StartRow, Step and Preview; a decode
+// thread may call EncodeInit and Decode at the same time. Errors: never throws. ResourceExhausted (OUT_OF_MEMORY) fails
+// that call alone and leaves the pipeline usable; Internal with reason DEVICE_FAILED means the device is lost.
 class Pipeline {
  public:
   virtual ~Pipeline() = default;
@@ -151,15 +179,20 @@ class Pipeline {
   // What the nets make of their pictures, once for all images and steps.
   virtual absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(absl::Span<const ControlInput> controls) = 0;
 
+  // What cross attentions see of the pictures, once for all images, steps and passes.
+  virtual absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(
+      absl::Span<const ImagePromptInput> prompts) = 0;
+
   // A row at its first step. It starts from noise of `seed`, scaled for the schedule. If `init` is not null, it has the
   // options' size, and the noise is laid over it. `conditioning` was encoded under a set of the same TextFingerprint as
   // the one that `adapters` begin with.
-  // `controls` may be null; each is in force in the evaluations of its range.
+  // `controls` may be null; each is in force in the evaluations of its range. `image_prompts` may be null.
   virtual absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                         std::shared_ptr<const Conditioning> conditioning,
                                                         AdapterSchedule adapters,
                                                         std::shared_ptr<const InitLatents> init,
-                                                        std::shared_ptr<const Controls> controls) = 0;
+                                                        std::shared_ptr<const Controls> controls,
+                                                        std::shared_ptr<const ImagePrompts> image_prompts) = 0;
 
   // One evaluation of the network for every row in the plan, each under its next_adapters(), whatever the mode. It is a
   // denoising step, except with the samplers Heun and DPM2, whose steps_done() moves at a step's second one. Returns
@@ -191,6 +224,9 @@ class Pipeline {
   // nets. A step takes no more for its controls than their outputs and one net's text, since all else of a net takes no
   // more than the UNet after it. Thread-safe.
   virtual ControlBytes ControlBytesOf(uint32_t width, uint32_t height) const = 0;
+
+  // What EncodeImagePrompts takes of `prompts`. Thread-safe.
+  virtual ImagePromptBytes ImagePromptBytesOf(absl::Span<const ImagePromptInput> prompts) const = 0;
 
   // Bytes that can still be allocated where the networks compute. Thread-safe; takes some tens of microseconds.
   virtual int64_t AvailableMemory() const = 0;

@@ -75,11 +75,17 @@ AdapterTexts TextsOf(const std::vector<NamedAdapter>& adapters) {
   return texts;
 }
 
+// What the texts of ControlNets and image prompts begin with.
+template <typename Named>
+std::string NetworkText(const Named& named) {
+  return absl::StrCat("Model: ", named.use.name, " [", named.content_sha256.substr(0, kFileHashDigits),
+                      "], Weight: ", Exact(named.use.scale));
+}
+
 // As AUTOMATIC1111's ControlNet extension writes it.
 std::string ControlText(const NamedControl& control) {
   const ControlUse& use = control.use;
-  std::string text = absl::StrCat("Model: ", use.name, " [", control.content_sha256.substr(0, kFileHashDigits),
-                                  "], Weight: ", Exact(use.scale), ", Guidance Start: ", Exact(use.range.start),
+  std::string text = absl::StrCat(NetworkText(control), ", Guidance Start: ", Exact(use.range.start),
                                   ", Guidance End: ", Exact(use.range.end));
   if (use.type.has_value()) {
     absl::StrAppend(&text, ", Control Type: ", *use.type);
@@ -91,6 +97,19 @@ std::string ControlsText(const std::vector<NamedControl>& controls) {
   std::string text;
   for (size_t i = 0; i < controls.size(); ++i) {
     absl::StrAppend(&text, ", ControlNet ", i, ": ", Quoted(ControlText(controls[i])));
+  }
+  return text;
+}
+
+std::string ImagePromptsText(const std::vector<NamedImagePrompt>& prompts) {
+  std::string text;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const ImagePromptUse& use = prompts[i].use;
+    std::string value = absl::StrCat(NetworkText(prompts[i]), ", Images: ", use.images.size());
+    if (!use.blocks.empty()) {
+      absl::StrAppend(&value, ", Blocks: ", BlocksText(use.blocks));
+    }
+    absl::StrAppend(&text, ", Image prompt ", i, ": ", Quoted(value));
   }
   return text;
 }
@@ -164,7 +183,7 @@ std::string ImageParameters(const ImageJob& job, uint64_t seed, const ModelInfo&
   }
   absl::StrAppend(&text, ListText("Lora hashes", adapters.hashes), ListText("Lora ranges", adapters.ranges),
                   ListText("Lora blocks", adapters.blocks));
-  text += ControlsText(sources.controls);
+  text += ControlsText(sources.controls) + ImagePromptsText(sources.image_prompts);
   if (!embedding_hashes.empty()) {
     add("TI hashes", nlohmann::json(embedding_hashes).dump());  // a token may hold a quote
   }

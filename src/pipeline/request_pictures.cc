@@ -9,7 +9,7 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
-#include "src/image/image_decoder.h"
+#include "src/pipeline/decode_picture.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
@@ -27,18 +27,25 @@ absl::StatusOr<RequestPictures> Load(const ImageJob& job) {
     }
   }
   for (const ControlUse& control : job.controls) {
-    absl::StatusOr<RgbImage> image = DecodeImage(control.image);
-    if (absl::IsInvalidArgument(image.status())) {
-      violations.push_back({absl::StrCat(control.field, ".image"), std::string(image.status().message())});
+    ABSL_ASSIGN_OR_RETURN(RgbImage image,
+                          DecodePicture(absl::StrCat(control.field, ".image"), control.image, violations));
+    if (image.pixels.empty()) {
       continue;
     }
-    ABSL_RETURN_IF_ERROR(image.status());
     if (job.hires.has_value()) {
-      RgbImage& larger = pictures.hires_controls.emplace_back(*image);
+      RgbImage& larger = pictures.hires_controls.emplace_back(image);
       ResizeInit(larger, job.hires->width, job.hires->height);
     }
-    RgbImage& picture = pictures.controls.emplace_back(*std::move(image));
+    RgbImage& picture = pictures.controls.emplace_back(std::move(image));
     ResizeInit(picture, job.denoise.width, job.denoise.height);
+  }
+  for (const ImagePromptUse& prompt : job.image_prompts) {
+    std::vector<RgbImage>& decoded = pictures.image_prompts.emplace_back();
+    for (size_t i = 0; i < prompt.images.size(); ++i) {
+      const std::string field = absl::StrCat(prompt.field, ".images[", i, "]");
+      ABSL_ASSIGN_OR_RETURN(RgbImage image, DecodePicture(field, prompt.images[i], violations));
+      decoded.push_back(std::move(image));
+    }
   }
   if (!violations.empty()) {
     return InvalidRequest(std::move(violations));

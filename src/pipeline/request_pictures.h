@@ -12,19 +12,22 @@
 
 namespace hotlora {
 
-// The pictures that a request sends, at the sizes at which they are used.
+// The pictures that a request sends, at the sizes at which the pipeline takes them.
 struct RequestPictures {
   InitPicture init;  // empty without an init image
   // One for each of the job's controls, at the size of each pass; none for a second pass that the job does not have.
   std::vector<RgbImage> controls, hires_controls;
+  // Those of each of the job's image prompts, at their own sizes: the image encoder, which is not read yet, says what
+  // it sees of them.
+  std::vector<std::vector<RgbImage>> image_prompts;
 };
 
 // Bytes of `controls` and `hires_controls` of the job.
 int64_t ControlPictureBytes(const ImageJob& job);
 
-// Decodes the job's init image and mask (LoadInitPicture) and the pictures of its controls, which are resized by
-// Lanczos if their sizes differ. For the picture thread. InvalidArgument (INVALID_REQUEST) names each file that cannot
-// be decoded; ResourceExhausted.
+// Decodes the job's init image and mask (LoadInitPicture), the pictures of its controls, which are resized by Lanczos
+// if their sizes differ, and those of its image prompts. For the picture thread. InvalidArgument (INVALID_REQUEST)
+// names each file that cannot be decoded; ResourceExhausted.
 absl::StatusOr<RequestPictures> LoadRequestPictures(const ImageJob& job);
 
 }  // namespace hotlora

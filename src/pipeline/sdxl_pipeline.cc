@@ -17,6 +17,7 @@
 #include "src/pipeline/applied_adapters.h"
 #include "src/pipeline/conditioning_cache.h"
 #include "src/pipeline/control_calls.h"
+#include "src/pipeline/image_prompt_calls.h"
 #include "src/pipeline/init_latents.h"
 #include "src/pipeline/latent_preview.h"
 #include "src/pipeline/prompt_encoder.h"
@@ -24,6 +25,7 @@
 #include "src/pipeline/unet_batch.h"
 #include "src/sampling/guidance.h"
 #include "src/sampling/noise_schedule.h"
+#include "src/sdxl/image_prompt_config.h"
 #include "src/tensor/allocation_peak.h"
 #include "src/tensor/available_memory.h"
 #include "src/tensor/device.h"
@@ -65,6 +67,9 @@ struct SdxlRow final : Row {
   uint32_t controls_at(uint32_t evaluation) const override {
     return controls == nullptr ? 0 : static_cast<uint32_t>(controls->InForce(evaluation, options.evaluations()).size());
   }
+  uint32_t image_prompts_seen() const override {
+    return image_prompts == nullptr ? 0 : static_cast<uint32_t>(image_prompts->prompts.size());
+  }
   int64_t bytes_to_keep() const override {
     return (positive.projected_text == nullptr ? text_bytes : 0) +
            (guided() && negative.projected_text == nullptr ? text_bytes : 0);
@@ -98,7 +103,8 @@ struct SdxlRow final : Row {
   SeededNoise noise;                     // draws the first latents, then what the sampler adds
   const std::unique_ptr<SamplerState> sampler;
   std::optional<InitRow> init;
-  std::shared_ptr<const SdxlControls> controls;  // null: none
+  std::shared_ptr<const SdxlControls> controls;           // null: none
+  std::shared_ptr<const SdxlImagePrompts> image_prompts;  // null: none
   at::Tensor latents;  // [1, latent channels, height / factor, width / factor], float32 on the device
   at::Tensor clean;    // the network's estimate of the finished latents, if a preview of it is due
   uint32_t evaluated = 0;
@@ -249,10 +255,21 @@ class SdxlPipeline final : public Pipeline {
     return embedded;
   }
 
+  absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(
+      absl::Span<const ImagePromptInput> prompts) override {
+    std::shared_ptr<const ImagePrompts> encoded;
+    ABSL_RETURN_IF_ERROR(step_stream_.Run("encoding of image prompts", [&] {
+      encoded = EncodeEachImagePrompt(prompts);
+      return absl::OkStatus();
+    }));
+    return encoded;
+  }
+
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning,
                                                 AdapterSchedule adapters, std::shared_ptr<const InitLatents> init,
-                                                std::shared_ptr<const Controls> controls) override {
+                                                std::shared_ptr<const Controls> controls,
+                                                std::shared_ptr<const ImagePrompts> image_prompts) override {
     std::unique_ptr<SdxlRow> row;
     ABSL_RETURN_IF_ERROR(step_stream_.Run("noise", [&] {
       row = std::make_unique<SdxlRow>(options, seed, schedule_,
@@ -262,6 +279,7 @@ class SdxlPipeline final : public Pipeline {
                         static_cast<int64_t>(c10::elementSize(model_->place().dtype));
       row->schedule = std::move(adapters);
       row->controls = std::static_pointer_cast<const SdxlControls>(std::move(controls));
+      row->image_prompts = std::static_pointer_cast<const SdxlImagePrompts>(std::move(image_prompts));
       if (init != nullptr) {
         row->init = StartInitRow(static_cast<const SdxlInitLatents&>(*init), model_->vae_encoder(), row->noise);
         row->latents = FirstLatents(*row->init, options.strength, *row->sampler);
@@ -369,6 +387,10 @@ class SdxlPipeline final : public Pipeline {
     return {size * elements.hint, size * elements.embedding, size * elements.outputs, size * elements.text};
   }
 
+  ImagePromptBytes ImagePromptBytesOf(absl::Span<const ImagePromptInput> prompts) const override {
+    return BytesOfImagePrompts(prompts);
+  }
+
   int64_t AvailableMemory() const override {
     int64_t bytes = 0;
     const absl::Status status = GuardTorch("look at the device's memory", [&] {
@@ -401,6 +423,9 @@ class SdxlPipeline final : public Pipeline {
       batch.Add({&row->positive, sample, row->sampler.get(), row->evaluated, adapters, side});
       if (row->controls != nullptr) {
         batch.Control(row->guided() ? 2 : 1, row->controls->InForce(row->evaluated, row->options.evaluations()));
+      }
+      if (row->image_prompts != nullptr) {
+        batch.Prompt(*row->image_prompts, row->guided());
       }
     }
     const at::Tensor predictions = batch.Predict(model_->unet(), model_->place().dtype).to(at::kFloat);
@@ -451,6 +476,10 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
   info.device = DeviceName(model->place().device);
   info.native_size = static_cast<uint32_t>(config.native_size());
   info.unet_modules = UnetModules(model->modules());
+  for (CrossAttentionPlace& place : CrossAttentions(model->config())) {
+    info.cross_attentions.push_back(std::move(place.path));
+  }
+  std::sort(info.cross_attentions.begin(), info.cross_attentions.end());
   // A skip of all layers but one still leaves the first layer's output.
   info.max_clip_skip = static_cast<uint32_t>(std::min(config.text_encoder.layers, config.text_encoder_2.layers) - 1);
   std::unique_ptr<SdxlPipeline> pipeline;

@@ -55,6 +55,7 @@ at::Tensor UnetBatch::Predict(const Unet& unet, c10::ScalarType dtype) {
   if (!controlled_.empty()) {
     step.control = RunControlNets(Input(step.sample), controlled_);
   }
+  step.image = std::move(image_);
   return unet.Predict(step, {}, side.side());
 }
 
@@ -64,7 +65,11 @@ void UnetBatch::Control(int64_t rows, std::vector<const EmbeddedControl*> in_for
   }
 }
 
-// What ControlNets see of the rows: they have no part in what is kept of texts and timesteps.
+void UnetBatch::Prompt(const SdxlImagePrompts& prompts, bool guided) {
+  prompts.AddTo(static_cast<int64_t>(rows_.size()) - (guided ? 2 : 1), guided, image_);
+}
+
+// What ControlNets see of the rows: they have no part in what is kept of texts and timesteps, nor in image prompts.
 UnetInput UnetBatch::Input(const at::Tensor& sample) const {
   std::vector<at::Tensor> hidden, pooled, size_ids;
   std::vector<float> timesteps;

@@ -11,6 +11,7 @@
 
 #include "src/nn/side_branch.h"
 #include "src/pipeline/control_calls.h"
+#include "src/pipeline/image_prompt_calls.h"
 #include "src/pipeline/prompt_encoder.h"
 #include "src/sampling/sampler.h"
 #include "src/sdxl/unet.h"
@@ -75,6 +76,9 @@ class UnetBatch {
   // outlives this object.
   void Control(int64_t rows, std::vector<const EmbeddedControl*> in_force);
 
+  // The image prompts of the image that was added last: of its two rows, or without guidance of its one.
+  void Prompt(const SdxlImagePrompts& prompts, bool guided);
+
   // The prediction for all rows, in the order in which they were added, in the network's dtype.
   at::Tensor Predict(const Unet& unet, c10::ScalarType dtype);
 
@@ -90,6 +94,7 @@ class UnetBatch {
 
   std::vector<BatchRow> rows_;
   std::vector<ControlledRowRange> controlled_;
+  std::vector<ImageBranch> image_;  // of the cross attentions; empty: no row has image prompts
 };
 
 }  // namespace hotlora

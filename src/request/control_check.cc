@@ -5,8 +5,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "src/base/printable.h"
-#include "src/base/resource_name.h"
-#include "src/image/image_header.h"
+#include "src/request/reference_check.h"
 
 namespace hotlora {
 
@@ -20,16 +19,8 @@ std::vector<ControlUse> CheckControls(const std::vector<ControlRef>& refs, Viola
     const ControlRef& ref = refs[i];
     ControlUse use;
     use.field = absl::StrCat("controls[", i, "]");
-    const absl::StatusOr<std::string> name = NormalizeName(ref.name);
-    if (!name.ok()) {
-      violations.Add(use.field + ".name", name.status().message());
-    }
-    use.name = name.value_or("");
-    if (ref.image.empty()) {
-      violations.Add(use.field + ".image", "is missing");
-    } else if (const absl::Status header = ReadImageHeader(ref.image).status(); !header.ok()) {
-      violations.Add(use.field + ".image", header.message());
-    }
+    use.name = CheckReferenceName(use.field + ".name", ref.name, violations);
+    CheckReferencePicture(use.field + ".image", ref.image, violations);
     use.image = ref.image;
     use.scale = violations.RealInRange(use.field + ".scale", ref.scale, 0, kMaxControlScale, 1);
     use.range = violations.Range(use.field + ".start", ref.start, use.field + ".end", ref.end);

@@ -71,6 +71,7 @@ struct AppliedEmbedding {
   uint32_t vectors = 0;
 };
 
+// A ControlNet or an image prompt as a request had it.
 struct AppliedControl {
   std::string name;
   std::string content_sha256;
@@ -88,7 +89,7 @@ struct ImageSummary {
   double total_seconds = 0;
   std::vector<AppliedAdapter> adapters;
   std::vector<AppliedEmbedding> embeddings;
-  std::vector<AppliedControl> controls;
+  std::vector<AppliedControl> controls, image_prompts;
   SwapCost swap;
   std::string model_sha256;
   std::string dtype;

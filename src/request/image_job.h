@@ -54,6 +54,15 @@ struct ControlUse {
   std::string field;             // in the request: "controls[0]"
 };
 
+// An image prompt (IP-Adapter), and the pictures that it sees, whose tokens are joined.
+struct ImagePromptUse {
+  std::string name;
+  std::vector<std::string> images;  // files as sent, of which the headers alone are checked; at least one
+  double scale = 1.0;
+  std::vector<BlockWeight> blocks;  // of cross attentions, in place of scale; by prefix, each once
+  std::string field;                // in the request: "image_prompts[0]"
+};
+
 // A textual-inversion embedding, and the text that stands for it in the prompts.
 struct EmbeddingUse {
   std::string name, token;
@@ -112,7 +121,8 @@ struct ImageJob {
   uint32_t num_images = 1;
   std::vector<AdapterUse> adapters;  // in request order, then those of tags, without those that have no effect
   std::vector<EmbeddingUse> embeddings;
-  std::vector<ControlUse> controls;  // in request order, without those that are never in force
+  std::vector<ControlUse> controls;           // in request order, without those that are never in force
+  std::vector<ImagePromptUse> image_prompts;  // in request order, without those whose scales are all 0
   // Files as sent, of which the headers alone are checked; empty: none. A mask is never without an image.
   std::string init_image, mask_image;
   ImageFormat format = ImageFormat::kPng;
@@ -126,7 +136,7 @@ struct ImageJob {
   const DenoiseOptions& options(Pass pass) const { return pass == Pass::kFirst ? denoise : *hires; }
   // The pass that makes the finished images.
   const DenoiseOptions& last_pass() const { return hires.has_value() ? *hires : denoise; }
-  bool has_pictures() const { return has_init() || !controls.empty(); }
+  bool has_pictures() const { return has_init() || !controls.empty() || !image_prompts.empty(); }
   // How many of its controls are in force in that evaluation of that pass, and the most in any of its evaluations.
   uint32_t controls_at(uint32_t evaluation, Pass pass) const;
   uint32_t most_controls(Pass pass) const;

@@ -62,6 +62,13 @@ struct ControlRef {
   std::optional<uint32_t> type;      // of a union net
 };
 
+struct ImagePromptRef {
+  std::string name;
+  std::vector<std::string> images;  // files
+  std::optional<double> scale;      // unset: 1
+  std::vector<BlockWeight> blocks;  // in place of scale
+};
+
 struct EmbeddingRef {
   std::string name;
   std::optional<std::string> token;  // unset: name
@@ -100,6 +107,7 @@ struct ImageRequest {
   std::optional<bool> long_prompts, lora_tags;
   std::vector<EmbeddingRef> embeddings;
   std::vector<ControlRef> controls;
+  std::vector<ImagePromptRef> image_prompts;
   // Set by the server, never by the caller: who asks, in any spelling that tells callers apart, and how long they wait,
   // as SteadyNow has it.
   std::string caller;

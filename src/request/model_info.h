@@ -17,7 +17,8 @@ struct ModelInfo {
   std::string device;  // "cpu" or "cuda:N"
   uint32_t native_size = 1024;
   uint32_t max_clip_skip = 0;
-  std::vector<std::string> unet_modules;  // names of what adapters may change, in diffusers' spelling; sorted
+  std::vector<std::string> unet_modules;      // names of what adapters may change, in diffusers' spelling; sorted
+  std::vector<std::string> cross_attentions;  // of the UNet, likewise: what image prompts act on
 };
 
 // --apply: who chooses how adapters take effect (ApplyMode in pipeline.h).

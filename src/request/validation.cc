@@ -22,7 +22,9 @@
 #include "src/base/resource_name.h"
 #include "src/image/image_header.h"
 #include "src/request/control_check.h"
+#include "src/request/image_prompt_check.h"
 #include "src/request/lora_tags.h"
+#include "src/request/reference_check.h"
 #include "src/request/request_id.h"
 #include "src/request/violations.h"
 #include "src/request/weighted_prompt.h"
@@ -329,46 +331,13 @@ void CheckEmphasis(const ImageRequest& request, const Prompts& prompts, Violatio
   }
 }
 
-// The weights by block, sorted by prefix. `field`: what their fields' names begin with.
-std::vector<BlockWeight> CheckBlocks(const std::string& field, std::vector<BlockWeight> blocks,
-                                     const RequestLimits& limits, Violations& violations) {
-  if (blocks.size() > kMaxBlocks) {
-    violations.Add(field, "has ", blocks.size(), " entries; allowed are at most ", kMaxBlocks);
-    return {};
-  }
-  absl::flat_hash_set<absl::string_view> prefixes;
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    const std::string entry = absl::StrCat(field, "[", i, "].");
-    const std::string& prefix = blocks[i].prefix;
-    if (prefix.empty()) {
-      violations.Add(entry + "prefix",
-                     "is empty; allowed are names of UNet modules, and what stands before their dots");
-    } else if (!FitsAnyModule(prefix, limits.unet_modules)) {
-      violations.Add(entry + "prefix", "is ", PrintableName(prefix),
-                     "; allowed are names of UNet modules in diffusers' spelling, and what stands before their dots");
-    } else if (!prefixes.insert(prefix).second) {
-      violations.Add(entry + "prefix", "is ", PrintableName(prefix), ", which is in the list already");
-    }
-    violations.RealInRange(entry + "weight", blocks[i].weight, -kMaxAdapterWeight, kMaxAdapterWeight, 0);
-  }
-  std::sort(blocks.begin(), blocks.end(),
-            [](const BlockWeight& a, const BlockWeight& b) { return a.prefix < b.prefix; });
-  return blocks;
-}
-
-// Whether the blocks leave every module of the UNet at weight 0.
-bool LeaveOutUnet(const AdapterUse& use, const RequestLimits& limits) {
-  return std::all_of(limits.unet_modules.begin(), limits.unet_modules.end(), [&use](const std::string& module) {
-    return WeightOfModule(use.blocks, use.weight, module) == 0.0;
-  });
-}
-
 std::vector<AdapterUse> CheckAdapters(const std::vector<SourcedAdapter>& adapters, const RequestLimits& limits,
                                       Violations& violations) {
   if (adapters.size() > kMaxAdapters) {
     violations.Add("adapters", "has ", adapters.size(), " entries; allowed are at most ", kMaxAdapters);
     return {};
   }
+  const BlockRules rules{limits.unet_modules, "UNet modules", -kMaxAdapterWeight, kMaxAdapterWeight};
   std::vector<AdapterUse> uses;
   absl::flat_hash_set<std::string> names;
   for (const SourcedAdapter& adapter : adapters) {
@@ -390,8 +359,8 @@ std::vector<AdapterUse> CheckAdapters(const std::vector<SourcedAdapter>& adapter
                                                            -kMaxAdapterWeight, kMaxAdapterWeight, 1.0)
                                   : use.weight;
     use.range = violations.Range(adapter.field + "start", ref.start, adapter.field + "end", ref.end);
-    use.blocks = CheckBlocks(adapter.field + "blocks", ref.blocks, limits, violations);
-    if (!use.blocks.empty() && LeaveOutUnet(use, limits)) {
+    use.blocks = CheckBlocks(adapter.field + "blocks", ref.blocks, rules, violations);
+    if (!use.blocks.empty() && LeaveOutAll(use.blocks, use.weight, limits.unet_modules)) {
       use.weight = 0.0;
       use.blocks.clear();
     }
@@ -468,6 +437,7 @@ absl::StatusOr<ImageJob> ValidateImageRequest(const ImageRequest& request, const
   job.adapters = CheckAdapters(adapters, limits, violations);
   job.embeddings = CheckEmbeddings(request.embeddings, violations);
   job.controls = CheckControls(request.controls, violations);
+  job.image_prompts = CheckImagePrompts(request.image_prompts, limits.cross_attentions, violations);
   job.init_image = request.init_image;
   job.mask_image = request.mask_image;
   job.format = request.format.value_or(ImageFormat::kPng);

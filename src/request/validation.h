@@ -17,9 +17,10 @@ namespace hotlora {
 
 // What validation has to know of the model and the server.
 struct RequestLimits {
-  uint32_t native_size = 1024;                 // default width and height: UNet sample size x VAE factor
-  uint32_t max_clip_skip = 11;                 // the smaller encoder's layers - 1
-  absl::Span<const std::string> unet_modules;  // ModelInfo's; outlives the validation
+  uint32_t native_size = 1024;  // default width and height: UNet sample size x VAE factor
+  uint32_t max_clip_skip = 11;  // the smaller encoder's layers - 1
+  // ModelInfo's; these outlive the validation.
+  absl::Span<const std::string> unet_modules, cross_attentions;
 };
 
 inline constexpr uint32_t kMinSide = 16, kMaxSide = 4096, kSideMultiple = 8;
@@ -29,7 +30,7 @@ inline constexpr uint32_t kMaxSteps = 1000;
 inline constexpr uint32_t kMaxDistilledSteps = 50;  // as many as such models were distilled on
 inline constexpr size_t kMaxPromptBytes = 16 * 1024;
 inline constexpr size_t kMaxAdapters = 16;
-inline constexpr size_t kMaxBlocks = 64;  // of one adapter
+inline constexpr size_t kMaxBlocks = 64;  // of one adapter or image prompt
 inline constexpr size_t kMaxEmbeddings = 16;
 inline constexpr size_t kMaxTokenBytes = 64;
 inline constexpr double kMaxAdapterWeight = 10.0;

@@ -27,6 +27,9 @@ ImageSources SourcesOf(const ImageTask& task) {
   for (const LeasedControl& control : task.controls()) {
     sources.controls.push_back({control.use, control.lease->info().content_sha256});
   }
+  for (const LeasedImagePrompt& prompt : task.image_prompts()) {
+    sources.image_prompts.push_back({prompt.use, prompt.lease->info().content_sha256});
+  }
   return sources;
 }
 
@@ -131,6 +134,7 @@ void DecodeLine::Finish(std::shared_ptr<ImageRun> run) {
     run->to_refine.clear();
     run->refined.TakeAll();
     run->controls = run->hires_controls = nullptr;
+    run->image_prompts = nullptr;
     end_task_(run->task, status.ok() ? run->decode_status : status, run->since_start.Seconds());
   });
 }

@@ -79,6 +79,7 @@ struct ImageRun {
   std::shared_ptr<const InitLatents> init;                 // nullptr: from noise alone
   std::shared_ptr<const Controls> controls;                // nullptr: none
   std::shared_ptr<const Controls> hires_controls;          // of the second pass
+  std::shared_ptr<const ImagePrompts> image_prompts;       // of both passes; nullptr: none
   std::vector<RunningRow> rows;
   uint32_t next_image = 0;  // from here on images have no row yet
   uint32_t refining = 0;    // images on their way through `refined`

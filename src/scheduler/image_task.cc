@@ -81,9 +81,15 @@ void ImageTask::SetControlPictures(ControlPictures pictures) {
   control_pictures_ = std::move(pictures);
 }
 
+void ImageTask::SetImagePromptPictures(std::vector<std::vector<RgbImage>> pictures) {
+  MutexLock lock(&mu_);
+  image_prompt_pictures_ = std::move(pictures);
+}
+
 bool ImageTask::has_pictures() const {
   MutexLock lock(&mu_);
-  return (!job_.has_init() || init_ != nullptr) && control_pictures_.first.size() == job_.controls.size();
+  return (!job_.has_init() || init_ != nullptr) && control_pictures_.first.size() == job_.controls.size() &&
+         image_prompt_pictures_.size() == job_.image_prompts.size();
 }
 
 bool ImageTask::CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check, Pass pass) const {
@@ -109,6 +115,11 @@ ControlPictures ImageTask::TakeControlPictures() {
   return std::exchange(control_pictures_, {});
 }
 
+std::vector<std::vector<RgbImage>> ImageTask::TakeImagePromptPictures() {
+  MutexLock lock(&mu_);
+  return std::exchange(image_prompt_pictures_, {});
+}
+
 bool ImageTask::loading() const {
   MutexLock lock(&mu_);
   return loading_;
@@ -128,7 +139,9 @@ void ImageTask::ReleaseFiles() {
   LoadedFiles released;                              // after the schedules: the weights go before their leases
   AdapterSchedule released_schedule, released_hires_schedule;
   ControlPictures released_pictures;
+  std::vector<std::vector<RgbImage>> released_image_prompts;
   MutexLock lock(&mu_);
+  std::swap(released_image_prompts, image_prompt_pictures_);
   std::swap(released_pictures, control_pictures_);
   std::swap(released_init, init_);
   std::swap(released, loaded_);

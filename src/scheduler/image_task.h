@@ -34,11 +34,19 @@ struct LeasedControl {
   std::shared_ptr<const AdapterLease> lease;
 };
 
+// An image prompt lent to a request, and how the request uses it.
+struct LeasedImagePrompt {
+  ImagePromptUse use;
+  std::shared_ptr<const AdapterLease> lease;
+};
+
 // What a request's files turned into, once they were read.
 struct LoadedFiles {
   std::vector<LeasedAdapter> adapters;
-  std::vector<Embedding> embeddings;    // as many as the job names, in its order
-  std::vector<LeasedControl> controls;  // likewise
+  std::vector<Embedding> embeddings;                  // as many as the job names, in its order
+  std::vector<LeasedControl> controls;                // likewise
+  std::vector<LeasedImagePrompt> image_prompts;       // likewise
+  std::shared_ptr<const AdapterLease> image_encoder;  // which fits each of them; null without image prompts
 };
 
 // The decoded pictures of a request's controls, at the size of each pass, and the room that they take in the queue.
@@ -83,6 +91,8 @@ class ImageTask {
   void SetInit(std::shared_ptr<const InitLatents> init);
   // REQUIRES as SetInit.
   void SetControlPictures(ControlPictures pictures);
+  // The pictures of each of the job's image prompts, in its order. REQUIRES as SetInit.
+  void SetImagePromptPictures(std::vector<std::vector<RgbImage>> pictures);
   // Whether all pictures that the job sends are there, the init image as latents.
   bool has_pictures() const;
 
@@ -90,11 +100,18 @@ class ImageTask {
   const std::vector<LeasedAdapter>& adapters() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.adapters; }
   const std::vector<Embedding>& embeddings() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.embeddings; }
   const std::vector<LeasedControl>& controls() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return loaded_.controls; }
+  const std::vector<LeasedImagePrompt>& image_prompts() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return loaded_.image_prompts;
+  }
+  const std::shared_ptr<const AdapterLease>& image_encoder() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return loaded_.image_encoder;
+  }
   // The job's prompts with the vectors that stand in them. REQUIRES: the task was taken from the queue.
   Prompts prompts() const;
   // Null if the job has no init image.
   std::shared_ptr<const InitLatents> TakeInit();
   ControlPictures TakeControlPictures();
+  std::vector<std::vector<RgbImage>> TakeImagePromptPictures();
   const AdapterSchedule& adapter_schedule(Pass pass = Pass::kFirst) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return pass == Pass::kFirst ? schedule_ : hires_schedule_;
   }
@@ -150,6 +167,7 @@ class ImageTask {
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
   std::shared_ptr<const InitLatents> init_ ABSL_GUARDED_BY(mu_);
   ControlPictures control_pictures_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::vector<RgbImage>> image_prompt_pictures_ ABSL_GUARDED_BY(mu_);
   LoadedFiles loaded_ ABSL_GUARDED_BY(mu_);
   AdapterSchedule schedule_ ABSL_GUARDED_BY(mu_);
   AdapterSchedule hires_schedule_ ABSL_GUARDED_BY(mu_);  // of the second pass, if there is one

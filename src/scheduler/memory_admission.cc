@@ -31,6 +31,8 @@ std::string Describe(const MemoryWork& work) {
       return "encoding an image " + size;
     case MemoryWork::Kind::kHint:
       return "embedding a control picture " + size;
+    case MemoryWork::Kind::kImagePrompt:
+      return absl::StrCat("encoding ", work.width, " pictures of image prompts");
     case MemoryWork::Kind::kStep:
       return "a denoising step " + size;
     case MemoryWork::Kind::kDecode:
@@ -72,6 +74,18 @@ MemoryWork InitWork(const DenoiseOptions& options) { return {MemoryWork::Kind::k
 
 MemoryWork HintWork(const DenoiseOptions& options, size_t controls) {
   return {MemoryWork::Kind::kHint, options.width, options.height, static_cast<uint32_t>(controls)};
+}
+
+MemoryWork ImagePromptWork(absl::Span<const ImagePromptInput> prompts, const ImagePromptBytes& bytes) {
+  MemoryWork work;
+  work.kind = MemoryWork::Kind::kImagePrompt;
+  for (const ImagePromptInput& prompt : prompts) {
+    work.width += static_cast<uint32_t>(prompt.pictures.size());
+  }
+  work.height = 1;
+  work.kept_bytes = bytes.kept;
+  work.shape_bytes = bytes.encoding;
+  return work;
 }
 
 MemoryWork StepWork(const DenoiseOptions& options, uint32_t controls) {
@@ -201,7 +215,7 @@ bool MemoryAdmission::MustTile(const MemoryWork& work, int64_t available) const 
 MemoryAdmission::Need MemoryAdmission::NeedOf(const MemoryWork& work) const {
   const auto known = peaks_.find(SizeOf(work));
   const bool first = known == peaks_.end();
-  const int64_t peak = first ? FirstPeak(work) : known->second.bytes;
+  const int64_t peak = std::max(first ? FirstPeak(work) : known->second.bytes, work.shape_bytes);
   return {static_cast<int64_t>(kMargin * static_cast<double>(peak)) + work.answer_bytes + work.kept_bytes,
           first ? kFirstHeadRoom : kHeadRoom};
 }

@@ -6,9 +6,9 @@
 // begun.
 //
 // What work needs is measured: the most that work of the same size has taken. If there was none yet, it is what the
-// work nearest in size has taken, scaled by pixels times rows. Both get a margin, and head-room for what the
-// measurement does not see. What controls add to a step, before one like it was measured, and what embedding them takes
-// follows from shapes (Pipeline::ControlBytesOf).
+// work nearest in size has taken, scaled by pixels times rows. Image prompts need at least what their shapes say. All
+// get a margin, and head-room for what the measurement does not see. What controls add to a step, before one like it
+// was measured, and what embedding them takes follows from shapes (Pipeline::ControlBytesOf).
 //
 // Decodes and encodes that do not fit alone are done in the VAE's tiled form if that fits. It has figures of its own;
 // before a size's first one, what the pipeline says.
@@ -24,6 +24,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 
 #include "src/base/mutex.h"
 #include "src/metrics/metrics.h"
@@ -34,20 +35,22 @@ namespace hotlora {
 
 // A call of the pipeline. Calls of equal fields need about the same.
 struct MemoryWork {
-  enum class Kind { kText, kInit, kHint, kStep, kDecode };
+  enum class Kind { kText, kInit, kHint, kImagePrompt, kStep, kDecode };
 
   Kind kind = Kind::kStep;
-  uint32_t width = 0, height = 0;  // pixels; of texts the chunks, and 1
+  uint32_t width = 0, height = 0;  // pixels; of texts the chunks, and 1; of image prompts the pictures, and 1
   uint32_t rows = 1;               // of the network: an image under guidance has two; of hints the pictures
   uint32_t control_rows = 0;       // of steps: rows for which ControlNets have outputs, one that has two twice
   int64_t answer_bytes = 0;        // of messages that are made of it, beside what the call takes
   int64_t kept_bytes = 0;          // of what the call takes: what stays until later calls; not a matter of the size
+  int64_t shape_bytes = 0;         // what shapes say that the call takes beside those, no less; 0: nothing is known
   VaeForm form = VaeForm::kWhole;  // of inits and decodes
 };
 
 MemoryWork TextWork(const Prompts& prompts);
 MemoryWork InitWork(const DenoiseOptions& options);
 MemoryWork HintWork(const DenoiseOptions& options, size_t controls);
+MemoryWork ImagePromptWork(absl::Span<const ImagePromptInput> prompts, const ImagePromptBytes& bytes);
 MemoryWork StepWork(const DenoiseOptions& options, uint32_t controls = 0);  // of one image, with so many in force
 MemoryWork StepWork(const Row& row);                                        // of its next evaluation
 MemoryWork DecodeWork(const DenoiseOptions& options);                       // an image that goes on to the second pass
@@ -77,8 +80,8 @@ class MemoryAdmission {
   // Whether `work` fits beside what runs now.
   bool FitsNow(const MemoryWork& work);
 
-  // For texts, hints and steps: `call()` once there is memory for it. What does not fit beside the work of other
-  // threads waits in turn until they are done; what does not fit alone is not called: ResourceExhausted
+  // For texts, hints, image prompts and steps: `call()` once there is memory for it. What does not fit beside the work
+  // of other threads waits in turn until they are done; what does not fit alone is not called: ResourceExhausted
   // (OUT_OF_MEMORY).
   template <typename Function>
   auto Call(const MemoryWork& work, Function call) -> decltype(call()) {

@@ -1,18 +1,69 @@
 #include "src/scheduler/request_loader.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
+#include "absl/algorithm/container.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+
+#include "src/adapters/stored_kind.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/exception_status.h"
 #include "src/base/mutex.h"
+#include "src/base/printable.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
 #include "src/request/control_check.h"
 
 namespace hotlora {
+namespace {
+
+// What an image prompt is called in its store.
+std::string KeyOf(const ImagePromptUse& use) { return absl::StrCat(kImagePromptKind.prefix, use.name); }
+
+// The names in their store of all that a job needs beside adapters, each once: several controls may name one net.
+std::vector<std::string> NetworksOf(const ImageJob& job) {
+  std::vector<std::string> names;
+  for (const ControlUse& use : job.controls) {
+    if (!absl::c_linear_search(names, use.name)) {
+      names.push_back(use.name);
+    }
+  }
+  for (const ImagePromptUse& use : job.image_prompts) {
+    names.push_back(KeyOf(use));
+  }
+  if (!job.image_prompts.empty()) {
+    names.emplace_back(kImageEncoderKey);
+  }
+  return names;
+}
+
+// The caller names no encoder: if there is none, a part of the server is missing.
+absl::Status EncoderIsNeeded(const absl::Status& status) {
+  if (!absl::IsNotFound(status) || GetErrorDetails(status).reason != error_reason::kNoImageEncoder) {
+    return status;
+  }
+  return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kNoImageEncoder,
+                   "image prompts need the folder of an image encoder (--image-encoder), which the server lacks");
+}
+
+// Whether the encoder gives what an image prompt takes.
+absl::Status CheckEncoderFits(const std::string& name, const AdapterInfo& prompt, const AdapterInfo& encoder) {
+  const EncoderWidths &needed = prompt.encoder_widths, &given = encoder.encoder_widths;
+  const bool hidden = needed.hidden_size > 0;
+  if (hidden ? needed.hidden_size == given.hidden_size : needed.projection_dim == given.projection_dim) {
+    return absl::OkStatus();
+  }
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, error_reason::kImageEncoderMismatch,
+      absl::StrCat("the image encoder does not fit image prompt ", PrintableName(name), ": its ",
+                   hidden ? "hidden_size is " : "projection_dim is ", hidden ? given.hidden_size : given.projection_dim,
+                   ", ", hidden ? needed.hidden_size : needed.projection_dim, " is needed"));
+}
+
+}  // namespace
 
 RequestLoader::RequestLoader(AdapterStore* adapters, AdapterStore* controls, EmbeddingStore* embeddings,
                              RequestQueue* queue, StepScheduler* scheduler, Metrics* metrics, DecodeFunction decode,
@@ -58,8 +109,7 @@ bool RequestLoader::NeedsFiles(const ImageJob& job) {
   return !job.embeddings.empty() ||
          std::any_of(job.adapters.begin(), job.adapters.end(),
                      [this](const AdapterUse& use) { return adapters_->NeedsRead(use.name); }) ||
-         std::any_of(job.controls.begin(), job.controls.end(),
-                     [this](const ControlUse& use) { return controls_->NeedsRead(use.name); });
+         absl::c_any_of(NetworksOf(job), [this](const std::string& name) { return controls_->NeedsRead(name); });
 }
 
 // Picture thread: with an init image two pieces of work, the second on the decode thread.
@@ -75,6 +125,7 @@ void RequestLoader::PreparePictures(const TaskPtr& task) {
     ABSL_ASSIGN_OR_RETURN(RequestPictures pictures, decode_(task->job()));
     init = std::move(pictures.init);
     task->SetControlPictures({std::move(pictures.controls), std::move(pictures.hires_controls), std::move(room)});
+    task->SetImagePromptPictures(std::move(pictures.image_prompts));
     return absl::OkStatus();
   });
   task->PauseLoading();
@@ -137,32 +188,35 @@ absl::StatusOr<LoadedFiles> RequestLoader::LoadFiles(const ImageTask& task) {
   for (size_t i = 0; i < uses.size(); ++i) {
     loaded.adapters.push_back({uses[i], std::move(leases[i])});
   }
-  ABSL_ASSIGN_OR_RETURN(loaded.controls, LeaseControls(task));
+  ABSL_RETURN_IF_ERROR(LeaseNetworks(task, loaded));
   return loaded;
 }
 
-// Each net once, though several controls may name it.
-absl::StatusOr<std::vector<LeasedControl>> RequestLoader::LeaseControls(const ImageTask& task) {
-  const std::vector<ControlUse>& uses = task.job().controls;
-  std::vector<std::string> names;
-  for (const ControlUse& use : uses) {
-    if (std::find(names.begin(), names.end(), use.name) == names.end()) {
-      names.push_back(use.name);
-    }
+absl::Status RequestLoader::LeaseNetworks(const ImageTask& task, LoadedFiles& loaded) {
+  const ImageJob& job = task.job();
+  const std::vector<std::string> names = NetworksOf(job);
+  absl::StatusOr<std::vector<std::unique_ptr<AdapterLease>>> leases =
+      controls_->AcquireAll(names, [&task] { return task.Wanted(); });
+  if (!leases.ok()) {
+    return EncoderIsNeeded(leases.status());
   }
-  ABSL_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<AdapterLease>> leases,
-                        controls_->AcquireAll(names, [&task] { return task.Wanted(); }));
-  const std::vector<std::shared_ptr<const AdapterLease>> shared(std::make_move_iterator(leases.begin()),
-                                                                std::make_move_iterator(leases.end()));
-  std::vector<LeasedControl> controls;
+  absl::flat_hash_map<std::string, std::shared_ptr<const AdapterLease>> by_name;
+  for (size_t i = 0; i < names.size(); ++i) {
+    by_name[names[i]] = std::move((*leases)[i]);
+  }
   std::vector<uint32_t> types;
-  for (const ControlUse& use : uses) {
-    const size_t net = std::find(names.begin(), names.end(), use.name) - names.begin();
-    controls.push_back({use, shared[net]});
-    types.push_back(shared[net]->info().control_types);
+  for (const ControlUse& use : job.controls) {
+    loaded.controls.push_back({use, by_name.at(use.name)});
+    types.push_back(loaded.controls.back().lease->info().control_types);
   }
-  ABSL_RETURN_IF_ERROR(CheckControlTypes(uses, types));
-  return controls;
+  ABSL_RETURN_IF_ERROR(CheckControlTypes(job.controls, types));
+  for (const ImagePromptUse& use : job.image_prompts) {
+    loaded.image_encoder = by_name.at(kImageEncoderKey);
+    loaded.image_prompts.push_back({use, by_name.at(KeyOf(use))});
+    ABSL_RETURN_IF_ERROR(
+        CheckEncoderFits(use.name, loaded.image_prompts.back().lease->info(), loaded.image_encoder->info()));
+  }
+  return absl::OkStatus();
 }
 
 // The task must be in the list before this thread looks whether it is wanted: one that was cancelled meanwhile ends at

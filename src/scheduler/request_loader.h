@@ -2,16 +2,16 @@
 #define HOTLORA_SRC_SCHEDULER_REQUEST_LOADER_H_
 
 // Gathers what a request needs before the step thread can take it: its pictures are decoded, and an init image becomes
-// latents, its embeddings are read, its adapters and ControlNets are leased. Then the loader marks the request ready in
-// the queue, or ends it with the error.
+// latents, its embeddings are read, its adapters, ControlNets and image prompts are leased, and with the latter the
+// image encoder. Then the loader marks the request ready in the queue, or ends it with the error.
 //
 // Each kind of work has a thread of its own, so that none delays another kind:
-//   lookup    decides what is missing; leases adapters and ControlNets that are resident. Never waits for a file.
+//   lookup    decides what is missing; leases what is resident. Never waits for a file.
 //   picture   decodes init images and control pictures. One of the largest size takes some tenths of a second. Then it
 //             waits until the decode thread has encoded an init image: of init images one at a time is in the decode
 //             line. Decoded control pictures wait with their request. If those of other requests have all the room, it
 //             waits until one of these has started, with the files as they were sent.
-//   adapter   reads the files of adapters, ControlNets and embeddings, and copies them to the device.
+//   adapter   reads the files of adapters, ControlNets, image prompts and embeddings, and copies them to the device.
 // On the picture and the adapter thread callers take turns (serial_executor.h): many requests of one caller delay
 // another caller's request by one init image, or one read, at most.
 
@@ -79,12 +79,12 @@ class RequestLoader {
   void Acquire(const TaskPtr& task);
   bool NeedsFiles(const ImageJob& job);
   absl::StatusOr<LoadedFiles> LoadFiles(const ImageTask& task);
-  absl::StatusOr<std::vector<LeasedControl>> LeaseControls(const ImageTask& task);
+  absl::Status LeaseNetworks(const ImageTask& task, LoadedFiles& loaded);
   void AwaitRoom(const TaskPtr& task);
   void Fail(const TaskPtr& task, const absl::Status& status);
 
   AdapterStore* const adapters_;
-  AdapterStore* const controls_;  // ControlNets
+  AdapterStore* const controls_;  // ControlNets, image prompts and their encoder
   EmbeddingStore* const embeddings_;
   RequestQueue* const queue_;
   StepScheduler* const scheduler_;

@@ -24,13 +24,15 @@ void DescribeModel(const ModelInfo& model, ImageTask& task) {
 }
 
 void DescribeControls(ImageTask& task) {
+  const auto describe = [](const auto& leased, std::vector<AppliedControl>& applied) {
+    applied.push_back({leased.use.name, leased.lease->info().content_sha256, leased.use.scale,
+                       leased.lease->report().tier_found, leased.lease->report().seconds()});
+  };
   for (const LeasedControl& control : task.controls()) {
-    AppliedControl& applied = task.summary.controls.emplace_back();
-    applied.name = control.use.name;
-    applied.content_sha256 = control.lease->info().content_sha256;
-    applied.scale = control.use.scale;
-    applied.tier_found = control.lease->report().tier_found;
-    applied.seconds = control.lease->report().seconds();
+    describe(control, task.summary.controls);
+  }
+  for (const LeasedImagePrompt& prompt : task.image_prompts()) {
+    describe(prompt, task.summary.image_prompts);
   }
 }
 

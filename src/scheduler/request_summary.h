@@ -14,7 +14,7 @@ namespace hotlora {
 // Fills in the model, the sampler, the size and the embeddings.
 void DescribeModel(const ModelInfo& model, ImageTask& task);
 
-// Fills in the controls.
+// Fills in the controls and the image prompts.
 void DescribeControls(ImageTask& task);
 
 // Fills in the adapters and the time that each phase of their loading took, in seconds. Returns the coldest tier in

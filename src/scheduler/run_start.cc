@@ -49,7 +49,8 @@ void RunStart::StartSecondPass(ImageRun& run) {
 void RunStart::AddRow(ImageRun& run, uint32_t image, Pass pass, std::shared_ptr<const InitLatents> init) {
   absl::StatusOr<std::unique_ptr<Row>> row = pipeline_->StartRow(
       run.job().options(pass), run.job().seed + image, pass == Pass::kFirst ? run.conditioning : run.hires_conditioning,
-      run.task->adapter_schedule(pass), std::move(init), pass == Pass::kFirst ? run.controls : run.hires_controls);
+      run.task->adapter_schedule(pass), std::move(init), pass == Pass::kFirst ? run.controls : run.hires_controls,
+      run.image_prompts);
   run.status = row.status();
   if (row.ok()) {
     RunningRow& running = run.rows.emplace_back();
@@ -72,6 +73,22 @@ absl::StatusOr<std::shared_ptr<const Controls>> RunStart::EmbedControls(const Im
   }
   return memory_->Call(HintWork(task.job().options(pass), inputs.size()),
                        [&] { return pipeline_->EmbedControls(inputs); });
+}
+
+absl::StatusOr<std::shared_ptr<const ImagePrompts>> RunStart::EncodeImagePrompts(ImageTask& task) {
+  if (task.image_prompts().empty()) {
+    return std::shared_ptr<const ImagePrompts>();
+  }
+  ABSL_RETURN_IF_ERROR(task.Wanted());
+  std::vector<std::vector<RgbImage>> pictures = task.TakeImagePromptPictures();
+  std::vector<ImagePromptInput> inputs;
+  for (size_t i = 0; i < pictures.size(); ++i) {
+    const LeasedImagePrompt& prompt = task.image_prompts()[i];
+    inputs.push_back({prompt.lease->image_prompt(), task.image_encoder()->image_encoder(), std::move(pictures[i]),
+                      prompt.use.scale, prompt.use.blocks});
+  }
+  return memory_->Call(ImagePromptWork(inputs, pipeline_->ImagePromptBytesOf(inputs)),
+                       [&] { return pipeline_->EncodeImagePrompts(inputs); });
 }
 
 absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
@@ -99,6 +116,7 @@ absl::Status RunStart::Encode(ImageRun& run, ApplyMode mode) {
   if (job.hires.has_value()) {
     ABSL_ASSIGN_OR_RETURN(run.hires_controls, EmbedControls(task, Pass::kSecond, std::move(pictures.second)));
   }
+  ABSL_ASSIGN_OR_RETURN(run.image_prompts, EncodeImagePrompts(task));
   task.summary.encode_seconds += stopwatch.Seconds();
   metrics_->ObservePhase(RequestPhase::kEncode, task.summary.encode_seconds);
   return absl::OkStatus();

@@ -2,8 +2,8 @@
 #define HOTLORA_SRC_SCHEDULER_RUN_START_H_
 
 // What happens between taking a request from the queue and its first step: its adapters take effect, its texts are
-// encoded, the pictures of its controls are embedded, what that took goes into its summary and the metrics, and its
-// images get rows, also for a second pass.
+// encoded, the pictures of its controls and image prompts go through their networks, what that took goes into its
+// summary and the metrics, and its images get rows, also for a second pass.
 
 #include <cstdint>
 #include <memory>
@@ -28,8 +28,8 @@ class RunStart {
   RunStart(Pipeline* pipeline, MemoryAdmission* memory, AdapterSwaps* swaps, Metrics* metrics)
       : pipeline_(pipeline), memory_(memory), swaps_(swaps), metrics_(metrics) {}
 
-  // Gives `run` its conditioning, the task's init latents and its controls. `running`: fingerprints of the sets that
-  // have rows. After an error the run must end:
+  // Gives `run` its conditioning, the task's init latents, its controls and its image prompts. `running`: fingerprints
+  // of the sets that have rows. After an error the run must end:
   //   Cancelled, DeadlineExceeded   the request is not wanted any more (ImageTask::Wanted)
   //   ResourceExhausted             OUT_OF_MEMORY
   //   others                        of Pipeline::Apply and Encode
@@ -48,6 +48,7 @@ class RunStart {
   // Null if the request has none.
   absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(const ImageTask& task, Pass pass,
                                                                 std::vector<RgbImage> pictures);
+  absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(ImageTask& task);
 
   Pipeline* const pipeline_;
   MemoryAdmission* const memory_;

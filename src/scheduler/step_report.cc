@@ -25,6 +25,7 @@ StepShape ShapeOf(absl::Span<const RowRef> rows, ApplyMode mode) {
     const RowWork work = WorkOf(ref, mode);
     shape.guided_rows += work.network_rows - 1;
     shape.controls += ref.row->row->controls_at(ref.evaluations_before);
+    shape.image_prompts += ref.row->row->image_prompts_seen();
     if (work.side) {
       side_sets.insert(ref.row->row->adapters().at(ref.evaluations_before).fingerprint);
     }
@@ -56,7 +57,7 @@ void StepReport::Report(absl::Span<const RowRef> rows, ApplyMode mode, double se
     }
   }
   const StepShape shape = ShapeOf(rows, mode);
-  if (shape.controls == 0) {  // the costs are those of adapters
+  if (!shape.conditioned()) {  // the costs are those of adapters
     costs_->AddStep({shape.width, shape.height, shape.rows + shape.guided_rows, shape.side_sets > 0}, seconds);
   }
   metrics_->ObserveStep(shape, seconds);

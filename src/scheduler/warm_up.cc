@@ -35,8 +35,8 @@ absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metric
   ABSL_ASSIGN_OR_RETURN(auto conditioning, memory.Call(TextWork(job.prompts), [&] {
     return pipeline.Encode(job.prompts, cfg, AdapterSet{}, ApplyMode::kMerged);
   }));
-  ABSL_ASSIGN_OR_RETURN(auto row,
-                        pipeline.StartRow(options, 0, std::move(conditioning), AdapterSet{}, nullptr, nullptr));
+  ABSL_ASSIGN_OR_RETURN(
+      auto row, pipeline.StartRow(options, 0, std::move(conditioning), AdapterSet{}, nullptr, nullptr, nullptr));
   std::vector<double> durations;
   while (!row->done()) {
     const bool first = row->steps_done() == 0;
@@ -79,7 +79,8 @@ absl::Status StepEachRowCount(Pipeline& pipeline, MemoryAdmission& memory, CostB
       return pipeline.Encode(job.prompts, cfg, AdapterSet{}, ApplyMode::kMerged);
     }));
     while (rows.size() < (cfg ? most / 2 + 1 : 1)) {
-      ABSL_ASSIGN_OR_RETURN(auto row, pipeline.StartRow(job.denoise, 0, conditioning, AdapterSet{}, nullptr, nullptr));
+      ABSL_ASSIGN_OR_RETURN(auto row,
+                            pipeline.StartRow(job.denoise, 0, conditioning, AdapterSet{}, nullptr, nullptr, nullptr));
       rows.push_back(std::move(row));
     }
   }

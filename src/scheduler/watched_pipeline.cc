@@ -15,6 +15,7 @@ StepShape ShapeOf(const BatchPlan& plan) {
   for (const Row* row : plan.rows) {
     ++shape.rows;
     shape.controls += row->controls_at(row->evaluations());
+    shape.image_prompts += row->image_prompts_seen();
     shape.guided_rows += row->denoise().cfg_at(row->steps_done(), row->total_steps()) ? 1 : 0;
   }
   shape.side_sets = plan.mode == ApplyMode::kSide ? 1 : 0;
@@ -76,14 +77,26 @@ absl::StatusOr<std::shared_ptr<const Controls>> WatchedPipeline::EmbedControls(
   return Counted(mark, pipeline_->EmbedControls(controls));
 }
 
+absl::StatusOr<std::shared_ptr<const ImagePrompts>> WatchedPipeline::EncodeImagePrompts(
+    absl::Span<const ImagePromptInput> prompts) {
+  StepShape shape;
+  shape.image_prompts = static_cast<uint32_t>(prompts.size());
+  for (const ImagePromptInput& prompt : prompts) {
+    shape.rows += static_cast<uint32_t>(prompt.pictures.size());
+  }
+  WorkWatch::Mark mark = watch_->Begin({WorkKind::kEncode, shape});
+  return Counted(mark, pipeline_->EncodeImagePrompts(prompts));
+}
+
 absl::StatusOr<std::unique_ptr<Row>> WatchedPipeline::StartRow(const DenoiseOptions& options, uint64_t seed,
                                                                std::shared_ptr<const Conditioning> conditioning,
                                                                AdapterSchedule adapters,
                                                                std::shared_ptr<const InitLatents> init,
-                                                               std::shared_ptr<const Controls> controls) {
+                                                               std::shared_ptr<const Controls> controls,
+                                                               std::shared_ptr<const ImagePrompts> image_prompts) {
   WorkWatch::Mark mark = watch_->Begin({WorkKind::kStep, SizeOf(options)});
   return Counted(mark, pipeline_->StartRow(options, seed, std::move(conditioning), std::move(adapters), std::move(init),
-                                           std::move(controls)));
+                                           std::move(controls), std::move(image_prompts)));
 }
 
 absl::Status WatchedPipeline::Step(const BatchPlan& plan) {

@@ -24,10 +24,13 @@ class WatchedPipeline final : public Pipeline {
   bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override { return pipeline_->CanShareStep(a, b); }
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) override;
   absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(absl::Span<const ControlInput> controls) override;
+  absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(
+      absl::Span<const ImagePromptInput> prompts) override;
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning,
                                                 AdapterSchedule adapters, std::shared_ptr<const InitLatents> init,
-                                                std::shared_ptr<const Controls> controls) override;
+                                                std::shared_ptr<const Controls> controls,
+                                                std::shared_ptr<const ImagePrompts> image_prompts) override;
   absl::Status Step(const BatchPlan& plan) override;
   absl::StatusOr<RgbImage> Preview(const Row& row) override;
   absl::StatusOr<RgbImage> Decode(const Row& row, VaeForm form) override;
@@ -41,6 +44,9 @@ class WatchedPipeline final : public Pipeline {
   }
   ControlBytes ControlBytesOf(uint32_t width, uint32_t height) const override {
     return pipeline_->ControlBytesOf(width, height);
+  }
+  ImagePromptBytes ImagePromptBytesOf(absl::Span<const ImagePromptInput> prompts) const override {
+    return pipeline_->ImagePromptBytesOf(prompts);
   }
   int64_t AvailableMemory() const override { return pipeline_->AvailableMemory(); }
   void ReleaseCachedMemory() const override { pipeline_->ReleaseCachedMemory(); }

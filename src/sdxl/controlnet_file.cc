@@ -2,9 +2,7 @@
 
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
-#include <ATen/core/Tensor.h>
 #include <nlohmann/json.hpp>
 
 #include "src/base/json_text.h"
@@ -58,9 +56,9 @@ absl::StatusOr<FileNames> NamesOf(const SafetensorsFile& header, int layers_per_
 
 }  // namespace
 
-absl::StatusOr<ControlNetFile> ReadControlNet(const SafetensorsFile& file,
-                                              const std::optional<std::string>& config_text, const SdxlConfig& model,
-                                              const std::string& config_name) {
+absl::StatusOr<NetworkFile<ControlNet>> ReadControlNet(const SafetensorsFile& file,
+                                                       const std::optional<std::string>& config_text,
+                                                       const SdxlConfig& model, const std::string& config_name) {
   ABSL_ASSIGN_OR_RETURN(const FileNames names, NamesOf(file, static_cast<int>(model.unet.layers_per_block)));
   ControlNetConfig config = ControlNetConfigOf(
       [&](const std::string& name) {
@@ -76,16 +74,8 @@ absl::StatusOr<ControlNetFile> ReadControlNet(const SafetensorsFile& file,
     ABSL_ASSIGN_OR_RETURN(config, ParseControlNetConfig(config_name, *json));
   }
   ABSL_RETURN_IF_ERROR(CheckFits(config, model));
-  const StoredViews views(file);
-  absl::flat_hash_map<std::string, at::Tensor> tensors;
-  for (const StoredTensor& stored : file.tensors()) {
-    if (!ScalarTypeOf(stored.dtype).has_value()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("has ", stored.name, " in dtype ", NameOf(stored.dtype), "; allowed are F64, F32, F16, BF16"));
-    }
-    tensors.emplace(stored.name, views.View(stored));
-  }
-  return ControlNetFile{std::move(config), ComponentWeights(kComponent, std::move(tensors), names)};
+  ABSL_ASSIGN_OR_RETURN(auto tensors, ViewTensors(file));
+  return NetworkFile<ControlNet>{std::move(config), ComponentWeights(kComponent, std::move(tensors), names)};
 }
 
 }  // namespace hotlora

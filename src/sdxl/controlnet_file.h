@@ -6,17 +6,11 @@
 
 #include "absl/status/statusor.h"
 
-#include "src/sdxl/controlnet_config.h"
-#include "src/weights/checkpoint.h"
+#include "src/sdxl/controlnet.h"
+#include "src/sdxl/placed_network.h"
 #include "src/weights/safetensors_file.h"
 
 namespace hotlora {
-
-// A ControlNet as its file has it.
-struct ControlNetFile {
-  ControlNetConfig config;
-  ComponentWeights weights;  // views of the file's bytes, in their stored dtype
-};
 
 // Reads a file in memory, which outlives the result, as a ControlNet for the model. Its tensors have diffusers' names,
 // or SGM's (input_blocks., zero_convs., input_hint_block.) with or without "control_model." before them. `config` is
@@ -26,8 +20,10 @@ struct ControlNetFile {
 // FailedPrecondition (mostly reason MODEL_UNSUPPORTED): the file is of another kind (a ControlNet for SD 1 or 2, a
 // control LoRA, a UNet, an adapter), does not fit the model, or holds dtypes other than F64, F32, F16, BF16. Tensors
 // are not compared with the config yet.
-absl::StatusOr<ControlNetFile> ReadControlNet(const SafetensorsFile& file, const std::optional<std::string>& config,
-                                              const SdxlConfig& model, const std::string& config_name = "config.json");
+absl::StatusOr<NetworkFile<ControlNet>> ReadControlNet(const SafetensorsFile& file,
+                                                       const std::optional<std::string>& config,
+                                                       const SdxlConfig& model,
+                                                       const std::string& config_name = "config.json");
 
 }  // namespace hotlora
 

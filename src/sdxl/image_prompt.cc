@@ -10,9 +10,7 @@ constexpr double kLayerNormEpsilon = 1e-5;
 
 }  // namespace
 
-ImagePrompt::ImagePrompt(const ParameterScope& scope, const ImagePromptConfig& config,
-                         c10::ArrayRef<CrossAttentionPlace> places)
-    : config_(config) {
+ImagePrompt::ImagePrompt(const ParameterScope& scope, const ImagePromptConfig& config) : config_(config) {
   const ParameterScope projection = scope.In("image_proj");
   if (config.kind == ImagePromptConfig::Kind::kPlus) {
     resampler_ = Resampler(projection, config);
@@ -20,7 +18,7 @@ ImagePrompt::ImagePrompt(const ParameterScope& scope, const ImagePromptConfig& c
     proj_ = Linear(projection.In("proj"), config.encoder_width, config.tokens * config.context_width);
     norm_ = LayerNorm(projection.In("norm"), config.context_width, kLayerNormEpsilon);
   }
-  for (const CrossAttentionPlace& place : places) {
+  for (const CrossAttentionPlace& place : config.places) {
     keys_values_.emplace_back(scope.In("ip_adapter", place.number), std::vector<std::string>{"to_k_ip", "to_v_ip"},
                               config.context_width, place.width, Linear::Bias::kNone);
   }

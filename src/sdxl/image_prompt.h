@@ -23,17 +23,16 @@ namespace hotlora {
 // Source   Ye et al. 2023, arXiv 2308.06721; diffusers IPAdapterAttnProcessor2_0
 class ImagePrompt {
  public:
-  // `places`: CrossAttentions() of the model.
-  ImagePrompt(const ParameterScope& scope, const ImagePromptConfig& config, c10::ArrayRef<CrossAttentionPlace> places);
+  ImagePrompt(const ParameterScope& scope, const ImagePromptConfig& config);
 
   // The tokens of several pictures, joined: [1, pictures * tokens, context width]. `pixels` [pictures, 3, size, size],
-  // ImageEncoder::Normalize's. REQUIRES: CheckFits(config(), encoder.config()).
+  // ImageEncoder::Normalize's. REQUIRES: the encoder gives config().encoder_width.
   at::Tensor EncodePictures(const ImageEncoder& encoder, const at::Tensor& pixels) const;
 
   // The tokens of the negative row, which stand for no picture, as many as of `pictures`.
   at::Tensor EncodeNone(const ImageEncoder& encoder, int64_t pictures) const;
 
-  // What each cross attention sees of tokens [rows, n, context width], in the order in which they run: [rows, n, 2 *
+  // What each cross attention sees of tokens [rows, n, context width], in the order of config().places: [rows, n, 2 *
   // its width], keys before values. The same in every step.
   std::vector<at::Tensor> ProjectTokens(const at::Tensor& tokens) const;
 

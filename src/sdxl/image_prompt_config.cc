@@ -96,18 +96,8 @@ absl::StatusOr<ImagePromptConfig> ImagePromptConfigOf(const SafetensorsFile& hea
     return ModelUnsupported(absl::StrCat("the image prompt makes ", config.tokens, " tokens of a picture, from ",
                                          config.encoder_width, " numbers; allowed are 1 to ", kMostTokens, " tokens"));
   }
+  config.places = CrossAttentions(model);
   return config;
-}
-
-absl::Status CheckFits(const ImagePromptConfig& config, const ImageEncoderConfig& encoder) {
-  const bool plus = config.kind == ImagePromptConfig::Kind::kPlus;
-  const int64_t offered = plus ? encoder.width : encoder.projection;
-  if (config.encoder_width == offered) {
-    return absl::OkStatus();
-  }
-  return ModelUnsupported(absl::StrCat("the image encoder does not fit the image prompt: its ",
-                                       plus ? "hidden_size" : "projection_dim", " is ", offered, ", ",
-                                       config.encoder_width, " is needed"));
 }
 
 }  // namespace hotlora

@@ -9,7 +9,6 @@
 
 #include "absl/status/statusor.h"
 
-#include "src/sdxl/image_encoder_config.h"
 #include "src/sdxl/sdxl_config.h"
 #include "src/weights/safetensors_file.h"
 
@@ -37,14 +36,12 @@ struct ImagePromptConfig {
   int64_t encoder_width = 0;  // of what it takes of the encoder: of its embedding, or of its tokens
   // A resampler has these too: its own width, that of its queries, and that of its feed-forward parts.
   int64_t width = 0, query_width = 0, inner_width = 0, layers = 0;
+  std::vector<CrossAttentionPlace> places;  // CrossAttentions() of the model
 };
 
 // Reads the config off a file's tensors, as image prompts have no other. FailedPrecondition (reason MODEL_UNSUPPORTED)
 // if they are of another kind, by name, or do not fit the model.
 absl::StatusOr<ImagePromptConfig> ImagePromptConfigOf(const SafetensorsFile& header, const SdxlConfig& model);
-
-// FailedPrecondition if the image prompt needs another encoder.
-absl::Status CheckFits(const ImagePromptConfig& config, const ImageEncoderConfig& encoder);
 
 }  // namespace hotlora
 

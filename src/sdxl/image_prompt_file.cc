@@ -1,69 +1,45 @@
 #include "src/sdxl/image_prompt_file.h"
 
-#include <filesystem>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include <nlohmann/json.hpp>
 
-#include "src/base/sha256.h"
+#include "src/base/json_text.h"
 #include "src/base/status_macros.h"
-#include "src/weights/safetensors_file.h"
-#include "src/weights/weight_files.h"
+#include "src/weights/leftovers.h"
+#include "src/weights/stored_views.h"
 
 namespace hotlora {
 namespace {
 
-absl::StatusOr<ImagePromptFile> ReadOneFile(const std::string& path, const SdxlConfig& model) {
-  ModelFiles files;
-  files.Add(path);
-  ABSL_ASSIGN_OR_RETURN(const SafetensorsFile header, SafetensorsFile::ReadHeader(path));
-  ABSL_ASSIGN_OR_RETURN(ImagePromptConfig config, ImagePromptConfigOf(header, model));
-  Tensors tensors;
-  ABSL_ASSIGN_OR_RETURN(std::string sha256, ReadTensors(path, [&tensors](const std::string& name) -> TensorPlace {
-                          return {&tensors, name};
-                        }));
-  return ImagePromptFile{std::move(config), ComponentWeights("image prompt", std::move(tensors)), std::move(sha256),
-                         std::move(files)};
+constexpr char kEncoder[] = "image_encoder";
+
+absl::StatusOr<nlohmann::json> Parse(absl::string_view name, const std::string& text) {
+  absl::StatusOr<nlohmann::json> json = ParseJsonObject(text);
+  return json.ok() ? std::move(json) : absl::FailedPreconditionError(absl::StrCat(name, " ", json.status().message()));
 }
 
 }  // namespace
 
-absl::StatusOr<ImagePromptFile> ReadImagePrompt(const std::string& path, const SdxlConfig& model) {
-  auto file = ReadOneFile(path, model);
-  return file.ok() ? std::move(file) : Prefixed(std::filesystem::path(path).filename().string(), file.status());
+absl::StatusOr<NetworkFile<ImagePrompt>> ReadImagePrompt(const SafetensorsFile& file, const SdxlConfig& model) {
+  ABSL_ASSIGN_OR_RETURN(ImagePromptConfig config, ImagePromptConfigOf(file, model));
+  ABSL_ASSIGN_OR_RETURN(auto tensors, ViewTensors(file));
+  return NetworkFile<ImagePrompt>{std::move(config), ComponentWeights("image prompt", std::move(tensors))};
 }
 
-absl::StatusOr<std::unique_ptr<const LoadedImagePrompt>> LoadImagePrompt(const std::string& path,
-                                                                         const SdxlConfig& model, ComputePlace place) {
-  return LoadNetwork<ImagePrompt>(
-      "loading an image prompt", place, [&] { return ReadImagePrompt(path, model); },
-      [&](const ParameterScope& scope, const ImagePromptConfig& config) {
-        return ImagePrompt(scope, config, CrossAttentions(model));
-      });
-}
-
-absl::StatusOr<ImageEncoderFile> ReadImageEncoder(const std::string& folder) {
-  constexpr char kPreprocessor[] = "preprocessor_config.json";
-  ModelFiles files;
-  ABSL_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJson(folder, "config.json", files));
-  nlohmann::json preprocessor;
-  if (IsFile(absl::StrCat(folder, "/", kPreprocessor))) {
-    ABSL_ASSIGN_OR_RETURN(preprocessor, ReadJson(folder, kPreprocessor, files));
+absl::StatusOr<NetworkFile<ImageEncoder>> ReadImageEncoder(const SafetensorsFile& file, const std::string& config,
+                                                           const std::optional<std::string>& preprocessor) {
+  ABSL_ASSIGN_OR_RETURN(const nlohmann::json config_json, Parse("config.json", config));
+  nlohmann::json preprocessor_json;
+  if (preprocessor.has_value()) {
+    ABSL_ASSIGN_OR_RETURN(preprocessor_json, Parse("preprocessor_config.json", *preprocessor));
   }
-  ABSL_ASSIGN_OR_RETURN(ImageEncoderConfig config, ParseImageEncoderConfig(json, preprocessor));
-  ABSL_ASSIGN_OR_RETURN(ReadWeights read, ReadComponent(folder, "", "image_encoder", "model"));
-  files.Add(read.files);
-  Sha256 hash;
-  hash.Update(read.sha256_lines.data(), read.sha256_lines.size());
-  return ImageEncoderFile{std::move(config), std::move(read.weights), hash.HexDigest(), std::move(files)};
-}
-
-absl::StatusOr<std::unique_ptr<const LoadedImageEncoder>> LoadImageEncoder(const std::string& folder,
-                                                                           ComputePlace place) {
-  return LoadNetwork<ImageEncoder>(
-      "loading the image encoder", place, [&] { return ReadImageEncoder(folder); },
-      [](const ParameterScope& scope, const ImageEncoderConfig& config) { return ImageEncoder(scope, config); });
+  ABSL_ASSIGN_OR_RETURN(ImageEncoderConfig parsed, ParseImageEncoderConfig(config_json, preprocessor_json));
+  ABSL_ASSIGN_OR_RETURN(auto tensors,
+                        ViewTensors(file, [](absl::string_view name) { return IsLeftoverOfFolder(kEncoder, name); }));
+  return NetworkFile<ImageEncoder>{std::move(parsed), ComponentWeights(kEncoder, std::move(tensors))};
 }
 
 }  // namespace hotlora

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
@@ -46,6 +47,26 @@ at::Tensor StoredViews::View(const StoredTensor& stored, at::IntArrayRef shape) 
   at::Tensor tensor = at::empty(shape, dtype);
   std::memcpy(tensor.mutable_data_ptr(), data, stored.bytes());
   return tensor;
+}
+
+absl::StatusOr<absl::flat_hash_map<std::string, at::Tensor>> ViewTensors(
+    const SafetensorsFile& file, absl::FunctionRef<bool(absl::string_view)> passed_over) {
+  absl::flat_hash_map<std::string, at::Tensor> tensors;
+  if (file.tensors().empty()) {
+    return tensors;
+  }
+  const StoredViews views(file);
+  for (const StoredTensor& stored : file.tensors()) {
+    if (passed_over(stored.name)) {
+      continue;
+    }
+    if (!ScalarTypeOf(stored.dtype).has_value()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("has ", stored.name, " in dtype ", NameOf(stored.dtype), "; allowed are F64, F32, F16, BF16"));
+    }
+    tensors.emplace(stored.name, views.View(stored));
+  }
+  return tensors;
 }
 
 }  // namespace hotlora

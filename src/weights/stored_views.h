@@ -2,7 +2,12 @@
 #define HOTLORA_SRC_WEIGHTS_STORED_VIEWS_H_
 
 #include <optional>
+#include <string>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
 
@@ -28,6 +33,12 @@ class StoredViews {
   // The whole file. Its own first byte is aligned for every dtype, as where its data begin need not be.
   const at::Tensor bytes_;
 };
+
+// Views of the file's tensors by their names, without those that are `passed_over`. FailedPrecondition if one has
+// another dtype than F64, F32, F16, BF16. The file outlives them.
+absl::StatusOr<absl::flat_hash_map<std::string, at::Tensor>> ViewTensors(
+    const SafetensorsFile& file,
+    absl::FunctionRef<bool(absl::string_view name)> passed_over = [](absl::string_view) { return false; });
 
 }  // namespace hotlora
 

@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -27,20 +29,29 @@ class AdapterTiersTest : public testing::Test {
   void TearDown() override { EXPECT_EQ(weights_.faults(), 0) << "adapters share memory"; }
 
   void Save(const std::string& name, int64_t rank) { Adapter(rank).Save(folder_.Under(name + ".safetensors")); }
-  AdapterVersion VersionOf(const std::string& name) { return directory_.Find(name).value(); }
+  AdapterVersion VersionOf(const std::string& name) { return folders_.Find(name).value(); }
 
   absl::StatusOr<Residence> Bring(const std::string& name, AdapterTier tier) {
     report_ = {};
     return tiers_.Bring(name, tier, /*old_will_do=*/true, report_);
   }
 
+  std::vector<StoredFolder> Folders() {
+    auto directory = std::make_unique<const AdapterDirectory>(
+        AdapterDirectory::Open(folder_.path(), /*follow_links=*/false).value());
+    auto reader = std::make_unique<const AdapterReader>(*directory, KeyMap::Build(TinySdxl()).value(), TinySdxl(),
+                                                        false, *memory_);
+    std::vector<StoredFolder> folders;
+    folders.emplace_back(std::move(directory), std::move(reader));
+    return folders;
+  }
+
   const TemporaryFolder folder_;
   FakeWeights weights_;
   Metrics metrics_;
   const std::unique_ptr<AdapterMemory> memory_ = weights_.Memory(8 * kBytesPerRank, 4 * kBytesPerRank);
-  const AdapterDirectory directory_ = AdapterDirectory::Open(folder_.path(), /*follow_links=*/false).value();
-  const AdapterReader reader_{directory_, KeyMap::Build(TinySdxl()).value(), TinySdxl(), false, *memory_};
-  AdapterTiers tiers_{directory_, reader_, *memory_, &metrics_.adapters()};
+  const StoredFolders folders_{Folders()};
+  AdapterTiers tiers_{folders_, *memory_, &metrics_.adapters()};
   AcquireReport report_;  // of the last Bring
 };
 

@@ -316,7 +316,7 @@ class Bench {
       times.apply = MillisecondsOf([&] { pipeline_->Apply(set, mode).value(); });
     });
     times.processor = 1e3 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
-    const auto row = pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr, nullptr).value();
+    const auto row = pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr, nullptr, nullptr).value();
     times.step = MillisecondsOf([&] { Step(*row, mode); });
     return times;
   }
@@ -331,7 +331,7 @@ class Bench {
 
   std::unique_ptr<Row> Start(const AdapterSet& set, ApplyMode mode) {
     conditioning_ = pipeline_->Encode(job_.prompts, true, set, mode).value();
-    return pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr, nullptr).value();
+    return pipeline_->StartRow(job_.denoise, 1, conditioning_, set, nullptr, nullptr, nullptr).value();
   }
 
   void Step(Row& row, ApplyMode mode) {

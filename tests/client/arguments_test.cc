@@ -361,6 +361,38 @@ TEST(ArgumentsTest, Controls) {
   EXPECT_NE(error({"--control-type=canny=1", "--control-type=canny=1"}).find("has its own"), std::string::npos);
 }
 
+TEST(ArgumentsTest, ImagePrompts) {
+  const PictureFile file("picture");
+  const auto arguments =
+      Parse({"generate", "p", "--out=o.png", "--image-prompt=style=" + file.path() + "," + file.path(),
+             "--image-prompt=subject=" + file.path(), "--image-prompt-scale=style=0.5",
+             "--image-prompt-blocks=subject=up_blocks.0:1,mid_block:0.25"});
+  ASSERT_TRUE(arguments.ok()) << arguments.status();
+  const auto& prompts = arguments->request.image_prompts();
+  ASSERT_EQ(prompts.size(), 2);
+  EXPECT_EQ(prompts[0].name(), "style");
+  ASSERT_EQ(prompts[0].images_size(), 2);
+  EXPECT_EQ(prompts[0].images(1), "picture");
+  EXPECT_EQ(prompts[0].scale(), 0.5);
+  EXPECT_EQ(prompts[1].images_size(), 1);
+  EXPECT_FALSE(prompts[1].has_scale());
+  ASSERT_EQ(prompts[1].blocks_size(), 2);
+  EXPECT_EQ(prompts[1].blocks(1).prefix(), "mid_block");
+  EXPECT_EQ(prompts[1].blocks(1).weight(), 0.25);
+  const auto error = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"generate", "p", "--out=o.png", "--image-prompt=style=" + file.path()};
+    words.insert(words.end(), more.begin(), more.end());
+    return Error(words);
+  };
+  EXPECT_NE(error({"--image-prompt=style"}).find("NAME=FILE[,FILE...]"), std::string::npos);
+  EXPECT_NE(error({"--image-prompt=style=/nowhere.png"}).find("--image-prompt"), std::string::npos);
+  EXPECT_NE(error({"--image-prompt-scale=style=much"}).find("NAME=SCALE"), std::string::npos);
+  EXPECT_NE(error({"--image-prompt-scale=other=1"}).find("no --image-prompt has that name"), std::string::npos);
+  EXPECT_NE(error({"--image-prompt-scale=style=1", "--image-prompt-scale=style=1"}).find("given twice"),
+            std::string::npos);
+  EXPECT_NE(error({"--image-prompt-blocks=style=mid_block"}).find("NAME=PREFIX:SCALE"), std::string::npos);
+}
+
 TEST(ArgumentsTest, PicturesToBeginWithAreRead) {
   const PictureFile file(absl::string_view("\0picture", 8));
   const auto arguments = Parse({"generate", "x", "--out", "x.png", "--init", file.path(), "--mask", file.path(),

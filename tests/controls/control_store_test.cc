@@ -7,11 +7,9 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <tuple>
-#include <utility>
 #include <variant>
 #include <vector>
 
@@ -23,10 +21,9 @@
 #include <nlohmann/json.hpp>
 
 #include "src/base/error_details.h"
-#include "src/base/sha256.h"
-#include "src/metrics/metrics.h"
 #include "src/sdxl/placed_control_net.h"
 #include "src/tensor/memory_stats.h"
+#include "tests/controls/control_store_fixture.h"
 #include "tests/golden_controlnets.h"
 #include "tests/sdxl/model_fixture.h"
 #include "tests/temporary_folder.h"
@@ -36,15 +33,8 @@ namespace {
 
 using testing::HasSubstr;
 
-std::string BytesOf(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
-
-class ControlStoreTest : public testing::Test {
+class ControlStoreTest : public ControlStoreFixture {
  protected:
-  static void SetUpTestSuite() { InstallCountingCpuAllocator(); }
-
   void SetUp() override {
     WriteControlNetFolder("lines", folder_.Under("edges/lines"));
     WriteControlNetFolder("union", folder_.Under("union"));
@@ -52,41 +42,11 @@ class ControlStoreTest : public testing::Test {
     Open({});
   }
 
-  // The options' directory is the folder's.
+  // The options' folder of ControlNets is the fixture's.
   void Open(ControlStoreOptions options) {
-    store_.reset();
-    options.directory = folder_.path();
-    auto store = MakeControlStore(options, TinyModel().config(), TestPlace(), &metrics_.controls());
-    ASSERT_TRUE(store.ok()) << store.status();
-    store_ = *std::move(store);
+    options.controls = folder_.path();
+    OpenStore(options);
   }
-
-  std::unique_ptr<AdapterLease> Acquire(const std::string& name) {
-    auto lease = store_->Acquire(name);
-    EXPECT_TRUE(lease.ok()) << lease.status();
-    return lease.ok() ? *std::move(lease) : nullptr;
-  }
-
-  uint64_t BlockOf(const std::string& name) {
-    const uint64_t bytes = Acquire(name)->info().block_bytes;
-    EXPECT_TRUE(store_->Unload(name).ok());
-    return bytes;
-  }
-
-  void ExpectRefused(const std::string& name, absl::StatusCode code, const std::string& reason,
-                     const std::string& message) {
-    const absl::Status status = store_->Acquire(name).status();
-    EXPECT_EQ(status.code(), code) << status;
-    EXPECT_EQ(GetErrorDetails(status).reason, reason);
-    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
-    EXPECT_THAT(std::string(status.message()), testing::Not(HasSubstr(folder_.path()))) << "a path on the server";
-  }
-
-  AdapterTier TierOf(const std::string& name) { return store_->Get(name)->tier; }
-
-  TemporaryFolder folder_;
-  Metrics metrics_;
-  std::unique_ptr<AdapterStore> store_;
 };
 
 TEST_F(ControlStoreTest, LendsEveryLayoutOnTheDevice) {
@@ -243,10 +203,7 @@ TEST_F(ControlStoreTest, LendsTheNetOfTheFile) {
 }
 
 TEST_F(ControlStoreTest, TheHashOfAFileIsThatOfItsBytes) {
-  const std::string bytes = BytesOf(folder_.Under("depth.safetensors"));
-  Sha256 hash;
-  hash.Update(bytes.data(), bytes.size());
-  EXPECT_EQ(Acquire("depth")->info().content_sha256, hash.HexDigest());
+  EXPECT_EQ(Acquire("depth")->info().content_sha256, HashOf(BytesOf(folder_.Under("depth.safetensors"))));
 }
 
 TEST_F(ControlStoreTest, ByDefaultHasRoomForTheLargestAndForAnUpload) {
@@ -255,7 +212,7 @@ TEST_F(ControlStoreTest, ByDefaultHasRoomForTheLargestAndForAnUpload) {
   }
   const TemporaryFolder empty;
   ControlStoreOptions options;
-  options.directory = empty.path();
+  options.controls = empty.path();
   const auto store = MakeControlStore(options, TinyModel().config(), TestPlace(), &metrics_.controls());
   ASSERT_TRUE(store.ok()) << store.status();
   for (const TierStatistics& tier : (*store)->Statistics().tiers) {
@@ -411,29 +368,12 @@ TEST_F(ControlStoreTest, EachBrokenNetIsRefusedByFileAndValue) {
 }
 
 TEST_F(ControlStoreTest, RefusesEveryBrokenFile) {
-  int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(GoldenPath("broken_adapters"))) {
-    if (entry.path().extension() == ".safetensors") {
-      std::filesystem::copy_file(entry.path(), folder_.Under("broken.safetensors"),
-                                 std::filesystem::copy_options::overwrite_existing);
-      const absl::Status status = store_->Acquire("broken").status();
-      EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << entry.path() << status;
-      EXPECT_THAT(GetErrorDetails(status).reason, testing::AnyOf("CONTROL_INVALID", "CONTROL_MISMATCH"));
-      ++files;
-    }
-  }
-  EXPECT_GE(files, 30);
+  ExpectBrokenFilesRefused("broken", folder_.Under("broken.safetensors"), "CONTROL_INVALID", "CONTROL_MISMATCH");
   EXPECT_NE(Acquire("union"), nullptr);
 }
 
 TEST_F(ControlStoreTest, ReceivesAFileAndDeletesIt) {
-  const std::string bytes = BytesOf(folder_.Under("depth.safetensors"));
-  Sha256 hash;
-  hash.Update(bytes.data(), bytes.size());
-  auto upload = store_->BeginUpload({"new/depth", bytes.size(), hash.HexDigest(), false});
-  ASSERT_TRUE(upload.ok()) << upload.status();
-  ASSERT_TRUE((*upload)->Append(bytes).ok());
-  const auto info = (*upload)->Commit();
+  const auto info = Upload("new/depth", BytesOf(folder_.Under("depth.safetensors")));
   ASSERT_TRUE(info.ok()) << info.status();
   EXPECT_EQ(info->format, "controlnet");
   const auto lease = Acquire("new/depth");

@@ -39,44 +39,51 @@ def control_of(said):
         start=said["start"], end=said["end"], type=said.get("control_type"))
 
 
-def cases():
+def image_prompt_of(said, folder):
+    blocks = [images_pb2.BlockWeight(**rule) for rule in said.get("block_rules", [])]
+    return images_pb2.ImagePromptRef(
+        name=said["adapter"].removesuffix(".safetensors"), images=[(folder / name).read_bytes() for name in said["images"]],
+        scale=0 if blocks else said["scale"], blocks=blocks)
+
+
+def cases(folder=CONTROL):
     """(name, request, pictures) of each golden case."""
-    for case in json.loads((CONTROL / "manifest.json").read_text())["cases"]:
+    for case in json.loads((folder / "manifest.json").read_text())["cases"]:
         if "arguments" not in case:
-            continue  # a call of the network
+            continue  # a call of a network
         arguments = case["arguments"]
         size = {"width": arguments["width"], "height": arguments["height"]}
         request = request_for(
             *((adapter["file"].split("/")[-1].removesuffix(".safetensors"), adapter["scale"]) for adapter in case["adapters"]),
             prompt=arguments["prompt"], negative_prompt=arguments["negative_prompt"], steps=arguments["num_inference_steps"],
             guidance_scale=arguments["guidance_scale"], seed=case["seed"], num_images=len(case["images"]),
-            sampler=SAMPLERS[case["scheduler"]], controls=[control_of(said) for said in case["control"]], **size)
+            sampler=SAMPLERS[case["scheduler"]], controls=[control_of(said) for said in case.get("control", [])],
+            image_prompts=[image_prompt_of(said, folder) for said in case.get("image_prompts", [])], **size)
         if case["kind"] != "text_to_image":
             request.init_image, request.strength = png("init_image.png", **size), arguments["strength"]
         if case["kind"] == "inpaint":
             request.mask_image = png("mask.png", **size)
-        pictures = [numpy.asarray(Image.open(CONTROL / name).convert("RGB")).astype(int) for name in case["images"]]
+        pictures = [numpy.asarray(Image.open(folder / name).convert("RGB")).astype(int) for name in case["images"]]
         yield case["name"], request, pictures
+
+
+def upload_parts(part, name, data):
+    """The messages of an upload."""
+    header = adapters_pb2.UploadHeader(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return [part(header=header)] + [part(chunk=data[at:at + (1 << 20)]) for at in range(0, len(data), 1 << 20)]
 
 
 def lines(**fields):
     return images_pb2.ControlRef(**{"name": "lines", "image": (CONTROL / "lines.png").read_bytes(), **fields})
 
 
-class ControlTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.nets = e2e.temporary_folder() / "nets"
-        shutil.copytree(e2e.golden_controlnets(), cls.nets)
-        cls.server = cls.start()
+class GoldenPictures:
+    """What tests of controls and of image prompts have in common. They have `server`, and `good`, which makes a request of
+    theirs that is served."""
 
     @classmethod
     def tearDownClass(cls):
         cls.server.stop()
-
-    @classmethod
-    def start(cls, *flags):
-        return e2e.Server("--controls", cls.nets, *(flags or ROOM), model=e2e.GOLDEN / "pipeline", adapters=e2e.GOLDEN / "adapters/files")
 
     def expect(self, data, picture, name):
         made = e2e.pixels(data)
@@ -85,20 +92,18 @@ class ControlTest(unittest.TestCase):
         else:
             self.assertGreaterEqual(e2e.psnr(made, picture), LEAST_PSNR[e2e.DTYPE], name)
 
-    def test_alone_they_are_diffusers_pictures(self):
-        golden = list(cases())
-        self.assertEqual(len(golden), 22)
+    def expect_alone(self, golden, field):
         for name, request, pictures in golden:
             answer = self.server.caller.generate(request)
             for image, picture in zip(answer.images, pictures, strict=True):
                 self.expect(image.data, picture, name)
-            for ref, said in zip(request.controls, answer.summary.controls, strict=True):
+            refs = [ref for ref in getattr(request, field) if ref.scale or not hasattr(ref, "blocks") or ref.blocks]
+            for ref, said in zip(refs, getattr(answer.summary, field), strict=True):
                 self.assertEqual((said.name, said.scale, len(said.content_sha256)), (ref.name, ref.scale, 64))
 
-    def test_at_once_they_are_the_same_and_leave_no_trace(self):
-        statistics = lambda: self.server.caller.info.GetStatistics(server_pb2.GetStatisticsRequest(), timeout=e2e.PATIENCE)
-        golden = [case for case in cases() if len(case[2]) == 1] + [
-            ("plain", request_for(prompt="a lighthouse", steps=8), None)]
+    def expect_at_once(self, golden):
+        """Alone they were right; at once they are the same, and leave no trace."""
+        golden = [case for case in golden if len(case[2]) == 1] + [("plain", request_for(prompt="a lighthouse", steps=8), None)]
         plain = e2e.pixels(self.server.caller.image(golden[-1][1]))
         for _, request, _ in golden:  # everything is resident
             self.server.caller.image(request)
@@ -111,7 +116,38 @@ class ControlTest(unittest.TestCase):
         page = self.server.metrics()
         self.assertEqual(page.value("hotlora_control_refs"), 0)
         self.assertEqual(page.sum("hotlora_base_restore_mismatch_total"), 0)
-        self.assertEqual(statistics().base.mismatches, 0)
+        statistics = self.server.caller.info.GetStatistics(server_pb2.GetStatisticsRequest(), timeout=e2e.PATIENCE)
+        self.assertEqual(statistics.base.mismatches, 0)
+
+    def refused(self, code, reason, **request):
+        for call in (self.server.caller.generate, lambda r: list(self.server.caller.stream(r))):
+            problem = e2e.problem_of(lambda: call(request_for(**request)))
+            self.assertEqual((problem.code, problem.reason), (code, reason), problem)
+        self.server.caller.image(self.good())
+        return problem
+
+
+class ControlTest(GoldenPictures, unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.nets = e2e.temporary_folder() / "nets"
+        shutil.copytree(e2e.golden_controlnets(), cls.nets)
+        cls.server = cls.start()
+
+    @classmethod
+    def start(cls, *flags):
+        return e2e.Server("--controls", cls.nets, *(flags or ROOM), model=e2e.GOLDEN / "pipeline", adapters=e2e.GOLDEN / "adapters/files")
+
+    def good(self):
+        return request_for(controls=[lines()])
+
+    def test_alone_they_are_diffusers_pictures(self):
+        golden = list(cases())
+        self.assertEqual(len(golden), 22)
+        self.expect_alone(golden, "controls")
+
+    def test_at_once_they_are_the_same_and_leave_no_trace(self):
+        self.expect_at_once(cases())
 
     def test_a_png_says_its_controls(self):
         data = self.server.caller.image(request_for(controls=[lines(scale=0.5, end=0.75)]))
@@ -158,13 +194,6 @@ class ControlTest(unittest.TestCase):
 
     # --- what is refused
 
-    def refused(self, code, reason, **request):
-        for call in (self.server.caller.generate, lambda r: list(self.server.caller.stream(r))):
-            problem = e2e.problem_of(lambda: call(request_for(**request)))
-            self.assertEqual((problem.code, problem.reason), (code, reason), problem)
-        self.server.caller.image(request_for(controls=[lines()]))
-        return problem
-
     def test_bad_fields(self):
         nan = float("nan")
         problem = self.refused(
@@ -202,13 +231,11 @@ class ControlTest(unittest.TestCase):
         unloaded = controls.UnloadControl(controls_pb2.UnloadControlRequest(name="union"))
         self.assertEqual((unloaded.tier, unloaded.pinned), (adapters_pb2.ADAPTER_TIER_DISK, False))
         data = (self.nets / "depth/diffusion_pytorch_model.safetensors").read_bytes()
-        header = adapters_pb2.UploadHeader(name="sent/depth", size=len(data), sha256=hashlib.sha256(data).hexdigest())
-        parts = [controls_pb2.UploadControlRequest(header=header)]
-        parts += [controls_pb2.UploadControlRequest(chunk=data[at:at + (1 << 20)]) for at in range(0, len(data), 1 << 20)]
+        parts = upload_parts(controls_pb2.UploadControlRequest, "sent/depth", data)
         self.assertEqual(controls.UploadControl(iter(parts)).kind, "controlnet")
         request = lambda name: request_for(controls=[lines(name=name)])
         self.assertEqual(self.server.caller.image(request("sent/depth")).__class__, bytes)
-        self.assertEqual(controls.GetControl(controls_pb2.GetControlRequest(name="sent/depth")).content_sha256, header.sha256)
+        self.assertEqual(controls.GetControl(controls_pb2.GetControlRequest(name="sent/depth")).content_sha256, parts[0].header.sha256)
         controls.DeleteControl(controls_pb2.DeleteControlRequest(name="sent/depth"))
         self.assertEqual(e2e.problem_of(lambda: self.server.caller.image(request("sent/depth"))).reason, "CONTROL_NOT_FOUND")
 

@@ -322,7 +322,8 @@ class ForeignClientTest(unittest.TestCase):
         self.assertGreater(limits.max_clip_skip, 0)
 
     def test_health(self):
-        names = ["", "hotlora.v1.ImageService", "hotlora.v1.AdapterService", "hotlora.v1.ControlService", "hotlora.v1.ServerService"]
+        names = ["", "hotlora.v1.ImageService", "hotlora.v1.AdapterService", "hotlora.v1.ControlService",
+                 "hotlora.v1.ImagePromptService", "hotlora.v1.ServerService"]
         for name in names:
             self.assertTrue(self.caller.is_serving(name), name)
         problem = e2e.problem_of(lambda: self.caller.is_serving("no.such.Service"))

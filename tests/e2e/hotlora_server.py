@@ -103,6 +103,7 @@ def _make_stubs():
 _make_stubs()
 from hotlora.v1 import adapters_pb2, adapters_pb2_grpc  # noqa: E402
 from hotlora.v1 import controls_pb2, controls_pb2_grpc  # noqa: E402
+from hotlora.v1 import image_prompts_pb2, image_prompts_pb2_grpc  # noqa: E402
 from hotlora.v1 import images_pb2, images_pb2_grpc  # noqa: E402
 from hotlora.v1 import server_pb2, server_pb2_grpc  # noqa: E402
 
@@ -126,6 +127,7 @@ class Caller:
         self.images = images_pb2_grpc.ImageServiceStub(self.channel)
         self.adapters = adapters_pb2_grpc.AdapterServiceStub(self.channel)
         self.controls = controls_pb2_grpc.ControlServiceStub(self.channel)
+        self.image_prompts = image_prompts_pb2_grpc.ImagePromptServiceStub(self.channel)
         self.info = server_pb2_grpc.ServerServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 

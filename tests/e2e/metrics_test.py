@@ -6,7 +6,7 @@ import subprocess
 import unittest
 
 import hotlora_server as e2e
-from hotlora_server import adapters_pb2, controls_pb2, images_pb2, request_for, server_pb2
+from hotlora_server import adapters_pb2, controls_pb2, image_prompts_pb2, images_pb2, request_for, server_pb2
 from hotlora.openai.v1 import openai_pb2
 from hotlora.sdapi.v1 import sdapi_pb2
 
@@ -161,7 +161,7 @@ class WhatIsThereTest(ServerCase):
         methods = {dict(labels)["method"] for _, labels in self.at_start.matching(REQUESTS)}
         rpcs = {
             method.name
-            for file in (images_pb2, adapters_pb2, controls_pb2, server_pb2, openai_pb2, sdapi_pb2)
+            for file in (images_pb2, adapters_pb2, controls_pb2, image_prompts_pb2, server_pb2, openai_pb2, sdapi_pb2)
             for service in file.DESCRIPTOR.services_by_name.values()
             for method in service.methods
         }

@@ -56,8 +56,12 @@ def control(net, picture, **fields):
     return images_pb2.ControlRef(name=net, image=png(picture), **fields)
 
 
+def prompt(name, *pictures, **fields):
+    return images_pb2.ImagePromptRef(name=name, images=[png(picture) for picture in pictures], **fields)
+
+
 def kinds():
-    """30 requests, no two alike."""
+    """34 requests, no two alike."""
     by_block = adapter("peft_attention", 0.8, [("down_blocks", 0.0), ("mid_block", 1.5)])
     first_half, second_half = adapter("lycoris_loha", end=0.5), adapter("kohya_sgm_named", start=0.5)
     begin = {"init_image": png("red"), "strength": 0.7}
@@ -92,6 +96,12 @@ def kinds():
         request(first_half, second_half, controls=[control("union", "white", type=1), control("union", "gray", type=4)]),
         request(controls=[control("union", "white", type=3)], sampler="heun", **begin),
         request(by_block, controls=[control("lines", "white", scale=0.5)], hires={"scale": 1.5}),
+        request(image_prompts=[prompt("standard", "red")]),
+        request(adapter("peft_attention"), image_prompts=[prompt("plus", "red", "white", scale=0.7)], num_images=2),
+        request(first_half, second_half, controls=[control("lines", "white")], hires={"scale": 1.5},
+                image_prompts=[prompt("standard", "gray"), prompt("plus", "red", scale=0.5)]),
+        request(image_prompts=[prompt("plus", "gray", scale=0, blocks=[images_pb2.BlockWeight(prefix="up_blocks", weight=1)])],
+                guidance_scale=1.0, **begin),
     ]
 
 
@@ -103,6 +113,7 @@ class MixedRequestsTest(unittest.TestCase):
     def start(self, apply, program=e2e.SERVER, faults=None, max_batch=4):
         environment = e2e.clean_environment(**(faults.environment if faults else {}))
         server = e2e.Server("--apply", apply, "--max-batch", max_batch, "--controls", e2e.golden_controlnets(),
+                            "--image-prompts", e2e.GOLDEN / "image_prompt", "--image-encoder", e2e.GOLDEN / "image_prompt/image_encoder",
                             "--control-device-bytes", "16MiB", "--control-host-bytes", "16MiB", model=e2e.GOLDEN / "pipeline",
                             adapters=e2e.GOLDEN / "adapters/files", program=program, environment=environment)
         self.addCleanup(server.stop)
@@ -122,14 +133,14 @@ class MixedRequestsTest(unittest.TestCase):
         self.assertTrue(integrity.intact)
         self.assertEqual(integrity.mismatches, 0)
 
-    def test_30_at_once_are_their_runs_alone(self):
+    def test_34_at_once_are_their_runs_alone(self):
         wanted = kinds()
-        self.assertEqual(len(wanted), 30)
+        self.assertEqual(len(wanted), 34)
         for apply in ("merged", "side", "auto"):
             with self.subTest(apply):
                 server = self.start(apply)
                 alone = [pictures(server.caller.generate(each)) for each in wanted]
-                self.assertEqual(len({made[0].tobytes() for made in alone}), 30, "two kinds give one picture")
+                self.assertEqual(len({made[0].tobytes() for made in alone}), 34, "two kinds give one picture")
                 allocated = [server.allocated_bytes()]
                 for _ in range(2):
                     answers = self.all_at_once(server, wanted)

@@ -79,6 +79,7 @@ class EngineTest : public ::testing::Test {
     EXPECT_EQ(pipeline_->live_conditionings, 0);
     EXPECT_EQ(pipeline_->live_inits, 0);
     EXPECT_EQ(pipeline_->live_controls, 0);
+    EXPECT_EQ(pipeline_->live_image_prompts, 0);
     EXPECT_EQ(store_->Leases(), 0);
     EXPECT_EQ(controls_->Leases(), 0);
     EXPECT_EQ(engine_->queue_depth(), 0u);

@@ -15,14 +15,16 @@
 #include "absl/synchronization/mutex.h"
 
 #include "src/adapters/adapter_store.h"
+#include "src/adapters/stored_kind.h"
 #include "src/base/error_details.h"
+#include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
 
 class FakeAdapterStore : public AdapterStore {
  public:
-  static constexpr char kControlNet[] = "controlnet";
+  static constexpr char kControlNet[] = "controlnet", kImagePrompt[] = "ip_adapter", kImageEncoder[] = "clip_vision";
 
   // What outlives the store, which the engine owns.
   struct Levers {
@@ -50,6 +52,20 @@ class FakeAdapterStore : public AdapterStore {
       absl::MutexLock lock(&mu);
       adapters[name].format = kControlNet;
       adapters[name].control_types = types;
+    }
+    // An image prompt of that name, which takes a projection_dim of 20; then the encoder that gives as much.
+    void AddImagePrompt(const std::string& name, int64_t projection_dim = 20) {
+      const std::string key = absl::StrCat(kImagePromptKind.prefix, name);
+      Add(key);
+      absl::MutexLock lock(&mu);
+      adapters[key].format = kImagePrompt;
+      adapters[key].encoder_widths.projection_dim = projection_dim;
+    }
+    void AddImageEncoder() {
+      Add(kImageEncoderKey);
+      absl::MutexLock lock(&mu);
+      adapters[kImageEncoderKey].format = kImageEncoder;
+      adapters[kImageEncoderKey].encoder_widths = {32, 20};
     }
     int Leases() {
       absl::MutexLock lock(&mu);
@@ -156,8 +172,10 @@ class FakeAdapterStore : public AdapterStore {
     }
     const AdapterInfo& info() const override { return adapter; }
     HeldWeights held() const override {
-      return adapter.format == kControlNet ? HeldWeights(std::shared_ptr<const PlacedControlNet>())
-                                           : HeldWeights(std::shared_ptr<const AdapterWeights>());
+      return adapter.format == kControlNet     ? HeldWeights(std::shared_ptr<const PlacedControlNet>())
+             : adapter.format == kImagePrompt  ? HeldWeights(std::shared_ptr<const PlacedImagePrompt>())
+             : adapter.format == kImageEncoder ? HeldWeights(std::shared_ptr<const PlacedImageEncoder>())
+                                               : HeldWeights(std::shared_ptr<const AdapterWeights>());
     }
     const AcquireReport& report() const override { return acquired; }
 
@@ -167,6 +185,9 @@ class FakeAdapterStore : public AdapterStore {
   };
 
   static absl::Status Missing(absl::string_view name) {
+    if (name == kImageEncoderKey) {
+      return MakeError(absl::StatusCode::kNotFound, error_reason::kNoImageEncoder, "no image encoder");
+    }
     return MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", absl::StrCat("no adapter \"", name, "\""));
   }
 

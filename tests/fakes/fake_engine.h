@@ -49,7 +49,7 @@ class EmptyServedStore final : public ServedStore {
   static absl::Status Missing() { return MakeError(absl::StatusCode::kNotFound, "CONTROL_NOT_FOUND", "no ControlNet"); }
 };
 
-// Its adapters are its own; it has no ControlNets.
+// Its adapters are its own; it has no ControlNets and no image prompts.
 class FakeEngine : public Engine, public ServedStore {
  public:
   struct Submission {
@@ -250,7 +250,9 @@ class FakeEngine : public Engine, public ServedStore {
   }
 
   ServedStore& adapters() override { return *this; }
-  ServedStore& controls() override { return controls_; }
+  ServedStore& controls() override { return nothing_; }
+  ServedStore& image_prompts() override { return nothing_; }
+  ServedStore& image_encoder() override { return nothing_; }
 
   void VerifyBase(std::function<void(absl::StatusOr<BaseReport>)> done) override { done(BaseReport{3, 1, 1, true}); }
   EngineStatistics Statistics() const override {
@@ -345,7 +347,7 @@ class FakeEngine : public Engine, public ServedStore {
   Script script_;
   std::deque<Submission> submissions_;
   std::vector<std::pair<std::string, absl::Status>> cancels_;
-  EmptyServedStore controls_;
+  EmptyServedStore nothing_;
   std::map<std::string, AdapterInfo> adapters_;
   std::map<std::string, absl::Status> load_errors_;
   std::vector<std::function<void()>> held_loads_;

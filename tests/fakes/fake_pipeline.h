@@ -50,6 +50,8 @@ class FakePipeline : public Pipeline {
     std::vector<std::pair<uint32_t, uint32_t>> init_sizes ABSL_GUARDED_BY(mu);     // of the init images encoded
     std::vector<std::pair<uint32_t, uint32_t>> control_sizes ABSL_GUARDED_BY(mu);  // of the pictures embedded
     std::vector<double> control_scales ABSL_GUARDED_BY(mu);
+    std::vector<size_t> image_prompt_pictures ABSL_GUARDED_BY(mu);  // how many each image prompt had
+    ImagePromptBytes image_prompt_bytes ABSL_GUARDED_BY(mu);
     std::vector<PromptEmbedding> embeddings ABSL_GUARDED_BY(mu);  // of the last prompts
     bool corrupt ABSL_GUARDED_BY(mu) = false;                     // the second module
     bool irreparable ABSL_GUARDED_BY(mu) = false;                 // a corrupt module stays so
@@ -68,6 +70,7 @@ class FakePipeline : public Pipeline {
     std::atomic<int> live_conditionings = 0;
     std::atomic<int> live_inits = 0;
     std::atomic<int> live_controls = 0;
+    std::atomic<int> live_image_prompts = 0;
 
     void Hold() {
       absl::MutexLock lock(&mu);
@@ -121,6 +124,8 @@ class FakePipeline : public Pipeline {
     info_.max_clip_skip = 2;
     info_.unet_modules = {"conv_in", "down_blocks.1.resnets.0.conv1", "down_blocks.10.conv",
                           "mid_block.resnets.0.conv1"};
+    info_.cross_attentions = {"down_blocks.1.attentions.0.transformer_blocks.0.attn2",
+                              "mid_block.attentions.0.transformer_blocks.0.attn2"};
   }
 
   const ModelInfo& info() const override { return info_; }
@@ -181,10 +186,20 @@ class FakePipeline : public Pipeline {
     return made;
   }
 
+  absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(
+      absl::Span<const ImagePromptInput> prompts) override {
+    absl::MutexLock lock(&levers_->mu);
+    for (const ImagePromptInput& prompt : prompts) {
+      levers_->image_prompt_pictures.push_back(prompt.pictures.size());
+    }
+    return std::make_shared<const FakeImagePrompts>(levers_);
+  }
+
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning,
                                                 AdapterSchedule adapters, std::shared_ptr<const InitLatents> init,
-                                                std::shared_ptr<const Controls> controls) override {
+                                                std::shared_ptr<const Controls> controls,
+                                                std::shared_ptr<const ImagePrompts> image_prompts) override {
     {
       absl::MutexLock lock(&levers_->mu);
       if (!levers_->next_row_error.ok()) {
@@ -192,7 +207,7 @@ class FakePipeline : public Pipeline {
       }
     }
     return std::make_unique<FakeRow>(levers_, options, seed, std::move(conditioning), std::move(adapters),
-                                     std::move(init), std::move(controls));
+                                     std::move(init), std::move(controls), std::move(image_prompts));
   }
 
   // One pixel of the steps done.
@@ -279,6 +294,11 @@ class FakePipeline : public Pipeline {
     return levers_->control_bytes;
   }
 
+  ImagePromptBytes ImagePromptBytesOf(absl::Span<const ImagePromptInput>) const override {
+    absl::MutexLock lock(&levers_->mu);
+    return levers_->image_prompt_bytes;
+  }
+
   int64_t AvailableMemory() const override {
     absl::MutexLock lock(&levers_->mu);
     return levers_->available_memory;
@@ -321,16 +341,24 @@ class FakePipeline : public Pipeline {
     std::vector<EvaluationRange> ranges;
   };
 
+  struct FakeImagePrompts : ImagePrompts {
+    explicit FakeImagePrompts(std::shared_ptr<Levers> l) : levers(std::move(l)) { ++levers->live_image_prompts; }
+    ~FakeImagePrompts() override { --levers->live_image_prompts; }
+    std::shared_ptr<Levers> levers;
+  };
+
   struct FakeRow : Row {
     FakeRow(std::shared_ptr<Levers> l, const DenoiseOptions& o, uint64_t s, std::shared_ptr<const Conditioning> c,
-            AdapterSchedule a, std::shared_ptr<const InitLatents> i, std::shared_ptr<const Controls> n)
+            AdapterSchedule a, std::shared_ptr<const InitLatents> i, std::shared_ptr<const Controls> n,
+            std::shared_ptr<const ImagePrompts> p)
         : levers(std::move(l)),
           options(o),
           seed(s),
           conditioning(std::move(c)),
           schedule(std::move(a)),
           init(std::move(i)),
-          controls(std::move(n)) {
+          controls(std::move(n)),
+          image_prompts(std::move(p)) {
       ++levers->live_rows;
     }
     ~FakeRow() override { --levers->live_rows; }
@@ -352,6 +380,7 @@ class FakePipeline : public Pipeline {
         return range.Holds(evaluation, options.evaluations());
       }));
     }
+    uint32_t image_prompts_seen() const override { return image_prompts == nullptr ? 0 : 1; }
     int64_t bytes_to_keep() const override { return evaluated == 0 ? levers->kept_bytes.load() : 0; }
 
     std::shared_ptr<Levers> levers;
@@ -361,6 +390,7 @@ class FakePipeline : public Pipeline {
     AdapterSchedule schedule;
     std::shared_ptr<const InitLatents> init;
     std::shared_ptr<const Controls> controls;
+    std::shared_ptr<const ImagePrompts> image_prompts;
     uint32_t evaluated = 0;
   };
 

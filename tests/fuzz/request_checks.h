@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "server/proto_mapping.h"
 #include "server/status_mapping.h"
 #include "src/base/error_details.h"
+#include "src/request/image_prompt_check.h"
 #include "src/request/request_id.h"
 #include "src/request/validation.h"
 #include "src/request/weighted_prompt.h"
@@ -63,13 +65,20 @@ inline void CheckJob(const ImageJob& job) {
   for (const AdapterUse& adapter : job.adapters) {
     Check(!adapter.name.empty() && adapter.weight >= -kMaxAdapterWeight && adapter.weight <= kMaxAdapterWeight);
   }
+  Check(job.image_prompts.size() <= kMaxImagePrompts);
+  for (const ImagePromptUse& prompt : job.image_prompts) {
+    Check(!prompt.name.empty() && !prompt.images.empty() && prompt.images.size() <= kMaxPromptImages);
+    Check(prompt.scale >= 0 && prompt.scale <= kMaxImagePromptScale && prompt.blocks.size() <= kMaxBlocks);
+  }
   CheckPrompts(job.prompts);
 }
 
 // `words`: absl::Status(const absl::Status&), which gives an error the field names of the API.
 template <typename Words>
 void CheckMapped(const MappedImageRequest& mapped, Words words) {
-  const RequestLimits limits{64, 1};
+  static const std::vector<std::string> kAttentions = {"mid_block.attn2"};
+  RequestLimits limits{64, 1};
+  limits.cross_attentions = kAttentions;
   if (!mapped.violations.empty()) {
     CheckRefusal(InvalidRequest(mapped.violations));
   }

@@ -2,7 +2,6 @@
 // differ.
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
@@ -40,7 +39,7 @@ class ControlsGoldenTest : public PipelineFixture {
 
   void OpenControls() {
     ControlStoreOptions options;
-    options.directory = folder_.path();
+    options.controls = folder_.path();
     options.host_bytes = options.device_bytes = kDeviceBytes;
     auto store = MakeControlStore(options, model_->config(), TestPlace(dtype_), &metrics_.controls());
     ASSERT_TRUE(store.ok()) << store.status();
@@ -69,30 +68,10 @@ class ControlsGoldenTest : public PipelineFixture {
   }
 
   AdapterSchedule Adapters(const nlohmann::json& golden, const ImageJob& job) {
-    std::vector<std::pair<std::string, double>> adapters;
-    for (const nlohmann::json& adapter : golden.at("adapters")) {
-      adapters.emplace_back(AdapterName(adapter.at("file")), adapter.at("scale"));
-    }
-    return AdapterSchedule(Set(adapters), job.denoise.evaluations());
+    return AdapterSchedule(Set(GoldenAdapters(golden)), job.denoise.evaluations());
   }
 
-  static std::vector<nlohmann::json> Cases() {
-    std::ifstream stream(GoldenPath("control/manifest.json"));
-    const nlohmann::json manifest = nlohmann::json::parse(stream);
-    std::vector<nlohmann::json> cases;
-    for (const nlohmann::json& golden : manifest.at("cases")) {
-      if (golden.contains("arguments")) {  // a whole run
-        cases.push_back(golden);
-      }
-    }
-    return cases;
-  }
-
-  RgbImage Decoded(const Row& row) {
-    auto image = pipeline_->Decode(row, VaeForm::kWhole);
-    EXPECT_TRUE(image.ok()) << image.status();
-    return *std::move(image);
-  }
+  static std::vector<nlohmann::json> Cases() { return GoldenRuns("control"); }
 
   TemporaryFolder folder_;
   std::unique_ptr<AdapterStore> controls_;
@@ -182,20 +161,7 @@ TEST_F(ControlsGoldenTest, RowsOfOneBatchDoNotSeeEachOthersControls) {
       alone.push_back(Decoded(*Finish(start())));
       rows.push_back(start());
     }
-    const auto unfinished = [&] {
-      BatchPlan plan;
-      plan.mode = mode;
-      for (const std::unique_ptr<Row>& row : rows) {
-        if (!row->done()) {
-          plan.rows.push_back(row.get());
-        }
-      }
-      return plan;
-    };
-    for (BatchPlan plan = unfinished(); !plan.rows.empty(); plan = unfinished()) {
-      const absl::Status status = pipeline_->Step(plan);
-      ASSERT_TRUE(status.ok()) << status;
-    }
+    FinishTogether(rows);
     for (size_t i = 0; i < rows.size(); ++i) {
       EXPECT_LE(Difference(Decoded(*rows[i]), alone[i]), 2) << cases[i].at("name");
     }

@@ -1,6 +1,7 @@
 #include "tests/pipeline/golden_request.h"
 
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <optional>
 #include <utility>
@@ -120,6 +121,26 @@ ImageRequest MakeGoldenRequest(const nlohmann::json& golden) {
     request.negative_size_conditioning = MakeSize(arguments, "negative_");
   }
   return request;
+}
+
+std::vector<nlohmann::json> GoldenRuns(const std::string& folder) {
+  std::ifstream stream(GoldenPath(folder + "/manifest.json"));
+  const nlohmann::json manifest = nlohmann::json::parse(stream);
+  std::vector<nlohmann::json> runs;
+  for (const nlohmann::json& golden : manifest.at("cases")) {
+    if (golden.contains("arguments")) {
+      runs.push_back(golden);
+    }
+  }
+  return runs;
+}
+
+std::vector<std::pair<std::string, double>> GoldenAdapters(const nlohmann::json& golden) {
+  std::vector<std::pair<std::string, double>> adapters;
+  for (const nlohmann::json& adapter : golden.at("adapters")) {
+    adapters.emplace_back(AdapterName(adapter.at("file")), adapter.at("scale"));
+  }
+  return adapters;
 }
 
 std::string AdapterName(const std::string& file) { return std::filesystem::path(file).stem(); }

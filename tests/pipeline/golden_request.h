@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <nlohmann/json.hpp>
@@ -19,6 +21,12 @@ std::string GoldenPicture(const std::string& name, uint32_t width, uint32_t heig
 
 // What a case of a manifest asks for, adapters apart.
 ImageRequest MakeGoldenRequest(const nlohmann::json& golden);
+
+// The whole runs among the cases of that folder's manifest.
+std::vector<nlohmann::json> GoldenRuns(const std::string& folder);
+
+// The adapters of a case, each with its weight.
+std::vector<std::pair<std::string, double>> GoldenAdapters(const nlohmann::json& golden);
 
 // NAME of "adapters/files/NAME.safetensors", as cases name adapters.
 std::string AdapterName(const std::string& file);

@@ -48,7 +48,7 @@ class LatentPreviewTest : public ::testing::Test {
     const ImageJob job = *ValidateImageRequest(request, {});
     auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), {}, ApplyMode::kMerged);
     EXPECT_TRUE(conditioning.ok()) << conditioning.status();
-    auto row = pipeline_->StartRow(job.denoise, 7, *std::move(conditioning), {}, nullptr, nullptr);
+    auto row = pipeline_->StartRow(job.denoise, 7, *std::move(conditioning), {}, nullptr, nullptr, nullptr);
     EXPECT_TRUE(row.ok()) << row.status();
     return *std::move(row);
   }

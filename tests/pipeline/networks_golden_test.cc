@@ -22,7 +22,6 @@
 #include "src/sampling/guidance.h"
 #include "src/sampling/scheduler_config.h"
 #include "src/sdxl/controlnet_file.h"
-#include "src/sdxl/image_prompt_file.h"
 #include "src/tensor/seeded_noise.h"
 #include "tests/golden_controlnets.h"
 #include "tests/pipeline/golden_request.h"
@@ -43,7 +42,7 @@ struct Control {
 };
 
 // One entry of a case's "image_prompts": what both rows see of it.
-struct ImagePromptUse {
+struct GoldenPrompt {
   std::vector<at::Tensor> negative, positive;
   std::vector<double> scales;
 };
@@ -61,7 +60,7 @@ class NetworksGoldenTest : public PipelineFixture {
   }
 
   const ImagePrompt& Prompt(const std::string& file) {
-    std::unique_ptr<const LoadedImagePrompt>& prompt = prompts_[file];
+    std::shared_ptr<const PlacedImagePrompt>& prompt = prompts_[file];
     if (prompt == nullptr) {
       auto loaded = LoadImagePrompt(GoldenPath("image_prompt/" + file), model_->config(), TestPlace());
       TORCH_CHECK(loaded.ok(), loaded.status().ToString());
@@ -79,8 +78,8 @@ class NetworksGoldenTest : public PipelineFixture {
     return encoder_->network;
   }
 
-  std::vector<ImagePromptUse> ImagePromptsOf(const nlohmann::json& golden) {
-    std::vector<ImagePromptUse> uses;
+  std::vector<GoldenPrompt> ImagePromptsOf(const nlohmann::json& golden) {
+    std::vector<GoldenPrompt> uses;
     for (const nlohmann::json& entry : golden.value("image_prompts", nlohmann::json::array())) {
       const ImagePrompt& prompt = Prompt(entry.at("adapter"));
       const ImageEncoderConfig& seen = Encoder().config();
@@ -91,7 +90,7 @@ class NetworksGoldenTest : public PipelineFixture {
         pictures.push_back(Pixels(square).clone());
       }
       const at::Tensor pixels = Encoder().Normalize(at::stack(pictures).to(model_->place().device));
-      ImagePromptUse use;
+      GoldenPrompt use;
       use.positive = prompt.ProjectTokens(prompt.EncodePictures(Encoder(), pixels));
       use.negative = prompt.ProjectTokens(prompt.EncodeNone(Encoder(), static_cast<int64_t>(pictures.size())));
       use.scales = ScalesOf(entry);
@@ -169,7 +168,7 @@ class NetworksGoldenTest : public PipelineFixture {
     TORCH_CHECK(conditioning.ok(), conditioning.status().ToString());
     const ConditioningTensors text = TensorsForTest(**conditioning);
     const std::vector<Control> controls = ControlsOf(golden, options);
-    const std::vector<ImagePromptUse> prompts = ImagePromptsOf(golden);
+    const std::vector<GoldenPrompt> prompts = ImagePromptsOf(golden);
     SeededNoise noise(job.seed + image);
     const NoiseSchedule schedule(ParseSchedulerConfig(model_->scheduler_config()).value());
     const auto sampler =
@@ -198,7 +197,7 @@ class NetworksGoldenTest : public PipelineFixture {
       input.time_ids = rows(ids(options.negative_size_ids), ids(options.size_ids));
       input.timesteps = at::full({input.sample.size(0)}, sampler->timestep(), latents.options());
       input.control = ControlOf(controls, input, i, evaluations);
-      for (const ImagePromptUse& prompt : prompts) {
+      for (const GoldenPrompt& prompt : prompts) {
         if (options.cfg()) {
           AddImagePrompt(0, prompt.negative, prompt.scales, input.image);
         }
@@ -236,8 +235,8 @@ class NetworksGoldenTest : public PipelineFixture {
 
   TemporaryFolder folder_;
   std::map<std::string, std::shared_ptr<const PlacedControlNet>> nets_;
-  std::map<std::string, std::unique_ptr<const LoadedImagePrompt>> prompts_;
-  std::unique_ptr<const LoadedImageEncoder> encoder_;
+  std::map<std::string, std::shared_ptr<const PlacedImagePrompt>> prompts_;
+  std::shared_ptr<const PlacedImageEncoder> encoder_;
 };
 
 TEST_F(NetworksGoldenTest, PicturesEqualTheReference) {

@@ -98,11 +98,12 @@ class PipelineFixture : public ::testing::Test {
   }
 
   std::unique_ptr<Row> Start(const ImageJob& job, const AdapterSchedule& adapters, uint64_t seed,
-                             std::shared_ptr<const Controls> controls = nullptr) {
+                             std::shared_ptr<const Controls> controls = nullptr,
+                             std::shared_ptr<const ImagePrompts> image_prompts = nullptr) {
     auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), adapters.at(0).set, mode_);
     EXPECT_TRUE(conditioning.ok()) << conditioning.status();
-    auto row =
-        pipeline_->StartRow(job.denoise, seed, *std::move(conditioning), adapters, Init(job), std::move(controls));
+    auto row = pipeline_->StartRow(job.denoise, seed, *std::move(conditioning), adapters, Init(job),
+                                   std::move(controls), std::move(image_prompts));
     EXPECT_TRUE(row.ok()) << row.status();
     return *std::move(row);
   }
@@ -117,6 +118,30 @@ class PipelineFixture : public ::testing::Test {
       }
     }
     return row;
+  }
+
+  // The rows after all their steps, run in one batch. The shorter ones leave it as they are done.
+  void FinishTogether(const std::vector<std::unique_ptr<Row>>& rows) {
+    while (true) {
+      BatchPlan plan;
+      plan.mode = mode_;
+      for (const std::unique_ptr<Row>& row : rows) {
+        if (!row->done()) {
+          plan.rows.push_back(row.get());
+        }
+      }
+      if (plan.rows.empty()) {
+        return;
+      }
+      const absl::Status status = pipeline_->Step(plan);
+      ASSERT_TRUE(status.ok()) << status;
+    }
+  }
+
+  RgbImage Decoded(const Row& row) {
+    auto image = pipeline_->Decode(row, VaeForm::kWhole);
+    EXPECT_TRUE(image.ok()) << image.status();
+    return *std::move(image);
   }
 
   // By how many of 255 a colour differs at most.

@@ -153,6 +153,23 @@ TEST(ImageParametersTest, Controls) {
       << text;
 }
 
+TEST(ImageParametersTest, ImagePrompts) {
+  ImagePromptUse style, subject;
+  style.name = "style";
+  style.scale = 0.6;
+  style.images.assign(2, "PNG");
+  subject.name = "a, b";
+  subject.images = {"PNG"};
+  subject.blocks = {{"mid_block", 1.0}, {"up_blocks.0", 0.3}};
+  ImageSources sources;
+  sources.image_prompts = {{style, std::string(64, 'a')}, {subject, std::string(64, 'b')}};
+  const std::string text = ImageParameters(ImageJob(), 7, ModelInfo(), sources);
+  EXPECT_NE(text.find(", Image prompt 0: \"Model: style [aaaaaaaaaaaa], Weight: 0.6, Images: 2\", Image prompt 1: "
+                      "\"Model: a, b [bbbbbbbbbbbb], Weight: 1, Images: 1, Blocks: mid_block=1 up_blocks.0=0.3\""),
+            std::string::npos)
+      << text;
+}
+
 TEST(ImageParametersTest, AnInitImagesStrength) {
   ImageJob job = Job();
   job.denoise.strength = 0.6;

@@ -28,6 +28,16 @@ ImageJob Job(std::vector<std::string> controls, std::string init = "") {
   return job;
 }
 
+// The bad fields that an error names.
+std::vector<std::string> FieldsOf(const absl::Status& status) {
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  std::vector<std::string> fields;
+  for (const FieldViolation& violation : GetErrorDetails(status).violations) {
+    fields.push_back(violation.field);
+  }
+  return fields;
+}
+
 TEST(LoadRequestPicturesTest, GivesControlPicturesTheSizeOfTheImages) {
   const auto pictures = LoadRequestPictures(Job({Picture(16, 8, 10), Picture(32, 32, 200)}));
   ASSERT_TRUE(pictures.ok()) << pictures.status();
@@ -43,13 +53,38 @@ TEST(LoadRequestPicturesTest, GivesControlPicturesTheSizeOfTheImages) {
 
 TEST(LoadRequestPicturesTest, NamesEveryFileThatCannotBeDecoded) {
   const std::string sound = Picture(16, 8, 1), cut = sound.substr(0, sound.size() / 2);
-  const absl::Status status = LoadRequestPictures(Job({cut, sound, cut}, cut)).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  std::vector<std::string> fields;
-  for (const FieldViolation& violation : GetErrorDetails(status).violations) {
-    fields.push_back(violation.field);
-  }
-  EXPECT_EQ(fields, (std::vector<std::string>{"init_image", "controls[0].image", "controls[2].image"}));
+  EXPECT_EQ(FieldsOf(LoadRequestPictures(Job({cut, sound, cut}, cut)).status()),
+            (std::vector<std::string>{"init_image", "controls[0].image", "controls[2].image"}));
+}
+
+TEST(LoadRequestPicturesTest, LeavesPicturesOfImagePromptsTheirSize) {
+  ImageJob job = Job({});
+  job.hires = job.denoise;
+  job.image_prompts.resize(2);
+  job.image_prompts[0].images = {Picture(20, 30, 10)};
+  job.image_prompts[1].images = {Picture(16, 8, 20), Picture(5, 1, 200)};
+  const auto pictures = LoadRequestPictures(job);
+  ASSERT_TRUE(pictures.ok()) << pictures.status();
+  ASSERT_EQ(pictures->image_prompts.size(), 2u);
+  ASSERT_EQ(pictures->image_prompts[0].size(), 1u);
+  ASSERT_EQ(pictures->image_prompts[1].size(), 2u);
+  EXPECT_EQ(pictures->image_prompts[0][0].width, 20u);
+  EXPECT_EQ(pictures->image_prompts[0][0].height, 30u);
+  EXPECT_EQ(pictures->image_prompts[1][1].width, 5u);
+  EXPECT_EQ(pictures->image_prompts[1][1].pixels.front(), 200);
+}
+
+TEST(LoadRequestPicturesTest, NamesEveryPictureOfAnImagePromptThatCannotBeDecoded) {
+  const std::string sound = Picture(16, 8, 1), cut = sound.substr(0, sound.size() / 2);
+  ImageJob job = Job({cut});
+  job.image_prompts.resize(2);
+  job.image_prompts[0].images = {sound, cut};
+  job.image_prompts[0].field = "image_prompts[0]";
+  job.image_prompts[1].images = {cut};
+  job.image_prompts[1].field = "image_prompts[1]";
+  const std::vector<std::string> expected = {"controls[0].image", "image_prompts[0].images[1]",
+                                             "image_prompts[1].images[0]"};
+  EXPECT_EQ(FieldsOf(LoadRequestPictures(job).status()), expected);
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ TEST_F(TiledVaeTest, MakesTheSamePictures) {
   for (const VaeForm form : {VaeForm::kWhole, VaeForm::kTiled}) {
     auto init = pipeline_->EncodeInit(*init_picture, form);
     ASSERT_TRUE(init.ok()) << init.status();
-    auto row = pipeline_->StartRow(job.denoise, 7, *conditioning, {}, *std::move(init), nullptr);
+    auto row = pipeline_->StartRow(job.denoise, 7, *conditioning, {}, *std::move(init), nullptr, nullptr);
     ASSERT_TRUE(row.ok()) << row.status();
     auto image = pipeline_->Decode(*Finish(*std::move(row)), form);
     ASSERT_TRUE(image.ok()) << image.status();

@@ -26,7 +26,10 @@ using ::testing::UnorderedElementsAre;
 RequestLimits TinyLimits() {
   static const auto* const kModules =
       new std::vector<std::string>{"conv_in", "down_blocks.1.conv", "down_blocks.10.conv", "mid_block.conv"};
-  return RequestLimits{.native_size = 128, .max_clip_skip = 2, .unet_modules = *kModules};
+  static const auto* const kAttentions =
+      new std::vector<std::string>{"down_blocks.1.attentions.0.attn2", "mid_block.attn2"};
+  return RequestLimits{
+      .native_size = 128, .max_clip_skip = 2, .unet_modules = *kModules, .cross_attentions = *kAttentions};
 }
 
 std::vector<std::string> BadFields(const ImageRequest& request) {
@@ -543,6 +546,73 @@ TEST(ValidateImageRequestTest, NamesEveryBadFieldOfControls) {
   EXPECT_THAT(Message(request), HasSubstr("controls[0].image is 9000x9000 pixels; allowed are 1 to 8192 on a side"));
   request.controls.assign(5, Control());
   EXPECT_THAT(BadFields(request), ElementsAre("controls"));
+}
+
+ImagePromptRef ImagePrompt(const std::string& name, std::optional<double> scale = std::nullopt) {
+  ImagePromptRef prompt;
+  prompt.name = name;
+  prompt.images = {PngHeader(64, 64)};
+  prompt.scale = scale;
+  return prompt;
+}
+
+TEST(ValidateImageRequestTest, ImagePromptsHaveDefaults) {
+  ImageRequest request;
+  request.image_prompts = {ImagePrompt("style"), ImagePrompt("subject", 0.0)};
+  request.image_prompts[1].images.assign(4, PngHeader(64, 64));
+  request.image_prompts[1].blocks = {{"mid_block", 4.0}, {"down_blocks.1", 0.5}};
+  const auto job = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(job.ok()) << job.status();
+  ASSERT_EQ(job->image_prompts.size(), 2u);
+  EXPECT_EQ(job->image_prompts[0].scale, 1.0);
+  EXPECT_EQ(job->image_prompts[1].images.size(), 4u);
+  EXPECT_EQ(job->image_prompts[1].blocks[0].prefix, "down_blocks.1") << "sorted";
+  EXPECT_EQ(job->image_prompts[1].field, "image_prompts[1]");
+  EXPECT_TRUE(job->has_pictures());
+}
+
+TEST(ValidateImageRequestTest, AnImagePromptThatNoCrossAttentionSeesIsLeftOut) {
+  ImageRequest request;
+  request.image_prompts = {ImagePrompt("style", 0.0), ImagePrompt("subject")};
+  request.image_prompts[1].blocks = {{"mid_block", 0.0}, {"down_blocks", 0.0}};
+  const auto none = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_TRUE(none->image_prompts.empty());
+  request.image_prompts[1].blocks.pop_back();
+  const auto one = ValidateImageRequest(request, TinyLimits());
+  ASSERT_TRUE(one.ok()) << one.status();
+  ASSERT_EQ(one->image_prompts.size(), 1u);
+  EXPECT_EQ(one->image_prompts[0].field, "image_prompts[1]");
+}
+
+TEST(ValidateImageRequestTest, NamesEveryBadFieldOfImagePrompts) {
+  ImageRequest request;
+  request.image_prompts = {ImagePrompt("../up", std::nan("")), ImagePrompt("style", 4.5)};
+  request.image_prompts[0].images = {PngHeader(64, 64), "", "GIF89a"};
+  request.image_prompts[1].images.clear();
+  request.image_prompts[1].blocks = {{"", 1.0},
+                                     {"mid_block", 1.0},
+                                     {"mid_block", 1.0},
+                                     {"down_blocks.10", 1.0},
+                                     {"mid_block.attn2", -0.5},
+                                     {"conv_in", std::nan("")}};
+  EXPECT_THAT(BadFields(request),
+              UnorderedElementsAre("image_prompts[0].name", "image_prompts[0].scale", "image_prompts[0].images[1]",
+                                   "image_prompts[0].images[2]", "image_prompts[1].scale", "image_prompts[1].images",
+                                   "image_prompts[1].blocks[0].prefix", "image_prompts[1].blocks[2].prefix",
+                                   "image_prompts[1].blocks[3].prefix", "image_prompts[1].blocks[4].weight",
+                                   "image_prompts[1].blocks[5].prefix", "image_prompts[1].blocks[5].weight"));
+  EXPECT_THAT(Message(request), HasSubstr("image_prompts[1].images has 0 entries; allowed are 1 to 4"));
+  EXPECT_THAT(Message(request), HasSubstr("image_prompts[1].blocks[4].weight is -0.5; allowed are 0 to 4"));
+  EXPECT_THAT(Message(request), HasSubstr("names of the UNet's cross attentions"));
+  request.image_prompts = {ImagePrompt("style"), ImagePrompt("style")};
+  EXPECT_THAT(BadFields(request), ElementsAre("image_prompts[1].name"));
+  request.image_prompts.assign(3, ImagePrompt("style"));
+  EXPECT_THAT(BadFields(request), ElementsAre("image_prompts"));
+  request.image_prompts = {ImagePrompt("style")};
+  request.image_prompts[0].blocks.assign(65, {"mid_block", 1.0});
+  request.image_prompts[0].images.assign(5, PngHeader(64, 64));
+  EXPECT_THAT(BadFields(request), UnorderedElementsAre("image_prompts[0].blocks", "image_prompts[0].images"));
 }
 
 TEST(CheckControlTypesTest, AUnionNetNeedsOneOfItsTypesAndOthersHaveNone) {

@@ -49,7 +49,8 @@ class AdapterSwapsTest : public ::testing::Test {
     row.image = pass == Pass::kFirst ? run.next_image++ : 0;
     row.pass = pass;
     row.row =
-        pipeline_.StartRow(run.job().options(pass), 0, nullptr, run.task->adapter_schedule(pass), nullptr, nullptr)
+        pipeline_
+            .StartRow(run.job().options(pass), 0, nullptr, run.task->adapter_schedule(pass), nullptr, nullptr, nullptr)
             .value();
   }
 

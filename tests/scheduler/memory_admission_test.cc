@@ -74,6 +74,21 @@ TEST_F(MemoryAdmissionTest, KnowsWhatASizeTook) {
   ExpectNeed(step, 250 * kMiB + kLater);
 }
 
+TEST_F(MemoryAdmissionTest, ImagePromptsNeedNoLessThanTheirShapesSay) {
+  const auto work = [](size_t pictures, int64_t encoding) {
+    std::vector<ImagePromptInput> inputs(1);
+    inputs[0].pictures.resize(pictures);
+    return ImagePromptWork(inputs, {/*kept=*/30 * kMiB, encoding});
+  };
+  ExpectNeed(work(2, 100 * kMiB), 155 * kMiB + kFirst);
+  Measure(work(2, 100 * kMiB), 90 * kMiB);
+  ExpectNeed(work(2, 100 * kMiB), 155 * kMiB + kLater);
+  ExpectNeed(work(2, 200 * kMiB), 280 * kMiB + kLater);  // another net
+  Measure(work(2, 100 * kMiB), 190 * kMiB);
+  ExpectNeed(work(2, 100 * kMiB), 230 * kMiB + kLater);
+  ExpectNeed(work(1, 100 * kMiB), 155 * kMiB + kFirst);
+}
+
 TEST_F(MemoryAdmissionTest, WhatACallKeepsIsNoMatterOfItsSize) {
   const MemoryWork later{Kind::kStep, 64, 64, 2};
   MemoryWork first = later;

@@ -62,7 +62,8 @@ class RowFitTest : public ::testing::Test {
   std::shared_ptr<ImageRun> AsRun(const std::shared_ptr<ImageTask>& task) {
     auto run = std::make_shared<ImageRun>(task);
     run->rows.emplace_back().row =
-        pipeline_.StartRow(run->job().denoise, 0, nullptr, run->task->adapter_schedule(), nullptr, nullptr).value();
+        pipeline_.StartRow(run->job().denoise, 0, nullptr, run->task->adapter_schedule(), nullptr, nullptr, nullptr)
+            .value();
     return run;
   }
   void Run(const std::shared_ptr<ImageTask>& task) { runs_.push_back(AsRun(task)); }
@@ -120,7 +121,7 @@ TEST_F(RowFitTest, ASecondPassRunsBesideRowsOfItsSize) {
   row.pass = Pass::kSecond;
   row.row = pipeline_
                 .StartRow(*runs_[0]->job().hires, 0, nullptr, runs_[0]->task->adapter_schedule(Pass::kSecond), nullptr,
-                          nullptr)
+                          nullptr, nullptr)
                 .value();
   EXPECT_EQ(fits(Pass::kFirst), RegroupReason::kSize);
   EXPECT_EQ(fits(Pass::kSecond), std::nullopt);

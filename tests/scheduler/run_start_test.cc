@@ -1,5 +1,6 @@
 #include "src/scheduler/run_start.h"
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,7 +16,7 @@
 namespace hotlora {
 namespace {
 
-// A fake pipeline whose next Apply may fail.
+// A fake pipeline whose next Apply may fail, and that may do more while it encodes.
 class FailingPipeline : public FakePipeline {
  public:
   using FakePipeline::FakePipeline;
@@ -25,7 +26,26 @@ class FailingPipeline : public FakePipeline {
     }
     return FakePipeline::Apply(set, mode);
   }
+  absl::StatusOr<std::shared_ptr<const Conditioning>> Encode(const Prompts& prompts, bool negative,
+                                                             const AdapterSet& set, ApplyMode mode) override {
+    if (in_encode) {
+      in_encode();
+    }
+    return FakePipeline::Encode(prompts, negative, set, mode);
+  }
   absl::Status next_apply_error;
+  std::function<void()> in_encode;
+};
+
+// A lease of a network that no test runs.
+template <typename Placed>
+struct NetworkLease : AdapterLease {
+  const AdapterInfo& info() const override { return of; }
+  HeldWeights held() const override { return std::shared_ptr<const Placed>(); }
+  const AcquireReport& report() const override { return acquired; }
+
+  AdapterInfo of;
+  AcquireReport acquired;
 };
 
 class RunStartTest : public ::testing::Test {
@@ -57,6 +77,32 @@ class RunStartTest : public ::testing::Test {
     }
     task->EndLoading(std::move(loaded), 0.25);
     return std::make_shared<ImageRun>(task);
+  }
+
+  // A request of two image prompts, of one picture and of two, and of two passes.
+  std::shared_ptr<ImageRun> RunWithImagePrompts() {
+    ImageJob job;
+    job.denoise.width = job.denoise.height = 16;
+    job.hires = job.denoise;
+    job.image_prompts.resize(2);
+    job.image_prompts[0].scale = 0.5;
+    LoadedFiles loaded;
+    for (const ImagePromptUse& use : job.image_prompts) {
+      loaded.image_prompts.push_back({use, std::make_shared<const NetworkLease<PlacedImagePrompt>>()});
+    }
+    loaded.image_encoder = std::make_shared<const NetworkLease<PlacedImageEncoder>>();
+    auto task =
+        std::make_shared<ImageTask>(std::move(job), std::make_shared<RecordingListener>(), absl::InfiniteDuration());
+    EXPECT_TRUE(task->BeginLoading());
+    task->SetImagePromptPictures({std::vector<RgbImage>(1), std::vector<RgbImage>(2)});
+    task->EndLoading(std::move(loaded), 0);
+    return std::make_shared<ImageRun>(task);
+  }
+
+  // How many pictures each of the image prompts had that were encoded.
+  std::vector<size_t> EncodedPictures() {
+    absl::MutexLock lock(&levers_->mu);
+    return levers_->image_prompt_pictures;
   }
 
   // Prepares a request with these adapters beside rows of the sets `running`, and returns what its summary says of the
@@ -137,6 +183,54 @@ TEST_F(RunStartTest, AfterAFailedApplyNothingIsTakenToBeInEffect) {
   EXPECT_TRUE(HasMetric("hotlora_adapter_swaps_total{outcome=\"error\"} 1"));
   swaps_.NoteStep({FingerprintOf("a")});
   EXPECT_TRUE(Swap({"a"}).changed);
+}
+
+TEST_F(RunStartTest, ImagePromptsAreEncodedOnceForBothPasses) {
+  const auto run = RunWithImagePrompts();
+  EXPECT_TRUE(run->task->has_pictures());
+  ASSERT_EQ(start_.Prepare(*run, ApplyMode::kMerged, {}), absl::OkStatus());
+  EXPECT_EQ(EncodedPictures(), (std::vector<size_t>{1, 2}));
+  EXPECT_FALSE(run->task->has_pictures()) << "they are not kept";
+  start_.StartRow(*run);
+  run->to_refine.push_back({0, std::make_shared<const InitLatents>(), Stopwatch()});
+  start_.StartSecondPass(*run);
+  ASSERT_EQ(run->status, absl::OkStatus());
+  ASSERT_EQ(run->rows.size(), 2u);
+  for (const RunningRow& row : run->rows) {
+    EXPECT_EQ(row.row->image_prompts_seen(), 1u);
+  }
+  EXPECT_EQ(EncodedPictures().size(), 2u);
+  run->rows.clear();
+  EXPECT_EQ(levers_->live_image_prompts, 1);
+  run->image_prompts = nullptr;
+  EXPECT_EQ(levers_->live_image_prompts, 0);
+}
+
+// While the texts are encoded the request is cancelled, and while pictures are there is not enough memory for them.
+TEST_F(RunStartTest, ImagePromptsAreEncodedIfTheyAreWantedAndFit) {
+  const auto cancelled = RunWithImagePrompts();
+  pipeline_.in_encode = [&] { cancelled->task->Cancel(absl::CancelledError("the caller has gone")); };
+  EXPECT_TRUE(absl::IsCancelled(start_.Prepare(*cancelled, ApplyMode::kMerged, {})));
+  EXPECT_NE(cancelled->conditioning, nullptr);
+  EXPECT_TRUE(EncodedPictures().empty());
+  pipeline_.in_encode = nullptr;
+
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  constexpr int64_t kNeeded = (125 + 30) * kMiB + MemoryAdmission::kFirstHeadRoom;
+  const auto with_room = [&](int64_t bytes) {
+    absl::MutexLock lock(&levers_->mu);
+    levers_->image_prompt_bytes = {30 * kMiB, 100 * kMiB};
+    levers_->available_memory = bytes;
+  };
+  const auto run = RunWithImagePrompts();
+  with_room(kNeeded - 1);
+  const absl::Status status = start_.Prepare(*run, ApplyMode::kMerged, {});
+  EXPECT_EQ(GetErrorDetails(status).reason, "OUT_OF_MEMORY");
+  EXPECT_NE(std::string(status.message()).find("encoding 3 pictures of image prompts needs 411 MiB"), std::string::npos)
+      << status;
+  EXPECT_TRUE(EncodedPictures().empty());
+  with_room(kNeeded);
+  EXPECT_EQ(start_.Prepare(*RunWithImagePrompts(), ApplyMode::kMerged, {}), absl::OkStatus());
 }
 
 TEST_F(RunStartTest, EachImageGetsARow) {

@@ -41,7 +41,8 @@ class StepReportTest : public ::testing::Test {
     std::shared_ptr<RecordingListener> listener = std::make_shared<RecordingListener>();
   };
 
-  Request Start(const std::string& adapter, double guidance_scale = 1.0, uint32_t preview_every = 0) {
+  Request Start(const std::string& adapter, double guidance_scale = 1.0, uint32_t preview_every = 0,
+                const std::shared_ptr<const ImagePrompts>& image_prompts = nullptr) {
     Request request;
     ImageJob job;
     job.denoise.width = 32;
@@ -53,7 +54,9 @@ class StepReportTest : public ::testing::Test {
     auto task = std::make_shared<ImageTask>(std::move(job), request.listener, absl::InfiniteDuration());
     LoadedFiles loaded;
     if (!adapter.empty()) {
-      loaded.adapters.push_back({{adapter, 1.0, 1.0}, store_.Acquire(adapter).value()});
+      LeasedAdapter& leased = loaded.adapters.emplace_back();
+      leased.use.name = adapter;
+      leased.lease = store_.Acquire(adapter).value();
     }
     EXPECT_TRUE(task->BeginLoading());
     task->EndLoading(std::move(loaded), 0);
@@ -62,7 +65,9 @@ class StepReportTest : public ::testing::Test {
       RunningRow row;
       row.image = image;
       row.row =
-          pipeline_.StartRow(task->job().denoise, image, nullptr, task->adapter_schedule(), nullptr, nullptr).value();
+          pipeline_
+              .StartRow(task->job().denoise, image, nullptr, task->adapter_schedule(), nullptr, nullptr, image_prompts)
+              .value();
       request.run->rows.push_back(std::move(row));
     }
     return request;
@@ -135,18 +140,28 @@ TEST_F(StepReportTest, GuidanceIsOfTheStepsKind) {
   EXPECT_TRUE(HasMetric("hotlora_denoise_step_duration_seconds_count{cfg=\"off\",size=\"le_0.5mp\"} 1"));
 }
 
-// Only steps without side branches get a published baseline, after StepDrift::kBaselineSteps of them.
-TEST_F(StepReportTest, SideBranchesAreOfTheStepsKind) {
+// Only steps without side branches and image prompts get a published baseline, after StepDrift::kBaselineSteps of them.
+TEST_F(StepReportTest, SideBranchesAndImagePromptsAreOfTheStepsKind) {
   const Request base = Start(""), side = Start("a");
+  const Request prompted = Start("", 1.0, 0, std::make_shared<const ImagePrompts>());
   const auto report_many = [this](const Request& request, ApplyMode mode) {
     for (size_t i = 0; i < StepDrift::kBaselineSteps; ++i) {
       report_.Report(RowsOf({request.run}), mode, 0.5);
     }
   };
   report_many(side, ApplyMode::kSide);
+  report_many(prompted, ApplyMode::kMerged);
   EXPECT_FALSE(HasMetric("hotlora_step_baseline_seconds{"));
   report_many(base, ApplyMode::kSide);
   EXPECT_TRUE(HasMetric("hotlora_step_baseline_seconds{")) << "the base model has no side branch";
+}
+
+TEST_F(StepReportTest, StepsWithImagePromptsSayNothingOfTheCostOfAdapters) {
+  const auto known = [this] { return costs_.Report().steps.size(); };
+  Step({Start("", 1.0, 0, std::make_shared<const ImagePrompts>()).run}, ApplyMode::kMerged, 0.5);
+  EXPECT_EQ(known(), 0u);
+  Step({Start("").run}, ApplyMode::kMerged, 0.5);
+  EXPECT_EQ(known(), 1u);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 
 #include "src/image/image_decoder.h"
 #include "src/image/resize.h"
-#include "src/sdxl/image_prompt_file.h"
+#include "tests/golden_controlnets.h"
 #include "tests/sdxl/model_fixture.h"
 
 namespace hotlora {
@@ -21,14 +21,14 @@ constexpr char kFolder[] = "image_prompt";
 
 class ImagePromptTest : public testing::Test {
  protected:
-  static std::unique_ptr<const LoadedImagePrompt> Load(const std::string& kind, c10::ScalarType dtype = at::kFloat) {
+  static std::shared_ptr<const PlacedImagePrompt> Load(const std::string& kind, c10::ScalarType dtype = at::kFloat) {
     auto loaded =
         LoadImagePrompt(GoldenPath("image_prompt/" + kind + ".safetensors"), TinyModel().config(), TestPlace(dtype));
     TORCH_CHECK(loaded.ok(), loaded.status().ToString());
     return *std::move(loaded);
   }
 
-  static std::unique_ptr<const LoadedImageEncoder> LoadEncoder(c10::ScalarType dtype = at::kFloat) {
+  static std::shared_ptr<const PlacedImageEncoder> LoadEncoder(c10::ScalarType dtype = at::kFloat) {
     auto loaded = LoadImageEncoder(GoldenPath("image_prompt/image_encoder"), TestPlace(dtype));
     TORCH_CHECK(loaded.ok(), loaded.status().ToString());
     return *std::move(loaded);
@@ -100,9 +100,9 @@ TEST_F(ImagePromptTest, RowsOfABatchAreAsIfAlone) {
     const std::vector<at::Tensor> projected = prompt.ProjectTokens(prompt.EncodePictures(encoder->network, pixels));
     AddImagePrompt(first, projected, std::vector<double>(projected.size(), 0.8), input.image);
   };
-  const auto alone = [&](int64_t row, const LoadedImagePrompt* first, const LoadedImagePrompt* second) {
+  const auto alone = [&](int64_t row, const PlacedImagePrompt* first, const PlacedImagePrompt* second) {
     UnetInput input = RowsOfInput(base, row, 1);
-    for (const LoadedImagePrompt* const prompt : {first, second}) {
+    for (const PlacedImagePrompt* const prompt : {first, second}) {
       if (prompt != nullptr) {
         add(prompt->network, 0, input);
       }

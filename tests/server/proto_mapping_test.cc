@@ -185,10 +185,45 @@ TEST(ProtoMappingTest, ControlsCarryEveryField) {
   EXPECT_EQ(FromProto(message).violations[0].field, "controls");
 }
 
+TEST(ProtoMappingTest, ImagePromptsCarryEveryField) {
+  v1::GenerateImagesRequest message;
+  message.add_image_prompts()->set_name("plain");
+  v1::ImagePromptRef* const full = message.add_image_prompts();
+  full->set_name("style");
+  full->add_images("first");
+  full->add_images("second");
+  full->set_scale(0);
+  full->add_blocks()->set_prefix("mid_block");
+  full->mutable_blocks(0)->set_weight(0.5);
+  const std::vector<ImagePromptRef> prompts = FromProto(message).request.image_prompts;
+  ASSERT_EQ(prompts.size(), 2u);
+  EXPECT_EQ(prompts[0].name, "plain");
+  EXPECT_FALSE(prompts[0].scale.has_value());
+  EXPECT_TRUE(prompts[0].images.empty() && prompts[0].blocks.empty());
+  EXPECT_EQ(prompts[1].images, (std::vector<std::string>{"first", "second"}));
+  EXPECT_EQ(prompts[1].scale, 0.0);
+  ASSERT_EQ(prompts[1].blocks.size(), 1u);
+  EXPECT_EQ(prompts[1].blocks[0].prefix, "mid_block");
+  EXPECT_EQ(prompts[1].blocks[0].weight, 0.5);
+  for (int i = 0; i < 3; ++i) {
+    full->add_images("more");
+  }
+  ASSERT_EQ(FromProto(message).violations.size(), 1u);
+  EXPECT_EQ(FromProto(message).violations[0].field, "image_prompts[1].images");
+  message.add_image_prompts();
+  ASSERT_EQ(FromProto(message).violations.size(), 1u);
+  EXPECT_EQ(FromProto(message).violations[0].field, "image_prompts");
+}
+
 TEST(ProtoMappingTest, SummaryTellsTheControls) {
   ImageSummary summary;
   summary.controls.push_back({"lines", "abc", 0.5, AdapterTier::kHost, 1.5});
+  summary.image_prompts.push_back({"style", "def", 0.6, AdapterTier::kDisk, 2.5});
   const v1::Summary message = ToProto(summary);
+  ASSERT_EQ(message.image_prompts_size(), 1);
+  EXPECT_EQ(message.image_prompts(0).name(), "style");
+  EXPECT_EQ(message.image_prompts(0).scale(), 0.6);
+  EXPECT_EQ(message.image_prompts(0).tier_found(), v1::ADAPTER_TIER_DISK);
   ASSERT_EQ(message.controls_size(), 1);
   EXPECT_EQ(message.controls(0).name(), "lines");
   EXPECT_EQ(message.controls(0).content_sha256(), "abc");

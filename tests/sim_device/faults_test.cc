@@ -143,7 +143,8 @@ TEST_F(SimFaultsTest, InitImageThatIsNotWaitedFor) {
       init = Init(job);
     }
     auto conditioning = pipeline_->Encode(job.prompts, job.denoise.cfg(), {}, mode_).value();
-    const auto row = pipeline_->StartRow(job.denoise, 7, std::move(conditioning), {}, std::move(init), nullptr).value();
+    const auto row =
+        pipeline_->StartRow(job.denoise, 7, std::move(conditioning), {}, std::move(init), nullptr, nullptr).value();
     return RowLatentsForTest(*row).cpu();
   };
   const at::Tensor expected = first_latents(false);
