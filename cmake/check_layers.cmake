@@ -24,10 +24,11 @@ set(may_include_src/nn request/block_weights.h request/evaluation_range.h tensor
 # The kernels of libhotlora_cuda.so.
 set(may_include_src/cuda nn/merge_tile.h tensor/device_kernels.h)
 set(may_include_src/sampling request/image_request.h tensor base)
-set(may_include_src/sdxl nn weights tensor base)
+set(may_include_src/sdxl nn weights image/middle_square.h tensor base)
 set(may_include_src/adapter_format weights/module_table.h weights/safetensors_file.h weights/sgm_names.h base)
 set(may_include_src/adapters
-    adapter_format nn/lora_delta.h nn/block_layout.h nn/adapter_set.h weights tensor metrics request base)
+    adapter_format nn/lora_delta.h nn/block_layout.h nn/adapter_set.h weights image/middle_square.h tensor metrics request
+    base)
 set(may_include_src/controls adapters sdxl weights tensor metrics base)
 set(may_include_src/pipeline sdxl sampling nn weights request image tensor base)
 set(may_include_src/scheduler

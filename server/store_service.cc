@@ -14,6 +14,7 @@
 #include "server/upload_call.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
+#include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
 
@@ -40,7 +41,7 @@ absl::StatusOr<std::string> FromPageToken(const std::string& token) {
   if (absl::WebSafeBase64Unescape(token, &plain)) {
     name = plain;
   }
-  if (!absl::ConsumePrefix(&name, kTokenPrefix) || name.empty()) {
+  if (!absl::ConsumePrefix(&name, kTokenPrefix) || !NormalizeName(name).ok()) {
     return BadField("page_token", "was not issued by this server");
   }
   return std::string(name);

@@ -8,14 +8,15 @@
 #include <vector>
 
 #include "src/adapter_format/adapter_metadata.h"
+#include "src/image/middle_square.h"
 #include "src/request/image_request.h"
 
 namespace hotlora {
 
-// Widths of what an image encoder gives, in its config's words; of an image prompt, of what it takes: of one of them,
-// the other is 0.
-struct EncoderWidths {
-  int64_t hidden_size = 0, projection_dim = 0;
+// Sizes of an image encoder, in its config's words. An image prompt takes one of the first two; all others are 0.
+struct EncoderSizes {
+  int64_t hidden_size = 0, projection_dim = 0;  // widths of what it gives
+  MiddleSquare square;                          // what it sees of a picture
 };
 
 enum class AdapterState { kAvailable, kLoading, kFailed };
@@ -28,8 +29,8 @@ struct AdapterInfo {
   // ParsedAdapter::format; of a ControlNet "controlnet" or "union"; of an image prompt "ip_adapter" or
   // "ip_adapter_plus"; of the image encoder "clip_vision"; empty until read.
   std::string format;
-  uint32_t control_types = 0;    // of a union net
-  EncoderWidths encoder_widths;  // of an image prompt or the image encoder
+  uint32_t control_types = 0;  // of a union net
+  EncoderSizes encoder;        // of an image prompt or the image encoder
   uint32_t rank_max = 0;
   uint64_t bytes = 0;        // of the file
   uint64_t block_bytes = 0;  // of its block in either tier of memory; 0 until read

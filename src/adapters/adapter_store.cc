@@ -30,7 +30,9 @@ class TieredAdapterStore : public AdapterStore {
         book_(std::make_shared<LeaseBook>(metrics)),
         tiers_(folders_, *memory_, metrics) {
     for (const StoredFolder& folder : folders_.all()) {
-      folder.writer->RemoveStale();
+      if (folder.writer != nullptr) {
+        folder.writer->RemoveStale();
+      }
       folder.directory->LogWhatIsNotServed();
     }
   }
@@ -85,6 +87,7 @@ class TieredAdapterStore : public AdapterStore {
 
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
     const StoredFolders::Place place = folders_.Of(header.name);
+    ABSL_ASSIGN_OR_RETURN(const AdapterWriter* const writer, place.writer());
     const std::string prefix(place.kind().prefix);
     UploadSteps steps;
     steps.check = [this, prefix, &reader = *place.folder.reader](const std::string& name,
@@ -106,12 +109,13 @@ class TieredAdapterStore : public AdapterStore {
       return Describe(name, *version);
     };
     header.name = std::string(place.name);
-    return BeginFileUpload(std::move(header), *place.folder.writer, &upload_space_, std::move(steps));
+    return BeginFileUpload(std::move(header), *writer, &upload_space_, std::move(steps));
   }
 
   absl::Status Delete(absl::string_view name) override {
     const StoredFolders::Place place = folders_.Of(name);
-    ABSL_RETURN_IF_ERROR(place.folder.writer->Delete(place.name));
+    ABSL_ASSIGN_OR_RETURN(const AdapterWriter* const writer, place.writer());
+    ABSL_RETURN_IF_ERROR(writer->Delete(place.name));
     tiers_.Forget(name);
     LogInfo(folders_.Label(name), " deleted");
     return absl::OkStatus();

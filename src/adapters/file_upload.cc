@@ -25,23 +25,6 @@ bool IsSha256(absl::string_view text) {
          std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
-// Normalises the name.
-absl::Status CheckHeader(UploadHeader& header) {
-  std::vector<FieldViolation> violations;
-  if (absl::StatusOr<std::string> name = NormalizeName(header.name); name.ok()) {
-    header.name = *std::move(name);
-  } else {
-    violations.push_back({"header.name", std::string(name.status().message())});
-  }
-  if (header.size == 0) {
-    violations.push_back({"header.size", "is 0 or unset; it is the number of bytes that follow"});
-  }
-  if (!IsSha256(header.sha256)) {
-    violations.push_back({"header.sha256", "is not 64 lower-case hexadecimal digits"});
-  }
-  return violations.empty() ? absl::OkStatus() : InvalidRequest(std::move(violations));
-}
-
 using TakenSpace = std::unique_ptr<UploadSpace, std::function<void(UploadSpace*)>>;
 
 class FileUpload final : public AdapterUpload {
@@ -101,6 +84,22 @@ class FileUpload final : public AdapterUpload {
 };
 
 }  // namespace
+
+absl::Status CheckHeader(UploadHeader& header) {
+  std::vector<FieldViolation> violations;
+  if (absl::StatusOr<std::string> name = NormalizeName(header.name); name.ok()) {
+    header.name = *std::move(name);
+  } else {
+    violations.push_back({"header.name", std::string(name.status().message())});
+  }
+  if (header.size == 0) {
+    violations.push_back({"header.size", "is 0 or unset; it is the number of bytes that follow"});
+  }
+  if (!IsSha256(header.sha256)) {
+    violations.push_back({"header.sha256", "is not 64 lower-case hexadecimal digits"});
+  }
+  return violations.empty() ? absl::OkStatus() : InvalidRequest(std::move(violations));
+}
 
 bool UploadSpace::Take(uint64_t bytes) {
   for (uint64_t taken = taken_.load();;) {

@@ -15,6 +15,9 @@
 
 namespace hotlora {
 
+// Normalises the header's name. InvalidArgument (INVALID_REQUEST): each bad field.
+absl::Status CheckHeader(UploadHeader& header);
+
 // What the adapter store does for an upload.
 struct UploadSteps {
   // Reads and checks the finished file from where the descriptor stands; errors as AdapterStore::Acquire. `name` is

@@ -3,6 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
+#include "src/base/error_details.h"
 #include "src/base/printable.h"
 #include "src/base/status_macros.h"
 
@@ -16,6 +17,13 @@ StoredFolders::Place StoredFolders::Of(absl::string_view name) const {
     }
   }
   return {folders_.front(), name};
+}
+
+absl::StatusOr<const AdapterWriter*> StoredFolders::Place::writer() const {
+  return folder.writer != nullptr
+             ? absl::StatusOr<const AdapterWriter*>(folder.writer.get())
+             : MakeError(absl::StatusCode::kFailedPrecondition, kind().folder_read_only,
+                         absl::StrCat("nothing is written into the ", kind().folder_noun, " (", kind().flag, ")"));
 }
 
 std::string StoredFolders::Label(absl::string_view name) const {

@@ -21,11 +21,13 @@ namespace hotlora {
 struct StoredFolder {
   // `of_files` may hold a reference to `files`.
   StoredFolder(std::unique_ptr<const AdapterDirectory> files, std::unique_ptr<const StoreReader> of_files)
-      : directory(std::move(files)), reader(std::move(of_files)), writer(std::make_unique<AdapterWriter>(*directory)) {}
+      : directory(std::move(files)),
+        reader(std::move(of_files)),
+        writer(directory->kind().is_folder ? nullptr : std::make_unique<AdapterWriter>(*directory)) {}
 
   std::unique_ptr<const AdapterDirectory> directory;
   std::unique_ptr<const StoreReader> reader;
-  std::unique_ptr<const AdapterWriter> writer;
+  std::unique_ptr<const AdapterWriter> writer;  // null if nothing is written into the folder
 };
 
 // Most stores have one folder. The files of several, of different kinds, share one memory: in it a file has its kind's
@@ -41,6 +43,8 @@ class StoredFolders {
     absl::string_view name;
 
     const StoredKind& kind() const { return folder.directory->kind(); }
+    // FailedPrecondition (the kind's `folder_read_only`) if there is none.
+    absl::StatusOr<const AdapterWriter*> writer() const;
   };
   Place Of(absl::string_view name) const;
 

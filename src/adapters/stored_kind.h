@@ -176,7 +176,7 @@ inline constexpr StoredKind kImageEncoderKind = {"image encoder",
                                                  "transformers folder",
                                                  /*config_beside_file=*/false,
                                                  /*most_growth=*/2,
-                                                 /*shards=*/false,
+                                                 /*shards=*/true,
                                                  "image encoder\n",
                                                  /*is_folder=*/true,
                                                  "preprocessor_config.json"};

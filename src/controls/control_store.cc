@@ -97,12 +97,12 @@ void Describe(const ControlNetConfig& config, AdapterInfo& info) {
 void Describe(const ImagePromptConfig& config, AdapterInfo& info) {
   const bool plus = config.kind == ImagePromptConfig::Kind::kPlus;
   info.format = plus ? "ip_adapter_plus" : "ip_adapter";
-  (plus ? info.encoder_widths.hidden_size : info.encoder_widths.projection_dim) = config.encoder_width;
+  (plus ? info.encoder.hidden_size : info.encoder.projection_dim) = config.encoder_width;
 }
 
 void Describe(const ImageEncoderConfig& config, AdapterInfo& info) {
   info.format = "clip_vision";
-  info.encoder_widths = {config.width, config.projection};
+  info.encoder = {config.width, config.projection, config.square()};
 }
 
 // Reads one kind of networks.

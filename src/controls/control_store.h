@@ -18,7 +18,7 @@ namespace hotlora {
 
 // Files are checked against `model`, which outlives the store, and compute at `place`. Names are those of
 // StoredFolders: a ControlNet's own, kImagePromptKind.prefix before an image prompt's, and kImageEncoderKey.
-// AdapterInfo has format, control_types and encoder_widths. Beside the errors of AdapterStore::Create:
+// AdapterInfo has format, control_types and encoder. Beside the errors of AdapterStore::Create:
 // ResourceExhausted (OUT_OF_MEMORY).
 //
 // Errors of a file: FailedPrecondition, CONTROL_MISMATCH, IMAGE_PROMPT_MISMATCH or IMAGE_ENCODER_MISMATCH if it is of

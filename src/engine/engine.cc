@@ -9,6 +9,7 @@
 
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/embedding_store.h"
+#include "src/adapters/file_upload.h"
 #include "src/adapters/stored_kind.h"
 #include "src/base/error_details.h"
 #include "src/base/exception_status.h"
@@ -76,13 +77,18 @@ class LoadingStore final : public ServedStore {
   }
 
   absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
-    return store_->List(absl::StrCat(prefix_, after), limit);
+    if (after.empty()) {
+      return store_->List(prefix_, limit);
+    }
+    ABSL_ASSIGN_OR_RETURN(const std::string normal, Key(after));
+    return store_->List(normal, limit);
   }
 
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {
     if (queue_->closed()) {
       return DrainingError();
     }
+    ABSL_RETURN_IF_ERROR(CheckHeader(header));  // here too: a bad name could begin as another kind's prefix
     header.name = absl::StrCat(prefix_, header.name);
     return store_->BeginUpload(std::move(header));
   }

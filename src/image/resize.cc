@@ -127,11 +127,11 @@ RgbImage ResizeLanczos(const RgbImage& image, uint32_t width, uint32_t height) {
   return rows.height == height ? rows : ResizeColumns(rows, MakeTaps(kLanczos, rows.height, {height, 0, height}), 0);
 }
 
-RgbImage CoverSquare(const RgbImage& image, uint32_t edge, uint32_t side) {
+RgbImage CoverSquare(const RgbImage& image, MiddleSquare square) {
   const size_t shorter = std::min(image.width, image.height);
   const auto middle = [&](size_t length) {
-    const size_t scaled = length * edge / shorter;
-    return MakeTaps(kCubic, length, {scaled, (scaled - side) / 2, side});
+    const size_t scaled = length * square.edge / shorter;
+    return MakeTaps(kCubic, length, {scaled, (scaled - square.side) / 2, square.side});
   };
   const Taps across = middle(image.width), down = middle(image.height);
   // The rows that the square is made of: of a high image a few.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "src/image/middle_square.h"
 #include "src/image/rgb_image.h"
 
 namespace hotlora {
@@ -17,8 +18,8 @@ RgbImage ResizeLanczos(const RgbImage& image, uint32_t width, uint32_t height);
 
 // What CLIP's image encoders see: the shorter side brought to `edge` by Keys' cubic kernel (a = -1/2), resized as
 // ResizeLanczos does it, and the longer one in proportion, rounded down; then the square of `side` in the middle. Only
-// what the square is made of is resized, so that a long strip takes no more memory. REQUIRES: 0 < side <= edge.
-RgbImage CoverSquare(const RgbImage& image, uint32_t edge, uint32_t side);
+// what the square is made of is resized, so that a long strip takes no more memory.
+RgbImage CoverSquare(const RgbImage& image, MiddleSquare square);
 
 // By the pixel whose middle is nearest.
 RgbImage ResizeNearest(const RgbImage& image, uint32_t width, uint32_t height);

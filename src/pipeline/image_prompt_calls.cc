@@ -1,28 +1,42 @@
 #include "src/pipeline/image_prompt_calls.h"
 
 #include <algorithm>
+#include <optional>
 
+#include "absl/algorithm/container.h"
 #include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros_like.h>
 
-#include "src/image/resize.h"
 #include "src/request/block_weights.h"
 #include "src/sdxl/placed_image_prompt.h"
 
 namespace hotlora {
 namespace {
 
-at::Tensor PixelsOf(const ImagePromptInput& input) {
-  const ImageEncoder& encoder = input.encoder->network;
+bool IsPlus(const ImagePromptInput& input) {
+  return input.net->network.config().kind == ImagePromptConfig::Kind::kPlus;
+}
+
+// Whether the negative row needs what the encoder makes of zeros.
+bool NeedsZeros(const ImagePromptInputs& inputs) { return inputs.negative && absl::c_any_of(inputs.prompts, IsPlus); }
+
+// The pictures of all prompts, one after the other.
+at::Tensor PixelsOf(const ImagePromptInputs& inputs) {
+  const ImageEncoder& encoder = inputs.encoder->network;
   const int64_t size = encoder.config().image_size;
-  std::vector<RgbImage> squares;
-  std::vector<at::Tensor> views;
-  for (const RgbImage& picture : input.pictures) {
-    squares.push_back(CoverSquare(picture, static_cast<uint32_t>(encoder.config().edge), static_cast<uint32_t>(size)));
-    views.push_back(at::from_blob(squares.back().pixels.data(), {size, size, 3}, at::kByte));
+  std::vector<at::Tensor> pictures;
+  for (const ImagePromptInput& input : inputs.prompts) {
+    for (const RgbImage& picture : input.pictures) {
+      TORCH_CHECK(picture.width == size && picture.height == size, "the image encoder sees squares of ", size, ", not ",
+                  picture.width, "x", picture.height);
+      // It is only read.
+      pictures.push_back(at::from_blob(const_cast<uint8_t*>(picture.pixels.data()), {size, size, 3}, at::kByte));
+    }
   }
-  return encoder.Normalize(at::stack(views).to(input.encoder->block.device()));
+  at::Tensor pixels = encoder.Normalize(at::stack(pictures).to(inputs.encoder->block.device()));
+  return NeedsZeros(inputs) ? at::cat({pixels, at::zeros_like(pixels.narrow(0, 0, 1))}) : pixels;
 }
 
 // Elements that the layers of an encoder hold at once: of a picture's tokens the widths that a layer's parts have.
@@ -40,34 +54,31 @@ int64_t ResamplerElements(const ImagePromptConfig& config, const ImageEncoderCon
          config.tokens * (4 * config.width + 2 * config.inner_width);
 }
 
-ImagePromptBytes BytesOf(const ImagePromptInput& input) {
-  const ImageEncoderConfig& encoder = input.encoder->network.config();
-  const ImagePromptConfig& config = input.net->network.config();
-  const auto pictures = static_cast<int64_t>(input.pictures.size());
-  const auto element = static_cast<int64_t>(c10::elementSize(input.net->layout.dtype));
-  int64_t width = 0;  // of the keys and values of a token
-  for (const CrossAttentionPlace& place : config.places) {
+// Bytes of the keys and values that the cross attentions see of one row.
+int64_t RowBytes(const ImagePromptInput& input) {
+  int64_t width = 0;  // of those of a token
+  for (const CrossAttentionPlace& place : input.net->network.config().places) {
     width += 2 * place.width;
   }
-  // Bytes, then floats until they are normalised.
-  const int64_t pixels = 3 * encoder.image_size * encoder.image_size * (1 + 4 * int64_t{sizeof(float)});
-  const int64_t layers = std::max(EncoderElements(encoder), ResamplerElements(config, encoder));
-  return {2 * pictures * config.tokens * width * element, pictures * (pixels + layers * element)};
+  return static_cast<int64_t>(input.pictures.size()) * input.net->network.config().tokens * width *
+         static_cast<int64_t>(c10::elementSize(input.net->layout.dtype));
 }
 
 // A cross attention gets the weight of the longest prefix that fits it, else the scale of all.
-EncodedImagePrompt EncodeImagePrompt(const ImagePromptInput& input) {
-  const ImageEncoder& encoder = input.encoder->network;
+EncodedImagePrompt EncodeImagePrompt(const ImagePromptInput& input, const EncodedPictures& seen,
+                                     const std::optional<EncodedPictures>& none) {
   const ImagePrompt& net = input.net->network;
   EncodedImagePrompt encoded;
   for (const CrossAttentionPlace& place : net.config().places) {
     encoded.scales.push_back(WeightOfModule(input.blocks, input.scale, place.path));
   }
-  const at::Tensor seen = net.EncodePictures(encoder, PixelsOf(input));
-  const at::Tensor none = net.EncodeNone(encoder, static_cast<int64_t>(input.pictures.size()));
-  encoded.keys_values = net.ProjectTokens(at::cat({none, seen}));
+  at::Tensor tokens = net.TokensOf(seen);
+  if (none.has_value()) {
+    tokens = at::cat({net.TokensOfNone(*none, static_cast<int64_t>(input.pictures.size())), tokens});
+  }
+  encoded.keys_values = net.ProjectTokens(tokens);
   for (const at::Tensor& both : encoded.keys_values) {
-    encoded.positive.push_back(both.narrow(0, 1, 1));
+    encoded.positive.push_back(both.narrow(0, both.size(0) - 1, 1));
   }
   return encoded;
 }
@@ -80,22 +91,38 @@ void SdxlImagePrompts::AddTo(int64_t first, bool guided, std::vector<ImageBranch
   }
 }
 
-std::shared_ptr<const SdxlImagePrompts> EncodeEachImagePrompt(absl::Span<const ImagePromptInput> inputs) {
+std::shared_ptr<const SdxlImagePrompts> EncodeEachImagePrompt(const ImagePromptInputs& inputs) {
+  const EncodedPictures all = inputs.encoder->network.Encode(PixelsOf(inputs));
+  std::optional<EncodedPictures> none;
+  if (inputs.negative) {
+    none = all.Some(all.hidden.size(0) - 1, 1);  // of zeros, if an input needs them
+  }
   auto encoded = std::make_shared<SdxlImagePrompts>();
-  for (const ImagePromptInput& input : inputs) {
-    encoded->prompts.push_back(EncodeImagePrompt(input));
+  int64_t first = 0;
+  for (const ImagePromptInput& input : inputs.prompts) {
+    const auto count = static_cast<int64_t>(input.pictures.size());
+    TORCH_CHECK(count > 0, "an image prompt has no picture");
+    encoded->prompts.push_back(EncodeImagePrompt(input, all.Some(first, count), none));
+    first += count;
   }
   return encoded;
 }
 
-ImagePromptBytes BytesOfImagePrompts(absl::Span<const ImagePromptInput> inputs) {
-  ImagePromptBytes sum;
-  for (const ImagePromptInput& input : inputs) {
-    const ImagePromptBytes bytes = BytesOf(input);
-    sum.kept += bytes.kept;
-    sum.encoding = std::max(sum.encoding, bytes.encoding);
+ImagePromptBytes BytesOfImagePrompts(const ImagePromptInputs& inputs) {
+  const ImageEncoderConfig& encoder = inputs.encoder->network.config();
+  ImagePromptBytes bytes;
+  int64_t pictures = NeedsZeros(inputs) ? 1 : 0, layers = EncoderElements(encoder);
+  for (const ImagePromptInput& input : inputs.prompts) {
+    bytes.kept += (inputs.negative ? 2 : 1) * RowBytes(input);
+    pictures += static_cast<int64_t>(input.pictures.size());
+    layers = std::max(layers, ResamplerElements(input.net->network.config(), encoder));
   }
-  return sum;
+  // Bytes, then floats until they are normalised.
+  const int64_t pixels = 3 * encoder.image_size * encoder.image_size * (1 + 4 * int64_t{sizeof(float)});
+  const int64_t seen = encoder.tokens() * encoder.width + encoder.projection;
+  bytes.encoding =
+      pictures * (pixels + (layers + seen) * static_cast<int64_t>(c10::elementSize(inputs.encoder->layout.dtype)));
+  return bytes;
 }
 
 }  // namespace hotlora

@@ -5,7 +5,6 @@
 #include <memory>
 #include <vector>
 
-#include "absl/types/span.h"
 #include <ATen/core/Tensor.h>
 
 #include "src/nn/attention.h"
@@ -15,8 +14,9 @@ namespace hotlora {
 
 // What the UNet sees of an image prompt, in each cross attention in the order in which they run.
 struct EncodedImagePrompt {
-  std::vector<at::Tensor> keys_values;  // [2, tokens, 2 * its width]: the negative row's, then the positive one's
-  std::vector<at::Tensor> positive;     // [1, ...]: views of the latter
+  // [2, tokens, 2 * its width]: the negative row's, then the positive one's; [1, ...] if no step has guidance.
+  std::vector<at::Tensor> keys_values;
+  std::vector<at::Tensor> positive;  // [1, ...]: views of the latter
   std::vector<double> scales;
 };
 
@@ -28,11 +28,12 @@ struct SdxlImagePrompts final : ImagePrompts {
   std::vector<EncodedImagePrompt> prompts;
 };
 
-// The pictures of each input through its encoder and its net, on the net's device.
-std::shared_ptr<const SdxlImagePrompts> EncodeEachImagePrompt(absl::Span<const ImagePromptInput> inputs);
+// All pictures through the encoder in one batch, then each input's through its net, on the encoder's device. REQUIRES:
+// there is an input.
+std::shared_ptr<const SdxlImagePrompts> EncodeEachImagePrompt(const ImagePromptInputs& inputs);
 
 // Bytes that this takes, by shapes.
-ImagePromptBytes BytesOfImagePrompts(absl::Span<const ImagePromptInput> inputs);
+ImagePromptBytes BytesOfImagePrompts(const ImagePromptInputs& inputs);
 
 }  // namespace hotlora
 

@@ -63,15 +63,20 @@ struct ControlBytes {
   int64_t text = 0;       // of a net, while it runs, for the text of one row, of one chunk
 };
 
-// An image prompt of a request: an IP-Adapter and an image encoder that are lent, the pictures that they see, and how
-// much the UNet sees of them.
+// An image prompt of a request: an IP-Adapter that is lent, the pictures that it sees, and how much the UNet sees of
+// them.
 struct ImagePromptInput {
-  // The leases outlive the result of EncodeImagePrompts.
   std::shared_ptr<const PlacedImagePrompt> net;
-  std::shared_ptr<const PlacedImageEncoder> encoder;  // that fits the net
-  std::vector<RgbImage> pictures;                     // of any size, at least one
+  std::vector<RgbImage> pictures;  // at least one; squares as the encoder sees them (RequestPictures::image_prompts)
   double scale = 1.0;
   std::vector<BlockWeight> blocks;  // of cross attentions, in place of scale; each prefix fits one
+};
+
+// All image prompts of a request.
+struct ImagePromptInputs {
+  std::shared_ptr<const PlacedImageEncoder> encoder;  // that is lent and fits each net
+  bool negative = true;                               // whether a step has guidance
+  std::vector<ImagePromptInput> prompts;
 };
 
 // Bytes that image prompts take where the networks compute, by their shapes.
@@ -180,8 +185,7 @@ class Pipeline {
   virtual absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(absl::Span<const ControlInput> controls) = 0;
 
   // What cross attentions see of the pictures, once for all images, steps and passes.
-  virtual absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(
-      absl::Span<const ImagePromptInput> prompts) = 0;
+  virtual absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(const ImagePromptInputs& inputs) = 0;
 
   // A row at its first step. It starts from noise of `seed`, scaled for the schedule. If `init` is not null, it has the
   // options' size, and the noise is laid over it. `conditioning` was encoded under a set of the same TextFingerprint as
@@ -225,8 +229,8 @@ class Pipeline {
   // more than the UNet after it. Thread-safe.
   virtual ControlBytes ControlBytesOf(uint32_t width, uint32_t height) const = 0;
 
-  // What EncodeImagePrompts takes of `prompts`. Thread-safe.
-  virtual ImagePromptBytes ImagePromptBytesOf(absl::Span<const ImagePromptInput> prompts) const = 0;
+  // What EncodeImagePrompts takes. Thread-safe.
+  virtual ImagePromptBytes ImagePromptBytesOf(const ImagePromptInputs& inputs) const = 0;
 
   // Bytes that can still be allocated where the networks compute. Thread-safe; takes some tens of microseconds.
   virtual int64_t AvailableMemory() const = 0;

@@ -9,13 +9,14 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/status_macros.h"
+#include "src/image/resize.h"
 #include "src/pipeline/decode_picture.h"
 #include "src/request/validation.h"
 
 namespace hotlora {
 namespace {
 
-absl::StatusOr<RequestPictures> Load(const ImageJob& job) {
+absl::StatusOr<RequestPictures> Load(const ImageJob& job, MiddleSquare seen) {
   RequestPictures pictures;
   std::vector<FieldViolation> violations;
   if (job.has_init()) {
@@ -40,11 +41,13 @@ absl::StatusOr<RequestPictures> Load(const ImageJob& job) {
     ResizeInit(picture, job.denoise.width, job.denoise.height);
   }
   for (const ImagePromptUse& prompt : job.image_prompts) {
-    std::vector<RgbImage>& decoded = pictures.image_prompts.emplace_back();
+    std::vector<RgbImage>& squares = pictures.image_prompts.emplace_back();
     for (size_t i = 0; i < prompt.images.size(); ++i) {
       const std::string field = absl::StrCat(prompt.field, ".images[", i, "]");
-      ABSL_ASSIGN_OR_RETURN(RgbImage image, DecodePicture(field, prompt.images[i], violations));
-      decoded.push_back(std::move(image));
+      ABSL_ASSIGN_OR_RETURN(const RgbImage image, DecodePicture(field, prompt.images[i], violations));
+      if (!image.pixels.empty()) {
+        squares.push_back(CoverSquare(image, seen));
+      }
     }
   }
   if (!violations.empty()) {
@@ -61,9 +64,9 @@ int64_t ControlPictureBytes(const ImageJob& job) {
          (bytes(job.denoise) + (job.hires.has_value() ? bytes(*job.hires) : 0));
 }
 
-absl::StatusOr<RequestPictures> LoadRequestPictures(const ImageJob& job) {
+absl::StatusOr<RequestPictures> LoadRequestPictures(const ImageJob& job, MiddleSquare seen) {
   try {
-    return Load(job);
+    return Load(job, seen);
   } catch (const std::bad_alloc&) {
     return MakeError(absl::StatusCode::kResourceExhausted, error_reason::kOutOfMemory, "no memory to decode an image");
   }

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 
+#include "src/image/middle_square.h"
 #include "src/image/rgb_image.h"
 #include "src/pipeline/init_picture.h"
 #include "src/request/image_job.h"
@@ -17,8 +18,7 @@ struct RequestPictures {
   InitPicture init;  // empty without an init image
   // One for each of the job's controls, at the size of each pass; none for a second pass that the job does not have.
   std::vector<RgbImage> controls, hires_controls;
-  // Those of each of the job's image prompts, at their own sizes: the image encoder, which is not read yet, says what
-  // it sees of them.
+  // For each of the job's image prompts, the squares that the image encoder sees of its pictures.
   std::vector<std::vector<RgbImage>> image_prompts;
 };
 
@@ -26,9 +26,9 @@ struct RequestPictures {
 int64_t ControlPictureBytes(const ImageJob& job);
 
 // Decodes the job's init image and mask (LoadInitPicture), the pictures of its controls, which are resized by Lanczos
-// if their sizes differ, and those of its image prompts. For the picture thread. InvalidArgument (INVALID_REQUEST)
-// names each file that cannot be decoded; ResourceExhausted.
-absl::StatusOr<RequestPictures> LoadRequestPictures(const ImageJob& job);
+// if their sizes differ, and those of its image prompts, of which `seen` stays. For the picture thread. InvalidArgument
+// (INVALID_REQUEST) names each file that cannot be decoded; ResourceExhausted.
+absl::StatusOr<RequestPictures> LoadRequestPictures(const ImageJob& job, MiddleSquare seen);
 
 }  // namespace hotlora
 

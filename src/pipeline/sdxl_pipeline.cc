@@ -17,6 +17,7 @@
 #include "src/pipeline/applied_adapters.h"
 #include "src/pipeline/conditioning_cache.h"
 #include "src/pipeline/control_calls.h"
+#include "src/pipeline/describe_model.h"
 #include "src/pipeline/image_prompt_calls.h"
 #include "src/pipeline/init_latents.h"
 #include "src/pipeline/latent_preview.h"
@@ -25,7 +26,6 @@
 #include "src/pipeline/unet_batch.h"
 #include "src/sampling/guidance.h"
 #include "src/sampling/noise_schedule.h"
-#include "src/sdxl/image_prompt_config.h"
 #include "src/tensor/allocation_peak.h"
 #include "src/tensor/available_memory.h"
 #include "src/tensor/device.h"
@@ -116,27 +116,6 @@ struct SdxlPeakMeter final : PeakMeter {
   AllocationPeak peak;
 };
 
-std::vector<MemoryArea> MemoryOf(const SdxlModel& model) {
-  const std::string where = DeviceName(model.place().device);
-  const WeightBytes& bytes = model.weight_bytes();
-  return {{"text encoder weights", where, bytes.text_encoders},
-          {"unet weights", where, bytes.unet},
-          {"vae weights", where, bytes.vae},
-          {"clean weights of adaptable modules", where, bytes.clean}};
-}
-
-// ModelInfo::unet_modules. A bias stands in the table under the name of its module.
-std::vector<std::string> UnetModules(const ModuleTable& table) {
-  std::vector<std::string> names;
-  for (const AdaptableModule& module : table.modules) {
-    if (module.component == Component::kUnet && !module.is_bias) {
-      names.push_back(module.path);
-    }
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 class SdxlPipeline final : public Pipeline {
  public:
   SdxlPipeline(std::unique_ptr<SdxlModel> model, ModelInfo info, NoiseSchedule schedule, DoraWeighting dora,
@@ -190,7 +169,7 @@ class SdxlPipeline final : public Pipeline {
     info_.sha256 = guard_.sha256();
     return step_stream_.Run("digests of the base weights", [this] {
       guard_.RecordDigests();
-      memory_ = MemoryOf(*model_);
+      memory_ = WeightAreas(*model_);
       return absl::OkStatus();
     });
   }
@@ -255,11 +234,10 @@ class SdxlPipeline final : public Pipeline {
     return embedded;
   }
 
-  absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(
-      absl::Span<const ImagePromptInput> prompts) override {
+  absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(const ImagePromptInputs& inputs) override {
     std::shared_ptr<const ImagePrompts> encoded;
     ABSL_RETURN_IF_ERROR(step_stream_.Run("encoding of image prompts", [&] {
-      encoded = EncodeEachImagePrompt(prompts);
+      encoded = EncodeEachImagePrompt(inputs);
       return absl::OkStatus();
     }));
     return encoded;
@@ -387,8 +365,8 @@ class SdxlPipeline final : public Pipeline {
     return {size * elements.hint, size * elements.embedding, size * elements.outputs, size * elements.text};
   }
 
-  ImagePromptBytes ImagePromptBytesOf(absl::Span<const ImagePromptInput> prompts) const override {
-    return BytesOfImagePrompts(prompts);
+  ImagePromptBytes ImagePromptBytesOf(const ImagePromptInputs& inputs) const override {
+    return BytesOfImagePrompts(inputs);
   }
 
   int64_t AvailableMemory() const override {
@@ -468,20 +446,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> MakeSdxlPipeline(std::unique_ptr<SdxlM
                                                            DoraWeighting dora, BaseSource base,
                                                            uint64_t conditioning_bytes) {
   ABSL_ASSIGN_OR_RETURN(SchedulerConfig scheduler, ParseSchedulerConfig(model->scheduler_config()));
-  const SdxlConfig& config = model->config();
-  ModelInfo info;
-  info.name = std::move(name);
-  info.sha256 = model->sha256();
-  info.dtype = DtypeName(model->place().dtype);
-  info.device = DeviceName(model->place().device);
-  info.native_size = static_cast<uint32_t>(config.native_size());
-  info.unet_modules = UnetModules(model->modules());
-  for (CrossAttentionPlace& place : CrossAttentions(model->config())) {
-    info.cross_attentions.push_back(std::move(place.path));
-  }
-  std::sort(info.cross_attentions.begin(), info.cross_attentions.end());
-  // A skip of all layers but one still leaves the first layer's output.
-  info.max_clip_skip = static_cast<uint32_t>(std::min(config.text_encoder.layers, config.text_encoder_2.layers) - 1);
+  ModelInfo info = DescribeModel(*model, std::move(name));
   std::unique_ptr<SdxlPipeline> pipeline;
   ABSL_RETURN_IF_ERROR(GuardTorch("pipeline", [&] {
     pipeline = std::make_unique<SdxlPipeline>(std::move(model), std::move(info), NoiseSchedule(std::move(scheduler)),

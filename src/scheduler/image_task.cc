@@ -81,15 +81,20 @@ void ImageTask::SetControlPictures(ControlPictures pictures) {
   control_pictures_ = std::move(pictures);
 }
 
-void ImageTask::SetImagePromptPictures(std::vector<std::vector<RgbImage>> pictures) {
+void ImageTask::SetImagePromptPictures(ImagePromptPictures pictures) {
   MutexLock lock(&mu_);
   image_prompt_pictures_ = std::move(pictures);
+}
+
+MiddleSquare ImageTask::image_prompts_seen() const {
+  MutexLock lock(&mu_);
+  return image_prompt_pictures_.seen;
 }
 
 bool ImageTask::has_pictures() const {
   MutexLock lock(&mu_);
   return (!job_.has_init() || init_ != nullptr) && control_pictures_.first.size() == job_.controls.size() &&
-         image_prompt_pictures_.size() == job_.image_prompts.size();
+         image_prompt_pictures_.squares.size() == job_.image_prompts.size();
 }
 
 bool ImageTask::CheckAdapters(absl::FunctionRef<bool(const AdapterSchedule&)> check, Pass pass) const {
@@ -115,7 +120,7 @@ ControlPictures ImageTask::TakeControlPictures() {
   return std::exchange(control_pictures_, {});
 }
 
-std::vector<std::vector<RgbImage>> ImageTask::TakeImagePromptPictures() {
+ImagePromptPictures ImageTask::TakeImagePromptPictures() {
   MutexLock lock(&mu_);
   return std::exchange(image_prompt_pictures_, {});
 }
@@ -139,7 +144,7 @@ void ImageTask::ReleaseFiles() {
   LoadedFiles released;                              // after the schedules: the weights go before their leases
   AdapterSchedule released_schedule, released_hires_schedule;
   ControlPictures released_pictures;
-  std::vector<std::vector<RgbImage>> released_image_prompts;
+  ImagePromptPictures released_image_prompts;
   MutexLock lock(&mu_);
   std::swap(released_image_prompts, image_prompt_pictures_);
   std::swap(released_pictures, control_pictures_);

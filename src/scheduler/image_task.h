@@ -15,6 +15,7 @@
 #include "src/adapters/embedding_store.h"
 #include "src/base/mutex.h"
 #include "src/base/stopwatch.h"
+#include "src/image/middle_square.h"
 #include "src/nn/adapter_schedule.h"
 #include "src/pipeline/pipeline.h"
 #include "src/request/image_events.h"
@@ -55,6 +56,12 @@ struct ControlPictures {
   std::shared_ptr<const void> room;     // PictureRoom
 };
 
+// The pictures of each of a request's image prompts, as the image encoder sees them.
+struct ImagePromptPictures {
+  std::vector<std::vector<RgbImage>> squares;
+  MiddleSquare seen;  // which the encoder saw of pictures when they were decoded
+};
+
 // One request from admission to its end: who listens, whether it is still wanted, and what it holds of files.
 // Thread-safe, but for the summary. The decode thread writes encode_seconds while it encodes an image to begin with,
 // and decode_seconds. The step thread writes all else, encode_seconds too, from the start of the request to its last
@@ -91,8 +98,9 @@ class ImageTask {
   void SetInit(std::shared_ptr<const InitLatents> init);
   // REQUIRES as SetInit.
   void SetControlPictures(ControlPictures pictures);
-  // The pictures of each of the job's image prompts, in its order. REQUIRES as SetInit.
-  void SetImagePromptPictures(std::vector<std::vector<RgbImage>> pictures);
+  // REQUIRES as SetInit.
+  void SetImagePromptPictures(ImagePromptPictures pictures);
+  MiddleSquare image_prompts_seen() const;
   // Whether all pictures that the job sends are there, the init image as latents.
   bool has_pictures() const;
 
@@ -111,7 +119,7 @@ class ImageTask {
   // Null if the job has no init image.
   std::shared_ptr<const InitLatents> TakeInit();
   ControlPictures TakeControlPictures();
-  std::vector<std::vector<RgbImage>> TakeImagePromptPictures();
+  ImagePromptPictures TakeImagePromptPictures();
   const AdapterSchedule& adapter_schedule(Pass pass = Pass::kFirst) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return pass == Pass::kFirst ? schedule_ : hires_schedule_;
   }
@@ -167,7 +175,7 @@ class ImageTask {
   bool end_claimed_ ABSL_GUARDED_BY(mu_) = false;
   std::shared_ptr<const InitLatents> init_ ABSL_GUARDED_BY(mu_);
   ControlPictures control_pictures_ ABSL_GUARDED_BY(mu_);
-  std::vector<std::vector<RgbImage>> image_prompt_pictures_ ABSL_GUARDED_BY(mu_);
+  ImagePromptPictures image_prompt_pictures_ ABSL_GUARDED_BY(mu_);
   LoadedFiles loaded_ ABSL_GUARDED_BY(mu_);
   AdapterSchedule schedule_ ABSL_GUARDED_BY(mu_);
   AdapterSchedule hires_schedule_ ABSL_GUARDED_BY(mu_);  // of the second pass, if there is one

@@ -76,10 +76,10 @@ MemoryWork HintWork(const DenoiseOptions& options, size_t controls) {
   return {MemoryWork::Kind::kHint, options.width, options.height, static_cast<uint32_t>(controls)};
 }
 
-MemoryWork ImagePromptWork(absl::Span<const ImagePromptInput> prompts, const ImagePromptBytes& bytes) {
+MemoryWork ImagePromptWork(const ImagePromptInputs& inputs, const ImagePromptBytes& bytes) {
   MemoryWork work;
   work.kind = MemoryWork::Kind::kImagePrompt;
-  for (const ImagePromptInput& prompt : prompts) {
+  for (const ImagePromptInput& prompt : inputs.prompts) {
     work.width += static_cast<uint32_t>(prompt.pictures.size());
   }
   work.height = 1;

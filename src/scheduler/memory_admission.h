@@ -50,7 +50,7 @@ struct MemoryWork {
 MemoryWork TextWork(const Prompts& prompts);
 MemoryWork InitWork(const DenoiseOptions& options);
 MemoryWork HintWork(const DenoiseOptions& options, size_t controls);
-MemoryWork ImagePromptWork(absl::Span<const ImagePromptInput> prompts, const ImagePromptBytes& bytes);
+MemoryWork ImagePromptWork(const ImagePromptInputs& inputs, const ImagePromptBytes& bytes);
 MemoryWork StepWork(const DenoiseOptions& options, uint32_t controls = 0);  // of one image, with so many in force
 MemoryWork StepWork(const Row& row);                                        // of its next evaluation
 MemoryWork DecodeWork(const DenoiseOptions& options);                       // an image that goes on to the second pass

@@ -40,6 +40,12 @@ std::vector<std::string> NetworksOf(const ImageJob& job) {
   return names;
 }
 
+// What the image encoder sees of pictures; of side 0 if that is not known, because its file was not read yet.
+MiddleSquare EncoderSees(const AdapterStore& controls) {
+  const absl::StatusOr<AdapterInfo> encoder = controls.Get(kImageEncoderKey);
+  return encoder.ok() ? encoder->encoder.square : MiddleSquare();
+}
+
 // The caller names no encoder: if there is none, a part of the server is missing.
 absl::Status EncoderIsNeeded(const absl::Status& status) {
   if (!absl::IsNotFound(status) || GetErrorDetails(status).reason != error_reason::kNoImageEncoder) {
@@ -49,9 +55,18 @@ absl::Status EncoderIsNeeded(const absl::Status& status) {
                    "image prompts need the folder of an image encoder (--image-encoder), which the server lacks");
 }
 
+// Whether the encoder saw of the pictures what it sees now.
+absl::Status CheckEncoderSees(MiddleSquare now, MiddleSquare seen) {
+  return now == seen ? absl::OkStatus()
+                     : MakeError(absl::StatusCode::kUnavailable, error_reason::kImageEncoderMismatch,
+                                 absl::StrCat("the image encoder was replaced by one that sees pictures of ", now.side,
+                                              " pixels, not ", seen.side, ", while the request waited; send it again"),
+                                 absl::Seconds(1));
+}
+
 // Whether the encoder gives what an image prompt takes.
 absl::Status CheckEncoderFits(const std::string& name, const AdapterInfo& prompt, const AdapterInfo& encoder) {
-  const EncoderWidths &needed = prompt.encoder_widths, &given = encoder.encoder_widths;
+  const EncoderSizes &needed = prompt.encoder, &given = encoder.encoder;
   const bool hidden = needed.hidden_size > 0;
   if (hidden ? needed.hidden_size == given.hidden_size : needed.projection_dim == given.projection_dim) {
     return absl::OkStatus();
@@ -96,7 +111,9 @@ void RequestLoader::RunOnAdapterThread(const std::string& caller, std::function<
 void RequestLoader::Continue(const TaskPtr& task) {
   task->PauseLoading();
   const ImageJob& job = task->job();
-  if (!task->has_pictures()) {
+  if (!KnowsEncoder(job)) {
+    adapter_thread_.Post(job.caller, [this, task] { ReadEncoder(task); });
+  } else if (!task->has_pictures()) {
     picture_thread_.Post(job.caller, [this, task] { PreparePictures(task); });
   } else if (NeedsFiles(job)) {
     adapter_thread_.Post(job.caller, [this, task] { Acquire(task); });
@@ -112,6 +129,33 @@ bool RequestLoader::NeedsFiles(const ImageJob& job) {
          absl::c_any_of(NetworksOf(job), [this](const std::string& name) { return controls_->NeedsRead(name); });
 }
 
+// Whether the loader can tell what the encoder sees of the job's pictures.
+bool RequestLoader::KnowsEncoder(const ImageJob& job) {
+  return job.image_prompts.empty() || EncoderSees(*controls_).side > 0;
+}
+
+// Adapter thread: once, and after the encoder's folder was replaced.
+void RequestLoader::ReadEncoder(const TaskPtr& task) {
+  if (!task->BeginLoading()) {
+    return;
+  }
+  absl::Status status = CatchExceptions([&]() -> absl::Status {
+    ABSL_RETURN_IF_ERROR(task->Wanted());
+    return controls_->Load(kImageEncoderKey, AdapterTier::kHost, /*pin=*/false).status();
+  });
+  if (GetErrorDetails(status).reason == error_reason::kControlsInUse && task->Wanted().ok()) {
+    AwaitRoom(task);
+    return;
+  }
+  task->PauseLoading();
+  status.Update(task->Wanted());  // only now, as in PreparePictures
+  if (!status.ok()) {
+    Fail(task, EncoderIsNeeded(status));
+  } else if (task->BeginLoading()) {
+    Load(task);
+  }
+}
+
 // Picture thread: with an init image two pieces of work, the second on the decode thread.
 void RequestLoader::PreparePictures(const TaskPtr& task) {
   // Before BeginLoading: a request that waits for room can end. If it has, nothing is decoded below.
@@ -122,10 +166,11 @@ void RequestLoader::PreparePictures(const TaskPtr& task) {
   InitPicture init;
   absl::Status status = CatchExceptions([&]() -> absl::Status {
     ABSL_RETURN_IF_ERROR(task->Wanted());
-    ABSL_ASSIGN_OR_RETURN(RequestPictures pictures, decode_(task->job()));
+    const MiddleSquare seen = EncoderSees(*controls_);
+    ABSL_ASSIGN_OR_RETURN(RequestPictures pictures, decode_(task->job(), seen));
     init = std::move(pictures.init);
     task->SetControlPictures({std::move(pictures.controls), std::move(pictures.hires_controls), std::move(room)});
-    task->SetImagePromptPictures(std::move(pictures.image_prompts));
+    task->SetImagePromptPictures({std::move(pictures.image_prompts), seen});
     return absl::OkStatus();
   });
   task->PauseLoading();
@@ -212,6 +257,7 @@ absl::Status RequestLoader::LeaseNetworks(const ImageTask& task, LoadedFiles& lo
   ABSL_RETURN_IF_ERROR(CheckControlTypes(job.controls, types));
   for (const ImagePromptUse& use : job.image_prompts) {
     loaded.image_encoder = by_name.at(kImageEncoderKey);
+    ABSL_RETURN_IF_ERROR(CheckEncoderSees(loaded.image_encoder->info().encoder.square, task.image_prompts_seen()));
     loaded.image_prompts.push_back({use, by_name.at(KeyOf(use))});
     ABSL_RETURN_IF_ERROR(
         CheckEncoderFits(use.name, loaded.image_prompts.back().lease->info(), loaded.image_encoder->info()));

@@ -7,8 +7,8 @@
 //
 // Each kind of work has a thread of its own, so that none delays another kind:
 //   lookup    decides what is missing; leases what is resident. Never waits for a file.
-//   picture   decodes init images and control pictures. One of the largest size takes some tenths of a second. Then it
-//             waits until the decode thread has encoded an init image: of init images one at a time is in the decode
+//   picture   decodes what a request sends. A picture of the largest size takes some tenths of a second. Of those for
+//             image prompts only what the image encoder sees stays. With an init image, the thread then waits until the decode thread has encoded an init image: of init images one at a time is in the decode
 //             line. Decoded control pictures wait with their request. If those of other requests have all the room, it
 //             waits until one of these has started, with the files as they were sent.
 //   adapter   reads the files of adapters, ControlNets, image prompts and embeddings, and copies them to the device.
@@ -41,7 +41,7 @@ namespace hotlora {
 class RequestLoader {
  public:
   // LoadRequestPictures, or a test's own.
-  using DecodeFunction = std::function<absl::StatusOr<RequestPictures>(const ImageJob&)>;
+  using DecodeFunction = std::function<absl::StatusOr<RequestPictures>(const ImageJob&, MiddleSquare seen)>;
 
   // The most bytes of decoded control pictures that wait. One request has 96 MiB at the most.
   static constexpr int64_t kPictureBytes = int64_t{256} << 20;
@@ -75,6 +75,8 @@ class RequestLoader {
   using TaskPtr = std::shared_ptr<ImageTask>;
 
   void Continue(const TaskPtr& task);
+  bool KnowsEncoder(const ImageJob& job);
+  void ReadEncoder(const TaskPtr& task);
   void PreparePictures(const TaskPtr& task);
   void Acquire(const TaskPtr& task);
   bool NeedsFiles(const ImageJob& job);

@@ -80,12 +80,12 @@ absl::StatusOr<std::shared_ptr<const ImagePrompts>> RunStart::EncodeImagePrompts
     return std::shared_ptr<const ImagePrompts>();
   }
   ABSL_RETURN_IF_ERROR(task.Wanted());
-  std::vector<std::vector<RgbImage>> pictures = task.TakeImagePromptPictures();
-  std::vector<ImagePromptInput> inputs;
-  for (size_t i = 0; i < pictures.size(); ++i) {
+  ImagePromptPictures pictures = task.TakeImagePromptPictures();
+  ImagePromptInputs inputs{task.image_encoder()->image_encoder(), task.job().denoise.cfg(), {}};
+  for (size_t i = 0; i < pictures.squares.size(); ++i) {
     const LeasedImagePrompt& prompt = task.image_prompts()[i];
-    inputs.push_back({prompt.lease->image_prompt(), task.image_encoder()->image_encoder(), std::move(pictures[i]),
-                      prompt.use.scale, prompt.use.blocks});
+    inputs.prompts.push_back(
+        {prompt.lease->image_prompt(), std::move(pictures.squares[i]), prompt.use.scale, prompt.use.blocks});
   }
   return memory_->Call(ImagePromptWork(inputs, pipeline_->ImagePromptBytesOf(inputs)),
                        [&] { return pipeline_->EncodeImagePrompts(inputs); });

@@ -78,14 +78,14 @@ absl::StatusOr<std::shared_ptr<const Controls>> WatchedPipeline::EmbedControls(
 }
 
 absl::StatusOr<std::shared_ptr<const ImagePrompts>> WatchedPipeline::EncodeImagePrompts(
-    absl::Span<const ImagePromptInput> prompts) {
+    const ImagePromptInputs& inputs) {
   StepShape shape;
-  shape.image_prompts = static_cast<uint32_t>(prompts.size());
-  for (const ImagePromptInput& prompt : prompts) {
+  shape.image_prompts = static_cast<uint32_t>(inputs.prompts.size());
+  for (const ImagePromptInput& prompt : inputs.prompts) {
     shape.rows += static_cast<uint32_t>(prompt.pictures.size());
   }
   WorkWatch::Mark mark = watch_->Begin({WorkKind::kEncode, shape});
-  return Counted(mark, pipeline_->EncodeImagePrompts(prompts));
+  return Counted(mark, pipeline_->EncodeImagePrompts(inputs));
 }
 
 absl::StatusOr<std::unique_ptr<Row>> WatchedPipeline::StartRow(const DenoiseOptions& options, uint64_t seed,

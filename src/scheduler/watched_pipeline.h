@@ -24,8 +24,7 @@ class WatchedPipeline final : public Pipeline {
   bool CanShareStep(const AdapterSet& a, const AdapterSet& b) const override { return pipeline_->CanShareStep(a, b); }
   absl::StatusOr<std::shared_ptr<const InitLatents>> EncodeInit(const InitPicture& picture, VaeForm form) override;
   absl::StatusOr<std::shared_ptr<const Controls>> EmbedControls(absl::Span<const ControlInput> controls) override;
-  absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(
-      absl::Span<const ImagePromptInput> prompts) override;
+  absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(const ImagePromptInputs& inputs) override;
   absl::StatusOr<std::unique_ptr<Row>> StartRow(const DenoiseOptions& options, uint64_t seed,
                                                 std::shared_ptr<const Conditioning> conditioning,
                                                 AdapterSchedule adapters, std::shared_ptr<const InitLatents> init,
@@ -45,8 +44,8 @@ class WatchedPipeline final : public Pipeline {
   ControlBytes ControlBytesOf(uint32_t width, uint32_t height) const override {
     return pipeline_->ControlBytesOf(width, height);
   }
-  ImagePromptBytes ImagePromptBytesOf(absl::Span<const ImagePromptInput> prompts) const override {
-    return pipeline_->ImagePromptBytesOf(prompts);
+  ImagePromptBytes ImagePromptBytesOf(const ImagePromptInputs& inputs) const override {
+    return pipeline_->ImagePromptBytesOf(inputs);
   }
   int64_t AvailableMemory() const override { return pipeline_->AvailableMemory(); }
   void ReleaseCachedMemory() const override { pipeline_->ReleaseCachedMemory(); }

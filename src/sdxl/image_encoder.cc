@@ -30,7 +30,7 @@ at::Tensor ImageEncoder::Normalize(const at::Tensor& pictures) const {
   return ((pixels - channels(config_.mean)) / channels(config_.std)).to(class_embedding_.scalar_type());
 }
 
-at::Tensor ImageEncoder::Penultimate(const at::Tensor& pixels) const {
+EncodedPictures ImageEncoder::Encode(const at::Tensor& pixels) const {
   const at::Tensor patches = at::conv2d(pixels, patch_embedding_, {}, {config_.patch, config_.patch});
   const int64_t rows = pixels.size(0);
   at::Tensor h = at::cat({class_embedding_.expand({rows, 1, -1}), patches.flatten(2).transpose(1, 2)}, 1);
@@ -38,12 +38,8 @@ at::Tensor ImageEncoder::Penultimate(const at::Tensor& pixels) const {
   for (size_t i = 0; i + 1 < layers_.size(); ++i) {
     h = layers_[i].forward(h, config_);
   }
-  return h;
-}
-
-at::Tensor ImageEncoder::Embed(const at::Tensor& pixels) const {
-  const at::Tensor h = layers_.back().forward(Penultimate(pixels), config_);
-  return visual_projection_.forward(post_layer_norm_.forward(h.select(1, 0).contiguous()));  // of the class token
+  const at::Tensor class_token = layers_.back().forward(h, config_).select(1, 0).contiguous();
+  return {h, visual_projection_.forward(post_layer_norm_.forward(class_token))};
 }
 
 }  // namespace hotlora

@@ -14,6 +14,16 @@
 
 namespace hotlora {
 
+// What an image encoder makes of n pictures.
+struct EncodedPictures {
+  at::Tensor hidden;      // what the last layer but one puts out: [n, tokens, width]
+  at::Tensor embeddings;  // [n, projection]
+
+  EncodedPictures Some(int64_t first, int64_t count) const {
+    return {hidden.narrow(0, first, count), embeddings.narrow(0, first, count)};
+  }
+};
+
 // CLIP's image encoder, which image prompts see pictures through.
 //
 // Shapes   pixels [n, 3, image_size, image_size]
@@ -29,11 +39,7 @@ class ImageEncoder {
   // pixels.
   at::Tensor Normalize(const at::Tensor& pictures) const;
 
-  // The pictures' embeddings: [n, projection].
-  at::Tensor Embed(const at::Tensor& pixels) const;
-
-  // What the last layer but one puts out: [n, tokens, width].
-  at::Tensor Penultimate(const at::Tensor& pixels) const;
+  EncodedPictures Encode(const at::Tensor& pixels) const;
 
   const ImageEncoderConfig& config() const { return config_; }
 

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include <nlohmann/json.hpp>
 
+#include "src/image/middle_square.h"
 #include "src/sdxl/sdxl_config.h"
 
 namespace hotlora {
@@ -23,6 +24,8 @@ struct ImageEncoderConfig : ClipConfig {
   double rescale = 1.0 / 255.0;
   std::array<double, 3> mean = {0.48145466, 0.4578275, 0.40821073};  // CLIP's own
   std::array<double, 3> std = {0.26862954, 0.26130258, 0.27577711};
+
+  MiddleSquare square() const { return {static_cast<uint32_t>(edge), static_cast<uint32_t>(image_size)}; }
 
   // A class token, then one for each patch.
   int64_t tokens() const { return (image_size / patch) * (image_size / patch) + 1; }

@@ -32,18 +32,14 @@ at::Tensor ImagePrompt::Project(const at::Tensor& encoded) const {
   return tokens.reshape({1, -1, config_.context_width});
 }
 
-at::Tensor ImagePrompt::EncodePictures(const ImageEncoder& encoder, const at::Tensor& pixels) const {
-  const bool plus = config_.kind == ImagePromptConfig::Kind::kPlus;
-  return Project(plus ? encoder.Penultimate(pixels) : encoder.Embed(pixels));
+at::Tensor ImagePrompt::TokensOf(const EncodedPictures& pictures) const {
+  return Project(config_.kind == ImagePromptConfig::Kind::kPlus ? pictures.hidden : pictures.embeddings);
 }
 
-at::Tensor ImagePrompt::EncodeNone(const ImageEncoder& encoder, int64_t pictures) const {
-  const at::TensorOptions options = keys_values_.front().weight.options();
-  const int64_t size = encoder.config().image_size;
-  // Pixels that are 0 once they are normalised, so no black picture; or an embedding of zeros.
-  const at::Tensor tokens = config_.kind == ImagePromptConfig::Kind::kPlus
-                                ? Project(encoder.Penultimate(at::zeros({1, 3, size, size}, options)))
-                                : Project(at::zeros({1, config_.encoder_width}, options));
+at::Tensor ImagePrompt::TokensOfNone(const EncodedPictures& zeros, int64_t pictures) const {
+  const at::Tensor tokens = Project(config_.kind == ImagePromptConfig::Kind::kPlus
+                                        ? zeros.hidden
+                                        : at::zeros({1, config_.encoder_width}, keys_values_.front().weight.options()));
   return at::cat(std::vector<at::Tensor>(static_cast<size_t>(pictures), tokens), 1);
 }
 

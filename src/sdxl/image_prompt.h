@@ -25,12 +25,13 @@ class ImagePrompt {
  public:
   ImagePrompt(const ParameterScope& scope, const ImagePromptConfig& config);
 
-  // The tokens of several pictures, joined: [1, pictures * tokens, context width]. `pixels` [pictures, 3, size, size],
-  // ImageEncoder::Normalize's. REQUIRES: the encoder gives config().encoder_width.
-  at::Tensor EncodePictures(const ImageEncoder& encoder, const at::Tensor& pixels) const;
+  // The tokens of several pictures, joined: [1, pictures * tokens, context width]. REQUIRES: the encoder gives
+  // config().encoder_width.
+  at::Tensor TokensOf(const EncodedPictures& pictures) const;
 
-  // The tokens of the negative row, which stand for no picture, as many as of `pictures`.
-  at::Tensor EncodeNone(const ImageEncoder& encoder, int64_t pictures) const;
+  // The tokens of the negative row, which stand for no picture, as many as of `pictures`. `zeros`: of plus, what the
+  // encoder makes of pixels that are 0 once they are normalised (so of no black picture); the standard kind needs none.
+  at::Tensor TokensOfNone(const EncodedPictures& zeros, int64_t pictures) const;
 
   // What each cross attention sees of tokens [rows, n, context width], in the order of config().places: [rows, n, 2 *
   // its width], keys before values. The same in every step.

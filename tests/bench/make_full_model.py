@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Writes a diffusers-layout folder for benchmarks: SDXL base's own shapes, random weights. 6.9 GB in float16, twice in float32.
 
-  make_full_model.py --out DIR [--dtype float16|float32] [--text-layers N] [--seed 0]
+  make_full_model.py --out DIR [--dtype float16|float32] [--text-layers N] [--seed 0] [--control DIR]
 
-The UNet has stock SDXL's 2,567,463,684 parameters; text encoders and VAE have theirs too, unless --text-layers leaves out layers of
+With --control a ControlNet of the UNet's shapes (1,251,417,856 parameters) is written there as well. The UNet has stock SDXL's 2,567,463,684 parameters; text encoders and VAE have theirs too, unless --text-layers leaves out layers of
 the encoders where memory is short. Tensors are drawn and written one at
 a time, so little memory is needed. Values are normal with deviation 1 / sqrt(inputs), less at the end of each residual branch, so
 that nothing overflows in float16; norms are 1 and 0. Tokenizers and scheduler are those of tests/golden/pipeline. Needs
@@ -20,11 +20,12 @@ import struct
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden/pipeline"
-BRANCH_ENDS = ("conv2.weight", "to_out.0.weight", "ff.net.2.weight", "proj_out.weight", "out_proj.weight", "fc2.weight")
+BRANCH_ENDS = ("conv2.weight", "to_out.0.weight", "ff.net.2.weight", "proj_out.weight", "out_proj.weight", "fc2.weight",
+               "controlnet_mid_block.weight", *(f"controlnet_down_blocks.{i}.weight" for i in range(9)))
 BRANCH_GAIN = 0.3
 UNET = dict(
     sample_size=128, in_channels=4, out_channels=4, layers_per_block=2, block_out_channels=[320, 640, 1280],
@@ -33,6 +34,7 @@ UNET = dict(
     mid_block_type="UNetMidBlock2DCrossAttn", up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
     transformer_layers_per_block=[1, 2, 10], attention_head_dim=[5, 10, 20], use_linear_projection=True,
     addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816)
+CONTROL = {key: value for key, value in UNET.items() if key not in ("sample_size", "out_channels", "mid_block_type", "up_block_types")}
 VAE = dict(
     in_channels=3, out_channels=3, latent_channels=4, sample_size=1024, scaling_factor=0.13025, layers_per_block=2,
     block_out_channels=[128, 256, 512, 512], norm_num_groups=32, act_fn="silu",
@@ -84,6 +86,7 @@ def main():
     parser.add_argument("--dtype", default="float16", choices=("float16", "float32"))
     parser.add_argument("--text-layers", type=int, default=32, help="at most so many in each text encoder; 3 or more")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--control", type=pathlib.Path, help="folder for a ControlNet")
     args = parser.parse_args()
     text_1 = text(768, min(12, args.text_layers), "quick_gelu")
     text_2 = text(1280, min(32, args.text_layers), "gelu")
@@ -94,6 +97,9 @@ def main():
                      AutoencoderKL(**VAE)),
                     ("text_encoder", "model.safetensors", text_1, CLIPTextModel(CLIPTextConfig(**text_1))),
                     ("text_encoder_2", "model.safetensors", text_2, CLIPTextModelWithProjection(CLIPTextConfig(**text_2)))]
+        if args.control:
+            networks.append((args.control, "diffusion_pytorch_model.safetensors", dict(_class_name="ControlNetModel", **CONTROL),
+                             ControlNetModel(**CONTROL)))
     for name, file, config, model in networks:
         count = write(args.out / name, file, config, model, getattr(numpy, args.dtype), args.seed)
         print(f"{name}: {count:,} parameters", flush=True)

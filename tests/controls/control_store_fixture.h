@@ -7,15 +7,19 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_format.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "src/base/error_details.h"
 #include "src/base/sha256.h"
 #include "src/controls/control_store.h"
 #include "src/metrics/metrics.h"
 #include "src/tensor/memory_stats.h"
+#include "tests/golden_controlnets.h"
 #include "tests/sdxl/model_fixture.h"
 #include "tests/temporary_folder.h"
 
@@ -30,6 +34,29 @@ inline std::string HashOf(const std::string& bytes) {
   Sha256 hash;
   hash.Update(bytes.data(), bytes.size());
   return hash.HexDigest();
+}
+
+inline std::string ShardName(const std::string& stem, size_t i, size_t count) {
+  return absl::StrFormat("%s-%05d-of-%05d.safetensors", stem, i + 1, count);
+}
+
+// Splits tensors into `count` shards with an index, in an existing folder. Returns the index.
+inline nlohmann::json WriteShards(const TensorMap& tensors, const std::string& folder, const std::string& stem,
+                                  size_t count, const std::string& index) {
+  std::vector<TensorMap> shards(count);
+  nlohmann::json map;
+  size_t next = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const size_t shard = next++ % count;
+    shards[shard].emplace(name, tensor);
+    map[name] = ShardName(stem, shard, count);
+  }
+  for (size_t i = 0; i < count; ++i) {
+    WriteTensors(shards[i], folder + "/" + ShardName(stem, i, count));
+  }
+  const nlohmann::json text = {{"metadata", {{"total_size", 1}}}, {"weight_map", map}};
+  std::ofstream(folder + "/" + index) << text;
+  return text;
 }
 
 // A store of ControlNets and image prompts for the tiny model.

@@ -75,25 +75,10 @@ class ShardedControlNetTest : public ControlStoreTest {
     std::filesystem::remove_all(folder_.Under(folder));
     WriteControlNetFolder(net, folder_.Under(folder));
     std::filesystem::remove(Path(folder, "diffusion_pytorch_model.safetensors"));
-    std::vector<TensorMap> shards(count);
-    nlohmann::json map;
-    size_t next = 0;
-    for (const auto& [name, tensor] : GoldenControlNet(net)) {
-      const size_t shard = next++ % count;
-      shards[shard].emplace(name, tensor);
-      map[name] = Shard(shard, count);
-    }
-    for (size_t i = 0; i < count; ++i) {
-      WriteTensors(shards[i], Path(folder, Shard(i, count)));
-    }
-    const nlohmann::json text = {{"metadata", {{"total_size", 1}}}, {"weight_map", map}};
-    std::ofstream(Path(folder, index)) << text;
-    return text;
+    return hotlora::WriteShards(GoldenControlNet(net), folder_.Under(folder), "diffusion_pytorch_model", count, index);
   }
 
-  static std::string Shard(size_t i, size_t count) {
-    return absl::StrFormat("diffusion_pytorch_model-%05d-of-%05d.safetensors", i + 1, count);
-  }
+  static std::string Shard(size_t i, size_t count) { return ShardName("diffusion_pytorch_model", i, count); }
   std::string Path(const std::string& folder, const std::string& file) { return folder_.Under(folder) + "/" + file; }
 
   std::vector<std::string> Names() {

@@ -92,11 +92,11 @@ TEST_F(ImagePromptStoreTest, EachKindHasNamesOfItsOwn) {
 TEST_F(ImagePromptStoreTest, LendsWhatTheFilesHold) {
   c10::InferenceMode guard;
   const auto prompt_lease = Acquire(Prompt("styles/plus")), encoder_lease = Acquire(kImageEncoderKey);
-  EXPECT_EQ(prompt_lease->info().encoder_widths.hidden_size, 32);
-  EXPECT_EQ(prompt_lease->info().encoder_widths.projection_dim, 0);
-  EXPECT_EQ(Acquire(Prompt("depth"))->info().encoder_widths.projection_dim, 20);
-  EXPECT_EQ(encoder_lease->info().encoder_widths.hidden_size, 32);
-  EXPECT_EQ(encoder_lease->info().encoder_widths.projection_dim, 20);
+  EXPECT_EQ(prompt_lease->info().encoder.hidden_size, 32);
+  EXPECT_EQ(prompt_lease->info().encoder.projection_dim, 0);
+  EXPECT_EQ(Acquire(Prompt("depth"))->info().encoder.projection_dim, 20);
+  EXPECT_EQ(encoder_lease->info().encoder.hidden_size, 32);
+  EXPECT_EQ(encoder_lease->info().encoder.projection_dim, 20);
   const auto prompt = prompt_lease->image_prompt();
   const auto encoder = encoder_lease->image_encoder();
   const auto read_prompt = LoadImagePrompt(InPrompts("styles/plus"), TinyModel().config(), TestPlace());
@@ -105,8 +105,8 @@ TEST_F(ImagePromptStoreTest, LendsWhatTheFilesHold) {
   EXPECT_EQ(prompt->block.device(), TestPlace().device);
   EXPECT_EQ(encoder->block.device(), TestPlace().device);
   const at::Tensor pixels = at::randn({1, 3, 32, 32}).to(TestPlace().device, TestPlace().dtype);
-  const at::Tensor tokens = prompt->network.EncodePictures(encoder->network, pixels);
-  EXPECT_TRUE(at::equal(tokens, (*read_prompt)->network.EncodePictures((*read_encoder)->network, pixels)));
+  const at::Tensor tokens = prompt->network.TokensOf(encoder->network.Encode(pixels));
+  EXPECT_TRUE(at::equal(tokens, (*read_prompt)->network.TokensOf((*read_encoder)->network.Encode(pixels))));
   const auto seen = prompt->network.ProjectTokens(tokens), expected = (*read_prompt)->network.ProjectTokens(tokens);
   ASSERT_EQ(seen.size(), expected.size());
   for (size_t i = 0; i < seen.size(); ++i) {
@@ -128,6 +128,27 @@ TEST_F(ImagePromptStoreTest, TheEncodersFilesMayBeLinks) {
   const std::string weights = folder_.Under("encoder/model.safetensors"), blob = folder_.Under("blob");
   std::filesystem::rename(weights, blob);
   std::filesystem::create_symlink(blob, weights);
+  EXPECT_NE(Acquire(kImageEncoderKey), nullptr);
+}
+
+TEST_F(ImagePromptStoreTest, TheEncoderMayBeSeveralFiles) {
+  const at::Tensor whole = Acquire(kImageEncoderKey)->image_encoder()->block.cpu().clone();
+  std::filesystem::remove(folder_.Under("encoder/model.safetensors"));
+  WriteShards(LoadTensors(GoldenPath("image_prompt/image_encoder/model.safetensors")), folder_.Under("encoder"),
+              "model", 3, "model.safetensors.index.json");
+  const auto lease = Acquire(kImageEncoderKey);
+  ASSERT_NE(lease, nullptr);
+  EXPECT_EQ(lease->report().tier_found, AdapterTier::kDisk) << "it is another version";
+  EXPECT_TRUE(at::equal(lease->image_encoder()->block.cpu(), whole));
+  std::filesystem::remove(folder_.Under("encoder/" + ShardName("model", 1, 3)));
+  EXPECT_EQ(GetErrorDetails(store_->Load(kImageEncoderKey, AdapterTier::kHost, false).status()).reason,
+            "IMAGE_ENCODER_INVALID");
+}
+
+TEST_F(ImagePromptStoreTest, NothingIsWrittenIntoTheEncodersFolder) {
+  const auto upload = store_->BeginUpload({kImageEncoderKey, 8, HashOf("x"), false});
+  EXPECT_EQ(upload.status().code(), absl::StatusCode::kFailedPrecondition) << upload.status();
+  EXPECT_EQ(store_->Delete(kImageEncoderKey).code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_NE(Acquire(kImageEncoderKey), nullptr);
 }
 

@@ -68,8 +68,8 @@ TEST_F(ImagePromptLeasesTest, TheSummaryTellsThemAndNothingIsHeldAtTheEnd) {
 
 TEST_F(ImagePromptLeasesTest, AnEncoderIsNeededThatFits) {
   ExpectRefused({"style"}, absl::StatusCode::kFailedPrecondition, "NO_IMAGE_ENCODER");
-  ExpectRefused({"absent"}, absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND");  // the fake store's one reason
   controls_->AddImageEncoder();
+  ExpectRefused({"absent"}, absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND");  // the fake store's one reason
   ExpectRefused({"style", "other"}, absl::StatusCode::kFailedPrecondition, "IMAGE_ENCODER_MISMATCH");
   EXPECT_EQ(Run(WithPrompts({"style"}))->images().size(), 1u);
 }
@@ -83,6 +83,36 @@ TEST_F(ImagePromptLeasesTest, TheyAreEncodedOnceForAllImagesAndPasses) {
   EXPECT_EQ(Run(request)->images().size(), 3u);
   ExpectNothingHeld();
   EXPECT_EQ(EncodedPictures(), std::vector<size_t>{2});
+}
+
+// A request that waits for room after its pictures were decoded for the encoder of that time.
+TEST_F(ImagePromptLeasesTest, PicturesThatAnotherEncoderSawAreNotUsed) {
+  controls_->AddImageEncoder();
+  ImageRequest waits = WithPrompts({"style"});
+  waits.request_id = "waits";
+  pipeline_->Hold();
+  const auto runs = Enter(WithPrompts({"style"}));
+  pipeline_->AwaitHeld();
+  const auto set = [this](int most_leases, MiddleSquare sees) {
+    absl::MutexLock lock(&controls_->mu);
+    controls_->most_leases = most_leases;
+    controls_->encoder_sees = sees;
+  };
+  set(controls_->Leases(), {16, 16});
+  const auto listener = Enter(waits);
+  {
+    absl::MutexLock lock(&controls_->mu);
+    controls_->mu.Await(absl::Condition(
+        +[](FakeAdapterStore::Levers* l) ABSL_NO_THREAD_SAFETY_ANALYSIS { return l->waits > 0; }, controls_.get()));
+  }
+  set(1000, {32, 24});
+  pipeline_->LetGo();
+  EXPECT_EQ(runs->AwaitDone(), absl::OkStatus());
+  const absl::Status status = listener->AwaitDone();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_EQ(GetErrorDetails(status).reason, "IMAGE_ENCODER_MISMATCH");
+  EXPECT_EQ(Run(WithPrompts({"style"}))->images().size(), 1u);
+  ExpectNothingHeld();
 }
 
 TEST_F(ImagePromptLeasesTest, RowsThatDifferInThemShareAStep) {

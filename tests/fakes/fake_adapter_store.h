@@ -34,6 +34,7 @@ class FakeAdapterStore : public AdapterStore {
     std::set<std::string> resident ABSL_GUARDED_BY(mu);
     uint32_t loads_held ABSL_GUARDED_BY(mu) = 0;
     int leases ABSL_GUARDED_BY(mu) = 0;
+    MiddleSquare encoder_sees ABSL_GUARDED_BY(mu) = {16, 16};
     int most_leases ABSL_GUARDED_BY(mu) = 1000;  // beyond which a set waits
     int waits ABSL_GUARDED_BY(mu) = 0;           // sets that had to wait
 
@@ -59,13 +60,14 @@ class FakeAdapterStore : public AdapterStore {
       Add(key);
       absl::MutexLock lock(&mu);
       adapters[key].format = kImagePrompt;
-      adapters[key].encoder_widths.projection_dim = projection_dim;
+      adapters[key].encoder.projection_dim = projection_dim;
     }
+    // Until it was loaded or lent, what it sees of pictures is not known, as that of a file that was never read.
     void AddImageEncoder() {
       Add(kImageEncoderKey);
       absl::MutexLock lock(&mu);
       adapters[kImageEncoderKey].format = kImageEncoder;
-      adapters[kImageEncoderKey].encoder_widths = {32, 20};
+      adapters[kImageEncoderKey].encoder = {32, 20, {}};
     }
     int Leases() {
       absl::MutexLock lock(&mu);
@@ -100,6 +102,7 @@ class FakeAdapterStore : public AdapterStore {
     if (found == levers_->adapters.end()) {
       return Missing(name);
     }
+    Read(*found);
     found->second.tier = AdapterTier::kHost;
     ++levers_->leases;
     return std::make_unique<FakeLease>(levers_, found->second);
@@ -191,12 +194,19 @@ class FakeAdapterStore : public AdapterStore {
     return MakeError(absl::StatusCode::kNotFound, "ADAPTER_NOT_FOUND", absl::StrCat("no adapter \"", name, "\""));
   }
 
+  void Read(std::pair<const std::string, AdapterInfo>& adapter) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(levers_->mu) {
+    if (adapter.first == kImageEncoderKey) {
+      adapter.second.encoder.square = levers_->encoder_sees;
+    }
+  }
+
   absl::StatusOr<AdapterInfo> Change(absl::string_view name, AdapterTier tier, bool pin) {
     absl::MutexLock lock(&levers_->mu);
     const auto found = levers_->adapters.find(std::string(name));
     if (found == levers_->adapters.end()) {
       return Missing(name);
     }
+    Read(*found);
     found->second.tier = tier;
     found->second.pinned = pin;
     return found->second;

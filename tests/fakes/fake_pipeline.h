@@ -186,10 +186,9 @@ class FakePipeline : public Pipeline {
     return made;
   }
 
-  absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(
-      absl::Span<const ImagePromptInput> prompts) override {
+  absl::StatusOr<std::shared_ptr<const ImagePrompts>> EncodeImagePrompts(const ImagePromptInputs& inputs) override {
     absl::MutexLock lock(&levers_->mu);
-    for (const ImagePromptInput& prompt : prompts) {
+    for (const ImagePromptInput& prompt : inputs.prompts) {
       levers_->image_prompt_pictures.push_back(prompt.pictures.size());
     }
     return std::make_shared<const FakeImagePrompts>(levers_);
@@ -294,7 +293,7 @@ class FakePipeline : public Pipeline {
     return levers_->control_bytes;
   }
 
-  ImagePromptBytes ImagePromptBytesOf(absl::Span<const ImagePromptInput>) const override {
+  ImagePromptBytes ImagePromptBytesOf(const ImagePromptInputs&) const override {
     absl::MutexLock lock(&levers_->mu);
     return levers_->image_prompt_bytes;
   }

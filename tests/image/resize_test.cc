@@ -46,7 +46,7 @@ TEST(ResizeTest, CoverSquareTakesTheMiddle) {
   const RgbImage image = *DecodeImage(InputImage("rgb8.png"));
   ASSERT_GT(image.width, image.height);
   const uint32_t side = image.height - 3, left = (image.width - side) / 2;
-  const RgbImage square = CoverSquare(image, image.height, side);
+  const RgbImage square = CoverSquare(image, {image.height, side});
   EXPECT_EQ(square.width, side);
   EXPECT_EQ(square.height, side);
   for (uint32_t y = 0; y < side; ++y) {
@@ -59,8 +59,8 @@ TEST(ResizeTest, CoverSquareOfAStripTakesLittleMemory) {
   constexpr uint32_t kLength = 1 << 20, kSide = 224;  // the whole strip, enlarged, would have 157 GB
   const RgbImage strip{kLength, 1, std::vector<uint8_t>(size_t{kLength} * 3, 77)};
   const std::vector<uint8_t> expected(size_t{kSide} * kSide * 3, 77);
-  EXPECT_EQ(CoverSquare(strip, kSide, kSide).pixels, expected);
-  EXPECT_EQ(CoverSquare({1, kLength, strip.pixels}, kSide, kSide).pixels, expected);
+  EXPECT_EQ(CoverSquare(strip, {kSide, kSide}).pixels, expected);
+  EXPECT_EQ(CoverSquare({1, kLength, strip.pixels}, {kSide, kSide}).pixels, expected);
 }
 
 TEST(ResizeTest, LumaEqualsPillow) {

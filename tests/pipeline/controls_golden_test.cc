@@ -53,7 +53,7 @@ class ControlsGoldenTest : public PipelineFixture {
     if (job.controls.empty()) {
       return nullptr;
     }
-    auto pictures = LoadRequestPictures(job);
+    auto pictures = LoadRequestPictures(job, {});
     EXPECT_TRUE(pictures.ok()) << pictures.status();
     std::vector<ControlInput> inputs;
     for (size_t i = 0; i < job.controls.size(); ++i) {

@@ -6,15 +6,18 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "src/image/image_decoder.h"
+#include "src/image/resize.h"
 #include "src/pipeline/image_prompt_calls.h"
 #include "src/sdxl/placed_image_prompt.h"
 #include "src/tensor/memory_stats.h"
@@ -32,6 +35,13 @@ RgbImage Picture(const std::string& name) {
   const auto picture = DecodeImage(GoldenFile(absl::StrCat(kFolder, "/", name)));
   EXPECT_TRUE(picture.ok()) << picture.status();
   return *picture;
+}
+
+int convolutions = 0;
+
+std::unique_ptr<at::ObserverContext> CountConvolution(const at::RecordFunction& function) {
+  convolutions += std::string_view(function.name()) == "aten::conv2d" ? 1 : 0;
+  return nullptr;
 }
 
 class ImagePromptsGoldenTest : public PipelineFixture {
@@ -77,14 +87,13 @@ class ImagePromptsGoldenTest : public PipelineFixture {
   }
 
   // With rules, a cross attention that none of them names sees nothing.
-  std::vector<ImagePromptInput> Inputs(const nlohmann::json& golden) {
-    std::vector<ImagePromptInput> inputs;
+  ImagePromptInputs Inputs(const nlohmann::json& golden, bool negative = true) {
+    ImagePromptInputs inputs{encoder_, negative, {}};
     for (const nlohmann::json& entry : golden.at("image_prompts")) {
-      ImagePromptInput& input = inputs.emplace_back();
+      ImagePromptInput& input = inputs.prompts.emplace_back();
       input.net = nets_.at(entry.at("adapter"));
-      input.encoder = encoder_;
       for (const nlohmann::json& name : entry.at("images")) {
-        input.pictures.push_back(Picture(name));
+        input.pictures.push_back(CoverSquare(Picture(name), encoder_->network.config().square()));
       }
       input.scale = entry.contains("block_rules") ? 0.0 : entry.at("scale").get<double>();
       for (const nlohmann::json& rule : entry.value("block_rules", nlohmann::json::array())) {
@@ -94,8 +103,8 @@ class ImagePromptsGoldenTest : public PipelineFixture {
     return inputs;
   }
 
-  std::shared_ptr<const ImagePrompts> Encode(const nlohmann::json& golden) {
-    auto encoded = pipeline_->EncodeImagePrompts(Inputs(golden));
+  std::shared_ptr<const ImagePrompts> Encode(const nlohmann::json& golden, bool negative = true) {
+    auto encoded = pipeline_->EncodeImagePrompts(Inputs(golden, negative));
     EXPECT_TRUE(encoded.ok()) << encoded.status();
     return *std::move(encoded);
   }
@@ -119,7 +128,7 @@ class ImagePromptsGoldenTest : public PipelineFixture {
     image.job = Job(request);
     image.adapters = AdapterSchedule(Set(GoldenAdapters(golden)), image.job.denoise.evaluations());
     image.controls = Control(image.job);
-    image.prompts = Encode(golden);
+    image.prompts = Encode(golden, image.job.denoise.cfg());
     image.seed = image.job.seed + index;
     return image;
   }
@@ -269,10 +278,23 @@ TEST_F(ImagePromptsGoldenTest, AdaptersDoNotReachWhatIsMadeOfThePictures) {
   }
 }
 
+TEST_F(ImagePromptsGoldenTest, ARequestsPicturesGoThroughTheEncoderOnce) {
+  for (const nlohmann::json& golden : GoldenRuns(kFolder)) {
+    for (const bool negative : {true, false}) {
+      const ImagePromptInputs inputs = Inputs(golden, negative);
+      convolutions = 0;  // only the encoder has one
+      const at::CallbackHandle counter = at::addThreadLocalCallback(at::RecordFunctionCallback(&CountConvolution));
+      ASSERT_TRUE(pipeline_->EncodeImagePrompts(inputs).ok());
+      at::removeCallback(counter);
+      EXPECT_EQ(convolutions, 1) << golden.at("name");
+    }
+  }
+}
+
 TEST_F(ImagePromptsGoldenTest, AnErrorLeavesThePipelineUsable) {
   const nlohmann::json golden = GoldenRuns(kFolder).front();
-  std::vector<ImagePromptInput> inputs = Inputs(golden);
-  inputs.front().pictures.clear();
+  ImagePromptInputs inputs = Inputs(golden);
+  inputs.prompts.front().pictures.clear();
   const int64_t before = Allocated();
   EXPECT_EQ(pipeline_->EncodeImagePrompts(inputs).status().code(), absl::StatusCode::kInternal);
   EXPECT_EQ(Allocated(), before);
@@ -285,9 +307,10 @@ TEST_F(ImagePromptsGoldenTest, TheyTakeNoMoreThanTheirShapesSay) {
     UseDtype(dtype);
     for (const nlohmann::json& golden : GoldenRuns(kFolder)) {
       const std::string name = absl::StrCat(golden.at("name").get<std::string>(), " in ", DtypeName(dtype));
-      const std::vector<ImagePromptInput> inputs = Inputs(golden);
+      const bool negative = Job(MakeGoldenRequest(golden)).denoise.cfg();
+      const ImagePromptInputs inputs = Inputs(golden, negative);
       const ImagePromptBytes bytes = pipeline_->ImagePromptBytesOf(inputs);
-      Encode(golden);  // what is made once
+      Encode(golden, negative);  // what is made once
       const int64_t before = Allocated();
       std::shared_ptr<const ImagePrompts> prompts;
       {

@@ -82,17 +82,17 @@ class NetworksGoldenTest : public PipelineFixture {
     std::vector<GoldenPrompt> uses;
     for (const nlohmann::json& entry : golden.value("image_prompts", nlohmann::json::array())) {
       const ImagePrompt& prompt = Prompt(entry.at("adapter"));
-      const ImageEncoderConfig& seen = Encoder().config();
       std::vector<at::Tensor> pictures;
       for (const nlohmann::json& name : entry.at("images")) {
-        const RgbImage square = CoverSquare(Decode("image_prompt/" + name.get<std::string>()),
-                                            static_cast<uint32_t>(seen.edge), static_cast<uint32_t>(seen.image_size));
+        const RgbImage square =
+            CoverSquare(Decode("image_prompt/" + name.get<std::string>()), Encoder().config().square());
         pictures.push_back(Pixels(square).clone());
       }
       const at::Tensor pixels = Encoder().Normalize(at::stack(pictures).to(model_->place().device));
       GoldenPrompt use;
-      use.positive = prompt.ProjectTokens(prompt.EncodePictures(Encoder(), pixels));
-      use.negative = prompt.ProjectTokens(prompt.EncodeNone(Encoder(), static_cast<int64_t>(pictures.size())));
+      const EncodedPictures zeros = Encoder().Encode(at::zeros_like(pixels.narrow(0, 0, 1)));
+      use.positive = prompt.ProjectTokens(prompt.TokensOf(Encoder().Encode(pixels)));
+      use.negative = prompt.ProjectTokens(prompt.TokensOfNone(zeros, static_cast<int64_t>(pictures.size())));
       use.scales = ScalesOf(entry);
       uses.push_back(std::move(use));
     }

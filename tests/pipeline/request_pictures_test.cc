@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include "src/base/error_details.h"
+#include "src/image/image_decoder.h"
 #include "src/image/image_encoder.h"
+#include "src/image/resize.h"
 
 namespace hotlora {
 namespace {
@@ -39,7 +41,7 @@ std::vector<std::string> FieldsOf(const absl::Status& status) {
 }
 
 TEST(LoadRequestPicturesTest, GivesControlPicturesTheSizeOfTheImages) {
-  const auto pictures = LoadRequestPictures(Job({Picture(16, 8, 10), Picture(32, 32, 200)}));
+  const auto pictures = LoadRequestPictures(Job({Picture(16, 8, 10), Picture(32, 32, 200)}), {});
   ASSERT_TRUE(pictures.ok()) << pictures.status();
   ASSERT_EQ(pictures->controls.size(), 2u);
   for (const RgbImage& picture : pictures->controls) {
@@ -53,25 +55,27 @@ TEST(LoadRequestPicturesTest, GivesControlPicturesTheSizeOfTheImages) {
 
 TEST(LoadRequestPicturesTest, NamesEveryFileThatCannotBeDecoded) {
   const std::string sound = Picture(16, 8, 1), cut = sound.substr(0, sound.size() / 2);
-  EXPECT_EQ(FieldsOf(LoadRequestPictures(Job({cut, sound, cut}, cut)).status()),
+  EXPECT_EQ(FieldsOf(LoadRequestPictures(Job({cut, sound, cut}, cut), {}).status()),
             (std::vector<std::string>{"init_image", "controls[0].image", "controls[2].image"}));
 }
 
-TEST(LoadRequestPicturesTest, LeavesPicturesOfImagePromptsTheirSize) {
+TEST(LoadRequestPicturesTest, LeavesOfImagePromptsWhatTheEncoderSees) {
+  constexpr MiddleSquare kSeen = {6, 4};
   ImageJob job = Job({});
   job.hires = job.denoise;
   job.image_prompts.resize(2);
   job.image_prompts[0].images = {Picture(20, 30, 10)};
   job.image_prompts[1].images = {Picture(16, 8, 20), Picture(5, 1, 200)};
-  const auto pictures = LoadRequestPictures(job);
+  const auto pictures = LoadRequestPictures(job, kSeen);
   ASSERT_TRUE(pictures.ok()) << pictures.status();
   ASSERT_EQ(pictures->image_prompts.size(), 2u);
   ASSERT_EQ(pictures->image_prompts[0].size(), 1u);
   ASSERT_EQ(pictures->image_prompts[1].size(), 2u);
-  EXPECT_EQ(pictures->image_prompts[0][0].width, 20u);
-  EXPECT_EQ(pictures->image_prompts[0][0].height, 30u);
-  EXPECT_EQ(pictures->image_prompts[1][1].width, 5u);
-  EXPECT_EQ(pictures->image_prompts[1][1].pixels.front(), 200);
+  EXPECT_EQ(pictures->image_prompts[0][0].width, 4u);
+  EXPECT_EQ(pictures->image_prompts[0][0].height, 4u);
+  EXPECT_EQ(pictures->image_prompts[1][1].pixels, std::vector<uint8_t>(4 * 4 * 3, 200));
+  EXPECT_EQ(pictures->image_prompts[0][0].pixels,
+            CoverSquare(*DecodeImage(job.image_prompts[0].images[0]), kSeen).pixels);
 }
 
 TEST(LoadRequestPicturesTest, NamesEveryPictureOfAnImagePromptThatCannotBeDecoded) {
@@ -84,7 +88,7 @@ TEST(LoadRequestPicturesTest, NamesEveryPictureOfAnImagePromptThatCannotBeDecode
   job.image_prompts[1].field = "image_prompts[1]";
   const std::vector<std::string> expected = {"controls[0].image", "image_prompts[0].images[1]",
                                              "image_prompts[1].images[0]"};
-  EXPECT_EQ(FieldsOf(LoadRequestPictures(job).status()), expected);
+  EXPECT_EQ(FieldsOf(LoadRequestPictures(job, {2, 2}).status()), expected);
 }
 
 }  // namespace

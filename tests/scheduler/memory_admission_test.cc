@@ -76,8 +76,9 @@ TEST_F(MemoryAdmissionTest, KnowsWhatASizeTook) {
 
 TEST_F(MemoryAdmissionTest, ImagePromptsNeedNoLessThanTheirShapesSay) {
   const auto work = [](size_t pictures, int64_t encoding) {
-    std::vector<ImagePromptInput> inputs(1);
-    inputs[0].pictures.resize(pictures);
+    ImagePromptInputs inputs;
+    inputs.prompts.resize(1);
+    inputs.prompts[0].pictures.resize(pictures);
     return ImagePromptWork(inputs, {/*kept=*/30 * kMiB, encoding});
   };
   ExpectNeed(work(2, 100 * kMiB), 155 * kMiB + kFirst);

@@ -110,7 +110,7 @@ class RequestLoaderTest : public ::testing::Test {
                         &queue_,
                         &scheduler_,
                         &metrics_,
-                        [this](const ImageJob& job) { return Decode(job); },
+                        [this](const ImageJob& job, MiddleSquare) { return Decode(job); },
                         /*picture_bytes=*/2 * 16 * 16 * 3};
   std::vector<std::shared_ptr<ImageTask>> tasks_;
 };

@@ -94,7 +94,7 @@ class RunStartTest : public ::testing::Test {
     auto task =
         std::make_shared<ImageTask>(std::move(job), std::make_shared<RecordingListener>(), absl::InfiniteDuration());
     EXPECT_TRUE(task->BeginLoading());
-    task->SetImagePromptPictures({std::vector<RgbImage>(1), std::vector<RgbImage>(2)});
+    task->SetImagePromptPictures({{std::vector<RgbImage>(1), std::vector<RgbImage>(2)}, {}});
     task->EndLoading(std::move(loaded), 0);
     return std::make_shared<ImageRun>(task);
   }

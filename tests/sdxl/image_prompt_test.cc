@@ -38,8 +38,8 @@ class ImagePromptTest : public testing::Test {
   static at::Tensor PixelsOf(const ImageEncoder& encoder, const std::string& name) {
     const auto decoded = DecodeImage(GoldenFile("image_prompt/" + name + ".png"));
     TORCH_CHECK(decoded.ok(), decoded.status().ToString());
-    const auto size = static_cast<uint32_t>(encoder.config().image_size);
-    RgbImage square = CoverSquare(*decoded, static_cast<uint32_t>(encoder.config().edge), size);
+    RgbImage square = CoverSquare(*decoded, encoder.config().square());
+    const int64_t size = square.width;
     const at::Tensor bytes = at::from_blob(square.pixels.data(), {1, size, size, 3}, at::kByte);
     return encoder.Normalize(bytes.to(TestPlace().device));
   }
@@ -59,13 +59,14 @@ TEST_F(ImagePromptTest, EncodingsEqualTransformersAndDiffusers) {
     const ImageEncoder& network = encoder->network;
     const at::Tensor pixels = PixelsOf(network, name.substr(7));  // "encode_red"
     compare(pixels, "pixel_values");
-    compare(network.Embed(pixels), "image_embeds");
-    compare(network.Penultimate(pixels), "hidden_state_penultimate");
-    compare(network.Penultimate(at::zeros_like(pixels)), "hidden_state_penultimate_of_zeros");
-    compare(standard->network.EncodePictures(network, pixels), "tokens_standard");
-    compare(standard->network.EncodeNone(network, 1), "tokens_standard_negative");
-    compare(plus->network.EncodePictures(network, pixels), "tokens_plus");
-    compare(plus->network.EncodeNone(network, 1), "tokens_plus_negative");
+    const EncodedPictures seen = network.Encode(pixels), zeros = network.Encode(at::zeros_like(pixels));
+    compare(seen.embeddings, "image_embeds");
+    compare(seen.hidden, "hidden_state_penultimate");
+    compare(zeros.hidden, "hidden_state_penultimate_of_zeros");
+    compare(standard->network.TokensOf(seen), "tokens_standard");
+    compare(standard->network.TokensOfNone({}, 1), "tokens_standard_negative");
+    compare(plus->network.TokensOf(seen), "tokens_plus");
+    compare(plus->network.TokensOfNone(zeros, 1), "tokens_plus_negative");
   }
 }
 
@@ -78,8 +79,9 @@ TEST_F(ImagePromptTest, ACallOfTheUnetEqualsDiffusers) {
     const TensorMap t = golden.Load(name);
     const auto loaded = Load(kind);
     const ImagePrompt& prompt = loaded->network;
-    const at::Tensor tokens = at::cat({prompt.EncodeNone(encoder->network, 1),
-                                       prompt.EncodePictures(encoder->network, PixelsOf(encoder->network, "red"))});
+    const at::Tensor pixels = PixelsOf(encoder->network, "red");
+    const at::Tensor none = prompt.TokensOfNone(encoder->network.Encode(at::zeros_like(pixels)), 1);
+    const at::Tensor tokens = at::cat({none, prompt.TokensOf(encoder->network.Encode(pixels))});
     ExpectWithin(tokens, t.at("image_tokens"), golden.Tolerance(name, "image_tokens"), name + " image_tokens");
     UnetInput input = GoldenUnetInput(t);
     const std::vector<at::Tensor> projected = prompt.ProjectTokens(tokens);
@@ -97,7 +99,7 @@ TEST_F(ImagePromptTest, RowsOfABatchAreAsIfAlone) {
   const UnetInput base = together;
   const at::Tensor pixels = PixelsOf(encoder->network, "blue");
   const auto add = [&](const ImagePrompt& prompt, int64_t first, UnetInput& input) {
-    const std::vector<at::Tensor> projected = prompt.ProjectTokens(prompt.EncodePictures(encoder->network, pixels));
+    const std::vector<at::Tensor> projected = prompt.ProjectTokens(prompt.TokensOf(encoder->network.Encode(pixels)));
     AddImagePrompt(first, projected, std::vector<double>(projected.size(), 0.8), input.image);
   };
   const auto alone = [&](int64_t row, const PlacedImagePrompt* first, const PlacedImagePrompt* second) {
@@ -129,8 +131,7 @@ TEST_F(ImagePromptTest, AScaleOf0LeavesNoTrace) {
   const auto loaded = Load("standard");
   UnetInput input = GoldenUnetInput(GoldenFolder(kFolder).Load("unet_call_standard"));
   const at::Tensor plain = TinyModel().unet().forward(input);
-  const std::vector<at::Tensor> projected =
-      loaded->network.ProjectTokens(loaded->network.EncodeNone(encoder->network, 2));
+  const std::vector<at::Tensor> projected = loaded->network.ProjectTokens(loaded->network.TokensOfNone({}, 2));
   EXPECT_EQ(projected.front().size(1), 8);
   AddImagePrompt(0, projected, std::vector<double>(projected.size(), 0.0), input.image);
   EXPECT_TRUE(at::equal(TinyModel().unet().forward(input), plain));
@@ -157,7 +158,7 @@ TEST_F(ImagePromptTest, HalfTypesStayCloseToFloat32) {
     const auto encoder = LoadEncoder(dtype);
     const at::Tensor pixels = PixelsOf(encoder->network, "red");
     for (const char* const kind : {"standard", "plus"}) {
-      const at::Tensor tokens = Load(kind, dtype)->network.EncodePictures(encoder->network, pixels);
+      const at::Tensor tokens = Load(kind, dtype)->network.TokensOf(encoder->network.Encode(pixels));
       EXPECT_EQ(tokens.scalar_type(), dtype);
       ExpectError(RelativeError(tokens, t.at(std::string("tokens_") + kind)), tolerance, DtypeName(dtype) + kind);
     }
