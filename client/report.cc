@@ -66,6 +66,14 @@ std::string GenerationText(const GeneratedImages& images, const std::vector<std:
       absl::StrAppend(&text, "  note: ", note, "\n");
     }
   }
+  const auto add_controls = [&text](const char* what, const auto& controls) {
+    for (const v1::AppliedControl& control : controls) {
+      absl::StrAppend(&text, what, " ", control.name(), "  scale ", control.scale(), "  found on ",
+                      TierWord(control.tier_found()), "\n");
+    }
+  };
+  add_controls("control", summary.controls());
+  add_controls("image prompt", summary.image_prompts());
   if (summary.swap_cost().changed()) {
     absl::StrAppendFormat(&text, "swap %.4f s, %s\n", summary.swap_cost().total_seconds(), summary.swap_cost().form());
   }

@@ -34,7 +34,8 @@ set(may_include_src/pipeline sdxl sampling nn weights request image tensor base)
 set(may_include_src/scheduler
     pipeline/pipeline.h pipeline/init_picture.h pipeline/png_parameters.h pipeline/request_pictures.h
     nn/adapter_schedule.h
-    adapters/adapter_store.h adapters/adapter_info.h adapters/embedding_store.h adapters/stored_kind.h image request
+    adapters/adapter_store.h adapters/adapter_info.h adapters/embedding_store.h adapters/encoder_fit.h
+    adapters/stored_kind.h image request
     metrics base)
 set(may_include_src/engine scheduler pipeline adapters controls sdxl weights tensor request metrics base)
 # What server/ sees of the engine: plain values alone.
@@ -43,7 +44,7 @@ set(may_include_src/engine/engine.h
     base/memory_stats.h)
 set(may_include_src/engine/statistics.h adapters/adapter_statistics.h request/model_info.h base/memory_stats.h
     scheduler/cost_report.h)
-set(may_include_server engine adapters/adapter_info.h image/image_header.h request metrics base)
+set(may_include_server engine adapters/adapter_info.h adapters/encoder_fit.h image/image_header.h request metrics base)
 # The client reads adapters where they lie (`adapters inspect`), with what the server reads them with.
 set(may_include_client adapter_format/adapter_inspection.h sdxl/module_list.h base)
 

@@ -41,6 +41,18 @@ nlohmann::ordered_json AdaptersJson(const ImageAccess& image) {
   return adapters;
 }
 
+// ControlNets or image prompts.
+nlohmann::ordered_json ControlsJson(const std::vector<AppliedControl>& controls) {
+  auto json = nlohmann::ordered_json::array();
+  for (const AppliedControl& control : controls) {
+    json.push_back({{"name", control.name},
+                    {"sha256_12", control.content_sha256.substr(0, 12)},
+                    {"scale", control.scale},
+                    {"tier", kAdapterTierNames[static_cast<size_t>(control.tier_found)]}});
+  }
+  return json;
+}
+
 // What was given of it.
 nlohmann::ordered_json HiresJson(const HiresPass& hires) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
@@ -61,6 +73,12 @@ void AddImage(const ImageAccess& image, nlohmann::ordered_json& line) {
   }
   line["image_bytes"] = image.image_bytes;
   line["adapters"] = AdaptersJson(image);
+  if (!summary.controls.empty()) {
+    line["controls"] = ControlsJson(summary.controls);
+  }
+  if (!summary.image_prompts.empty()) {
+    line["image_prompts"] = ControlsJson(summary.image_prompts);
+  }
   line["phases"] = {{"queue", summary.queue_seconds},
                     {"adapter", summary.adapter_seconds},
                     {"encode", summary.encode_seconds},

@@ -25,11 +25,15 @@ std::vector<PlannedMemory> MemoryPlan(const EngineStatistics& statistics, const 
     }
   };
   add_tiers("adapters", statistics.adapters);
-  if (std::any_of(statistics.controls.tiers.begin(), statistics.controls.tiers.end(),
-                  [](const TierStatistics& tier) { return tier.capacity_bytes > 0; })) {
+  if (HasControls(statistics)) {
     add_tiers("ControlNets and image prompts", statistics.controls);
   }
   return plan;
+}
+
+bool HasControls(const EngineStatistics& statistics) {
+  return std::any_of(statistics.controls.tiers.begin(), statistics.controls.tiers.end(),
+                     [](const TierStatistics& tier) { return tier.capacity_bytes > 0; });
 }
 
 std::string MemoryPlanText(const EngineStatistics& statistics, const std::string& device) {

@@ -23,6 +23,9 @@ std::vector<PlannedMemory> MemoryPlan(const EngineStatistics& statistics, const 
 // The same as lines of text, for the log and --check.
 std::string MemoryPlanText(const EngineStatistics& statistics, const std::string& device);
 
+// Whether there is room for ControlNets and image prompts.
+bool HasControls(const EngineStatistics& statistics);
+
 }  // namespace hotlora
 
 #endif  // HOTLORA_SERVER_MEMORY_PLAN_H_

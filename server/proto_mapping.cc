@@ -390,6 +390,21 @@ v1::MeasuredCosts ToProto(const CostReport& report) {
   return message;
 }
 
+void FillTiers(const std::vector<TierStatistics>& tiers,
+               google::protobuf::RepeatedPtrField<v1::TierStatistics>& filled) {
+  for (const TierStatistics& tier : tiers) {
+    v1::TierStatistics* added = filled.Add();
+    added->set_tier(EnumToProto(kTiers, tier.tier));
+    added->set_capacity_bytes(tier.capacity_bytes);
+    added->set_used_bytes(tier.bytes);
+    added->set_pinned_bytes(tier.pinned_bytes);
+    added->set_entries(tier.entries);
+    added->set_hits(tier.hits);
+    added->set_misses(tier.misses);
+    added->set_evictions(tier.evictions);
+  }
+}
+
 v1::Statistics ToProto(const EngineStatistics& statistics, const std::string& device) {
   v1::Statistics message;
   for (const PlannedMemory& area : MemoryPlan(statistics, device)) {
@@ -402,16 +417,9 @@ v1::Statistics ToProto(const EngineStatistics& statistics, const std::string& de
   message.mutable_device_memory()->set_device(device);
   message.mutable_device_memory()->set_allocated_bytes(statistics.device_memory.allocated);
   message.mutable_device_memory()->set_reserved_bytes(statistics.device_memory.reserved);
-  for (const TierStatistics& tier : statistics.adapters.tiers) {
-    v1::TierStatistics* added = message.add_tiers();
-    added->set_tier(EnumToProto(kTiers, tier.tier));
-    added->set_capacity_bytes(tier.capacity_bytes);
-    added->set_used_bytes(tier.bytes);
-    added->set_pinned_bytes(tier.pinned_bytes);
-    added->set_entries(tier.entries);
-    added->set_hits(tier.hits);
-    added->set_misses(tier.misses);
-    added->set_evictions(tier.evictions);
+  FillTiers(statistics.adapters.tiers, *message.mutable_tiers());
+  if (HasControls(statistics)) {
+    FillTiers(statistics.controls.tiers, *message.mutable_control_tiers());
   }
   for (const AdapterStatistics& adapter : statistics.adapters.adapters) {
     const AdapterCounts& counts = adapter.counts;

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -65,17 +66,28 @@ class UnitReader {
     return IsNull(value) || !(value->kind_case() == Value::kBoolValue && !value->bool_value());
   }
 
-  ControlRef Read(int64_t width, int64_t height) {
+  bool is_image_prompt() const {
+    const Value* const module = Find("module");
+    return module != nullptr &&
+           absl::c_any_of(kImagePromptModules, [&](absl::string_view name) { return IsText(*module, name); });
+  }
+
+  // An image prompt acts in all steps.
+  ImagePromptRef ReadImagePrompt() {
+    CheckUnsupported();
+    OnlyNumber("guidance_start", 0);
+    OnlyNumber("guidance_end", 1);
+    OnlyNumber("guidance", 1);
+    ImagePromptRef prompt;
+    prompt.name = ReadModel();
+    prompt.images = {ReadPicture()};
+    prompt.scale = ReadNumber("weight");
+    return prompt;
+  }
+
+  ControlRef ReadControl(int64_t width, int64_t height) {
     OnlyTexts("module", {"none", ""});
-    OnlyTexts("input_mode", {"simple"});
-    OnlyTexts("hr_option", {"Both"});
-    OnlyOneOf("control_mode", {"Balanced"});
-    for (const char* const field : {"mask", "mask_image", "effective_region_mask", "advanced_weighting",
-                                    "ipadapter_input", "batch_images", "guessmode", "animatediff_batch"}) {
-      if (!IsBlank(Find(field))) {
-        Add(field, "is not supported; leave it out");
-      }
-    }
+    CheckUnsupported();
     ControlRef control;
     control.name = ReadModel();
     control.image = ReadPicture();
@@ -91,6 +103,25 @@ class UnitReader {
   template <typename... Parts>
   void Add(absl::string_view field, const Parts&... parts) {
     violations_.push_back({absl::StrCat(path_, ".", field), absl::StrCat(parts...)});
+  }
+
+  void CheckUnsupported() {
+    OnlyTexts("input_mode", {"simple"});
+    OnlyTexts("hr_option", {"Both"});
+    OnlyOneOf("control_mode", {"Balanced"});
+    for (const char* const field : {"mask", "mask_image", "effective_region_mask", "advanced_weighting",
+                                    "ipadapter_input", "batch_images", "guessmode", "animatediff_batch"}) {
+      if (!IsBlank(Find(field))) {
+        Add(field, "is not supported; leave it out");
+      }
+    }
+  }
+
+  void OnlyNumber(const std::string& field, double allowed) {
+    const std::optional<double> number = ReadNumber(field);
+    if (number.has_value() && *number != allowed) {
+      Add(field, "is ", *number, ", which is not supported for an image prompt; allowed is ", allowed);
+    }
   }
 
   const Value* Find(const std::string& field) const {
@@ -132,7 +163,7 @@ class UnitReader {
       return "";
     }
     if (value->kind_case() != Value::kStringValue) {
-      Add("model", "is ", ToText(*value), "; it must be a ControlNet's name");
+      Add("model", "is ", ToText(*value), "; it must be the name of a ControlNet or an image prompt");
     }
     return value->string_value();
   }
@@ -236,7 +267,11 @@ void ReadUnits(absl::string_view name, const Value& script, int64_t width, int64
     if (units[i].kind_case() == Value::kStructValue) {
       UnitReader reader(unit_path, units[i].struct_value(), mapped.violations);
       if (reader.enabled() && !units[i].struct_value().fields().empty()) {
-        mapped.request.controls.push_back(reader.Read(width, height));
+        if (reader.is_image_prompt()) {
+          mapped.request.image_prompts.push_back(reader.ReadImagePrompt());
+        } else {
+          mapped.request.controls.push_back(reader.ReadControl(width, height));
+        }
       }
     } else if (!IsBlank(&units[i])) {
       mapped.violations.push_back({unit_path, absl::StrCat("is ", ToText(units[i]), "; it must be an object")});
@@ -279,12 +314,16 @@ absl::Status WithUnitNames(const absl::Status& status) {
   static constexpr absl::string_view kUnits = "alwayson_scripts.controlnet.args";
   static constexpr FieldName kNames[] = {
       {"controls", kUnits},
-      {"controls[].name", kUnits, "model of enabled unit #"},
-      {"controls[].image", kUnits, "image of enabled unit #"},
-      {"controls[].scale", kUnits, "weight of enabled unit #"},
-      {"controls[].start", kUnits, "guidance_start of enabled unit #", WithoutOurNames},
-      {"controls[].end", kUnits, "guidance_end of enabled unit #"},
-      {"controls[].type", kUnits, "union_control_type of enabled unit #"},
+      {"controls[].name", kUnits, "model of ControlNet unit #"},
+      {"controls[].image", kUnits, "image of ControlNet unit #"},
+      {"controls[].scale", kUnits, "weight of ControlNet unit #"},
+      {"controls[].start", kUnits, "guidance_start of ControlNet unit #", WithoutOurNames},
+      {"controls[].end", kUnits, "guidance_end of ControlNet unit #"},
+      {"controls[].type", kUnits, "union_control_type of ControlNet unit #"},
+      {"image_prompts", kUnits},
+      {"image_prompts[].name", kUnits, "model of image prompt unit #"},
+      {"image_prompts[].images[0]", kUnits, "image of image prompt unit #"},
+      {"image_prompts[].scale", kUnits, "weight of image prompt unit #"},
   };
   return WithFieldNames(status, kNames);
 }

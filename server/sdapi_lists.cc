@@ -1,11 +1,13 @@
 #include "server/sdapi_lists.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include <nlohmann/json.hpp>
 
+#include "server/sdapi_controls.h"
 #include "server/sdapi_options.h"
 #include "server/status_mapping.h"
 #include "src/base/enum_size.h"
@@ -67,6 +69,24 @@ std::string SdModelsJson(const ModelInfo& model) {
                        {"filename", name},
                        {"config", nullptr}}})
       .dump();
+}
+
+std::string ControlModelsJson(const std::vector<AdapterInfo>& controls, const std::vector<AdapterInfo>& image_prompts) {
+  std::set<std::string> names;
+  for (const auto* const list : {&controls, &image_prompts}) {
+    for (const AdapterInfo& file : *list) {
+      names.insert(CleanText(file.name));
+    }
+  }
+  return Json{{"model_list", names}}.dump();
+}
+
+std::string ControlModulesJson() {
+  Json modules = {"none"};
+  for (const absl::string_view module : kImagePromptModules) {
+    modules.push_back(std::string(module));
+  }
+  return Json{{"module_list", std::move(modules)}}.dump();
 }
 
 std::string ProgressJson(absl::Span<const SdapiProgress> requests, bool with_image, absl::Time now) {

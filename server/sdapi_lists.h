@@ -22,6 +22,10 @@ std::string SamplersJson();
 std::string SchedulersJson();
 std::string SdModelsJson(const ModelInfo& model);
 
+// The JSON of /controlnet/model_list and /controlnet/module_list. A name that both kinds have stands there once.
+std::string ControlModelsJson(const std::vector<AdapterInfo>& controls, const std::vector<AdapterInfo>& image_prompts);
+std::string ControlModulesJson();
+
 // How far one request is.
 struct SdapiProgress {
   std::string job;      // "txt2img"

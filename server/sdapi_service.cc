@@ -174,6 +174,8 @@ SdapiService::SdapiService(ServiceContext* service)
   AddUnary("ListSamplers", &SdapiService::ListSamplers);
   AddUnary("ListSchedulers", &SdapiService::ListSchedulers);
   AddUnary("ListSdModels", &SdapiService::ListSdModels);
+  AddUnary("ListControlModels", &SdapiService::ListControlModels);
+  AddUnary("ListControlModules", &SdapiService::ListControlModules);
   AddUnary("GetOptions", &SdapiService::GetOptions);
   AddUnary("SetOptions", &SdapiService::SetOptions);
   AddUnary("GetProgress", &SdapiService::GetProgress);
@@ -231,6 +233,29 @@ grpc::ServerUnaryReactor* SdapiService::ListSdModels(grpc::CallbackServerContext
                                                      google::api::HttpBody* response) {
   return AnswerNow(service_, "ListSdModels", Scope::kAny, context, request, [&](Engine& engine, const auto&) {
     SetJson(SdModelsJson(engine.model()), *response);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* SdapiService::ListControlModels(grpc::CallbackServerContext* context,
+                                                          const Unparsed<sdapi::v1::ListControlModelsRequest>* request,
+                                                          google::api::HttpBody* response) {
+  return AnswerFromDisk(service_, "ListControlModels", Scope::kAdaptersRead, context, request, response,
+                        [](Engine& engine, const auto&, google::api::HttpBody& body) -> absl::Status {
+                          constexpr size_t kAll = std::numeric_limits<size_t>::max();
+                          ABSL_ASSIGN_OR_RETURN(const std::vector<AdapterInfo> nets, engine.controls().List("", kAll));
+                          ABSL_ASSIGN_OR_RETURN(const std::vector<AdapterInfo> prompts,
+                                                engine.image_prompts().List("", kAll));
+                          SetJson(ControlModelsJson(nets, prompts), body);
+                          return absl::OkStatus();
+                        });
+}
+
+grpc::ServerUnaryReactor* SdapiService::ListControlModules(
+    grpc::CallbackServerContext* context, const Unparsed<sdapi::v1::ListControlModulesRequest>* request,
+    google::api::HttpBody* response) {
+  return AnswerNow(service_, "ListControlModules", Scope::kAny, context, request, [&](Engine&, const auto&) {
+    SetJson(ControlModulesJson(), *response);
     return absl::OkStatus();
   });
 }

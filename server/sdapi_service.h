@@ -13,8 +13,8 @@ namespace hotlora {
 
 // hotlora.sdapi.v1.SdapiService: AUTOMATIC1111's API. Its requests for images take the way of ImageService's through
 // the engine. Progress and Interrupt know the caller's requests of this service alone: by the token, or, if the server
-// has no tokens, all of them. Needed scopes: generate for images, progress and interrupt; adapters.read for ListLoras;
-// any for the rest.
+// has no tokens, all of them. Needed scopes: generate for images, progress and interrupt; adapters.read for ListLoras
+// and ListControlModels; any for the rest.
 class SdapiService final : public UnparsedService {
  public:
   explicit SdapiService(ServiceContext* service);
@@ -37,6 +37,12 @@ class SdapiService final : public UnparsedService {
   grpc::ServerUnaryReactor* ListSdModels(grpc::CallbackServerContext* context,
                                          const Unparsed<sdapi::v1::ListSdModelsRequest>* request,
                                          google::api::HttpBody* response);
+  grpc::ServerUnaryReactor* ListControlModels(grpc::CallbackServerContext* context,
+                                              const Unparsed<sdapi::v1::ListControlModelsRequest>* request,
+                                              google::api::HttpBody* response);
+  grpc::ServerUnaryReactor* ListControlModules(grpc::CallbackServerContext* context,
+                                               const Unparsed<sdapi::v1::ListControlModulesRequest>* request,
+                                               google::api::HttpBody* response);
   grpc::ServerUnaryReactor* GetOptions(grpc::CallbackServerContext* context,
                                        const Unparsed<sdapi::v1::GetOptionsRequest>* request,
                                        google::api::HttpBody* response);

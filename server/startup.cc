@@ -10,6 +10,7 @@
 
 #include "server/memory_plan.h"
 #include "server/status_mapping.h"
+#include "src/adapters/encoder_fit.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -80,6 +81,32 @@ void CheckStore(ServedStore& store, const char* what, CheckReport& report) {
   report.ok = report.ok && failed == 0;
 }
 
+// Whether each image prompt has an encoder that fits it.
+void CheckEncoder(Engine& engine, CheckReport& report) {
+  const auto fail = [&report](const std::string& why) {
+    absl::StrAppend(&report.text, "image encoder  FAILED: ", why, "\n");
+    report.ok = false;
+  };
+  const auto prompts = ListAll(engine.image_prompts());
+  if (!prompts.ok() || prompts->empty()) {
+    return;
+  }
+  const auto encoders = ListAll(engine.image_encoder());
+  if (!encoders.ok() || encoders->empty()) {
+    fail("image prompts need one (--image-encoder)");
+    return;
+  }
+  for (const AdapterInfo& prompt : *prompts) {
+    const AdapterInfo& encoder = encoders->front();
+    if (prompt.state == AdapterState::kFailed || encoder.state == AdapterState::kFailed) {
+      continue;  // it has a line of its own
+    }
+    if (const absl::Status fits = CheckEncoderFits(prompt, encoder); !fits.ok()) {
+      fail(std::string(fits.message()));
+    }
+  }
+}
+
 }  // namespace
 
 absl::Status LoadPinned(ServedStore& store, absl::string_view flag, const std::vector<std::string>& names) {
@@ -99,7 +126,17 @@ absl::Status LoadPinnedControls(Engine& engine, const std::vector<std::string>& 
     (is_prompt ? image_prompts : controls).push_back(name);
   }
   ABSL_RETURN_IF_ERROR(LoadPinned(engine.controls(), "--pin-control", controls));
-  return LoadPinned(engine.image_prompts(), "--pin-control", image_prompts);
+  ABSL_RETURN_IF_ERROR(LoadPinned(engine.image_prompts(), "--pin-control", image_prompts));
+  if (image_prompts.empty()) {
+    return absl::OkStatus();
+  }
+  // They are of no use without the encoder.
+  std::vector<std::string> encoder;
+  ABSL_ASSIGN_OR_RETURN(const std::vector<AdapterInfo> listed, ListAll(engine.image_encoder()));
+  for (const AdapterInfo& info : listed) {
+    encoder.push_back(info.name);
+  }
+  return LoadPinned(engine.image_encoder(), "--image-encoder", encoder);
 }
 
 CheckReport CheckModelAndAdapters(Engine& engine) {
@@ -116,6 +153,7 @@ CheckReport CheckModelAndAdapters(Engine& engine) {
       CheckStore(*store, what, report);
     }
   }
+  CheckEncoder(engine, report);
   return report;
 }
 

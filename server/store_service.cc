@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
@@ -14,7 +15,6 @@
 #include "server/upload_call.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
-#include "src/base/resource_name.h"
 #include "src/base/status_macros.h"
 #include "src/request/validation.h"
 
@@ -41,7 +41,7 @@ absl::StatusOr<std::string> FromPageToken(const std::string& token) {
   if (absl::WebSafeBase64Unescape(token, &plain)) {
     name = plain;
   }
-  if (!absl::ConsumePrefix(&name, kTokenPrefix) || !NormalizeName(name).ok()) {
+  if (!absl::ConsumePrefix(&name, kTokenPrefix) || name.empty() || absl::StrContains(name, '\n')) {
     return BadField("page_token", "was not issued by this server");
   }
   return std::string(name);

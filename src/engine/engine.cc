@@ -77,11 +77,7 @@ class LoadingStore final : public ServedStore {
   }
 
   absl::StatusOr<std::vector<AdapterInfo>> List(absl::string_view after, size_t limit) const override {
-    if (after.empty()) {
-      return store_->List(prefix_, limit);
-    }
-    ABSL_ASSIGN_OR_RETURN(const std::string normal, Key(after));
-    return store_->List(normal, limit);
+    return store_->List(absl::StrCat(prefix_, after), limit);
   }
 
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload(UploadHeader header) override {

@@ -31,7 +31,8 @@ inline constexpr const char* kMethods[] = {"GenerateImages",    "StreamGenerateI
                                            "UploadControl",     "DeleteControl",
                                            "ListImagePrompts",  "GetImagePrompt",
                                            "LoadImagePrompt",   "UnloadImagePrompt",
-                                           "UploadImagePrompt", "DeleteImagePrompt"};
+                                           "UploadImagePrompt", "DeleteImagePrompt",
+                                           "ListControlModels", "ListControlModules"};
 
 using Buckets = prometheus::Histogram::BucketBoundaries;
 inline const Buckets kStepBuckets = {.005, .01, .02, .03, .04, .05, .06, .08, .1,  .125,

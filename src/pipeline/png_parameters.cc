@@ -78,13 +78,13 @@ AdapterTexts TextsOf(const std::vector<NamedAdapter>& adapters) {
 // What the texts of ControlNets and image prompts begin with.
 template <typename Named>
 std::string NetworkText(const Named& named) {
-  return absl::StrCat("Model: ", named.use.name, " [", named.content_sha256.substr(0, kFileHashDigits),
-                      "], Weight: ", Exact(named.use.scale));
+  return absl::StrCat("Model: ", named.use->name, " [", named.content_sha256.substr(0, kFileHashDigits),
+                      "], Weight: ", Exact(named.use->scale));
 }
 
 // As AUTOMATIC1111's ControlNet extension writes it.
 std::string ControlText(const NamedControl& control) {
-  const ControlUse& use = control.use;
+  const ControlUse& use = *control.use;
   std::string text = absl::StrCat(NetworkText(control), ", Guidance Start: ", Exact(use.range.start),
                                   ", Guidance End: ", Exact(use.range.end));
   if (use.type.has_value()) {
@@ -104,7 +104,7 @@ std::string ControlsText(const std::vector<NamedControl>& controls) {
 std::string ImagePromptsText(const std::vector<NamedImagePrompt>& prompts) {
   std::string text;
   for (size_t i = 0; i < prompts.size(); ++i) {
-    const ImagePromptUse& use = prompts[i].use;
+    const ImagePromptUse& use = *prompts[i].use;
     std::string value = absl::StrCat(NetworkText(prompts[i]), ", Images: ", use.images.size());
     if (!use.blocks.empty()) {
       absl::StrAppend(&value, ", Blocks: ", BlocksText(use.blocks));

@@ -24,13 +24,13 @@ struct NamedAdapter {
 
 // A ControlNet as an image's parameters name it.
 struct NamedControl {
-  ControlUse use;
+  const ControlUse* use;  // of the job
   std::string content_sha256;
 };
 
 // An image prompt as an image's parameters name it.
 struct NamedImagePrompt {
-  ImagePromptUse use;
+  const ImagePromptUse* use;  // of the job
   std::string content_sha256;
 };
 

@@ -49,7 +49,7 @@ void ImageTask::EndLoading(LoadedFiles loaded, double seconds) {
   MutexLock lock(&mu_);
   loading_ = false;
   loaded_ = std::move(loaded);
-  load_seconds_ = seconds;
+  load_seconds_ += seconds;
   AdapterSet ranged;
   for (const LeasedAdapter& adapter : loaded_.adapters) {
     const AdapterInfo& info = adapter.lease->info();
@@ -66,8 +66,9 @@ void ImageTask::EndLoading(LoadedFiles loaded, double seconds) {
   fingerprint_ = schedule_.fingerprint();
 }
 
-void ImageTask::PauseLoading() {
+void ImageTask::PauseLoading(double seconds) {
   MutexLock lock(&mu_);
+  load_seconds_ += seconds;
   loading_ = false;
 }
 

@@ -31,13 +31,13 @@ struct LeasedAdapter {
 
 // A ControlNet lent to a request, and how the request uses it.
 struct LeasedControl {
-  ControlUse use;
+  const ControlUse* use;  // of the task's job
   std::shared_ptr<const AdapterLease> lease;
 };
 
 // An image prompt lent to a request, and how the request uses it.
 struct LeasedImagePrompt {
-  ImagePromptUse use;
+  const ImagePromptUse* use;  // of the task's job
   std::shared_ptr<const AdapterLease> lease;
 };
 
@@ -59,7 +59,7 @@ struct ControlPictures {
 // The pictures of each of a request's image prompts, as the image encoder sees them.
 struct ImagePromptPictures {
   std::vector<std::vector<RgbImage>> squares;
-  MiddleSquare seen;  // which the encoder saw of pictures when they were decoded
+  MiddleSquare seen;  // that they were cut to
 };
 
 // One request from admission to its end: who listens, whether it is still wanted, and what it holds of files.
@@ -90,8 +90,8 @@ class ImageTask {
   // One thread works on the task's files from here to PauseLoading or EndLoading, and no other thread can end the task.
   // False if the task has ended already.
   bool BeginLoading();
-  // The files are not complete; BeginLoading will be called again.
-  void PauseLoading();
+  // The files are not complete; BeginLoading will be called again. `seconds`: how long files were read.
+  void PauseLoading(double seconds = 0.0);
   void EndLoading(LoadedFiles loaded, double seconds);
 
   // The init image as latents. REQUIRES: between BeginLoading and PauseLoading or EndLoading.

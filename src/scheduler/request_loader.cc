@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 
+#include "src/adapters/encoder_fit.h"
 #include "src/adapters/stored_kind.h"
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
@@ -40,6 +41,11 @@ std::vector<std::string> NetworksOf(const ImageJob& job) {
   return names;
 }
 
+bool WaitsForRoom(const absl::Status& status) {
+  const std::string reason = GetErrorDetails(status).reason;
+  return reason == error_reason::kAdaptersInUse || reason == error_reason::kControlsInUse;
+}
+
 // What the image encoder sees of pictures; of side 0 if that is not known, because its file was not read yet.
 MiddleSquare EncoderSees(const AdapterStore& controls) {
   const absl::StatusOr<AdapterInfo> encoder = controls.Get(kImageEncoderKey);
@@ -53,29 +59,6 @@ absl::Status EncoderIsNeeded(const absl::Status& status) {
   }
   return MakeError(absl::StatusCode::kFailedPrecondition, error_reason::kNoImageEncoder,
                    "image prompts need the folder of an image encoder (--image-encoder), which the server lacks");
-}
-
-// Whether the encoder saw of the pictures what it sees now.
-absl::Status CheckEncoderSees(MiddleSquare now, MiddleSquare seen) {
-  return now == seen ? absl::OkStatus()
-                     : MakeError(absl::StatusCode::kUnavailable, error_reason::kImageEncoderMismatch,
-                                 absl::StrCat("the image encoder was replaced by one that sees pictures of ", now.side,
-                                              " pixels, not ", seen.side, ", while the request waited; send it again"),
-                                 absl::Seconds(1));
-}
-
-// Whether the encoder gives what an image prompt takes.
-absl::Status CheckEncoderFits(const std::string& name, const AdapterInfo& prompt, const AdapterInfo& encoder) {
-  const EncoderSizes &needed = prompt.encoder, &given = encoder.encoder;
-  const bool hidden = needed.hidden_size > 0;
-  if (hidden ? needed.hidden_size == given.hidden_size : needed.projection_dim == given.projection_dim) {
-    return absl::OkStatus();
-  }
-  return MakeError(
-      absl::StatusCode::kFailedPrecondition, error_reason::kImageEncoderMismatch,
-      absl::StrCat("the image encoder does not fit image prompt ", PrintableName(name), ": its ",
-                   hidden ? "hidden_size is " : "projection_dim is ", hidden ? given.hidden_size : given.projection_dim,
-                   ", ", hidden ? needed.hidden_size : needed.projection_dim, " is needed"));
 }
 
 }  // namespace
@@ -111,10 +94,13 @@ void RequestLoader::RunOnAdapterThread(const std::string& caller, std::function<
 void RequestLoader::Continue(const TaskPtr& task) {
   task->PauseLoading();
   const ImageJob& job = task->job();
-  if (!KnowsEncoder(job)) {
-    adapter_thread_.Post(job.caller, [this, task] { ReadEncoder(task); });
-  } else if (!task->has_pictures()) {
-    picture_thread_.Post(job.caller, [this, task] { PreparePictures(task); });
+  if (!task->has_pictures()) {
+    const MiddleSquare seen = job.image_prompts.empty() ? MiddleSquare() : EncoderSees(*controls_);
+    if (!job.image_prompts.empty() && seen.side == 0) {
+      adapter_thread_.Post(job.caller, [this, task] { ReadEncoder(task); });
+    } else {
+      picture_thread_.Post(job.caller, [this, task, seen] { PreparePictures(task, seen); });
+    }
   } else if (NeedsFiles(job)) {
     adapter_thread_.Post(job.caller, [this, task] { Acquire(task); });
   } else {
@@ -129,35 +115,37 @@ bool RequestLoader::NeedsFiles(const ImageJob& job) {
          absl::c_any_of(NetworksOf(job), [this](const std::string& name) { return controls_->NeedsRead(name); });
 }
 
-// Whether the loader can tell what the encoder sees of the job's pictures.
-bool RequestLoader::KnowsEncoder(const ImageJob& job) {
-  return job.image_prompts.empty() || EncoderSees(*controls_).side > 0;
-}
-
-// Adapter thread: once, and after the encoder's folder was replaced.
+// Adapter thread: for the first request with image prompts.
 void RequestLoader::ReadEncoder(const TaskPtr& task) {
   if (!task->BeginLoading()) {
     return;
   }
-  absl::Status status = CatchExceptions([&]() -> absl::Status {
-    ABSL_RETURN_IF_ERROR(task->Wanted());
-    return controls_->Load(kImageEncoderKey, AdapterTier::kHost, /*pin=*/false).status();
+  const Stopwatch stopwatch;
+  absl::Status status = CatchExceptions([&] {
+    return controls_->AcquireAll({std::string(kImageEncoderKey)}, [&task] { return task->Wanted(); }).status();
   });
-  if (GetErrorDetails(status).reason == error_reason::kControlsInUse && task->Wanted().ok()) {
+  if (WaitsForRoom(status) && task->Wanted().ok()) {
     AwaitRoom(task);
     return;
   }
-  task->PauseLoading();
-  status.Update(task->Wanted());  // only now, as in PreparePictures
-  if (!status.ok()) {
-    Fail(task, EncoderIsNeeded(status));
-  } else if (task->BeginLoading()) {
+  task->PauseLoading(stopwatch.Seconds());
+  Again(task, EncoderIsNeeded(status));
+}
+
+// After a piece of work that is not the last one.
+void RequestLoader::Again(const TaskPtr& task, const absl::Status& status) {
+  // Only now: a thread that cancelled the task before PauseLoading has taken it out of the queue and could not end it.
+  absl::Status all = status;
+  all.Update(task->Wanted());
+  if (!all.ok()) {
+    Fail(task, all);
+  } else if (task->BeginLoading()) {  // until the lookup thread has it, which may be gone once every task has ended
     Load(task);
   }
 }
 
 // Picture thread: with an init image two pieces of work, the second on the decode thread.
-void RequestLoader::PreparePictures(const TaskPtr& task) {
+void RequestLoader::PreparePictures(const TaskPtr& task, MiddleSquare seen) {
   // Before BeginLoading: a request that waits for room can end. If it has, nothing is decoded below.
   std::shared_ptr<const void> room = picture_room_->Take(ControlPictureBytes(task->job()));
   if (!task->BeginLoading()) {
@@ -166,7 +154,6 @@ void RequestLoader::PreparePictures(const TaskPtr& task) {
   InitPicture init;
   absl::Status status = CatchExceptions([&]() -> absl::Status {
     ABSL_RETURN_IF_ERROR(task->Wanted());
-    const MiddleSquare seen = EncoderSees(*controls_);
     ABSL_ASSIGN_OR_RETURN(RequestPictures pictures, decode_(task->job(), seen));
     init = std::move(pictures.init);
     task->SetControlPictures({std::move(pictures.controls), std::move(pictures.hires_controls), std::move(room)});
@@ -179,11 +166,7 @@ void RequestLoader::PreparePictures(const TaskPtr& task) {
   if (status.ok() && task->job().has_init()) {
     status = scheduler_->decode_line().EncodeInit(*task, init);
   }
-  if (!status.ok()) {
-    Fail(task, status);
-  } else if (task->BeginLoading()) {  // until the lookup thread has it, which may be gone once every task has ended
-    Load(task);
-  }
+  Again(task, status);
 }
 
 // Lookup or adapter thread: the last piece of work. The step thread cannot take the task until it is ready, so a task
@@ -194,9 +177,19 @@ void RequestLoader::Acquire(const TaskPtr& task) {
   }
   const Stopwatch stopwatch;
   absl::StatusOr<LoadedFiles> loaded = CatchExceptions([&] { return LoadFiles(*task); });
-  const std::string reason = GetErrorDetails(loaded.status()).reason;
-  if ((reason == error_reason::kAdaptersInUse || reason == error_reason::kControlsInUse) && task->Wanted().ok()) {
+  if (WaitsForRoom(loaded.status()) && task->Wanted().ok()) {
     AwaitRoom(task);
+    return;
+  }
+  if (loaded.ok() && loaded->image_encoder != nullptr &&
+      loaded->image_encoder->info().encoder.square != task->image_prompts_seen()) {
+    // The encoder's folder was replaced, and the pictures were cut for the one before. All are decoded again; they give
+    // back their room first, for which the request will ask again.
+    loaded = LoadedFiles();
+    task->TakeImagePromptPictures();
+    task->TakeControlPictures();
+    task->PauseLoading(stopwatch.Seconds());
+    Again(task, absl::OkStatus());
     return;
   }
   absl::Status status = loaded.status();
@@ -251,16 +244,14 @@ absl::Status RequestLoader::LeaseNetworks(const ImageTask& task, LoadedFiles& lo
   }
   std::vector<uint32_t> types;
   for (const ControlUse& use : job.controls) {
-    loaded.controls.push_back({use, by_name.at(use.name)});
+    loaded.controls.push_back({&use, by_name.at(use.name)});
     types.push_back(loaded.controls.back().lease->info().control_types);
   }
   ABSL_RETURN_IF_ERROR(CheckControlTypes(job.controls, types));
   for (const ImagePromptUse& use : job.image_prompts) {
     loaded.image_encoder = by_name.at(kImageEncoderKey);
-    ABSL_RETURN_IF_ERROR(CheckEncoderSees(loaded.image_encoder->info().encoder.square, task.image_prompts_seen()));
-    loaded.image_prompts.push_back({use, by_name.at(KeyOf(use))});
-    ABSL_RETURN_IF_ERROR(
-        CheckEncoderFits(use.name, loaded.image_prompts.back().lease->info(), loaded.image_encoder->info()));
+    loaded.image_prompts.push_back({&use, by_name.at(KeyOf(use))});
+    ABSL_RETURN_IF_ERROR(CheckEncoderFits(loaded.image_prompts.back().lease->info(), loaded.image_encoder->info()));
   }
   return absl::OkStatus();
 }

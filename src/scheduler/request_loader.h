@@ -8,8 +8,8 @@
 // Each kind of work has a thread of its own, so that none delays another kind:
 //   lookup    decides what is missing; leases what is resident. Never waits for a file.
 //   picture   decodes what a request sends. A picture of the largest size takes some tenths of a second. Of those for
-//             image prompts only what the image encoder sees stays. With an init image, the thread then waits until the decode thread has encoded an init image: of init images one at a time is in the decode
-//             line. Decoded control pictures wait with their request. If those of other requests have all the room, it
+//             image prompts only what the image encoder sees stays. After an init image it waits until the decode
+//             thread has encoded it: one at a time is in the decode line. Decoded control pictures wait with their request. If those of other requests have all the room, it
 //             waits until one of these has started, with the files as they were sent.
 //   adapter   reads the files of adapters, ControlNets, image prompts and embeddings, and copies them to the device.
 // On the picture and the adapter thread callers take turns (serial_executor.h): many requests of one caller delay
@@ -75,9 +75,9 @@ class RequestLoader {
   using TaskPtr = std::shared_ptr<ImageTask>;
 
   void Continue(const TaskPtr& task);
-  bool KnowsEncoder(const ImageJob& job);
   void ReadEncoder(const TaskPtr& task);
-  void PreparePictures(const TaskPtr& task);
+  void PreparePictures(const TaskPtr& task, MiddleSquare seen);
+  void Again(const TaskPtr& task, const absl::Status& status);
   void Acquire(const TaskPtr& task);
   bool NeedsFiles(const ImageJob& job);
   absl::StatusOr<LoadedFiles> LoadFiles(const ImageTask& task);
@@ -97,8 +97,8 @@ class RequestLoader {
   Mutex mu_;
   std::vector<TaskPtr> awaiting_room_ ABSL_GUARDED_BY(mu_);
 
-  // The lookup thread posts to the other two, so it ends first. The picture thread posts to the lookup thread only for
-  // a request that has not ended.
+  // The lookup thread posts to the other two, so it ends first. These post to the lookup thread only for a request that
+  // has not ended.
   SerialExecutor adapter_thread_;
   SerialExecutor picture_thread_;
   SerialExecutor lookup_thread_;

@@ -25,7 +25,7 @@ void DescribeModel(const ModelInfo& model, ImageTask& task) {
 
 void DescribeControls(ImageTask& task) {
   const auto describe = [](const auto& leased, std::vector<AppliedControl>& applied) {
-    applied.push_back({leased.use.name, leased.lease->info().content_sha256, leased.use.scale,
+    applied.push_back({leased.use->name, leased.lease->info().content_sha256, leased.use->scale,
                        leased.lease->report().tier_found, leased.lease->report().seconds()});
   };
   for (const LeasedControl& control : task.controls()) {

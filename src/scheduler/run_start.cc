@@ -68,8 +68,8 @@ absl::StatusOr<std::shared_ptr<const Controls>> RunStart::EmbedControls(const Im
   std::vector<ControlInput> inputs;
   for (size_t i = 0; i < pictures.size(); ++i) {
     const LeasedControl& control = task.controls()[i];
-    inputs.push_back({control.lease->control_net(), std::move(pictures[i]), control.use.scale, control.use.range,
-                      control.use.type.value_or(0)});
+    inputs.push_back({control.lease->control_net(), std::move(pictures[i]), control.use->scale, control.use->range,
+                      control.use->type.value_or(0)});
   }
   return memory_->Call(HintWork(task.job().options(pass), inputs.size()),
                        [&] { return pipeline_->EmbedControls(inputs); });
@@ -85,7 +85,7 @@ absl::StatusOr<std::shared_ptr<const ImagePrompts>> RunStart::EncodeImagePrompts
   for (size_t i = 0; i < pictures.squares.size(); ++i) {
     const LeasedImagePrompt& prompt = task.image_prompts()[i];
     inputs.prompts.push_back(
-        {prompt.lease->image_prompt(), std::move(pictures.squares[i]), prompt.use.scale, prompt.use.blocks});
+        {prompt.lease->image_prompt(), std::move(pictures.squares[i]), prompt.use->scale, prompt.use->blocks});
   }
   return memory_->Call(ImagePromptWork(inputs, pipeline_->ImagePromptBytesOf(inputs)),
                        [&] { return pipeline_->EncodeImagePrompts(inputs); });

@@ -55,12 +55,15 @@ std::vector<int64_t> ConfigReader::PerLevel(const std::string& key, size_t level
 }
 
 std::vector<int64_t> ConfigReader::Levels(const std::string& key) {
-  const nlohmann::json* value = Require(key);
-  if (value != nullptr && (!value->is_array() || value->empty() || value->size() > kMaxLevels)) {
-    Fault(key, *value, absl::StrCat("a list of 1 to ", kMaxLevels, " integers"));
-    value = nullptr;
+  const nlohmann::json* const value = Require(key);
+  if (value == nullptr) {
+    return {1};
   }
-  return PerLevel(key, value == nullptr ? 1 : value->size(), kMaxWidth);
+  if (!value->is_array() || value->empty() || value->size() > kMaxLevels) {
+    Fault(key, *value, absl::StrCat("a list of 1 to ", kMaxLevels, " integers"));
+    return {1};
+  }
+  return PerLevel(key, value->size(), kMaxWidth);
 }
 
 std::vector<std::string> ConfigReader::Names(const std::string& key, size_t levels,

@@ -16,10 +16,13 @@ import hotlora_server as e2e
 from hotlora_server import images_pb2, request_for
 
 
+PATIENCE = 600.0  # for a start with large files, and for a request
+
+
 def step_seconds(server, args, seed, controls):
     """The median step of a request, and its encoding."""
     request = request_for(prompt="a house", width=args.size, height=args.size, steps=args.steps, seed=seed, controls=controls)
-    events = list(server.caller.stream(request))
+    events = list(server.caller.stream(request, timeout=PATIENCE))
     summary = next(event.summary for event in events if event.HasField("summary"))
     return statistics.median(event.progress.step_seconds for event in events if event.HasField("progress")), summary.encode_seconds
 
@@ -39,7 +42,7 @@ def main():
     Image.linear_gradient("L").convert("RGB").resize((args.size, args.size)).save(picture, "png")
     control = images_pb2.ControlRef(name=args.name, image=picture.getvalue())
     server = e2e.Server("--dtype", args.dtype, "--controls", args.controls, model=args.model,
-                        environment=e2e.clean_environment(OMP_NUM_THREADS=str(args.threads)))
+                        environment=e2e.clean_environment(OMP_NUM_THREADS=str(args.threads)), patience=PATIENCE)
     try:
         plain, controlled = [], []
         for block in range(args.blocks + 1):

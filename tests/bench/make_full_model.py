@@ -3,7 +3,7 @@
 
   make_full_model.py --out DIR [--dtype float16|float32] [--text-layers N] [--seed 0] [--control DIR]
 
-With --control a ControlNet of the UNet's shapes (1,251,417,856 parameters) is written there as well. The UNet has stock SDXL's 2,567,463,684 parameters; text encoders and VAE have theirs too, unless --text-layers leaves out layers of
+With --control a ControlNet of the UNet's shapes (1,251,014,160 parameters) is written there as well. The UNet has stock SDXL's 2,567,463,684 parameters; text encoders and VAE have theirs too, unless --text-layers leaves out layers of
 the encoders where memory is short. Tensors are drawn and written one at
 a time, so little memory is needed. Values are normal with deviation 1 / sqrt(inputs), less at the end of each residual branch, so
 that nothing overflows in float16; norms are 1 and 0. Tokenizers and scheduler are those of tests/golden/pipeline. Needs
@@ -35,6 +35,7 @@ UNET = dict(
     transformer_layers_per_block=[1, 2, 10], attention_head_dim=[5, 10, 20], use_linear_projection=True,
     addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816)
 CONTROL = {key: value for key, value in UNET.items() if key not in ("sample_size", "out_channels", "mid_block_type", "up_block_types")}
+CONTROL["conditioning_embedding_out_channels"] = [16, 32, 96, 256]
 VAE = dict(
     in_channels=3, out_channels=3, latent_channels=4, sample_size=1024, scaling_factor=0.13025, layers_per_block=2,
     block_out_channels=[128, 256, 512, 512], norm_num_groups=32, act_fn="silu",

@@ -24,7 +24,14 @@ TEST(ReportTest, GenerationTellsFilesSeedsSecondsAndAdapters) {
   adapter->set_tier_found(v1::ADAPTER_TIER_DISK);
   adapter->add_unmatched_keys("odd.key");
   adapter->add_notes("its metadata say otherwise");
+  auto* control = images.summary.add_controls();
+  control->set_name("edges");
+  control->set_scale(0.5);
+  control->set_tier_found(v1::ADAPTER_TIER_HOST);
+  images.summary.add_image_prompts()->set_name("style");
   const std::string text = GenerationText(images, {"a-0.png", "a-1.png"});
+  EXPECT_NE(text.find("control edges  scale 0.5  found on host"), std::string::npos) << text;
+  EXPECT_NE(text.find("image prompt style  scale 0"), std::string::npos) << text;
   EXPECT_NE(text.find("a-1.png  64x32  seed 8\n"), std::string::npos) << text;
   EXPECT_NE(text.find("3.50 s: queue 0.00"), std::string::npos) << text;
   EXPECT_NE(text.find("adapter ink  weight 0.5  found on disk"), std::string::npos) << text;

@@ -186,8 +186,8 @@ class ControlTest(GoldenPictures, unittest.TestCase):
         self.assertEqual(numpy.abs(e2e.pixels(answer.images[0]) - ours).max(), 0)
         self.assertNotIn("iVBOR", json_format.MessageToJson(answer.parameters), "a picture is sent back")
         for change, field in ((dict(module="canny"), "args[1].module"), (dict(control_mode=2), "args[1].control_mode"),
-                              (dict(weight=9), "args (weight of enabled unit 2)"),
-                              (dict(union_control_type="Depth"), "args (union_control_type of enabled unit 2)")):
+                              (dict(weight=9), "args (weight of ControlNet unit 2)"),
+                              (dict(union_control_type="Depth"), "args (union_control_type of ControlNet unit 2)")):
             problem = e2e.problem_of(lambda: service.Txt2Img(units({}, change), timeout=e2e.PATIENCE))
             self.assertEqual((problem.code, problem.reason), ("INVALID_ARGUMENT", "INVALID_REQUEST"), problem)
             self.assertIn("alwayson_scripts.controlnet." + field, problem.message)

@@ -282,11 +282,12 @@ class Server:
     """A hotlora-server on free loopback ports; ready when the constructor returns.
 
     `folder` has its ready file and its log, to which the next server of that folder appends. `address_space` is its
-    RLIMIT_AS.
+    RLIMIT_AS. `patience`: seconds until it must be ready.
     """
 
     def __init__(self, *flags, model=DEMO, adapters=None, environment=None, credentials=None,
-                 listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", program=SERVER, folder=None, address_space=None):
+                 listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", program=SERVER, folder=None, address_space=None,
+                 patience=PATIENCE):
         self.folder = folder or temporary_folder()
         self.ready_file = self.folder / "ready.json"
         self.log_path = self.folder / "server.log"
@@ -302,7 +303,7 @@ class Server:
                 preexec_fn=address_space and (lambda: resource.setrlimit(resource.RLIMIT_AS, (address_space,) * 2)),
             )
         atexit.register(self.kill)
-        ready = wait_until(self._ready, "the server is ready")
+        ready = wait_until(self._ready, "the server is ready", patience)
         self.target = f"127.0.0.1:{ready['grpc_port']}"
         self.metrics_url = f"http://127.0.0.1:{ready['metrics_port']}/metrics"
         self.caller = Caller(self.target, credentials)

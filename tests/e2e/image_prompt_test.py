@@ -9,12 +9,14 @@ import subprocess
 import unittest
 
 import numpy
+from google.protobuf import json_format
 from PIL import Image
 
 import hotlora_server as e2e
 from control_test import GoldenPictures, cases, lines, upload_parts
 from hires_test import second_of
-from hotlora_server import adapters_pb2, controls_pb2, image_prompts_pb2, images_pb2, request_for
+from hotlora.sdapi.v1 import sdapi_pb2, sdapi_pb2_grpc
+from hotlora_server import adapters_pb2, controls_pb2, image_prompts_pb2, images_pb2, request_for, server_pb2
 
 PROMPTS = e2e.GOLDEN / "image_prompt"
 # For all nets, image prompts and the encoder at once.
@@ -89,6 +91,15 @@ class ImagePromptTest(GoldenPictures, unittest.TestCase):
         made = e2e.pixels(self.server.caller.image(request_for(image_prompts=[standard(blocks=blocks[:2])])))
         self.assertGreater(numpy.abs(made - absent).max(), 8, "the last block has the scale of 1")
 
+    def test_units_of_automatic1111s_api_are_image_prompts(self):
+        args = [{"module": "ip-adapter_clip_h", "model": "standard", "image": base64.b64encode(picture("red")).decode(), "weight": 0.75}]
+        fields = dict(prompt="a lighthouse", steps=4, seed=7, width=64, height=64, cfg_scale=5.0, sampler_name="Euler")
+        units = json_format.ParseDict({**fields, "alwayson_scripts": {"controlnet": {"args": args}}}, sdapi_pb2.GenerateRequest())
+        answer = sdapi_pb2_grpc.SdapiServiceStub(self.server.caller.channel).Txt2Img(units, timeout=e2e.PATIENCE)
+        ours = request_for(prompt="a lighthouse", steps=4, seed=7, guidance_scale=5.0, sampler=images_pb2.SAMPLER_EULER,
+                           prompt_syntax=images_pb2.PROMPT_SYNTAX_WEIGHTED, long_prompts=True, image_prompts=[standard(scale=0.75)])
+        self.assertTrue((e2e.pixels(answer.images[0]) == e2e.pixels(self.server.caller.image(ours))).all())
+
     # --- what is refused
 
     def test_bad_fields(self):
@@ -142,6 +153,9 @@ class ImagePromptTest(GoldenPictures, unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("image prompts  2 found, 0 failed", done.stdout)
         self.assertIn("image encoder  1 found, 0 failed", done.stdout)
+        done = subprocess.run(command[:-2], capture_output=True, text=True, timeout=e2e.PATIENCE)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("image encoder  FAILED: image prompts need one (--image-encoder)", done.stdout)
 
     # --- the service
 
@@ -164,6 +178,19 @@ class ImagePromptTest(GoldenPictures, unittest.TestCase):
         net = (e2e.golden_controlnets() / "depth/diffusion_pytorch_model.safetensors").read_bytes()
         wrong = upload_parts(image_prompts_pb2.UploadImagePromptRequest, "net", net)
         self.assertEqual(e2e.problem_of(lambda: prompts.UploadImagePrompt(iter(wrong))).reason, "IMAGE_PROMPT_MISMATCH")
+
+    def test_pages_go_on_behind_a_name_that_no_request_can_have(self):
+        bad = self.folder / "prompts/a:b.safetensors"
+        bad.write_bytes(b"x")
+        self.addCleanup(bad.unlink)
+        names, token = [], ""
+        while True:
+            page = self.server.caller.image_prompts.ListImagePrompts(image_prompts_pb2.ListImagePromptsRequest(page_size=1, page_token=token))
+            names += [prompt.name for prompt in page.image_prompts]
+            token = page.next_page_token
+            if not token:
+                break
+        self.assertEqual(names, ["a:b", "plus", "standard"])
 
     def test_a_name_reaches_no_other_kind(self):
         data = (PROMPTS / "standard.safetensors").read_bytes()
@@ -196,6 +223,9 @@ class ImagePromptTest(GoldenPictures, unittest.TestCase):
         answer = server.caller.generate(request_for(image_prompts=[plus()], controls=[lines()]))
         for said in (answer.summary.image_prompts[0], answer.summary.controls[0]):
             self.assertEqual(said.tier_found, adapters_pb2.ADAPTER_TIER_DEVICE)
+        tiers = server.caller.info.GetStatistics(server_pb2.GetStatisticsRequest()).control_tiers
+        self.assertEqual({tier.entries for tier in tiers}, {3}, "the encoder is pinned with the image prompt")
+        self.assertTrue(all(tier.pinned_bytes == tier.used_bytes for tier in tiers), tiers)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ class FakePipeline : public Pipeline {
     std::vector<double> control_scales ABSL_GUARDED_BY(mu);
     std::vector<size_t> image_prompt_pictures ABSL_GUARDED_BY(mu);  // how many each image prompt had
     ImagePromptBytes image_prompt_bytes ABSL_GUARDED_BY(mu);
+    uint32_t image_prompt_side ABSL_GUARDED_BY(mu) = 0;           // of the last one's first picture
     std::vector<PromptEmbedding> embeddings ABSL_GUARDED_BY(mu);  // of the last prompts
     bool corrupt ABSL_GUARDED_BY(mu) = false;                     // the second module
     bool irreparable ABSL_GUARDED_BY(mu) = false;                 // a corrupt module stays so
@@ -190,6 +191,7 @@ class FakePipeline : public Pipeline {
     absl::MutexLock lock(&levers_->mu);
     for (const ImagePromptInput& prompt : inputs.prompts) {
       levers_->image_prompt_pictures.push_back(prompt.pictures.size());
+      levers_->image_prompt_side = prompt.pictures.empty() ? 0 : prompt.pictures.front().width;
     }
     return std::make_shared<const FakeImagePrompts>(levers_);
   }

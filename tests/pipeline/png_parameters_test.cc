@@ -141,7 +141,7 @@ TEST(ImageParametersTest, Controls) {
   type.name = "a \"union\"";
   type.type = 3;
   ImageSources sources;
-  sources.controls = {{lines, std::string(64, 'a')}, {type, std::string(64, 'b')}};
+  sources.controls = {{&lines, std::string(64, 'a')}, {&type, std::string(64, 'b')}};
   const std::string text = ImageParameters(ImageJob(), 7, ModelInfo(), sources);
   EXPECT_NE(
       text.find(", ControlNet 0: \"Model: lines [aaaaaaaaaaaa], Weight: 0.5, Guidance Start: 0.25, Guidance End: 1\""),
@@ -162,7 +162,7 @@ TEST(ImageParametersTest, ImagePrompts) {
   subject.images = {"PNG"};
   subject.blocks = {{"mid_block", 1.0}, {"up_blocks.0", 0.3}};
   ImageSources sources;
-  sources.image_prompts = {{style, std::string(64, 'a')}, {subject, std::string(64, 'b')}};
+  sources.image_prompts = {{&style, std::string(64, 'a')}, {&subject, std::string(64, 'b')}};
   const std::string text = ImageParameters(ImageJob(), 7, ModelInfo(), sources);
   EXPECT_NE(text.find(", Image prompt 0: \"Model: style [aaaaaaaaaaaa], Weight: 0.6, Images: 2\", Image prompt 1: "
                       "\"Model: a, b [bbbbbbbbbbbb], Weight: 1, Images: 1, Blocks: mid_block=1 up_blocks.0=0.3\""),

@@ -38,7 +38,8 @@ class RequestLoaderTest : public ::testing::Test {
 
   // Enqueues a request; its listener.
   std::shared_ptr<RecordingListener> Submit(const std::string& id, const std::string& caller, bool init,
-                                            std::vector<AdapterUse> adapters = {}, size_t controls = 0) {
+                                            std::vector<AdapterUse> adapters = {}, size_t controls = 0,
+                                            size_t image_prompts = 0) {
     ImageJob job;
     job.request_id = id;
     job.caller = caller;
@@ -49,6 +50,10 @@ class RequestLoaderTest : public ::testing::Test {
     job.controls.resize(controls);
     for (ControlUse& control : job.controls) {
       control.name = "net";
+    }
+    job.image_prompts.resize(image_prompts);
+    for (ImagePromptUse& prompt : job.image_prompts) {
+      prompt.name = "style";
     }
     auto listener = std::make_shared<RecordingListener>();
     auto task = std::make_shared<ImageTask>(std::move(job), listener, absl::InfiniteDuration());
@@ -75,7 +80,8 @@ class RequestLoaderTest : public ::testing::Test {
     return decoded_;
   }
 
-  absl::StatusOr<RequestPictures> Decode(const ImageJob& job) {
+  absl::StatusOr<RequestPictures> Decode(const ImageJob& job, MiddleSquare seen) {
+    EXPECT_EQ(seen.side > 0, !job.image_prompts.empty());
     absl::MutexLock lock(&mu_);
     decoded_.push_back(job.request_id);
     if (job.request_id == "throws") {
@@ -87,6 +93,7 @@ class RequestLoaderTest : public ::testing::Test {
     RequestPictures pictures;
     pictures.init.image = {16, 16, std::vector<uint8_t>(16 * 16 * 3)};
     pictures.controls.resize(job.controls.size(), pictures.init.image);
+    pictures.image_prompts.resize(job.image_prompts.size(), {pictures.init.image});
     return pictures;
   }
 
@@ -110,7 +117,7 @@ class RequestLoaderTest : public ::testing::Test {
                         &queue_,
                         &scheduler_,
                         &metrics_,
-                        [this](const ImageJob& job, MiddleSquare) { return Decode(job); },
+                        [this](const ImageJob& job, MiddleSquare seen) { return Decode(job, seen); },
                         /*picture_bytes=*/2 * 16 * 16 * 3};
   std::vector<std::shared_ptr<ImageTask>> tasks_;
 };
@@ -223,6 +230,31 @@ TEST_F(RequestLoaderTest, ARequestThatWaitsForAControlNetGivesItsAdaptersBackMea
   }
   EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
   EXPECT_EQ(decoded(), std::vector<std::string>{"one"}) << "pictures are decoded once";
+  EXPECT_EQ(control_levers_->Leases(), 0);
+}
+
+TEST_F(RequestLoaderTest, TheImageEncoderIsReadFirstOnceThereIsRoom) {
+  control_levers_->AddImagePrompt("style");
+  control_levers_->AddImageEncoder();
+  {
+    absl::MutexLock lock(&control_levers_->mu);
+    control_levers_->most_leases = 0;
+  }
+  PermitDecodes(1);
+  const auto listener = Submit("one", "", false, {}, /*controls=*/0, /*image_prompts=*/1);
+  {
+    absl::MutexLock lock(&control_levers_->mu);
+    const auto waits = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return control_levers_->waits > 0; };
+    control_levers_->mu.Await(absl::Condition(&waits));
+    EXPECT_TRUE(decoded().empty());
+    control_levers_->most_leases = 2;
+  }
+  while (!listener->IsDone()) {
+    loader_.RetryForRoom();
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_EQ(listener->AwaitDone(), absl::OkStatus());
+  EXPECT_EQ(decoded(), std::vector<std::string>{"one"});
   EXPECT_EQ(control_levers_->Leases(), 0);
 }
 

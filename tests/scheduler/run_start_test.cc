@@ -88,7 +88,7 @@ class RunStartTest : public ::testing::Test {
     job.image_prompts[0].scale = 0.5;
     LoadedFiles loaded;
     for (const ImagePromptUse& use : job.image_prompts) {
-      loaded.image_prompts.push_back({use, std::make_shared<const NetworkLease<PlacedImagePrompt>>()});
+      loaded.image_prompts.push_back({&use, std::make_shared<const NetworkLease<PlacedImagePrompt>>()});
     }
     loaded.image_encoder = std::make_shared<const NetworkLease<PlacedImageEncoder>>();
     auto task =

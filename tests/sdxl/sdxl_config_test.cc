@@ -18,7 +18,9 @@ namespace hotlora {
 namespace {
 
 using testing::AllOf;
+using testing::ContainsRegex;
 using testing::HasSubstr;
+using testing::Not;
 
 class SdxlConfigTest : public testing::Test {
  protected:
@@ -298,6 +300,8 @@ TEST_F(SdxlConfigTest, RefusesConfigsThatAreNoObjects) {
   checkpoint_->vae_config = nullptr;
   EXPECT_THAT(ErrorText(), AllOf(HasSubstr("unet/config.json: block_out_channels is missing"),
                                  HasSubstr("vae/config.json: scaling_factor is missing")));
+  const std::string missing = "unet/config.json: block_out_channels is missing";
+  EXPECT_THAT(ErrorText(), Not(ContainsRegex(missing + ".*" + missing)));
 }
 
 }  // namespace

@@ -47,7 +47,13 @@ TEST(AccessLogTest, ALineTellsIdsPhasesAdaptersAndTiers) {
   image.summary.adapters.push_back(image.summary.adapters[0]);
   image.summary.adapters[1].range = {0.25, 1.0};
   image.summary.adapters[1].blocks = {{"mid_block", 0.5}, {"up_blocks.1", -1.0}};
+  image.summary.controls = {{"lines", std::string(64, 'b'), 0.5, AdapterTier::kDevice, 0.0}};
+  image.summary.image_prompts = {{"style", std::string(64, 'c'), 0.75, AdapterTier::kDisk, 0.0}};
   const auto line = nlohmann::json::parse(ToJsonLine(entry));
+  EXPECT_EQ(line["controls"],
+            (nlohmann::json{{{"name", "lines"}, {"sha256_12", "bbbbbbbbbbbb"}, {"scale", 0.5}, {"tier", "device"}}}));
+  EXPECT_EQ(line["image_prompts"],
+            (nlohmann::json{{{"name", "style"}, {"sha256_12", "cccccccccccc"}, {"scale", 0.75}, {"tier", "disk"}}}));
   EXPECT_EQ(line["time"], "2025-11-25T15:02:11.482Z");
   EXPECT_EQ(line["outcome"], "ok");
   EXPECT_EQ(line["request_id"], "a1");
@@ -82,6 +88,7 @@ TEST(AccessLogTest, ARequestThatNeverRanNamesWhatItAskedFor) {
   EXPECT_EQ(line["adapters"][0]["name"], "no\nbody\"");
   EXPECT_FALSE(line["adapters"][0].contains("tier"));
   EXPECT_FALSE(line.contains("traceparent"));
+  EXPECT_FALSE(line.contains("controls"));
 }
 
 TEST(AccessLogTest, AppendsEveryLineBeforeItIsGone) {

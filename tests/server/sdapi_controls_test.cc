@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "server/sdapi_lists.h"
 #include "server/sdapi_mapping.h"
 #include "src/image/image_encoder.h"
 #include "src/request/control_check.h"
@@ -142,7 +143,7 @@ TEST(SdapiControlsTest, WhatWouldChangeThePictureIsRefusedByName) {
       {{{"batch_images", "/pictures"}}, "batch_images is not supported"},
       {{{"model", nullptr}}, "model is missing"},
       {{{"model", "None"}}, "model is missing"},
-      {{{"model", 7}}, "model is 7; it must be a ControlNet's name"},
+      {{{"model", 7}}, "model is 7; it must be the name of a ControlNet or an image prompt"},
       {{{"image", nullptr}}, "image is missing"},
       {{{"image", 7}}, "image is 7; allowed are an image's bytes in base64"},
       {{{"image", "no base64!"}}, "image is not base64"},
@@ -164,6 +165,40 @@ TEST(SdapiControlsTest, WhatWouldChangeThePictureIsRefusedByName) {
       << "of the same shape";
 }
 
+TEST(SdapiControlsTest, AUnitWithAnImagePromptsModuleIsAnImagePrompt) {
+  const Json prompt = Unit({{"module", "ip-adapter_clip_sdxl_plus_vith"}, {"model", "style"}, {"weight", 0.5}});
+  const MappedImageRequest mapped = Map({prompt, Unit(), Unit({{"module", "IP-Adapter-Auto"}, {"guidance_end", 1}})});
+  EXPECT_EQ(Faults(mapped), "");
+  ASSERT_EQ(mapped.request.controls.size(), 1u);
+  ASSERT_EQ(mapped.request.image_prompts.size(), 2u);
+  EXPECT_EQ(mapped.request.image_prompts[0].name, "style");
+  EXPECT_EQ(mapped.request.image_prompts[0].images, std::vector<std::string>{Picture()});
+  EXPECT_EQ(mapped.request.image_prompts[0].scale, 0.5);
+  EXPECT_EQ(mapped.request.image_prompts[1].scale, std::nullopt);
+  for (const auto& [change, fault] :
+       {std::pair<Json, std::string>({{"guidance_end", 0.5}}, "guidance_end is 0.5, which"),
+        {{{"guidance_start", 0.5}}, "guidance_start is 0.5, which"},
+        {{{"control_mode", 2}}, "control_mode is 2, which"},
+        {{{"module", "ip-adapter_face_id"}}, "module is \"ip-adapter_face_id\", which"}}) {
+    Json unit = prompt;
+    unit.update(change);
+    EXPECT_THAT(Faults(Map({unit})), HasSubstr("alwayson_scripts.controlnet.args[0]." + fault));
+  }
+}
+
+TEST(SdapiControlsTest, ListsNameWhatUnitsMayName) {
+  std::vector<AdapterInfo> controls(2), prompts(2);
+  controls[0].name = "lines";
+  controls[1].name = prompts[0].name = "both";
+  prompts[1].name = "style";
+  EXPECT_EQ(Json::parse(ControlModelsJson(controls, prompts)), (Json{{"model_list", {"both", "lines", "style"}}}));
+  const Json modules = Json::parse(ControlModulesJson()).at("module_list");
+  for (const Json& module : modules) {
+    EXPECT_EQ(Faults(Map({Unit({{"module", module}})})), "") << module;
+  }
+  EXPECT_EQ(modules.size(), 6u);
+}
+
 TEST(SdapiControlsTest, ArgumentsThatAreNoUnits) {
   EXPECT_EQ(Faults(MapArguments("canny")), "alwayson_scripts.controlnet.args is not a list of units");
   EXPECT_EQ(Faults(Map({Unit(), "canny"})), "alwayson_scripts.controlnet.args[1] is \"canny\"; it must be an object");
@@ -181,11 +216,14 @@ TEST(SdapiControlsTest, ErrorsOfControlsNameTheUnit) {
     return std::string(InSdapiWords(ValidateImageRequest(mapped.request, limits).status()).message());
   };
   EXPECT_THAT(refused({Unit(), Unit({{"weight", 5}})}),
-              HasSubstr("alwayson_scripts.controlnet.args (weight of enabled unit 2) is 5; allowed are 0 to 4"));
+              HasSubstr("alwayson_scripts.controlnet.args (weight of ControlNet unit 2) is 5; allowed are 0 to 4"));
   EXPECT_THAT(refused({Unit({{"guidance_start", 0.5}, {"guidance_end", 0.25}})}),
-              HasSubstr("(guidance_start of enabled unit 1) is 0.5; it must be below guidance_end, which is 0.25"));
+              HasSubstr("(guidance_start of ControlNet unit 1) is 0.5; it must be below guidance_end, which is 0.25"));
   EXPECT_THAT(refused(std::vector<Json>(5, Unit())), HasSubstr("alwayson_scripts.controlnet.args has 5 entries"));
-  EXPECT_THAT(refused({Unit({{"image", "AAAA"}})}), HasSubstr("(image of enabled unit 1)"));
+  EXPECT_THAT(refused({Unit({{"image", "AAAA"}})}), HasSubstr("(image of ControlNet unit 1)"));
+  const Json prompt = Unit({{"module", "ip-adapter-auto"}, {"image", "AAAA"}, {"weight", 5}});
+  EXPECT_THAT(refused({Unit(), prompt}), HasSubstr("(image of image prompt unit 1)"));
+  EXPECT_THAT(refused({Unit(), prompt}), HasSubstr("(weight of image prompt unit 1) is 5; allowed are 0 to 4"));
 }
 
 TEST(SdapiControlsTest, TheAnswersParametersHaveNoPictures) {

@@ -265,6 +265,8 @@ TEST_F(SdapiServiceTest, ListsAndOptionsAreJson) {
   engine_.AddAdapter(ink);
   StartSdapi();
   EXPECT_EQ(Ask(&Stub::ListLoras)[0]["name"], "ink");
+  EXPECT_EQ(Ask(&Stub::ListControlModels), (Json{{"model_list", Json::array()}}));
+  EXPECT_EQ(Ask(&Stub::ListControlModules)["module_list"][0], "none");
   EXPECT_EQ(Ask(&Stub::ListSamplers)[0]["name"], "Euler");
   EXPECT_EQ(Ask(&Stub::ListSchedulers)[0]["label"], "Automatic");
   EXPECT_EQ(Ask(&Stub::ListSdModels)[0]["model_name"], "fake");
@@ -282,8 +284,8 @@ TEST_F(SdapiServiceTest, ListsAndOptionsAreJson) {
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_TRUE(absl::StrContains(refused.error_message(), "sd_model_checkpoint is \"another\""))
       << refused.error_message();
-  for (const char* method :
-       {"ListLoras", "ListSamplers", "ListSchedulers", "ListSdModels", "GetOptions", "SetOptions"}) {
+  for (const char* method : {"ListLoras", "ListControlModels", "ListControlModules", "ListSamplers", "ListSchedulers",
+                             "ListSdModels", "GetOptions", "SetOptions"}) {
     EXPECT_EQ(Counted(method, "OK"), 1) << method;
   }
 }
