@@ -135,8 +135,8 @@ absl::Status OpenConfig(const StoredKind& kind, const OpenedFolder& folder, absl
 // The shards that the index `head` of the folder names; `path` is OpenParts's. NotFound if there is no such index.
 absl::Status OpenShards(const StoredKind& kind, const OpenedFolder& folder, absl::string_view name,
                         const std::string& path, const std::string& head, int flags, OpenedAdapter& opened) {
-  ABSL_ASSIGN_OR_RETURN(
-      opened.weights, OpenPart(kind, folder, name, absl::StrCat(path, head), kReadFlags, opened.version.weights));
+  ABSL_ASSIGN_OR_RETURN(opened.weights,
+                        OpenPart(kind, folder, name, absl::StrCat(path, head), kReadFlags, opened.version.weights));
   ABSL_ASSIGN_OR_RETURN(const std::string text,
                         ReadText(kind, name, opened.weights.number(), opened.version.weights.size));
   const absl::StatusOr<nlohmann::json> json = ParseJsonObject(text);

@@ -23,8 +23,8 @@ enum class AdapterState { kAvailable, kLoading, kFailed };
 
 struct AdapterInfo {
   std::string name;
-  // The hash of the file; if it has configurations, SHA-256(hex SHA-256 of the tensors' file, then their texts), because
-  // they shape the weights too. Empty until it was read once.
+  // The hash of the file; if it has configurations, SHA-256(hex SHA-256 of the tensors' file, then their texts): they
+  // shape the weights too. Empty until it was read once.
   std::string content_sha256;
   // ParsedAdapter::format; of a ControlNet "controlnet" or "union"; of an image prompt "ip_adapter" or
   // "ip_adapter_plus"; of the image encoder "clip_vision"; empty until read.

@@ -11,8 +11,8 @@
 
 namespace hotlora {
 
-// FailedPrecondition (IMAGE_ENCODER_MISMATCH) if the image encoder does not give what the image prompt takes. Both files
-// were read.
+// FailedPrecondition (IMAGE_ENCODER_MISMATCH) if the image encoder does not give what the image prompt takes. REQUIRES:
+// both files were read.
 inline absl::Status CheckEncoderFits(const AdapterInfo& prompt, const AdapterInfo& encoder) {
   const bool hidden = prompt.encoder.hidden_size > 0;
   const int64_t needed = hidden ? prompt.encoder.hidden_size : prompt.encoder.projection_dim;

@@ -63,8 +63,7 @@ struct ControlBytes {
   int64_t text = 0;       // of a net, while it runs, for the text of one row, of one chunk
 };
 
-// An image prompt of a request: an IP-Adapter that is lent, the pictures that it sees, and how much the UNet sees of
-// them.
+// An image prompt of a request: an IP-Adapter that is lent, what it sees, and how much the UNet sees of that.
 struct ImagePromptInput {
   std::shared_ptr<const PlacedImagePrompt> net;
   std::vector<RgbImage> pictures;  // at least one; squares as the encoder sees them (RequestPictures::image_prompts)

@@ -9,8 +9,9 @@
 //   lookup    decides what is missing; leases what is resident. Never waits for a file.
 //   picture   decodes what a request sends. A picture of the largest size takes some tenths of a second. Of those for
 //             image prompts only what the image encoder sees stays. After an init image it waits until the decode
-//             thread has encoded it: one at a time is in the decode line. Decoded control pictures wait with their request. If those of other requests have all the room, it
-//             waits until one of these has started, with the files as they were sent.
+//             thread has encoded it: one at a time is in the decode line. Decoded control pictures wait with their
+//             request. If those of other requests have all the room, it waits until one of these has started, with the
+//             files as they were sent.
 //   adapter   reads the files of adapters, ControlNets, image prompts and embeddings, and copies them to the device.
 // On the picture and the adapter thread callers take turns (serial_executor.h): many requests of one caller delay
 // another caller's request by one init image, or one read, at most.

@@ -192,6 +192,8 @@ class ImagesTest(WebuiCase):
         (model,) = self.api.get_sd_models()
         self.assertEqual(model["model_name"], "model")
         self.assertEqual(len(model["sha256"]), 64)
+        self.assertEqual(self.api.controlnet_model_list(), [])
+        self.assertIn("ip-adapter-auto", self.api.controlnet_module_list())
 
     def test_options(self):
         current = self.api.util_get_current_model()
