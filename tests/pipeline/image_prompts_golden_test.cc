@@ -166,6 +166,16 @@ class ImagePromptsGoldenTest : public PipelineFixture {
     return images;
   }
 
+  // The most that the device's allocator adds to what tensors hold: it gives them whole blocks of 512 bytes; the CPU's
+  // counts what was asked for.
+  int64_t RoundedUp(const ImagePrompts& prompts) const {
+    int64_t tensors = 0;
+    for (const EncodedImagePrompt& prompt : static_cast<const SdxlImagePrompts&>(prompts).prompts) {
+      tensors += static_cast<int64_t>(prompt.keys_values.size());
+    }
+    return model_->place().device.is_cpu() ? 0 : 511 * tensors;
+  }
+
   int64_t Allocated() const { return GetMemoryStats(model_->place().device).allocated; }
 
   TemporaryFolder folder_;
@@ -319,17 +329,20 @@ TEST_F(ImagePromptsGoldenTest, TheyTakeNoMoreThanTheirShapesSay) {
         EXPECT_LE(meter->bytes(), bytes.kept + bytes.encoding) << name;
         EXPECT_GT(meter->bytes(), bytes.kept) << name;
       }
-      EXPECT_EQ(Allocated() - before, bytes.kept) << name;
+      const int64_t kept = Allocated() - before;
+      EXPECT_GE(kept, bytes.kept) << name;
+      EXPECT_LE(kept, bytes.kept + RoundedUp(*prompts)) << name;
       const ImageJob job = Job(MakeGoldenRequest(golden));
       Finish(Start(job, {}, job.seed, nullptr, prompts));
-      EXPECT_EQ(Allocated() - before, bytes.kept) << name << ": its rows keep nothing";
+      EXPECT_EQ(Allocated() - before, kept) << name << ": its rows keep nothing";
       prompts.reset();
       EXPECT_EQ(Allocated(), before) << name;
     }
   }
 }
 
-// As half_precision_test.cc says of a picture of three steps, in root mean squares of 255: 42 dB, and 52 dB.
+// As half_precision_test.cc says of a picture of three steps, in root mean squares of 255: 42 dB, and 52 dB. An init
+// image goes through the VAE's encoder as well, which adds half as much again.
 TEST_F(ImagePromptsGoldenTest, HalfTypesDrawThePicturesOfFloat32) {
   const auto pictures = [&](bool prompted) {
     std::map<std::string, RgbImage> pictures;
@@ -354,8 +367,9 @@ TEST_F(ImagePromptsGoldenTest, HalfTypesDrawThePicturesOfFloat32) {
     UseDtype(dtype);
     std::map<std::string, RgbImage> drawn = pictures(true);
     for (const auto& [name, picture] : expected) {
-      ExpectError(root_mean_square(drawn[name], picture), bound, absl::StrCat(name, " in ", DtypeName(dtype)));
-      EXPECT_GT(root_mean_square(plain[name], picture), bound)
+      const double allowed = name == "image_to_image" ? 1.5 * bound : bound;
+      ExpectError(root_mean_square(drawn[name], picture), allowed, absl::StrCat(name, " in ", DtypeName(dtype)));
+      EXPECT_GT(root_mean_square(plain[name], picture), allowed)
           << name << ": the bound cannot tell it from the plain one";
     }
   }
