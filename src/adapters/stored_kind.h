@@ -181,7 +181,11 @@ inline constexpr StoredKind kImageEncoderKind = {"image encoder",
                                                  /*is_folder=*/true,
                                                  "preprocessor_config.json"};
 inline constexpr absl::string_view kImageEncoderName = "model";
-inline constexpr char kImageEncoderKey[] = "image encoder\nmodel";  // its name in a store of several kinds
+// Its name in a store of several kinds: prefix and name.
+inline constexpr char kImageEncoderKey[] = "image encoder\nmodel";
+static_assert(absl::string_view(kImageEncoderKey).substr(0, kImageEncoderKind.prefix.size()) ==
+                  kImageEncoderKind.prefix &&
+              absl::string_view(kImageEncoderKey).substr(kImageEncoderKind.prefix.size()) == kImageEncoderName);
 
 // Nothing is kept of embeddings or written into their folder, so there are no errors about that.
 inline constexpr StoredKind kEmbeddingKind = {"embedding",

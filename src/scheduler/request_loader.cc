@@ -161,8 +161,7 @@ void RequestLoader::PreparePictures(const TaskPtr& task, MiddleSquare seen) {
     return absl::OkStatus();
   });
   task->PauseLoading();
-  // Only now: a thread that cancelled the task before PauseLoading has taken it out of the queue and could not end it.
-  status.Update(task->Wanted());
+  status.Update(task->Wanted());  // an init image that is not wanted does not wait in the decode line
   if (status.ok() && task->job().has_init()) {
     status = scheduler_->decode_line().EncodeInit(*task, init);
   }
@@ -248,8 +247,10 @@ absl::Status RequestLoader::LeaseNetworks(const ImageTask& task, LoadedFiles& lo
     types.push_back(loaded.controls.back().lease->info().control_types);
   }
   ABSL_RETURN_IF_ERROR(CheckControlTypes(job.controls, types));
-  for (const ImagePromptUse& use : job.image_prompts) {
+  if (!job.image_prompts.empty()) {
     loaded.image_encoder = by_name.at(kImageEncoderKey);
+  }
+  for (const ImagePromptUse& use : job.image_prompts) {
     loaded.image_prompts.push_back({&use, by_name.at(KeyOf(use))});
     ABSL_RETURN_IF_ERROR(CheckEncoderFits(loaded.image_prompts.back().lease->info(), loaded.image_encoder->info()));
   }
