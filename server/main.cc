@@ -12,6 +12,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -36,6 +37,7 @@
 #include "server/server.h"
 #include "server/startup.h"
 #include "server/tokens.h"
+#include "src/base/cgroups.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
 #include "src/engine/engine_factory.h"
@@ -275,13 +277,34 @@ void BlockSignalsFirst(int /*argc*/, char** /*argv*/, char** /*environment*/) { 
 __attribute__((section(".preinit_array"), used)) void (*const block_signals_first)(int, char**,
                                                                                    char**) = &BlockSignalsFirst;
 
+bool SetDefault(const char* name, const std::string& value) {
+  return getenv(name) == nullptr && setenv(name, value.c_str(), /*replace=*/0) == 0;
+}
+
+// Sets what the environment leaves open of how OpenMP's threads work. libgomp reads it when it is loaded: if this
+// returns true, the process must start over.
+bool SetThreadDefaults() {
+  bool changed = false;
+  // More threads than CPUs of a container's quota wait for each other while the quota is used up.
+  if (const std::optional<int> cpus = CpusOfQuota();
+      cpus.has_value() && *cpus < static_cast<int>(std::thread::hardware_concurrency())) {
+    changed = SetDefault("OMP_NUM_THREADS", std::to_string(*cpus));
+  }
+  // The step thread and the decode thread have a team of threads each: on few cores a team that spins while it waits
+  // slows the other tenfold. With these two, a team spins for two milliseconds at the most, and only while there are no
+  // more threads than CPUs (src/base/thread_team.h).
+  if (SetDefault("OMP_WAIT_POLICY", "PASSIVE")) {
+    SetDefault("GOMP_SPINCOUNT", "100000");
+    changed = true;
+  }
+  return changed;
+}
+
 }  // namespace
 }  // namespace hotlora
 
 int main(int argc, char** argv) {
-  // OpenMP's idle threads spin by default, and the step thread and the decode thread have a team each: on few cores the
-  // team that spins slows the other tenfold. libgomp reads the variable when it is loaded, so start over with it set.
-  if (getenv("OMP_WAIT_POLICY") == nullptr && setenv("OMP_WAIT_POLICY", "PASSIVE", 1) == 0) {
+  if (hotlora::SetThreadDefaults()) {
     execv("/proc/self/exe", argv);  // returns only if it fails; then the server runs, if slower
   }
   try {

@@ -21,7 +21,7 @@
 namespace hotlora {
 namespace {
 
-constexpr int64_t kGrain = 131072;  // values that are worth a thread of their own (threads_for.h)
+constexpr int64_t kGrain = 32768;   // values that are worth a thread of their own (threads_for.h)
 constexpr int64_t kPiece = 16384;   // values of a group norm whose sums are taken together, or more:
 constexpr int64_t kMaxPieces = 64;  // a row has at most so many pieces
 

@@ -9,6 +9,7 @@
 #include "src/base/logging.h"
 #include "src/base/mutex.h"
 #include "src/base/named_thread.h"
+#include "src/base/thread_team.h"
 #include "src/scheduler/row_fit.h"
 #include "src/scheduler/warm_up.h"
 
@@ -63,6 +64,7 @@ absl::Status StepScheduler::AwaitWarmUp() {
 }
 
 void StepScheduler::StepThread() {
+  const KeptTeam team;
   warm_up_status_ = WarmUp(*pipeline_, memory_, *metrics_, decode_line_, costs_, options_.max_batch);
   warmed_up_.Notify();
   while (!queue_->stopped()) {

@@ -5,19 +5,18 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include <c10/core/CachingDeviceAllocator.h>
 
+#include "src/base/bounded_read.h"
+#include "src/base/cgroups.h"
 #include "src/tensor/memory_stats.h"
 
 namespace hotlora {
@@ -26,14 +25,8 @@ namespace {
 constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
 
 std::string ReadFile(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-// A file with nothing but a number. nullopt if there is no such file or no number in it ("max").
-std::optional<int64_t> ReadNumber(const std::string& path) {
-  int64_t value = 0;
-  return absl::SimpleAtoi(ReadFile(path), &value) ? std::optional(value) : std::nullopt;
+  constexpr size_t kMostBytes = 65536;  // of a file of /proc
+  return ReadWholeFile(path, kMostBytes).value_or("");
 }
 
 // The number behind `key` in a text of lines "key number" or "key: number kB".
@@ -61,46 +54,20 @@ int64_t AddressSpaceLeft(const std::string& root) {
 
 // What a version of cgroups calls its files.
 struct CgroupFiles {
-  const char *mount, *limit, *usage, *inactive;
+  const char *limit, *usage, *inactive;
 };
-constexpr CgroupFiles kVersion2 = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"};
-constexpr CgroupFiles kVersion1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-                                   "total_inactive_file"};
+constexpr CgroupFiles kVersion1 = {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"};
+constexpr CgroupFiles kVersion2 = {"memory.max", "memory.current", "inactive_file"};
 
-// The least of the group `path` and all above it. A container may see its own group as the mount's root, under another
-// path: groups that are not there are passed over.
-int64_t CgroupLeft(const std::string& root, const CgroupFiles& files, std::string path) {
-  int64_t least = kUnlimited;
-  while (true) {
-    const std::string group = root + files.mount + path + "/";
-    const std::optional<int64_t> limit = ReadNumber(group + files.limit);
-    const std::optional<int64_t> usage = limit.has_value() ? ReadNumber(group + files.usage) : std::nullopt;
-    if (usage.has_value()) {
-      const int64_t inactive = FindNumber(ReadFile(group + "memory.stat"), files.inactive).value_or(0);
-      least = std::min(least, *limit - *usage + inactive);
-    }
-    if (path.empty()) {
-      return least;
-    }
-    path.resize(path.rfind('/'));
-  }
-}
-
-// Lines of /proc/self/cgroup: "0::/path" of version 2, "4:memory:/path" of version 1.
 int64_t CgroupsLeft(const std::string& root) {
   int64_t least = kUnlimited;
-  const std::string groups = ReadFile(root + "/proc/self/cgroup");
-  for (const absl::string_view line : absl::StrSplit(groups, '\n', absl::SkipEmpty())) {
-    const std::vector<std::string> fields = absl::StrSplit(line, absl::MaxSplits(':', 2));
-    if (fields.size() < 3 || !absl::StartsWith(fields[2], "/")) {
-      continue;
-    }
-    const std::string path = fields[2] == "/" ? "" : fields[2];
-    const std::vector<absl::string_view> controllers = absl::StrSplit(fields[1], ',');
-    if (fields[0] == "0") {
-      least = std::min(least, CgroupLeft(root, kVersion2, path));
-    } else if (std::find(controllers.begin(), controllers.end(), "memory") != controllers.end()) {
-      least = std::min(least, CgroupLeft(root, kVersion1, path));
+  for (const Cgroup& group : CgroupsOf("memory", root)) {
+    const CgroupFiles& files = group.version == 1 ? kVersion1 : kVersion2;
+    const std::optional<int64_t> limit = group.ReadNumber(files.limit);
+    const std::optional<int64_t> usage = limit.has_value() ? group.ReadNumber(files.usage) : std::nullopt;
+    if (usage.has_value()) {
+      const int64_t inactive = FindNumber(group.Read("memory.stat"), files.inactive).value_or(0);
+      least = std::min(least, *limit - *usage + inactive);
     }
   }
   return least;
@@ -114,7 +81,9 @@ int64_t MachineLeft(const std::string& root) {
   };
   int64_t left = bytes("MemAvailable").value_or(kUnlimited);
   const std::optional<int64_t> limit = bytes("CommitLimit"), promised = bytes("Committed_AS");
-  if (ReadNumber(root + "/proc/sys/vm/overcommit_memory") == 2 && limit.has_value() && promised.has_value()) {
+  int64_t overcommit = 0;
+  if (absl::SimpleAtoi(ReadFile(root + "/proc/sys/vm/overcommit_memory"), &overcommit) && overcommit == 2 &&
+      limit.has_value() && promised.has_value()) {
     left = std::min(left, *limit - *promised);
   }
   return left;

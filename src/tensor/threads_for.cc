@@ -17,10 +17,11 @@ namespace {
 
 int SetMklThreads(int threads) { return MKL_Set_Num_Threads_Local == nullptr ? 0 : MKL_Set_Num_Threads_Local(threads); }
 
-// Measured 2026-11-28 on a virtual machine with two CPUs of an AMD EPYC (Zen 4), where waking a thread takes some
-// 50 us: a step of the demo model at 128x128 with limits of 0, 1, 4, 16 and 1e6 millions took 31, 23, 20, 18 and 19
-// ms; at 512x512 153, 155, 142, 144 and 205 ms.
-constexpr double kWorthSharing = 8e6;
+// Measured 2026-11-28 on a virtual machine with two CPUs of an AMD EPYC (Zen 4), whose threads spin between operators
+// (src/base/thread_team.h): a step of the demo model with limits of 0.25, 1 and 2 millions took 0.91, 0.93 and 0.94 of
+// the time with 8 millions at 128x128 in float32, and 0.88, 0.85 and 0.96 at 256x256 in bfloat16. Where they do not
+// spin, waking a thread takes some 50 us, and 4 millions are as good.
+constexpr double kWorthSharing = 1e6;
 
 }  // namespace
 

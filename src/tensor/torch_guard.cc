@@ -6,6 +6,7 @@
 #include <iterator>
 #include <new>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
@@ -13,6 +14,7 @@
 #include "src/base/error_details.h"
 #include "src/base/error_reason.h"
 #include "src/base/logging.h"
+#include "src/base/thread_team.h"
 
 namespace hotlora {
 namespace {
@@ -52,6 +54,7 @@ absl::Status FailOnDevice(absl::string_view what, const c10::AcceleratorError& e
 }  // namespace
 
 absl::Status GuardTorch(absl::string_view what, absl::FunctionRef<absl::Status()> body) {
+  const absl::Cleanup release = [] { ReleaseTeam(); };
   try {
     const c10::InferenceMode inference;
     return body();

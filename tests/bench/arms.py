@@ -8,15 +8,17 @@ import sys
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../gpu"))
 from stage_line import interval
 
-ENVIRONMENT = dict(OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error")
+ENVIRONMENT = dict(HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error")
+# As hotlora-server sets them for itself (server/main.cc). Other programs wait as their users have it: by their default.
+SERVER = dict(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="100000")
 
 
 class Arm:
     """A program that says "ready" and then answers each line by one."""
 
-    def __init__(self, command):
+    def __init__(self, command, environment={}):
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, text=True, env={**os.environ, **ENVIRONMENT})
+                                        stderr=subprocess.DEVNULL, text=True, env={**os.environ, **ENVIRONMENT, **environment})
         self._await("ready")
 
     def _await(self, word):

@@ -20,7 +20,7 @@ import pathlib
 import random
 import sys
 
-from arms import Arm, words
+from arms import Arm, SERVER, words
 
 TOKENS, WARM_UP = 77, 3
 
@@ -88,7 +88,7 @@ def main():
     arms = {mode: Arm([args.python, __file__, "--worker", mode, "--latent", args.latent, *common]) for mode in peft}
     lines = {mode: "{}.safetensors" for mode in peft}  # what an arm is asked, of an adapter's name
     for apply in ("side", "merged"):
-        arms[apply] = Arm([args.bench, "turns", *common, "--source", args.source, "--size", 8 * args.latent])
+        arms[apply] = Arm([args.bench, "turns", *common, "--source", args.source, "--size", 8 * args.latent], SERVER)
         lines[apply] = apply + " {}"
     seen = {name: [] for name in arms}
     order = sorted(arms)

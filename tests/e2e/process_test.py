@@ -1,5 +1,6 @@
 """The server as a process among others: signals, settings read anew, a log that is not read, and what --check refuses."""
 
+import collections
 import http.client
 import json
 import os
@@ -43,6 +44,37 @@ def blocks(pid, number):
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:"))
     return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+class ThreadsTest(unittest.TestCase):
+    def start(self, threads):
+        server = e2e.Server(adapters=e2e.DEMO_ADAPTERS, environment=e2e.clean_environment(OMP_NUM_THREADS=str(threads)))
+        self.addCleanup(server.kill)
+        return server
+
+    def threads(self, server):
+        """The ids of the server's threads, by name. A team's threads have the name of the thread that started it."""
+        named = collections.defaultdict(set)
+        for task in pathlib.Path(f"/proc/{server.process.pid}/task").iterdir():
+            named[(task / "comm").read_text().strip()].add(task.name)
+        return named
+
+    def images(self, server):
+        for adapters in ((), ("outline",), ("night", "outline")):
+            server.caller.image(request_for(*adapters, width=128, height=128))
+
+    def test_the_step_thread_alone_keeps_its_team_and_keeps_the_same_one(self):
+        alone, several = self.start(1), self.start(2)
+        self.images(alone)
+        self.images(several)
+        before = self.threads(several)
+        self.images(several)
+        after = self.threads(several)
+        self.assertEqual(len(after["step"]), 2)
+        self.assertEqual(after["step"], before["step"])
+        for name, ids in self.threads(alone).items():
+            if name != "step":
+                self.assertEqual(len(after[name]), len(ids), name)
 
 
 class LogTest(unittest.TestCase):
