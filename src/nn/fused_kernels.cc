@@ -12,6 +12,7 @@ namespace hotlora {
 namespace {
 
 constexpr int64_t kLanes = 16;        // sums of a row that run side by side
+constexpr int64_t kBlock = 16;        // rows and columns that are transposed at a time: a line of the cache each
 constexpr int64_t kFloatPixels = 64;  // so many pixels have a sum in float32; the sum of these sums is double
 
 HOTLORA_TILE_INLINE float Load(const float* from) { return *from; }
@@ -141,7 +142,37 @@ HOTLORA_TILE_INLINE void GegluRowsTile(const T* __restrict both, int64_t rows, i
   }
 }
 
+// One block of full size, in registers as far as the CPU has them.
+HOTLORA_TILE_INLINE void TransposeBlock(const float* __restrict x, const float* __restrict bias, int64_t rows,
+                                        int64_t columns, float* __restrict y) {
+  for (int64_t r = 0; r < kBlock; ++r) {
+    for (int64_t c = 0; c < kBlock; ++c) {
+      y[r * columns + c] = x[c * rows + r] + bias[c];
+    }
+  }
+}
+
 }  // namespace
+
+HOTLORA_VECTOR_LEVELS void TransposeAdd(const float* x, const float* bias, int64_t rows, int64_t columns, int64_t first,
+                                        int64_t end, float* y) {
+  for (int64_t column = 0; column < columns; column += kBlock) {
+    const int64_t count = std::min(kBlock, columns - column);
+    float added[kBlock] = {};
+    if (bias != nullptr) {
+      std::copy(bias + column, bias + column + count, added);
+    }
+    int64_t r = first;
+    for (; r + kBlock <= end && count == kBlock; r += kBlock) {
+      TransposeBlock(x + column * rows + r, added, rows, columns, y + r * columns + column);
+    }
+    for (; r < end; ++r) {
+      for (int64_t c = 0; c < count; ++c) {
+        y[r * columns + column + c] = x[(column + c) * rows + r] + added[c];
+      }
+    }
+  }
+}
 
 // The compiler makes no levels of a template, so each dtype is written out.
 #define HOTLORA_FOR_DTYPE(T)                                                                                   \

@@ -34,6 +34,11 @@ void AddNormRows(c10::BFloat16* x, const c10::BFloat16* added, const c10::BFloat
 void GegluRows(const float* both, int64_t rows, int64_t hidden, float* y);
 void GegluRows(const c10::BFloat16* both, int64_t rows, int64_t hidden, c10::BFloat16* y);
 
+// y[r][c] = x[c][r] + bias[c], or without bias if it is null, for the rows [first, end) of `rows` rows of `columns`
+// values.
+void TransposeAdd(const float* x, const float* bias, int64_t rows, int64_t columns, int64_t first, int64_t end,
+                  float* y);
+
 }  // namespace hotlora
 
 #endif  // HOTLORA_SRC_NN_FUSED_KERNELS_H_

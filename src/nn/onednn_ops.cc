@@ -1,13 +1,19 @@
 #include "src/nn/onednn_ops.h"
 
+#include <algorithm>
 #include <optional>
+#include <vector>
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/record_function.h>
+
+#include "src/nn/fused_kernels.h"
+#include "src/tensor/parallel_for.h"
 
 namespace hotlora {
 namespace {
@@ -51,10 +57,29 @@ bool IsMadeByAmd() { return __builtin_cpu_is("amd"); }
 bool IsMadeByAmd() { return false; }
 #endif
 
-bool OneDnnMultiplies(const at::Tensor& x, const at::Tensor& weight) {
-  constexpr int64_t kFewestRows = 64;
-  return IsMadeByAmd() && x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
-         x.numel() >= kFewestRows * x.size(-1) && OneDnnLinear().has_value();
+enum class Multiplier { kLibTorch, kOneDnn, kOneDnnTransposed };
+
+// The fastest on AMD's CPUs (docs/performance.md).
+Multiplier MultiplierFor(const at::Tensor& x, const at::Tensor& weight) {
+  constexpr int64_t kFewestRows = 16, kMostTransposedRows = 128;
+  const int64_t rows = x.numel() / x.size(-1);
+  if (!IsMadeByAmd() || !x.is_cpu() || x.scalar_type() != at::kFloat || weight.scalar_type() != at::kFloat ||
+      !x.is_contiguous() || rows < kFewestRows || !OneDnnLinear().has_value()) {
+    return Multiplier::kLibTorch;
+  }
+  return rows <= kMostTransposedRows ? Multiplier::kOneDnnTransposed : Multiplier::kOneDnn;
+}
+
+// y [rows, out] = (W x^T)^T + b. oneDNN first copies its second argument into an order of its own, which for W takes a
+// third of the time if x has few rows.
+void MultiplyTransposed(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y) {
+  const int64_t rows = y.size(0), columns = y.size(1);
+  const at::Tensor transposed = OneDnnLinear()->call(weight, x, std::nullopt, "none", Scalars(), std::nullopt);
+  constexpr int64_t kGrain = 32768;  // as fused_ops.cc
+  ParallelFor(0, rows, std::max<int64_t>(1, kGrain / columns), [&](int64_t first, int64_t end) {
+    TransposeAdd(transposed.const_data_ptr<float>(), bias.defined() ? bias.const_data_ptr<float>() : nullptr, rows,
+                 columns, first, end, y.mutable_data_ptr<float>());
+  });
 }
 
 bool OneDnnConvolves(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& sum) {
@@ -69,20 +94,35 @@ MaybeTensor Maybe(const at::Tensor& tensor) { return tensor.defined() ? MaybeTen
 }  // namespace
 
 at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  RECORD_FUNCTION("hotlora::linear", {});
-  if (!OneDnnMultiplies(x, weight)) {
-    return at::linear(x, weight, bias);
+  if (MultiplierFor(x, weight) == Multiplier::kOneDnnTransposed) {
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.back() = weight.size(0);
+    at::Tensor y = at::empty(shape, x.options());
+    ProductInto(x, weight, bias, y);
+    return y;
   }
-  return OneDnnLinear()->call(x, weight, Maybe(bias), "none", Scalars(), std::nullopt);
+  RECORD_FUNCTION("hotlora::linear", {});
+  if (MultiplierFor(x, weight) == Multiplier::kOneDnn) {
+    return OneDnnLinear()->call(x, weight, Maybe(bias), "none", Scalars(), std::nullopt);
+  }
+  return at::linear(x, weight, bias);
 }
 
 void ProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y) {
   RECORD_FUNCTION("hotlora::linear", {});
   const at::Tensor flat_x = x.view({-1, x.size(-1)});
   at::Tensor flat_y = y.view({-1, y.size(-1)});
-  if (OneDnnMultiplies(x, weight)) {
-    flat_y.copy_(OneDnnLinear()->call(flat_x, weight, Maybe(bias), "none", Scalars(), std::nullopt));
-  } else if (bias.defined()) {
+  switch (MultiplierFor(x, weight)) {
+    case Multiplier::kOneDnnTransposed:
+      MultiplyTransposed(flat_x, weight, bias, flat_y);
+      return;
+    case Multiplier::kOneDnn:
+      flat_y.copy_(OneDnnLinear()->call(flat_x, weight, Maybe(bias), "none", Scalars(), std::nullopt));
+      return;
+    case Multiplier::kLibTorch:
+      break;
+  }
+  if (bias.defined()) {
     at::addmm_out(flat_y, bias, flat_x, weight.t());
   } else {
     at::mm_out(flat_y, flat_x, weight.t());

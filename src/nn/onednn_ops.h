@@ -12,8 +12,8 @@
 
 namespace hotlora {
 
-// x W^T + b. In float32 at::linear asks MKL, which is made for Intel's CPUs. On AMD's, where this was measured, oneDNN
-// takes 0.67 to 0.90 of its time if x has at least 64 rows, so it computes these (docs/performance.md).
+// x W^T + b. In float32 at::linear asks MKL, which is made for Intel's CPUs. On AMD's, oneDNN computes it if x has at
+// least 16 rows, and up to 128 rows it computes the transposed product (docs/performance.md).
 //
 // Shapes   x [..., in]; weight [out, in]; bias [out] or undefined; y [..., out], contiguous
 at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

@@ -1,11 +1,13 @@
 #include "src/nn/fused_ops.h"
 
 #include <limits>
+#include <utility>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include "src/nn/fused_kernels.h"
 #include "tests/golden_support.h"
 
 namespace hotlora {
@@ -145,6 +147,20 @@ TEST_F(FusedOpsTest, RowsAndThreadsDoNotChangeBytes) {
     }
   }
   at::set_num_threads(threads);
+}
+
+TEST_F(FusedOpsTest, ATransposedSumIsExact) {
+  for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{1, 1}, {16, 16}, {33, 20}, {40, 50}}) {
+    const at::Tensor x = at::randn({columns, rows}), bias = at::randn({columns});
+    for (const bool with_bias : {false, true}) {
+      at::Tensor y = at::full({rows, columns}, 7.0);
+      for (const auto& [first, end] : {std::pair<int64_t, int64_t>{0, rows / 3}, {rows / 3, rows}}) {
+        TransposeAdd(x.const_data_ptr<float>(), with_bias ? bias.const_data_ptr<float>() : nullptr, rows, columns,
+                     first, end, y.mutable_data_ptr<float>());
+      }
+      EXPECT_TRUE(at::equal(y, with_bias ? x.t() + bias : x.t())) << rows << " x " << columns;
+    }
+  }
 }
 
 TEST_F(FusedOpsTest, WrongShapesAreRefused) {

@@ -28,9 +28,10 @@ TEST(OneDnnOpsTest, ProductsAreThoseOfDoubles) {
   const c10::InferenceMode guard;
   at::manual_seed(5);
   for (const auto& [dtype, tolerance] : kCases) {
-    for (const std::vector<int64_t>& shape : {std::vector<int64_t>{3, 24}, {2, 100, 24}, {64, 24}, {1, 65, 24}}) {
-      const at::Tensor x = at::randn(shape).to(dtype), weight = at::randn({40, 24}).to(dtype);
-      for (const at::Tensor& bias : {at::Tensor(), at::randn({40}).to(dtype)}) {
+    for (const std::vector<int64_t>& shape :
+         {std::vector<int64_t>{3, 24}, {16, 24}, {1, 77, 24}, {2, 64, 24}, {1, 129, 24}, {2, 100, 24}}) {
+      const at::Tensor x = at::randn(shape).to(dtype), weight = at::randn({41, 24}).to(dtype);
+      for (const at::Tensor& bias : {at::Tensor(), at::randn({41}).to(dtype)}) {
         const at::Tensor expected = at::linear(Double(x), Double(weight), Double(bias));
         const std::string what = std::string(at::toString(dtype)) + (bias.defined() ? " with bias" : "");
         const at::Tensor y = Product(x, weight, bias);
@@ -38,11 +39,11 @@ TEST(OneDnnOpsTest, ProductsAreThoseOfDoubles) {
         EXPECT_EQ(y.sizes(), expected.sizes());
         EXPECT_TRUE(y.is_contiguous());
         ExpectError(RelativeError(y, expected), tolerance, "product in " + what);
-        at::Tensor wide = at::full({x.numel() / 24 + 2, 40}, 7.0, dtype);  // rows before and after stay
+        at::Tensor wide = at::full({x.numel() / 24 + 2, 41}, 7.0, dtype);  // rows before and after stay
         at::Tensor part = wide.narrow(0, 1, x.numel() / 24);
         ProductInto(x, weight, bias, part);
-        ExpectError(RelativeError(part, expected.view({-1, 40})), tolerance, "product into in " + what);
-        EXPECT_TRUE(at::equal(wide[0], at::full({40}, 7.0, dtype)) && at::equal(wide[-1], wide[0])) << what;
+        ExpectError(RelativeError(part, expected.view({-1, 41})), tolerance, "product into in " + what);
+        EXPECT_TRUE(at::equal(wide[0], at::full({41}, 7.0, dtype)) && at::equal(wide[-1], wide[0])) << what;
       }
     }
   }
