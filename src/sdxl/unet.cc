@@ -97,13 +97,17 @@ at::Tensor Unet::ProjectTime(const at::Tensor& timesteps, const at::Tensor& pool
 }
 
 at::Tensor Unet::forward(const UnetInput& input, const StageTap& tap, SideBranch side) const {
+  return Predict(Project(input, tap, side), tap, side);
+}
+
+UnetStep Unet::Project(const UnetInput& input, const StageTap& tap, SideBranch side) const {
   UnetStep step;
   step.sample = input.sample;
   step.shifts = ProjectTime(input.timesteps, input.pooled, input.time_ids, side, tap);
   step.text = ProjectText(input.encoder_hidden_states, side);
   step.control = input.control;
   step.image = input.image;
-  return Predict(step, tap, side);
+  return step;
 }
 
 at::Tensor Unet::Predict(const UnetStep& step, const StageTap& tap, SideBranch side) const {

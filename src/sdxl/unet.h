@@ -40,7 +40,10 @@ class Unet {
   at::Tensor ProjectTime(const at::Tensor& timesteps, const at::Tensor& pooled, const at::Tensor& time_ids,
                          SideBranch side = {}, const StageTap& tap = {}) const;
 
-  // Predict of one input, with both projections before it.
+  // Both projections of one input.
+  UnetStep Project(const UnetInput& input, const StageTap& tap = {}, SideBranch side = {}) const;
+
+  // Predict after Project.
   at::Tensor forward(const UnetInput& input, const StageTap& tap = {}, SideBranch side = {}) const;
 
   int64_t text_width() const;

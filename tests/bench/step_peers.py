@@ -2,15 +2,16 @@
 """How long is a UNet step of ours beside those of diffusers (channels_last) and OpenVINO, and beside what the machine can do?
 
   step_peers.py --model DIR --bench build/release/bin/unet_step_bench --python VENV/bin/python
-                [--arms ours,diffusers,openvino,ceiling] [--dtypes float32,bfloat16] [--sizes 32] [--threads 2]
+                [--arms ours,served,diffusers,openvino,ceiling] [--dtypes float32,bfloat16] [--sizes 32] [--threads 2]
                 [--blocks 20] [--seconds 0.5] [--rounds 0] [--operators] [--json FILE] [--bar 1.0]
 
 DIR is what make_quarter_model.py or make_full_model.py writes; VENV has what requirements.txt names. A step is one call of
 the UNet under guidance: 2 rows, 77 tokens, latents of SIZE x SIZE. All arms have the same weights, inputs, dtype and number
-of threads. Each is a process of its own that waits on pipes.
+of threads. Each is a process of its own that waits on pipes. In `served` a step is as the server has it: what text, time and
+size add is computed once, before the first. In all others each call computes it.
 
 In a block each arm makes about --seconds of steps, one arm after the other, in random order. A block gives one ratio, ours
-over the peer's. Printed: medians with bootstrap 95 % intervals, by wall-clock and by processor time; the CPUs that are busy
+or served over the peer's. Printed: medians with bootstrap 95 % intervals, by wall-clock and by processor time; the CPUs that are busy
 (processor time over wall-clock time); the most memory; the largest difference between the outputs. The exit status is 1 if
 the upper bound of ours over diffusers is above --bar.
 
@@ -25,6 +26,7 @@ OpenVINO's form of the model is made once, beside it in DIR/openvino.
 """
 import argparse
 import array
+import itertools
 import json
 import os
 import random
@@ -33,8 +35,9 @@ import subprocess
 import sys
 import tempfile
 
-from arms import Arm, cpu_name, interval, words
+from arms import Arm, SERVER, cpu_name, interval, words
 
+OURS = {"ours": [], "served": ["--served"]}  # arms that are unet_step_bench, with their flags
 ROWS, TOKENS = 2, 77
 INPUTS = ("sample", "timesteps", "encoder_hidden_states", "pooled", "time_ids")  # in the order that OpenVINO's model has
 CLASSES = ("linears", "convolutions", "attention", "norms", "others")
@@ -212,8 +215,8 @@ def write_inputs(args, size, path):
 
 def start(args, name, dtype, inputs):
     common = ["--model", args.model, "--inputs", inputs, "--threads", args.threads]
-    if name == "ours":
-        return Arm([args.bench, *common, "--dtype", dtype])
+    if name in OURS:
+        return Arm([args.bench, *common, "--dtype", dtype, *OURS[name]], SERVER)
     return Arm([args.python, __file__, "--worker", name, *common, "--dtypes", dtype] + ["--operators"] * args.operators)
 
 
@@ -290,7 +293,7 @@ def compare(args, dtype, size, folder):
     inputs = os.path.join(folder, f"inputs_{size}.safetensors")
     write_inputs(args, size, inputs)
     measured = (one_after_the_other if args.rounds else in_turn)(args, dtype, inputs, folder)
-    found = {"dtype": dtype, "size": size, "threads": args.threads, "arms": {}, "ours_over": {}}
+    found = {"dtype": dtype, "size": size, "threads": args.threads, "arms": {}}
     print(f"\n{dtype}, latents {size} x {size}, {args.threads} thread(s), "
           f"{f'{args.rounds} rounds of ' if args.rounds else ''}{args.blocks} blocks")
     for name, each in measured.items():
@@ -298,16 +301,16 @@ def compare(args, dtype, size, folder):
         found["arms"][name] = {"seconds": summary(each.wall), "cpu_seconds": summary(each.cpu), "peak_bytes": each.peak}
         print(f"  {name:10} {words([1000 * value for value in each.wall])} ms; {busy:.2f} CPUs busy; "
               f"peak {each.peak / 2**30:.2f} GiB", flush=True)
-    for name in measured if "ours" in measured else ():
-        if name == "ours":
+    for own, name in itertools.product(OURS, measured):
+        if own not in measured or name in OURS:
             continue
-        ours, theirs = measured["ours"], measured[name]
+        ours, theirs = measured[own], measured[name]
         wall, cpu = ([a / b for a, b in zip(*pair)] for pair in ((ours.wall, theirs.wall), (ours.cpu, theirs.cpu)))
-        found["ours_over"][name] = {"wall": summary(wall), "cpu": summary(cpu)}
-        text = f"  ours / {name}: {words(wall, 3)}; by processor time {words(cpu, 3)}"
+        ratios = found.setdefault(f"{own}_over", {})[name] = {"wall": summary(wall), "cpu": summary(cpu)}
+        text = f"  {own} / {name}: {words(wall, 3)}; by processor time {words(cpu, 3)}"
         if theirs.output is not None:
             difference = max(abs(a - b) for a, b in zip(ours.output, theirs.output))
-            found["ours_over"][name]["largest_difference"] = difference
+            ratios["largest_difference"] = difference
             text += f"; largest difference of the outputs {difference:.1e}"
         print(text, flush=True)
     return found
@@ -339,7 +342,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--bench", help="unet_step_bench")
     parser.add_argument("--python", default=sys.executable, help="interpreter with what requirements.txt names")
-    parser.add_argument("--arms", default="ours,diffusers,openvino,ceiling")
+    parser.add_argument("--arms", default="ours,served,diffusers,openvino,ceiling")
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--sizes", default="32", help="latent sizes")
     parser.add_argument("--threads", type=int, default=2)

@@ -1,10 +1,13 @@
 // Times UNet calls of a checkpoint, by command over standard input, so that another program can
 // interleave its own:
 //
-//   unet_step_bench --model DIR --inputs FILE.safetensors [--threads N] [--dtype float32]
+//   unet_step_bench --model DIR --inputs FILE.safetensors [--threads N] [--dtype float32] [--served]
 //     step K      runs K calls, prints their wall-clock and CPU seconds
 //     output F    runs one call and writes its result to F as raw float32
 //     operators K runs K calls, prints the seconds of each operator as JSON: of its own work, without what it calls
+//
+// With --served, steps are as the server has them: what text, time and size add is computed once, before the first.
+// Else each call computes it.
 //
 // The inputs file holds sample, timesteps, encoder_hidden_states, pooled and time_ids (unet.h,
 // UnetInput).
@@ -20,6 +23,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/record_function.h>
@@ -32,11 +36,13 @@
 namespace hotlora {
 namespace {
 
-void Step(const Unet& unet, const UnetInput& input, const ComputePlace& place, int steps) {
+using Call = absl::FunctionRef<at::Tensor()>;
+
+void Step(Call call, const ComputePlace& place, int steps) {
   const auto start = std::chrono::steady_clock::now();
   const std::clock_t start_cpu = std::clock();
   for (int i = 0; i < steps; ++i) {
-    unet.forward(input);
+    call();
   }
   Synchronize(place.device);
   const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
@@ -48,7 +54,7 @@ void Step(const Unet& unet, const UnetInput& input, const ComputePlace& place, i
 class OperatorClock {
  public:
   OperatorClock() {
-    calls_ = {Call()};
+    calls_ = {Operator()};
     seconds_.clear();
     handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&Begin, &End));
   }
@@ -63,7 +69,7 @@ class OperatorClock {
   }
 
  private:
-  struct Call {
+  struct Operator {
     std::chrono::steady_clock::time_point begin;
     double inner = 0.0;  // seconds of the calls inside
   };
@@ -79,23 +85,23 @@ class OperatorClock {
     calls_.back().inner += all.count();
   }
 
-  static thread_local std::vector<Call> calls_;  // those under way; the first stands for the caller of all
+  static thread_local std::vector<Operator> calls_;  // those under way; the first stands for the caller of all
   static thread_local std::map<std::string, double> seconds_;
   at::CallbackHandle handle_;
 };
 
-thread_local std::vector<OperatorClock::Call> OperatorClock::calls_;
+thread_local std::vector<OperatorClock::Operator> OperatorClock::calls_;
 thread_local std::map<std::string, double> OperatorClock::seconds_;
 
-std::string Operators(const Unet& unet, const UnetInput& input, int steps) {
+std::string Operators(Call call, int steps) {
   const OperatorClock clock;
   for (int i = 0; i < steps; ++i) {
-    unet.forward(input);
+    call();
   }
   return clock.Json();
 }
 
-int Run(const std::string& folder, const std::string& inputs, const ComputePlace& place) {
+int Run(const std::string& folder, const std::string& inputs, const ComputePlace& place, bool served) {
   c10::InferenceMode guard;
   absl::StatusOr<std::unique_ptr<SdxlModel>> model = SdxlModel::Load(folder, place);
   if (!model.ok()) {
@@ -106,6 +112,9 @@ int Run(const std::string& folder, const std::string& inputs, const ComputePlace
   auto compute = [&](const char* name) { return t.at(name).to(place.device, place.dtype); };
   const UnetInput input{compute("sample"), t.at("timesteps").to(place.device), compute("encoder_hidden_states"),
                         compute("pooled"), t.at("time_ids").to(place.device)};
+  const Unet& unet = (*model)->unet();
+  const UnetStep step = unet.Project(input);
+  const auto call = [&] { return served ? unet.Predict(step) : unet.forward(input); };
   std::cout << "ready" << std::endl;
   std::string line;
   while (std::getline(std::cin, line)) {
@@ -113,11 +122,11 @@ int Run(const std::string& folder, const std::string& inputs, const ComputePlace
     std::string command, argument;
     words >> command >> argument;
     if (command == "step") {
-      Step((*model)->unet(), input, place, std::stoi(argument));
+      Step(call, place, std::stoi(argument));
     } else if (command == "operators") {
-      std::cout << Operators((*model)->unet(), input, std::stoi(argument)) << std::endl;
+      std::cout << Operators(call, std::stoi(argument)) << std::endl;
     } else if (command == "output") {
-      const at::Tensor output = (*model)->unet().forward(input).to(at::kFloat).cpu().contiguous();
+      const at::Tensor output = call().to(at::kFloat).cpu().contiguous();
       std::ofstream(argument, std::ios::binary)
           .write(static_cast<const char*>(output.const_data_ptr()), static_cast<std::streamsize>(output.nbytes()));
       std::cout << "written" << std::endl;
@@ -132,12 +141,14 @@ int Run(const std::string& folder, const std::string& inputs, const ComputePlace
 int main(int argc, char** argv) {
   std::string model, inputs, device = "cpu", dtype = "float32";
   int threads = 1;
+  bool served = false;
   CLI::App app("Times UNet calls of a checkpoint");
   app.add_option("--model", model)->required();
   app.add_option("--inputs", inputs)->required();
   app.add_option("--device", device);
   app.add_option("--dtype", dtype);
   app.add_option("--threads", threads);
+  app.add_flag("--served", served);
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(threads);
   absl::StatusOr<hotlora::ComputePlace> place = hotlora::ResolvePlace(device, dtype);
@@ -145,5 +156,5 @@ int main(int argc, char** argv) {
     std::cerr << place.status() << "\n";
     return 1;
   }
-  return hotlora::Run(model, inputs, *place);
+  return hotlora::Run(model, inputs, *place, served);
 }
