@@ -40,6 +40,7 @@
 #include "src/base/cgroups.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
+#include "src/base/thread_team.h"
 #include "src/engine/engine_factory.h"
 
 namespace hotlora {
@@ -284,18 +285,17 @@ bool SetDefault(const char* name, const std::string& value) {
 // Sets what the environment leaves open of how OpenMP's threads work. libgomp reads it when it is loaded: if this
 // returns true, the process must start over.
 bool SetThreadDefaults() {
-  bool changed = false;
+  const std::optional<int> quota = CpusOfQuota();
   // More threads than CPUs of a container's quota wait for each other while the quota is used up.
-  if (const std::optional<int> cpus = CpusOfQuota();
-      cpus.has_value() && *cpus < static_cast<int>(std::thread::hardware_concurrency())) {
-    changed = SetDefault("OMP_NUM_THREADS", std::to_string(*cpus));
-  }
+  bool changed = quota.has_value() && *quota < TeamSize() && SetDefault("OMP_NUM_THREADS", std::to_string(*quota));
   // The step thread and the decode thread have a team of threads each: on few cores a team that spins while it waits
-  // slows the other tenfold. With these two, a team spins for two milliseconds at the most, and only while there are no
-  // more threads than CPUs (src/base/thread_team.h).
+  // slows the other tenfold. So threads sleep while they wait, but spin for a while before (src/base/thread_team.h).
+  // Where a quota counts the time that they spin, they do not.
   if (SetDefault("OMP_WAIT_POLICY", "PASSIVE")) {
-    SetDefault("GOMP_SPINCOUNT", "100000");
     changed = true;
+    if (!quota.has_value()) {
+      SetDefault("GOMP_SPINCOUNT", "100000");
+    }
   }
   return changed;
 }
@@ -304,10 +304,10 @@ bool SetThreadDefaults() {
 }  // namespace hotlora
 
 int main(int argc, char** argv) {
-  if (hotlora::SetThreadDefaults()) {
-    execv("/proc/self/exe", argv);  // returns only if it fails; then the server runs, if slower
-  }
   try {
+    if (hotlora::SetThreadDefaults()) {
+      execv("/proc/self/exe", argv);  // returns only if it fails; then the server runs, if slower
+    }
     return hotlora::Main(argc, argv);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "hotlora-server: %s\n", error.what());

@@ -3,9 +3,9 @@
 
 // OpenMP gives each thread that starts parallel work a team of its own, which stays with it and waits for its next
 // work. To wake a team that sleeps takes tens of microseconds, and a step wakes it some hundred times. So a waiting
-// team spins for a while first (GOMP_SPINCOUNT, server/main.cc), but only while all teams together have no more threads
-// than there are CPUs: libgomp counts. Therefore only the thread that runs the steps keeps its team; the others release
-// theirs after each piece of work (GuardTorch).
+// team spins for a while first (GOMP_SPINCOUNT, server/main.cc), but only while the threads of all teams are no more
+// than the CPUs: libgomp counts them, whether they work or wait. Therefore only the thread that runs the steps keeps
+// its team; the others release theirs after each piece of work (GuardTorch).
 
 namespace hotlora {
 
@@ -18,8 +18,13 @@ class KeptTeam {
   KeptTeam& operator=(const KeptTeam&) = delete;
 };
 
-// Ends the threads of the calling thread's team. Its next parallel work starts new ones.
+// Ends the threads of the calling thread's team. Its next parallel work starts new ones. Under RLIMIT_AS it does
+// nothing: libgomp ends the process if it cannot start a thread, and with few addresses left that may fail.
 void ReleaseTeam();
+
+// How many threads a team has, unless the environment says otherwise: one for each of the machine's cores that this
+// process may run on.
+int TeamSize();
 
 }  // namespace hotlora
 

@@ -17,11 +17,11 @@
 
 #include "src/nn/fused_kernels.h"
 #include "src/tensor/parallel_for.h"
+#include "src/tensor/threads_for.h"
 
 namespace hotlora {
 namespace {
 
-constexpr int64_t kGrain = 32768;   // values that are worth a thread of their own (threads_for.h)
 constexpr int64_t kPiece = 16384;   // values of a group norm whose sums are taken together, or more:
 constexpr int64_t kMaxPieces = 64;  // a row has at most so many pieces
 
@@ -53,13 +53,14 @@ void NormalizeGroups(const at::Tensor& x, const at::Tensor& shift, const at::Ten
   std::vector<double> sums(rows * pieces * 2 * groups);
   // Calls work(row, its piece, the piece's first value in x, its pixels, `scratch` floats) for all pieces.
   const auto for_pieces = [&](int64_t scratch, const auto& work) {
-    ParallelFor(0, rows * pieces, std::max<int64_t>(1, kGrain / (piece * channels)), [&](int64_t begin, int64_t end) {
-      std::vector<float> floats(scratch, 0.0F);
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t row = task / pieces, first = task % pieces * piece;
-        work(row, task, (row * pixels + first) * channels, std::min(piece, pixels - first), floats.data());
-      }
-    });
+    ParallelFor(0, rows * pieces, std::max<int64_t>(1, kValuesWorthSharing / (piece * channels)),
+                [&](int64_t begin, int64_t end) {
+                  std::vector<float> floats(scratch, 0.0F);
+                  for (int64_t task = begin; task < end; ++task) {
+                    const int64_t row = task / pieces, first = task % pieces * piece;
+                    work(row, task, (row * pixels + first) * channels, std::min(piece, pixels - first), floats.data());
+                  }
+                });
   };
   const auto copy_shift = [&](int64_t row, float* to_floats) {
     if (shift.defined()) {
@@ -139,7 +140,7 @@ at::Tensor AddLayerNorm(at::Tensor& x, const at::Tensor& added, const at::Tensor
     const auto* const weights = weight.const_data_ptr<scalar_t>();
     const auto* const biases = bias.const_data_ptr<scalar_t>();
     auto* const to = y.mutable_data_ptr<scalar_t>();
-    ParallelFor(0, rows, std::max<int64_t>(1, kGrain / width), [&](int64_t begin, int64_t end) {
+    ParallelFor(0, rows, std::max<int64_t>(1, kValuesWorthSharing / width), [&](int64_t begin, int64_t end) {
       std::vector<float> scratch(width);
       AddNormRows(sums + begin * width, more + begin * width, weights, biases, epsilon, end - begin, width,
                   scratch.data(), to + begin * width);
@@ -161,7 +162,7 @@ at::Tensor Geglu(const at::Tensor& both) {
   HOTLORA_DISPATCH(both.scalar_type(), "Geglu", [&] {
     const auto* const from = both.const_data_ptr<scalar_t>();
     auto* const to = y.mutable_data_ptr<scalar_t>();
-    ParallelFor(0, rows, std::max<int64_t>(1, kGrain / hidden), [&](int64_t begin, int64_t end) {
+    ParallelFor(0, rows, std::max<int64_t>(1, kValuesWorthSharing / hidden), [&](int64_t begin, int64_t end) {
       GegluRows(from + begin * 2 * hidden, end - begin, hidden, to + begin * hidden);
     });
   });

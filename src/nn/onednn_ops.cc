@@ -14,6 +14,7 @@
 
 #include "src/nn/fused_kernels.h"
 #include "src/tensor/parallel_for.h"
+#include "src/tensor/threads_for.h"
 
 namespace hotlora {
 namespace {
@@ -62,24 +63,12 @@ enum class Multiplier { kLibTorch, kOneDnn, kOneDnnTransposed };
 // The fastest on AMD's CPUs (docs/performance.md).
 Multiplier MultiplierFor(const at::Tensor& x, const at::Tensor& weight) {
   constexpr int64_t kFewestRows = 16, kMostTransposedRows = 128;
-  const int64_t rows = x.numel() / x.size(-1);
+  const int64_t in = x.size(-1);
   if (!IsMadeByAmd() || !x.is_cpu() || x.scalar_type() != at::kFloat || weight.scalar_type() != at::kFloat ||
-      !x.is_contiguous() || rows < kFewestRows || !OneDnnLinear().has_value()) {
+      x.numel() < kFewestRows * in || x.numel() == 0 || !OneDnnLinear().has_value()) {
     return Multiplier::kLibTorch;
   }
-  return rows <= kMostTransposedRows ? Multiplier::kOneDnnTransposed : Multiplier::kOneDnn;
-}
-
-// y [rows, out] = (W x^T)^T + b. oneDNN first copies its second argument into an order of its own, which for W takes a
-// third of the time if x has few rows.
-void MultiplyTransposed(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y) {
-  const int64_t rows = y.size(0), columns = y.size(1);
-  const at::Tensor transposed = OneDnnLinear()->call(weight, x, std::nullopt, "none", Scalars(), std::nullopt);
-  constexpr int64_t kGrain = 32768;  // as fused_ops.cc
-  ParallelFor(0, rows, std::max<int64_t>(1, kGrain / columns), [&](int64_t first, int64_t end) {
-    TransposeAdd(transposed.const_data_ptr<float>(), bias.defined() ? bias.const_data_ptr<float>() : nullptr, rows,
-                 columns, first, end, y.mutable_data_ptr<float>());
-  });
+  return x.numel() <= kMostTransposedRows * in ? Multiplier::kOneDnnTransposed : Multiplier::kOneDnn;
 }
 
 bool OneDnnConvolves(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& sum) {
@@ -93,8 +82,25 @@ MaybeTensor Maybe(const at::Tensor& tensor) { return tensor.defined() ? MaybeTen
 
 }  // namespace
 
+bool TransposedProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y) {
+  if (!OneDnnLinear().has_value()) {
+    return false;
+  }
+  TORCH_CHECK(y.is_contiguous() && y.scalar_type() == at::kFloat, "y is not contiguous float32");
+  TORCH_CHECK(!bias.defined() || (bias.is_contiguous() && bias.scalar_type() == at::kFloat),
+              "bias is not contiguous float32");
+  const int64_t rows = y.size(0), columns = y.size(1);
+  const at::Tensor transposed = OneDnnLinear()->call(weight, x, std::nullopt, "none", Scalars(), std::nullopt);
+  ParallelFor(0, rows, std::max<int64_t>(1, kValuesWorthSharing / columns), [&](int64_t first, int64_t end) {
+    TransposeAdd(transposed.const_data_ptr<float>(), bias.defined() ? bias.const_data_ptr<float>() : nullptr, rows,
+                 columns, first, end, y.mutable_data_ptr<float>());
+  });
+  return true;
+}
+
 at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (MultiplierFor(x, weight) == Multiplier::kOneDnnTransposed) {
+  const Multiplier multiplier = MultiplierFor(x, weight);
+  if (multiplier == Multiplier::kOneDnnTransposed) {
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = weight.size(0);
     at::Tensor y = at::empty(shape, x.options());
@@ -102,7 +108,7 @@ at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tens
     return y;
   }
   RECORD_FUNCTION("hotlora::linear", {});
-  if (MultiplierFor(x, weight) == Multiplier::kOneDnn) {
+  if (multiplier == Multiplier::kOneDnn) {
     return OneDnnLinear()->call(x, weight, Maybe(bias), "none", Scalars(), std::nullopt);
   }
   return at::linear(x, weight, bias);
@@ -114,7 +120,7 @@ void ProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor
   at::Tensor flat_y = y.view({-1, y.size(-1)});
   switch (MultiplierFor(x, weight)) {
     case Multiplier::kOneDnnTransposed:
-      MultiplyTransposed(flat_x, weight, bias, flat_y);
+      TransposedProductInto(flat_x, weight, bias, flat_y);
       return;
     case Multiplier::kOneDnn:
       flat_y.copy_(OneDnnLinear()->call(flat_x, weight, Maybe(bias), "none", Scalars(), std::nullopt));

@@ -1,7 +1,12 @@
 #ifndef HOTLORA_SRC_TENSOR_THREADS_FOR_H_
 #define HOTLORA_SRC_TENSOR_THREADS_FOR_H_
 
+#include <cstdint>
+
 namespace hotlora {
+
+// So many values of an elementwise loop are worth a thread of their own: the grain of ParallelFor.
+inline constexpr int64_t kValuesWorthSharing = 32768;
 
 // While it lives, LibTorch's operators on the CPU and ParallelFor use only the calling thread if `multiply_adds` are
 // too few to share: to wake another thread takes longer than to do its part. The choice depends on the work alone and

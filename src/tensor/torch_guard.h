@@ -20,7 +20,7 @@ namespace hotlora {
 //                                          process
 //   c10::NotImplementedError               UNIMPLEMENTED
 //   other exceptions                       INTERNAL, reason INTERNAL
-// Afterwards the calling thread's team of threads is released (src/base/thread_team.h).
+// Afterwards the calling thread's team of threads is released, unless it has a KeptTeam (src/base/thread_team.h).
 // `what` names the work in the message ("denoise step"); LibTorch's own text goes to the log only.
 absl::Status GuardTorch(absl::string_view what, absl::FunctionRef<absl::Status()> body);
 

@@ -48,6 +48,7 @@
 #include "src/adapters/adapter_store.h"
 #include "src/adapters/adapter_weights.h"
 #include "src/base/logging.h"
+#include "src/base/thread_team.h"
 #include "src/metrics/metrics.h"
 #include "src/nn/lora_delta.h"
 #include "src/pipeline/sdxl_pipeline.h"
@@ -357,6 +358,7 @@ class Bench {
 }  // namespace hotlora
 
 int main(int argc, char** argv) {
+  const hotlora::KeptTeam team;  // as the server's step thread
   hotlora::Options options;
   CLI::App app("What adapters cost");
   app.require_subcommand(1);

@@ -16,9 +16,11 @@ SERVER = dict(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="100000")
 class Arm:
     """A program that says "ready" and then answers each line by one."""
 
-    def __init__(self, command, environment={}):
+    def __init__(self, command, environment=None):
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, text=True, env={**os.environ, **ENVIRONMENT, **environment})
+                                        stderr=subprocess.DEVNULL, text=True,
+                                        env={**inherited, **ENVIRONMENT, **(environment or {})})
         self._await("ready")
 
     def _await(self, word):

@@ -12,7 +12,7 @@ model=$1 out=$2
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 bin=${BIN:-$here/../../build/release/bin}
 threads=${THREADS:-2} size=${SIZE:-512} blocks=${BLOCKS:-4} swaps=${SWAPS:-8}
-export OMP_WAIT_POLICY=PASSIVE
+export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=100000  # as hotlora-server sets them
 grep -m 1 'model name' /proc/cpuinfo | sed 's/.*: /CPU: /'
 
 for rank in ${RANKS:-16 64}; do

@@ -6,8 +6,8 @@
 //     output F    runs one call and writes its result to F as raw float32
 //     operators K runs K calls, prints the seconds of each operator as JSON: of its own work, without what it calls
 //
-// With --served, steps are as the server has them: what text, time and size add is computed once, before the first.
-// Else each call computes it.
+// With --served, steps are as the server has them: keys and values of the text and the parts of the time embedding are
+// computed before the first step, and that is not in the time. Else each call computes them.
 //
 // The inputs file holds sample, timesteps, encoder_hidden_states, pooled and time_ids (unet.h,
 // UnetInput).

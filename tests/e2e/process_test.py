@@ -47,8 +47,9 @@ def blocks(pid, number):
 
 
 class ThreadsTest(unittest.TestCase):
-    def start(self, threads):
-        server = e2e.Server(adapters=e2e.DEMO_ADAPTERS, environment=e2e.clean_environment(OMP_NUM_THREADS=str(threads)))
+    def start(self, **environment):
+        inherited = {name: value for name, value in e2e.clean_environment().items() if not name.startswith(("OMP_", "GOMP_"))}
+        server = e2e.Server(adapters=e2e.DEMO_ADAPTERS, environment={**inherited, **environment})
         self.addCleanup(server.kill)
         return server
 
@@ -56,25 +57,38 @@ class ThreadsTest(unittest.TestCase):
         """The ids of the server's threads, by name. A team's threads have the name of the thread that started it."""
         named = collections.defaultdict(set)
         for task in pathlib.Path(f"/proc/{server.process.pid}/task").iterdir():
-            named[(task / "comm").read_text().strip()].add(task.name)
+            try:
+                named[(task / "comm").read_text().strip()].add(task.name)
+            except (FileNotFoundError, ProcessLookupError):
+                pass  # it has ended
         return named
 
     def images(self, server):
         for adapters in ((), ("outline",), ("night", "outline")):
             server.caller.image(request_for(*adapters, width=128, height=128))
 
+    def settings(self, server):
+        variables = pathlib.Path(f"/proc/{server.process.pid}/environ").read_text().split("\0")
+        return {variable for variable in variables if variable.startswith(("OMP_", "GOMP_"))}
+
     def test_the_step_thread_alone_keeps_its_team_and_keeps_the_same_one(self):
-        alone, several = self.start(1), self.start(2)
-        self.images(alone)
-        self.images(several)
-        before = self.threads(several)
-        self.images(several)
-        after = self.threads(several)
+        server = self.start(OMP_NUM_THREADS="2")
+        self.images(server)
+        before = self.threads(server)
+        self.images(server)
+        after = self.threads(server)
         self.assertEqual(len(after["step"]), 2)
         self.assertEqual(after["step"], before["step"])
-        for name, ids in self.threads(alone).items():
-            if name != "step":
-                self.assertEqual(len(after[name]), len(ids), name)
+        for name in ("decode", "adapter", "picture"):
+            e2e.wait_until(lambda: len(self.threads(server)[name]) == 1, f"the team of {name} has ended")
+
+    def test_threads_spin_before_they_sleep_unless_the_environment_says_how_they_wait(self):
+        quota = [variable for variable in self.settings(self.start()) if variable.startswith("OMP_NUM_THREADS=")]
+        spin = [] if quota else ["GOMP_SPINCOUNT=100000"]  # of the machine's container, if it has one
+        self.assertEqual(self.settings(self.start()), {"OMP_WAIT_POLICY=PASSIVE", *spin, *quota})
+        self.assertEqual(self.settings(self.start(OMP_WAIT_POLICY="ACTIVE")), {"OMP_WAIT_POLICY=ACTIVE", *quota})
+        self.assertEqual(self.settings(self.start(GOMP_SPINCOUNT="7")),
+                         {"OMP_WAIT_POLICY=PASSIVE", "GOMP_SPINCOUNT=7", *quota})
 
 
 class LogTest(unittest.TestCase):
