@@ -49,6 +49,7 @@ struct Flags {
   std::string metrics_listen = "127.0.0.1:9464";
   std::string device = "auto";
   std::string dtype = "auto";
+  std::string vae_dtype = "float32";
   uint32_t max_batch = 4;
   uint32_t max_queue = 64;
   uint32_t client_share = 0;  // 0: off

@@ -112,6 +112,7 @@ EngineConfig MakeEngineConfig(const Flags& flags) {
   config.vae = flags.vae;
   config.device = flags.device;
   config.dtype = flags.dtype;
+  config.vae_dtype = flags.vae_dtype;
   config.adapters.directory = flags.adapters;
   config.adapters.follow_links = flags.adapters_follow_links;
   config.embeddings.directory = flags.embeddings;

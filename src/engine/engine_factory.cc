@@ -69,7 +69,7 @@ absl::StatusOr<absl::Duration> LongestRequest(const EngineConfig& config) {
   if (config.max_request_time.has_value()) {
     return *config.max_request_time;
   }
-  ABSL_ASSIGN_OR_RETURN(const ComputePlace place, ResolvePlace(config.device, config.dtype));
+  ABSL_ASSIGN_OR_RETURN(const ComputePlace place, ResolvePlace(config.device, config.dtype, config.vae_dtype));
   return place.device.is_cuda() ? kLongestOnCuda : absl::InfiniteDuration();
 }
 
@@ -77,11 +77,12 @@ absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(EngineConfig config, Metrics*
   InstallCountingCpuAllocator();
   const Stopwatch stopwatch;
   const std::string adapters_folder = config.adapters.directory;
-  ABSL_ASSIGN_OR_RETURN(const ComputePlace place, ResolvePlace(config.device, config.dtype));
+  ABSL_ASSIGN_OR_RETURN(const ComputePlace place, ResolvePlace(config.device, config.dtype, config.vae_dtype));
   CheckpointSource source(config.model);
   source.model_config = config.model_config;
   source.vae = config.vae;
-  LogInfo("loading the model on ", DeviceName(place.device), " in ", DtypeName(place.dtype));
+  LogInfo("loading the model on ", DeviceName(place.device), " in ", DtypeName(place.dtype), ", its VAE in ",
+          DtypeName(place.vae_dtype));
   ABSL_ASSIGN_OR_RETURN(std::unique_ptr<SdxlModel> model, SdxlModel::Load(source, place));
   config.engine.model_watch = std::make_shared<ModelWatch>(
       model->files(), kModelWatchPeriod, [metrics](bool changed) { metrics->SetModelFilesChanged(changed); });

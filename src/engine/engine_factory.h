@@ -23,11 +23,12 @@
 namespace hotlora {
 
 struct EngineConfig {
-  std::string model;            // diffusers-layout folder or single-file checkpoint
-  std::string model_config;     // configs for a single file; empty: stock SDXL's
-  std::string vae;              // another VAE, folder or file; empty: the checkpoint's
-  std::string device = "auto";  // auto, cpu, cuda, cuda:N
-  std::string dtype = "auto";   // auto, float32, bfloat16, float16
+  std::string model;                  // diffusers-layout folder or single-file checkpoint
+  std::string model_config;           // configs for a single file; empty: stock SDXL's
+  std::string vae;                    // another VAE, folder or file; empty: the checkpoint's
+  std::string device = "auto";        // auto, cpu, cuda, cuda:N
+  std::string dtype = "auto";         // auto, float32, bfloat16, float16
+  std::string vae_dtype = "float32";  // float32, bfloat16, float16
   AdapterStoreOptions adapters;
   uint64_t adapter_host_bytes = uint64_t{4} << 30;    // --adapter-host-bytes: set aside at start
   uint64_t adapter_device_bytes = uint64_t{2} << 30;  // --adapter-device-bytes: allocated at start

@@ -77,7 +77,7 @@ absl::Status SdxlModel::BuildNetworks(Checkpoint& checkpoint) {
   text_encoder_2_ = std::make_unique<TextEncoder>(ParameterScope(text_2), config_.text_encoder_2);
   CheckpointParameters unet = parameters(checkpoint.unet, Component::kUnet);
   unet_ = std::make_unique<Unet>(ParameterScope(unet), config_.unet);
-  CheckpointParameters vae(checkpoint.vae, place_.device, place_.vae_dtype());
+  CheckpointParameters vae(checkpoint.vae, place_.device, place_.vae_dtype);
   vae_encoder_ = std::make_unique<VaeEncoder>(ParameterScope(vae), config_.vae);
   vae_decoder_ = std::make_unique<VaeDecoder>(ParameterScope(vae), config_.vae);
   weight_bytes_ = {text.bytes() + text_2.bytes(), unet.bytes(), vae.bytes(), 0};

@@ -39,7 +39,7 @@ struct WeightBytes {
 class SdxlModel {
  public:
   // Reads the checkpoint, a folder or a single file; text encoders and UNet compute in place.dtype, the VAE in
-  // place.vae_dtype(). FailedPrecondition lists at once every config value that is not supported,
+  // place.vae_dtype. FailedPrecondition lists at once every config value that is not supported,
   // or every tensor of all components that is missing, surplus or wrongly shaped; also if a file changed since the load
   // began (reason MODEL_CHANGED). Other errors are
   // ReadCheckpoint's, the tokenizers' and GuardTorch's.

@@ -41,8 +41,8 @@ at::Tensor VaeMidBlock::forward(at::Tensor h) const {
   return second.forward(h, {});
 }
 
-LatentScaling::LatentScaling(const VaeConfig& config, const at::TensorOptions& options)
-    : factor_(config.scaling_factor) {
+LatentScaling::LatentScaling(const VaeConfig& config, c10::Device device) : factor_(config.scaling_factor) {
+  const at::TensorOptions options = at::TensorOptions(device).dtype(at::kFloat);
   if (!config.latents_mean.empty()) {
     mean_ = at::tensor(at::ArrayRef<double>(config.latents_mean), options).view({-1, 1, 1});
     std_ = at::tensor(at::ArrayRef<double>(config.latents_std), options).view({-1, 1, 1});

@@ -40,12 +40,12 @@ struct VaeMidBlock {
   SelfAttention attention;
 };
 
-// Between the latents that the UNet works on, of about unit variance, and those of the autoencoder itself.
+// Between the latents that the UNet works on, of about unit variance, and those of the autoencoder itself. Both are
+// float32.
 class LatentScaling {
  public:
   LatentScaling() = default;
-  // `options`: dtype and device of the autoencoder.
-  LatentScaling(const VaeConfig& config, const at::TensorOptions& options);
+  LatentScaling(const VaeConfig& config, c10::Device device);
 
   at::Tensor ToVae(const at::Tensor& latents) const;
   at::Tensor FromVae(const at::Tensor& latents) const;

@@ -33,12 +33,12 @@ VaeDecoder::VaeDecoder(const ParameterScope& scope, const VaeConfig& config) : c
   }
   conv_norm_out_ = GroupNorm(decoder.In("conv_norm_out"), outermost, config.groups, kVaeNormEpsilon);
   conv_out_ = Conv2d(decoder.In("conv_out"), {outermost, config.out_channels});
-  scaling_ = LatentScaling(config, conv_in_.bias.options());
+  scaling_ = LatentScaling(config, conv_in_.bias.device());
 }
 
 at::Tensor VaeDecoder::Begin(const at::Tensor& latents) const {
-  at::Tensor h = scaling_.ToVae(latents.to(conv_in_.weight.scalar_type()));  // [rows, latent channels, height, width]
-  h = h.contiguous(at::MemoryFormat::ChannelsLast);
+  at::Tensor h = scaling_.ToVae(latents.to(at::kFloat));  // [rows, latent channels, height, width]
+  h = h.to(conv_in_.weight.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
   if (post_quant_conv_) {
     h = post_quant_conv_->forward(h);
   }
@@ -55,7 +55,9 @@ at::Tensor VaeDecoder::forward(const at::Tensor& latents) const {
       h = block.upsampler->forward(h, 2 * h.size(2), 2 * h.size(3));
     }
   }
-  h = conv_out_.forward(conv_norm_out_.forward_silu(h)).contiguous();  // [rows, 3, height * factor, width * factor]
+  h = conv_out_.forward(conv_norm_out_.forward_silu(h))
+          .contiguous()
+          .to(at::kFloat);  // [rows, 3, height * factor, width * factor]
   CheckVaeOutput(h, "the VAE put out values that are not finite");
   return h;
 }
@@ -81,7 +83,7 @@ at::Tensor VaeDecoder::TileRow(at::Tensor h, int64_t band_values) const {
   x = ConvLines(conv_out_, NormSiluLines(conv_norm_out_, std::move(x), band_values));
   const at::Tensor image = at::empty({1, x.channels, x.height, x.width}, conv_out_.weight.options());
   WriteLines(x, image, band_values);
-  return image;
+  return image.to(at::kFloat);
 }
 
 int64_t VaeDecoder::TiledBytes(int64_t height, int64_t width, int64_t band_values) const {

@@ -19,7 +19,7 @@ namespace hotlora {
 
 // The decoder half of SDXL's autoencoder.
 //
-// Dtype    its parameters'; SdxlModel builds it in float32: float16 overflows in SDXL's VAE
+// Dtype    its parameters', ComputePlace::vae_dtype
 // Layout   channels_last inside
 // Threads  const: one thread may decode while another runs the UNet
 // Source   Rombach et al. 2021, arXiv 2112.10752; diffusers models/autoencoders/vae.py, Decoder
@@ -32,7 +32,7 @@ class VaeDecoder {
   //
   // Shapes   latents [rows, latent channels, height, width];
   //          image [rows, 3, height * factor, width * factor], contiguous
-  // Dtypes   latents any floating type; image the decoder's
+  // Dtypes   latents any floating type; image float32
   // Range    about -1 to 1, not clamped
   // Errors   throws c10::Error if the image is not finite
   at::Tensor forward(const at::Tensor& latents) const;

@@ -40,7 +40,7 @@ VaeEncoder::VaeEncoder(const ParameterScope& scope, const VaeConfig& config) {
   if (config.quant_conv) {
     quant_conv_ = MakePointwiseConv(scope.In("quant_conv"), moments, moments);
   }
-  scaling_ = LatentScaling(config, conv_in_.bias.options());
+  scaling_ = LatentScaling(config, conv_in_.bias.device());
 }
 
 LatentPosterior VaeEncoder::forward(const at::Tensor& image) const {
@@ -110,7 +110,8 @@ LatentPosterior VaeEncoder::End(at::Tensor h) const {
     h = quant_conv_->forward(h);
   }
   CheckVaeOutput(h, "the VAE encodes the image to values that are not finite");
-  const std::vector<at::Tensor> moments = h.contiguous().chunk(2, 1);  // [rows, latent channels, height, width] each
+  const std::vector<at::Tensor> moments =
+      h.contiguous().to(at::kFloat).chunk(2, 1);  // [rows, latent channels, height, width] each
   return {moments[0], moments[1].clamp(kLeastLogVariance, kMostLogVariance).mul(0.5).exp()};
 }
 

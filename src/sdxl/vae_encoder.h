@@ -19,14 +19,14 @@ namespace hotlora {
 // The normal distribution, independent in each value, that an image is encoded to.
 //
 // Shapes   both [rows, latent channels, height / factor, width / factor]
-// Dtypes   the encoder's
+// Dtypes   float32
 struct LatentPosterior {
   at::Tensor mean, std;  // of the autoencoder's own latents, not scaled
 };
 
 // The encoder half of SDXL's autoencoder.
 //
-// Dtype    its parameters'; SdxlModel builds it in float32, as the decoder
+// Dtype    its parameters', as the decoder's
 // Layout   channels_last inside
 // Threads  const
 // Source   Rombach et al. 2021, arXiv 2112.10752; diffusers models/autoencoders/vae.py, Encoder and

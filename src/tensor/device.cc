@@ -63,22 +63,26 @@ absl::StatusOr<c10::Device> ResolveDevice(absl::string_view name) {
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
 }
 
-absl::StatusOr<c10::ScalarType> ResolveDtype(absl::string_view name, c10::Device device) {
-  if (name == "auto") {
-    return device.is_cuda() || HasBfloat16Matrices() ? c10::kBFloat16 : c10::kFloat;
-  }
+absl::StatusOr<c10::ScalarType> NamedDtype(absl::string_view name, absl::string_view what, absl::string_view allowed) {
   for (const c10::ScalarType dtype : {c10::kFloat, c10::kBFloat16, c10::kHalf}) {
     if (name == DtypeName(dtype)) {
       return dtype;
     }
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("dtype is \"", name, "\"; allowed are auto, float32, bfloat16, float16"));
+  return absl::InvalidArgumentError(absl::StrCat(what, " is \"", name, "\"; allowed are ", allowed));
+}
+
+absl::StatusOr<c10::ScalarType> ResolveDtype(absl::string_view name, c10::Device device) {
+  if (name == "auto") {
+    return device.is_cuda() || HasBfloat16Matrices() ? c10::kBFloat16 : c10::kFloat;
+  }
+  return NamedDtype(name, "dtype", "auto, float32, bfloat16, float16");
 }
 
 }  // namespace
 
-absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string_view dtype) {
+absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string_view dtype,
+                                          absl::string_view vae_dtype) {
   const absl::StatusOr<c10::Device> resolved = ResolveDevice(device);
   if (!resolved.ok()) {
     return resolved.status();
@@ -87,8 +91,12 @@ absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string
   if (!resolved_dtype.ok()) {
     return resolved_dtype.status();
   }
+  const absl::StatusOr<c10::ScalarType> of_vae = NamedDtype(vae_dtype, "vae-dtype", "float32, bfloat16, float16");
+  if (!of_vae.ok()) {
+    return of_vae.status();
+  }
   SetFloat32Precision(*resolved_dtype);
-  return ComputePlace{*resolved, *resolved_dtype};
+  return ComputePlace{*resolved, *resolved_dtype, *of_vae};
 }
 
 std::string DeviceName(c10::Device device) {

@@ -17,9 +17,8 @@ struct ComputePlace {
   c10::Device device;
   c10::ScalarType dtype;  // float32, bfloat16 or float16: text encoders and UNet
 
-  // The VAE's dtype: float16 overflows in SDXL's VAE (its config says force_upcast), bfloat16 costs quality, so float32
-  // everywhere.
-  c10::ScalarType vae_dtype() const { return c10::ScalarType::Float; }
+  // The VAE's. float16 overflows in SDXL's own VAE (its config says force_upcast), and bfloat16 costs quality.
+  c10::ScalarType vae_dtype = c10::ScalarType::Float;
 };
 
 // Sets for the whole process how a GPU computes what is float32, given the dtype of the networks. float32: exactly, as
@@ -28,12 +27,14 @@ struct ComputePlace {
 // calls it.
 void SetFloat32Precision(c10::ScalarType dtype);
 
-// Resolves the flags --device (auto, cpu, cuda, cuda:N) and --dtype (auto, float32, bfloat16, float16) on this machine.
+// Resolves the flags --device (auto, cpu, cuda, cuda:N), --dtype (auto, float32, bfloat16, float16) and --vae-dtype
+// (one of the last three) on this machine.
 // auto device: the first CUDA device, else cpu. auto dtype: bfloat16 on CUDA; on CPU float32, unless the CPU has bf16
 // matrix instructions (AMX), then bfloat16. Loads CUDA (cuda_library.h) unless the device is cpu, and calls
 // SetFloat32Precision with the result. InvalidArgument names the value and what is allowed; FailedPrecondition says why
 // the device asked for is not there.
-absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string_view dtype);
+absl::StatusOr<ComputePlace> ResolvePlace(absl::string_view device, absl::string_view dtype,
+                                          absl::string_view vae_dtype = "float32");
 
 // "cpu" or "cuda:N", as metric label `device` and in ServerInfo.
 std::string DeviceName(c10::Device device);

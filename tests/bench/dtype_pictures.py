@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""How far are pictures in float16 and in bfloat16 from those in float32? On the CPU, with the demo model.
+"""How far are pictures in float16 and in bfloat16 from those in float32, with all networks or with the VAE alone in
+these dtypes? On the CPU, with the demo model.
 
   HOTLORA_TEST_BIN=build/release/bin HOTLORA_TEST_SOURCE=$PWD VENV/bin/python tests/bench/dtype_pictures.py
 
@@ -31,12 +32,15 @@ PROMPTS = (
 ADAPTERS = ("outline", "night", "stripes", "frame")
 WEIGHTS = (0.02, 0.1, 1.0)
 STEPS = 20
+FORMS = {"float16": ("float16", "float32"), "bfloat16": ("bfloat16", "float32"),  # dtypes of the networks, of the VAE
+         "VAE in float16": ("float32", "float16"), "VAE in bfloat16": ("float32", "bfloat16")}
 
 
-def pictures(dtype):
+def pictures(dtype, vae_dtype):
     """By (prompt, adapter, weight); without an adapter (prompt, None, 0)."""
     made = {}
-    server = Server("--dtype", dtype, "--device", "cpu", "--apply", "merged", adapters=ALL_DEMO_ADAPTERS)
+    server = Server("--dtype", dtype, "--vae-dtype", vae_dtype, "--device", "cpu", "--apply", "merged",
+                    adapters=ALL_DEMO_ADAPTERS)
     for prompt in PROMPTS:
         for name, weight in [(None, 0.0), *((name, weight) for name in ADAPTERS for weight in WEIGHTS)]:
             adapters = [(name, weight)] if name else []
@@ -47,11 +51,11 @@ def pictures(dtype):
 
 
 def main():
-    exact = pictures("float32")
+    exact = pictures("float32", "float32")
     print("| dtype | adapters | PSNR, dB: median | lowest | effect |")
     print("|---|---|---|---|---|")
-    for dtype in ("float16", "bfloat16"):
-        made = pictures(dtype)
+    for form, dtypes in FORMS.items():
+        made = pictures(*dtypes)
         for weight in (0.0, *WEIGHTS):
             keys = [key for key in exact if key[2] == weight]
             ratios = [psnr(made[key], exact[key]) for key in keys]
@@ -62,7 +66,7 @@ def main():
                 if wanted.any():
                     errors.append(numpy.linalg.norm(got - wanted) / numpy.linalg.norm(wanted))
             effect = f"{statistics.median(errors):.3f}" if errors else ""
-            print(f"| {dtype} | {f'one, weight {weight}' if weight else 'none'} | {statistics.median(ratios):.1f} "
+            print(f"| {form} | {f'one, weight {weight}' if weight else 'none'} | {statistics.median(ratios):.1f} "
                   f"| {min(ratios):.1f} | {effect} |")
 
 

@@ -19,7 +19,7 @@ from hotlora_server import adapters_pb2, request_for, server_pb2
 
 MODEL = e2e.GOLDEN / "pipeline"  # the smallest
 BROKEN = e2e.GOLDEN / "broken_adapters"
-FLAGS = """model model-config vae adapters adapters-follow-links apply listen metrics-listen device dtype max-batch max-queue
+FLAGS = """model model-config vae adapters adapters-follow-links apply listen metrics-listen device dtype vae-dtype max-batch max-queue
   adapter-host-bytes controls control-device-bytes control-host-bytes pin-control conditioning-cache-bytes pin base-adapter allow-unmatched-keys max-request-seconds max-message-bytes tls-cert tls-key tls-client-ca
   tokens-file trusted-proxy client-share uploads upload-quota-files upload-quota-bytes reflection ready-file check drain-timeout config log-level version help""".split()
 

@@ -67,6 +67,16 @@ class InitImageTest(unittest.TestCase):
                 picture_of = e2e.pixels(self.caller.image(request))
                 e2e.expect_picture(self, picture_of, (expected * 255).round(), LEAST_PSNR, case["name"], most=1)
 
+    def test_a_vae_in_a_half_type_draws_nearly_the_same(self):
+        for dtype in ("bfloat16", "float16"):
+            coarse = e2e.Server("--vae-dtype", dtype, model=e2e.GOLDEN / "pipeline")
+            self.addCleanup(coarse.kill)
+            for fields in ({}, {"init_image": picture("init_image.png"), "strength": 0.5}):
+                request = request_for(steps=4, **fields)
+                exact, other = (e2e.pixels(caller.image(request)) for caller in (self.caller, coarse.caller))
+                self.assertGreater(e2e.psnr(other, exact), LEAST_PSNR[dtype], (dtype, *fields))
+                self.assertFalse(numpy.array_equal(other, exact), "the VAE computes in float32")
+
     def test_the_size_is_the_pictures_rounded_down(self):
         image = self.changed(init_image=picture("init_image.png", (71, 90)))
         self.assertEqual((image.width, image.height), (64, 88))

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -13,13 +14,16 @@ namespace hotlora {
 
 inline std::string TinyCheckpoint() { return GoldenPath("pipeline"); }
 
-// The tiny checkpoint under tests/golden/pipeline, on the test device. Loaded once for each dtype
+// The tiny checkpoint under tests/golden/pipeline, on the test device. Loaded once for each pair of dtypes
 // and test program.
-inline const SdxlModel& TinyModel(c10::ScalarType dtype = c10::ScalarType::Float) {
-  static std::map<c10::ScalarType, std::unique_ptr<SdxlModel>> models;
-  std::unique_ptr<SdxlModel>& model = models[dtype];
+inline const SdxlModel& TinyModel(c10::ScalarType dtype = c10::ScalarType::Float,
+                                  c10::ScalarType vae_dtype = c10::ScalarType::Float) {
+  static std::map<std::pair<c10::ScalarType, c10::ScalarType>, std::unique_ptr<SdxlModel>> models;
+  std::unique_ptr<SdxlModel>& model = models[{dtype, vae_dtype}];
   if (model == nullptr) {
-    absl::StatusOr<std::unique_ptr<SdxlModel>> loaded = SdxlModel::Load(TinyCheckpoint(), TestPlace(dtype));
+    ComputePlace place = TestPlace(dtype);
+    place.vae_dtype = vae_dtype;
+    absl::StatusOr<std::unique_ptr<SdxlModel>> loaded = SdxlModel::Load(TinyCheckpoint(), place);
     TORCH_CHECK(loaded.ok(), loaded.status().ToString());
     model = *std::move(loaded);
   }

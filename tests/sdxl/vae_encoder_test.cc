@@ -1,6 +1,7 @@
 #include "src/sdxl/vae_encoder.h"
 
 #include <limits>
+#include <utility>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -35,6 +36,21 @@ TEST(VaeEncoderTest, ComputesInFloat32WhateverTheModelsDtype) {
   const LatentPosterior posterior = TinyModel(at::kHalf).vae_encoder().forward(t.at("image").to(TestPlace().device));
   EXPECT_EQ(posterior.mean.scalar_type(), at::kFloat);
   ExpectWithin(posterior.mean, t.at("mean"), golden.Tolerance("encode_0", "mean"), "mean");
+}
+
+// As of the decoder.
+TEST(VaeEncoderTest, InAHalfTypeStaysCloseToDiffusers) {
+  c10::InferenceMode guard;
+  TensorMap t = GoldenFolder("vae").Load("encode_0");
+  const at::Tensor image = t.at("image").to(TestPlace().device);
+  for (const auto& [dtype, tolerance] : {std::pair(at::kBFloat16, 2e-2), {at::kHalf, 2.5e-3}}) {
+    const VaeEncoder& encoder = TinyModel(at::kFloat, dtype).vae_encoder();
+    for (const LatentPosterior& posterior : {encoder.forward(image), encoder.forward_tiled(image, 1 << 12)}) {
+      EXPECT_EQ(posterior.mean.scalar_type(), at::kFloat);
+      EXPECT_FALSE(at::equal(posterior.mean.cpu(), t.at("mean"))) << "it is not computed in a half type";
+      ExpectError(RelativeError(posterior.mean, t.at("mean")), tolerance, "mean");
+    }
+  }
 }
 
 TEST(VaeEncoderTest, ReportsAPosteriorThatIsNotFinite) {

@@ -42,6 +42,7 @@ TEST_F(FlagsTest, DefaultsAreTheContracts) {
   EXPECT_EQ(flags->metrics_listen, "127.0.0.1:9464");
   EXPECT_EQ(flags->device, "auto");
   EXPECT_EQ(flags->dtype, "auto");
+  EXPECT_EQ(flags->vae_dtype, "float32");
   EXPECT_EQ(flags->apply, "auto");
   EXPECT_EQ(flags->max_batch, 4u);
   EXPECT_EQ(flags->max_queue, 64u);
@@ -122,6 +123,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
                                "--metrics-listen=0.0.0.0:1",
                                "--device=cuda:1",
                                "--dtype=bfloat16",
+                               "--vae-dtype=float16",
                                "--max-batch=8",
                                "--max-queue=9",
                                "--client-share=3",
@@ -176,6 +178,7 @@ TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
     EXPECT_EQ(flags->metrics_listen, "0.0.0.0:1");
     EXPECT_EQ(flags->device, "cuda:1");
     EXPECT_EQ(flags->dtype, "bfloat16");
+    EXPECT_EQ(flags->vae_dtype, "float16");
     EXPECT_EQ(flags->max_batch, 8u);
     EXPECT_EQ(flags->max_queue, 9u);
     EXPECT_EQ(flags->client_share, 3u);
@@ -336,6 +339,7 @@ TEST_F(FlagsTest, BadValuesNameTheFlag) {
       {"--device", "cuda:x"},
       {"--device", "cuda:-1"},
       {"--dtype", "half"},
+      {"--vae-dtype", "auto"},
       {"--apply", "both"},
       {"--dora-weighting", "both"},
       {"--max-request-seconds", "-1"},

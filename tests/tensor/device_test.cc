@@ -16,7 +16,8 @@ TEST(DeviceTest, ResolvesWhatIsNamed) {
   ASSERT_TRUE(place.ok()) << place.status();
   EXPECT_TRUE(place->device.is_cpu());
   EXPECT_EQ(place->dtype, c10::kHalf);
-  EXPECT_EQ(place->vae_dtype(), c10::kFloat);
+  EXPECT_EQ(place->vae_dtype, c10::kFloat);
+  EXPECT_EQ(ResolvePlace("cpu", "float32", "bfloat16")->vae_dtype, c10::kBFloat16);
   EXPECT_EQ(ResolvePlace("cpu", "float32")->dtype, c10::kFloat);
   EXPECT_EQ(ResolvePlace("cpu", "bfloat16")->dtype, c10::kBFloat16);
 }
@@ -48,6 +49,12 @@ TEST(DeviceTest, RefusesUnknownNamesAndSaysWhatIsAllowed) {
     const auto place = ResolvePlace(name, "float32");
     EXPECT_EQ(place.status().code(), absl::StatusCode::kInvalidArgument) << name;
     EXPECT_THAT(place.status().message(), HasSubstr("allowed are auto, cpu, cuda, cuda:N")) << name;
+  }
+  for (const char* name : {"", "auto", "fp16", "Float32"}) {
+    const auto place = ResolvePlace("cpu", "float32", name);
+    EXPECT_EQ(place.status().code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_THAT(place.status().message(), HasSubstr("vae-dtype is \"")) << name;
+    EXPECT_THAT(place.status().message(), HasSubstr("allowed are float32, bfloat16, float16")) << name;
   }
   for (const char* name : {"", "fp16", "float64", "Float32"}) {
     const auto place = ResolvePlace("cpu", name);
