@@ -212,7 +212,8 @@ const std::vector<FlagSpec>& FlagTable() {
       Device(),
       OneOf("dtype", &Flags::dtype, {"auto", "float32", "bfloat16", "float16"}, "auto, float32, bfloat16 or float16"),
       OneOf("vae-dtype", &Flags::vae_dtype, {"float32", "bfloat16", "float16"},
-            "the VAE's: float32, bfloat16 (faster, coarser) or float16 (only for a VAE that was made for it)"),
+            "dtype of the VAE: float32, bfloat16 (coarser; faster on most CPUs), float16 (on a GPU, for a VAE made for "
+            "it)"),
       Count("max-batch", &Flags::max_batch, 1, 256, "most rows in a denoising step, 4"),
       Count("max-queue", &Flags::max_queue, 1, 1'000'000, "most requests that wait, 64; further ones are refused"),
       Count("client-share", &Flags::client_share, 0, 1'000'000,

@@ -12,7 +12,6 @@
 #include <fstream>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -37,7 +36,6 @@
 #include "server/server.h"
 #include "server/startup.h"
 #include "server/tokens.h"
-#include "src/base/cgroups.h"
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
 #include "src/base/thread_team.h"
@@ -279,24 +277,11 @@ void BlockSignalsFirst(int /*argc*/, char** /*argv*/, char** /*environment*/) { 
 __attribute__((section(".preinit_array"), used)) void (*const block_signals_first)(int, char**,
                                                                                    char**) = &BlockSignalsFirst;
 
-bool SetDefault(const char* name, const std::string& value) {
-  return getenv(name) == nullptr && setenv(name, value.c_str(), /*replace=*/0) == 0;
-}
-
-// Sets what the environment leaves open of how OpenMP's threads work. libgomp reads it when it is loaded: if this
-// returns true, the process must start over.
+// libgomp reads the environment when it is loaded: if this returns true, the process must start over.
 bool SetThreadDefaults() {
-  const std::optional<int> quota = CpusOfQuota();
-  // More threads than CPUs of a container's quota wait for each other while the quota is used up.
-  bool changed = quota.has_value() && *quota < TeamSize() && SetDefault("OMP_NUM_THREADS", std::to_string(*quota));
-  // The step thread and the decode thread have a team of threads each: on few cores a team that spins while it waits
-  // slows the other tenfold. So threads sleep while they wait, but spin for a while before (src/base/thread_team.h).
-  // Where a quota counts the time that they spin, they do not.
-  if (SetDefault("OMP_WAIT_POLICY", "PASSIVE")) {
-    changed = true;
-    if (!quota.has_value()) {
-      SetDefault("GOMP_SPINCOUNT", "100000");
-    }
+  bool changed = false;
+  for (const auto& [name, value] : ThreadDefaults(CpusOfThisProcess(), getenv("OMP_WAIT_POLICY") != nullptr)) {
+    changed |= getenv(name.c_str()) == nullptr && setenv(name.c_str(), value.c_str(), /*replace=*/0) == 0;
   }
   return changed;
 }

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 
-// Functions of libgomp and MKL, which programs with LibTorch load; null in others. Within parallel work the first
-// refuses, which does no harm. LibTorch's teams are as large as the second says.
+#include "src/base/cgroups.h"
+
+// Functions of libgomp and MKL, which programs with LibTorch load; null in others. Within parallel work
+// omp_pause_resource_all refuses, which does no harm. LibTorch's teams are as large as MKL_Get_Max_Threads says.
 extern "C" {
 __attribute__((weak)) int omp_pause_resource_all(int kind);
 __attribute__((weak)) int MKL_Get_Max_Threads();
@@ -36,11 +38,34 @@ void ReleaseTeam() {
   }
 }
 
-int TeamSize() {
-  cpu_set_t cpus;
-  CPU_ZERO(&cpus);
-  const int most = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1024;
-  return MKL_Get_Max_Threads == nullptr ? most : std::min(most, MKL_Get_Max_Threads());
+Cpus CpusOfThisProcess() {
+  Cpus cpus;
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  // Larger machines than the mask has room for count as one of its size.
+  cpus.allowed = sched_getaffinity(0, sizeof(mask), &mask) == 0 ? CPU_COUNT(&mask) : CPU_SETSIZE;
+  cpus.team = MKL_Get_Max_Threads == nullptr ? cpus.allowed : std::min(cpus.allowed, MKL_Get_Max_Threads());
+  cpus.quota = CpusOfQuota();
+  return cpus;
+}
+
+std::vector<std::pair<std::string, std::string>> ThreadDefaults(const Cpus& cpus, bool waiting_is_set) {
+  std::vector<std::pair<std::string, std::string>> settings;
+  // More threads than CPUs of the quota wait for each other while it is used up.
+  if (cpus.quota.has_value() && *cpus.quota < cpus.team) {
+    settings.emplace_back("OMP_NUM_THREADS", std::to_string(*cpus.quota));
+  }
+  if (waiting_is_set) {
+    return settings;
+  }
+  // The step thread and the decode thread have a team each: on few cores a team that spins while it waits slows the
+  // other tenfold. So threads sleep while they wait, but spin for a while before. A quota counts that time too: there
+  // they do not.
+  settings.emplace_back("OMP_WAIT_POLICY", "PASSIVE");
+  if (!cpus.quota.has_value() || *cpus.quota >= cpus.allowed) {
+    settings.emplace_back("GOMP_SPINCOUNT", "100000");
+  }
+  return settings;
 }
 
 }  // namespace hotlora

@@ -7,6 +7,11 @@
 // than the CPUs: libgomp counts them, whether they work or wait. Therefore only the thread that runs the steps keeps
 // its team; the others release theirs after each piece of work (GuardTorch).
 
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
 namespace hotlora {
 
 // While it lives, ReleaseTeam does nothing in the calling thread. Scopes may nest.
@@ -22,9 +27,16 @@ class KeptTeam {
 // nothing: libgomp ends the process if it cannot start a thread, and with few addresses left that may fail.
 void ReleaseTeam();
 
-// How many threads a team has, unless the environment says otherwise: one for each of the machine's cores that this
-// process may run on.
-int TeamSize();
+// The CPUs that this process may use.
+struct Cpus {
+  int allowed = 1;           // in its affinity mask
+  int team = 1;              // threads of a team, unless the environment says otherwise: LibTorch has one for each core
+  std::optional<int> quota;  // of its container, CpusOfQuota
+};
+Cpus CpusOfThisProcess();
+
+// What hotlora-server sets in its environment, unless it is set: the number of threads, and how they wait.
+std::vector<std::pair<std::string, std::string>> ThreadDefaults(const Cpus& cpus, bool waiting_is_set);
 
 }  // namespace hotlora
 

@@ -83,12 +83,12 @@ MaybeTensor Maybe(const at::Tensor& tensor) { return tensor.defined() ? MaybeTen
 }  // namespace
 
 bool TransposedProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y) {
-  if (!OneDnnLinear().has_value()) {
-    return false;
-  }
   TORCH_CHECK(y.is_contiguous() && y.scalar_type() == at::kFloat, "y is not contiguous float32");
   TORCH_CHECK(!bias.defined() || (bias.is_contiguous() && bias.scalar_type() == at::kFloat),
               "bias is not contiguous float32");
+  if (!OneDnnLinear().has_value()) {
+    return false;
+  }
   const int64_t rows = y.size(0), columns = y.size(1);
   const at::Tensor transposed = OneDnnLinear()->call(weight, x, std::nullopt, "none", Scalars(), std::nullopt);
   ParallelFor(0, rows, std::max<int64_t>(1, kValuesWorthSharing / columns), [&](int64_t first, int64_t end) {
@@ -116,7 +116,7 @@ at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tens
 
 void ProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y) {
   RECORD_FUNCTION("hotlora::linear", {});
-  const at::Tensor flat_x = x.view({-1, x.size(-1)});
+  const at::Tensor flat_x = x.reshape({-1, x.size(-1)});
   at::Tensor flat_y = y.view({-1, y.size(-1)});
   switch (MultiplierFor(x, weight)) {
     case Multiplier::kOneDnnTransposed:

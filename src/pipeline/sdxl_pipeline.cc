@@ -325,8 +325,7 @@ class SdxlPipeline final : public Pipeline {
     ABSL_RETURN_IF_ERROR(decode_stream_.Run("decoding", [&]() -> absl::Status {
       const auto& sdxl_row = static_cast<const SdxlRow&>(row);
       if (!at::isfinite(sdxl_row.latents).all().item<bool>()) {
-        return MakeError(absl::StatusCode::kInternal, error_reason::kNonfiniteOutput,
-                         "the image has values that are not finite; use smaller adapter weights");
+        throw NonfiniteError("the latents are not finite; use smaller adapter weights");
       }
       const VaeDecoder& decoder = model_->vae_decoder();
       const at::Tensor decoded = form == VaeForm::kTiled ? decoder.forward_tiled(sdxl_row.latents)

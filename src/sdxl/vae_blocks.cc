@@ -2,14 +2,21 @@
 
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/tensor.h>
 
+#include "src/tensor/device.h"
+#include "src/tensor/torch_guard.h"
+
 namespace hotlora {
 
-void CheckVaeOutput(const at::Tensor& h, const char* message) {
-  TORCH_CHECK(at::isfinite(h).all().item<bool>(), message);
+void CheckVaeOutput(const at::Tensor& h) {
+  if (!at::isfinite(h).all().item<bool>()) {
+    throw NonfiniteError(absl::StrCat("the VAE's output in ", DtypeName(h.scalar_type()), " is not finite",
+                                      h.scalar_type() == at::kHalf ? "; --vae-dtype float32 avoids it" : ""));
+  }
 }
 
 ResnetBlock MakeVaeResnet(const ParameterScope& scope, int64_t in, int64_t out, const VaeConfig& config) {

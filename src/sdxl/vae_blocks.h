@@ -19,8 +19,8 @@ inline constexpr double kVaeNormEpsilon = 1e-6;  // of every norm in diffusers' 
 // Tensors of the innermost picture's size that exist at once in a VaeMidBlock, at most.
 inline constexpr int64_t kMidBlockPictures = 10;
 
-// Throws c10::Error with `message` if `h` is not finite.
-void CheckVaeOutput(const at::Tensor& h, const char* message);
+// Throws NonfiniteError if `h`, which the VAE put out, is not finite.
+void CheckVaeOutput(const at::Tensor& h);
 
 ResnetBlock MakeVaeResnet(const ParameterScope& scope, int64_t in, int64_t out, const VaeConfig& config);
 

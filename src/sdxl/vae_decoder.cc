@@ -55,11 +55,9 @@ at::Tensor VaeDecoder::forward(const at::Tensor& latents) const {
       h = block.upsampler->forward(h, 2 * h.size(2), 2 * h.size(3));
     }
   }
-  h = conv_out_.forward(conv_norm_out_.forward_silu(h))
-          .contiguous()
-          .to(at::kFloat);  // [rows, 3, height * factor, width * factor]
-  CheckVaeOutput(h, "the VAE put out values that are not finite");
-  return h;
+  h = conv_out_.forward(conv_norm_out_.forward_silu(h)).contiguous();  // [rows, 3, height * factor, width * factor]
+  CheckVaeOutput(h);
+  return h.to(at::kFloat);
 }
 
 at::Tensor VaeDecoder::forward_tiled(const at::Tensor& latents, int64_t band_values) const {
@@ -68,8 +66,8 @@ at::Tensor VaeDecoder::forward_tiled(const at::Tensor& latents, int64_t band_val
     images.push_back(TileRow(Begin(row), band_values));
   }
   at::Tensor h = images.size() == 1 ? images.front() : at::cat(images);
-  CheckVaeOutput(h, "the VAE put out values that are not finite");
-  return h;
+  CheckVaeOutput(h);
+  return h.to(at::kFloat);
 }
 
 at::Tensor VaeDecoder::TileRow(at::Tensor h, int64_t band_values) const {
@@ -83,7 +81,7 @@ at::Tensor VaeDecoder::TileRow(at::Tensor h, int64_t band_values) const {
   x = ConvLines(conv_out_, NormSiluLines(conv_norm_out_, std::move(x), band_values));
   const at::Tensor image = at::empty({1, x.channels, x.height, x.width}, conv_out_.weight.options());
   WriteLines(x, image, band_values);
-  return image.to(at::kFloat);
+  return image;
 }
 
 int64_t VaeDecoder::TiledBytes(int64_t height, int64_t width, int64_t band_values) const {
@@ -93,15 +91,15 @@ int64_t VaeDecoder::TiledBytes(int64_t height, int64_t width, int64_t band_value
   for (const UpBlock& block : up_blocks_) {
     const int64_t out = block.resnets.back().conv2.options.out;
     const int64_t result = out * (height + kLinesBeyond) * width;
-    most = std::max(most, (held + result) * value_bytes +
-                              BandBytes(std::max(channels, out), height, width, value_bytes, band_values));
+    most =
+        std::max(most, (held + result) * value_bytes + BandBytes(std::max(channels, out), height, width, band_values));
     channels = out;
     held = result;
     height *= block.upsampler ? 2 : 1;
     width *= block.upsampler ? 2 : 1;
   }
-  const int64_t image = config_.out_channels * height * width * value_bytes;
-  return most + 2 * image;  // also its copy of bytes
+  const int64_t image = config_.out_channels * height * width;
+  return most + image * (value_bytes + kFloatBytes);  // also its copies in float32 and of bytes
 }
 
 }  // namespace hotlora

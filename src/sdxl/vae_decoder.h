@@ -34,7 +34,7 @@ class VaeDecoder {
   //          image [rows, 3, height * factor, width * factor], contiguous
   // Dtypes   latents any floating type; image float32
   // Range    about -1 to 1, not clamped
-  // Errors   throws c10::Error if the image is not finite
+  // Errors   throws NonfiniteError
   at::Tensor forward(const at::Tensor& latents) const;
 
   // The same up to rounding, with less memory and in more time: vae_bands.h.

@@ -87,21 +87,21 @@ at::Tensor VaeEncoder::TileRow(const at::Tensor& image, int64_t band_values) con
 
 int64_t VaeEncoder::TiledBytes(int64_t height, int64_t width, int64_t band_values) const {
   const auto value_bytes = static_cast<int64_t>(conv_in_.weight.element_size());
-  const int64_t image = conv_in_.options.in * height * width * value_bytes;
+  const int64_t image = conv_in_.options.in * height * width;
   int64_t channels = conv_in_.options.out, held = 0, most = 0;
   for (const DownBlock& block : down_blocks_) {
     const int64_t out = block.resnets.back().conv2.options.out;
     const int64_t result = out * (height + kLinesBeyond) * width;
     const int64_t half = block.downsampler ? out * (height / 2) * (width / 2) : 0;
     most = std::max(most, (result + std::max(held, half)) * value_bytes +
-                              BandBytes(std::max(channels, out), height, width, value_bytes, band_values));
+                              BandBytes(std::max(channels, out), height, width, band_values));
     channels = out;
     held = half;
     height /= block.downsampler ? 2 : 1;
     width /= block.downsampler ? 2 : 1;
   }
   most = std::max(most, kMidBlockPictures * channels * height * width * value_bytes);
-  return most + 3 * image;  // as bytes, as values of -1 to 1, and in the layout inside
+  return most + image * (2 * kFloatBytes + value_bytes);  // as bytes, as values of -1 to 1, and in the layout inside
 }
 
 LatentPosterior VaeEncoder::End(at::Tensor h) const {
@@ -109,7 +109,7 @@ LatentPosterior VaeEncoder::End(at::Tensor h) const {
   if (quant_conv_) {
     h = quant_conv_->forward(h);
   }
-  CheckVaeOutput(h, "the VAE encodes the image to values that are not finite");
+  CheckVaeOutput(h);
   const std::vector<at::Tensor> moments =
       h.contiguous().to(at::kFloat).chunk(2, 1);  // [rows, latent channels, height, width] each
   return {moments[0], moments[1].clamp(kLeastLogVariance, kMostLogVariance).mul(0.5).exp()};

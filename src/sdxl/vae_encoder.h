@@ -38,7 +38,7 @@ class VaeEncoder {
 
   // Shapes   image [rows, 3, height, width], both multiples of the VAE's factor
   // Range    image -1 to 1
-  // Errors   throws c10::Error if the posterior is not finite
+  // Errors   throws NonfiniteError
   LatentPosterior forward(const at::Tensor& image) const;
 
   // The same up to rounding, with less memory and in more time: vae_bands.h.

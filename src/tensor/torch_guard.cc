@@ -71,6 +71,9 @@ absl::Status GuardTorch(absl::string_view what, absl::FunctionRef<absl::Status()
                 "is not implemented on this device", error.what_without_backtrace());
   } catch (const c10::Error& error) {
     return Fail(absl::StatusCode::kInternal, error_reason::kInternal, what, "failed", error.what_without_backtrace());
+  } catch (const NonfiniteError& error) {
+    return MakeError(absl::StatusCode::kInternal, error_reason::kNonfiniteOutput,
+                     absl::StrCat(what, ": ", error.what()));
   } catch (const std::exception& error) {
     return Fail(absl::StatusCode::kInternal, error_reason::kInternal, what, "failed", error.what());
   } catch (...) {

@@ -8,7 +8,7 @@
 DIR is what make_quarter_model.py or make_full_model.py writes; VENV has what requirements.txt names. A step is one call of
 the UNet under guidance: 2 rows, 77 tokens, latents of SIZE x SIZE. All arms have the same weights, inputs, dtype and number
 of threads. Each is a process of its own that waits on pipes. In `served` a step is as the server has it: keys and values of the
-text and the parts of the time embedding are computed before the first step, and that is not in the time. In all others each call
+text and the parts of the time embedding are computed before the first step; this is not counted. In all others each call
 computes them.
 
 In a block each arm makes about --seconds of steps, one arm after the other, in random order. A block gives one ratio, ours

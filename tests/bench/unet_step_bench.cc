@@ -7,7 +7,7 @@
 //     operators K runs K calls, prints the seconds of each operator as JSON: of its own work, without what it calls
 //
 // With --served, steps are as the server has them: keys and values of the text and the parts of the time embedding are
-// computed before the first step, and that is not in the time. Else each call computes them.
+// computed before the first step; this is not counted. Else each call computes them.
 //
 // The inputs file holds sample, timesteps, encoder_hidden_states, pooled and time_ids (unet.h,
 // UnetInput).

@@ -91,7 +91,7 @@ class MemoryTest(unittest.TestCase):
         # Not less: gRPC 1.51 may lose a call if it cannot start a thread, for which it needs 8 MiB of addresses and more.
         for room in (160, 200):
             with self.subTest(room=room):
-                server = e2e.Server(*TIERS)
+                server = e2e.Server(*TIERS, environment=e2e.clean_environment(OMP_NUM_THREADS="2"))  # a thread takes 8 MiB
                 self.addCleanup(server.kill)
                 unlimited = resource.prlimit(server.process.pid, resource.RLIMIT_AS)
                 limit = address_space(server) + room * MIB

@@ -1,10 +1,16 @@
 #include "src/base/thread_team.h"
 
+#include <sys/resource.h>
+
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <iterator>
+#include <optional>
+#include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
@@ -71,6 +77,40 @@ TEST(ThreadTeamTest, GuardTorchReleasesItUnlessItIsKept) {
 TEST(ThreadTeamTest, AReleaseWithinParallelWorkDoesNoHarm) {
   EXPECT_EQ(LeftBy([] { ParallelFor(0, kThreads, 1, [](int64_t, int64_t) { ReleaseTeam(); }); }), kThreads - 1);
   EXPECT_EQ(LeftBy([] { ReleaseTeam(); }), 0) << "of a thread that has none";
+}
+
+TEST(ThreadTeamTest, StaysIfAddressesAreLimited) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  EXPECT_EQ(LeftBy([&] {
+              EXPECT_TRUE(Work().ok());
+              rlimit limit = before;
+              limit.rlim_cur = uint64_t{1} << 46;
+              ASSERT_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+              ReleaseTeam();
+              EXPECT_EQ(setrlimit(RLIMIT_AS, &before), 0);
+            }),
+            kThreads - 1);
+}
+
+TEST(ThreadDefaultsTest, AQuotaBelowTheCpusLimitsThreadsAndTheirSpinning) {
+  using Settings = std::vector<std::pair<std::string, std::string>>;
+  const std::pair<std::string, std::string> passive("OMP_WAIT_POLICY", "PASSIVE"), spin("GOMP_SPINCOUNT", "100000");
+  EXPECT_EQ(ThreadDefaults({8, 4, std::nullopt}, false), (Settings{passive, spin}));
+  EXPECT_EQ(ThreadDefaults({8, 4, 8}, false), (Settings{passive, spin}));
+  EXPECT_EQ(ThreadDefaults({8, 4, 6}, false), (Settings{passive}));
+  EXPECT_EQ(ThreadDefaults({8, 4, 2}, false), (Settings{{"OMP_NUM_THREADS", "2"}, passive}));
+  EXPECT_EQ(ThreadDefaults({8, 4, 2}, true), (Settings{{"OMP_NUM_THREADS", "2"}}));
+  EXPECT_EQ(ThreadDefaults({8, 4, std::nullopt}, true), Settings());
+}
+
+TEST(ThreadDefaultsTest, ATeamIsAsLargeAsLibTorchs) {
+  const Cpus cpus = CpusOfThisProcess();
+  EXPECT_GE(cpus.team, 1);
+  EXPECT_LE(cpus.team, cpus.allowed);
+  if (std::getenv("OMP_NUM_THREADS") == nullptr && std::getenv("MKL_NUM_THREADS") == nullptr) {
+    EXPECT_EQ(cpus.team, at::get_num_threads());
+  }
 }
 
 }  // namespace

@@ -50,6 +50,9 @@ TEST(TorchGuardTest, MapsEachExceptionMostDerivedFirst) {
   EXPECT_EQ(mapped.reason, "INTERNAL");
   mapped = Map([] { throw std::runtime_error("secret"); });
   EXPECT_EQ(mapped.code, absl::StatusCode::kInternal);
+  mapped = Map([] { throw NonfiniteError("the latents are not finite"); });
+  EXPECT_EQ(mapped.code, absl::StatusCode::kInternal);
+  EXPECT_EQ(mapped.reason, "NONFINITE_OUTPUT");
   mapped = Map([] { throw 1; });
   EXPECT_EQ(mapped.code, absl::StatusCode::kInternal);
 }
