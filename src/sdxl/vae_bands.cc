@@ -6,6 +6,8 @@
 
 #include <ATen/ATen.h>
 
+#include "src/sdxl/vae_blocks.h"
+
 namespace hotlora {
 namespace {
 
@@ -140,9 +142,9 @@ at::Tensor HoldResnets(const std::vector<ResnetBlock>& resnets, Lines x, int64_t
   return held.narrow(2, 0, height);
 }
 
-int64_t BandBytes(int64_t channels, int64_t height, int64_t width, int64_t band_values) {
+int64_t BandBytes(int64_t channels, int64_t height, int64_t width, int64_t value_bytes, int64_t band_values) {
   const int64_t lines = std::min(BandLines(channels, width, band_values) + kLinesBeyond, height);
-  return kBandsAtOnce * lines * channels * width * kFloatBytes;
+  return lines * channels * width * (kBandsAtOnce * kFloatBytes + UnfoldedBytes(value_bytes));
 }
 
 }  // namespace hotlora

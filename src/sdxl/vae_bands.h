@@ -58,11 +58,9 @@ void WriteLines(const Lines& x, const at::Tensor& to, int64_t band_values);
 // size is held: each resnet but the first writes its result over its input.
 at::Tensor HoldResnets(const std::vector<ResnetBlock>& resnets, Lines x, int64_t band_values);
 
-inline constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
-
 // The most bytes that the layers above hold for bands of at most `channels` channels, of a picture `height` x `width`.
 // Every band counts as float32, as the norms have theirs.
-int64_t BandBytes(int64_t channels, int64_t height, int64_t width, int64_t band_values);
+int64_t BandBytes(int64_t channels, int64_t height, int64_t width, int64_t value_bytes, int64_t band_values);
 
 }  // namespace hotlora
 

@@ -19,6 +19,12 @@ inline constexpr double kVaeNormEpsilon = 1e-6;  // of every norm in diffusers' 
 // Tensors of the innermost picture's size that exist at once in a VaeMidBlock, at most.
 inline constexpr int64_t kMidBlockPictures = 10;
 
+inline constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
+
+// Bytes for each value that a convolution reads, beside the tensors: on CPUs without instructions for a half type,
+// LibTorch unfolds it, nine values for one, and copies it and the result into another layout.
+inline int64_t UnfoldedBytes(int64_t value_bytes) { return value_bytes == kFloatBytes ? 0 : 11 * value_bytes; }
+
 // Throws NonfiniteError if `h`, which the VAE put out, is not finite.
 void CheckVaeOutput(const at::Tensor& h);
 

@@ -87,12 +87,12 @@ at::Tensor VaeDecoder::TileRow(at::Tensor h, int64_t band_values) const {
 int64_t VaeDecoder::TiledBytes(int64_t height, int64_t width, int64_t band_values) const {
   const auto value_bytes = static_cast<int64_t>(conv_in_.weight.element_size());
   int64_t channels = config_.channels.back(), held = height * width * channels;
-  int64_t most = kMidBlockPictures * held * value_bytes;
+  int64_t most = held * (kMidBlockPictures * value_bytes + UnfoldedBytes(value_bytes));
   for (const UpBlock& block : up_blocks_) {
     const int64_t out = block.resnets.back().conv2.options.out;
     const int64_t result = out * (height + kLinesBeyond) * width;
-    most =
-        std::max(most, (held + result) * value_bytes + BandBytes(std::max(channels, out), height, width, band_values));
+    most = std::max(most, (held + result) * value_bytes +
+                              BandBytes(std::max(channels, out), height, width, value_bytes, band_values));
     channels = out;
     held = result;
     height *= block.upsampler ? 2 : 1;

@@ -94,13 +94,13 @@ int64_t VaeEncoder::TiledBytes(int64_t height, int64_t width, int64_t band_value
     const int64_t result = out * (height + kLinesBeyond) * width;
     const int64_t half = block.downsampler ? out * (height / 2) * (width / 2) : 0;
     most = std::max(most, (result + std::max(held, half)) * value_bytes +
-                              BandBytes(std::max(channels, out), height, width, band_values));
+                              BandBytes(std::max(channels, out), height, width, value_bytes, band_values));
     channels = out;
     held = half;
     height /= block.downsampler ? 2 : 1;
     width /= block.downsampler ? 2 : 1;
   }
-  most = std::max(most, kMidBlockPictures * channels * height * width * value_bytes);
+  most = std::max(most, channels * height * width * (kMidBlockPictures * value_bytes + UnfoldedBytes(value_bytes)));
   return most + image * (2 * kFloatBytes + value_bytes);  // as bytes, as values of -1 to 1, and in the layout inside
 }
 
