@@ -132,8 +132,8 @@ absl::Status OpenConfig(const StoredKind& kind, const OpenedFolder& folder, absl
   return absl::OkStatus();
 }
 
-// The shards that the index `head` of the folder names. `path` is empty or ends in "/". NotFound if there is no such
-// index.
+// The shards that the folder's index, the file `head`, lists. `path` is empty or ends in "/". NotFound if there is no
+// such index.
 absl::Status OpenShards(const StoredKind& kind, const OpenedFolder& folder, absl::string_view name,
                         const std::string& path, const std::string& head, int flags, OpenedAdapter& opened) {
   ABSL_ASSIGN_OR_RETURN(opened.weights,

@@ -13,8 +13,6 @@
 namespace hotlora {
 namespace {
 
-constexpr size_t kMostBytes = 65536;  // of a file of cgroups
-
 // Microseconds of processor time in a period of so many.
 struct Quota {
   int64_t time = 0, period = 0;
@@ -23,9 +21,10 @@ struct Quota {
 std::optional<Quota> QuotaOf(const Cgroup& group) {
   Quota quota;
   if (group.version == 1) {
-    quota = {group.ReadNumber("cpu.cfs_quota_us").value_or(0), group.ReadNumber("cpu.cfs_period_us").value_or(0)};
+    quota = {ReadKernelNumber(group.folder + "cpu.cfs_quota_us").value_or(0),
+             ReadKernelNumber(group.folder + "cpu.cfs_period_us").value_or(0)};
   } else {
-    const std::string text = group.Read("cpu.max");  // "200000 100000", or "max 100000"
+    const std::string text = ReadKernelFile(group.folder + "cpu.max");  // "200000 100000", or "max 100000"
     const std::vector<absl::string_view> words = absl::StrSplit(text, absl::ByAnyChar(" \n"), absl::SkipEmpty());
     if (words.size() != 2 || !absl::SimpleAtoi(words[0], &quota.time) || !absl::SimpleAtoi(words[1], &quota.period)) {
       return std::nullopt;
@@ -36,19 +35,20 @@ std::optional<Quota> QuotaOf(const Cgroup& group) {
 
 }  // namespace
 
-std::string Cgroup::Read(absl::string_view file) const {
-  return ReadWholeFile(absl::StrCat(folder, "/", file), kMostBytes).value_or("");
+std::string ReadKernelFile(const std::string& path) {
+  constexpr size_t kMostBytes = 65536;
+  return ReadWholeFile(path, kMostBytes).value_or("");
 }
 
-std::optional<int64_t> Cgroup::ReadNumber(absl::string_view file) const {
+std::optional<int64_t> ReadKernelNumber(const std::string& path) {
   int64_t value = 0;
-  return absl::SimpleAtoi(Read(file), &value) ? std::optional(value) : std::nullopt;
+  return absl::SimpleAtoi(ReadKernelFile(path), &value) ? std::optional(value) : std::nullopt;
 }
 
 // Lines of /proc/self/cgroup: "0::/path" of version 2, "4:cpu,memory:/path" of version 1.
 std::vector<Cgroup> CgroupsOf(absl::string_view controller, const std::string& root) {
   std::vector<Cgroup> groups;
-  const std::string lines = ReadWholeFile(root + "/proc/self/cgroup", kMostBytes).value_or("");
+  const std::string lines = ReadKernelFile(root + "/proc/self/cgroup");
   for (const absl::string_view line : absl::StrSplit(lines, '\n', absl::SkipEmpty())) {
     const std::vector<std::string> fields = absl::StrSplit(line, absl::MaxSplits(':', 2));
     if (fields.size() < 3 || !absl::StartsWith(fields[2], "/")) {
@@ -62,7 +62,7 @@ std::vector<Cgroup> CgroupsOf(absl::string_view controller, const std::string& r
     const std::string mount =
         absl::StrCat(root, "/sys/fs/cgroup", first_version ? "/" : "", first_version ? controller : "");
     for (std::string path = fields[2] == "/" ? "" : fields[2];; path.resize(path.rfind('/'))) {
-      groups.push_back({first_version ? 1 : 2, mount + path});
+      groups.push_back({first_version ? 1 : 2, mount + path + "/"});
       if (path.empty()) {
         break;
       }

@@ -12,15 +12,15 @@
 
 namespace hotlora {
 
+// A file of /proc or /sys: its text, "" if it cannot be read.
+std::string ReadKernelFile(const std::string& path);
+
+// The number that the file holds; nullopt if it is not there, or holds none ("max").
+std::optional<int64_t> ReadKernelNumber(const std::string& path);
+
 struct Cgroup {
   int version = 2;
-  std::string folder;
-
-  // A file's text, "" if it cannot be read.
-  std::string Read(absl::string_view file) const;
-
-  // nullopt if the file is not there, or says no number ("max").
-  std::optional<int64_t> ReadNumber(absl::string_view file) const;
+  std::string folder;  // ends in "/"
 };
 
 // The groups that limit this process for `controller` ("memory", "cpu"): its own and all above it. A container may see

@@ -3,7 +3,7 @@
 
 // OpenMP gives each thread that starts parallel work a team of its own, which stays with it and waits for its next
 // work. To wake a team that sleeps takes tens of microseconds, and a step wakes it some hundred times. So a waiting
-// team spins for a while first (GOMP_SPINCOUNT, server/main.cc), but only while the threads of all teams are no more
+// team spins for a while first (ThreadDefaults), but only while the threads of all teams are no more
 // than the CPUs: libgomp counts them, whether they work or wait. Therefore only the thread that runs the steps keeps
 // its team; the others release theirs after each piece of work (GuardTorch).
 

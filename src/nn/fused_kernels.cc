@@ -142,11 +142,12 @@ HOTLORA_TILE_INLINE void GegluRowsTile(const T* __restrict both, int64_t rows, i
   }
 }
 
-// One block of full size, in registers as far as the CPU has them.
-HOTLORA_TILE_INLINE void TransposeBlock(const float* __restrict x, const float* __restrict bias, int64_t rows,
-                                        int64_t columns, float* __restrict y) {
-  for (int64_t r = 0; r < kBlock; ++r) {
-    for (int64_t c = 0; c < kBlock; ++c) {
+// y[r][c] = x[c][r] + bias[c] for `height` rows and `width` columns. With both known to the compiler, a block stays in
+// registers as far as the CPU has them.
+HOTLORA_TILE_INLINE void TransposeTile(const float* __restrict x, const float* __restrict bias, int64_t rows,
+                                       int64_t columns, int64_t height, int64_t width, float* __restrict y) {
+  for (int64_t r = 0; r < height; ++r) {
+    for (int64_t c = 0; c < width; ++c) {
       y[r * columns + c] = x[c * rows + r] + bias[c];
     }
   }
@@ -164,13 +165,9 @@ HOTLORA_VECTOR_LEVELS void TransposeAdd(const float* x, const float* bias, int64
     }
     int64_t r = first;
     for (; r + kBlock <= end && count == kBlock; r += kBlock) {
-      TransposeBlock(x + column * rows + r, added, rows, columns, y + r * columns + column);
+      TransposeTile(x + column * rows + r, added, rows, columns, kBlock, kBlock, y + r * columns + column);
     }
-    for (; r < end; ++r) {
-      for (int64_t c = 0; c < count; ++c) {
-        y[r * columns + column + c] = x[(column + c) * rows + r] + added[c];
-      }
-    }
+    TransposeTile(x + column * rows + r, added, rows, columns, end - r, count, y + r * columns + column);
   }
 }
 

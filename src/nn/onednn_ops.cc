@@ -99,17 +99,19 @@ bool TransposedProductInto(const at::Tensor& x, const at::Tensor& weight, const 
 }
 
 at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  const Multiplier multiplier = MultiplierFor(x, weight);
-  if (multiplier == Multiplier::kOneDnnTransposed) {
-    std::vector<int64_t> shape = x.sizes().vec();
-    shape.back() = weight.size(0);
-    at::Tensor y = at::empty(shape, x.options());
-    ProductInto(x, weight, bias, y);
-    return y;
-  }
   RECORD_FUNCTION("hotlora::linear", {});
-  if (multiplier == Multiplier::kOneDnn) {
-    return OneDnnLinear()->call(x, weight, Maybe(bias), "none", Scalars(), std::nullopt);
+  switch (MultiplierFor(x, weight)) {
+    case Multiplier::kOneDnnTransposed: {
+      std::vector<int64_t> shape = x.sizes().vec();
+      shape.back() = weight.size(0);
+      at::Tensor flat_y = at::empty({x.numel() / x.size(-1), weight.size(0)}, x.options());
+      TransposedProductInto(x.reshape({-1, x.size(-1)}), weight, bias, flat_y);
+      return flat_y.view(shape);
+    }
+    case Multiplier::kOneDnn:
+      return OneDnnLinear()->call(x, weight, Maybe(bias), "none", Scalars(), std::nullopt);
+    case Multiplier::kLibTorch:
+      break;
   }
   return at::linear(x, weight, bias);
 }

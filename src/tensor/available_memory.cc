@@ -15,7 +15,6 @@
 #include "absl/strings/string_view.h"
 #include <c10/core/CachingDeviceAllocator.h>
 
-#include "src/base/bounded_read.h"
 #include "src/base/cgroups.h"
 #include "src/tensor/memory_stats.h"
 
@@ -23,11 +22,6 @@ namespace hotlora {
 namespace {
 
 constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
-
-std::string ReadFile(const std::string& path) {
-  constexpr size_t kMostBytes = 65536;  // of a file of /proc
-  return ReadWholeFile(path, kMostBytes).value_or("");
-}
 
 // The number behind `key` in a text of lines "key number" or "key: number kB".
 std::optional<int64_t> FindNumber(const std::string& text, absl::string_view key) {
@@ -43,7 +37,7 @@ std::optional<int64_t> FindNumber(const std::string& text, absl::string_view key
 
 int64_t AddressSpaceLeft(const std::string& root) {
   rlimit limit{};
-  const std::string statm = ReadFile(root + "/proc/self/statm");
+  const std::string statm = ReadKernelFile(root + "/proc/self/statm");
   int64_t pages = 0;
   if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
       limit.rlim_cur > static_cast<rlim_t>(kUnlimited) || !absl::SimpleAtoi(statm.substr(0, statm.find(' ')), &pages)) {
@@ -63,10 +57,11 @@ int64_t CgroupsLeft(const std::string& root) {
   int64_t least = kUnlimited;
   for (const Cgroup& group : CgroupsOf("memory", root)) {
     const CgroupFiles& files = group.version == 1 ? kVersion1 : kVersion2;
-    const std::optional<int64_t> limit = group.ReadNumber(files.limit);
-    const std::optional<int64_t> usage = limit.has_value() ? group.ReadNumber(files.usage) : std::nullopt;
+    const std::optional<int64_t> limit = ReadKernelNumber(group.folder + files.limit);
+    const std::optional<int64_t> usage =
+        limit.has_value() ? ReadKernelNumber(group.folder + files.usage) : std::nullopt;
     if (usage.has_value()) {
-      const int64_t inactive = FindNumber(group.Read("memory.stat"), files.inactive).value_or(0);
+      const int64_t inactive = FindNumber(ReadKernelFile(group.folder + "memory.stat"), files.inactive).value_or(0);
       least = std::min(least, *limit - *usage + inactive);
     }
   }
@@ -74,16 +69,14 @@ int64_t CgroupsLeft(const std::string& root) {
 }
 
 int64_t MachineLeft(const std::string& root) {
-  const std::string text = ReadFile(root + "/proc/meminfo");
+  const std::string text = ReadKernelFile(root + "/proc/meminfo");
   const auto bytes = [&text](absl::string_view key) -> std::optional<int64_t> {
     const std::optional<int64_t> kib = FindNumber(text, key);
     return kib.has_value() ? std::optional(*kib * 1024) : std::nullopt;
   };
   int64_t left = bytes("MemAvailable").value_or(kUnlimited);
   const std::optional<int64_t> limit = bytes("CommitLimit"), promised = bytes("Committed_AS");
-  int64_t overcommit = 0;
-  if (absl::SimpleAtoi(ReadFile(root + "/proc/sys/vm/overcommit_memory"), &overcommit) && overcommit == 2 &&
-      limit.has_value() && promised.has_value()) {
+  if (ReadKernelNumber(root + "/proc/sys/vm/overcommit_memory") == 2 && limit.has_value() && promised.has_value()) {
     left = std::min(left, *limit - *promised);
   }
   return left;

@@ -30,6 +30,15 @@ inline const SdxlModel& TinyModel(c10::ScalarType dtype = c10::ScalarType::Float
   return *model;
 }
 
+// `actual`, which is float32, was computed in bfloat16 or float16: it is near to diffusers' result in float32, but not as
+// near as one of float32 is. Networks round some 40 times in a row; eps is 2^-9 in bfloat16, 2^-12 in float16.
+inline void ExpectFromHalfType(const at::Tensor& actual, const at::Tensor& expected, c10::ScalarType dtype) {
+  const double tolerance = dtype == at::kHalf ? 2.5e-3 : 2e-2;
+  EXPECT_EQ(actual.scalar_type(), at::kFloat);
+  EXPECT_GT(RelativeError(actual, expected), tolerance / 100) << "it is computed in float32";
+  ExpectError(RelativeError(actual, expected), tolerance, c10::toString(dtype));
+}
+
 // What the golden calls of networks of the UNet's kind take.
 inline UnetInput GoldenUnetInput(const TensorMap& t, c10::ScalarType dtype = c10::ScalarType::Float) {
   const c10::Device device = TestPlace().device;

@@ -23,7 +23,7 @@ namespace {
 
 constexpr int kThreads = 3;
 
-// Of this process.
+// How many threads this process has.
 int64_t Threads() {
   return std::distance(std::filesystem::directory_iterator("/proc/self/task"), std::filesystem::directory_iterator());
 }
