@@ -1,13 +1,18 @@
 #include "server/config_file.h"
 
+#include <utf8proc.h>
+
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
 
 #include "src/base/bounded_read.h"
+#include "src/base/invalid_argument.h"
 
 namespace hotlora {
 namespace {
@@ -35,39 +40,72 @@ size_t EndOfString(absl::string_view text, size_t begin) {
   return text.size();
 }
 
+bool IsAscii(absl::string_view text) { return std::all_of(text.begin(), text.end(), absl::ascii_isascii); }
+
+// A string of one line, with its quotes, as one in double quotes with an escape for each character outside ASCII.
+// Nothing if it is not UTF-8, or if a backslash stands before such a character.
+std::optional<std::string> InAscii(absl::string_view string) {
+  const char quote = string[0];
+  const bool closed = string.size() > 1 && string.back() == quote;
+  std::string ascii = "\"";
+  bool escaped = false;
+  for (size_t i = 1; i < string.size() - (closed ? 1 : 0);) {
+    utf8proc_int32_t c = 0;
+    const auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(string.data()) + i,
+                                         static_cast<utf8proc_ssize_t>(string.size() - i), &c);
+    if (length < 1 || (escaped && length > 1)) {
+      return std::nullopt;
+    }
+    if (length > 1) {
+      absl::StrAppendFormat(&ascii, "\\U%08X", c);
+    } else {
+      absl::StrAppend(&ascii, quote == '\'' && (c == '\\' || c == '"') ? "\\" : "", string.substr(i, 1));
+    }
+    escaped = quote == '"' && c == '\\' && !escaped;
+    i += length;
+  }
+  return ascii + (closed ? "\"" : "");
+}
+
 }  // namespace
 
-absl::Status CheckTomlText(absl::string_view text) {
+absl::StatusOr<std::string> AsciiToml(absl::string_view text) {
   absl::ConsumePrefix(&text, "\xef\xbb\xbf");  // a byte order mark
+  std::string ascii;
   int line = 1, parts = 1;
   for (size_t i = 0; i < text.size();) {
     const char c = text[i];
-    size_t end = i + 1;
-    bool may_be_unicode = false;
     if (c == '#') {
-      end = std::min(text.find('\n', i), text.size());
-      may_be_unicode = true;
-    } else if (c == '"' || c == '\'') {
+      i = std::min(text.find('\n', i), text.size());
+      continue;
+    }
+    size_t end = i + 1;
+    bool one_line = false;
+    if (c == '"' || c == '\'') {
       end = EndOfString(text, i);
-      may_be_unicode = !absl::StartsWith(text.substr(i), std::string(3, c));
+      one_line = !absl::StartsWith(text.substr(i), std::string(3, c));
     } else if (c == '.') {
       ++parts;
     } else if (absl::StrContains("\n=,[]{}", c)) {
       parts = 1;
     }
     if (parts > kMaxTomlKeyParts) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("line ", line, ": a key has more than ", kMaxTomlKeyParts, " parts"));
+      return InvalidArgument("line ", line, ": a key has more than ", kMaxTomlKeyParts, " parts");
     }
-    for (; i < end; ++i) {
-      if (!may_be_unicode && !absl::ascii_isascii(static_cast<unsigned char>(text[i]))) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "line ", line, ": a character outside ASCII is allowed only in a comment and in a string of one line"));
-      }
-      line += text[i] == '\n' ? 1 : 0;
+    const absl::string_view token = text.substr(i, end - i);
+    if (IsAscii(token)) {
+      absl::StrAppend(&ascii, token);
+    } else if (const auto escaped = one_line ? InAscii(token) : std::nullopt; escaped.has_value()) {
+      absl::StrAppend(&ascii, *escaped);
+    } else {
+      const auto before = std::find_if_not(token.begin(), token.end(), absl::ascii_isascii);
+      return InvalidArgument("line ", line + std::count(token.begin(), before, '\n'), ": a character outside ASCII is ",
+                             "allowed only as UTF-8, in a comment and in a string of one line");
     }
+    line += static_cast<int>(std::count(token.begin(), token.end(), '\n'));
+    i = end;
   }
-  return absl::OkStatus();
+  return ascii;
 }
 
 absl::StatusOr<toml::table> ReadTomlFile(const std::string& path) {
@@ -75,11 +113,12 @@ absl::StatusOr<toml::table> ReadTomlFile(const std::string& path) {
   if (!text.ok()) {
     return absl::InvalidArgumentError(text.status().message());
   }
-  if (const absl::Status status = CheckTomlText(*text); !status.ok()) {
-    return status;
+  const absl::StatusOr<std::string> ascii = AsciiToml(*text);
+  if (!ascii.ok()) {
+    return ascii.status();
   }
   try {
-    return toml::parse(*text, path);
+    return toml::parse(*ascii, path);
   } catch (const toml::parse_error& error) {
     return absl::InvalidArgumentError(
         absl::StrCat("line ", error.source().begin.line, ": ", std::string(error.description())));

@@ -102,6 +102,9 @@ TEST_F(FlagsTest, CharactersOutsideAsciiStandInCommentsAndStringsOfOneLine) {
       {"model = \"\"\"\\\u00e9\"\"\"", "line 1: "},
       {"x = 1978-05m27Tm\xd1\xbd&", "line 1: a character outside ASCII"},
       {"\xff", "line 1: a character outside ASCII"},
+      {"model = '\xff'", "line 1: a character outside ASCII"},
+      {"model = \"\\\u00e9\"", "line 1: a character outside ASCII"},
+      {"max_batch = 3221c.d\"\u00e9\"", "line 1: "},  // the parser looks for the end of the wrong value
   };
   for (const auto& [text, says] : refused) {
     const std::string error = Error({"--model=m", "--config", ConfigOf(text)});
@@ -110,6 +113,14 @@ TEST_F(FlagsTest, CharactersOutsideAsciiStandInCommentsAndStringsOfOneLine) {
   const auto flags = ParseFlags({"--config", ConfigOf("\ufeff# \u047d\nmodel = 'mod\u00e8le' # \u00e9")}, {});
   ASSERT_TRUE(flags.ok()) << flags.status();
   EXPECT_EQ(flags->model, "mod\u00e8le");
+  const auto strings = ParseFlags(
+      {"--config",
+       ConfigOf("model = \"\\\\\u00e9\\\"\\u00e8\"\nadapters = '\\\"\u00e9\\' # '\nembeddings = '\U0001F3A8'")},
+      {});
+  ASSERT_TRUE(strings.ok()) << strings.status();
+  EXPECT_EQ(strings->model, "\\\u00e9\"\u00e8");
+  EXPECT_EQ(strings->adapters, "\\\"\u00e9\\");
+  EXPECT_EQ(strings->embeddings, "\U0001F3A8");
 }
 
 TEST_F(FlagsTest, EverySourceSetsEveryFlag) {
