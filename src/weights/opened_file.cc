@@ -26,6 +26,28 @@ absl::StatusOr<OpenFile> Adopt(int descriptor) {
   return file;
 }
 
+// `read_some`(to, most) is read or pread: bytes read, 0 at the file's end, or -1 with errno.
+template <typename ReadSome, typename OnPiece>
+absl::Status ReadAll(ReadSome read_some, void* destination, uint64_t bytes, OnPiece on_piece) {
+  char* to = static_cast<char*>(destination);
+  while (bytes > 0) {
+    const ssize_t got = read_some(to, bytes);
+    if (got < 0) {
+      if (errno == EINTR) {
+        continue;
+      }
+      return absl::ErrnoToStatus(errno, "cannot read the file");
+    }
+    if (got == 0) {
+      return absl::DataLossError("the file became shorter while it was read");
+    }
+    on_piece(to, static_cast<size_t>(got));
+    to += got;
+    bytes -= static_cast<uint64_t>(got);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 OpenFile::~OpenFile() {
@@ -53,23 +75,8 @@ absl::StatusOr<OpenFile> Duplicate(int descriptor) {
 
 absl::Status ReadPieces(const OpenFile& file, void* destination, uint64_t bytes,
                         const std::function<void(const char* data, size_t bytes)>& on_piece) {
-  char* to = static_cast<char*>(destination);
-  while (bytes > 0) {
-    const ssize_t got = read(file.descriptor, to, std::min(bytes, kReadChunk));
-    if (got < 0) {
-      if (errno == EINTR) {
-        continue;
-      }
-      return absl::ErrnoToStatus(errno, "cannot read the file");
-    }
-    if (got == 0) {
-      return absl::DataLossError("the file became shorter while it was read");
-    }
-    on_piece(to, static_cast<size_t>(got));
-    to += got;
-    bytes -= static_cast<uint64_t>(got);
-  }
-  return absl::OkStatus();
+  return ReadAll([&](char* to, uint64_t most) { return read(file.descriptor, to, std::min(most, kReadChunk)); },
+                 destination, bytes, on_piece);
 }
 
 absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes, Sha256* hash) {
@@ -78,6 +85,11 @@ absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes
       hash->Update(data, got);
     }
   });
+}
+
+absl::Status ReadAt(const OpenFile& file, void* destination, uint64_t bytes, uint64_t offset) {
+  return ReadAll([&](char* to, uint64_t most) { return pread(file.descriptor, to, most, static_cast<off_t>(offset)); },
+                 destination, bytes, [&](const char*, size_t got) { offset += got; });
 }
 
 }  // namespace hotlora

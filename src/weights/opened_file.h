@@ -37,6 +37,9 @@ absl::Status ReadPieces(const OpenFile& file, void* destination, uint64_t bytes,
 // The same; adds the bytes to `hash` if there is one.
 absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes, Sha256* hash);
 
+// Reads exactly `bytes` at `offset`. Where the file stands neither matters nor changes, so any number of threads may.
+absl::Status ReadAt(const OpenFile& file, void* destination, uint64_t bytes, uint64_t offset);
+
 }  // namespace hotlora
 
 #endif  // HOTLORA_SRC_WEIGHTS_OPENED_FILE_H_

@@ -14,7 +14,9 @@
 #include "src/base/printable.h"
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
+#include "src/base/thread_team.h"
 #include "src/weights/opened_file.h"
+#include "src/weights/parallel_read.h"
 
 namespace hotlora {
 namespace {
@@ -336,12 +338,14 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadInto(const std::string& pat
   Sha256 hash;
   ABSL_ASSIGN_OR_RETURN(const Opened opened, OpenAndReadHeader(std::move(file), max_header_bytes, &hash));
   ABSL_ASSIGN_OR_RETURN(SafetensorsFile result, ParseOpened(opened.file.bytes, opened.header));
+  std::vector<FilePart> parts;
   for (const StoredTensor& tensor : result.tensors_) {
     if (tensor.bytes() > 0) {
       ABSL_ASSIGN_OR_RETURN(void* const to, destination(tensor));
-      ABSL_RETURN_IF_ERROR(ReadExactly(opened.file, to, tensor.bytes(), &hash));
+      parts.push_back({result.data_offset_ + tensor.begin, tensor.bytes(), static_cast<std::byte*>(to)});
     }
   }
+  ABSL_RETURN_IF_ERROR(ReadParts(opened.file, parts, std::min(CpusOfThisProcess().allowed - 1, kMostReaders), hash));
   result.sha256_ = hash.HexDigest();
   return result;
 }

@@ -104,6 +104,10 @@ TEST(SafetensorsFileTest, FileAndHeaderAndStreamAgree) {
   EXPECT_EQ(streamed->sha256(), digest);
   EXPECT_THAT(read, ElementsAre(Pair("a", "abcd"), Pair("b", "01234567")));
 
+  const auto hashed = SafetensorsFile::ReadInto(path, [](const auto&) { return absl::StatusOr<void*>(nullptr); });
+  ASSERT_TRUE(hashed.ok()) << hashed.status();
+  EXPECT_EQ(hashed->sha256(), digest);
+
   const auto ended = SafetensorsFile::ReadInto(
       path, [](const StoredTensor&) { return absl::StatusOr<void*>(absl::AbortedError("enough")); });
   EXPECT_EQ(ended.status(), absl::AbortedError("enough"));
@@ -336,12 +340,12 @@ TEST(SafetensorsFileTest, AFifoIsRefusedAtOnce) {
 TEST(SafetensorsFileTest, NoticesAFileThatGetsShorterWhileItIsRead) {
   const std::string bytes = Build(kTwoTensors, "abcd01234567");
   const std::string path = WriteTemporary("shrinks.safetensors", bytes);
-  char room[8];
+  char room[16];
   const auto file = SafetensorsFile::ReadInto(path, [&](const StoredTensor& tensor) -> absl::StatusOr<void*> {
     if (tensor.name == "b") {
       EXPECT_EQ(truncate(path.c_str(), static_cast<off_t>(bytes.size() - 3)), 0);
     }
-    return room;
+    return room + tensor.begin;
   });
   EXPECT_EQ(file.status().code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(file.status().message(), HasSubstr("shorter"));
