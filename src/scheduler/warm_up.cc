@@ -13,32 +13,37 @@ namespace hotlora {
 namespace {
 
 constexpr uint32_t kWarmUpSteps = 4;
-// A machine this slow measures its baseline with the first step alone.
+// A machine whose step of one row at the native size takes longer measures with the first step alone.
 constexpr double kSlowStepSeconds = 2.0;
 
-ImageJob WarmUpJob(const Pipeline& pipeline, bool cfg, uint32_t steps) {
+// An image of size x size pixels.
+ImageJob WarmUpJob(uint32_t size, bool cfg, uint32_t steps) {
   ImageJob job;
   DenoiseOptions& options = job.denoise;
-  options.width = options.height = pipeline.info().native_size;
+  options.width = options.height = size;
   options.steps = steps;
   options.guidance_scale = cfg ? 5.0 : 1.0;
-  const float size = static_cast<float>(options.width);
-  options.size_ids = options.negative_size_ids = {size, size, 0, 0, size, size};
+  const auto side = static_cast<float>(size);
+  options.size_ids = options.negative_size_ids = {side, side, 0, 0, side, side};
   job.prompts.negative_prompt = "";
   return job;
 }
 
-absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, DecodeLine& decode_line,
-                             CostBook& costs, bool cfg) {
-  const ImageJob job = WarmUpJob(pipeline, cfg, kWarmUpSteps);
+// Steps of one image, and with guidance its decode. Returns whether the machine is slow.
+absl::StatusOr<bool> MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics,
+                                     DecodeLine& decode_line, CostBook& costs, uint32_t size, bool cfg) {
+  const ImageJob job = WarmUpJob(size, cfg, kWarmUpSteps);
   const DenoiseOptions& options = job.denoise;
   ABSL_ASSIGN_OR_RETURN(auto conditioning, memory.Call(TextWork(job.prompts), [&] {
     return pipeline.Encode(job.prompts, cfg, AdapterSet{}, ApplyMode::kMerged);
   }));
   ABSL_ASSIGN_OR_RETURN(
       auto row, pipeline.StartRow(options, 0, std::move(conditioning), AdapterSet{}, nullptr, nullptr, nullptr));
+  const double native = pipeline.info().native_size;
+  const double share = size * size / (native * native);
+  bool slow = false;
   std::vector<double> durations;
-  while (!row->done()) {
+  while (!row->done() && !slow) {
     const bool first = row->steps_done() == 0;
     const Stopwatch stopwatch;
     ABSL_RETURN_IF_ERROR(memory.Call(StepWork(options), [&] { return pipeline.Step(BatchPlan{{row.get()}}); }));
@@ -49,9 +54,7 @@ absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metric
       durations.clear();
     }
     durations.push_back(seconds);
-    if (first && seconds > kSlowStepSeconds) {
-      break;
-    }
+    slow = first && seconds > kSlowStepSeconds * share;
   }
   const auto median = durations.begin() + static_cast<std::ptrdiff_t>(durations.size() / 2);
   std::nth_element(durations.begin(), median, durations.end());
@@ -62,7 +65,10 @@ absl::Status MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metric
   shape.guided_rows = cfg ? 1 : 0;
   metrics.SetStepBaseline(shape, *median);
   costs.AddStep({shape.width, shape.height, shape.rows + shape.guided_rows, /*side=*/false}, *median);
-  return cfg ? decode_line.WarmUp(job, *row) : absl::OkStatus();
+  if (cfg) {
+    ABSL_RETURN_IF_ERROR(decode_line.WarmUp(job, *row));
+  }
+  return slow;
 }
 
 // Two steps of each number of the network's rows from 3 on, the second for its cost: an image under guidance has two,
@@ -74,7 +80,7 @@ absl::Status StepEachRowCount(Pipeline& pipeline, MemoryAdmission& memory, CostB
   }
   std::vector<std::unique_ptr<Row>> rows;  // the first is without guidance
   for (const bool cfg : {false, true}) {
-    const ImageJob job = WarmUpJob(pipeline, cfg, /*steps=*/2 * most);
+    const ImageJob job = WarmUpJob(pipeline.info().native_size, cfg, /*steps=*/2 * most);
     ABSL_ASSIGN_OR_RETURN(const auto conditioning, memory.Call(TextWork(job.prompts), [&] {
       return pipeline.Encode(job.prompts, cfg, AdapterSet{}, ApplyMode::kMerged);
     }));
@@ -111,11 +117,22 @@ absl::Status StepEachRowCount(Pipeline& pipeline, MemoryAdmission& memory, CostB
 absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, DecodeLine& decode_line,
                     CostBook& costs, uint32_t max_batch) {
   const Stopwatch stopwatch;
-  for (const bool cfg : {false, true}) {
-    ABSL_RETURN_IF_ERROR(MeasureBaseline(pipeline, memory, metrics, decode_line, costs, cfg));
+  const bool on_cpu = pipeline.info().device == "cpu";
+  const uint32_t native = pipeline.info().native_size;
+  const uint32_t half = native / 16 * 8;  // a multiple of 8, as all sizes are
+  // A CPU shows first how fast it is. Its kernels serve any size and any number of rows: a slow one goes no further,
+  // because requests would wait for minutes.
+  for (const uint32_t size : on_cpu ? std::vector{half, native} : std::vector{native}) {
+    const auto measure = [&](bool cfg) {
+      return MeasureBaseline(pipeline, memory, metrics, decode_line, costs, size, cfg);
+    };
+    ABSL_ASSIGN_OR_RETURN(const bool slow, measure(/*cfg=*/false));
+    if (slow || size == native) {
+      ABSL_RETURN_IF_ERROR(measure(/*cfg=*/true).status());
+      break;
+    }
   }
-  // The CPU's kernels serve any number of rows, and a step of eight takes minutes there.
-  if (pipeline.info().device != "cpu") {
+  if (!on_cpu) {
     ABSL_RETURN_IF_ERROR(StepEachRowCount(pipeline, memory, costs, max_batch));
   }
   const double seconds = stopwatch.Seconds();

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -40,6 +42,8 @@ class RecordingPipeline final : public FakePipeline {
       rows += row->denoise().cfg_at(row->steps_done(), row->total_steps()) ? 2 : 1;
     }
     step_rows.push_back(rows);
+    step_widths.push_back(plan.rows.front()->denoise().width);
+    absl::SleepFor(step_time);
     return FakePipeline::Step(plan);
   }
 
@@ -48,7 +52,9 @@ class RecordingPipeline final : public FakePipeline {
     return FakePipeline::Decode(row, form);
   }
 
+  absl::Duration step_time;
   std::vector<size_t> step_rows;
+  std::vector<uint32_t> step_widths;
   std::vector<std::string> decode_threads;
 
  private:
@@ -59,6 +65,7 @@ class WarmUpTest : public testing::Test {
  protected:
   void Run(const std::string& device, uint32_t max_batch) {
     pipeline_ = std::make_unique<RecordingPipeline>(levers_, device);
+    pipeline_->step_time = step_time_;
     MemoryAdmission memory(pipeline_.get(), &metrics_);
     DecodeLine decode_line(
         pipeline_.get(), &memory, &metrics_, [](const auto&, const absl::Status&, double) {},
@@ -70,6 +77,7 @@ class WarmUpTest : public testing::Test {
   const std::shared_ptr<FakePipeline::Levers> levers_ = std::make_shared<FakePipeline::Levers>();
   Metrics metrics_;
   CostBook costs_;
+  absl::Duration step_time_;
   std::unique_ptr<RecordingPipeline> pipeline_;
 };
 
@@ -102,9 +110,22 @@ TEST_F(WarmUpTest, ALargeBatchStepsUpToALimit) {
   EXPECT_EQ(pipeline_->step_rows.back(), kMostWarmRows);
 }
 
-TEST_F(WarmUpTest, TheCpuStepsOneImageAlone) {
+TEST_F(WarmUpTest, TheCpuStepsOneImageAloneAtHalfAndAtFullSize) {
   Run("cpu", 3);
-  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 2, 2, 2, 2));
+  const uint32_t native = pipeline_->info().native_size;
+  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2));
+  EXPECT_EQ(pipeline_->step_widths[3], native / 2);
+  EXPECT_EQ(pipeline_->step_widths[4], native);
+}
+
+// Two seconds a step at the native size are half a second at half the width and height.
+TEST_F(WarmUpTest, ASlowCpuStaysAtHalfTheSize) {
+  step_time_ = absl::Milliseconds(501);
+  Run("cpu", 3);
+  const uint32_t half = pipeline_->info().native_size / 2;
+  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 2));
+  EXPECT_THAT(pipeline_->step_widths, ElementsAre(half, half));
+  EXPECT_THAT(pipeline_->decode_threads, ElementsAre("decode"));
 }
 
 // A server with memory for one image starts.
