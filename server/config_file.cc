@@ -3,7 +3,6 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -42,29 +41,35 @@ size_t EndOfString(absl::string_view text, size_t begin) {
 
 bool IsAscii(absl::string_view text) { return std::all_of(text.begin(), text.end(), absl::ascii_isascii); }
 
-// A string of one line, with its quotes, as one in double quotes with an escape for each character outside ASCII.
-// Nothing if it is not UTF-8, or if a backslash stands before such a character.
-std::optional<std::string> InAscii(absl::string_view string) {
-  const char quote = string[0];
-  const bool closed = string.size() > 1 && string.back() == quote;
-  std::string ascii = "\"";
+// A comment, or a string of one line with its quotes, in ASCII: in comments other characters become '?', in strings
+// escapes. Only strings in double quotes have escapes, so a string in single quotes becomes one.
+absl::StatusOr<std::string> InAscii(absl::string_view token) {
+  const char kind = token[0];
+  const bool literal = kind == '\'';
+  const bool closed_literal = literal && token.size() > 1 && token.back() == kind;
+  std::string ascii(1, literal ? '"' : kind);
   bool escaped = false;
-  for (size_t i = 1; i < string.size() - (closed ? 1 : 0);) {
+  for (size_t i = 1; i < token.size() - (closed_literal ? 1 : 0);) {
     utf8proc_int32_t c = 0;
-    const auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(string.data()) + i,
-                                         static_cast<utf8proc_ssize_t>(string.size() - i), &c);
-    if (length < 1 || (escaped && length > 1)) {
-      return std::nullopt;
+    const auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(token.data()) + i,
+                                         static_cast<utf8proc_ssize_t>(token.size() - i), &c);
+    if (length < 1) {
+      return absl::InvalidArgumentError("the text is not UTF-8");
     }
-    if (length > 1) {
-      absl::StrAppendFormat(&ascii, "\\U%08X", c);
+    if (length > 1 && escaped) {
+      return absl::InvalidArgumentError("a backslash stands before a character outside ASCII");
+    }
+    if (length == 1) {
+      absl::StrAppend(&ascii, literal && (c == '\\' || c == '"') ? "\\" : "", token.substr(i, 1));
+    } else if (kind == '#') {
+      ascii += '?';
     } else {
-      absl::StrAppend(&ascii, quote == '\'' && (c == '\\' || c == '"') ? "\\" : "", string.substr(i, 1));
+      absl::StrAppendFormat(&ascii, "\\U%08X", c);
     }
-    escaped = quote == '"' && c == '\\' && !escaped;
+    escaped = kind == '"' && c == '\\' && !escaped;
     i += length;
   }
-  return ascii + (closed ? "\"" : "");
+  return ascii + (closed_literal ? "\"" : "");
 }
 
 }  // namespace
@@ -75,15 +80,14 @@ absl::StatusOr<std::string> AsciiToml(absl::string_view text) {
   int line = 1, parts = 1;
   for (size_t i = 0; i < text.size();) {
     const char c = text[i];
-    if (c == '#') {
-      i = std::min(text.find('\n', i), text.size());
-      continue;
-    }
     size_t end = i + 1;
-    bool one_line = false;
-    if (c == '"' || c == '\'') {
+    bool may_be_unicode = false;
+    if (c == '#') {
+      end = std::min(text.find('\n', i), text.size());
+      may_be_unicode = true;
+    } else if (c == '"' || c == '\'') {
       end = EndOfString(text, i);
-      one_line = !absl::StartsWith(text.substr(i), std::string(3, c));
+      may_be_unicode = !absl::StartsWith(text.substr(i), std::string(3, c));
     } else if (c == '.') {
       ++parts;
     } else if (absl::StrContains("\n=,[]{}", c)) {
@@ -95,12 +99,16 @@ absl::StatusOr<std::string> AsciiToml(absl::string_view text) {
     const absl::string_view token = text.substr(i, end - i);
     if (IsAscii(token)) {
       absl::StrAppend(&ascii, token);
-    } else if (const auto escaped = one_line ? InAscii(token) : std::nullopt; escaped.has_value()) {
-      absl::StrAppend(&ascii, *escaped);
+    } else if (may_be_unicode) {
+      const absl::StatusOr<std::string> rewritten = InAscii(token);
+      if (!rewritten.ok()) {
+        return InvalidArgument("line ", line, ": ", rewritten.status().message());
+      }
+      absl::StrAppend(&ascii, *rewritten);
     } else {
       const auto before = std::find_if_not(token.begin(), token.end(), absl::ascii_isascii);
       return InvalidArgument("line ", line + std::count(token.begin(), before, '\n'), ": a character outside ASCII is ",
-                             "allowed only as UTF-8, in a comment and in a string of one line");
+                             "allowed only in a comment and in a string of one line");
     }
     line += static_cast<int>(std::count(token.begin(), token.end(), '\n'));
     i = end;

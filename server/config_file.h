@@ -14,10 +14,11 @@ namespace hotlora {
 // Parts of one key, as in "a.b.c". The settings of the server have one.
 constexpr int kMaxTomlKeyParts = 8;
 
-// The text as toml++ 3.3 can be given it, line by line: in ASCII, because the parser's test for white space has
-// undefined behaviour for most other characters, and it makes that test wherever it looks for the end of a wrong value.
-// Comments are left out; a string of one line gets escapes. InvalidArgument, with the line, if
-//   a character outside ASCII stands anywhere else (TOML allows it only there and in strings of more lines);
+// Rewrites the text in ASCII, with the same lines. toml++ 3.3 tests characters for white space, and that test has
+// undefined behaviour for most characters outside ASCII. After a wrong value it tests any character, also those of
+// strings and comments. InvalidArgument, with the line, if
+//   a character outside ASCII stands anywhere but in a comment or in a string of one line (TOML allows it also in
+//     strings of more lines), or behind a backslash, or is not UTF-8;
 //   a key has more parts than kMaxTomlKeyParts: the parser makes a table for each part and destroys them by recursion
 //     (it limits the depth of brackets itself).
 // O(n) in the length of the text.

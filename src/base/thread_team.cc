@@ -21,16 +21,16 @@ constexpr int kPauseSoft = 1;  // omp_pause_soft of <omp.h>
 
 thread_local int kept = 0;
 
-bool AddressesAreLimited() {
-  rlimit limit{};
-  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
-}
-
 }  // namespace
 
 KeptTeam::KeptTeam() { ++kept; }
 
 KeptTeam::~KeptTeam() { --kept; }
+
+bool AddressesAreLimited() {
+  rlimit limit{};
+  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+}
 
 void ReleaseTeam() {
   if (kept == 0 && omp_pause_resource_all != nullptr && !AddressesAreLimited()) {

@@ -23,8 +23,11 @@ class KeptTeam {
   KeptTeam& operator=(const KeptTeam&) = delete;
 };
 
-// Ends the threads of the calling thread's team. Its next parallel work starts new ones. Under RLIMIT_AS it does
-// nothing: libgomp ends the process if it cannot start a thread, and with few addresses left that may fail.
+// Whether addresses are limited (RLIMIT_AS). A thread takes 8 MiB of them for its stack and 64 MiB for its heap.
+bool AddressesAreLimited();
+
+// Ends the threads of the calling thread's team. Its next parallel work starts new ones. If addresses are limited, it
+// does nothing: libgomp ends the process if it cannot start a thread, and with few addresses left that may fail.
 void ReleaseTeam();
 
 // The CPUs that this process may use.

@@ -8,12 +8,13 @@
 #include "src/base/logging.h"
 #include "src/base/status_macros.h"
 #include "src/base/stopwatch.h"
+#include "src/request/validation.h"
 
 namespace hotlora {
 namespace {
 
 constexpr uint32_t kWarmUpSteps = 4;
-// A machine whose step of one row at the native size takes longer measures with the first step alone.
+// At the native size; at smaller ones its share by pixels. A machine whose steps take longer is slow.
 constexpr double kSlowStepSeconds = 2.0;
 
 // An image of size x size pixels.
@@ -29,9 +30,11 @@ ImageJob WarmUpJob(uint32_t size, bool cfg, uint32_t steps) {
   return job;
 }
 
-// Steps of one image, and with guidance its decode. Returns whether the machine is slow.
+// Steps of one image, and with guidance its decode. Returns whether the machine is slow. If it is known to be, there is
+// one step; if it shows, there are two.
 absl::StatusOr<bool> MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics,
-                                     DecodeLine& decode_line, CostBook& costs, uint32_t size, bool cfg) {
+                                     DecodeLine& decode_line, CostBook& costs, uint32_t size, bool cfg,
+                                     bool known_slow) {
   const ImageJob job = WarmUpJob(size, cfg, kWarmUpSteps);
   const DenoiseOptions& options = job.denoise;
   ABSL_ASSIGN_OR_RETURN(auto conditioning, memory.Call(TextWork(job.prompts), [&] {
@@ -39,23 +42,20 @@ absl::StatusOr<bool> MeasureBaseline(Pipeline& pipeline, MemoryAdmission& memory
   }));
   ABSL_ASSIGN_OR_RETURN(
       auto row, pipeline.StartRow(options, 0, std::move(conditioning), AdapterSet{}, nullptr, nullptr, nullptr));
-  const double native = pipeline.info().native_size;
-  const double share = size * size / (native * native);
-  bool slow = false;
+  const double side = static_cast<double>(size) / pipeline.info().native_size;
+  bool slow = known_slow;
   std::vector<double> durations;
-  while (!row->done() && !slow) {
-    const bool first = row->steps_done() == 0;
+  do {
     const Stopwatch stopwatch;
     ABSL_RETURN_IF_ERROR(memory.Call(StepWork(options), [&] { return pipeline.Step(BatchPlan{{row.get()}}); }));
     const double seconds = stopwatch.Seconds();
-    // The first step pays for what is made once (kernels chosen, workspaces), so it counts only if it is all there
-    // is.
+    // The first step pays for what is made once (kernels chosen, workspaces), so it counts only if it is all there is.
     if (row->steps_done() == 2) {
       durations.clear();
+      slow = seconds > kSlowStepSeconds * side * side;
     }
     durations.push_back(seconds);
-    slow = first && seconds > kSlowStepSeconds * share;
-  }
+  } while (!row->done() && !slow);
   const auto median = durations.begin() + static_cast<std::ptrdiff_t>(durations.size() / 2);
   std::nth_element(durations.begin(), median, durations.end());
   StepShape shape;
@@ -117,21 +117,24 @@ absl::Status StepEachRowCount(Pipeline& pipeline, MemoryAdmission& memory, CostB
 absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, DecodeLine& decode_line,
                     CostBook& costs, uint32_t max_batch) {
   const Stopwatch stopwatch;
+  const auto measure = [&](uint32_t size, bool cfg, bool known_slow) {
+    return MeasureBaseline(pipeline, memory, metrics, decode_line, costs, size, cfg, known_slow);
+  };
   const bool on_cpu = pipeline.info().device == "cpu";
   const uint32_t native = pipeline.info().native_size;
-  const uint32_t half = native / 16 * 8;  // a multiple of 8, as all sizes are
-  // A CPU shows first how fast it is. Its kernels serve any size and any number of rows: a slow one goes no further,
-  // because requests would wait for minutes.
-  for (const uint32_t size : on_cpu ? std::vector{half, native} : std::vector{native}) {
-    const auto measure = [&](bool cfg) {
-      return MeasureBaseline(pipeline, memory, metrics, decode_line, costs, size, cfg);
-    };
-    ABSL_ASSIGN_OR_RETURN(const bool slow, measure(/*cfg=*/false));
-    if (slow || size == native) {
-      ABSL_RETURN_IF_ERROR(measure(/*cfg=*/true).status());
-      break;
-    }
+  const uint32_t half = native / 2 / kSideMultiple * kSideMultiple;
+  uint32_t size = native;
+  bool slow = false;
+  // A GPU chooses kernels for each size, and number of rows. A CPU's kernels serve all of them, so a slow one does not
+  // let requests wait for steps of the native size.
+  if (on_cpu && half >= kMinSide) {
+    ABSL_ASSIGN_OR_RETURN(slow, measure(half, /*cfg=*/false, /*known_slow=*/false));
+    size = slow ? half : native;
   }
+  if (size == native) {
+    ABSL_ASSIGN_OR_RETURN(slow, measure(native, /*cfg=*/false, /*known_slow=*/false));
+  }
+  ABSL_RETURN_IF_ERROR(measure(size, /*cfg=*/true, slow).status());
   if (!on_cpu) {
     ABSL_RETURN_IF_ERROR(StepEachRowCount(pipeline, memory, costs, max_batch));
   }

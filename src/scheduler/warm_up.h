@@ -15,12 +15,17 @@ namespace hotlora {
 
 constexpr uint32_t kMostWarmRows = 16;
 
-// A short generation without adapters, with and without guidance: kernels are chosen and workspaces made, the step
-// baselines of one row are measured, and the memory that texts, steps and decodes take. It has the model's native size,
-// on a slow CPU half its width and height. Each call is on the thread that serves it, because LibTorch keeps what it
-// chose by thread: steps on the calling one, the decode on the decode line's. On a GPU, which chooses for each number
-// of rows, every number of rows of the network that a batch of `max_batch` images can have runs twice, up to
-// kMostWarmRows, the second time for its cost. `costs` gets what the steps took. The step thread's first work.
+// A short generation without adapters, at the model's native size, with and without guidance: kernels are chosen and
+// workspaces made, the step baselines of one row are measured, and the memory that texts, steps and decodes take. Each
+// call is on the thread that serves it, because LibTorch keeps what it chose by thread: steps on the calling one, the
+// decode on the decode line's. `costs` gets what the steps took. The step thread's first work.
+//
+// A CPU begins with steps without guidance at half the native width and height. If they take more than half a second,
+// the warm-up stays at that size; else it goes on at the native one.
+//
+// On a GPU, which chooses for each number of rows, every number of rows of the network that a batch of `max_batch`
+// images can have runs twice, up to kMostWarmRows, the second time for its cost.
+//
 // ResourceExhausted (OUT_OF_MEMORY) if there is not even the head-room for one image.
 absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metrics, DecodeLine& decode_line,
                     CostBook& costs, uint32_t max_batch);

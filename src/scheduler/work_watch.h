@@ -3,7 +3,7 @@
 
 // Is work on the device stuck? Work is stuck once it has taken far longer than work of the same kind and shape usually
 // takes: the median of its last kDurations durations. The first steps of the warm-up count too, so the server knows
-// that figure for its native size before it serves.
+// that figure for the size that it warms up at before it serves.
 
 #include <chrono>
 #include <cstddef>

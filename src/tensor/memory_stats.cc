@@ -1,7 +1,6 @@
 #include "src/tensor/memory_stats.h"
 
 #include <malloc.h>
-#include <sys/resource.h>
 
 #include <atomic>
 #include <cstddef>
@@ -15,6 +14,8 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/alignment.h>
 #include <c10/core/impl/alloc_cpu.h>
+
+#include "src/base/thread_team.h"
 
 namespace hotlora {
 namespace {
@@ -81,8 +82,7 @@ class CountingAllocator final : public c10::Allocator {
 }  // namespace
 
 void InstallCountingCpuAllocator() {
-  rlimit addresses{};
-  if (getrlimit(RLIMIT_AS, &addresses) == 0 && addresses.rlim_cur != RLIM_INFINITY) {
+  if (AddressesAreLimited()) {
     mallopt(M_MMAP_THRESHOLD, kLargeBlock);
   }
   constexpr uint8_t kAboveLibTorchsOwn = 200;

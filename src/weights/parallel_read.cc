@@ -1,7 +1,7 @@
 #include "src/weights/parallel_read.h"
 
 #include <algorithm>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -15,7 +15,9 @@
 namespace hotlora {
 namespace {
 
-// Parts are cut into such pieces. What one thread has read, another one finds in the cache that they share.
+constexpr int kMostReaders = 3;  // the hash is not faster than the calling thread
+
+// Parts are cut into such pieces. If the hash keeps up, it finds them in the cache that the threads share.
 constexpr uint64_t kPiece = uint64_t{2} << 20;
 
 std::vector<FilePart> CutIntoPieces(absl::Span<const FilePart> parts) {
@@ -90,23 +92,26 @@ class PieceReader {
 // Threads that read until there is nothing left to read.
 class ReaderThreads {
  public:
-  ReaderThreads(PieceReader& reader, int count) : reader_(reader) {
-    try {
-      while (static_cast<int>(threads_.size()) < count) {
-        threads_.push_back(StartNamedThread("read", [&reader] {
-          while (reader.ReadNext()) {
-          }
-        }));
-      }
-    } catch (const std::system_error& error) {
-      LogWarning("no thread to read a file beside others: ", error.what());
-    }
-  }
+  ReaderThreads(PieceReader& reader, size_t count) : reader_(reader) { threads_.reserve(count); }
 
   ~ReaderThreads() {
     reader_.Stop();
     for (std::thread& thread : threads_) {
       thread.join();
+    }
+  }
+
+  // As many as there is room for.
+  void Start() {
+    try {
+      while (threads_.size() < threads_.capacity()) {
+        threads_.push_back(StartNamedThread("read", [reader = &reader_] {
+          while (reader->ReadNext()) {
+          }
+        }));
+      }
+    } catch (const std::exception& error) {
+      LogWarning("cannot start another thread to read a file: ", error.what());
     }
   }
 
@@ -117,10 +122,20 @@ class ReaderThreads {
 
 }  // namespace
 
+int ReadersFor(const Cpus& cpus, bool addresses_are_limited) {
+  const int usable = std::min(cpus.allowed, cpus.quota.value_or(cpus.allowed));
+  return addresses_are_limited ? 0 : std::clamp(usable - 1, 0, kMostReaders);
+}
+
 absl::Status ReadParts(const OpenFile& file, absl::Span<const FilePart> parts, int readers, Sha256& hash) {
   const std::vector<FilePart> pieces = CutIntoPieces(parts);
   PieceReader reader(file, pieces);
-  const ReaderThreads threads(reader, std::min<int>(readers, static_cast<int>(pieces.size()) - 1));
+  uint64_t bytes = 0;
+  for (const FilePart& part : parts) {
+    bytes += part.bytes;
+  }
+  ReaderThreads threads(reader, std::min<uint64_t>(static_cast<uint64_t>(readers), bytes / kPiece));
+  threads.Start();
   std::vector<std::byte> unkept;
   for (size_t i = 0; i < pieces.size(); ++i) {
     while (!reader.IsRead(i) && reader.ReadNext()) {

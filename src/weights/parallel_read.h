@@ -8,23 +8,26 @@
 #include "absl/types/span.h"
 
 #include "src/base/sha256.h"
+#include "src/base/thread_team.h"
 #include "src/weights/opened_file.h"
 
 namespace hotlora {
 
-// Bytes of a file, and the memory that they go to. Where that is null, they are hashed alone.
+// Bytes of a file, and the memory that they go to. If `to` is null, they are hashed and not kept.
 struct FilePart {
   uint64_t offset = 0;
   uint64_t bytes = 0;
   std::byte* to = nullptr;
 };
 
-// Threads that read beside the calling one. Most of the time goes into memory that is touched for the first time: the
-// kernel clears its pages, in the thread that reads.
-constexpr int kMostReaders = 3;
+// How many threads should read beside the calling one: most of the time goes into memory that is touched for the first
+// time, since the kernel clears its pages in the thread that reads. None if addresses are limited.
+int ReadersFor(const Cpus& cpus, bool addresses_are_limited);
 
-// Reads `parts` and adds them to `hash` in their order, on the calling thread and `readers` more. A thread that cannot
-// be started is done without. DataLoss if the file is shorter; the errors of pread.
+// Reads `parts` and adds them to `hash` in their order. The calling thread reads and hashes; up to `readers` more read
+// what has memory, fewer if there is little to read. If a thread cannot be started, the others do its work, with a
+// warning in the log. At the return all threads have ended. After an error the memory holds anything.
+// DataLoss if the file is shorter; else what pread failed with.
 absl::Status ReadParts(const OpenFile& file, absl::Span<const FilePart> parts, int readers, Sha256& hash);
 
 }  // namespace hotlora

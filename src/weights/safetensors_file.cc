@@ -345,7 +345,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::ReadInto(const std::string& pat
       parts.push_back({result.data_offset_ + tensor.begin, tensor.bytes(), static_cast<std::byte*>(to)});
     }
   }
-  ABSL_RETURN_IF_ERROR(ReadParts(opened.file, parts, std::min(CpusOfThisProcess().allowed - 1, kMostReaders), hash));
+  ABSL_RETURN_IF_ERROR(ReadParts(opened.file, parts, ReadersFor(CpusOfThisProcess(), AddressesAreLimited()), hash));
   result.sha256_ = hash.HexDigest();
   return result;
 }

@@ -85,9 +85,10 @@ class SafetensorsFile {
   static absl::StatusOr<SafetensorsFile> ReadFile(const std::string& path, uint64_t max_bytes,
                                                   uint64_t max_header_bytes = kMaxHeaderBytes);
 
-  // Reads the whole file without holding it, on several threads, and computes the SHA-256. Before that, `destination`
-  // says where each tensor's bytes go, in the order of the data (room for tensor.bytes(), not asked if that is 0), or
-  // ends the reading with an error; null: nowhere. The header is checked before the first call.
+  // Reads the whole file without holding it, on several threads, and computes the SHA-256. Before that, on the calling
+  // thread and in the order of the data, `destination` says where each tensor's bytes go: room of its own for
+  // tensor.bytes(), or null if they are not wanted. It is not asked about tensors of 0 bytes. If it fails, nothing is
+  // read. The header is checked before the first call.
   using Destination = absl::FunctionRef<absl::StatusOr<void*>(const StoredTensor&)>;
   static absl::StatusOr<SafetensorsFile> ReadInto(const std::string& path, Destination destination,
                                                   uint64_t max_header_bytes = kMaxHeaderBytes);

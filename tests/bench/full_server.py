@@ -5,8 +5,9 @@
       --model MODEL --adapters ADAPTERS [--dtype bfloat16] [--vae-dtype bfloat16] [--size 512] [--rounds 2] [--threads 2]
 
 MODEL is what make_full_model.py writes, ADAPTERS two adapters as full_size.sh makes them; VENV is the tests' own
-(deploy/install_dependencies.sh --test). The device tier has room for one adapter of a few, so that the other one is in the
-host tier. Each figure is the server's own (Summary, SwapCost, hotlora_warmup_duration_seconds). Needs 14 GB of memory.
+(deploy/install_dependencies.sh --test). The device tier has room for one of the two adapters, so that the other one is in
+the host tier. Times are the server's own (Summary, SwapCost, hotlora_warmup_duration_seconds); a swap whose adapter was found in
+another tier ends the run. Needs 14 GB of memory.
 """
 import argparse
 import pathlib
@@ -16,7 +17,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from arms import cpu_name  # noqa: E402
-from hotlora_server import Server, clean_environment, request_for  # noqa: E402
+from hotlora_server import Server, adapters_pb2, clean_environment, request_for  # noqa: E402
 
 PATIENCE = 600
 
@@ -31,7 +32,7 @@ def gauge(server, line):
 
 
 def main():
-    parser = argparse.ArgumentParser(usage=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--adapters", required=True)
     parser.add_argument("--dtype", default="bfloat16")
@@ -54,28 +55,31 @@ def main():
 
     summaries = []
 
-    def generate(*adapters):
+    def generate(*adapters, tier=None):
         answer = server.caller.generate(request_for(*adapters, width=options.size, height=options.size, steps=2),
                                         timeout=PATIENCE)
         summaries.append(answer.summary)
+        found = [adapters_pb2.AdapterTier.Name(adapter.tier_found).split("_")[-1].lower() for adapter in answer.summary.adapters]
+        if found != [tier] * len(adapters):
+            sys.exit(f"{adapters}: found in {found}, expected {tier}")
         return answer.summary.swap_cost
 
     generate()
     swaps = {}
 
-    def swap(name, *adapters):
-        swaps.setdefault(name, []).append(generate(*adapters).total_seconds)
+    def swap(tier, *adapters):
+        swaps.setdefault(tier, []).append(generate(*adapters, tier=tier).total_seconds)
 
-    swap("merged from disk", one)
-    swap("merged from disk", two)  # and moves the first to the host tier
+    swap("disk", one)
+    swap("disk", two)  # and moves the first to the host tier
     for _ in range(options.rounds):
-        swap("merged from the host tier", one)
-        swap("back to the base")
-        swap("merged from the device tier", one)
-        swap("merged from the host tier", two)
-        swap("back to the base")
-    for name, seconds in swaps.items():
-        print(f"{name}: " + ", ".join(f"{value:.3f}" for value in seconds) + " s")
+        swap("host", one)
+        swap(None)
+        swap("device", one)
+        swap("host", two)
+        swap(None)
+    for tier, seconds in swaps.items():
+        print((f"merged from {tier}: " if tier else "back to the base: ") + ", ".join(f"{value:.3f}" for value in seconds) + " s")
     decodes = sorted(summary.decode_seconds for summary in summaries)
     print(f"decode {statistics.median(decodes):.2f} s ({decodes[0]:.2f} to {decodes[-1]:.2f}, {len(decodes)} pictures)")
     steps = sorted(summary.denoise_seconds / 2 for summary in summaries)

@@ -174,9 +174,12 @@ class WhatIsThereTest(ServerCase):
         facts = dict(model=info.model, sha256_12=info.model_sha256[:12], dtype=info.dtype, device=info.device)
         self.assertEqual(self.at_start.value("hotlora_model_info", **facts), 1)
         self.assertEqual(self.at_start.value("hotlora_build_info", version=info.version), 1)
-        for cfg in ("on", "off"):
-            labels = dict(width=str(info.native_width), height=str(info.native_height), rows="1", cfg=cfg)
-            self.assertGreater(self.at_start.value("hotlora_step_baseline_seconds", **labels), 0)
+        for cfg in ("on", "off"):  # at half the width and height if the machine is slow
+            shapes = [dict(width=str(info.native_width // part), height=str(info.native_height // part), rows="1", cfg=cfg)
+                      for part in (1, 2)]
+            baselines = [value for shape in shapes
+                         for value in self.at_start.matching("hotlora_step_baseline_seconds", **shape).values()]
+            self.assertTrue(baselines and min(baselines) > 0, baselines)
 
     def test_promtool_has_nothing_to_say(self):
         checked = subprocess.run(["promtool", "check", "metrics"], input=self.server.metrics_text(), text=True,

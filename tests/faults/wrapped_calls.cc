@@ -46,6 +46,18 @@ void PassGrowth(const std::string& text, size_t bytes) {
 
 mode_t ModeOf(int flags, va_list words) { return (flags & O_CREAT) != 0 ? va_arg(words, mode_t) : 0; }
 
+// `real`(bytes), or a failure, half as many bytes, or the end of the file.
+template <typename Read>
+ssize_t ReadOr(size_t bytes, Read real) {
+  const int64_t action = Pass(Kind::kRead);
+  if (action > 0) {
+    errno = static_cast<int>(action);
+    return -1;
+  }
+  const bool is_short = action == hotlora::faults::kShort && bytes > 1;
+  return action == hotlora::faults::kEnd ? 0 : real(is_short ? bytes / 2 : bytes);
+}
+
 }  // namespace
 
 #define WRAPPED(result, name, ...)              \
@@ -73,13 +85,11 @@ extern "C" int __wrap_openat(int folder, const char* path, int flags, ...) {
 WRAPPED(DIR*, fdopendir, int folder) { return Fails(Kind::kOpen) ? nullptr : __real_fdopendir(folder); }
 
 WRAPPED(ssize_t, read, int file, void* to, size_t bytes) {
-  const int64_t action = Pass(Kind::kRead);
-  if (action > 0) {
-    errno = static_cast<int>(action);
-    return -1;
-  }
-  const bool is_short = action == hotlora::faults::kShort && bytes > 1;
-  return action == hotlora::faults::kEnd ? 0 : __real_read(file, to, is_short ? bytes / 2 : bytes);
+  return ReadOr(bytes, [&](size_t most) { return __real_read(file, to, most); });
+}
+
+WRAPPED(ssize_t, pread, int file, void* to, size_t bytes, off_t offset) {
+  return ReadOr(bytes, [&](size_t most) { return __real_pread(file, to, most, offset); });
 }
 
 WRAPPED(ssize_t, write, int file, const void* from, size_t bytes) {

@@ -17,7 +17,9 @@
 namespace hotlora {
 namespace {
 
+using ::testing::Each;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::Pair;
 
 std::string ThreadName() {
@@ -32,9 +34,11 @@ class RecordingPipeline final : public FakePipeline {
   RecordingPipeline(std::shared_ptr<Levers> levers, std::string device)
       : FakePipeline(std::move(levers)), info_(FakePipeline::info()) {
     info_.device = std::move(device);
+    info_.native_size = 64;
   }
 
   const ModelInfo& info() const override { return info_; }
+  void set_native_size(uint32_t size) { info_.native_size = size; }
 
   absl::Status Step(const BatchPlan& plan) override {
     size_t rows = 0;
@@ -42,8 +46,11 @@ class RecordingPipeline final : public FakePipeline {
       rows += row->denoise().cfg_at(row->steps_done(), row->total_steps()) ? 2 : 1;
     }
     step_rows.push_back(rows);
-    step_widths.push_back(plan.rows.front()->denoise().width);
-    absl::SleepFor(step_time);
+    const uint32_t width = plan.rows.front()->denoise().width;
+    step_widths.push_back(width);
+    if (width >= slow_from_width) {
+      absl::SleepFor(step_time);
+    }
     return FakePipeline::Step(plan);
   }
 
@@ -52,6 +59,7 @@ class RecordingPipeline final : public FakePipeline {
     return FakePipeline::Decode(row, form);
   }
 
+  uint32_t slow_from_width = 0;
   absl::Duration step_time;
   std::vector<size_t> step_rows;
   std::vector<uint32_t> step_widths;
@@ -66,6 +74,10 @@ class WarmUpTest : public testing::Test {
   void Run(const std::string& device, uint32_t max_batch) {
     pipeline_ = std::make_unique<RecordingPipeline>(levers_, device);
     pipeline_->step_time = step_time_;
+    pipeline_->slow_from_width = slow_from_width_;
+    if (native_size_ != 0) {
+      pipeline_->set_native_size(native_size_);
+    }
     MemoryAdmission memory(pipeline_.get(), &metrics_);
     DecodeLine decode_line(
         pipeline_.get(), &memory, &metrics_, [](const auto&, const absl::Status&, double) {},
@@ -78,6 +90,8 @@ class WarmUpTest : public testing::Test {
   Metrics metrics_;
   CostBook costs_;
   absl::Duration step_time_;
+  uint32_t slow_from_width_ = 0;
+  uint32_t native_size_ = 0;  // 0: the pipeline's own
   std::unique_ptr<RecordingPipeline> pipeline_;
 };
 
@@ -112,20 +126,35 @@ TEST_F(WarmUpTest, ALargeBatchStepsUpToALimit) {
 
 TEST_F(WarmUpTest, TheCpuStepsOneImageAloneAtHalfAndAtFullSize) {
   Run("cpu", 3);
-  const uint32_t native = pipeline_->info().native_size;
   EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2));
-  EXPECT_EQ(pipeline_->step_widths[3], native / 2);
-  EXPECT_EQ(pipeline_->step_widths[4], native);
+  EXPECT_THAT(pipeline_->step_widths, ElementsAre(32, 32, 32, 32, 64, 64, 64, 64, 64, 64, 64, 64));
 }
 
 // Two seconds a step at the native size are half a second at half the width and height.
 TEST_F(WarmUpTest, ASlowCpuStaysAtHalfTheSize) {
   step_time_ = absl::Milliseconds(501);
   Run("cpu", 3);
-  const uint32_t half = pipeline_->info().native_size / 2;
-  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 2));
-  EXPECT_THAT(pipeline_->step_widths, ElementsAre(half, half));
+  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 2)) << "the second step shows that it is slow";
+  EXPECT_THAT(pipeline_->step_widths, ElementsAre(32, 32, 32));
   EXPECT_THAT(pipeline_->decode_threads, ElementsAre("decode"));
+  const auto steps = costs_.Report().steps;
+  ASSERT_EQ(steps.size(), 2u);
+  EXPECT_EQ(steps[0].kind.width, 32u);
+  EXPECT_THAT(metrics_.Render(), HasSubstr("hotlora_step_baseline_seconds{cfg=\"on\",height=\"32\""));
+}
+
+TEST_F(WarmUpTest, ACpuThatIsSlowAtTheNativeSizeAloneStepsLittleThere) {
+  step_time_ = absl::Milliseconds(2001);
+  slow_from_width_ = 64;
+  Run("cpu", 3);
+  EXPECT_THAT(pipeline_->step_rows, ElementsAre(1, 1, 1, 1, 1, 1, 2));
+  EXPECT_EQ(pipeline_->step_widths.back(), 64u);
+}
+
+TEST_F(WarmUpTest, ASizeThatNoRequestMayHaveIsLeftOut) {
+  native_size_ = 24;
+  Run("cpu", 3);
+  EXPECT_THAT(pipeline_->step_widths, Each(24));
 }
 
 // A server with memory for one image starts.

@@ -102,17 +102,29 @@ TEST_F(FlagsTest, CharactersOutsideAsciiStandInCommentsAndStringsOfOneLine) {
       {"model = \"\"\"\\\u00e9\"\"\"", "line 1: "},
       {"x = 1978-05m27Tm\xd1\xbd&", "line 1: a character outside ASCII"},
       {"\xff", "line 1: a character outside ASCII"},
-      {"model = '\xff'", "line 1: a character outside ASCII"},
-      {"model = \"\\\u00e9\"", "line 1: a character outside ASCII"},
+      {"model = '\xff'", "line 1: the text is not UTF-8"},
+      {"\n# \xff", "line 2: the text is not UTF-8"},
+      {"model = '\xed\xa0\x80'", "line 1: the text is not UTF-8"},  // half of a surrogate pair
+      {"model = '\xc0\xaf'", "line 1: the text is not UTF-8"},      // a slash in two bytes
+      {"model = \"\\\u00e9\"", "line 1: a backslash stands before a character outside ASCII"},
       {"max_batch = 3221c.d\"\u00e9\"", "line 1: "},  // the parser looks for the end of the wrong value
+      {"# \u00e9\r\nmodel = '\u00e9'\r\nmax_batch = x", "line 3: "},
+      {"'\u00e9' = 1", "line 1: \"\u00e9\" is not a setting"},
+      {"\"\u00e9\" = 1", "line 1: \"\u00e9\" is not a setting"},
+      {"model = '\u00e9", "line 1: "},
+      {"model = \"\u00e9\n", "line 1: "},
+      {"model = \"\u00e9\\", "line 1: "},
+      {"# \u00e9\rmodel = 'm'", "line 1: "},
+      {"# \u00e9 \x01", "line 1: "},
+      {std::string("model = '\u00e9\0'", 13), "line 1: "},
   };
   for (const auto& [text, says] : refused) {
     const std::string error = Error({"--model=m", "--config", ConfigOf(text)});
     EXPECT_NE(error.find(path_ + " " + says), std::string::npos) << text << ": " << error;
   }
-  const auto flags = ParseFlags({"--config", ConfigOf("\ufeff# \u047d\nmodel = 'mod\u00e8le' # \u00e9")}, {});
+  const auto flags = ParseFlags({"--config", ConfigOf("\ufeff# \u047d '\r\nmodel = 'mod\u00e8le\t' # \u00e9")}, {});
   ASSERT_TRUE(flags.ok()) << flags.status();
-  EXPECT_EQ(flags->model, "mod\u00e8le");
+  EXPECT_EQ(flags->model, "mod\u00e8le\t");
   const auto strings = ParseFlags(
       {"--config",
        ConfigOf("model = \"\\\\\u00e9\\\"\\u00e8\"\nadapters = '\\\"\u00e9\\' # '\nembeddings = '\U0001F3A8'")},

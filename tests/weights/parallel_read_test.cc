@@ -1,17 +1,22 @@
 #include "src/weights/parallel_read.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cstdint>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace hotlora {
 namespace {
+
+using ::testing::HasSubstr;
 
 constexpr uint64_t kMiB = 1 << 20;
 
@@ -64,7 +69,7 @@ TEST_P(ParallelReadTest, AllBytesArriveAndAreHashedInTheirOrder) {
   EXPECT_EQ(read_.find_first_not_of('\0', end), std::string::npos);
 }
 
-TEST_P(ParallelReadTest, APartWithoutMemoryIsHashedAlone) {
+TEST_P(ParallelReadTest, APartWithoutMemoryIsOnlyHashed) {
   const auto file = OpenRegular(path_);
   ASSERT_TRUE(file.ok());
   std::vector<FilePart> parts = PartsOf({kMiB, 3 * kMiB, 2 * kMiB});
@@ -86,12 +91,29 @@ TEST_P(ParallelReadTest, AFileThatIsTooShortIsDataLoss) {
   }
 }
 
+TEST_P(ParallelReadTest, SaysWhyAFileCannotBeRead) {
+  OpenFile folder;  // read() and pread() refuse it
+  folder.descriptor = open(testing::TempDir().c_str(), O_RDONLY);
+  ASSERT_GE(folder.descriptor, 0);
+  Sha256 hash;
+  const absl::Status status = ReadParts(folder, PartsOf({6 * kMiB}), GetParam(), hash);
+  EXPECT_THAT(status.ToString(), HasSubstr("Is a directory"));
+}
+
 TEST_P(ParallelReadTest, NoPartsAreNothingToRead) {
   const auto file = OpenRegular(path_);
   ASSERT_TRUE(file.ok());
   Sha256 hash;
   EXPECT_TRUE(ReadParts(*file, {}, GetParam(), hash).ok());
   EXPECT_EQ(hash.HexDigest(), HashOf(""));
+}
+
+TEST(ReadersForTest, LeaveACpuToTheCallingThread) {
+  EXPECT_EQ(ReadersFor({1, 1, std::nullopt}, false), 0);
+  EXPECT_EQ(ReadersFor({2, 2, std::nullopt}, false), 1);
+  EXPECT_EQ(ReadersFor({64, 32, std::nullopt}, false), 3);
+  EXPECT_EQ(ReadersFor({64, 32, 2}, false), 1) << "a container's quota counts";
+  EXPECT_EQ(ReadersFor({64, 32, std::nullopt}, true), 0) << "each takes addresses";
 }
 
 }  // namespace
