@@ -37,8 +37,8 @@ absl::Status ReadPieces(const OpenFile& file, void* destination, uint64_t bytes,
 // The same; adds the bytes to `hash` if there is one.
 absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes, Sha256* hash);
 
-// Reads exactly `bytes` at `offset`. The file's position is not used and does not change, so several threads may call it
-// at the same time. Errors as of ReadPieces.
+// Reads exactly `bytes` at `offset`. The file's position is not used and does not change, so several threads may call
+// it at the same time. Errors as of ReadPieces.
 absl::Status ReadAt(const OpenFile& file, void* destination, uint64_t bytes, uint64_t offset);
 
 }  // namespace hotlora

@@ -30,8 +30,8 @@ struct TensorPlace {
 };
 
 // Reads the safetensors file on several threads to the places that `place_of` says (asked once for each tensor, on the
-// calling thread, before its data are read), and returns the file's SHA-256. FailedPrecondition if a tensor that is kept
-// has another dtype than F64, F32, F16, BF16, or its key is taken; else SafetensorsFile's errors.
+// calling thread, before its data are read), and returns the file's SHA-256. FailedPrecondition if a tensor that is
+// kept has another dtype than F64, F32, F16, BF16, or its key is taken; else SafetensorsFile's errors.
 absl::StatusOr<std::string> ReadTensors(const std::string& path,
                                         absl::FunctionRef<TensorPlace(const std::string& name)> place_of);
 
