@@ -42,7 +42,7 @@ size_t EndOfString(absl::string_view text, size_t begin) {
 bool IsAscii(absl::string_view text) { return std::all_of(text.begin(), text.end(), absl::ascii_isascii); }
 
 // A comment, or a string of one line with its quotes, in ASCII: in comments other characters become '?', in strings
-// escapes. Only strings in double quotes have escapes, so a string in single quotes becomes one.
+// escapes. Only strings in double quotes have escapes, so a string in single quotes is rewritten as one.
 absl::StatusOr<std::string> InAscii(absl::string_view token) {
   const char kind = token[0];
   const bool literal = kind == '\'';

@@ -18,7 +18,8 @@ constexpr int kMaxTomlKeyParts = 8;
 // undefined behaviour for most characters outside ASCII. After a wrong value it tests any character, also those of
 // strings and comments. InvalidArgument, with the line, if
 //   a character outside ASCII stands anywhere but in a comment or in a string of one line (TOML allows it also in
-//     strings of more lines), or behind a backslash, or is not UTF-8;
+//     strings of more lines), or right after the backslash of an escape;
+//   such a comment or string is not UTF-8;
 //   a key has more parts than kMaxTomlKeyParts: the parser makes a table for each part and destroys them by recursion
 //     (it limits the depth of brackets itself).
 // O(n) in the length of the text.

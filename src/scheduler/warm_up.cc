@@ -132,7 +132,14 @@ absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metric
     size = slow ? half : native;
   }
   if (size == native) {
-    ABSL_ASSIGN_OR_RETURN(slow, measure(native, /*cfg=*/false, /*known_slow=*/false));
+    const absl::StatusOr<bool> measured = measure(native, /*cfg=*/false, /*known_slow=*/false);
+    if (absl::IsResourceExhausted(measured.status()) && on_cpu && half >= kMinSide) {
+      LogWarning("the warm-up stays at ", half, "x", half, ": ", measured.status().message());
+      size = half;
+    } else {
+      ABSL_RETURN_IF_ERROR(measured.status());
+      slow = *measured;
+    }
   }
   ABSL_RETURN_IF_ERROR(measure(size, /*cfg=*/true, slow).status());
   if (!on_cpu) {

@@ -21,7 +21,8 @@ constexpr uint32_t kMostWarmRows = 16;
 // decode on the decode line's. `costs` gets what the steps took. The step thread's first work.
 //
 // A CPU begins with steps without guidance at half the native width and height. If they take more than half a second,
-// the warm-up stays at that size; else it goes on at the native one.
+// or if there is no memory for the native size by the estimate that follows from them, the warm-up stays at that size;
+// else it goes on at the native one.
 //
 // On a GPU, which chooses for each number of rows, every number of rows of the network that a batch of `max_batch`
 // images can have runs twice, up to kMostWarmRows, the second time for its cost.

@@ -38,7 +38,7 @@ absl::Status ReadPieces(const OpenFile& file, void* destination, uint64_t bytes,
 absl::Status ReadExactly(const OpenFile& file, void* destination, uint64_t bytes, Sha256* hash);
 
 // Reads exactly `bytes` at `offset`. The file's position is not used and does not change, so several threads may call
-// it at the same time. Errors as of ReadPieces.
+// it at the same time. DataLoss if the file ends before; else the error of pread.
 absl::Status ReadAt(const OpenFile& file, void* destination, uint64_t bytes, uint64_t offset);
 
 }  // namespace hotlora

@@ -15,7 +15,7 @@
 namespace hotlora {
 namespace {
 
-constexpr int kMostReaders = 3;  // the hash is not faster than the calling thread
+constexpr int kMostReaders = 3;  // one thread computes the hash, so more would not help
 
 // Parts are cut into such pieces. If the hash keeps up, it finds them in the cache that the threads share.
 constexpr uint64_t kPiece = uint64_t{2} << 20;
@@ -92,7 +92,7 @@ class PieceReader {
 // Threads that read until there is nothing left to read.
 class ReaderThreads {
  public:
-  ReaderThreads(PieceReader& reader, size_t count) : reader_(reader) { threads_.reserve(count); }
+  ReaderThreads(PieceReader& reader, size_t count) : reader_(reader), count_(count) { threads_.reserve(count); }
 
   ~ReaderThreads() {
     reader_.Stop();
@@ -101,10 +101,9 @@ class ReaderThreads {
     }
   }
 
-  // As many as there is room for.
   void Start() {
     try {
-      while (threads_.size() < threads_.capacity()) {
+      while (threads_.size() < count_) {
         threads_.push_back(StartNamedThread("read", [reader = &reader_] {
           while (reader->ReadNext()) {
           }
@@ -117,6 +116,7 @@ class ReaderThreads {
 
  private:
   PieceReader& reader_;
+  const size_t count_;
   std::vector<std::thread> threads_;
 };
 
@@ -132,7 +132,7 @@ absl::Status ReadParts(const OpenFile& file, absl::Span<const FilePart> parts, i
   PieceReader reader(file, pieces);
   uint64_t bytes = 0;
   for (const FilePart& part : parts) {
-    bytes += part.bytes;
+    bytes += part.to == nullptr ? 0 : part.bytes;
   }
   ReaderThreads threads(reader, std::min<uint64_t>(static_cast<uint64_t>(readers), bytes / kPiece));
   threads.Start();

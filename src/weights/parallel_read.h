@@ -20,13 +20,14 @@ struct FilePart {
   std::byte* to = nullptr;
 };
 
-// How many threads should read beside the calling one: most of the time goes into memory that is touched for the first
-// time, since the kernel clears its pages in the thread that reads. None if addresses are limited.
+// How many threads read beside the calling one: one for each further CPU, at most three; none if addresses are limited.
+// Most of the time of reading goes into memory that is touched for the first time, because the kernel clears each page
+// in the thread that reads into it. So several threads are faster.
 int ReadersFor(const Cpus& cpus, bool addresses_are_limited);
 
 // Reads `parts` and adds them to `hash` in their order. The calling thread reads and hashes; up to `readers` more read
 // what has memory, fewer if there is little to read. If a thread cannot be started, the others do its work, with a
-// warning in the log. At the return all threads have ended. After an error the memory holds anything.
+// warning in the log. At the return all threads have ended. After an error the content of the memory is undefined.
 // DataLoss if the file is shorter; else what pread failed with.
 absl::Status ReadParts(const OpenFile& file, absl::Span<const FilePart> parts, int readers, Sha256& hash);
 

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -17,9 +18,12 @@
 namespace hotlora {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::Pair;
 
 std::string ThreadName() {
@@ -51,6 +55,9 @@ class RecordingPipeline final : public FakePipeline {
     if (width >= slow_from_width) {
       absl::SleepFor(step_time);
     }
+    if (width > most_width) {
+      return absl::ResourceExhaustedError("too large");
+    }
     return FakePipeline::Step(plan);
   }
 
@@ -59,7 +66,7 @@ class RecordingPipeline final : public FakePipeline {
     return FakePipeline::Decode(row, form);
   }
 
-  uint32_t slow_from_width = 0;
+  uint32_t slow_from_width = 0, most_width = UINT32_MAX;
   absl::Duration step_time;
   std::vector<size_t> step_rows;
   std::vector<uint32_t> step_widths;
@@ -75,6 +82,7 @@ class WarmUpTest : public testing::Test {
     pipeline_ = std::make_unique<RecordingPipeline>(levers_, device);
     pipeline_->step_time = step_time_;
     pipeline_->slow_from_width = slow_from_width_;
+    pipeline_->most_width = most_width_;
     if (native_size_ != 0) {
       pipeline_->set_native_size(native_size_);
     }
@@ -90,7 +98,7 @@ class WarmUpTest : public testing::Test {
   Metrics metrics_;
   CostBook costs_;
   absl::Duration step_time_;
-  uint32_t slow_from_width_ = 0;
+  uint32_t slow_from_width_ = 0, most_width_ = UINT32_MAX;
   uint32_t native_size_ = 0;  // 0: the pipeline's own
   std::unique_ptr<RecordingPipeline> pipeline_;
 };
@@ -151,10 +159,17 @@ TEST_F(WarmUpTest, ACpuThatIsSlowAtTheNativeSizeAloneStepsLittleThere) {
   EXPECT_EQ(pipeline_->step_widths.back(), 64u);
 }
 
+TEST_F(WarmUpTest, ACpuWithoutMemoryForTheNativeSizeStaysAtHalfOfIt) {
+  most_width_ = 32;
+  Run("cpu", 3);
+  EXPECT_THAT(pipeline_->step_widths, ElementsAre(32, 32, 32, 32, 64, 32, 32, 32, 32));
+  EXPECT_THAT(pipeline_->decode_threads, ElementsAre("decode"));
+}
+
 TEST_F(WarmUpTest, ASizeThatNoRequestMayHaveIsLeftOut) {
   native_size_ = 24;
   Run("cpu", 3);
-  EXPECT_THAT(pipeline_->step_widths, Each(24));
+  EXPECT_THAT(pipeline_->step_widths, AllOf(Not(IsEmpty()), Each(24)));
 }
 
 // A server with memory for one image starts.

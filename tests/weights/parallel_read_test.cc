@@ -87,7 +87,12 @@ TEST_P(ParallelReadTest, AFileThatIsTooShortIsDataLoss) {
   for (const uint64_t size : {uint64_t{2}, 5 * kMiB, 10 * kMiB}) {
     ASSERT_EQ(truncate(path_.c_str(), static_cast<off_t>(size)), 0);
     Sha256 hash;
-    EXPECT_EQ(ReadParts(*file, PartsOf({kMiB, 9 * kMiB}), GetParam(), hash).code(), absl::StatusCode::kDataLoss);
+    std::vector<FilePart> parts = PartsOf({kMiB, 9 * kMiB});
+    EXPECT_EQ(ReadParts(*file, parts, GetParam(), hash).code(), absl::StatusCode::kDataLoss);
+    for (FilePart& part : parts) {
+      part.to = nullptr;
+      EXPECT_EQ(ReadParts(*file, parts, GetParam(), hash).code(), absl::StatusCode::kDataLoss);
+    }
   }
 }
 
