@@ -21,7 +21,7 @@ readonly BUILD_PACKAGES=(
 readonly TEST_PACKAGES=(
   chromium-headless-shell clang-14 clang-format-14 curl docker.io gnuplot-nox golang-github-golang-protobuf-1-5-dev
   golang-go golang-google-genproto-dev golang-google-grpc-dev haproxy libclang-rt-14-dev mmdebstrap prometheus
-  prometheus-alertmanager protoc-gen-go-1-5 protoc-gen-go-grpc python3-venv)
+  prometheus-alertmanager protoc-gen-go-1-5 protoc-gen-go-grpc python3-venv xz-utils)
 
 with_cuda=false
 with_test=false
