@@ -1,7 +1,5 @@
 #include "server/config_file.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
@@ -11,6 +9,7 @@
 #include "absl/strings/strip.h"
 
 #include "src/base/bounded_read.h"
+#include "src/base/first_character.h"
 #include "src/base/invalid_argument.h"
 
 namespace hotlora {
@@ -51,8 +50,7 @@ absl::StatusOr<std::string> InAscii(absl::string_view token) {
   bool escaped = false;
   for (size_t i = 1; i < token.size() - (closed_literal ? 1 : 0);) {
     utf8proc_int32_t c = 0;
-    const auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(token.data()) + i,
-                                         static_cast<utf8proc_ssize_t>(token.size() - i), &c);
+    const auto length = FirstCharacter(token.substr(i), &c);
     if (length < 1) {
       return absl::InvalidArgumentError("the text is not UTF-8");
     }

@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 
+#include "src/base/first_character.h"
 #include "src/base/invalid_argument.h"
 #include "src/base/status_macros.h"
 
@@ -19,12 +20,6 @@ namespace hotlora {
 namespace {
 
 using CodePoint = utf8proc_int32_t;
-
-// The first character of `text`, and how many bytes it has; 0 or fewer if it is not UTF-8.
-utf8proc_ssize_t FirstCharacter(absl::string_view text, CodePoint* character) {
-  return utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                          static_cast<utf8proc_ssize_t>(text.size()), character);
-}
 
 bool IsControl(CodePoint c) {
   const utf8proc_category_t category = utf8proc_category(c);

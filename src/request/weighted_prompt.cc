@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
+#include "src/base/first_character.h"
 #include "src/base/status_macros.h"
 
 namespace hotlora {
@@ -36,8 +37,7 @@ struct Character {
 // REQUIRES: `at` is before the text's end.
 Character CharacterAt(absl::string_view text, size_t at) {
   Character character;
-  const auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + at,
-                                       static_cast<utf8proc_ssize_t>(text.size() - at), &character.code);
+  const auto length = FirstCharacter(text.substr(at), &character.code);
   character.bytes = length > 0 ? static_cast<size_t>(length) : 1;
   return character;
 }

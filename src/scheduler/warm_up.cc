@@ -123,22 +123,19 @@ absl::Status WarmUp(Pipeline& pipeline, MemoryAdmission& memory, Metrics& metric
   const bool on_cpu = pipeline.info().device == "cpu";
   const uint32_t native = pipeline.info().native_size;
   const uint32_t half = native / 2 / kSideMultiple * kSideMultiple;
-  uint32_t size = native;
-  bool slow = false;
-  // A GPU chooses kernels for each size, and number of rows. A CPU's kernels serve all of them, so a slow one does not
-  // let requests wait for steps of the native size.
-  if (on_cpu && half >= kMinSide) {
-    ABSL_ASSIGN_OR_RETURN(slow, measure(half, /*cfg=*/false, /*known_slow=*/false));
-    size = slow ? half : native;
-  }
-  if (size == native) {
-    const absl::StatusOr<bool> measured = measure(native, /*cfg=*/false, /*known_slow=*/false);
-    if (absl::IsResourceExhausted(measured.status()) && on_cpu && half >= kMinSide) {
-      LogWarning("the warm-up stays at ", half, "x", half, ": ", measured.status().message());
-      size = half;
+  // A GPU chooses kernels for each size and number of rows. A CPU's kernels serve all of them, so it begins with half
+  // the size: if it is slow, requests do not wait for steps of the native size.
+  uint32_t size = on_cpu && half >= kMinSide ? half : native;
+  ABSL_ASSIGN_OR_RETURN(bool slow, measure(size, /*cfg=*/false, /*known_slow=*/false));
+  if (size != native && !slow) {
+    const absl::StatusOr<bool> at_native = measure(native, /*cfg=*/false, /*known_slow=*/false);
+    if (at_native.ok()) {
+      size = native;
+      slow = *at_native;
+    } else if (absl::IsResourceExhausted(at_native.status())) {
+      LogWarning("the warm-up stays at ", size, "x", size, ": ", at_native.status().message());
     } else {
-      ABSL_RETURN_IF_ERROR(measured.status());
-      slow = *measured;
+      return at_native.status();
     }
   }
   ABSL_RETURN_IF_ERROR(measure(size, /*cfg=*/true, slow).status());

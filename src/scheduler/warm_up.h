@@ -20,9 +20,9 @@ constexpr uint32_t kMostWarmRows = 16;
 // call is on the thread that serves it, because LibTorch keeps what it chose by thread: steps on the calling one, the
 // decode on the decode line's. `costs` gets what the steps took. The step thread's first work.
 //
-// A CPU begins with steps without guidance at half the native width and height. If they take more than half a second,
-// or if there is no memory for the native size by the estimate that follows from them, the warm-up stays at that size;
-// else it goes on at the native one.
+// A CPU begins with steps without guidance at half the native width and height. The warm-up stays at that size if such
+// a step takes more than half a second. It also stays there if too little memory is available for the native size; the
+// need is estimated from the smaller steps. Otherwise it goes on at the native size.
 //
 // On a GPU, which chooses for each number of rows, every number of rows of the network that a batch of `max_batch`
 // images can have runs twice, up to kMostWarmRows, the second time for its cost.

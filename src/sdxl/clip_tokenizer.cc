@@ -12,6 +12,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
+#include "src/base/first_character.h"
 #include "src/base/status_macros.h"
 #include "src/sdxl/recent_unicode.h"
 
@@ -57,8 +58,7 @@ bool Normalize(absl::string_view text, CodePoints& out) {
   decomposed.reserve(text.size());
   while (!text.empty()) {
     utf8proc_int32_t code_point = 0;
-    const auto taken = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                        static_cast<utf8proc_ssize_t>(text.size()), &code_point);
+    const auto taken = FirstCharacter(text, &code_point);
     if (taken <= 0) {
       return false;
     }

@@ -9,9 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "tests/temporary_folder.h"
 
 namespace hotlora {
 namespace {
@@ -28,7 +29,6 @@ class ParallelReadTest : public testing::TestWithParam<int> {
     }
     std::ofstream(path_, std::ios::binary) << text_;
   }
-  ~ParallelReadTest() override { unlink(path_.c_str()); }
 
   // Parts of the lengths, from byte 3 on.
   std::vector<FilePart> PartsOf(const std::vector<uint64_t>& lengths) {
@@ -47,7 +47,8 @@ class ParallelReadTest : public testing::TestWithParam<int> {
     return hash.HexDigest();
   }
 
-  const std::string path_ = absl::StrCat(testing::TempDir(), "/", getpid(), "_parallel_read");
+  const TemporaryFolder folder_;
+  const std::string path_ = folder_.Under("file");
   std::string text_ = std::string(11 * kMiB, '\0');
   std::string read_ = std::string(11 * kMiB, '\0');
 };
@@ -98,7 +99,7 @@ TEST_P(ParallelReadTest, AFileThatIsTooShortIsDataLoss) {
 
 TEST_P(ParallelReadTest, SaysWhyAFileCannotBeRead) {
   OpenFile folder;  // read() and pread() refuse it
-  folder.descriptor = open(testing::TempDir().c_str(), O_RDONLY);
+  folder.descriptor = open(folder_.path().c_str(), O_RDONLY);
   ASSERT_GE(folder.descriptor, 0);
   Sha256 hash;
   const absl::Status status = ReadParts(folder, PartsOf({6 * kMiB}), GetParam(), hash);

@@ -17,6 +17,7 @@
 
 #include "src/base/sha256.h"
 #include "tests/golden_path.h"
+#include "tests/temporary_folder.h"
 
 namespace hotlora {
 namespace {
@@ -47,7 +48,8 @@ absl::StatusOr<SafetensorsFile> Parse(const std::string& bytes,
 }
 
 std::string WriteTemporary(const std::string& name, const std::string& bytes) {
-  const std::string path = absl::StrCat(testing::TempDir(), "/", getpid(), "_", name);
+  static const TemporaryFolder folder;
+  const std::string path = folder.Under(name);
   std::ofstream(path, std::ios::binary) << bytes;
   return path;
 }
@@ -331,10 +333,10 @@ TEST(SafetensorsFileTest, SaysWhyAFileCannotBeOpened) {
 }
 
 TEST(SafetensorsFileTest, AFifoIsRefusedAtOnce) {
-  const std::string path = absl::StrCat(testing::TempDir(), "/", getpid(), "_fifo");
+  const TemporaryFolder folder;
+  const std::string path = folder.Under("fifo");
   ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
   EXPECT_EQ(SafetensorsFile::ReadFile(path, kMiB).status().code(), absl::StatusCode::kFailedPrecondition);
-  unlink(path.c_str());
 }
 
 TEST(SafetensorsFileTest, NoticesAFileThatGetsShorterWhileItIsRead) {
