@@ -1,7 +1,9 @@
 #include "src/nn/attention.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
+#include "src/nn/attention_tiles.h"
 #include "src/tensor/threads_for.h"
 
 namespace hotlora {
@@ -16,6 +18,11 @@ at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {
 
 at::Tensor AttendHeads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads, Masking masking) {
   const ThreadsFor threads(2.0 * static_cast<double>(q.numel()) * static_cast<double>(k.size(1)));
+  if (masking == Masking::kNone && CanAttendByTiles(q, k, v, heads)) {
+    const at::Tensor y = at::empty(q.sizes(), q.options());
+    AttendByTiles(q, k, v, heads, y);
+    return y;
+  }
   at::Tensor y = at::scaled_dot_product_attention(SplitHeads(q, heads), SplitHeads(k, heads), SplitHeads(v, heads),
                                                   /*attn_mask=*/{}, /*dropout_p=*/0.0, masking == Masking::kCausal);
   // The fused kernels lay their result out as [rows, tokens, heads, size], so this reshape is a

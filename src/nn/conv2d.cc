@@ -1,9 +1,11 @@
 #include "src/nn/conv2d.h"
 
-#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/empty.h>
 
 #include "src/nn/onednn_ops.h"
+#include "src/nn/packed_product.h"
+#include "src/nn/packed_weight.h"
 
 namespace hotlora {
 namespace {
@@ -17,35 +19,16 @@ int64_t OutputPixels(const at::Tensor& x, const Conv2dOptions& options) {
   return x.size(0) * OutputSize(x.size(2), options) * OutputSize(x.size(3), options);
 }
 
-// On the CPU, convolutions of few pixels by many channels spend most of their time in oneDNN's
-// rearranging of the weights, which it does on every call. Measured 2026-11-23 (AVX-512, float32,
-// one thread, two rows): 1280 channels at 8x8 57 ms against 28 as one product, 320 at 4x4 0.87
-// against 0.66, 160 at 8x8 0.41 against 0.46.
-bool IsSmall(const at::Tensor& x, const Conv2dOptions& options) {
-  return x.is_cpu() && 4 * OutputPixels(x, options) <= options.out;
-}
-
-// The convolution as one matrix product over the unfolded windows. The weight is channels_last, so
-// it is that product's matrix as it lies.
-at::Tensor MultiplyWindows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                           const Conv2dOptions& options) {
-  const int64_t rows = x.size(0), k = options.kernel, p = options.padding, s = options.stride;
-  const int64_t height = OutputSize(x.size(2), options), width = OutputSize(x.size(3), options);
-  const at::Tensor padded = at::constant_pad_nd(x.permute({0, 2, 3, 1}).contiguous(), {0, 0, p, p, p, p});
-  const at::IntArrayRef strides = padded.strides();  // [rows, height + 2p, width + 2p, in]
-  const at::Tensor windows = padded.as_strided({rows, height, width, k, k, options.in},
-                                               {strides[0], strides[1] * s, strides[2] * s, strides[1], strides[2], 1});
-  const at::Tensor matrix = weight.permute({0, 2, 3, 1}).reshape({options.out, k * k * options.in});
-  const at::Tensor y = Product(windows.reshape({rows * height * width, k * k * options.in}), matrix, bias);
-  return y.view({rows, height, width, options.out}).permute({0, 3, 1, 2});
-}
-
+// The convolution with a packed weight, or with a plain one by LibTorch.
 at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                     const Conv2dOptions& options) {
-  if (IsSmall(x, options)) {
-    return MultiplyWindows(x, weight, bias, options);
+  if (!IsPacked(weight)) {
+    return at::conv2d(x, weight, bias, {options.stride, options.stride}, {options.padding, options.padding});
   }
-  return at::conv2d(x, weight, bias, {options.stride, options.stride}, {options.padding, options.padding});
+  at::Tensor y = at::empty({x.size(0), options.out, OutputSize(x.size(2), options), OutputSize(x.size(3), options)},
+                           x.options(), at::MemoryFormat::ChannelsLast);
+  PackedConvolutionInto(x, weight, bias, {options.kernel, options.stride, options.padding}, Result::kNew, y);
+  return y;
 }
 
 // A x: the input through an adapter's thin side, a convolution like the module's own. [rows, rank, ...]
@@ -66,7 +49,7 @@ at::Tensor ConvolveDown(const at::Tensor& x, const LowRank& factors, Conv2dOptio
 
 Conv2d::Conv2d(const ParameterScope& scope, const Conv2dOptions& options) : options(options) {
   const AdaptableParameter taken =
-      scope.TakeAdaptable("weight", {options.out, options.in, options.kernel, options.kernel});
+      scope.TakeAdaptable("weight", {options.out, options.in, options.kernel, options.kernel}, options.order);
   weight = taken.live;
   module = taken.index;
   bias = scope.TakeAdaptable("bias", {options.out}).live;
@@ -84,11 +67,15 @@ at::Tensor Conv2d::forward(const at::Tensor& x, SideBranch side) const {
 }
 
 void Conv2d::forward_add(const at::Tensor& x, at::Tensor& sum, SideBranch side) const {
-  if (!side.empty() || IsSmall(x, options)) {  // a side branch may scale what the convolution itself gives
+  if (!side.empty()) {  // a side branch may scale what the convolution itself gives
     sum.add_(forward(x, side));
     return;
   }
   const ThreadsFor threads = ThreadsForConvolution(x);
+  if (IsPacked(weight)) {
+    PackedConvolutionInto(x, weight, bias, {options.kernel, options.stride, options.padding}, Result::kSum, sum);
+    return;
+  }
   AddConvolution(x, weight, bias, {options.stride, options.stride}, {options.padding, options.padding}, sum);
 }
 

@@ -17,12 +17,15 @@ struct Conv2dOptions {
   int64_t kernel = 3;  // square
   int64_t stride = 1;
   int64_t padding = 1;  // zeros on all four sides
+  // Packed pays where a picture has few pixels, so that the weights are most of what a call reads: LibTorch's operator
+  // rearranges plain ones in each call, but is faster at the rest (docs/performance.md).
+  WeightOrder order = WeightOrder::kPlain;
 };
 
 // A two-dimensional convolution with bias, and with a side branch what adapters add.
 //
-// Shapes   x [rows, in, height, width]; weight [out, in, kernel, kernel]; y [rows, out, ...]
-// Layout   x, weight and y are channels_last: [rows, height, width, channels] in memory
+// Shapes   x [rows, in, height, width]; weight [out, in, kernel, kernel], plain or packed; y [rows, out, ...]
+// Layout   x, a plain weight and y are channels_last: [rows, height, width, channels] in memory
 // Dtypes   alike
 // Threads  const
 struct Conv2d {

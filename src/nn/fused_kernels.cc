@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "src/nn/fused_tile.h"
 #include "src/nn/vector_levels.h"
@@ -12,7 +13,7 @@ namespace hotlora {
 namespace {
 
 constexpr int64_t kLanes = 16;        // sums of a row that run side by side
-constexpr int64_t kBlock = 16;        // rows and columns that are transposed at a time: a line of the cache each
+constexpr int64_t kWords = 8;         // rows and columns that are transposed at a time
 constexpr int64_t kFloatPixels = 64;  // so many pixels have a sum in float32; the sum of these sums is double
 
 HOTLORA_TILE_INLINE float Load(const float* from) { return *from; }
@@ -142,32 +143,90 @@ HOTLORA_TILE_INLINE void GegluRowsTile(const T* __restrict both, int64_t rows, i
   }
 }
 
-// y[r][c] = x[c][r] + bias[c] for `height` rows and `width` columns. With both known to the compiler, a block stays in
-// registers as far as the CPU has them.
-HOTLORA_TILE_INLINE void TransposeTile(const float* __restrict x, const float* __restrict bias, int64_t rows,
-                                       int64_t columns, int64_t height, int64_t width, float* __restrict y) {
-  for (int64_t r = 0; r < height; ++r) {
-    for (int64_t c = 0; c < width; ++c) {
-      y[r * columns + c] = x[c * rows + r] + bias[c];
+// The largest of the values; NaN is passed over.
+HOTLORA_TILE_INLINE float LargestOf(const float* __restrict values, int64_t count) {
+  float lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, -std::numeric_limits<float>::infinity());
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
     }
+  }
+  for (; i < count; ++i) {
+    lanes[0] = std::max(lanes[0], values[i]);
+  }
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
+// y[c][r] = x[r][c] for kWords rows of kWords words, in registers: the halves of the square that lie off its diagonal
+// change places, then those of each quarter, and so on.
+HOTLORA_TILE_INLINE void TransposeSquare(const uint32_t* __restrict x, int64_t x_stride, uint32_t* __restrict y,
+                                         int64_t y_stride) {
+  using Words = uint32_t __attribute__((vector_size(kWords * sizeof(uint32_t))));
+  Words rows[kWords];
+  for (int64_t r = 0; r < kWords; ++r) {
+    std::memcpy(&rows[r], x + r * x_stride, sizeof(Words));
+  }
+  for (int64_t r = 0; r < 4; ++r) {
+    const Words a = rows[r], b = rows[r + 4];
+    rows[r] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
+    rows[r + 4] = __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+  for (const int64_t r : {0, 1, 4, 5}) {
+    const Words a = rows[r], b = rows[r + 2];
+    rows[r] = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+    rows[r + 2] = __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+  for (const int64_t r : {0, 2, 4, 6}) {
+    const Words a = rows[r], b = rows[r + 1];
+    rows[r] = __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14);
+    rows[r + 1] = __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+  for (int64_t c = 0; c < kWords; ++c) {
+    std::memcpy(y + c * y_stride, &rows[c], sizeof(Words));
   }
 }
 
 }  // namespace
 
-HOTLORA_VECTOR_LEVELS void TransposeAdd(const float* x, const float* bias, int64_t rows, int64_t columns, int64_t first,
-                                        int64_t end, float* y) {
-  for (int64_t column = 0; column < columns; column += kBlock) {
-    const int64_t count = std::min(kBlock, columns - column);
-    float added[kBlock] = {};
-    if (bias != nullptr) {
-      std::copy(bias + column, bias + column + count, added);
+HOTLORA_VECTOR_LEVELS void TransposeWords(const uint32_t* x, int64_t rows, int64_t columns, int64_t x_stride,
+                                          uint32_t* y, int64_t y_stride) {
+  for (int64_t c = 0; c < columns; c += kWords) {
+    for (int64_t r = 0; r < rows; r += kWords) {
+      if (r + kWords <= rows && c + kWords <= columns) {
+        TransposeSquare(x + r * x_stride + c, x_stride, y + c * y_stride + r, y_stride);
+        continue;
+      }
+      for (int64_t i = r; i < std::min(r + kWords, rows); ++i) {
+        for (int64_t j = c; j < std::min(c + kWords, columns); ++j) {
+          y[j * y_stride + i] = x[i * x_stride + j];
+        }
+      }
     }
-    int64_t r = first;
-    for (; r + kBlock <= end && count == kBlock; r += kBlock) {
-      TransposeTile(x + column * rows + r, added, rows, columns, kBlock, kBlock, y + r * columns + column);
+  }
+}
+
+HOTLORA_VECTOR_LEVELS void PairValues(const uint16_t* first, const uint16_t* second, int64_t count, uint32_t* pairs) {
+  if (second == nullptr) {
+    std::copy(first, first + count, pairs);
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    pairs[i] = static_cast<uint32_t>(first[i]) | static_cast<uint32_t>(second[i]) << 16;
+  }
+}
+
+HOTLORA_VECTOR_LEVELS void SoftmaxBlock(float* scores, int64_t rows, int64_t keys, float scale, float* largest,
+                                        float* total, float* shrink) {
+  for (int64_t r = 0; r < rows; ++r, scores += keys) {
+    const float now = std::max(largest[r], LargestOf(scores, keys) * scale);
+    shrink[r] = FusedTile::Exp(largest[r] - now);
+    largest[r] = now;
+    for (int64_t i = 0; i < keys; ++i) {
+      scores[i] = FusedTile::Exp(scores[i] * scale - now);
     }
-    TransposeTile(x + column * rows + r, added, rows, columns, end - r, count, y + r * columns + column);
+    total[r] = total[r] * shrink[r] + SumOf(keys, [&](int64_t i) { return scores[i]; });
   }
 }
 

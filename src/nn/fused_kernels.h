@@ -34,10 +34,17 @@ void AddNormRows(c10::BFloat16* x, const c10::BFloat16* added, const c10::BFloat
 void GegluRows(const float* both, int64_t rows, int64_t hidden, float* y);
 void GegluRows(const c10::BFloat16* both, int64_t rows, int64_t hidden, c10::BFloat16* y);
 
-// y[r][c] = x[c][r] + bias[c], or without bias if it is null, for the rows [first, end) of `rows` rows of `columns`
-// values.
-void TransposeAdd(const float* x, const float* bias, int64_t rows, int64_t columns, int64_t first, int64_t end,
-                  float* y);
+// y[c][r] = x[r][c] for `rows` rows of `columns` words of 32 bits, whatever they mean. Rows of x are x_stride words
+// apart, those of y y_stride.
+void TransposeWords(const uint32_t* x, int64_t rows, int64_t columns, int64_t x_stride, uint32_t* y, int64_t y_stride);
+
+// pairs[i] = first[i], then second[i] in the higher half of the word, or 0 if second is null.
+void PairValues(const uint16_t* first, const uint16_t* second, int64_t count, uint32_t* pairs);
+
+// One block of keys of a softmax. For each of `rows` rows of `keys` scores, `largest` is the largest scaled score so
+// far and `total` the sum of exp(scaled score - largest) so far. Both are brought up to date, `shrink` becomes what
+// earlier sums are to be multiplied by, and each score becomes its term exp(scaled score - largest).
+void SoftmaxBlock(float* scores, int64_t rows, int64_t keys, float scale, float* largest, float* total, float* shrink);
 
 }  // namespace hotlora
 

@@ -104,17 +104,18 @@ void MergeOnCpu(absl::Span<const WeightToMerge> weights, DoraWeighting dora) {
       others.push_back(&weight);
       continue;
     }
-    const int64_t rows = weight.live.size(0), step = RowsOfBlock(weight);
+    const int64_t rows = weight.clean.size(0), step = RowsOfBlock(weight);
     for (int64_t first = 0; first < rows; first += step) {
       blocks.push_back({&weight, first, std::min(step, rows - first)});
     }
   }
   ParallelFor(0, static_cast<int64_t>(blocks.size()), 1, [&](int64_t begin, int64_t end) {
+    at::Tensor scratch;
     std::optional<RowMerge> merge;  // of the block before
     for (int64_t i = begin; i < end; ++i) {
       const auto& [weight, first, count] = blocks[static_cast<size_t>(i)];
       if (i == begin || weight != blocks[static_cast<size_t>(i) - 1].weight) {
-        merge.emplace(*weight);
+        merge.emplace(*weight, scratch);
       }
       merge->Rebuild(first, count);
     }

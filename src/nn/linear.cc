@@ -7,13 +7,13 @@ namespace hotlora {
 namespace {
 
 ThreadsFor ThreadsForProduct(const at::Tensor& x, const at::Tensor& weight) {
-  return ThreadsFor(static_cast<double>(x.numel()) * static_cast<double>(weight.size(0)));
+  return ThreadsFor(static_cast<double>(x.numel()) * static_cast<double>(OutputsOf(weight)));
 }
 
 }  // namespace
 
 Linear::Linear(const ParameterScope& scope, int64_t in, int64_t out, Bias has_bias) {
-  const AdaptableParameter taken = scope.TakeAdaptable("weight", {out, in});
+  const AdaptableParameter taken = scope.TakeAdaptable("weight", {out, in}, WeightOrder::kPacked);
   weight = taken.live;
   module = taken.index;
   if (has_bias == Bias::kPresent) {
@@ -24,7 +24,7 @@ Linear::Linear(const ParameterScope& scope, int64_t in, int64_t out, Bias has_bi
 Linear::Linear(const ParameterScope& scope, const std::vector<std::string>& names, int64_t in, int64_t out,
                Bias has_bias)
     : modules(static_cast<int64_t>(names.size())) {
-  const AdaptableParameter taken = scope.TakeStacked(names, "weight", {out, in});
+  const AdaptableParameter taken = scope.TakeStacked(names, "weight", {out, in}, WeightOrder::kPacked);
   weight = taken.live;
   module = taken.index;
   if (has_bias == Bias::kPresent) {

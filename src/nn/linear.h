@@ -7,6 +7,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "src/nn/packed_weight.h"
 #include "src/nn/parameter_source.h"
 #include "src/nn/side_branch.h"
 
@@ -14,7 +15,7 @@ namespace hotlora {
 
 // y = x W^T + b over the last dimension, and with a side branch what adapters add.
 //
-// Shapes   x [..., in]; weight [out, in]; bias [out] or undefined; y [..., out], contiguous
+// Shapes   x [..., in]; weight [out, in], plain or packed; bias [out] or undefined; y [..., out], contiguous
 // Dtypes   alike
 // Threads  const
 struct Linear {
@@ -30,6 +31,8 @@ struct Linear {
 
   // The same into y, which is contiguous.
   void forward_into(const at::Tensor& x, SideBranch side, at::Tensor y) const;
+
+  int64_t outputs() const { return OutputsOf(weight); }
 
   // Their storage is the module's live parameters (or the modules', one below the other): adapters
   // rebuild it in place.

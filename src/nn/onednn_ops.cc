@@ -1,6 +1,5 @@
 #include "src/nn/onednn_ops.h"
 
-#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -12,9 +11,8 @@
 #include <ATen/ops/mm.h>
 #include <ATen/record_function.h>
 
-#include "src/nn/fused_kernels.h"
-#include "src/tensor/parallel_for.h"
-#include "src/tensor/threads_for.h"
+#include "src/nn/packed_product.h"
+#include "src/nn/packed_weight.h"
 
 namespace hotlora {
 namespace {
@@ -58,17 +56,11 @@ bool IsMadeByAmd() { return __builtin_cpu_is("amd"); }
 bool IsMadeByAmd() { return false; }
 #endif
 
-enum class Multiplier { kLibTorch, kOneDnn, kOneDnnTransposed };
-
-// The fastest on AMD's CPUs (docs/performance.md).
-Multiplier MultiplierFor(const at::Tensor& x, const at::Tensor& weight) {
-  constexpr int64_t kFewestRows = 16, kMostTransposedRows = 128;
-  const int64_t in = x.size(-1);
-  if (!IsMadeByAmd() || !x.is_cpu() || x.scalar_type() != at::kFloat || weight.scalar_type() != at::kFloat ||
-      x.numel() < kFewestRows * in || x.numel() == 0 || !OneDnnLinear().has_value()) {
-    return Multiplier::kLibTorch;
-  }
-  return x.numel() <= kMostTransposedRows * in ? Multiplier::kOneDnnTransposed : Multiplier::kOneDnn;
+// Which of the two is faster for a plain weight on AMD's CPUs (docs/performance.md).
+bool OneDnnMultiplies(const at::Tensor& x, const at::Tensor& weight) {
+  constexpr int64_t kFewestRows = 16;
+  return IsMadeByAmd() && x.is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+         x.numel() > 0 && x.numel() >= kFewestRows * x.size(-1) && OneDnnLinear().has_value();
 }
 
 bool OneDnnConvolves(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& sum) {
@@ -82,55 +74,30 @@ MaybeTensor Maybe(const at::Tensor& tensor) { return tensor.defined() ? MaybeTen
 
 }  // namespace
 
-bool TransposedProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y) {
-  TORCH_CHECK(y.is_contiguous() && y.scalar_type() == at::kFloat, "y is not contiguous float32");
-  TORCH_CHECK(!bias.defined() || (bias.is_contiguous() && bias.scalar_type() == at::kFloat),
-              "bias is not contiguous float32");
-  if (!OneDnnLinear().has_value()) {
-    return false;
-  }
-  const int64_t rows = y.size(0), columns = y.size(1);
-  const at::Tensor transposed = OneDnnLinear()->call(weight, x, std::nullopt, "none", Scalars(), std::nullopt);
-  ParallelFor(0, rows, std::max<int64_t>(1, kValuesWorthSharing / columns), [&](int64_t first, int64_t end) {
-    TransposeAdd(transposed.const_data_ptr<float>(), bias.defined() ? bias.const_data_ptr<float>() : nullptr, rows,
-                 columns, first, end, y.mutable_data_ptr<float>());
-  });
-  return true;
-}
-
 at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  RECORD_FUNCTION("hotlora::linear", {});
-  switch (MultiplierFor(x, weight)) {
-    case Multiplier::kOneDnnTransposed: {
-      std::vector<int64_t> shape = x.sizes().vec();
-      shape.back() = weight.size(0);
-      at::Tensor flat_y = at::empty({x.numel() / x.size(-1), weight.size(0)}, x.options());
-      TransposedProductInto(x.reshape({-1, x.size(-1)}), weight, bias, flat_y);
-      return flat_y.view(shape);
-    }
-    case Multiplier::kOneDnn:
-      return OneDnnLinear()->call(x, weight, Maybe(bias), "none", Scalars(), std::nullopt);
-    case Multiplier::kLibTorch:
-      break;
+  if (!IsPacked(weight)) {
+    RECORD_FUNCTION("hotlora::linear", {});
+    return OneDnnMultiplies(x, weight) ? OneDnnLinear()->call(x, weight, Maybe(bias), "none", Scalars(), std::nullopt)
+                                       : at::linear(x, weight, bias);
   }
-  return at::linear(x, weight, bias);
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = OutputsOf(weight);
+  at::Tensor y = at::empty(shape, x.options());
+  ProductInto(x, weight, bias, y);
+  return y;
 }
 
 void ProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y) {
-  RECORD_FUNCTION("hotlora::linear", {});
   const at::Tensor flat_x = x.reshape({-1, x.size(-1)});
   at::Tensor flat_y = y.view({-1, y.size(-1)});
-  switch (MultiplierFor(x, weight)) {
-    case Multiplier::kOneDnnTransposed:
-      TransposedProductInto(flat_x, weight, bias, flat_y);
-      return;
-    case Multiplier::kOneDnn:
-      flat_y.copy_(OneDnnLinear()->call(flat_x, weight, Maybe(bias), "none", Scalars(), std::nullopt));
-      return;
-    case Multiplier::kLibTorch:
-      break;
+  if (IsPacked(weight)) {
+    PackedProductInto(flat_x.stride(1) == 1 ? flat_x : flat_x.contiguous(), weight, bias, flat_y);
+    return;
   }
-  if (bias.defined()) {
+  RECORD_FUNCTION("hotlora::linear", {});
+  if (OneDnnMultiplies(x, weight)) {
+    flat_y.copy_(OneDnnLinear()->call(flat_x, weight, Maybe(bias), "none", Scalars(), std::nullopt));
+  } else if (bias.defined()) {
     at::addmm_out(flat_y, bias, flat_x, weight.t());
   } else {
     at::mm_out(flat_y, flat_x, weight.t());

@@ -12,20 +12,14 @@
 
 namespace hotlora {
 
-// x W^T + b. In float32 at::linear asks MKL, which is made for Intel's CPUs. On AMD's, oneDNN computes it if x has at
-// least 16 rows, and up to 128 rows by TransposedProductInto. Measured on Zen 4 alone (docs/performance.md).
+// x W^T + b. With a packed weight by packed_product.h. With a plain one LibTorch asks MKL in float32, which is made for
+// Intel's CPUs; on AMD's, oneDNN computes it if x has at least 16 rows. Measured on Zen 4 alone (docs/performance.md).
 //
-// Shapes   x [..., in]; weight [out, in]; bias [out] or undefined; y [..., out], contiguous
+// Shapes   x [..., in]; weight [out, in], plain or packed; bias [out] or undefined; y [..., out], contiguous
 at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
 // The same into y, which is contiguous.
 void ProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y);
-
-// y = (W x^T)^T + b in float32. oneDNN first copies its second argument into an order of its own, which for W takes a
-// third of the time if x has few rows. False, and y is as before, if this build of LibTorch has no oneDNN.
-//
-// Shapes   x [rows, in]; weight [out, in]; bias [out], contiguous, or undefined; y [rows, out], contiguous
-bool TransposedProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, at::Tensor& y);
 
 // sum += a convolution of x with bias, in float32 without a pass of its own over the sum. In bfloat16 LibTorch refuses
 // that on some CPUs, and it was no faster.

@@ -24,6 +24,12 @@ struct AdaptableParameter {
   size_t index = kNotListed;  // in the module table; of the first, a stack's others follow it
 };
 
+// How the live weight of a linear layer or a convolution may lie in memory.
+enum class WeightOrder {
+  kPlain,  // convolutions channels_last
+  kPacked  // packed (packed_weight.h) where the source and the device have that, else plain
+};
+
 // Gives out parameters, ready to compute with: on the device, in the network's dtype. Only the
 // loading thread uses it. A parameter that the checkpoint lacks or holds in another shape is the
 // source's to report; a tensor of the right shape comes back all the same, so that one load finds
@@ -38,12 +44,13 @@ class ParameterSource {
   // "<module>.weight" or, after it, "<module>.bias" of a linear layer (weight [out, in]), a convolution
   // ([out, in, height, width]) or a norm ([channels]), which adapters may change in place: its storage
   // stays where it is for as long as the network lives.
-  virtual AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) = 0;
+  virtual AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape, WeightOrder order) = 0;
 
   // The same for several linear layers of one shape that read the same input, one below the other in one
   // tensor [names * shape[0], ...], so that one product computes them all. Each is a module of its own for
   // adapters: its live parameter is its rows of the stack.
-  virtual AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) = 0;
+  virtual AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape,
+                                         WeightOrder order) = 0;
 };
 
 // A place in the checkpoint's tree of names. A cheap value; the source must outlive it.
@@ -58,18 +65,19 @@ class ParameterScope {
   }
 
   at::Tensor Take(std::string_view name, at::IntArrayRef shape) const { return source_->Take(Join(name), shape); }
-  AdaptableParameter TakeAdaptable(std::string_view name, at::IntArrayRef shape) const {
-    return source_->TakeAdaptable(Join(name), shape);
+  AdaptableParameter TakeAdaptable(std::string_view name, at::IntArrayRef shape,
+                                   WeightOrder order = WeightOrder::kPlain) const {
+    return source_->TakeAdaptable(Join(name), shape, order);
   }
 
   // The parameter `name` of each of the modules.
-  AdaptableParameter TakeStacked(const std::vector<std::string>& modules, std::string_view name,
-                                 at::IntArrayRef shape) const {
+  AdaptableParameter TakeStacked(const std::vector<std::string>& modules, std::string_view name, at::IntArrayRef shape,
+                                 WeightOrder order = WeightOrder::kPlain) const {
     std::vector<std::string> names;
     for (const std::string& module : modules) {
       names.push_back(In(module).Join(name));
     }
-    return source_->TakeStacked(names, shape);
+    return source_->TakeStacked(names, shape, order);
   }
 
   const std::string& path() const { return path_; }

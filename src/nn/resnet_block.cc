@@ -3,20 +3,25 @@
 #include <utility>
 
 namespace hotlora {
+namespace {
+
+// One that leaves height and width as they are.
+Conv2dOptions ConvolutionOf(const ResnetBlockOptions& options, int64_t in, int64_t kernel) {
+  return {in, options.out, kernel, /*stride=*/1, kernel / 2, options.order};
+}
+
+}  // namespace
 
 ResnetBlock::ResnetBlock(const ParameterScope& scope, const ResnetBlockOptions& options)
     : norm1(scope.In("norm1"), options.in, options.groups, options.epsilon),
       norm2(scope.In("norm2"), options.out, options.groups, options.epsilon),
-      conv1(scope.In("conv1"), {options.in, options.out}) {
+      conv1(scope.In("conv1"), ConvolutionOf(options, options.in, 3)) {
   if (options.time_width > 0) {
     time_emb_proj.emplace(scope.In("time_emb_proj"), options.time_width, options.out);
   }
-  conv2 = Conv2d(scope.In("conv2"), {options.out, options.out});
+  conv2 = Conv2d(scope.In("conv2"), ConvolutionOf(options, options.out, 3));
   if (options.in != options.out) {
-    Conv2dOptions shortcut{options.in, options.out};
-    shortcut.kernel = 1;
-    shortcut.padding = 0;
-    conv_shortcut.emplace(scope.In("conv_shortcut"), shortcut);
+    conv_shortcut.emplace(scope.In("conv_shortcut"), ConvolutionOf(options, options.in, 1));
   }
 }
 

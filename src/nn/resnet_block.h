@@ -19,6 +19,7 @@ struct ResnetBlockOptions {
   int64_t time_width = 0;  // of the time embedding; 0: the block takes none (VAE)
   int64_t groups = 0;
   double epsilon = 0.0;
+  WeightOrder order = WeightOrder::kPlain;  // of the convolutions
 };
 
 // Two normalised 3x3 convolutions with a shift by the time embedding between them, added to the

@@ -5,6 +5,8 @@
 
 #include <ATen/ATen.h>
 
+#include "src/nn/packed_weight.h"
+
 namespace hotlora {
 namespace {
 
@@ -132,7 +134,9 @@ bool IsPlainProduct(const WeightedDelta& weighted) {
 
 void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas,
                  DoraWeighting dora) {
-  TORCH_CHECK(live.sizes() == clean.sizes(), "live weight is ", live.sizes(), ", clean is ", clean.sizes());
+  TORCH_CHECK(IsPacked(live) ? OutputsOf(live) == clean.size(0) && live.numel() == clean.numel()
+                             : live.sizes() == clean.sizes(),
+              "live weight is ", live.sizes(), ", clean is ", clean.sizes());
   std::vector<WeightedDelta> present;
   for (const WeightedDelta& delta : deltas) {
     if (delta.weight != 0.0) {
@@ -141,19 +145,19 @@ void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const Wei
   }
   const c10::InferenceMode inference;
   if (present.empty()) {
-    live.copy_(clean);
+    CopyWeight(clean, live);
     return;
   }
   // float32 weights are summed where they live, which saves a copy of the largest ones.
-  const bool in_place = live.scalar_type() == at::kFloat && live.is_contiguous();
+  const bool in_place = live.scalar_type() == at::kFloat && !IsPacked(live) && live.is_contiguous();
   at::Tensor sum =
-      in_place ? live : at::empty(live.sizes(), live.options().dtype(at::kFloat), at::MemoryFormat::Contiguous);
+      in_place ? live : at::empty(clean.sizes(), live.options().dtype(at::kFloat), at::MemoryFormat::Contiguous);
   sum.copy_(clean);
   for (const WeightedDelta& delta : present) {
     AddDelta(sum, delta, dora);
   }
   if (!in_place) {
-    live.copy_(sum);
+    CopyWeight(sum, live);
   }
 }
 

@@ -28,7 +28,8 @@ enum class DoraWeighting {
 // before them made of the weight, so they make the order matter. With no deltas it copies the clean bytes. Writes into
 // live's storage, whose address stays; never adds to what is there. Weight 0 is absent.
 //
-// Shapes   live, clean alike: [out, in], [out, in, kh, kw], or [channels] (biases and norms)
+// Shapes   live, clean alike: [out, in], [out, in, kh, kw], or [channels] (biases and norms); live may be packed
+//          (packed_weight.h)
 // Dtypes   live: the compute dtype; clean: the checkpoint's stored dtype
 // Threads  the step thread only
 // Errors   throws c10::Error if shapes disagree (a bug: adapters are checked when they are read)

@@ -11,6 +11,7 @@
 #include "src/base/sha256.h"
 #include "src/base/status_macros.h"
 #include "src/nn/lora_delta.h"
+#include "src/nn/packed_weight.h"
 
 namespace hotlora {
 namespace {
@@ -61,7 +62,7 @@ absl::Status BaseGuard::MergeBaseAdapters() {
       at::Tensor merged = at::empty_like(weight.clean);
       MergeWeight(merged, weight.clean, deltas, dora_);
       at::Tensor(weight.clean).copy_(merged);
-      at::Tensor(weight.live).copy_(merged);
+      CopyWeight(merged, weight.live);
       ++changed;
     }
   }
@@ -100,7 +101,7 @@ BaseReport BaseGuard::VerifyNext() {
 bool BaseGuard::IsIntact(size_t module) const {
   const AdaptableWeight& weight = model_.adaptable_weights()[module];
   return DigestOf(weight.clean) == digests_[module] &&
-         (!applied_.IsClean(module) || at::equal(weight.live, weight.clean.to(weight.live.dtype())));
+         (!applied_.IsClean(module) || IsCopyOf(weight.live, weight.clean));
 }
 
 // All at once, because a checkpoint is read as a whole.

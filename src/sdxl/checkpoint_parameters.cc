@@ -5,6 +5,8 @@
 
 #include <ATen/ops/empty.h>
 
+#include "src/nn/packed_weight.h"
+
 namespace hotlora {
 
 CheckpointParameters::CheckpointParameters(ComponentWeights& weights, c10::Device device, c10::ScalarType dtype)
@@ -24,31 +26,43 @@ size_t CheckpointParameters::NextIndex() const {
   return modules_ == nullptr ? AdaptableParameter::kNotListed : modules_->table.modules.size();
 }
 
-AdaptableParameter CheckpointParameters::TakeAdaptable(const std::string& name, at::IntArrayRef shape) {
-  const at::MemoryFormat format = shape.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  const at::Tensor live = at::empty(shape, at::TensorOptions(dtype_).device(device_), format);
+at::Tensor CheckpointParameters::Empty(at::IntArrayRef shape, WeightOrder order, int64_t stacked) const {
+  const at::TensorOptions options = at::TensorOptions(dtype_).device(device_);
+  if (order == WeightOrder::kPacked) {
+    if (at::Tensor packed = EmptyPacked(shape, options, stacked); packed.defined()) {
+      return packed;
+    }
+  }
+  std::vector<int64_t> stack = shape.vec();
+  stack[0] *= stacked;
+  return at::empty(stack, options, shape.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
+}
+
+AdaptableParameter CheckpointParameters::TakeAdaptable(const std::string& name, at::IntArrayRef shape,
+                                                       WeightOrder order) {
+  const at::Tensor live = Empty(shape, order);
   const size_t index = NextIndex();
-  Fill(name, live);
+  Fill(name, shape, live);
   return {live, index};
 }
 
-AdaptableParameter CheckpointParameters::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) {
-  std::vector<int64_t> stacked = shape.vec();
-  stacked[0] *= static_cast<int64_t>(names.size());
-  const at::Tensor stack = at::empty(stacked, at::TensorOptions(dtype_).device(device_));
+AdaptableParameter CheckpointParameters::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape,
+                                                     WeightOrder order) {
+  const at::Tensor stack = Empty(shape, order, static_cast<int64_t>(names.size()));
+  const int64_t rows = stack.size(0) / static_cast<int64_t>(names.size());
   const size_t first = NextIndex();
   for (size_t i = 0; i < names.size(); ++i) {
-    Fill(names[i], stack.narrow(0, static_cast<int64_t>(i) * shape[0], shape[0]));
+    Fill(names[i], shape, stack.narrow(0, static_cast<int64_t>(i) * rows, rows));
   }
   return {stack, first};
 }
 
-void CheckpointParameters::Fill(const std::string& name, const at::Tensor& live) {
-  const at::Tensor stored = weights_.Take(name, live.sizes()).to(device_);  // the one copy from the host
-  live.copy_(stored);
+void CheckpointParameters::Fill(const std::string& name, at::IntArrayRef shape, const at::Tensor& live) {
+  const at::Tensor stored = weights_.Take(name, shape).to(device_);  // the one copy from the host
+  CopyWeight(stored, live);
   bytes_ += live.nbytes();
   if (modules_ != nullptr) {
-    List(name, live.sizes());
+    List(name, shape);
     modules_->weights.push_back({live, stored});
   }
 }

@@ -18,8 +18,9 @@ namespace hotlora {
 // The two storages of a parameter that adapters may change, on one device. Both stay where they are
 // for as long as the model lives.
 struct AdaptableWeight {
-  // What the network computes with, in the compute dtype. A convolution's weight is channels_last; that of
-  // a linear layer may be some rows of a larger tensor, but is contiguous.
+  // What the network computes with, in the compute dtype: packed (packed_weight.h), or in the shape of `clean`. Then a
+  // convolution's weight is channels_last; that of a linear layer may be some rows of a larger tensor, but is
+  // contiguous.
   at::Tensor live;
   // The checkpoint's own bytes in their stored dtype, contiguous; never written after the load.
   at::Tensor clean;
@@ -33,7 +34,7 @@ struct AdaptableModules {
 };
 
 // Feeds a network under construction from one component of a checkpoint: tensors move to `device`
-// and `dtype`, convolution weights become channels_last. Everything it gives out owns its storage,
+// and `dtype`, in the order that the network asks for. Everything it gives out owns its storage,
 // so the checkpoint can be dropped afterwards. Faults of names and shapes are for
 // ComponentWeights::CheckComplete.
 class CheckpointParameters : public ParameterSource {
@@ -46,8 +47,9 @@ class CheckpointParameters : public ParameterSource {
                        AdaptableModules& modules);
 
   at::Tensor Take(const std::string& name, at::IntArrayRef shape) override;
-  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) override;
-  AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override;
+  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape, WeightOrder order) override;
+  AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape,
+                                 WeightOrder order) override;
 
   // Bytes of all tensors that were taken.
   uint64_t bytes() const { return bytes_; }
@@ -56,8 +58,11 @@ class CheckpointParameters : public ParameterSource {
   // The index of what is listed next.
   size_t NextIndex() const;
 
-  // Fills `live` with the parameter `name` and lists it.
-  void Fill(const std::string& name, const at::Tensor& live);
+  // An uninitialized live parameter: `stacked` of them, one below the other.
+  at::Tensor Empty(at::IntArrayRef shape, WeightOrder order, int64_t stacked = 1) const;
+
+  // Fills `live` with the parameter `name` of that shape and lists it.
+  void Fill(const std::string& name, at::IntArrayRef shape, const at::Tensor& live);
   void List(const std::string& name, at::IntArrayRef shape);
 
   ComponentWeights& weights_;

@@ -24,11 +24,12 @@ at::Tensor ParameterStager::Take(const std::string& name, at::IntArrayRef shape)
   return Add({name}, shape, /*channels_last=*/false);
 }
 
-AdaptableParameter ParameterStager::TakeAdaptable(const std::string& name, at::IntArrayRef shape) {
+AdaptableParameter ParameterStager::TakeAdaptable(const std::string& name, at::IntArrayRef shape, WeightOrder) {
   return {Add({name}, shape, shape.size() == 4)};
 }
 
-AdaptableParameter ParameterStager::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) {
+AdaptableParameter ParameterStager::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape,
+                                                WeightOrder) {
   return {Add(names, shape, /*channels_last=*/false)};
 }
 
@@ -67,11 +68,12 @@ at::Tensor BlockParameters::Take(const std::string& name, at::IntArrayRef shape)
   return next;
 }
 
-AdaptableParameter BlockParameters::TakeAdaptable(const std::string& name, at::IntArrayRef shape) {
+AdaptableParameter BlockParameters::TakeAdaptable(const std::string& name, at::IntArrayRef shape, WeightOrder) {
   return {Take(name, shape)};
 }
 
-AdaptableParameter BlockParameters::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) {
+AdaptableParameter BlockParameters::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape,
+                                                WeightOrder) {
   std::vector<int64_t> stacked = shape.vec();
   stacked.front() *= static_cast<int64_t>(names.size());
   return {Take(names.front(), stacked)};

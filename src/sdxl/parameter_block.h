@@ -1,7 +1,8 @@
 #ifndef HOTLORA_SRC_SDXL_PARAMETER_BLOCK_H_
 #define HOTLORA_SRC_SDXL_PARAMETER_BLOCK_H_
 
-// A network's parameters in one block of memory, so that to copy the block is to copy the network.
+// A network's parameters in one block of memory, so that to copy the block is to copy the network. They lie the same
+// way on every device: no weight is packed.
 
 #include <cstddef>
 #include <cstdint>
@@ -40,8 +41,8 @@ class ParameterStager : public ParameterSource {
   ParameterStager(ComponentWeights* weights, c10::ScalarType dtype) : weights_(weights) { layout_.dtype = dtype; }
 
   at::Tensor Take(const std::string& name, at::IntArrayRef shape) override;
-  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) override;
-  AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override;
+  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape, WeightOrder) override;
+  AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape, WeightOrder) override;
 
   const ParameterLayout& layout() const { return layout_; }
 
@@ -64,8 +65,8 @@ class BlockParameters : public ParameterSource {
   BlockParameters(const ParameterLayout& layout, const at::Tensor& block) : layout_(layout), block_(block) {}
 
   at::Tensor Take(const std::string& name, at::IntArrayRef shape) override;
-  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) override;
-  AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override;
+  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape, WeightOrder) override;
+  AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape, WeightOrder) override;
 
  private:
   at::Tensor Next();

@@ -44,7 +44,7 @@ Unet::UpBlock Unet::MakeUpBlock(const ParameterScope& scope, size_t level) const
     // The last skip of a level was taken before its first resnet, so it still has the channels of
     // the level above.
     const int64_t skip = i == config_.layers_per_block ? above : here.channels;
-    block.resnets.push_back(MakeResnet(scope.In("resnets", i), config_, in + skip, here.channels));
+    block.resnets.push_back(MakeResnet(scope.In("resnets", i), config_, in + skip, level));
     if (here.up_attention) {
       block.attentions.push_back(MakeTransformer(scope.In("attentions", i), config_, here));
     }
@@ -81,7 +81,7 @@ int64_t Unet::text_width() const {
   int64_t width = 0;
   ForAttentions([&width](const Transformer2d& attention) {
     for (const TransformerBlock& block : attention.blocks) {
-      width += block.attn2.to_kv.weight.size(0);
+      width += block.attn2.to_kv.outputs();
     }
   });
   return width;

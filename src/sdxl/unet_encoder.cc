@@ -23,8 +23,10 @@ void BlockRunner::Finish() const {
   TORCH_CHECK(image_.empty(), "image prompts for more cross attentions than there are");
 }
 
-ResnetBlock MakeResnet(const ParameterScope& scope, const UnetConfig& config, int64_t in, int64_t out) {
-  return ResnetBlock(scope, {in, out, config.time_width(), config.groups, config.norm_epsilon});
+ResnetBlock MakeResnet(const ParameterScope& scope, const UnetConfig& config, int64_t in, size_t level) {
+  const bool innermost = level + 1 == config.levels.size();  // the fewest pixels, the largest weights
+  return ResnetBlock(scope, {in, config.levels[level].channels, config.time_width(), config.groups, config.norm_epsilon,
+                             innermost ? WeightOrder::kPacked : WeightOrder::kPlain});
 }
 
 Transformer2d MakeTransformer(const ParameterScope& scope, const UnetConfig& config, const UnetLevel& level) {
@@ -52,7 +54,7 @@ UnetEncoder::DownBlock UnetEncoder::MakeDownBlock(const ParameterScope& scope, c
   int64_t in = level == 0 ? here.channels : config.levels[level - 1].channels;
   DownBlock block;
   for (int64_t i = 0; i < config.layers_per_block; ++i) {
-    block.resnets.push_back(MakeResnet(scope.In("resnets", i), config, in, here.channels));
+    block.resnets.push_back(MakeResnet(scope.In("resnets", i), config, in, level));
     if (here.down_attention) {
       block.attentions.push_back(MakeTransformer(scope.In("attentions", i), config, here));
     }
@@ -65,12 +67,13 @@ UnetEncoder::DownBlock UnetEncoder::MakeDownBlock(const ParameterScope& scope, c
 }
 
 UnetEncoder::MidBlock UnetEncoder::MakeMidBlock(const ParameterScope& scope, const UnetConfig& config) {
-  const UnetLevel& here = config.levels.back();
+  const size_t level = config.levels.size() - 1;
+  const UnetLevel& here = config.levels[level];
   MidBlock block;
-  block.first = MakeResnet(scope.In("resnets.0"), config, here.channels, here.channels);
+  block.first = MakeResnet(scope.In("resnets.0"), config, here.channels, level);
   if (config.mid_attention) {
     block.attention = MakeTransformer(scope.In("attentions.0"), config, here);
-    block.second = MakeResnet(scope.In("resnets.1"), config, here.channels, here.channels);
+    block.second = MakeResnet(scope.In("resnets.1"), config, here.channels, level);
   }
   return block;
 }

@@ -84,7 +84,7 @@ class BlockRunner {
 using StageTap = std::function<void(const std::string& stage, const at::Tensor& output)>;
 
 // A resnet block with the options that all of a network's have.
-ResnetBlock MakeResnet(const ParameterScope& scope, const UnetConfig& config, int64_t in, int64_t out);
+ResnetBlock MakeResnet(const ParameterScope& scope, const UnetConfig& config, int64_t in, size_t level);
 Transformer2d MakeTransformer(const ParameterScope& scope, const UnetConfig& config, const UnetLevel& level);
 
 // The first half of SDXL's UNet, of which each ControlNet is a copy: embeddings of timestep and sizes, the entry

@@ -68,7 +68,7 @@ at::Tensor SeededParameters::Draw(const std::string& name, at::IntArrayRef shape
 
 at::Tensor SeededParameters::Take(const std::string& name, at::IntArrayRef shape) { return Draw(name, shape); }
 
-AdaptableParameter SeededParameters::TakeAdaptable(const std::string& name, at::IntArrayRef shape) {
+AdaptableParameter SeededParameters::TakeAdaptable(const std::string& name, at::IntArrayRef shape, WeightOrder) {
   at::Tensor live = Draw(name, shape);
   if (shape.size() == 4) {
     live = live.contiguous(at::MemoryFormat::ChannelsLast);
@@ -78,7 +78,8 @@ AdaptableParameter SeededParameters::TakeAdaptable(const std::string& name, at::
   return {live, index};
 }
 
-AdaptableParameter SeededParameters::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) {
+AdaptableParameter SeededParameters::TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape,
+                                                 WeightOrder) {
   const size_t first = modules_ == nullptr ? AdaptableParameter::kNotListed : modules_->weights.size();
   std::vector<at::Tensor> drawn;
   for (const std::string& name : names) {

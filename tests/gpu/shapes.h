@@ -35,8 +35,8 @@ class SeededParameters final : public ParameterSource {
   SeededParameters(c10::Device device, c10::ScalarType dtype, AdaptableModules* modules = nullptr);
 
   at::Tensor Take(const std::string& name, at::IntArrayRef shape) override;
-  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) override;
-  AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape) override;
+  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape, WeightOrder) override;
+  AdaptableParameter TakeStacked(const std::vector<std::string>& names, at::IntArrayRef shape, WeightOrder) override;
 
  private:
   void List(const std::string& name, const at::Tensor& live);

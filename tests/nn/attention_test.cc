@@ -1,10 +1,15 @@
 #include "src/nn/attention.h"
 
 #include <cmath>
+#include <string>
+#include <utility>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include "src/nn/attention_tiles.h"
+#include "src/nn/packed_weight.h"
 #include "tests/golden_support.h"
 #include "tests/nn/random_parameters.h"
 
@@ -33,6 +38,51 @@ TEST(AttentionTest, HeadsFollowTheFormula) {
   at::manual_seed(3);
   const at::Tensor q = at::randn({2, 5, 24}), k = at::randn({2, 7, 24}), v = at::randn({2, 7, 24});
   ExpectWithin(AttendHeads(q, k, v, 3), ReferenceAttention(q, k, v, 3, false), 1e-5, "heads");
+}
+
+// Several tiles of queries and blocks of keys, an odd number of keys, parts of a wider tensor.
+TEST(AttentionTest, TilesFollowTheFormula) {
+  c10::InferenceMode guard;
+  at::manual_seed(9);
+  for (const auto& [dtype, tolerance] : {std::pair{at::kFloat, 3e-6}, std::pair{at::kBFloat16, 8e-3}}) {
+    for (const auto& [tokens, keys] : {std::pair<int64_t, int64_t>{1, 1}, {65, 77}, {130, 1101}, {200, 512}}) {
+      const at::Tensor q = at::randn({2, tokens, 48}).mul_(3.0).to(dtype);
+      const at::Tensor kv = at::randn({2, keys, 96}).to(dtype);
+      const at::Tensor k = kv.narrow(2, 0, 48), v = kv.narrow(2, 48, 48);
+      if (!CanAttendByTiles(q, k, v, 3)) {
+        EXPECT_FALSE(HasPackedProducts(dtype));
+        continue;
+      }
+      const at::Tensor y = AttendHeads(q, k, v, 3);
+      EXPECT_TRUE(y.is_contiguous());
+      ExpectError(RelativeError(y, ReferenceAttention(q, k, v, 3, false)), tolerance,
+                  std::to_string(tokens) + " queries, " + std::to_string(keys) + " keys in " + at::toString(dtype));
+    }
+  }
+}
+
+TEST(AttentionTest, ARowDependsNeitherOnOtherRowsNorOnThreads) {
+  c10::InferenceMode guard;
+  const int threads = at::get_num_threads();
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = at::randn({3, 150, 64}).to(dtype);
+    at::set_num_threads(1);
+    const at::Tensor together = AttendHeads(x, x, x, 2);
+    at::set_num_threads(3);
+    EXPECT_TRUE(at::equal(AttendHeads(x, x, x, 2), together)) << dtype;
+    const at::Tensor row = x.narrow(0, 1, 1);
+    EXPECT_TRUE(at::equal(AttendHeads(row, row, row, 2), together.narrow(0, 1, 1))) << dtype;
+  }
+  at::set_num_threads(threads);
+}
+
+// Scores of which exp overflows, and a block of keys that all weigh nothing beside another.
+TEST(AttentionTest, LargeScoresAreExact) {
+  c10::InferenceMode guard;
+  at::Tensor q = at::full({1, 2, 16}, 10.0), k = at::zeros({1, 1100, 16}), v = at::randn({1, 1100, 16});
+  k.select(1, 3).fill_(-10.0);
+  k.select(1, 1050).fill_(10.0);
+  ExpectWithin(AttendHeads(q, k, v, 1), v.narrow(1, 1050, 1).expand({1, 2, 16}), 1e-6, "one key has all the weight");
 }
 
 TEST(AttentionTest, CausalTokensDoNotSeeLaterOnes) {

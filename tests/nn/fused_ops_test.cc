@@ -149,17 +149,14 @@ TEST_F(FusedOpsTest, RowsAndThreadsDoNotChangeBytes) {
   at::set_num_threads(threads);
 }
 
-TEST_F(FusedOpsTest, ATransposedSumIsExact) {
+TEST_F(FusedOpsTest, TransposedWordsKeepTheirBits) {
   for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{1, 1}, {16, 16}, {33, 20}, {40, 50}}) {
-    const at::Tensor x = at::randn({columns, rows}), bias = at::randn({columns});
-    for (const bool with_bias : {false, true}) {
-      at::Tensor y = at::full({rows, columns}, 7.0);
-      for (const auto& [first, end] : {std::pair<int64_t, int64_t>{0, rows / 3}, {rows / 3, rows}}) {
-        TransposeAdd(x.const_data_ptr<float>(), with_bias ? bias.const_data_ptr<float>() : nullptr, rows, columns,
-                     first, end, y.mutable_data_ptr<float>());
-      }
-      EXPECT_TRUE(at::equal(y, with_bias ? x.t() + bias : x.t())) << rows << " x " << columns;
-    }
+    const at::Tensor wide = at::randint(INT32_MIN, INT32_MAX, {rows, columns + 3}, at::kInt);
+    const at::Tensor x = wide.narrow(1, 2, columns);
+    at::Tensor y = at::zeros({columns, rows}, at::kInt);
+    TransposeWords(static_cast<const uint32_t*>(x.const_data_ptr()), rows, columns, columns + 3,
+                   static_cast<uint32_t*>(y.mutable_data_ptr()), rows);
+    EXPECT_TRUE(at::equal(y, x.t())) << rows << " x " << columns;
   }
 }
 

@@ -51,24 +51,6 @@ TEST(OneDnnOpsTest, ProductsAreThoseOfDoubles) {
   }
 }
 
-// On every CPU, also where Product does not use it.
-TEST(OneDnnOpsTest, ATransposedProductIsThatOfDoubles) {
-  const c10::InferenceMode guard;
-  at::manual_seed(7);
-  for (const int64_t rows : {2, 16, 33, 200}) {
-    const at::Tensor x = at::randn({rows, 48}).narrow(1, 0, 24), weight = at::randn({41, 24});
-    for (const at::Tensor& bias : {at::Tensor(), at::randn({41})}) {
-      at::Tensor y = at::full({rows, 41}, 7.0);
-      if (!TransposedProductInto(x, weight, bias, y)) {
-        GTEST_SKIP() << "this LibTorch has no oneDNN";
-      }
-      ExpectError(RelativeError(y, at::linear(Double(x), Double(weight), Double(bias))), 2e-6, "product");
-      at::Tensor apart = at::empty({rows, 82}).narrow(1, 0, 41);
-      EXPECT_THROW(TransposedProductInto(x, weight, bias, apart), c10::Error);
-    }
-  }
-}
-
 TEST(OneDnnOpsTest, AConvolutionIsAddedAsByThePlainForm) {
   const c10::InferenceMode guard;
   at::manual_seed(6);

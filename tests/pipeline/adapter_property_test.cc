@@ -107,7 +107,8 @@ class AdapterPropertyTest : public PipelineFixture {
     for (size_t entry = 0; entry < table().modules.size(); ++entry) {
       const AdaptableWeight& weight = model_->adaptable_weights()[entry];
       const auto [expected, largest] = Expected(entry, uses);
-      const double error = (weight.live.to(at::kCPU, at::kDouble) - expected).abs().max().item<double>();
+      const double error =
+          (weight.live.to(at::kCPU, at::kDouble).reshape(expected.sizes()) - expected).abs().max().item<double>();
       std::string formats;
       for (const Use& use : uses) {
         formats += use.adapter->formats + ";";

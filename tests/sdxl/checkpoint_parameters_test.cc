@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "src/nn/packed_weight.h"
 #include "tests/golden_support.h"
 
 namespace hotlora {
@@ -27,7 +28,8 @@ TEST(CheckpointParametersTest, StackedModulesAreRowsOfOneTensor) {
   ComponentWeights weights = SmallComponent();
   AdaptableModules modules;
   CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
-  const at::Tensor stack = parameters.TakeStacked({"attn.to_q.weight", "attn.to_k.weight"}, {3, 4}).live;
+  const at::Tensor stack =
+      parameters.TakeStacked({"attn.to_q.weight", "attn.to_k.weight"}, {3, 4}, WeightOrder::kPacked).live;
   EXPECT_EQ(stack.sizes(), at::IntArrayRef({6, 4}));
   ASSERT_EQ(modules.weights.size(), 2u);
   EXPECT_EQ(modules.table.modules[1].path, "attn.to_k");
@@ -38,12 +40,36 @@ TEST(CheckpointParametersTest, StackedModulesAreRowsOfOneTensor) {
   EXPECT_FALSE((stack.narrow(0, 0, 3) == 7.0).any().item<bool>());
 }
 
+TEST(CheckpointParametersTest, PackedModulesAreBlocksOfOneTensor) {
+  c10::InferenceMode guard;
+  if (!TestPlace().device.is_cpu() || !HasPackedProducts(at::kFloat)) {
+    GTEST_SKIP() << "there are no packed products";
+  }
+  ComponentWeights weights("unet", {{"to_k.weight", at::randn({32, 6}).to(at::kHalf)},
+                                    {"to_v.weight", at::randn({32, 6}).to(at::kHalf)},
+                                    {"conv.weight", at::randn({16, 6, 3, 3})}});
+  AdaptableModules modules;
+  CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
+  const at::Tensor stack = parameters.TakeStacked({"to_k.weight", "to_v.weight"}, {32, 6}, WeightOrder::kPacked).live;
+  parameters.TakeAdaptable("conv.weight", {16, 6, 3, 3}, WeightOrder::kPacked);
+  ASSERT_EQ(modules.weights.size(), 3u);
+  EXPECT_EQ(OutputsOf(stack), 64);
+  for (size_t i = 0; i < 3; ++i) {
+    const AdaptableWeight& weight = modules.weights[i];
+    EXPECT_TRUE(IsPacked(weight.live) && IsCopyOf(weight.live, weight.clean)) << i;
+    EXPECT_EQ(modules.table.modules[i].shape, weight.clean.sizes().vec());
+  }
+  modules.weights[1].live.fill_(7.0);
+  EXPECT_TRUE((stack.narrow(0, 1, 1) == 7.0).all().item<bool>()) << "live is not the stack's block";
+  EXPECT_TRUE(IsCopyOf(modules.weights[0].live, modules.weights[0].clean));
+}
+
 TEST(CheckpointParametersTest, TakesALinearStoredAsAPointwiseConvolution) {
   c10::InferenceMode guard;
   ComponentWeights weights = SmallComponent();
   AdaptableModules modules;
   CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
-  const at::Tensor weight = parameters.TakeAdaptable("proj_in.weight", {4, 4}).live;
+  const at::Tensor weight = parameters.TakeAdaptable("proj_in.weight", {4, 4}, WeightOrder::kPacked).live;
   EXPECT_EQ(weight.sizes(), at::IntArrayRef({4, 4}));
   EXPECT_EQ(modules.table.modules[0].shape, std::vector<int64_t>({4, 4}));
   EXPECT_EQ(modules.weights[0].clean.sizes(), at::IntArrayRef({4, 4}));
@@ -54,7 +80,7 @@ TEST(CheckpointParametersTest, ConvolutionsAreChannelsLastAndCleanOnesAsStored) 
   ComponentWeights weights = SmallComponent();
   AdaptableModules modules;
   CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
-  const at::Tensor weight = parameters.TakeAdaptable("conv.weight", {2, 3, 3, 3}).live;
+  const at::Tensor weight = parameters.TakeAdaptable("conv.weight", {2, 3, 3, 3}, WeightOrder::kPlain).live;
   EXPECT_TRUE(weight.is_contiguous(at::MemoryFormat::ChannelsLast));
   EXPECT_TRUE(modules.weights[0].clean.is_contiguous());
   EXPECT_TRUE(at::equal(weight, modules.weights[0].clean));
@@ -66,8 +92,8 @@ TEST(CheckpointParametersTest, BiasesAreEntriesOfTheirOwn) {
   ComponentWeights weights = SmallComponent();
   AdaptableModules modules;
   CheckpointParameters parameters(weights, TestPlace().device, at::kFloat, Component::kUnet, modules);
-  parameters.TakeStacked({"q.weight", "k.weight"}, {3, 4});
-  const at::Tensor biases = parameters.TakeStacked({"q.bias", "k.bias"}, {3}).live;
+  parameters.TakeStacked({"q.weight", "k.weight"}, {3, 4}, WeightOrder::kPacked);
+  const at::Tensor biases = parameters.TakeStacked({"q.bias", "k.bias"}, {3}, WeightOrder::kPlain).live;
   EXPECT_EQ(biases.sizes(), at::IntArrayRef({6}));
   const std::vector<AdaptableModule>& table = modules.table.modules;
   ASSERT_EQ(table.size(), 4u);
@@ -78,7 +104,8 @@ TEST(CheckpointParametersTest, BiasesAreEntriesOfTheirOwn) {
   EXPECT_EQ(table[3].shape, std::vector<int64_t>({3}));
   modules.weights[3].live.fill_(7.0);
   EXPECT_TRUE((biases.narrow(0, 3, 3) == 7.0).all().item<bool>()) << "live is not the stack's rows";
-  EXPECT_THROW(parameters.TakeAdaptable("conv.bias", {2}), c10::Error) << "a bias before its weight";
+  EXPECT_THROW(parameters.TakeAdaptable("conv.bias", {2}, WeightOrder::kPlain), c10::Error)
+      << "a bias before its weight";
 }
 
 }  // namespace

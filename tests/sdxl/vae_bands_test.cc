@@ -44,8 +44,8 @@ class CastParameters final : public RandomParameters {
   at::Tensor Take(const std::string& name, at::IntArrayRef shape) override {
     return RandomParameters::Take(name, shape).to(dtype_);
   }
-  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape) override {
-    AdaptableParameter parameter = RandomParameters::TakeAdaptable(name, shape);
+  AdaptableParameter TakeAdaptable(const std::string& name, at::IntArrayRef shape, WeightOrder) override {
+    AdaptableParameter parameter = RandomParameters::TakeAdaptable(name, shape, WeightOrder::kPlain);
     parameter.live = parameter.live.to(dtype_);
     return parameter;
   }
