@@ -20,8 +20,16 @@ namespace {
 constexpr int64_t kTileQueries = 64;
 constexpr int64_t kBlockKeys = 512;     // scores of a tile by a block: 128 KiB
 constexpr int64_t kMostHeadSize = 160;  // of UNets: beyond, LibTorch's operator is as fast
+// LibTorch keeps a kernel for each shape of a product, some as large as half a megabyte, and never drops one. So the
+// queries of a tile and the keys of a block are rounded up to few numbers: no thread makes more than some dozens of
+// kernels, whatever the sizes of images.
+constexpr int64_t kFewQueries = 16;
+constexpr int64_t kFewKeys = 128, kSmallStep = 16, kLargeStep = 64;
 
-int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+int64_t StepOf(int64_t keys) { return keys <= kFewKeys ? kSmallStep : kLargeStep; }
+
+// `keys` of a block, rounded up.
+int64_t RoundUp(int64_t keys) { return (keys + StepOf(keys) - 1) / StepOf(keys) * StepOf(keys); }
 
 // The attention of one head of one row, of which all queries see the same keys and values.
 template <typename T>
@@ -34,94 +42,107 @@ class HeadTiles {
       : size_(size),
         keys_(keys),
         scale_(static_cast<float>(1.0 / std::sqrt(static_cast<double>(size)))),
-        packed_keys_(static_cast<size_t>(size * keys)),
-        packed_values_(static_cast<size_t>(kPairs ? RoundUp(keys, kOperand) * size : 0)),
-        scores_(static_cast<size_t>(kTileQueries * std::min(keys, kBlockKeys))),
-        weights_(static_cast<size_t>(kPairs ? kTileQueries * RoundUp(std::min(keys, kBlockKeys), kOperand) : 0)),
-        sums_(static_cast<size_t>(kTileQueries * size)),
-        row_(static_cast<size_t>(3 * kTileQueries)) {}
+        packed_keys_(static_cast<size_t>(size * (keys / kBlockKeys * kBlockKeys + RoundUp(keys % kBlockKeys)))),
+        packed_values_(packed_keys_.size()),
+        queries_(static_cast<size_t>(kTileQueries * size)),
+        scores_(static_cast<size_t>(kTileQueries * RoundUp(std::min(keys, kBlockKeys)))),
+        weights_(kPairs ? scores_.size() : 0),
+        sums_(queries_.size()),
+        of_queries_(static_cast<size_t>(3 * kTileQueries)) {}
   ~HeadTiles() { at::native::cpublas::brgemm_release(/*is_vnni=*/kPairs); }
   HeadTiles(const HeadTiles&) = delete;
   HeadTiles& operator=(const HeadTiles&) = delete;
 
-  // The head's keys and values: [keys, size], `stride` values from one to the next. Both stay where they are.
+  // The head's keys and values: [keys, size], `stride` values from one to the next.
   void SetHead(const T* keys, int64_t key_stride, const T* values, int64_t value_stride) {
-    TransposeWords(reinterpret_cast<const uint32_t*>(keys), keys_, size_ / kOperand, key_stride / kOperand,
-                   reinterpret_cast<uint32_t*>(packed_keys_.data()), keys_);
-    if constexpr (kPairs) {
-      for (int64_t key = 0; key < keys_; key += 2) {
-        const auto* const first = reinterpret_cast<const uint16_t*>(values + key * value_stride);
-        PairValues(first, key + 1 < keys_ ? first + value_stride : nullptr, size_,
-                   reinterpret_cast<uint32_t*>(packed_values_.data() + key * size_));
+    for (int64_t first = 0; first < keys_; first += kBlockKeys) {
+      const int64_t count = std::min(kBlockKeys, keys_ - first);
+      TransposeWords(reinterpret_cast<const uint32_t*>(keys + first * key_stride), count, size_ / kOperand,
+                     key_stride / kOperand, reinterpret_cast<uint32_t*>(packed_keys_.data() + first * size_),
+                     RoundUp(count));
+    }
+    for (int64_t key = 0; key < keys_; key += kOperand) {
+      const T* const value = values + key * value_stride;
+      T* const packed = packed_values_.data() + key * size_;
+      if constexpr (kPairs) {
+        const auto* const first = reinterpret_cast<const uint16_t*>(value);
+        PairValues(first, key + 1 < keys_ ? first + value_stride : nullptr, size_, reinterpret_cast<uint32_t*>(packed));
+      } else {
+        std::copy(value, value + size_, packed);
       }
-    } else {
-      values_ = values;
-      value_stride_ = value_stride;
     }
   }
 
   // y [queries, size] = attention of q.
   void Attend(const T* q, int64_t q_stride, int64_t queries, T* y, int64_t y_stride) {
-    float* const largest = row_.data();
+    const int64_t rows = queries <= kFewQueries ? kFewQueries : kTileQueries;
+    if (rows != queries) {
+      for (int64_t r = 0; r < queries; ++r) {
+        std::copy(q + r * q_stride, q + r * q_stride + size_, queries_.data() + r * size_);
+      }
+      q = queries_.data();
+      q_stride = size_;
+    }
+    float* const largest = of_queries_.data();
     float* const total = largest + kTileQueries;
     float* const shrink = total + kTileQueries;
     std::fill(largest, largest + queries, -std::numeric_limits<float>::infinity());
     std::fill(total, total + queries, 0.0F);
     for (int64_t first = 0; first < keys_; first += kBlockKeys) {
-      const int64_t count = std::min(kBlockKeys, keys_ - first), padded = RoundUp(count, kOperand);
-      at::native::cpublas::brgemm(queries, count, size_, q_stride, keys_, count, /*add_C=*/false, q,
-                                  packed_keys_.data() + first * kOperand, scores_.data(), /*is_vnni=*/kPairs);
-      SoftmaxBlock(scores_.data(), queries, count, scale_, largest, total, shrink);
-      if (first > 0) {
-        for (int64_t r = 0; r < queries; ++r) {
-          std::transform(sums_.data() + r * size_, sums_.data() + (r + 1) * size_, sums_.data() + r * size_,
-                         [factor = shrink[r]](float sum) { return sum * factor; });
-        }
+      const int64_t count = std::min(kBlockKeys, keys_ - first), columns = RoundUp(count);
+      Multiply(rows, columns, size_, q, q_stride, packed_keys_.data() + first * size_, columns, scores_.data(), columns,
+               /*add=*/false);
+      SoftmaxBlock(scores_.data(), queries, count, columns, scale_, largest, total, shrink);
+      for (int64_t r = 0; r < queries && first > 0; ++r) {
+        float* const sums = sums_.data() + r * size_;
+        std::transform(sums, sums + size_, sums, [factor = shrink[r]](float sum) { return sum * factor; });
       }
-      at::native::cpublas::brgemm(queries, size_, padded, padded, ValueStride(), size_, /*add_C=*/first > 0,
-                                  Weights(queries, count), Values(first), sums_.data(), /*is_vnni=*/kPairs);
+      AddValues(rows, first, count, columns);
     }
     for (int64_t r = 0; r < queries; ++r) {
       float* const sums = sums_.data() + r * size_;
-      const float factor = 1.0F / total[r];
+      std::transform(sums, sums + size_, sums, [factor = 1.0F / total[r]](float sum) { return sum * factor; });
       if constexpr (kPairs) {
-        std::transform(sums, sums + size_, sums, [factor](float sum) { return sum * factor; });
         NarrowToBfloat16(sums, reinterpret_cast<uint16_t*>(y + r * y_stride), size_);
       } else {
-        std::transform(sums, sums + size_, y + r * y_stride, [factor](float sum) { return sum * factor; });
+        std::copy(sums, sums + size_, y + r * y_stride);
       }
     }
   }
 
  private:
-  // What the values are weighted by, [queries, count], in bfloat16 an even number.
-  const T* Weights(int64_t queries, int64_t count) {
-    if constexpr (kPairs) {
-      const int64_t padded = RoundUp(count, kOperand);
-      for (int64_t r = 0; r < queries; ++r) {
-        NarrowToBfloat16(scores_.data() + r * count, reinterpret_cast<uint16_t*>(weights_.data() + r * padded), count);
-        std::fill(weights_.data() + r * padded + count, weights_.data() + (r + 1) * padded, T(0.0F));
-      }
-      return weights_.data();
-    } else {
-      return scores_.data();
+  // sums = or += the terms of `count` keys from `first` on, of which a row has `columns`, times their values.
+  void AddValues(int64_t rows, int64_t first, int64_t count, int64_t columns) {
+    auto score = scores_.begin();
+    for (int64_t r = 0; r < rows; ++r, score += columns) {
+      std::fill(score + count, score + columns, 0.0F);  // what lies beyond the keys weighs nothing
     }
+    const T* weights;
+    if constexpr (kPairs) {
+      NarrowToBfloat16(scores_.data(), reinterpret_cast<uint16_t*>(weights_.data()), rows * columns);
+      weights = weights_.data();
+    } else {
+      weights = scores_.data();
+    }
+    Multiply(rows, size_, columns, weights, columns, packed_values_.data() + first * size_, size_, sums_.data(), size_,
+             /*add=*/first > 0);
   }
-  const T* Values(int64_t first) const {
-    return kPairs ? packed_values_.data() + first * size_ : values_ + first * value_stride_;
+
+  // c [m, n] = or += a [m, k] b [k / operand, n, operand].
+  static void Multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride,
+                       float* c, int64_t c_stride, bool add) {
+    at::native::cpublas::brgemm(m, n, k, a_stride, b_stride, c_stride, add, a, b, c, /*is_vnni=*/kPairs);
   }
-  int64_t ValueStride() const { return kPairs ? size_ : value_stride_; }
 
   const int64_t size_, keys_;
   const float scale_;
-  std::vector<T> packed_keys_;    // [size / operand, keys, operand]
-  std::vector<T> packed_values_;  // [keys / 2, size, 2]
-  std::vector<float> scores_;     // [queries, keys of a block]
-  std::vector<T> weights_;        // the same in bfloat16, an even number of keys
-  std::vector<float> sums_;       // [queries, size]
-  std::vector<float> row_;        // of each query: the largest score, the sum of the weights, a factor
-  const T* values_ = nullptr;
-  int64_t value_stride_ = 0;
+  std::vector<T> packed_keys_;     // of each block of keys [size / operand, keys, operand]
+  std::vector<T> packed_values_;   // [keys / operand, size, operand]; zeros beyond the keys
+  std::vector<T> queries_;         // [queries, size]: those of a last tile
+  std::vector<float> scores_;      // [queries, keys of a block]
+  std::vector<T> weights_;         // the same in bfloat16
+  std::vector<float> sums_;        // [queries, size]
+  std::vector<float> of_queries_;  // of each the largest score, the sum of the weights, a factor
 };
 
 template <typename T>

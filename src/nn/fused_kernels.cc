@@ -217,9 +217,9 @@ HOTLORA_VECTOR_LEVELS void PairValues(const uint16_t* first, const uint16_t* sec
   }
 }
 
-HOTLORA_VECTOR_LEVELS void SoftmaxBlock(float* scores, int64_t rows, int64_t keys, float scale, float* largest,
-                                        float* total, float* shrink) {
-  for (int64_t r = 0; r < rows; ++r, scores += keys) {
+HOTLORA_VECTOR_LEVELS void SoftmaxBlock(float* scores, int64_t rows, int64_t keys, int64_t stride, float scale,
+                                        float* largest, float* total, float* shrink) {
+  for (int64_t r = 0; r < rows; ++r, scores += stride) {
     const float now = std::max(largest[r], LargestOf(scores, keys) * scale);
     shrink[r] = FusedTile::Exp(largest[r] - now);
     largest[r] = now;

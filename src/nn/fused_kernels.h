@@ -41,10 +41,11 @@ void TransposeWords(const uint32_t* x, int64_t rows, int64_t columns, int64_t x_
 // pairs[i] = first[i], then second[i] in the higher half of the word, or 0 if second is null.
 void PairValues(const uint16_t* first, const uint16_t* second, int64_t count, uint32_t* pairs);
 
-// One block of keys of a softmax. For each of `rows` rows of `keys` scores, `largest` is the largest scaled score so
-// far and `total` the sum of exp(scaled score - largest) so far. Both are brought up to date, `shrink` becomes what
-// earlier sums are to be multiplied by, and each score becomes its term exp(scaled score - largest).
-void SoftmaxBlock(float* scores, int64_t rows, int64_t keys, float scale, float* largest, float* total, float* shrink);
+// One block of keys of a softmax. For each of `rows` rows of `keys` scores, which are `stride` apart, `largest` is the
+// largest scaled score so far and `total` the sum of exp(scaled score - largest) so far. Both are brought up to date,
+// `shrink` becomes what earlier sums are to be multiplied by, and each score its term exp(scaled score - largest).
+void SoftmaxBlock(float* scores, int64_t rows, int64_t keys, int64_t stride, float scale, float* largest, float* total,
+                  float* shrink);
 
 }  // namespace hotlora
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <ATen/native/CPUBlas.h>
@@ -17,6 +18,7 @@ namespace hotlora {
 namespace {
 
 constexpr int64_t kTileRows = 128;
+constexpr int64_t kRowsOfKernel = 16;
 
 // So many bytes of each output's weights are multiplied at a time: 80 KiB of a block of 64, a part of the L2 cache.
 constexpr int64_t kChunkBytes = 1280;
@@ -54,10 +56,17 @@ class TileSums {
     }
   }
 
-  // Adds a [rows, inputs] times packed weights to the tile's rows from `first` on.
+  // Adds a [rows, inputs] times packed weights to the tile's rows from `first` on. LibTorch keeps a kernel for each
+  // shape of a product, and never drops one. So a product has a multiple of kRowsOfKernel rows, or fewer.
   void Add(int64_t first, int64_t rows, const T* a, int64_t a_stride, const T* weights, int64_t inputs) {
-    at::native::cpublas::brgemm(rows, outputs_, inputs, a_stride, outputs_, kInPlace ? stride_ : outputs_,
-                                /*add_C=*/true, a, weights, Sums(first), /*is_vnni=*/!kInPlace);
+    const int64_t even = rows / kRowsOfKernel * kRowsOfKernel;
+    for (const auto& [row, count] : {std::pair<int64_t, int64_t>{0, even}, {even, rows - even}}) {
+      if (count > 0) {
+        at::native::cpublas::brgemm(count, outputs_, inputs, a_stride, outputs_, kInPlace ? stride_ : outputs_,
+                                    /*add_C=*/true, a + row * a_stride, weights, Sums(first + row),
+                                    /*is_vnni=*/!kInPlace);
+      }
+    }
   }
 
   void End() {
