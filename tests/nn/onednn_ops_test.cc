@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "src/nn/conv2d.h"
+#include "src/nn/packed_weight.h"
 #include "tests/golden_support.h"
 #include "tests/nn/random_parameters.h"
 
@@ -83,24 +84,31 @@ TEST(OneDnnOpsTest, AConvolutionIsAddedAsByThePlainForm) {
 
 TEST(OneDnnOpsTest, AConvolutionAddsWhatItGives) {
   const c10::InferenceMode guard;
-  RandomParameters parameters;
-  Conv2d conv(ParameterScope(parameters).In("conv"), {16, 24});
-  conv.module = 0;
-  ModuleDelta dora;  // scales the convolution's own share of the sum, and no other
-  dora.change = LowRank{at::randn({4, 16 * 9}) * 0.2, at::randn({24, 4}) * 0.2, {}};
-  dora.magnitude = at::rand({24, 1, 1}) + 0.5;
-  SideTable table;
-  const WeightedDelta weighted{&dora, 1.0};
-  table.Add(0, absl::MakeConstSpan(&weighted, 1), conv.weight.contiguous(), DoraWeighting::kScaledChange);
-  const SideRows second_row{1, 1, &table};
-  for (const int64_t size : {1, 9}) {  // both ways in which a convolution is computed
-    const at::Tensor x = ChannelsLast(at::randn({2, 16, size, size}));
-    const at::Tensor sum = ChannelsLast(at::randn({2, 24, size, size}));
-    for (const SideBranch side : {SideBranch(), SideBranch(&second_row, 1)}) {
-      at::Tensor now = sum.clone();
-      conv.forward_add(x, now, side);
-      ExpectWithin(now, conv.forward(x, side) + sum, 2e-5,
-                   "sum with " + std::to_string(side.size()) + " side branches");
+  for (const WeightOrder order : {WeightOrder::kPlain, WeightOrder::kPacked}) {
+    RandomParameters parameters;
+    Conv2dOptions options{16, 32};
+    options.order = order;
+    Conv2d conv(ParameterScope(parameters).In("conv"), options);
+    EXPECT_EQ(IsPacked(conv.weight), order == WeightOrder::kPacked && HasPackedProducts(at::kFloat));
+    conv.module = 0;
+    ModuleDelta dora;  // scales the convolution's own share of the sum, and no other
+    dora.change = LowRank{at::randn({4, 16 * 9}) * 0.2, at::randn({32, 4}) * 0.2, {}};
+    dora.magnitude = at::rand({32, 1, 1}) + 0.5;
+    SideTable table;
+    const WeightedDelta weighted{&dora, 1.0};
+    table.Add(0, absl::MakeConstSpan(&weighted, 1), parameters.taken.at("conv.weight").contiguous(),
+              DoraWeighting::kScaledChange);
+    const SideRows second_row{1, 1, &table};
+    for (const int64_t size : {1, 9}) {
+      const at::Tensor x = ChannelsLast(at::randn({2, 16, size, size}));
+      const at::Tensor sum = ChannelsLast(at::randn({2, 32, size, size}));
+      ExpectWithin(conv.forward(x), at::conv2d(x, parameters.taken.at("conv.weight"), conv.bias, 1, 1), 2e-5, "result");
+      for (const SideBranch side : {SideBranch(), SideBranch(&second_row, 1)}) {
+        at::Tensor now = sum.clone();
+        conv.forward_add(x, now, side);
+        ExpectWithin(now, conv.forward(x, side) + sum, 2e-5,
+                     "sum with " + std::to_string(side.size()) + " side branches");
+      }
     }
   }
 }
