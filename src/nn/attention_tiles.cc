@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <ATen/native/CPUBlas.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/record_function.h>
 
 #include "src/nn/fused_kernels.h"
@@ -21,8 +22,8 @@ constexpr int64_t kTileQueries = 64;
 constexpr int64_t kBlockKeys = 512;     // scores of a tile by a block: 128 KiB
 constexpr int64_t kMostHeadSize = 160;  // of UNets: beyond, LibTorch's operator is as fast
 // LibTorch keeps a kernel for each shape of a product, some as large as half a megabyte, and never drops one. So the
-// queries of a tile and the keys of a block are rounded up to few numbers: no thread makes more than some dozens of
-// kernels, whatever the sizes of images.
+// queries of a tile and the keys of a block are rounded up to few numbers: for heads of one size no thread makes more
+// than about two hundred kernels, whatever the sizes of images.
 constexpr int64_t kFewQueries = 16;
 constexpr int64_t kFewKeys = 128, kSmallStep = 16, kLargeStep = 64;
 
@@ -42,8 +43,10 @@ class HeadTiles {
       : size_(size),
         keys_(keys),
         scale_(static_cast<float>(1.0 / std::sqrt(static_cast<double>(size)))),
-        packed_keys_(static_cast<size_t>(size * (keys / kBlockKeys * kBlockKeys + RoundUp(keys % kBlockKeys)))),
-        packed_values_(packed_keys_.size()),
+        packed_(at::zeros({2, size * (keys / kBlockKeys * kBlockKeys + RoundUp(keys % kBlockKeys))},
+                          c10::CppTypeToScalarType<T>::value)),
+        packed_keys_(packed_.mutable_data_ptr<T>()),
+        packed_values_(packed_keys_ + packed_.size(1)),
         queries_(static_cast<size_t>(kTileQueries * size)),
         scores_(static_cast<size_t>(kTileQueries * RoundUp(std::min(keys, kBlockKeys)))),
         weights_(kPairs ? scores_.size() : 0),
@@ -58,12 +61,11 @@ class HeadTiles {
     for (int64_t first = 0; first < keys_; first += kBlockKeys) {
       const int64_t count = std::min(kBlockKeys, keys_ - first);
       TransposeWords(reinterpret_cast<const uint32_t*>(keys + first * key_stride), count, size_ / kOperand,
-                     key_stride / kOperand, reinterpret_cast<uint32_t*>(packed_keys_.data() + first * size_),
-                     RoundUp(count));
+                     key_stride / kOperand, reinterpret_cast<uint32_t*>(packed_keys_ + first * size_), RoundUp(count));
     }
     for (int64_t key = 0; key < keys_; key += kOperand) {
       const T* const value = values + key * value_stride;
-      T* const packed = packed_values_.data() + key * size_;
+      T* const packed = packed_values_ + key * size_;
       if constexpr (kPairs) {
         const auto* const first = reinterpret_cast<const uint16_t*>(value);
         PairValues(first, key + 1 < keys_ ? first + value_stride : nullptr, size_, reinterpret_cast<uint32_t*>(packed));
@@ -90,7 +92,7 @@ class HeadTiles {
     std::fill(total, total + queries, 0.0F);
     for (int64_t first = 0; first < keys_; first += kBlockKeys) {
       const int64_t count = std::min(kBlockKeys, keys_ - first), columns = RoundUp(count);
-      Multiply(rows, columns, size_, q, q_stride, packed_keys_.data() + first * size_, columns, scores_.data(), columns,
+      Multiply(rows, columns, size_, q, q_stride, packed_keys_ + first * size_, columns, scores_.data(), columns,
                /*add=*/false);
       SoftmaxBlock(scores_.data(), queries, count, columns, scale_, largest, total, shrink);
       for (int64_t r = 0; r < queries && first > 0; ++r) {
@@ -124,7 +126,7 @@ class HeadTiles {
     } else {
       weights = scores_.data();
     }
-    Multiply(rows, size_, columns, weights, columns, packed_values_.data() + first * size_, size_, sums_.data(), size_,
+    Multiply(rows, size_, columns, weights, columns, packed_values_ + first * size_, size_, sums_.data(), size_,
              /*add=*/first > 0);
   }
 
@@ -136,8 +138,9 @@ class HeadTiles {
 
   const int64_t size_, keys_;
   const float scale_;
-  std::vector<T> packed_keys_;     // of each block of keys [size / operand, keys, operand]
-  std::vector<T> packed_values_;   // [keys / operand, size, operand]; zeros beyond the keys
+  const at::Tensor packed_;        // both of these: of many tokens, so from LibTorch's allocator, which counts them
+  T* const packed_keys_;           // of each block of keys [size / operand, keys, operand]
+  T* const packed_values_;         // [keys / operand, size, operand]; zeros beyond the keys
   std::vector<T> queries_;         // [queries, size]: those of a last tile
   std::vector<float> scores_;      // [queries, keys of a block]
   std::vector<T> weights_;         // the same in bfloat16
@@ -170,7 +173,8 @@ void AttendAll(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, in
 bool CanAttendByTiles(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads) {
   const int64_t size = q.size(2) / heads;
   const auto fits = [&](const at::Tensor& tensor) {
-    return tensor.scalar_type() == q.scalar_type() && tensor.stride(2) == 1 && tensor.stride(1) % 2 == 0;
+    return tensor.scalar_type() == q.scalar_type() && tensor.stride(2) == 1 && tensor.stride(0) % 2 == 0 &&
+           tensor.stride(1) % 2 == 0 && reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % sizeof(uint32_t) == 0;
   };
   return q.is_cpu() && HasPackedProducts(q.scalar_type()) && size % 2 == 0 && size <= kMostHeadSize && q.numel() > 0 &&
          k.size(1) > 0 && fits(q) && fits(k) && fits(v);
@@ -178,6 +182,11 @@ bool CanAttendByTiles(const at::Tensor& q, const at::Tensor& k, const at::Tensor
 
 void AttendByTiles(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads, const at::Tensor& y) {
   RECORD_FUNCTION("hotlora::attention", {});
+  TORCH_CHECK(CanAttendByTiles(q, k, v, heads), "attention of ", heads, " heads of q ", q.sizes(), " ",
+              q.scalar_type());
+  TORCH_CHECK(q.size(2) % heads == 0 && k.sizes() == v.sizes() && k.size(0) == q.size(0) && k.size(2) == q.size(2) &&
+                  y.sizes() == q.sizes() && y.scalar_type() == q.scalar_type() && y.stride(2) == 1,
+              "q is ", q.sizes(), ", k ", k.sizes(), ", v ", v.sizes(), ", y ", y.sizes());
   if (q.scalar_type() == at::kFloat) {
     AttendAll<float>(q, k, v, heads, y);
   } else {

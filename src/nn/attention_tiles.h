@@ -12,13 +12,16 @@ namespace hotlora {
 //
 // Shapes   q, y [rows, tokens, heads * size]; k, v [rows, context tokens, heads * size]
 // Layout   the last dimension contiguous; slices of a wider tensor will do
-// Dtypes   alike, float32 or bfloat16; scores and sums are float32, what weighs the values is rounded to the dtype
+// Dtypes   alike, float32 or bfloat16. Scores and sums are float32; the softmax's weights are rounded to the dtype
+//          before they are multiplied by the values
 // Threads  any; all threads of LibTorch's pool work on one call. The result does not depend on their number
 // Rows     independent: the bytes of a row do not depend on the others
+// Errors   c10::Error if CanAttendByTiles says no or shapes disagree; std::exception if oneDNN cannot make its code
 // Source   Dao et al. 2022, arXiv 2205.14135 (softmax by blocks)
 void AttendByTiles(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads, const at::Tensor& y);
 
-// Whether it can be called with these: heads as wide as a UNet's, of a dtype that this CPU has such products for.
+// Whether it can be called with these: on the CPU, in a dtype that it has packed products for, heads of an even width
+// up to 160, even strides, and at least one query and one key.
 bool CanAttendByTiles(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads);
 
 }  // namespace hotlora

@@ -1,9 +1,9 @@
 #ifndef HOTLORA_SRC_NN_FUSED_KERNELS_H_
 #define HOTLORA_SRC_NN_FUSED_KERNELS_H_
 
-// The loops of the fused operators (fused_ops.h) on the CPU, on one thread, over plain memory. Each is compiled for
-// several levels of vector instructions, and the program takes the best that the CPU has. All sums are float32 or
-// better.
+// The loops of the fused operators (fused_ops.h), of packed weights and of attention by tiles on the CPU, on one
+// thread, over plain memory. Each is compiled for several levels of vector instructions, and the program takes the
+// best that the CPU has. All sums are float32 or better.
 
 #include <cstdint>
 

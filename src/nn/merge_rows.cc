@@ -26,8 +26,10 @@ bool IsPresent(const WeightedDelta& delta) { return delta.weight != 0.0; }
 }  // namespace
 
 bool CanMergeRows(const WeightToMerge& weight) {
-  return weight.live.dim() > 0 && weight.live.numel() > 0 && OutputsOf(weight.live) == weight.clean.size(0) &&
-         weight.live.numel() == weight.clean.numel() &&
+  const bool alike = IsPacked(weight.live)
+                         ? OutputsOf(weight.live) == weight.clean.size(0) && weight.live.numel() == weight.clean.numel()
+                         : weight.live.sizes() == weight.clean.sizes();
+  return alike && weight.live.dim() > 0 && weight.live.numel() > 0 &&
          std::all_of(weight.deltas.begin(), weight.deltas.end(),
                      [](const WeightedDelta& delta) { return !IsPresent(delta) || IsPlainProduct(delta); });
 }

@@ -1,8 +1,9 @@
 #ifndef HOTLORA_SRC_NN_ONEDNN_OPS_H_
 #define HOTLORA_SRC_NN_ONEDNN_OPS_H_
 
-// Products and convolutions of oneDNN on the CPU that LibTorch has operators for but no functions. Elsewhere LibTorch's
-// functions do the same (namespace plain). A profiler sees each as one call, "hotlora::...".
+// Products with packed and plain weights, and convolutions that add to a sum. oneDNN does what it is faster at on the
+// CPU, elsewhere LibTorch's functions do the same (namespace plain). A profiler sees each as one call,
+// "hotlora::...".
 //
 // Dtypes   all tensors of a call alike
 // Threads  any; all threads of LibTorch's pool work on one call
@@ -13,7 +14,7 @@
 namespace hotlora {
 
 // x W^T + b. With a packed weight by packed_product.h. With a plain one LibTorch asks MKL in float32, which is made for
-// Intel's CPUs; on AMD's, oneDNN computes it if x has at least 16 rows. Measured on Zen 4 alone (docs/performance.md).
+// Intel's CPUs; on AMD's, oneDNN computes it if x has at least 16 rows. Measured on Zen 4 and 5 alone.
 //
 // Shapes   x [..., in]; weight [out, in], plain or packed; bias [out] or undefined; y [..., out], contiguous
 at::Tensor Product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

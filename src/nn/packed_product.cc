@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include <ATen/native/CPUBlas.h>
@@ -18,10 +17,18 @@ namespace hotlora {
 namespace {
 
 constexpr int64_t kTileRows = 128;
-constexpr int64_t kRowsOfKernel = 16;
 
 // So many bytes of each output's weights are multiplied at a time: 80 KiB of a block of 64, a part of the L2 cache.
 constexpr int64_t kChunkBytes = 1280;
+
+// How many of the rows the next product takes. LibTorch keeps a kernel for each shape of a product, and never drops
+// one, so there are few: multiples of 16, and 8, 4, 2 and 1.
+int64_t RowsOfKernel(int64_t rows) {
+  if (rows >= 16) {
+    return rows / 16 * 16;
+  }
+  return rows >= 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+}
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -56,16 +63,12 @@ class TileSums {
     }
   }
 
-  // Adds a [rows, inputs] times packed weights to the tile's rows from `first` on. LibTorch keeps a kernel for each
-  // shape of a product, and never drops one. So a product has a multiple of kRowsOfKernel rows, or fewer.
+  // Adds a [rows, inputs] times packed weights to the tile's rows from `first` on.
   void Add(int64_t first, int64_t rows, const T* a, int64_t a_stride, const T* weights, int64_t inputs) {
-    const int64_t even = rows / kRowsOfKernel * kRowsOfKernel;
-    for (const auto& [row, count] : {std::pair<int64_t, int64_t>{0, even}, {even, rows - even}}) {
-      if (count > 0) {
-        at::native::cpublas::brgemm(count, outputs_, inputs, a_stride, outputs_, kInPlace ? stride_ : outputs_,
-                                    /*add_C=*/true, a + row * a_stride, weights, Sums(first + row),
-                                    /*is_vnni=*/!kInPlace);
-      }
+    for (int64_t count; rows > 0; rows -= count, first += count, a += count * a_stride) {
+      count = RowsOfKernel(rows);
+      at::native::cpublas::brgemm(count, outputs_, inputs, a_stride, outputs_, kInPlace ? stride_ : outputs_,
+                                  /*add_C=*/true, a, weights, Sums(first), /*is_vnni=*/!kInPlace);
     }
   }
 
@@ -152,6 +155,11 @@ void Convolve(const at::Tensor& padded, const at::Tensor& weight, const at::Tens
   });
 }
 
+void CheckBias(const at::Tensor& bias, const at::Tensor& weight) {
+  TORCH_CHECK(!bias.defined() || (bias.numel() == OutputsOf(weight) && bias.is_contiguous()), "bias is ", bias.sizes(),
+              " for ", OutputsOf(weight), " outputs");
+}
+
 }  // namespace
 
 void PackedProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& y) {
@@ -162,6 +170,7 @@ void PackedProductInto(const at::Tensor& x, const at::Tensor& weight, const at::
   TORCH_CHECK(x.stride(1) == 1 && y.stride(1) == 1, "strides of x are ", x.strides(), ", of y ", y.strides());
   TORCH_CHECK(x.scalar_type() == weight.scalar_type() && y.scalar_type() == weight.scalar_type(), "x is ",
               x.scalar_type(), ", the weight ", weight.scalar_type(), ", y ", y.scalar_type());
+  CheckBias(bias, weight);
   if (x.size(0) == 0) {
     return;
   }
@@ -182,7 +191,12 @@ void PackedConvolutionInto(const at::Tensor& x, const at::Tensor& weight, const 
   TORCH_CHECK(y.is_contiguous(at::MemoryFormat::ChannelsLast), "y is not channels_last");
   TORCH_CHECK(x.scalar_type() == weight.scalar_type() && y.scalar_type() == weight.scalar_type(), "x is ",
               x.scalar_type(), ", the weight ", weight.scalar_type(), ", y ", y.scalar_type());
+  CheckBias(bias, weight);
   const int64_t p = window.padding;
+  for (const int64_t side : {2, 3}) {
+    TORCH_CHECK(y.size(side) == (x.size(side) + 2 * p - window.kernel) / window.stride + 1, "x is ", x.sizes(), ", y ",
+                y.sizes(), " by a window of ", window.kernel, " in steps of ", window.stride);
+  }
   const at::Tensor pixels = x.permute({0, 2, 3, 1});  // [rows, height, width, in]
   const at::Tensor padded = p > 0 ? at::constant_pad_nd(pixels, {0, 0, p, p, p, p}).contiguous() : pixels.contiguous();
   if (weight.scalar_type() == at::kFloat) {

@@ -8,6 +8,8 @@
 // Dtypes   all tensors of a call alike, float32 or bfloat16; sums are float32 and are rounded once
 // Threads  any; all threads of LibTorch's pool work on one call. The result does not depend on their number
 // Rows     independent: the bytes of a row do not depend on the others
+// Memory   y shares none with the others
+// Errors   c10::Error if shapes or dtypes disagree; std::exception if oneDNN cannot make its code
 // Source   Georganas et al. 2020, arXiv 1906.06440 (batch-reduce products)
 
 #include <cstdint>

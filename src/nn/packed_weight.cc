@@ -22,7 +22,7 @@
 namespace hotlora {
 namespace {
 
-// The first that divides the number of outputs is taken: the best first (docs/performance.md).
+// The first that divides the number of outputs is taken: those with the fastest products first.
 constexpr int64_t kBlocks[] = {64, 48, 80, 32, 16};
 
 constexpr int64_t kCopiedValues = int64_t{64} << 10;
@@ -35,7 +35,7 @@ const uint16_t* Bits(const at::Tensor& tensor) { return static_cast<const uint16
 void CopyValues(const at::Tensor& from, at::Tensor& to) {
   const int64_t count = to.numel();
   const c10::ScalarType from_type = from.scalar_type(), to_type = to.scalar_type();
-  if (!to.is_cpu() || !from.is_contiguous() || !to.is_contiguous()) {
+  if (!from.is_cpu() || !to.is_cpu() || from.sizes() != to.sizes() || !from.is_contiguous() || !to.is_contiguous()) {
     to.copy_(from);
   } else if (from_type == to_type) {
     std::memcpy(to.mutable_data_ptr(), from.const_data_ptr(), to.nbytes());
@@ -74,22 +74,40 @@ bool IsFast(c10::ScalarType dtype) {
 bool IsFast(c10::ScalarType) { return false; }
 #endif
 
-// Whether LibTorch multiplies packed values of that dtype: tried with one operand. It refuses if it was built without
-// oneDNN, and oneDNN if ONEDNN_MAX_CPU_ISA forbids the instructions, by an exception that is not c10::Error.
+// Whether LibTorch multiplies packed values of that dtype: tried with one operand. In bfloat16 it throws if it was
+// built without oneDNN's kernels or if ONEDNN_MAX_CPU_ISA forbids their instructions; what oneDNN throws is not
+// c10::Error. In float32 it then uses another product, which is slower, and does not say so. On CPUs with AMX the
+// release makes code, which it can use from then on without asking for memory.
 template <typename T>
 bool IsOffered() {
   constexpr bool kPairs = !std::is_same_v<T, float>;
-  constexpr int64_t kOperand = kPairs ? 2 : 1;
-  const std::array<T, 2> two = {T(2.0F), T(0.0F)}, three = {T(3.0F), T(0.0F)};
-  float result = 0.0F;
+  constexpr int64_t kOperand = kPairs ? 2 : 1, kOutputs = 16;
+  std::array<T, kOutputs * kOperand> twos;
+  std::array<float, kOutputs> sums = {};
+  twos.fill(T(2.0F));
+  const std::array<T, 2> three_and_nothing = {T(3.0F), T(0.0F)};
   try {
-    at::native::cpublas::brgemm(1, 1, kOperand, kOperand, 1, 1, /*add_C=*/false, two.data(), three.data(), &result,
-                                kPairs);
+    at::native::cpublas::brgemm(1, kOutputs, kOperand, kOperand, kOutputs, kOutputs, /*add_C=*/false,
+                                three_and_nothing.data(), twos.data(), sums.data(), kPairs);
     at::native::cpublas::brgemm_release(kPairs);
   } catch (const std::exception&) {
     return false;
   }
-  return result == 6.0F;
+  return std::all_of(sums.begin(), sums.end(), [](float sum) { return sum == 6.0F; });
+}
+
+// A plain weight, on all threads.
+void CopyPlain(const at::Tensor& plain, const at::Tensor& weight) {
+  at::Tensor to = weight;
+  if (!plain.is_cpu() || !to.is_cpu() || plain.sizes() != to.sizes() || !plain.is_contiguous() || !to.is_contiguous()) {
+    to.copy_(plain);
+    return;
+  }
+  const at::Tensor from_values = plain.view({-1}), to_values = to.view({-1});
+  ParallelFor(0, to.numel(), kValuesWorthSharing, [&](int64_t begin, int64_t end) {
+    at::Tensor part = to_values.narrow(0, begin, end - begin);
+    CopyValues(from_values.narrow(0, begin, end - begin), part);
+  });
 }
 
 }  // namespace
@@ -130,7 +148,8 @@ void CopyRows(const at::Tensor& plain, int64_t first, const at::Tensor& weight) 
     return;
   }
   const int64_t count = plain.size(0), block_rows = weight.size(1);
-  TORCH_CHECK(first % kRowStep == 0 && count % kRowStep == 0, count, " rows of a packed weight from ", first);
+  TORCH_CHECK(first >= 0 && first % kRowStep == 0 && count % kRowStep == 0 && first + count <= OutputsOf(weight), count,
+              " rows of a packed weight of ", OutputsOf(weight), " from ", first);
   TORCH_CHECK(plain.numel() * OutputsOf(weight) == weight.numel() * count, plain.sizes(), " for rows of ",
               weight.sizes());
   const at::Tensor values = InWindowOrder(plain, weight);
@@ -153,10 +172,11 @@ void CopyRows(const at::Tensor& plain, int64_t first, const at::Tensor& weight) 
 
 void CopyWeight(const at::Tensor& plain, const at::Tensor& weight) {
   if (!IsPacked(weight)) {
-    at::Tensor all = weight;
-    CopyValues(plain, all);
+    CopyPlain(plain, weight);
     return;
   }
+  TORCH_CHECK(plain.size(0) == OutputsOf(weight) && plain.numel() == weight.numel(), plain.sizes(), " for a weight ",
+              weight.sizes());
   const at::Tensor from = plain.contiguous();
   const int64_t step_values = std::max<int64_t>(1, from.numel() / std::max<int64_t>(1, from.size(0)) * kRowStep);
   const int64_t grain = std::max<int64_t>(1, kValuesWorthSharing / step_values);
@@ -170,6 +190,9 @@ void CopyWeight(const at::Tensor& plain, const at::Tensor& weight) {
 }
 
 bool IsCopyOf(const at::Tensor& weight, const at::Tensor& plain) {
+  if (!IsPacked(weight)) {
+    return at::equal(weight, plain.to(weight.dtype()));
+  }
   const at::Tensor copy = at::empty_like(weight);
   CopyWeight(plain, copy);
   const auto in_memory = [](const at::Tensor& tensor) { return tensor.as_strided({tensor.numel()}, {1}); };

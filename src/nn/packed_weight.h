@@ -33,7 +33,7 @@ inline int64_t OutputsOf(const at::Tensor& weight) {
 }
 
 // weight = plain, rounded to the weight's dtype; the very values if the dtypes are alike. The weight is packed or has
-// plain's shape. On all threads, from within a parallel loop on the calling one.
+// plain's shape; else throws c10::Error. On all threads, from within a parallel loop on the calling one.
 void CopyWeight(const at::Tensor& plain, const at::Tensor& weight);
 
 // The same of rows alone, [first, first + plain.size(0)) of the weight, on the calling thread. Both numbers are

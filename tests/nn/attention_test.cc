@@ -45,7 +45,8 @@ TEST(AttentionTest, TilesFollowTheFormula) {
   c10::InferenceMode guard;
   at::manual_seed(9);
   for (const auto& [dtype, tolerance] : {std::pair{at::kFloat, 3e-6}, std::pair{at::kBFloat16, 8e-3}}) {
-    for (const auto& [tokens, keys] : {std::pair<int64_t, int64_t>{1, 1}, {65, 77}, {130, 1101}, {200, 512}}) {
+    for (const auto& [tokens, keys] :
+         {std::pair<int64_t, int64_t>{1, 1}, {65, 77}, {130, 1101}, {200, 512}, {16, 130}, {80, 700}, {64, 129}}) {
       const at::Tensor q = at::randn({2, tokens, 48}).mul_(3.0).to(dtype);
       const at::Tensor kv = at::randn({2, keys, 96}).to(dtype);
       const at::Tensor k = kv.narrow(2, 0, 48), v = kv.narrow(2, 48, 48);
@@ -79,10 +80,26 @@ TEST(AttentionTest, ARowDependsNeitherOnOtherRowsNorOnThreads) {
 // Scores of which exp overflows, and a block of keys that all weigh nothing beside another.
 TEST(AttentionTest, LargeScoresAreExact) {
   c10::InferenceMode guard;
-  at::Tensor q = at::full({1, 2, 16}, 10.0), k = at::zeros({1, 1100, 16}), v = at::randn({1, 1100, 16});
-  k.select(1, 3).fill_(-10.0);
-  k.select(1, 1050).fill_(10.0);
-  ExpectWithin(AttendHeads(q, k, v, 1), v.narrow(1, 1050, 1).expand({1, 2, 16}), 1e-6, "one key has all the weight");
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor q = at::full({1, 2, 16}, 10.0, dtype), k = at::zeros({1, 1100, 16}, dtype);
+    const at::Tensor v = at::randn({1, 1100, 16}).to(dtype);
+    k.select(1, 3).fill_(-10.0);
+    k.select(1, 1050).fill_(10.0);
+    ExpectWithin(AttendHeads(q, k, v, 1), v.narrow(1, 1050, 1).expand({1, 2, 16}), 1e-6, at::toString(dtype));
+  }
+}
+
+TEST(AttentionTest, ValuesThatAreNotFiniteStayInTheirQuery) {
+  c10::InferenceMode guard;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor q = at::randn({1, 70, 16}).to(dtype), kv = at::randn({1, 77, 16}).to(dtype);
+    const at::Tensor expected = AttendHeads(q, kv, kv, 1).clone();
+    q[0][66][3] = NAN;
+    const at::Tensor y = AttendHeads(q, kv, kv, 1);
+    EXPECT_TRUE(y[0][66].isnan().all().item<bool>()) << dtype;
+    EXPECT_TRUE(at::equal(y.narrow(1, 0, 66), expected.narrow(1, 0, 66))) << dtype;
+    EXPECT_TRUE(at::equal(y.narrow(1, 67, 3), expected.narrow(1, 67, 3))) << dtype;
+  }
 }
 
 TEST(AttentionTest, CausalTokensDoNotSeeLaterOnes) {

@@ -34,12 +34,14 @@ class Conv2dTest : public testing::TestWithParam<Shape> {};
 TEST_P(Conv2dTest, IsTheSumOverTheWindow) {
   c10::InferenceMode guard;
   const Shape s = GetParam();
-  RandomParameters parameters;
-  const Conv2d conv(ParameterScope(parameters).In("conv"), {s.in, s.out, s.kernel, s.stride, s.padding});
-  const at::Tensor x = at::randn({2, s.in, s.height, s.width}).contiguous(at::MemoryFormat::ChannelsLast);
-  const at::Tensor y = conv.forward(x);
-  ExpectWithin(y, ReferenceConv(x, conv.weight, conv.bias, s.stride, s.padding), 1e-4, "conv");
-  EXPECT_TRUE(y.is_contiguous(at::MemoryFormat::ChannelsLast));
+  for (const WeightOrder order : {WeightOrder::kPlain, WeightOrder::kPacked}) {
+    RandomParameters parameters;
+    const Conv2d conv(ParameterScope(parameters).In("conv"), {s.in, s.out, s.kernel, s.stride, s.padding, order});
+    const at::Tensor x = at::randn({2, s.in, s.height, s.width}).contiguous(at::MemoryFormat::ChannelsLast);
+    const at::Tensor y = conv.forward(x);
+    ExpectWithin(y, ReferenceConv(x, parameters.taken.at("conv.weight"), conv.bias, s.stride, s.padding), 1e-4, "conv");
+    EXPECT_TRUE(y.is_contiguous(at::MemoryFormat::ChannelsLast));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Conv2dTest,

@@ -47,6 +47,13 @@ TEST(OneDnnOpsTest, ProductsAreThoseOfDoubles) {
         ProductInto(x, weight, bias, part);
         ExpectError(RelativeError(part, expected.view({-1, 41})), tolerance, "product into in " + what);
         EXPECT_TRUE(at::equal(wide[0], at::full({41}, 7.0, dtype)) && at::equal(wide[-1], wide[0])) << what;
+        if (const at::Tensor packed = EmptyPacked({48, 24}, dtype); packed.defined()) {
+          const at::Tensor more = at::randn({48, 24}).to(dtype);
+          CopyWeight(more, packed);
+          const at::Tensor by_packed = Product(twice, packed, {});
+          EXPECT_TRUE(by_packed.is_contiguous());
+          ExpectError(RelativeError(by_packed, at::linear(Double(x), Double(more))), tolerance, "packed, in " + what);
+        }
       }
     }
   }

@@ -1,6 +1,10 @@
 #include "src/nn/packed_weight.h"
 
+#include <array>
+#include <cmath>
+#include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -46,6 +50,18 @@ class PackedWeightTest : public testing::TestWithParam<Case> {
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, PackedWeightTest, testing::ValuesIn(kCases),
                          [](const auto& param) { return std::string(at::toString(param.param.dtype)); });
+
+#if defined(__x86_64__)
+// Else all cases below would be skipped, and the server would be slow without a word.
+TEST(HasPackedProductsTest, IsTrueOnCpusThatHaveThem) {
+  if (std::getenv("ONEDNN_MAX_CPU_ISA") != nullptr) {
+    GTEST_SKIP() << "ONEDNN_MAX_CPU_ISA limits oneDNN";
+  }
+  EXPECT_EQ(HasPackedProducts(at::kFloat), __builtin_cpu_supports("avx2") != 0);
+  EXPECT_EQ(HasPackedProducts(at::kBFloat16), __builtin_cpu_supports("avx512bf16") != 0);
+  EXPECT_FALSE(HasPackedProducts(at::kHalf));
+}
+#endif
 
 TEST_P(PackedWeightTest, LiesInBlocksOfOutputs) {
   const at::Tensor plain = at::randn({48, 6, 3, 3}).to(case_.dtype), packed = Packed(plain, case_.dtype);
@@ -186,8 +202,20 @@ TEST_P(PackedWeightTest, WrongShapesAndTypesAreRefused) {
   EXPECT_THROW(PackedProductInto(tensor({3, 8}), weight, {}, tensor({2, 16})), c10::Error);
   EXPECT_THROW(PackedProductInto(tensor({8, 3}).t(), weight, {}, tensor({3, 16})), c10::Error);
   EXPECT_THROW(PackedProductInto(at::zeros({3, 8}, at::kHalf), weight, {}, tensor({3, 16})), c10::Error);
-  EXPECT_THROW(PackedConvolutionInto(tensor({1, 8, 2, 2}), weight, {}, {3, 1, 1}, Result::kNew, tensor({1, 16, 2, 2})),
-               c10::Error);
+  EXPECT_THROW(PackedProductInto(tensor({3, 8}), weight, tensor({15}), tensor({3, 16})), c10::Error);
+  const auto convolve = [&](at::IntArrayRef x, const Window& window, at::IntArrayRef y) {
+    PackedConvolutionInto(ChannelsLast(tensor(x)), weight, {}, window, Result::kNew, ChannelsLast(tensor(y)));
+  };
+  convolve({1, 8, 2, 3}, {1, 1, 0}, {1, 16, 2, 3});
+  EXPECT_THROW(convolve({1, 8, 2, 3}, {3, 1, 1}, {1, 16, 2, 3}), c10::Error);
+  EXPECT_THROW(convolve({1, 8, 2, 3}, {1, 1, 0}, {1, 16, 3, 3}), c10::Error);
+  EXPECT_THROW(CopyWeight(tensor({32, 8}), weight), c10::Error);
+  EXPECT_THROW(CopyWeight(tensor({16, 6}), weight), c10::Error);
+  EXPECT_THROW(CopyRows(tensor({16, 8}), 16, weight), c10::Error);
+  EXPECT_THROW(CopyRows(tensor({8, 8}), 0, weight), c10::Error);
+  const at::Tensor clean = tensor({16, 2, 4}), plain = tensor({16, 8}), other = tensor({32, 8});
+  EXPECT_THROW(MergeWeights({{plain, clean, {}}}, DoraWeighting::kScaledChange), c10::Error);
+  EXPECT_THROW(MergeWeights({{weight, other, {}}}, DoraWeighting::kScaledChange), c10::Error);
 }
 
 }  // namespace
