@@ -62,9 +62,10 @@ class MemoryAdmission {
   // Over what was measured: calls of one size differ by their adapters and prompts, sizes by what does not grow with
   // them.
   static constexpr double kMargin = 1.25;
-  // Beside it, for what the measurement does not see. Under a limit of addresses a thread that allocates for the first
-  // time takes 64 MiB for its heap and 8 MiB for its stack: one such thread at any time, and the step and the decode
-  // thread (145 MiB were measured) with the code of a size's kernels (8 to 13 MiB) when a size runs first.
+  // Beside it, for what the measurement does not see. Under a limit of addresses a thread that allocates for the
+  // first time takes 64 MiB for its heap and 8 MiB for its stack: one such thread at any time, and the step and the
+  // decode thread (145 MiB were measured) with the code of a size's kernels (8 to 13 MiB for each thread of a step)
+  // when a size runs first.
   static constexpr int64_t kHeadRoom = int64_t{96} << 20;
   static constexpr int64_t kFirstHeadRoom = int64_t{256} << 20;
   // The least recently used size beyond so many is forgotten, and counts as new.
