@@ -21,9 +21,9 @@ namespace {
 constexpr int64_t kTileQueries = 64;
 constexpr int64_t kBlockKeys = 512;     // scores of a tile by a block: 128 KiB
 constexpr int64_t kMostHeadSize = 160;  // of UNets: beyond, LibTorch's operator is as fast
-// LibTorch keeps a kernel for each shape of a product, some as large as half a megabyte, and never drops one. So the
-// queries of a tile and the keys of a block are rounded up to few numbers: for heads of one size no thread makes more
-// than about two hundred kernels, whatever the sizes of images.
+// LibTorch keeps a kernel for each shape of a product, and never drops one. So the queries of a tile and the keys of
+// a block are rounded up to few numbers: for heads of one size no thread makes more than about two hundred kernels,
+// whatever the sizes of images.
 constexpr int64_t kFewQueries = 16;
 constexpr int64_t kFewKeys = 128, kSmallStep = 16, kLargeStep = 64;
 
@@ -155,6 +155,7 @@ void AttendAll(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, in
     return tensor.const_data_ptr<T>() + row * tensor.stride(0) + head * size;
   };
   ParallelFor(0, q.size(0) * heads * tiles, 1, [&](int64_t begin, int64_t end) {
+    const at::DisableRecordFunctionGuard one_call;  // observers of the caller see no operator of another thread
     HeadTiles<T> head_tiles(size, k.size(1));
     for (int64_t i = begin; i < end; ++i) {
       const int64_t row = i / tiles / heads, head = i / tiles % heads, first = i % tiles * kTileQueries;

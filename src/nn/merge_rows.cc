@@ -26,10 +26,7 @@ bool IsPresent(const WeightedDelta& delta) { return delta.weight != 0.0; }
 }  // namespace
 
 bool CanMergeRows(const WeightToMerge& weight) {
-  const bool alike = IsPacked(weight.live)
-                         ? OutputsOf(weight.live) == weight.clean.size(0) && weight.live.numel() == weight.clean.numel()
-                         : weight.live.sizes() == weight.clean.sizes();
-  return alike && weight.live.dim() > 0 && weight.live.numel() > 0 &&
+  return weight.live.dim() > 0 && weight.live.numel() > 0 && IsOfShape(weight.live, weight.clean.sizes()) &&
          std::all_of(weight.deltas.begin(), weight.deltas.end(),
                      [](const WeightedDelta& delta) { return !IsPresent(delta) || IsPlainProduct(delta); });
 }
@@ -67,8 +64,8 @@ void RowMerge::Rebuild(int64_t first, int64_t count) const {
     return;
   }
   // float32 weights are summed where they live, unless they are packed.
-  const bool in_place = live.scalar_type() == at::kFloat && live.sizes() == weight_.clean.sizes() &&
-                        live.narrow(0, first, count).is_contiguous();
+  const bool in_place =
+      live.scalar_type() == at::kFloat && !IsPacked(live) && live.narrow(0, first, count).is_contiguous();
   at::Tensor sums = in_place ? live.narrow(0, first, count) : Scratch(clean.sizes());
   CopyWeight(clean, sums);
   at::Tensor flat = sums.view({count, -1});  // [rows, in * kh * kw]

@@ -155,7 +155,15 @@ void Convolve(const at::Tensor& padded, const at::Tensor& weight, const at::Tens
   });
 }
 
-void CheckBias(const at::Tensor& bias, const at::Tensor& weight) {
+// What products and convolutions ask alike: x [rows, in, ...], y [rows, out, ...], windows of `window` pixels.
+void Check(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, int64_t dims, int64_t window,
+           const at::Tensor& y) {
+  TORCH_CHECK(x.dim() == dims && IsPacked(weight) && x.size(1) == weight.size(2) * weight.size(3) &&
+                  weight.size(4) == window && y.dim() == dims && y.size(0) == x.size(0) &&
+                  y.size(1) == OutputsOf(weight),
+              "x is ", x.sizes(), ", the packed weight ", weight.sizes(), ", y ", y.sizes());
+  TORCH_CHECK(x.scalar_type() == weight.scalar_type() && y.scalar_type() == weight.scalar_type(), "x is ",
+              x.scalar_type(), ", the weight ", weight.scalar_type(), ", y ", y.scalar_type());
   TORCH_CHECK(!bias.defined() || (bias.numel() == OutputsOf(weight) && bias.is_contiguous()), "bias is ", bias.sizes(),
               " for ", OutputsOf(weight), " outputs");
 }
@@ -164,13 +172,8 @@ void CheckBias(const at::Tensor& bias, const at::Tensor& weight) {
 
 void PackedProductInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& y) {
   RECORD_FUNCTION("hotlora::linear", {});
-  TORCH_CHECK(x.dim() == 2 && IsPacked(weight) && x.size(1) == weight.size(2) * weight.size(3) && weight.size(4) == 1 &&
-                  y.dim() == 2 && y.size(0) == x.size(0) && y.size(1) == OutputsOf(weight),
-              "x is ", x.sizes(), ", the packed weight ", weight.sizes(), ", y ", y.sizes());
+  Check(x, weight, bias, /*dims=*/2, /*window=*/1, y);
   TORCH_CHECK(x.stride(1) == 1 && y.stride(1) == 1, "strides of x are ", x.strides(), ", of y ", y.strides());
-  TORCH_CHECK(x.scalar_type() == weight.scalar_type() && y.scalar_type() == weight.scalar_type(), "x is ",
-              x.scalar_type(), ", the weight ", weight.scalar_type(), ", y ", y.scalar_type());
-  CheckBias(bias, weight);
   if (x.size(0) == 0) {
     return;
   }
@@ -184,14 +187,8 @@ void PackedProductInto(const at::Tensor& x, const at::Tensor& weight, const at::
 void PackedConvolutionInto(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Window& window,
                            Result result, const at::Tensor& y) {
   RECORD_FUNCTION("hotlora::convolution", {});
-  TORCH_CHECK(x.dim() == 4 && IsPacked(weight) && x.size(1) == weight.size(2) * weight.size(3) &&
-                  weight.size(4) == window.kernel * window.kernel && y.dim() == 4 && y.size(0) == x.size(0) &&
-                  y.size(1) == OutputsOf(weight),
-              "x is ", x.sizes(), ", the packed weight ", weight.sizes(), ", y ", y.sizes());
+  Check(x, weight, bias, /*dims=*/4, window.kernel * window.kernel, y);
   TORCH_CHECK(y.is_contiguous(at::MemoryFormat::ChannelsLast), "y is not channels_last");
-  TORCH_CHECK(x.scalar_type() == weight.scalar_type() && y.scalar_type() == weight.scalar_type(), "x is ",
-              x.scalar_type(), ", the weight ", weight.scalar_type(), ", y ", y.scalar_type());
-  CheckBias(bias, weight);
   const int64_t p = window.padding;
   for (const int64_t side : {2, 3}) {
     TORCH_CHECK(y.size(side) == (x.size(side) + 2 * p - window.kernel) / window.stride + 1, "x is ", x.sizes(), ", y ",

@@ -31,11 +31,16 @@ int64_t ValuesOfOperand(c10::ScalarType dtype) { return static_cast<int64_t>(siz
 
 const uint16_t* Bits(const at::Tensor& tensor) { return static_cast<const uint16_t*>(tensor.const_data_ptr()); }
 
+// Whether equal places in the memory of both are equal places in their shape, on the CPU.
+bool LieAlike(const at::Tensor& a, const at::Tensor& b) {
+  return a.is_cpu() && b.is_cpu() && a.sizes() == b.sizes() && a.is_contiguous() && b.is_contiguous();
+}
+
 // to = from, which has its shape.
 void CopyValues(const at::Tensor& from, at::Tensor& to) {
   const int64_t count = to.numel();
   const c10::ScalarType from_type = from.scalar_type(), to_type = to.scalar_type();
-  if (!from.is_cpu() || !to.is_cpu() || from.sizes() != to.sizes() || !from.is_contiguous() || !to.is_contiguous()) {
+  if (!LieAlike(from, to)) {
     to.copy_(from);
   } else if (from_type == to_type) {
     std::memcpy(to.mutable_data_ptr(), from.const_data_ptr(), to.nbytes());
@@ -99,7 +104,7 @@ bool IsOffered() {
 // A plain weight, on all threads.
 void CopyPlain(const at::Tensor& plain, const at::Tensor& weight) {
   at::Tensor to = weight;
-  if (!plain.is_cpu() || !to.is_cpu() || plain.sizes() != to.sizes() || !plain.is_contiguous() || !to.is_contiguous()) {
+  if (!LieAlike(plain, to)) {
     to.copy_(plain);
     return;
   }
@@ -175,8 +180,7 @@ void CopyWeight(const at::Tensor& plain, const at::Tensor& weight) {
     CopyPlain(plain, weight);
     return;
   }
-  TORCH_CHECK(plain.size(0) == OutputsOf(weight) && plain.numel() == weight.numel(), plain.sizes(), " for a weight ",
-              weight.sizes());
+  TORCH_CHECK(IsOfShape(weight, plain.sizes()), plain.sizes(), " for a weight ", weight.sizes());
   const at::Tensor from = plain.contiguous();
   const int64_t step_values = std::max<int64_t>(1, from.numel() / std::max<int64_t>(1, from.size(0)) * kRowStep);
   const int64_t grain = std::max<int64_t>(1, kValuesWorthSharing / step_values);

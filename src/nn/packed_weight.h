@@ -32,6 +32,12 @@ inline int64_t OutputsOf(const at::Tensor& weight) {
   return IsPacked(weight) ? weight.size(0) * weight.size(1) : weight.size(0);
 }
 
+// Whether the weight, packed or plain, can hold what a plain weight of that shape holds.
+inline bool IsOfShape(const at::Tensor& weight, at::IntArrayRef shape) {
+  return IsPacked(weight) ? OutputsOf(weight) == shape[0] && weight.numel() == c10::multiply_integers(shape)
+                          : weight.sizes() == shape;
+}
+
 // weight = plain, rounded to the weight's dtype; the very values if the dtypes are alike. The weight is packed or has
 // plain's shape; else throws c10::Error. On all threads, from within a parallel loop on the calling one.
 void CopyWeight(const at::Tensor& plain, const at::Tensor& weight);

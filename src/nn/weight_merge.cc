@@ -134,9 +134,7 @@ bool IsPlainProduct(const WeightedDelta& weighted) {
 
 void MergeWeight(at::Tensor& live, const at::Tensor& clean, absl::Span<const WeightedDelta> deltas,
                  DoraWeighting dora) {
-  TORCH_CHECK(IsPacked(live) ? OutputsOf(live) == clean.size(0) && live.numel() == clean.numel()
-                             : live.sizes() == clean.sizes(),
-              "live weight is ", live.sizes(), ", clean is ", clean.sizes());
+  TORCH_CHECK(IsOfShape(live, clean.sizes()), "live weight is ", live.sizes(), ", clean is ", clean.sizes());
   std::vector<WeightedDelta> present;
   for (const WeightedDelta& delta : deltas) {
     if (delta.weight != 0.0) {
